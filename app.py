@@ -1,0 +1,129 @@
+"""Chat with a DSPy program, watch it reason, log it, serve it: ``python app.py --help``.
+
+Settings, then services, then the page. Importing this module does nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+import webbrowser
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any
+
+from dspy_demo.errors import DemoError, SettingsError
+from dspy_demo.settings import Settings, prepare_libraries
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the app until it is told to stop. Returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        settings = Settings.load(arguments, os.environ)
+        prepare_libraries(settings, os.environ)
+        run(settings)
+    except DemoError as error:
+        print(error.public_message, file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(settings: Settings) -> None:
+    """Start the services and the page, and wait until SIGINT or SIGTERM."""
+    from dspy_demo.lm.detection import detect
+    from dspy_demo.logs import configure_logging
+
+    configure_logging(settings)
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    # Importing gradio takes seconds; look for models meanwhile.
+    with ThreadPoolExecutor(1) as thread:
+        detecting = thread.submit(lambda: asyncio.run(detect(settings)))
+        import gradio  # noqa: F401
+
+        detection = detecting.result()
+    demo = launch(settings, detection)
+    print(f"Ready: {demo.local_url}", flush=True)
+    if demo.share_url:
+        print(f"Public link: {demo.share_url}", flush=True)
+    if settings.open:
+        webbrowser.open(demo.local_url)
+    stopping.wait()
+    demo.close(verbose=False)
+
+
+def launch(settings: Settings, detection: Any) -> Any:
+    """Build the services, put the page and the routes on one server, and start it."""
+    from dspy_demo.api import build_routes
+    from dspy_demo.backends.local import LocalBackend
+    from dspy_demo.chat import ChatService
+    from dspy_demo.lm.catalog import LMCatalog
+    from dspy_demo.ui.build import build_page, launch_options
+
+    programs = registry(settings)
+    catalog = LMCatalog(settings, detection)
+    service = ChatService(settings, programs, LocalBackend(settings, programs, catalog))
+    page = build_page(service, catalog, settings)
+    routes = build_routes(service, lambda: detection.choice)
+    try:
+        page.launch(
+            server_name=settings.host,
+            server_port=settings.port,
+            share=settings.share,
+            prevent_thread_lock=True,
+            quiet=True,
+            max_threads=settings.max_turns,
+            app_kwargs={"routes": routes, "lifespan": lifespan(service), "docs_url": None, "redoc_url": None},
+            **launch_options(),
+        )
+    except OSError as error:
+        raise SettingsError(
+            f"Port {settings.port} on {settings.host} cannot be used. Choose another one with --port."
+        ) from error
+    return page
+
+
+def registry(settings: Settings) -> Any:
+    """The shipped programs, and first of them the one that --program names.
+
+    Raises:
+        ProgramLoadError: It cannot be loaded.
+    """
+    from dspy_demo.programs.registry import ProgramRegistry
+    from dspy_demo.programs.shipped import SHIPPED
+
+    shipped = {spec.name: spec for spec in SHIPPED}
+    if settings.program is None:
+        return ProgramRegistry(SHIPPED)
+    if settings.program in shipped:
+        first = shipped.pop(settings.program)
+    else:
+        from dspy_demo.programs.loading import load_program
+
+        first = load_program(settings.program)
+        shipped.pop(first.name, None)
+    return ProgramRegistry([first, *shipped.values()])
+
+
+def lifespan(service: Any) -> Callable[[Any], Any]:
+    """What runs in the server's own event loop before the first and after the last request."""
+
+    @asynccontextmanager
+    async def span(_: Any) -> AsyncIterator[None]:
+        # The first question should not wait for dspy's import.
+        warming = asyncio.create_task(asyncio.to_thread(__import__, "dspy_demo.streaming.turn"))
+        yield
+        await service.aclose()
+        await warming
+
+    return span
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""The routes of the API: in the app's own server and, unchanged, in the model server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from dspy_demo import __version__
+from dspy_demo.api.asking import Asker
+from dspy_demo.api.bodies import ErrorBody, Health, PredictBody, Prediction
+from dspy_demo.api.encoding import JsonResponse, sse
+from dspy_demo.api.openai import add_openai_routes
+from dspy_demo.api.problems import own_error
+from dspy_demo.api.routes import json_route
+from dspy_demo.api.streaming import EventStream, while_connected
+from dspy_demo.chat import ChatService
+from dspy_demo.events import LMChoice, TurnFailed, TurnFinished, to_wire
+
+#: A proxy or a browser gives up on a silent connection after 30 to 60 s.
+KEEP_ALIVE_S = 15.0
+
+
+def build_router(
+    service: ChatService, default_lm: Callable[[], LMChoice], *, keep_alive_s: float = KEEP_ALIVE_S
+) -> APIRouter:
+    """Every route of the API, to put into any FastAPI or Starlette application.
+
+    Args:
+        service: Runs the turns; its registry's programs are the ones that can be asked for.
+        default_lm: The model that answers, as its owner chose it; asked at each request.
+        keep_alive_s: Seconds of silence after which a stream gets a comment.
+    """
+    asker = Asker(service.programs, default_lm)
+    # A character is at most four bytes, or six as \\uXXXX; the rest is for names and brackets.
+    body_max_bytes = service.settings.input_max_chars * 8 + 65_536
+    own_route = json_route(own_error, body_max_bytes=body_max_bytes)
+    router = APIRouter(route_class=own_route)
+
+    @router.post(
+        "/predict", summary="Ask and wait for the whole answer", response_model=Prediction, responses=_ERRORS
+    )
+    async def predict(body: PredictBody, request: Request) -> Response:
+        """Runs the program once. If you hang up, the turn is stopped."""
+        turn_request = asker.predict(body)
+        service.check(turn_request)
+        end = await while_connected(request.receive, service.answer(turn_request))
+        if isinstance(end, TurnFinished):
+            return JsonResponse(prediction_json(end))
+        return own_error(end) if isinstance(end, TurnFailed) else Response(status_code=499)
+
+    @router.post(
+        "/predict/stream",
+        summary="Ask and watch the answer come",
+        response_class=EventStream,
+        responses=_ERRORS | {200: _STREAM},
+    )
+    async def predict_stream(body: PredictBody) -> Response:
+        """Server-sent events, one JSON object each, with `type`:
+
+        - `started`: `backend`, `model`, `incremental` (false where tokens cannot come live)
+        - `status`: `text`, `state`, `key`: a tool call or a retry; the same `key` is the same line
+        - `delta`: more `text` of the output field `field`; `channel` is reasoning, answer or tool
+        - `final`: `prediction` with every output field, which replaces the deltas; `usage`, `trace_id`
+        - `error`: `code`, `message`, `retryable`, `error_id`
+
+        The last line is `data: [DONE]`; a stream without it was cut. Hang up to stop the turn.
+        """
+        turn_request = asker.predict(body)
+        service.check(turn_request)
+        return EventStream(
+            service, turn_request, lambda event: sse(to_wire(event)), keep_alive_s=keep_alive_s
+        )
+
+    @router.get("/health", summary="Is the server up?", response_model=Health)
+    async def health() -> Response:
+        """Cheap; asks no model."""
+        return JsonResponse({"status": "ok", "version": __version__})
+
+    add_openai_routes(router, service, asker, body_max_bytes=body_max_bytes, keep_alive_s=keep_alive_s)
+    return router
+
+
+def prediction_json(end: TurnFinished) -> dict[str, object]:
+    """The body of a whole answer."""
+    final = to_wire(end)
+    return {
+        "status": "success",
+        "data": final["prediction"],
+        "usage": final["usage"],
+        "elapsed_s": final["elapsed_s"],
+        "trace_id": final["trace_id"],
+    }
+
+
+_ERRORS: dict[int | str, dict[str, object]] = {
+    404: {"model": ErrorBody, "description": "No such program"},
+    413: {"model": ErrorBody, "description": "The input is too long; no model was called"},
+    415: {"model": ErrorBody, "description": "The body is not JSON"},
+    422: {"model": ErrorBody, "description": "The body is not valid"},
+    429: {"model": ErrorBody, "description": "Too many turns here, or the model asks to slow down"},
+    502: {"model": ErrorBody, "description": "The model failed"},
+    503: {"model": ErrorBody, "description": "The model cannot be reached"},
+    504: {"model": ErrorBody, "description": "The model took too long"},
+}
+
+_STREAM: dict[str, object] = {
+    "description": "The events of the turn",
+    "content": {
+        "text/event-stream": {
+            "schema": {"type": "string"},
+            "example": (
+                'data: {"type":"started","backend":"local","model":"builtin/rules","incremental":true}\n\n'
+                'data: {"type":"delta","field":"answer","channel":"answer","text":"4","step":"predict"}\n\n'
+                'data: {"type":"final","prediction":{"answer":"4"}}\n\n'
+                "data: [DONE]\n\n"
+            ),
+        }
+    },
+}

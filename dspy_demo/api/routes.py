@@ -1,0 +1,154 @@
+"""The route class of the API: reads JSON within bounds, and turns every failure into JSON.
+
+Exception handlers belong to an application, and ours is sometimes Gradio's and sometimes MLflow's. A
+route class goes wherever the route goes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine
+from email.message import Message as MimeMessage
+from typing import Any
+
+import orjson
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from dspy_demo.api.problems import BadBody, BodyTooLarge, MethodNotAllowed, UnsupportedMediaType, bad_body
+from dspy_demo.errors import DemoError
+from dspy_demo.events import TurnFailed, failed_from
+
+log = logging.getLogger(__name__)
+
+#: Draws a failure; the second argument is the field of the body that it is about, or empty.
+DrawError = Callable[[TurnFailed, str], Response]
+
+#: Deeper than any real input, and far from Python's recursion limit.
+JSON_MAX_DEPTH = 64
+
+
+def json_route(draw_error: DrawError, *, body_max_bytes: int) -> type[APIRoute]:
+    """A route class whose errors `draw_error` draws and whose bodies are bounded."""
+
+    class JsonRoute(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handle = super().get_route_handler()
+            takes_body = self.body_field is not None
+
+            async def handle_json(request: Request) -> Response:
+                try:
+                    if takes_body:
+                        request = await JsonRequest.read(request, body_max_bytes)
+                    return await handle(request)
+                except DemoError as error:
+                    return draw_error(failed_from(error), getattr(error, "field", ""))
+                except RequestValidationError as error:
+                    refusal = bad_body(error.errors())
+                    return draw_error(failed_from(refusal), refusal.field)
+                except ClientDisconnect:
+                    return Response(status_code=499)
+                except HTTPException:
+                    raise
+                except Exception as error:
+                    return draw_error(_internal(error), "")
+
+            return handle_json
+
+        async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+            methods = self.methods or {"GET"}
+            if scope["method"] in methods:
+                await super().handle(scope, receive, send)
+                return
+            refusal = draw_error(failed_from(MethodNotAllowed()), "")
+            refusal.headers["Allow"] = ", ".join(sorted(methods))
+            await refusal(scope, receive, send)
+
+    return JsonRoute
+
+
+def _internal(error: Exception) -> TurnFailed:
+    """A bug of ours: the log has the trace, the client the number to find it by."""
+    failure = DemoError()
+    log.error("request failed", exc_info=error, extra={"error_id": failure.error_id})
+    return failed_from(failure)
+
+
+class JsonRequest(Request):
+    """A request whose JSON body has been read already."""
+
+    @classmethod
+    async def read(cls, request: Request, max_bytes: int) -> JsonRequest:
+        """Read the body.
+
+        Raises:
+            UnsupportedMediaType: It is not JSON by its header. A form on another site can post
+                anything but this without asking first, so that the header also guards against that.
+            BodyTooLarge: It is longer than `max_bytes`; the rest is not read.
+            BadBody: It is not JSON, or nested too deeply.
+        """
+        if not _says_json(request.headers.get("content-type", "")):
+            raise UnsupportedMediaType()
+        raw = await _read_bounded(request, max_bytes)
+        bounded = cls(request.scope, request.receive)
+        bounded._raw, bounded._parsed = raw, _parse(raw)
+        return bounded
+
+    _raw: bytes
+    _parsed: Any
+
+    async def body(self) -> bytes:
+        return self._raw
+
+    async def json(self) -> Any:
+        return self._parsed
+
+
+def _says_json(content_type: str) -> bool:
+    header = MimeMessage()
+    header["content-type"] = content_type
+    subtype = header.get_content_subtype()
+    return header.get_content_maintype() == "application" and (subtype == "json" or subtype.endswith("+json"))
+
+
+async def _read_bounded(request: Request, max_bytes: int) -> bytes:
+    too_large = BodyTooLarge(f"The body is larger than the limit of {max_bytes:,} bytes. Shorten it.")
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared[:20]) > max_bytes:
+        raise too_large
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > max_bytes:
+            raise too_large
+    return bytes(body)
+
+
+def _parse(raw: bytes) -> Any:
+    """The JSON of a body. orjson refuses NaN, infinities, lone surrogates and invalid UTF-8.
+
+    Raises:
+        BadBody: It is not valid JSON, or nested too deeply.
+    """
+    if not raw.strip():
+        raise BadBody("The body is empty; send a JSON object.")
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        raise BadBody("The body is not valid JSON.") from None
+    level = [value]
+    for _ in range(JSON_MAX_DEPTH):
+        level = [
+            item
+            for outer in level
+            if isinstance(outer, dict | list)
+            for item in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return value
+    raise BadBody(f"The body is nested more than {JSON_MAX_DEPTH} levels deep.")

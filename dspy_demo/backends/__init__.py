@@ -1,0 +1,1 @@
+"""Whatever can run a turn: in this process, behind a model server, or from a script."""

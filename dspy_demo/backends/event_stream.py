@@ -1,0 +1,72 @@
+"""Server-sent events out of bytes, however they are cut."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+#: Longest event. The last one of a turn holds all of its text; a real one has some kilobytes.
+EVENT_MAX_BYTES = 8 * 1024 * 1024
+
+_LINE_END = re.compile(rb"\r\n|\r|\n")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class EventTooLong(ValueError):
+    """An event, or a line that has not ended yet, is longer than allowed."""
+
+
+class EventStreamParser:
+    """Gives the data of each event as soon as its empty line is there.
+
+    By the standard (html.spec.whatwg.org, 9.2.6): lines end in CR, LF or both; lines of comments and of
+    fields other than ``data`` are skipped; several data lines are one text; what the end of the stream cuts
+    off is dropped.
+    """
+
+    def __init__(self, *, event_max_bytes: int = EVENT_MAX_BYTES) -> None:
+        self._event_max_bytes = event_max_bytes
+        self._begun: list[bytes] = []  # pieces of a line that has not ended
+        self._data: list[bytes] = []  # the data lines of an event that has not ended
+        self._size = 0  # of both
+        self._after_cr = False
+        self._at_start = True
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        """The events that `chunk` completes.
+
+        Raises:
+            EventTooLong: Before more than the limit is kept.
+        """
+        if self._after_cr and chunk:
+            chunk = chunk.removeprefix(b"\n")  # the second half of a line end
+            self._after_cr = False
+        if not chunk:
+            return
+        self._after_cr = chunk.endswith(b"\r")
+        *ended, rest = _LINE_END.split(chunk)
+        for piece in ended:
+            line = b"".join([*self._begun, piece])
+            self._begun.clear()
+            yield from self._line(line)
+        if rest:
+            self._begun.append(rest)
+            self._grow(len(rest))
+
+    def _line(self, line: bytes) -> Iterator[bytes]:
+        if self._at_start:
+            line, self._at_start = line.removeprefix(_BYTE_ORDER_MARK), False
+        if not line:
+            data, self._data, self._size = self._data, [], 0
+            if data:
+                yield b"\n".join(data)
+            return
+        name, _, value = line.partition(b":")
+        if name == b"data":
+            self._grow(len(value))
+            self._data.append(value.removeprefix(b" "))
+
+    def _grow(self, size: int) -> None:
+        self._size += size
+        if self._size > self._event_max_bytes:
+            raise EventTooLong(f"an event of more than {self._event_max_bytes} bytes")

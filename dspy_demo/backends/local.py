@@ -1,0 +1,56 @@
+"""The program in this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from dspy_demo.events import Event, LocalTarget, TurnRequest, TurnStarted
+from dspy_demo.lm.catalog import LMCatalog
+from dspy_demo.programs.registry import ProgramRegistry
+from dspy_demo.settings import Settings
+
+if TYPE_CHECKING:
+    import dspy
+
+
+class LocalBackend:
+    """Runs programs of the registry with models of the catalog."""
+
+    name = "local"
+
+    def __init__(self, settings: Settings, programs: ProgramRegistry, catalog: LMCatalog) -> None:
+        self._settings = settings
+        self._programs = programs
+        self._catalog = catalog
+
+    async def stream(self, request: TurnRequest) -> AsyncIterator[Event]:
+        from dspy_demo.streaming.turn import run_turn
+
+        target = request.target
+        assert isinstance(target, LocalTarget)
+        spec = self._programs.get(target.program)
+        yield TurnStarted(self.name, target.lm.model)
+        # Building a program or a model imports whatever they need, which may take seconds.
+        program = await asyncio.to_thread(self._programs.module, target.program)
+        lm = await asyncio.to_thread(self._catalog.lm, target.lm)
+        async for event in run_turn(
+            program,
+            spec,
+            request.inputs,
+            request.history,
+            lm,
+            self._adapter(),
+            max_threads=self._settings.max_turns,
+        ):
+            yield event
+
+    def _adapter(self) -> dspy.Adapter:
+        import dspy
+
+        kinds = {"chat": dspy.ChatAdapter, "json": dspy.JSONAdapter, "xml": dspy.XMLAdapter}
+        return kinds[self._settings.adapter]()
+
+    async def aclose(self) -> None:
+        await self._catalog.aclose()

@@ -1,0 +1,166 @@
+"""Every error that a user may meet, as one tree.
+
+    DemoError
+    ├── InvalidInput            422  the request is not one we can run
+    │   └── InputTooLong        413  refused before any model is called
+    ├── NotFound                404  no such program, model or version
+    │   └── VersionNotFound     404  MLflow has no such version
+    ├── Forbidden               403  only the owner may do this
+    ├── SettingsError           400  a setting or flag is wrong; the app does not start
+    ├── ProgramLoadError        400  a user's own program cannot be used
+    ├── ModelSetupError         400  the chosen language model cannot be used as configured
+    ├── Busy                    429  this app's own limit, not the model's
+    ├── TrackingError           502  MLflow failed at something
+    │   ├── TrackingUnavailable 503  its server, database or disk cannot be used now
+    │   ├── VersionNotLogged    400  this program cannot become a version, or not without a secret
+    │   └── VersionNotServable  409  this version cannot answer a chat
+    └── UpstreamError           502  the language model (or the server before it) failed
+        ├── UpstreamAuth        502  it refused the key
+        ├── UpstreamRejected    502  it refused the request itself
+        ├── UpstreamRateLimited 429  it asks us to slow down
+        ├── UpstreamUnavailable 503  it cannot be reached, or says it is down
+        ├── UpstreamTimeout     504  it was silent, or too slow in all
+        ├── UpstreamCut         502  the reply stopped in the middle
+        ├── MalformedReply      502  the reply does not have the program's output fields
+        └── EmptyReply          502  the reply has no text
+
+`public_message` is the one sentence that a user may see. What went wrong inside goes to the
+log as ``__cause__``, together with `error_id`, which the user sees too.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+
+class DemoError(Exception):
+    """An error with a stable code, a sentence for the user and an HTTP status.
+
+    Args:
+        public_message: One sentence that says what happened and what to do. Never the text of
+            another exception: it could hold a key, an address or somebody's words.
+        retry_after_s: Seconds after which trying again makes sense, where the cause told us.
+    """
+
+    code: str = "internal"
+    http_status: int = 500
+    retryable: bool = False
+    default_message: str = "Something went wrong inside the app. The log has the details."
+
+    def __init__(self, public_message: str = "", *, retry_after_s: float | None = None) -> None:
+        self.public_message = public_message or self.default_message
+        self.retry_after_s = retry_after_s
+        self.error_id = secrets.token_hex(4)
+        super().__init__(self.public_message)
+
+
+class InvalidInput(DemoError):
+    code, http_status = "invalid_input", 422
+    default_message = "The input is not valid for this program."
+
+
+class InputTooLong(InvalidInput):
+    code, http_status = "input_too_long", 413
+    default_message = "The input is too long. Shorten it and send it again."
+
+
+class NotFound(DemoError):
+    code, http_status = "not_found", 404
+    default_message = "There is no such program, model or version."
+
+
+class VersionNotFound(NotFound):
+    code, http_status = "version_not_found", 404
+    default_message = "MLflow has no such version. Reload the list: it may have been deleted."
+
+
+class Forbidden(DemoError):
+    code, http_status = "forbidden", 403
+    default_message = "Only the owner of this app can do that."
+
+
+class SettingsError(DemoError):
+    code, http_status = "settings", 400
+    default_message = "A setting is not valid. Run `python app.py --help` to see them all."
+
+
+class ProgramLoadError(DemoError):
+    code, http_status = "program_load", 400
+    default_message = "The program could not be loaded."
+
+
+class ModelSetupError(DemoError):
+    code, http_status = "model_setup", 400
+    default_message = "The chosen language model cannot be used as it is configured."
+
+
+class Busy(DemoError):
+    code, http_status, retryable = "busy", 429, True
+    default_message = "The app is at its limit of running turns. Try again in a moment."
+
+
+class TrackingError(DemoError):
+    code, http_status, retryable = "tracking", 502, True
+    default_message = "MLflow could not do that. The log has the details."
+
+
+class TrackingUnavailable(TrackingError):
+    code, http_status = "tracking_unavailable", 503
+    default_message = "MLflow cannot be reached. Check its server, or the data folder's disk, then try again."
+
+
+class VersionNotLogged(TrackingError):
+    code, http_status, retryable = "version_not_logged", 400, False
+    default_message = "This program cannot be saved as a version."
+
+
+class VersionNotServable(TrackingError):
+    code, http_status, retryable = "version_not_servable", 409, False
+    default_message = "This version cannot answer a chat."
+
+
+class UpstreamError(DemoError):
+    code, http_status, retryable = "upstream", 502, True
+    default_message = "The language model failed to answer. Try again."
+
+
+class UpstreamAuth(UpstreamError):
+    code, http_status, retryable = "upstream_auth", 502, False
+    default_message = "The language model refused the API key. Check the key for this model."
+
+
+class UpstreamRejected(UpstreamError):
+    code, http_status, retryable = "upstream_rejected", 502, False
+    default_message = "The language model refused the request. Check the model's name and its limits."
+
+
+class UpstreamRateLimited(UpstreamError):
+    code, http_status = "upstream_rate_limited", 429
+    default_message = "The language model is receiving too many requests. Wait a moment and retry."
+
+
+class UpstreamUnavailable(UpstreamError):
+    code, http_status = "upstream_unavailable", 503
+    default_message = "The language model cannot be reached. Check that its server is running, then retry."
+
+
+class UpstreamTimeout(UpstreamError):
+    code, http_status = "upstream_timeout", 504
+    default_message = "The language model took too long. Retry, or raise the time limit."
+
+
+class UpstreamCut(UpstreamError):
+    code, http_status = "upstream_cut", 502
+    default_message = "The reply stopped in the middle. What arrived is kept; retry for the whole answer."
+
+
+class MalformedReply(UpstreamError):
+    code, http_status = "malformed_reply", 502
+    default_message = (
+        "The reply did not have the fields that this program needs. Retry, or choose a stronger model."
+    )
+
+
+class EmptyReply(UpstreamError):
+    code, http_status = "empty_reply", 502
+    default_message = "The language model sent an empty reply. Retry, or choose another model."

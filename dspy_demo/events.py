@@ -1,0 +1,277 @@
+"""What a turn is: a request that becomes a stream of events, whoever runs it.
+
+Values only. Every event has a literal `kind`; `to_wire` and `event_from_wire` translate to
+and from the JSON of ``POST /predict/stream``, so that the local and the served backend speak
+alike. All times are in seconds.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import SecretStr
+
+Role = Literal["user", "assistant"]
+Channel = Literal["reasoning", "answer", "tool"]
+StatusState = Literal["info", "pending", "done", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One earlier message of the chat: plain text, as the program's history will hold it."""
+
+    role: Role
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class LMChoice:
+    """A language model as a user chooses it; `lm.catalog` turns it into a `dspy.LM`.
+
+    Attributes:
+        model: A LiteLLM/DSPy model string, for example ``openai/gpt-4o-mini``.
+        api_base: Base URL of the server, or None for the provider's own.
+        api_key: Only in memory, never logged, stored or sent to the page.
+        temperature: 0 to 2, or None for the provider's default.
+        max_tokens: Upper bound of output tokens per call, or None for the provider's default.
+        cache: Whether DSPy may answer the same request from its cache.
+    """
+
+    model: str
+    api_base: str | None = None
+    api_key: SecretStr | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    cache: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class LocalTarget:
+    """Run the program `program` (its name in the registry) in this process."""
+
+    program: str
+    lm: LMChoice
+
+
+@dataclass(frozen=True, slots=True)
+class ServedTarget:
+    """Ask the model server at `url`; `version` is the MLflow URI it serves, where known."""
+
+    url: str
+    version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRequest:
+    """One question to one backend.
+
+    Attributes:
+        target: Where it runs.
+        inputs: The program's input fields by name, without the history.
+        history: Earlier messages of this chat, oldest first, user and assistant in turns.
+        session_id: The visitor's chat, for tracing. Never a secret.
+    """
+
+    target: LocalTarget | ServedTarget
+    inputs: Mapping[str, Any]
+    history: tuple[Message, ...] = ()
+    session_id: str = ""
+    turn_id: str = field(default_factory=lambda: secrets.token_hex(8))
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens and money of a turn, over all its model calls.
+
+    `cost_usd` is None where the price is unknown. `cached` is True where every call was
+    answered from the cache, so that no token was paid for.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: float | None = None
+    cached: bool = False
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class TurnStarted:
+    """Always first.
+
+    Attributes:
+        backend: ``local`` or ``served``.
+        model: What answers, for the footer: the model string, or the served version.
+        incremental: False where text cannot arrive token by token (a plain ``mlflow models serve``).
+    """
+
+    backend: str
+    model: str
+    incremental: bool = True
+    kind: Literal["started"] = "started"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Something a user may want to see while waiting: a tool call, a retry.
+
+    Events with the same non-empty `key` are one line that changes (a tool: pending, then done).
+    """
+
+    text: str
+    state: StatusState = "info"
+    key: str = ""
+    kind: Literal["status"] = "status"
+
+
+@dataclass(frozen=True, slots=True)
+class FieldDelta:
+    """More text of one output field: an increment, never cumulative.
+
+    `step` names the predictor call it comes from (``predict``, ``react``, ``react#2``), which
+    keeps two predictors with a field of the same name apart.
+    """
+
+    field: str
+    channel: Channel
+    text: str
+    step: str = ""
+    kind: Literal["delta"] = "delta"
+
+
+@dataclass(frozen=True, slots=True)
+class TurnFinished:
+    """Last, when all went well. `outputs` replace what the deltas accumulated.
+
+    Attributes:
+        outputs: Every output field of the prediction, JSON-ready.
+        first_delta_s: Seconds to the first delta; None where there was none (a cache hit).
+        elapsed_s: Seconds from the start of the turn.
+        trace_id: The MLflow trace of this turn, where there is one.
+    """
+
+    outputs: Mapping[str, Any]
+    usage: Usage = Usage()
+    first_delta_s: float | None = None
+    elapsed_s: float = 0.0
+    trace_id: str | None = None
+    kind: Literal["finished"] = "finished"
+
+
+@dataclass(frozen=True, slots=True)
+class TurnFailed:
+    """Last, when something failed: the fields of `errors.DemoError` that a user may see."""
+
+    code: str
+    public_message: str
+    retryable: bool
+    http_status: int = 500
+    error_id: str = ""
+    retry_after_s: float | None = None
+    kind: Literal["failed"] = "failed"
+
+
+Event = TurnStarted | Status | FieldDelta | TurnFinished | TurnFailed
+
+
+def to_wire(event: Event) -> dict[str, Any]:
+    """The JSON object of an event on ``POST /predict/stream``."""
+    match event:
+        case TurnStarted():
+            return {
+                "type": "started",
+                "backend": event.backend,
+                "model": event.model,
+                "incremental": event.incremental,
+            }
+        case Status():
+            return {"type": "status", "text": event.text, "state": event.state, "key": event.key}
+        case FieldDelta():
+            return {
+                "type": "delta",
+                "field": event.field,
+                "channel": event.channel,
+                "text": event.text,
+                "step": event.step,
+            }
+        case TurnFinished():
+            return {
+                "type": "final",
+                "prediction": dict(event.outputs),
+                "usage": {
+                    "prompt_tokens": event.usage.prompt_tokens,
+                    "completion_tokens": event.usage.completion_tokens,
+                    "total_tokens": event.usage.total_tokens,
+                    "cost_usd": event.usage.cost_usd,
+                    "cached": event.usage.cached,
+                },
+                "trace_id": event.trace_id,
+                "first_delta_s": event.first_delta_s,
+                "elapsed_s": event.elapsed_s,
+            }
+        case TurnFailed():
+            return {
+                "type": "error",
+                "code": event.code,
+                "message": event.public_message,
+                "retryable": event.retryable,
+                "error_id": event.error_id,
+                "retry_after_s": event.retry_after_s,
+            }
+
+
+def event_from_wire(data: Mapping[str, Any]) -> Event | None:
+    """The event of a JSON object, or None for a type that this version does not know.
+
+    Raises:
+        KeyError, TypeError, ValueError: The object lacks what its type must have.
+    """
+    match data["type"]:
+        case "started":
+            return TurnStarted(str(data["backend"]), str(data["model"]), bool(data.get("incremental", True)))
+        case "status":
+            return Status(str(data["text"]), data.get("state", "info"), str(data.get("key", "")))
+        case "delta":
+            return FieldDelta(
+                str(data["field"]), data["channel"], str(data["text"]), str(data.get("step", ""))
+            )
+        case "final":
+            usage = data.get("usage") or {}
+            return TurnFinished(
+                outputs=dict(data["prediction"]),
+                usage=Usage(
+                    int(usage.get("prompt_tokens") or 0),
+                    int(usage.get("completion_tokens") or 0),
+                    usage.get("cost_usd"),
+                    bool(usage.get("cached", False)),
+                ),
+                first_delta_s=data.get("first_delta_s"),
+                elapsed_s=float(data.get("elapsed_s") or 0.0),
+                trace_id=data.get("trace_id"),
+            )
+        case "error":
+            return TurnFailed(
+                str(data["code"]),
+                str(data["message"]),
+                bool(data["retryable"]),
+                error_id=str(data.get("error_id") or ""),
+                retry_after_s=data.get("retry_after_s"),
+            )
+    return None
+
+
+def failed_from(error: Any) -> TurnFailed:
+    """The terminal event of a `DemoError`."""
+    return TurnFailed(
+        error.code,
+        error.public_message,
+        error.retryable,
+        error.http_status,
+        error.error_id,
+        error.retry_after_s,
+    )

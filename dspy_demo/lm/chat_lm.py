@@ -1,0 +1,118 @@
+"""`ChatLM`: a `dspy.LM` whose retries can be seen and whose calls leave no text behind."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import dspy
+from dspy.clients.call_context import adapter_fallback_scope
+from dspy.utils.exceptions import is_retryable_lm_error
+
+
+class CallObserver(Protocol):
+    """Who wants to hear of the model calls of a turn."""
+
+    def call_retrying(self, wait_s: float, attempt: int, attempts: int) -> None: ...
+
+    def call_priced(self, cost_usd: float) -> None: ...
+
+
+call_observer: ContextVar[CallObserver | None] = ContextVar("call_observer", default=None)
+_cost_usd: ContextVar[float | None] = ContextVar("cost_usd", default=None)
+
+
+class ChatLM(dspy.LM):
+    """A `dspy.LM` for turns that people watch.
+
+    - Retries are ours: DSPy (3.4.1) sleeps between its own without a word, so it gets
+      ``num_retries=0`` and the wait is told to the turn's observer. As in DSPy, nothing is tried
+      again once a chunk was out.
+    - No history is kept, neither the LM's nor the global one, which hold every user's text; the price
+      of a call, which DSPy tells only there, goes to the observer.
+    - ``cache_scope`` keeps servers apart that have a model of the same name: DSPy's cache key
+      leaves out ``api_base``, but not ``rollout_id``.
+
+    Args:
+        retries: Further attempts after a failure that may pass.
+        retry_wait_s: Seconds before the first of them, doubled each time, unless the model names its own.
+        max_retry_wait_s: Where the wait would be longer, the error is shown instead.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        retries: int = 2,
+        retry_wait_s: float = 1.0,
+        max_retry_wait_s: float = 30.0,
+        cache_scope: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(model, num_retries=0, **kwargs)
+        self.retries = retries
+        self.retry_wait_s = retry_wait_s
+        self.max_retry_wait_s = max_retry_wait_s
+        self.cache_scope = cache_scope
+        self._warned_zero_temp_rollout = True  # the scope is no sampling request
+
+    def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
+        """Call the model from a program without ``aforward``."""
+        for number in itertools.count():
+            with self._attempt(number) as retry:
+                return super().__call__(prompt, messages=messages, **self._scoped(kwargs))
+            time.sleep(retry.wait_s)
+
+    async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
+        """Call the model, with `retries` further attempts as long as nothing was streamed."""
+        for number in itertools.count():
+            with self._attempt(number) as retry:
+                return await super().acall(prompt, messages=messages, **self._scoped(kwargs))
+            await asyncio.sleep(retry.wait_s)
+
+    @contextmanager
+    def _attempt(self, number: int) -> Iterator[_Retry]:
+        """One attempt: a failure that may pass leaves the wait before the next one; any other is raised."""
+        retry = _Retry()
+        observer = call_observer.get()
+        _cost_usd.set(None)
+        with adapter_fallback_scope() as progress, dspy.context(disable_history=False):
+            try:
+                yield retry
+            except Exception as error:
+                wait_s = self._wait_s(error, number)
+                if progress.emitted or wait_s is None:
+                    raise
+                retry.wait_s = wait_s
+                if observer:
+                    observer.call_retrying(wait_s, number + 1, self.retries)
+                return
+        cost_usd = _cost_usd.get()
+        if observer and cost_usd is not None:
+            observer.call_priced(cost_usd)
+
+    def _wait_s(self, error: Exception, number: int) -> float | None:
+        """Seconds to wait before the next attempt, or None where another one makes no sense."""
+        if number >= self.retries or not is_retryable_lm_error(error):
+            return None
+        hint = getattr(error, "retry_after", None)
+        wait_s = float(hint) if hint is not None else self.retry_wait_s * 2**number
+        return wait_s if wait_s <= self.max_retry_wait_s else None
+
+    def _scoped(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        return kwargs if self.cache_scope is None else {"rollout_id": self.cache_scope, **kwargs}
+
+    def update_history(self, entry: dict[str, Any]) -> None:
+        """Hand the price of a finished call to its attempt; nothing else is kept."""
+        _cost_usd.set(entry.get("cost"))
+
+
+@dataclass(slots=True)
+class _Retry:
+    wait_s: float = 0.0

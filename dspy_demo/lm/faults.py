@@ -1,0 +1,108 @@
+"""What went wrong with a language model, in our terms.
+
+DSPy 3.4 projects every engine failure onto its own classes (`dspy.utils.exceptions`); litellm's
+errors arrive through the same projection. Nothing of their text reaches the user, since a provider
+may repeat keys, addresses or the prompt in it.
+"""
+
+from __future__ import annotations
+
+from dspy.utils import exceptions as dspy_errors
+
+from dspy_demo.errors import (
+    DemoError,
+    EmptyReply,
+    MalformedReply,
+    ModelSetupError,
+    UpstreamAuth,
+    UpstreamCut,
+    UpstreamError,
+    UpstreamRateLimited,
+    UpstreamRejected,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+
+
+NOT_A_MODEL = "The server's reply is not that of a language model. Check the base URL (it often ends in /v1) and try again."
+
+
+def fault_from(error: BaseException, *, streamed: bool = False) -> DemoError | None:
+    """The error of our tree for a failed model call, or None where it is not one.
+
+    The result has `error` as its ``__cause__``, so that the log keeps all of it.
+
+    Args:
+        streamed: Some of the reply had arrived already.
+    """
+    if isinstance(error, DemoError):
+        return error
+    fault = _classified(error, streamed)
+    if fault is not None:
+        fault.__cause__ = error
+    return fault
+
+
+def _classified(error: BaseException, streamed: bool) -> DemoError | None:
+    match error:
+        case dspy_errors.AdapterParseError():
+            return EmptyReply() if _is_empty(error) else MalformedReply()
+        case dspy_errors.LMAuthError():
+            return UpstreamAuth()
+        case dspy_errors.LMBillingError():
+            return UpstreamAuth("The account of this API key has no credit left. Check its billing.")
+        case dspy_errors.LMRateLimitError():
+            return _rate_limited(error.retry_after)
+        case dspy_errors.LMTimeoutError():
+            return UpstreamTimeout()
+        case dspy_errors.ContextWindowExceededError():
+            return UpstreamRejected("The chat has become too long for this model. Start a new chat.")
+        case dspy_errors.LMUnsupportedModelError():
+            return UpstreamRejected("The server does not have this model. Check its name, or choose another.")
+        case dspy_errors.LMInvalidRequestError():
+            return UpstreamRejected()
+        case dspy_errors.LMNotConfiguredError():
+            return ModelSetupError(
+                "This model needs an API key. Enter one under “Model”, or set its variable."
+            )
+        case dspy_errors.LMUnsupportedFeatureError() | dspy_errors.LMConfigurationError():
+            return ModelSetupError()
+        case dspy_errors.LMTransportError() | dspy_errors.LMServerError():
+            return _broken(error, streamed)
+        case dspy_errors.LMError():
+            return UpstreamCut() if streamed else UpstreamError(NOT_A_MODEL)
+    return None
+
+
+def _is_empty(error: dspy_errors.AdapterParseError) -> bool:
+    text = str(error.lm_response or "").strip()
+    return text in {"", "None", "{}"} or "'text': None" in text or "'text': ''" in text
+
+
+def _rate_limited(retry_after_s: float | None) -> UpstreamRateLimited:
+    if retry_after_s is None:
+        return UpstreamRateLimited()
+    return UpstreamRateLimited(
+        f"The language model is receiving too many requests. It asks to wait {retry_after_s:g} seconds.",
+        retry_after_s=retry_after_s,
+    )
+
+
+def _broken(error: dspy_errors.LMError, streamed: bool) -> UpstreamError:
+    """Refused, cut, silent or down.
+
+    `streamify` raises its error ``from None`` and litellm (1.106) makes a refused connection a 500, so
+    that beside the status only the words of the message tell which; they are read, never shown.
+    """
+    text = str(error).lower()
+    if "timed out" in text or "timeout" in text or error.status == 504:
+        return UpstreamTimeout()
+    if streamed:
+        return UpstreamCut()
+    if isinstance(error, dspy_errors.LMTransportError) or "connection error" in text:
+        return UpstreamUnavailable()
+    if error.status in {503, 529}:
+        return UpstreamUnavailable(
+            "The language model's server is overloaded or down. Try again in a moment."
+        )
+    return UpstreamError("The language model's server failed. Try again.")

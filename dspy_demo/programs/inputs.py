@@ -1,0 +1,43 @@
+"""From what a person sent to the keyword arguments of a program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dspy
+
+from dspy_demo.events import Message
+from dspy_demo.programs.spec import ProgramSpec, read_value
+
+
+def program_inputs(
+    spec: ProgramSpec, inputs: Mapping[str, Any], history: Sequence[Message]
+) -> dict[str, Any]:
+    """The arguments of a call: the inputs in their own types, and the history where it has one.
+
+    Raises:
+        InvalidInput: An input is not of its field's type.
+    """
+    arguments = {
+        field.name: read_value(field, inputs.get(field.name))
+        for field in spec.inputs
+        if field.name in inputs or field.required
+    }
+    if spec.history_field is not None:
+        arguments[spec.history_field] = dspy.History(messages=_pairs(spec, history))
+    return arguments
+
+
+def _pairs(spec: ProgramSpec, history: Sequence[Message]) -> list[dict[str, str]]:
+    """Question and answer by the program's own field names. A question without an answer is left out."""
+    answer_field = spec.answer_field or "answer"
+    pairs: list[dict[str, str]] = []
+    question: str | None = None
+    for message in history:
+        if message.role == "user":
+            question = message.text
+        elif question is not None:
+            pairs.append({spec.chat_field: question, answer_field: message.text})
+            question = None
+    return pairs

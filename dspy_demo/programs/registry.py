@@ -1,0 +1,55 @@
+"""The programs that this app offers, by name."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from dspy_demo.errors import NotFound
+from dspy_demo.programs.spec import ProgramSpec
+
+if TYPE_CHECKING:
+    import dspy
+
+
+class ProgramRegistry:
+    """Specs in the order of the picker; the first one is the default. Modules are built once."""
+
+    def __init__(self, specs: Iterable[ProgramSpec]) -> None:
+        self._specs = {spec.name: spec for spec in specs}
+        self._modules: dict[str, dspy.Module] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def default(self) -> ProgramSpec:
+        return next(iter(self._specs.values()))
+
+    def specs(self) -> list[ProgramSpec]:
+        return list(self._specs.values())
+
+    def get(self, name: str) -> ProgramSpec:
+        """The spec of a program.
+
+        Raises:
+            NotFound: There is no program of that name.
+        """
+        try:
+            return self._specs[name]
+        except KeyError:
+            known = ", ".join(self._specs)
+            raise NotFound(
+                f"There is no program named “{name[:80]}”. The programs here are: {known}."
+            ) from None
+
+    def module(self, name: str) -> dspy.Module:
+        """The program itself. Every turn shares it, since it holds no state of a turn.
+
+        Raises:
+            NotFound: There is no program of that name.
+        """
+        spec = self.get(name)
+        with self._lock:
+            if name not in self._modules:
+                self._modules[name] = spec.build()
+            return self._modules[name]

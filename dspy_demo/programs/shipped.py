@@ -1,0 +1,108 @@
+"""The programs that come with the app, in the order of the picker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dspy_demo.programs.spec import InputField, ProgramSpec
+
+if TYPE_CHECKING:
+    import dspy
+
+QUESTION = InputField("question", label="Question")
+
+
+def _chain_of_thought() -> dspy.Module:
+    from dspy_demo.programs.chain_of_thought import build
+
+    return build()
+
+
+def _predict() -> dspy.Module:
+    from dspy_demo.programs.plain_predict import build
+
+    return build()
+
+
+def _react() -> dspy.Module:
+    from dspy_demo.programs.react import build
+
+    return build()
+
+
+def _draft_and_review() -> dspy.Module:
+    from dspy_demo.programs.draft_and_review import DraftAndReview
+
+    return DraftAndReview()
+
+
+#: Building is lazy: listing the programs must not import dspy, which takes a second or two.
+SHIPPED: tuple[ProgramSpec, ...] = (
+    ProgramSpec(
+        name="chain_of_thought",
+        title="Chain of thought",
+        description="Reasons step by step, then answers. Remembers the chat.",
+        build=_chain_of_thought,
+        inputs=(QUESTION,),
+        chat_field="question",
+        outputs=("answer",),
+        history_field="history",
+        answer_field="answer",
+        examples=(
+            "What is 2 + 2?",
+            "What is 15% of 240, plus 3^4?",
+            "Which weekday was 2000-02-29?",
+            "What is the capital of Australia?",
+        ),
+    ),
+    ProgramSpec(
+        name="predict",
+        title="Plain predict",
+        description="Answers at once, without reasoning first. Remembers the chat.",
+        build=_predict,
+        inputs=(QUESTION,),
+        chat_field="question",
+        outputs=("answer",),
+        history_field="history",
+        answer_field="answer",
+        examples=(
+            "Convert 26.2 miles to kilometres",
+            "How many r are in strawberry?",
+            "What is (1/3 + 1/6) * 4?",
+            "What is the capital of Peru?",
+        ),
+    ),
+    ProgramSpec(
+        name="react",
+        title="ReAct with tools",
+        description="Thinks, calls a calculator, a clock or text statistics, and answers from what they say.",
+        build=_react,
+        inputs=(QUESTION,),
+        chat_field="question",
+        outputs=("answer",),
+        history_field="history",
+        answer_field="answer",
+        examples=(
+            "What is 1234 * 5678?",
+            "What time is it in Tokyo?",
+            "How many words are in “the quick brown fox”?",
+            "What is 2^20 / 3?",
+        ),
+    ),
+    ProgramSpec(
+        name="draft_and_review",
+        title="Draft and review",
+        description="Two steps: one predictor drafts an answer, a second one reviews it and answers.",
+        build=_draft_and_review,
+        inputs=(QUESTION,),
+        chat_field="question",
+        outputs=("answer",),
+        answer_field="answer",
+        examples=(
+            "What is 12 * 12 - 44?",
+            "How many days are between 2024-01-01 and 2024-12-25?",
+            "What is 100 °F in Celsius?",
+            "Sort the words: pear apple fig",
+        ),
+    ),
+)

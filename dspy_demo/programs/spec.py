@@ -1,0 +1,90 @@
+"""What the house knows of a program: how to build it, what it takes, what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from dspy_demo.errors import InvalidInput
+
+if TYPE_CHECKING:
+    import dspy
+
+InputKind = Literal["text", "integer", "number", "boolean", "choice", "json"]
+
+
+@dataclass(frozen=True, slots=True)
+class InputField:
+    """One input of a program, as a form draws it.
+
+    Attributes:
+        kind: ``json`` is any other type: the user writes JSON, and DSPy validates it.
+        choices: The values of a ``choice`` (a `typing.Literal`).
+        default: None where the field is required.
+        annotation: The Python type that the program gets; `read_value` makes it from what the form holds.
+    """
+
+    name: str
+    kind: InputKind = "text"
+    label: str = ""
+    description: str = ""
+    choices: tuple[str, ...] = ()
+    required: bool = True
+    default: Any = None
+    annotation: Any = str
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramSpec:
+    """One program of the registry.
+
+    Attributes:
+        name: Its id in URLs and settings, for example ``chain_of_thought``.
+        title: Its name on the page.
+        description: One sentence for the picker.
+        build: Makes the module. Called once per process; modules hold no state between turns.
+        inputs: Its input fields without the history. The field `chat_field` is the chat box.
+        outputs: Its answer's fields in order, without the reasoning; empty where only running it tells.
+        history_field: The `dspy.History` input, or None for a program without a memory.
+        answer_field: The output field that stands for the answer in the history, where known.
+        examples: Questions for the empty page, which the built-in engine can really answer.
+    """
+
+    name: str
+    title: str
+    description: str
+    build: Callable[[], dspy.Module]
+    inputs: tuple[InputField, ...]
+    chat_field: str
+    outputs: tuple[str, ...] = ()
+    history_field: str | None = None
+    answer_field: str | None = None
+    examples: tuple[str, ...] = ()
+
+    @property
+    def form_fields(self) -> tuple[InputField, ...]:
+        """The inputs beside the chat box."""
+        return tuple(field for field in self.inputs if field.name != self.chat_field)
+
+
+def read_value(field: InputField, raw: Any) -> Any:
+    """The value of an input as its program wants it, from a form, JSON or a query.
+
+    Text for a field of another type is read as JSON, so that ``"[1, 2]"`` typed into a form is a list.
+
+    Raises:
+        InvalidInput: The value is not of the field's type.
+    """
+    if raw is None or (raw == "" and not field.required):
+        return field.default
+    adapter: TypeAdapter[Any] = TypeAdapter(field.annotation)
+    try:
+        if field.kind == "json" and isinstance(raw, str):
+            return adapter.validate_json(raw)
+        return adapter.validate_python(raw)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]["msg"]
+        raise InvalidInput(f"The input “{field.name}” cannot be used: {problem}.") from None

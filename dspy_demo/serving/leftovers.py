@@ -1,0 +1,81 @@
+"""Notes about running children, by which a later start finds what a crash left.
+
+The warden ends a group whose app died, so that there is normally nothing to find; but it may have been killed
+itself, or the machine may have had other ideas.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+#: A number for each child of this process.
+numbers = itertools.count(1)
+#: Seconds that a leftover has between SIGTERM and SIGKILL.
+GRACE_S = 3.0
+#: Logs of children that are gone are kept so long, for whoever wants to know why.
+LOGS_KEPT_S = 7 * 24 * 3600
+
+
+def note(run_file: Path, leader: int) -> None:
+    """Write down that the group of `leader` belongs to this process."""
+    run_file.write_text(json.dumps({"leader": leader, "owner": os.getpid()}), encoding="utf-8")
+
+
+def clean(run_dir: Path) -> list[str]:
+    """End the groups whose owner is gone, and say which; remove their notes, and old logs.
+
+    A group is ours if its leader's command line names the note, and left over if its parent is no longer the
+    process that wrote the note: two apps may share a data folder.
+    """
+    ended = []
+    for run_file in sorted(run_dir.glob("*.json")):
+        try:
+            content = json.loads(run_file.read_text(encoding="utf-8"))
+            leader, owner = int(content["leader"]), int(content["owner"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # not a note of ours
+        parent, command = _process(leader)
+        is_ours = str(run_file) in command
+        if is_ours and parent == owner:
+            continue
+        if is_ours:
+            _end_group(leader)
+            ended.append(f"{run_file.stem} (process {leader})")
+        run_file.unlink(missing_ok=True)
+    for log in run_dir.glob("*.log"):
+        with contextlib.suppress(OSError):
+            if time.time() - log.stat().st_mtime > LOGS_KEPT_S:
+                log.unlink()
+    return ended
+
+
+def _end_group(leader: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGTERM)
+        deadline = time.monotonic() + GRACE_S
+        while time.monotonic() < deadline:
+            time.sleep(0.05)
+            os.killpg(leader, 0)
+        os.killpg(leader, signal.SIGKILL)
+
+
+def _process(pid: int) -> tuple[int | None, list[str]]:
+    """The parent and the command line of a process; (None, []) where there is none."""
+    if Path("/proc/self/stat").exists():
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+            command = Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return None, []
+        return int(stat.rpartition(")")[2].split()[1]), command.split("\0")
+    listed = subprocess.run(  # noqa: S603
+        ["/bin/ps", "-o", "ppid=,command=", "-p", str(pid)], capture_output=True, text=True, check=False
+    ).stdout.split()
+    return (int(listed[0]), listed[1:]) if listed else (None, [])

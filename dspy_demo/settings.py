@@ -1,0 +1,348 @@
+"""One `Settings` object: flags over environment over defaults.
+
+Each field carries its description, unit, bound and environment names; `python app.py --help` and the
+README's table are drawn from them. Nothing else in the house reads the environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, MutableMapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from dspy_demo.errors import SettingsError
+
+ENV_PREFIX = "DSPY_DEMO_"
+
+#: Keys that a provider's own tools read, in the order in which we look for them.
+PROVIDER_KEYS: tuple[tuple[str, str], ...] = (
+    ("OPENAI_API_KEY", "openai/gpt-4o-mini"),
+    ("ANTHROPIC_API_KEY", "anthropic/claude-haiku-4-5"),
+    ("GEMINI_API_KEY", "gemini/gemini-2.5-flash"),
+    ("GOOGLE_API_KEY", "gemini/gemini-2.5-flash"),
+    ("GROQ_API_KEY", "groq/llama-3.3-70b-versatile"),
+    ("OPENROUTER_API_KEY", "openrouter/openai/gpt-4o-mini"),
+    ("DEEPSEEK_API_KEY", "deepseek/deepseek-chat"),
+    ("MISTRAL_API_KEY", "mistral/mistral-small-latest"),
+    ("XAI_API_KEY", "xai/grok-3-mini"),
+)
+
+
+def _setting(
+    default: Any,
+    description: str,
+    *,
+    unit: str = "",
+    env: Sequence[str] = (),
+    group: str = "App",
+    **bounds: Any,
+) -> Any:
+    extra: dict[str, Any] = {"unit": unit, "env": list(env), "group": group}
+    return Field(default, description=description, json_schema_extra=extra, **bounds)
+
+
+class Settings(BaseModel):
+    """Everything that can be set, with what it means."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    # App
+    host: str = _setting("127.0.0.1", "Address to listen on.", env=["GRADIO_SERVER_NAME"])
+    port: int | None = _setting(
+        None,
+        "Port to listen on. Without it: 7860, or the next free one.",
+        env=["GRADIO_SERVER_PORT"],
+        ge=1,
+        le=65535,
+    )
+    open: bool = _setting(True, "Open the page in the browser at start.")
+    share: bool = _setting(False, "Also open a public Gradio link.")
+    data_dir: Path = _setting(
+        Path("~/.local/share/dspy-demo"), "Folder for the cache, the MLflow database and artifacts."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = _setting("warning", "Lowest level to log.")
+
+    # Program and model
+    program: str | None = _setting(
+        None,
+        "Program to start with: a shipped name, package.module:attribute, or path/to/file.py[:attribute].",
+        group="Program and model",
+    )
+    adapter: Literal["chat", "json", "xml"] = _setting(
+        "chat", "How DSPy writes fields into the prompt and reads them back.", group="Program and model"
+    )
+    lm: str | None = _setting(
+        None,
+        "Language model: a LiteLLM/DSPy string such as openai/gpt-4o-mini or ollama_chat/llama3.2.",
+        group="Program and model",
+    )
+    api_base: str | None = _setting(
+        None,
+        "Base URL of an OpenAI-compatible (or the provider's) server.",
+        env=["OPENAI_API_BASE", "OPENAI_BASE_URL"],
+        group="Program and model",
+    )
+    api_key: SecretStr | None = _setting(
+        None, "Key for --lm. Better set the provider's own variable.", group="Program and model"
+    )
+    temperature: float | None = _setting(
+        None, "Sampling temperature; empty for the model's own.", group="Program and model", ge=0, le=2
+    )
+    max_tokens: int | None = _setting(
+        None,
+        "Upper bound of output per model call; empty for the model's own.",
+        unit="tokens",
+        group="Program and model",
+        ge=16,
+        le=200_000,
+    )
+    cache: bool = _setting(True, "Answer a repeated request from DSPy's cache.", group="Program and model")
+    ollama_url: str = _setting(
+        "http://127.0.0.1:11434", "Where to look for Ollama.", env=["OLLAMA_HOST"], group="Program and model"
+    )
+    ollama_probe_s: float = _setting(
+        0.3,
+        "How long to look for Ollama at start; 0 not at all.",
+        unit="s",
+        group="Program and model",
+        ge=0,
+        le=10,
+    )
+    offline_tokens_per_s: float = _setting(
+        40.0,
+        "Pace of the built-in engine; 0 as fast as it can.",
+        unit="tokens/s",
+        group="Program and model",
+        ge=0,
+        le=10_000,
+    )
+
+    # Versions
+    tracking_uri: str | None = _setting(
+        None,
+        "MLflow tracking server or database. Without it: SQLite and artifacts in --data-dir.",
+        env=["MLFLOW_TRACKING_URI"],
+        group="Versions",
+    )
+    experiment: str = _setting(
+        "dspy-demo",
+        "MLflow experiment for runs and traces.",
+        env=["MLFLOW_EXPERIMENT_NAME"],
+        group="Versions",
+    )
+    model_name: str = _setting(
+        "dspy-demo", "Registered model name that the log form starts with.", group="Versions"
+    )
+    served_url: str | None = _setting(
+        None, "URL of a model server that runs elsewhere, offered as the served backend.", group="Versions"
+    )
+    serve_start_timeout_s: float = _setting(
+        120, "Longest time for a model server to become ready.", unit="s", group="Versions", gt=0, le=3600
+    )
+    tracing: bool = _setting(True, "Record each turn as an MLflow trace.", group="Versions")
+
+    # Limits
+    input_max_chars: int = _setting(
+        20_000,
+        "Longest input of a turn, all fields together.",
+        unit="characters",
+        group="Limits",
+        ge=1,
+        le=10_000_000,
+    )
+    idle_timeout_s: float = _setting(
+        60, "Longest silence of a model before the turn fails.", unit="s", group="Limits", gt=0, le=3600
+    )
+    total_timeout_s: float = _setting(
+        300, "Longest time for a whole turn.", unit="s", group="Limits", gt=0, le=86_400
+    )
+    lm_retries: int = _setting(
+        2,
+        "How often a failed model call is tried again before anything was streamed.",
+        group="Limits",
+        ge=0,
+        le=10,
+    )
+    lm_retry_wait_s: float = _setting(
+        1.0,
+        "Wait before the first retry; doubled each time, unless the model names its own.",
+        unit="s",
+        group="Limits",
+        ge=0,
+        le=60,
+    )
+    lm_connections: int = _setting(
+        500, "Connections that may be open to one model server.", group="Limits", ge=1, le=10_000
+    )
+    max_turns: int = _setting(300, "Turns that may run at the same time.", group="Limits", ge=1, le=100_000)
+
+    # Page
+    ui_updates_per_s: float = _setting(
+        15, "How often a streaming answer is redrawn.", unit="1/s", group="Page", ge=1, le=60
+    )
+    ui_window_messages: int = _setting(
+        40,
+        "How many of the latest messages stay live on the page.",
+        unit="messages",
+        group="Page",
+        ge=2,
+        le=1000,
+    )
+
+    #: Keys found in the environment under the names of `PROVIDER_KEYS`. Not a flag.
+    provider_keys: Mapping[str, SecretStr] = Field(default_factory=dict, exclude=True, repr=False)
+
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().resolve()
+
+    @field_validator("ollama_url", mode="before")
+    @classmethod
+    def _with_scheme(cls, value: Any) -> Any:
+        """OLLAMA_HOST may be a bare host:port, and 0.0.0.0 where the server listens on all addresses."""
+        if isinstance(value, str) and "://" not in value:
+            value = f"http://{value}"
+        return value.replace("//0.0.0.0", "//127.0.0.1") if isinstance(value, str) else value
+
+    @field_validator("api_base", "ollama_url", "served_url")
+    @classmethod
+    def _is_url(cls, value: str | None) -> str | None:
+        parts = urlsplit(value or "http://unset")
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("must be a URL such as http://localhost:8000/v1")
+        return value
+
+    @classmethod
+    def load(cls, argv: Sequence[str], environ: Mapping[str, str]) -> Self:
+        """Settings from flags, then the environment, then defaults.
+
+        Raises:
+            SettingsError: A value is out of its bounds or of the wrong type; the message names the
+                flag or variable it came from.
+            SystemExit: For ``--help`` and unknown flags, as argparse does.
+        """
+        flags = vars(argument_parser().parse_args(list(argv)))
+        values: dict[str, Any] = {}
+        source: dict[str, str] = {}
+        for name, info in _fields():
+            for variable in env_names(name, info):
+                if environ.get(variable):
+                    values[name], source[name] = environ[variable], variable
+                    break
+            if name in flags:
+                values[name], source[name] = flags[name], flag_name(name)
+        keys = {name: SecretStr(environ[name]) for name, _ in PROVIDER_KEYS if environ.get(name)}
+        try:
+            return cls(**values, provider_keys=keys)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            name = str(first["loc"][0]) if first["loc"] else ""
+            message = first["msg"].removeprefix("Value error, ")
+            raise SettingsError(f"{source.get(name, name)}: {message}.") from None
+
+    @property
+    def cache_dir(self) -> Path:
+        """Where DSPy keeps answers to repeated requests."""
+        return self.data_dir / "cache"
+
+
+def _fields() -> list[tuple[str, FieldInfo]]:
+    return [(name, info) for name, info in Settings.model_fields.items() if info.json_schema_extra]
+
+
+def _extra(info: FieldInfo) -> dict[str, Any]:
+    assert isinstance(info.json_schema_extra, dict)
+    return info.json_schema_extra
+
+
+def flag_name(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def env_names(name: str, info: FieldInfo) -> list[str]:
+    """The variables that set a field, first one wins."""
+    return [ENV_PREFIX + name.upper(), *_extra(info)["env"]]
+
+
+def bound_text(info: FieldInfo) -> str:
+    """The bounds of a field as a reader sees them, for example ``0 to 2``."""
+    words = {"Ge": "at least", "Gt": "more than", "Le": "at most", "Lt": "less than"}
+    parts = [
+        f"{words[kind]} {value}"
+        for limit in info.metadata
+        if (kind := type(limit).__name__) in words
+        for value in [getattr(limit, kind.lower())]
+    ]
+    return ", ".join(parts)
+
+
+def documented() -> list[dict[str, str]]:
+    """Every setting as a row: flag, variables, default, unit, bounds, meaning, group."""
+    rows = []
+    for name, info in _fields():
+        default = "" if info.default in (None, PydanticUndefined) else str(info.default)
+        rows.append(
+            {
+                "flag": flag_name(name) + (f" / --no-{name}" if info.annotation is bool else ""),
+                "env": ", ".join(env_names(name, info)),
+                "default": default,
+                "unit": str(_extra(info)["unit"]),
+                "bounds": bound_text(info),
+                "meaning": info.description or "",
+                "group": str(_extra(info)["group"]),
+            }
+        )
+    return rows
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """The command line, drawn from the fields. Values stay text; `Settings` validates them."""
+    parser = argparse.ArgumentParser(
+        prog="python app.py",
+        description="Chat with a DSPy program, watch it reason, log it to MLflow and serve it.",
+        epilog="Every flag can be set by its variable; flags win. Times are in seconds.",
+    )
+    groups: dict[str, Any] = {}
+    for (name, info), row in zip(_fields(), documented(), strict=True):
+        group = groups.setdefault(row["group"], parser.add_argument_group(row["group"]))
+        notes = "; ".join(
+            part
+            for part in (
+                row["unit"],
+                row["bounds"],
+                f"default {row['default']}" if row["default"] else "",
+                f"env {row['env']}",
+            )
+            if part
+        )
+        text = f"{row['meaning']} [{notes}]".replace("%", "%%")
+        options: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": text}
+        if info.annotation is bool:
+            group.add_argument(flag_name(name), action=argparse.BooleanOptionalAction, **options)
+        else:
+            group.add_argument(flag_name(name), metavar=name.rsplit("_", 1)[-1].upper(), **options)
+    return parser
+
+
+def prepare_libraries(settings: Settings, environ: MutableMapping[str, str]) -> None:
+    """Set what the libraries read from the environment at import. Call before importing them.
+
+    - litellm fetches its price list from the network on import (5 s on a silent host) unless told
+      to use the one it ships; ``mlflow server`` hangs offline for the same reason (litellm 1.106).
+    - DSPy opens its disk cache at import, under the home folder by default.
+    - Gradio calls home for analytics and version checks, and downloads nothing else.
+    """
+    environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
+    environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    environ.setdefault("DSPY_CACHEDIR", str(settings.cache_dir))
+    # DSPy takes the slow litellm path where these are set (backend_selection.py, 3.4.1); the URL is
+    # already ours as `api_base`.
+    environ.pop("OPENAI_API_BASE", None)
+    environ.pop("OPENAI_BASE_URL", None)

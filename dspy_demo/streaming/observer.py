@@ -1,0 +1,154 @@
+"""What DSPy tells us between the chunks: which reply is coming, which tool runs, what a call cost.
+
+Its callbacks are plain functions that run inside the event loop, while the chunks wait in a stream of
+16 places (`streamify`, 3.4.1). DSPy's own status messages enter that stream from a second thread and
+block the loop, for ever when the stream is full. So this observer enters it without waiting, and where it is
+full, remembers behind which chunk the note belongs.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+import anyio.from_thread
+import dspy
+from dspy.streaming.messages import StatusStreamingCallback
+from dspy.utils.usage_tracker import UsageTracker
+
+from dspy_demo.events import Status, Usage
+from dspy_demo.streaming.splitter import AdapterKind, adapter_kind
+
+TOOL_TEXT_MAX_CHARS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class CallStarted:
+    """A predictor is about to ask the model for `fields`, written as `adapter` writes them."""
+
+    predictor_id: int
+    adapter: AdapterKind | None
+    fields: tuple[str, ...]
+
+
+Note = CallStarted | Status
+
+
+class TurnObserver(StatusStreamingCallback):
+    """Puts notes between the chunks of one turn and counts its calls.
+
+    `streamify` adds its own status callback unless it finds one of that class; being one keeps it away.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+        self.costs_usd: list[float] = []
+        self._taken = 0
+        self._late: deque[tuple[int, Note]] = deque()
+        self._tools: dict[str, tuple[str, float]] = {}
+
+    # The reader's side
+
+    def due(self) -> list[Note]:
+        """The notes that belong before the value that was just read."""
+        notes = []
+        while self._late and self._late[0][0] <= self._taken:
+            notes.append(self._late.popleft()[1])
+        self._taken += 1
+        return notes
+
+    def _note(self, note: Note) -> None:
+        stream = dspy.settings.send_stream
+        if stream is None:
+            return
+        try:
+            if not _in_event_loop():
+                anyio.from_thread.run(stream.send, note)
+                return
+            if not self._late:
+                stream.send_nowait(note)
+                return
+        except (anyio.WouldBlock, anyio.BrokenResourceError, anyio.ClosedResourceError, RuntimeError):
+            pass
+        self._late.append((self._taken + stream.statistics().current_buffer_used, note))
+
+    # DSPy's side
+
+    def on_adapter_format_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        predictor, signature = dspy.settings.caller_predict, inputs.get("signature")
+        # XMLAdapter's method is wrapped twice (3.4.1): the outer call names no arguments.
+        if predictor is not None and signature is not None:
+            self._note(CallStarted(id(predictor), adapter_kind(instance), tuple(signature.output_fields)))
+
+    def on_tool_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        if instance.name == "finish":  # ReAct's way to say that it is done
+            return
+        title = f"{instance.name}({_arguments(inputs)})"
+        self._tools[call_id] = (title, time.monotonic())
+        self._note(Status(title, "pending", key=f"tool-{call_id}"))
+
+    def on_tool_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
+        if call_id not in self._tools:
+            return
+        title, _ = self._tools.pop(call_id)
+        if exception is None:
+            self._note(Status(f"{title} → {_short(str(outputs))}", "done", key=f"tool-{call_id}"))
+        else:
+            self._note(Status(f"{title} failed", "failed", key=f"tool-{call_id}"))
+
+    def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        return None
+
+    def on_lm_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
+        self.calls += exception is None
+
+    def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        return None
+
+    def on_module_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
+        return None
+
+    # The model's side, see `lm.chat_lm.CallObserver`
+
+    def call_retrying(self, wait_s: float, attempt: int, attempts: int) -> None:
+        text = f"The model failed to answer; trying again in {wait_s:g} s ({attempt} of {attempts})"
+        self._note(Status(text, "info", key="retry"))
+
+    def call_priced(self, cost_usd: float) -> None:
+        self.costs_usd.append(cost_usd)
+
+    def usage(self, tracker: UsageTracker, *, streamed: bool) -> Usage:
+        """What the turn used. Its price is known only where that of every call is."""
+        totals = tracker.get_total_tokens().values()
+        prompt = sum(_count(total, "prompt_tokens", "input_tokens") for total in totals)
+        completion = sum(_count(total, "completion_tokens", "output_tokens") for total in totals)
+        priced = self.calls > 0 and len(self.costs_usd) == self.calls
+        cached = self.calls > 0 and not totals and not streamed
+        return Usage(prompt, completion, sum(self.costs_usd) if priced and not cached else None, cached)
+
+
+def _count(total: dict[str, Any], *names: str) -> int:
+    return next((int(total[name]) for name in names if total.get(name)), 0)
+
+
+def _in_event_loop() -> bool:
+    try:
+        anyio.get_current_task()
+    except RuntimeError:  # anyio.NoEventLoopError is one
+        return False
+    return True
+
+
+def _arguments(inputs: dict[str, Any]) -> str:
+    given = inputs.get("kwargs", inputs)
+    parts = [f"{name}={json.dumps(value, ensure_ascii=False, default=str)}" for name, value in given.items()]
+    return _short(", ".join(parts))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= TOOL_TEXT_MAX_CHARS else text[: TOOL_TEXT_MAX_CHARS - 1] + "…"

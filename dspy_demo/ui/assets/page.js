@@ -1,0 +1,77 @@
+// Runs once, before Gradio draws the page. Small repairs that no setting of Gradio offers (6.31).
+(() => {
+  // On a phone the sidebar would cover the chat, so it starts closed there.
+  if (matchMedia("(max-width: 767px)").matches) {
+    for (const part of window.gradio_config?.components ?? []) {
+      if (part.type === "sidebar") part.props.open = false;
+    }
+  }
+
+  // What is copied is what was written: the answer without thoughts and footer, without the signs
+  // that keep it from being read as HTML (markdown_safety.py, render.py).
+  const ANSWER = "<!--answer-->\n\n";
+  const unescaped = (text) =>
+    text
+      .split(/(```[\s\S]*?```)/)
+      .map((part, index) => (index % 2 ? part : part.replaceAll("&lt;", "<")))
+      .join("");
+  const asWritten = (text) => {
+    const start = text.indexOf(ANSWER);
+    let written = start < 0 ? text : text.slice(start + ANSWER.length);
+    for (const own of ["footer", "error"]) {
+      const end = written.lastIndexOf(`\n<div class="turn-${own}"`);
+      if (end >= 0) written = written.slice(0, end);
+    }
+    return (start < 0 ? written : unescaped(written)).replaceAll("\u2060", "");
+  };
+  if (navigator.clipboard) {
+    const write = navigator.clipboard.writeText.bind(navigator.clipboard);
+    navigator.clipboard.writeText = (text) => write(asWritten(text));
+  }
+  document.addEventListener("copy", (event) => {
+    const field = document.activeElement;
+    const selected = field?.tagName === "TEXTAREA"
+      ? field.value.slice(field.selectionStart, field.selectionEnd)
+      : String(getSelection());
+    if (selected.includes("\u2060") || selected.includes(ANSWER)) {
+      event.clipboardData.setData("text/plain", asWritten(selected));
+      event.preventDefault();
+    }
+  });
+
+  // On a phone the sidebar lies over the chat; a tap beside it closes it.
+  document.addEventListener("pointerdown", (event) => {
+    const sidebar = document.querySelector("#sidebar.open");
+    if (sidebar && matchMedia("(max-width: 767px)").matches && !event.target.closest("#sidebar, [role=listbox]")) {
+      event.preventDefault();
+      sidebar.querySelector(".toggle-button").click();
+    }
+  });
+
+  document.addEventListener("keydown", (event) => {
+    // A thought is a button, and buttons answer to the space bar too.
+    if (event.key === " " && event.target.matches?.(".thought-group > .title")) {
+      event.preventDefault();
+      event.target.click();
+    }
+    // Escape stops the running turn, unless it closes something else.
+    if (event.key === "Escape" && !event.target.closest?.(".edit-textarea, [role=listbox], [aria-expanded=true]")) {
+      document.querySelector("#composer .stop-button")?.click();
+    }
+  });
+
+  // Gradio labels each message with its whole source text, which a screen reader would read instead of it.
+  const unlabel = (root) => {
+    for (const node of root.querySelectorAll?.("#chat [data-testid][aria-label*='s message: ']") ?? []) {
+      node.removeAttribute("aria-label");
+    }
+    for (const title of root.querySelectorAll?.("#chat .thought-group > .title") ?? []) {
+      title.setAttribute("aria-expanded", title.classList.contains("expanded"));
+    }
+  };
+  new MutationObserver(() => unlabel(document)).observe(document, {
+    subtree: true,
+    childList: true,
+    attributeFilter: ["aria-label", "class"],
+  });
+})();

@@ -1,0 +1,102 @@
+"""A visitor's conversation: finished turns, what can be done with them, and their JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from dspy_demo.events import Message
+from dspy_demo.ui.render import WireMessage, messages
+from dspy_demo.ui.turn_view import TurnView
+
+#: The browser's storage holds about 5 MB for a site, encrypted text counts double.
+SAVED_MAX_CHARS = 1_000_000
+
+_TURN = TypeAdapter(TurnView)
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedTurn:
+    """A turn that has ended, and its messages, which never change again."""
+
+    view: TurnView
+    drawn: tuple[WireMessage, ...]
+
+    @classmethod
+    def of(cls, view: TurnView) -> FinishedTurn:
+        return cls(view, tuple(messages(view)))
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Finished turns, oldest first. Each operation gives a new conversation."""
+
+    turns: tuple[FinishedTurn, ...] = ()
+
+    def adding(self, view: TurnView) -> Conversation:
+        """With one more turn, which has ended."""
+        return Conversation((*self.turns, FinishedTurn.of(view)))
+
+    def before(self, index: int) -> Conversation:
+        """Up to the turn at `index`, without it: what retry, undo and edit leave standing."""
+        return Conversation(self.turns[: max(0, index)])
+
+    def history(self) -> tuple[Message, ...]:
+        """The turns as the program's memory: those that have an answer, also a partial one."""
+        return tuple(
+            message
+            for turn in self.turns
+            if (answer := turn.view.answer_text.strip())
+            for message in (Message("user", turn.view.user), Message("assistant", answer))
+        )
+
+    # The window: only the latest messages are on the page
+
+    def window(self, max_messages: int) -> int:
+        """The index of the first turn to show, so that about `max_messages` are on the page."""
+        count = 0
+        for index in reversed(range(len(self.turns))):
+            count += len(self.turns[index].drawn)
+            if count > max_messages:
+                return min(index + 1, len(self.turns) - 1)
+        return 0
+
+    def drawn(self, first: int) -> list[WireMessage]:
+        """The messages of all turns from `first` on: the very dicts that were drawn before."""
+        return [message for turn in self.turns[first:] for message in turn.drawn]
+
+    def turn_at(self, message_index: int, first: int) -> int:
+        """Which turn the message at `message_index` of a page that starts at `first` belongs to."""
+        for index, turn in enumerate(self.turns[first:], first):
+            message_index -= len(turn.drawn)
+            if message_index < 0:
+                return index
+        return len(self.turns) - 1
+
+
+def to_json(conversation: Conversation, max_chars: int = SAVED_MAX_CHARS) -> list[dict[str, Any]]:
+    """The latest turns that fit into `max_chars`, as JSON."""
+    saved: list[dict[str, Any]] = []
+    room = max_chars
+    for turn in reversed(conversation.turns):
+        data = _TURN.dump_json(turn.view)
+        room -= len(data)
+        if room < 0:
+            break
+        saved.append(_TURN.dump_python(turn.view, mode="json"))
+    return saved[::-1]
+
+
+def from_json(data: Any) -> Conversation:
+    """The conversation that `to_json` wrote. A browser kept it, so turns that are not valid are left out."""
+    turns = []
+    for item in data if isinstance(data, list) else []:
+        try:
+            view = _TURN.validate_python(item)
+        except ValidationError:
+            continue
+        turns.append(FinishedTurn.of(dataclasses.replace(view, state="stopped") if view.running else view))
+    return Conversation(tuple(turns))

@@ -1,0 +1,67 @@
+"""``/chat``: the one endpoint of the page for programs, by way of `gradio_client`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import gradio as gr
+
+from dspy_demo.chat import ChatService
+from dspy_demo.errors import InvalidInput
+from dspy_demo.events import LMChoice, LocalTarget, Message, TurnRequest
+from dspy_demo.programs.spec import ProgramSpec
+from dspy_demo.settings import Settings
+from dspy_demo.ui.live import LiveTurn
+from dspy_demo.ui.turn_view import TurnView
+
+ChatEndpoint = Callable[..., AsyncIterator[str]]
+
+
+def chat_endpoint(
+    service: ChatService, settings: Settings, choice: LMChoice, program: ProgramSpec
+) -> ChatEndpoint:
+    """The function behind ``/chat``: it asks the program and the model that the app started with.
+
+    Each call stands alone; earlier messages are given, not remembered.
+    """
+
+    async def chat(message: str, history: list[dict[str, str]] | None = None) -> AsyncIterator[str]:
+        """Ask a question; the text of the answer so far comes with every update, the whole of it last.
+
+        Args:
+            message: The question.
+            history: Earlier messages, oldest first, each with "role" (user or assistant) and "content".
+        """
+        request = TurnRequest(
+            LocalTarget(program.name, choice), {program.chat_field: message}, _messages(history)
+        )
+        view = TurnView.start(message, now_s=_now(), answer_field=program.answer_field)
+        live = LiveTurn(service.turn(request), view, _now)
+        sent = ""
+        async for snapshot in live.snapshots(1 / settings.ui_updates_per_s):
+            if snapshot.failure:
+                raise gr.Error(snapshot.failure.public_message, print_exception=False)
+            if snapshot.answer_text != sent:
+                sent = snapshot.answer_text
+                yield sent
+        if not sent:
+            yield ""
+
+    return chat
+
+
+def _messages(history: list[dict[str, str]] | None) -> tuple[Message, ...]:
+    messages = []
+    for item in history or []:
+        role, text = item.get("role"), item.get("content")
+        if role not in {"user", "assistant"} or not isinstance(text, str):
+            raise InvalidInput(
+                'Each message of the history needs a "role" (user or assistant) and a "content".'
+            )
+        messages.append(Message("user" if role == "user" else "assistant", text))
+    return tuple(messages)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,46 @@
+"""The small grey line under an answer: who answered, how much, how fast."""
+
+from __future__ import annotations
+
+import html
+
+from dspy_demo.ui.turn_view import TurnView
+
+FOOTER_CLASS = "turn-footer"
+
+
+def footer_html(view: TurnView) -> str:
+    """The line as HTML of our own making: every value in it is escaped."""
+    parts = [f"<span>{html.escape(part)}</span>" for part in footer_parts(view)]
+    if view.state == "stopped":
+        parts.insert(0, '<span class="turn-stopped">Stopped</span>')
+    return f'<div class="{FOOTER_CLASS}">{"".join(parts)}</div>'
+
+
+def footer_parts(view: TurnView) -> list[str]:
+    """The facts of the line in order; what is not known is left out."""
+    usage = view.usage
+    tokens = f"{usage.prompt_tokens:,} in, {usage.completion_tokens:,} out" if usage.total_tokens else ""
+    parts = [
+        view.backend.capitalize(),
+        view.model,
+        tokens,
+        f"first token {seconds(view.first_delta_s)}" if view.first_delta_s is not None else "",
+        f"total {seconds(view.elapsed_s)}",
+        money(usage.cost_usd) if usage.cost_usd else "",
+        "cached" if usage.cached else "",
+    ]
+    return [part for part in parts if part]
+
+
+def seconds(value: float) -> str:
+    if value < 1:
+        return f"{value:.2f} s"
+    return f"{value:.1f} s" if value < 100 else f"{value:,.0f} s"
+
+
+def money(usd: float) -> str:
+    """A price with two digits that mean something, since most turns cost far less than a cent."""
+    if usd >= 0.01:
+        return f"${usd:,.2f}"
+    return f"${usd:.5f}".rstrip("0") if usd >= 0.00001 else "under $0.00001"

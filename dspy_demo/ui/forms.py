@@ -1,0 +1,96 @@
+"""The small form above the composer, for programs with inputs beside the chat box."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from dspy_demo.errors import InvalidInput
+from dspy_demo.programs.spec import InputField, ProgramSpec
+from dspy_demo.ui.titles import in_words
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramForm:
+    """The widgets of one program's further inputs."""
+
+    spec: ProgramSpec
+    group: gr.Row
+    widgets: Mapping[str, Component]
+
+    def values(self, given: Mapping[Component, Any]) -> dict[str, Any]:
+        """The inputs as the program takes them, without the optional ones that were left empty.
+
+        Raises:
+            InvalidInput: A required field is empty, or one holds what it cannot.
+        """
+        values: dict[str, Any] = {}
+        for field in self.spec.form_fields:
+            value = given.get(self.widgets[field.name])
+            if value is None or (isinstance(value, str) and not value.strip()):
+                if field.required:
+                    raise InvalidInput(f"Fill in “{label(field)}” first.")
+                continue
+            values[field.name] = _parsed(field, value)
+        return values
+
+    def pairs(self, values: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+        """The inputs as a reader sees them: labels and values."""
+        return tuple(
+            (label(field), values[field.name]) for field in self.spec.form_fields if field.name in values
+        )
+
+
+def program_form(spec: ProgramSpec, *, visible: bool) -> ProgramForm:
+    """Draw the form of a program. One without further inputs has an empty one, never visible."""
+    with gr.Row(visible=visible and bool(spec.form_fields), elem_classes="program-form") as group:
+        widgets = {field.name: _widget(field) for field in spec.form_fields}
+    return ProgramForm(spec, group, widgets)
+
+
+def label(field: InputField) -> str:
+    return field.label or in_words(field.name)
+
+
+def _widget(field: InputField) -> Component:
+    shown: dict[str, Any] = {
+        "label": label(field) + ("" if field.required else " (optional)"),
+        "info": field.description or None,
+        "min_width": 160,
+    }
+    match field.kind:
+        case "integer" | "number":
+            # Not gr.Number: an empty one reads as 0 (gradio 6.31).
+            default = "" if field.default is None else str(field.default)
+            return gr.Textbox(default, max_lines=1, placeholder="Number", **shown)
+        case "boolean":
+            return gr.Checkbox(bool(field.default), **shown)
+        case "choice":
+            first = field.default if field.default is not None else (field.choices or (None,))[0]
+            return gr.Dropdown(list(field.choices), value=first if field.required else field.default, **shown)
+        case "json":
+            text = "" if field.default is None else json.dumps(field.default, ensure_ascii=False)
+            return gr.Textbox(text, lines=1, max_lines=6, placeholder="JSON", **shown)
+        case "text":
+            return gr.Textbox(field.default, lines=1, max_lines=6, **shown)
+
+
+def _parsed(field: InputField, value: Any) -> Any:
+    """The value of a field that a visitor typed as text; other widgets give the value itself."""
+    parsers: dict[str, tuple[Callable[[str], Any], str]] = {
+        "json": (json.loads, "JSON, for example [1, 2]"),
+        "integer": (int, "a whole number"),
+        "number": (float, "a number"),
+    }
+    if field.kind not in parsers or not isinstance(value, str):
+        return value
+    parse, wanted = parsers[field.kind]
+    try:
+        return parse(value.strip())
+    except ValueError:
+        raise InvalidInput(f"“{label(field)}” must be {wanted}.") from None

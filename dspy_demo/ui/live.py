@@ -1,0 +1,72 @@
+"""A running turn as snapshots: every event is folded at once, drawn a few times a second."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+
+from dspy_demo.chat import Turn
+from dspy_demo.errors import DemoError
+from dspy_demo.events import failed_from
+from dspy_demo.ui.turn_view import TurnView
+
+log = logging.getLogger(__name__)
+
+Clock = Callable[[], float]
+
+
+class LiveTurn:
+    """Folds a turn into a view in a task of its own, so that events never wait for the browser.
+
+    Args:
+        turn: The turn to run, not yet entered.
+        view: Its view before the first event; `view` is the latest one at any time.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(self, turn: Turn, view: TurnView, clock: Clock) -> None:
+        self.view = view
+        self._turn = turn
+        self._clock = clock
+        self._changed = asyncio.Event()
+        self._reader: asyncio.Task[None] | None = None
+
+    async def snapshots(self, interval_s: float) -> AsyncIterator[TurnView]:
+        """The view whenever it changed, at most once in `interval_s`; the last one has ended.
+
+        Leaving early ends the turn, and everything upstream with it.
+        """
+        self._reader = asyncio.create_task(self._read(), name="turn-reader")
+        self._reader.add_done_callback(lambda _: self._changed.set())
+        try:
+            while not self._reader.done():
+                await self._changed.wait()
+                self._changed.clear()
+                if self.view.running:
+                    yield self.view
+                    # The pause is cut short by the end: the last word is drawn at once.
+                    await asyncio.wait({self._reader}, timeout=interval_s)
+        finally:
+            self._reader.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._reader
+            self.view = self.view.stopped(self._clock())
+        yield self.view
+
+    async def stop(self) -> None:
+        """End the turn: the upstream is closed when this returns, and the last snapshot follows."""
+        await self._turn.stop()
+
+    async def _read(self) -> None:
+        try:
+            async with self._turn as turn:
+                async for event in turn:
+                    self.view = self.view.apply(event, self._clock())
+                    self._changed.set()
+        except Exception as error:
+            # `Turn` raises nothing; this is a fault of the page, and the visitor must not wait for ever.
+            failure = DemoError()
+            log.exception("the page failed", extra={"error_id": failure.error_id}, exc_info=error)
+            self.view = self.view.apply(failed_from(failure), self._clock())

@@ -1,0 +1,10 @@
+"""Versions of a program in MLflow: log, list, promote, roll back, load back.
+
+`VersionStore` is the door. MLflow is imported inside, on first use.
+"""
+
+from dspy_demo.versions.store import VersionStore
+from dspy_demo.versions.tracking import Progress
+from dspy_demo.versions.version import CHAMPION, Links, LoadedVersion, LogRequest, Version
+
+__all__ = ["CHAMPION", "Links", "LoadedVersion", "LogRequest", "Progress", "Version", "VersionStore"]

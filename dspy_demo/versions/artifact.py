@@ -1,0 +1,242 @@
+"""The files of a version: the program as a chat model, its settings, its code; nobody's key, nobody's words."""
+
+from __future__ import annotations
+
+import contextvars
+import copy
+import inspect
+import io
+import pickle
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dspy
+from dspy.dsp.utils.settings import DEFAULT_CONFIG
+
+import dspy_demo
+from dspy_demo.errors import VersionNotLogged
+from dspy_demo.events import LMChoice
+from dspy_demo.lm.detection import BUILTIN_MODEL
+from dspy_demo.programs.chat_program import ChatProgram
+from dspy_demo.programs.spec import ProgramSpec
+from dspy_demo.settings import Settings
+from dspy_demo.versions.confidential import cleaned_lm, find_secret, public_url
+from dspy_demo.versions.source_code import APP, OwnCode, app_source, requirements
+
+if TYPE_CHECKING:
+    from mlflow.models import Model
+
+TASK = "llm/v1/chat"
+#: Under this key the MLmodel's metadata holds what `loading` needs to build the same turn again.
+METADATA_KEY = "dspy_demo"
+PICKLE = Path("data", "model.pkl")
+
+
+class Draft:
+    """A program on its way into a version: copied and cleaned, so that turns go on with the original.
+
+    Attributes:
+        program: What is pickled: takes messages or named fields.
+        own: The user's own source that it needs; nothing for a shipped program.
+    """
+
+    def __init__(
+        self, spec: ProgramSpec, module: dspy.Module, choice: LMChoice, adapter: str, settings: Settings
+    ) -> None:
+        clean = clean_copy(module, spec)
+        self.spec = replace(spec, build=_maker(spec, clean))
+        self.program = ChatProgram(clean, self.spec)
+        self.choice = choice
+        self.adapter = adapter
+        self.lm = portable_lm(choice, settings)
+        self.own = OwnCode(_defining_modules(clean))
+        self.requirements = requirements(self.own.requirements)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """How a turn of this version runs, for loading it back."""
+        choice = self.choice
+        return {
+            "app_version": dspy_demo.__version__,
+            "program": self.spec.name,
+            "adapter": self.adapter,
+            "lm": {
+                "model": choice.model,
+                "api_base": public_url(choice.api_base),
+                "temperature": choice.temperature,
+                "max_tokens": choice.max_tokens,
+                "cache": choice.cache,
+            },
+        }
+
+    def save(self, folder: Path, model: Model) -> None:
+        """Write the files with MLflow's DSPy flavor. No language model is called.
+
+        `mlflow.dspy.log_model` would answer the input example once and switch tracing off for the whole
+        process meanwhile (``trace_disabled``, mlflow 3.17); so this is the function beneath both.
+        """
+        import mlflow.dspy
+
+        save_model = inspect.unwrap(mlflow.dspy.save_model)
+        with tempfile.TemporaryDirectory(prefix="dspy-demo-own-") as own, _default_settings(self):
+            save_model(
+                self.program,
+                str(folder),
+                task=TASK,
+                mlflow_model=model,
+                signature=chat_signature(),
+                input_example={"messages": [{"role": "user", "content": self._example()}]},
+                pip_requirements=self.requirements,
+                code_paths=[str(app_source()), *map(str, self.own.copy_to(Path(own)))],
+                metadata={METADATA_KEY: self.metadata},
+            )
+
+    def _example(self) -> str:
+        return next(iter(self.spec.examples), "What is 2 + 2?")
+
+    def check(self, folder: Path, secrets: dict[str, str]) -> None:
+        """Read the files back, without a call to a model.
+
+        Raises:
+            VersionNotLogged: They hold a secret, need code that does not travel with them, or are not a chat
+                program that can answer.
+        """
+        if found := find_secret(folder, secrets, skipped=folder / "code" / APP):
+            raise VersionNotLogged(
+                f"The version would have held {found}, so it was not logged. Read keys from the environment instead."
+            )
+        reader = _Reader(folder / PICKLE)
+        wrapper = reader.load()
+        if missing := OwnCode(reader.modules).roots - {path.stem for path in (folder / "code").iterdir()}:
+            raise VersionNotLogged(
+                f"The program needs the module “{min(missing)}”, which would not travel with it, so it was not "
+                "logged. Import it at the top of the program's file."
+            )
+        program = wrapper.model
+        takes_messages = "messages" in inspect.signature(type(program).forward).parameters
+        same = isinstance(program, ChatProgram) and _shape(program) == _shape(self.program)
+        if not (takes_messages and same and program.spec.chat_field in {f.name for f in program.spec.inputs}):
+            raise VersionNotLogged("The saved program did not come back as it was, so it was not logged.")
+        if getattr(wrapper.dspy_settings["lm"], "model", None) != self.choice.model:
+            raise VersionNotLogged("The saved language model did not come back, so nothing was logged.")
+
+
+def clean_copy(module: dspy.Module, spec: ProgramSpec) -> dspy.Module:
+    """A deep copy with its demos and instructions, without keys, traces and callbacks.
+
+    Raises:
+        VersionNotLogged: It holds something that cannot be copied, such as an open connection.
+    """
+    try:
+        memo: dict[int, Any] = {id(lm): cleaned_lm(lm) for lm in _held_lms(module)}
+        clean = copy.deepcopy(module, memo)
+    except Exception as error:
+        raise VersionNotLogged(
+            f"The program “{spec.title}” cannot be saved: it holds something that cannot be copied "
+            f"({type(error).__name__}), such as an open file, a lock or a connection. Make that when it is called."
+        ) from error
+    for part in _parts(clean):
+        part.history, part.callbacks = [], []
+    for predictor in clean.predictors():
+        predictor.traces, predictor.train = [], []
+    return clean
+
+
+def portable_lm(choice: LMChoice, settings: Settings) -> dspy.LM:
+    """The model of a version: a plain `dspy.LM` without a key, which it finds in its environment when served."""
+    given = {"temperature": choice.temperature, "max_tokens": choice.max_tokens}
+    given = {name: value for name, value in given.items() if value is not None}
+    if choice.model == BUILTIN_MODEL:
+        from dspy_demo.lm.offline import offline_lm
+
+        return offline_lm(tokens_per_second=settings.offline_tokens_per_s, **given)
+    client = {"api_base": base} if (base := public_url(choice.api_base)) else {}
+    return dspy.LM(choice.model, cache=choice.cache, num_retries=settings.lm_retries, **client, **given)
+
+
+def adapter_of(name: str) -> dspy.Adapter:
+    kinds = {"chat": dspy.ChatAdapter, "json": dspy.JSONAdapter, "xml": dspy.XMLAdapter}
+    return kinds[name]()
+
+
+def chat_signature() -> Any:
+    """MLflow's signature of ``llm/v1/chat``, given explicitly so that nothing is run to infer it."""
+    from mlflow.models.rag_signatures import SIGNATURE_FOR_LLM_INFERENCE_TASK
+
+    return SIGNATURE_FOR_LLM_INFERENCE_TASK[TASK]
+
+
+def read_pickle(path: Path) -> Any:
+    """MLflow's wrapper around a program: ``model``, ``dspy_settings``. Runs what the pickle says."""
+    return _Reader(path).load()
+
+
+class _Reader(pickle.Unpickler):
+    """Notes the modules that a pickle takes classes and functions from."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.BytesIO(path.read_bytes()))
+        self.modules: set[str] = set()
+
+    def find_class(self, module: str, name: str) -> Any:
+        self.modules.add(module)
+        return super().find_class(module, name)
+
+
+@contextmanager
+def _default_settings(draft: Draft) -> Iterator[None]:
+    """DSPy's settings as the version will have them: MLflow pickles all of ``dspy.settings`` (3.17).
+
+    Whatever else is set now, by a running turn or by the user's own ``dspy.configure``, stays out.
+    """
+    unknown = dict.fromkeys(set(dspy.settings.config) - set(DEFAULT_CONFIG))
+    wanted = {"lm": draft.lm, "adapter": adapter_of(draft.adapter), "disable_history": True}
+    with dspy.context(**unknown, **{**DEFAULT_CONFIG, **wanted}):
+        yield
+
+
+def in_clean_context(action: Any, *arguments: Any) -> Any:
+    """Run `action` without the context variables of a turn (DSPy's settings, the active trace)."""
+    return contextvars.Context().run(action, *arguments)
+
+
+def _maker(spec: ProgramSpec, module: dspy.Module) -> Any:
+    """Something in place of ``build`` that pickles by name: a user's program is built by a closure."""
+    build = spec.build
+    return build if getattr(build, "__qualname__", "<").find("<") < 0 else type(module)
+
+
+def _parts(module: dspy.Module) -> list[dspy.Module]:
+    return [part for _, part in module.named_sub_modules()]
+
+
+def _held_lms(module: dspy.Module) -> list[dspy.LM]:
+    return [
+        value
+        for part in _parts(module)
+        for value in vars(part).values()
+        if isinstance(value, dspy.BaseLM)
+    ]
+
+
+def _defining_modules(module: dspy.Module) -> set[str]:
+    """Where the classes of a program, of its signatures and tools come from."""
+    found = {type(part).__module__ for part in _parts(module)}
+    for part in _parts(module):
+        for value in vars(part).values():
+            values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+            for item in values:
+                item = getattr(item, "func", item)  # a dspy.Tool
+                found.add(str(getattr(item, "__module__", "") or type(item).__module__))
+    return found
+
+
+def _shape(program: ChatProgram) -> list[tuple[str, list[str], list[str]]]:
+    return [
+        (name, list(predictor.signature.input_fields), list(predictor.signature.output_fields))
+        for name, predictor in program.program.named_predictors()
+    ]

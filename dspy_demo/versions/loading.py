@@ -1,0 +1,120 @@
+"""A version back in this process, for the local backend.
+
+Loading a version runs code that is in its files (a pickle, and modules): the page offers it to the owner
+only. `mlflow.dspy.load_model` would also set this process's ``dspy.settings`` and fails off the main thread
+(mlflow 3.17), so the files are read here.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import dspy
+
+from dspy_demo.errors import VersionNotServable
+from dspy_demo.events import LMChoice
+from dspy_demo.lm.detection import BUILTIN_MODEL
+from dspy_demo.programs.chat_program import ChatProgram
+from dspy_demo.programs.inspecting import spec_of
+from dspy_demo.versions.artifact import METADATA_KEY, in_clean_context, read_pickle
+from dspy_demo.versions.confidential import public_url
+from dspy_demo.versions.flavor import read_mlmodel
+from dspy_demo.versions.log import local_folder
+from dspy_demo.versions.tracking import Tracking, tracking_errors
+from dspy_demo.versions.version import LoadedVersion, Version
+
+_kept = ExitStack()  # downloaded code stays importable until the process ends
+
+
+def load_version(tracking: Tracking, version: Version) -> LoadedVersion:
+    """Read a version's files and make its program ready to run.
+
+    Raises:
+        VersionNotServable: It is no DSPy program, or its code does not import here.
+        ProgramLoadError: It has no input that a chat box could fill.
+    """
+    folder = _folder(tracking, version)
+    mlmodel = read_mlmodel(folder)
+    flavor = (mlmodel.get("flavors") or {}).get("dspy")
+    if flavor is None:
+        raise VersionNotServable(f"{version.name} {version.version} is not a DSPy program.")
+    if flavor.get("code"):
+        _make_importable(folder / flavor["code"])
+    try:
+        program, settings = in_clean_context(_read, folder, str(flavor["model_path"]))
+    except Exception as error:
+        raise VersionNotServable(
+            f"{version.name} {version.version} could not be loaded here ({type(error).__name__}). "
+            "It may need another version of DSPy or a package that is not installed."
+        ) from error
+    metadata = (mlmodel.get("metadata") or {}).get(METADATA_KEY) or {}
+    return LoadedVersion(
+        *_unwrapped(program, version),
+        lm=_choice(metadata.get("lm"), settings.get("lm")),
+        adapter=str(metadata.get("adapter") or _adapter_name(settings.get("adapter"))),
+    )
+
+
+def _folder(tracking: Tracking, version: Version) -> Path:
+    from mlflow.artifacts import download_artifacts
+
+    with tracking_errors():
+        location = tracking.client.get_model_version_download_uri(version.name, str(version.version))
+        if folder := local_folder(location):
+            return folder
+        temporary = tempfile.TemporaryDirectory(prefix="dspy-demo-loaded-", ignore_cleanup_errors=True)
+        target = _kept.enter_context(temporary)
+        return Path(download_artifacts(artifact_uri=location, dst_path=target, tracking_uri=tracking.uri))
+
+
+def _make_importable(code: Path) -> None:
+    """At the end of the path: what this process has comes first, whatever the version brought along."""
+    if str(code) not in sys.path:
+        sys.path.append(str(code))
+
+
+def _read(folder: Path, model_path: str) -> tuple[dspy.Module, Mapping[str, Any]]:
+    path = folder / model_path
+    if path.suffix == ".pkl":
+        wrapper = read_pickle(path)
+        return wrapper.model, wrapper.dspy_settings
+    program = dspy.load(str(path), allow_pickle=True)  # logged with use_dspy_model_save=True
+    return program, dspy.load_settings(str(folder / "data" / "dspy_config.pkl"), allow_pickle=True)
+
+
+def _unwrapped(program: dspy.Module, version: Version) -> tuple[Any, dspy.Module]:
+    if isinstance(program, ChatProgram):
+        module = program.program
+        return replace(program.spec, build=lambda: module), module
+    first_line = (inspect.getdoc(type(program)) or "").strip().partition("\n")[0]
+    title = f"{version.name} {version.version}"
+    return spec_of(program, name=type(program).__name__, title=title, description=first_line), program
+
+
+def _choice(logged: Any, lm: Any) -> LMChoice:
+    if isinstance(logged, Mapping):
+        return LMChoice(
+            str(logged["model"]),
+            logged.get("api_base"),
+            None,
+            logged.get("temperature"),
+            logged.get("max_tokens"),
+            bool(logged.get("cache", True)),
+        )
+    if lm is None:
+        return LMChoice(BUILTIN_MODEL)
+    given = getattr(lm, "kwargs", {})
+    base = public_url(given.get("api_base") or given.get("base_url"))
+    return LMChoice(str(lm.model), base, None, given.get("temperature"), given.get("max_tokens"), bool(lm.cache))
+
+
+def _adapter_name(adapter: Any) -> str:
+    kinds = {dspy.JSONAdapter: "json", dspy.XMLAdapter: "xml"}
+    return kinds.get(type(adapter), "chat")

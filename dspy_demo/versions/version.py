@@ -1,0 +1,179 @@
+"""A version as the page shows it, and what it takes to make one. Values only."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from dspy_demo.errors import InvalidInput
+from dspy_demo.events import LMChoice
+
+if TYPE_CHECKING:
+    import dspy
+
+    from dspy_demo.programs.spec import ProgramSpec
+
+CHAMPION = "champion"
+#: Tags of a version that the app writes; a user's tags have other names.
+OWN_TAGS = frozenset(
+    {
+        "adapter",
+        "api_base",
+        "app_version",
+        "git_commit",
+        "lm",
+        "max_tokens",
+        "program",
+        "temperature",
+    }
+)
+
+NAME_MAX_CHARS = 120
+DESCRIPTION_MAX_CHARS = 5000  # mlflow 3.17: String(5000)
+TAG_KEY_MAX_CHARS = 250
+TAG_VALUE_MAX_CHARS = 2000
+TAGS_MAX = 50
+_NAME = re.compile(r"\w[\w .\-]*")
+_TAG_KEY = re.compile(r"\w[\w .\-/]*")
+
+
+@dataclass(frozen=True, slots=True)
+class LogRequest:
+    """What a user asks for with **Log to MLflow**.
+
+    Attributes:
+        name: Name of the registered model; a new one is made, an old one gets one more version.
+        tags: The user's own; those in `OWN_TAGS` are the app's.
+        program: Name of the program in the registry.
+        lm: The language model the version answers with. Its key is not part of it.
+    """
+
+    name: str
+    program: str
+    lm: LMChoice
+    description: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of a registered model.
+
+    Attributes:
+        uri: ``models:/NAME/VERSION``, as every MLflow tool takes it.
+        tags: The user's tags, without the app's.
+        created_at: Seconds since the epoch.
+        run_id: The run it comes from, or empty.
+        program, lm, adapter: As it was logged; empty for a version that another tool logged.
+        servable: Whether it can answer a chat; `reason` says why not.
+    """
+
+    name: str
+    version: int
+    uri: str
+    aliases: tuple[str, ...] = ()
+    description: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    created_at: float = 0.0
+    run_id: str = ""
+    experiment_id: str = ""
+    program: str = ""
+    lm: str = ""
+    adapter: str = ""
+    app_version: str = ""
+    git_commit: str = ""
+    servable: bool = True
+    reason: str = ""
+
+    @property
+    def champion(self) -> bool:
+        return CHAMPION in self.aliases
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Where a version is in MLflow's own pages. `run` is empty where it has none."""
+
+    experiment: str
+    run: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedVersion:
+    """A version in this process, ready for the local backend.
+
+    Attributes:
+        spec: Its program; `build` gives `module`.
+        module: The program itself, without the messages adapter around it.
+        lm: The model it was logged with, without a key.
+        adapter: ``chat``, ``json`` or ``xml``.
+    """
+
+    spec: ProgramSpec
+    module: dspy.Module
+    lm: LMChoice
+    adapter: str
+
+
+def uri_of(name: str, version: int | str) -> str:
+    return f"models:/{name}/{version}"
+
+
+def check_name(name: str) -> str:
+    """`name` without space around it.
+
+    Raises:
+        InvalidInput: MLflow could not store it, or could not find it again by its URI.
+    """
+    name = name.strip()
+    if not name:
+        raise InvalidInput("Give the model a name, for example dspy-demo.")
+    if len(name) > NAME_MAX_CHARS:
+        raise InvalidInput(f"The model's name is longer than {NAME_MAX_CHARS} characters. Shorten it.")
+    if not _NAME.fullmatch(name):
+        raise InvalidInput(
+            "The model's name may hold letters, digits, spaces, “.”, “-” and “_”, and starts with a letter or digit."
+        )
+    return name
+
+
+def check_description(text: str) -> str:
+    """`text` without space around it.
+
+    Raises:
+        InvalidInput: It is too long for MLflow's column.
+    """
+    text = text.strip()
+    if len(text) > DESCRIPTION_MAX_CHARS:
+        raise InvalidInput(f"The description is longer than {DESCRIPTION_MAX_CHARS:,} characters. Shorten it.")
+    return text
+
+
+def check_tags(tags: Mapping[str, Any]) -> dict[str, str]:
+    """The user's tags without space around keys and values.
+
+    Raises:
+        InvalidInput: A key is empty, not one of MLflow's, too long, or the app's own.
+    """
+    if len(tags) > TAGS_MAX:
+        raise InvalidInput(f"There are more than {TAGS_MAX} tags. Leave some out.")
+    checked = {}
+    for raw_key, raw_value in tags.items():
+        key, value = str(raw_key).strip(), str(raw_value).strip()
+        shown = key[:40]
+        if not _TAG_KEY.fullmatch(key) or "//" in key or key.endswith("/") or "/." in key:
+            raise InvalidInput(
+                f"“{shown}” cannot be a tag's name: use letters, digits, spaces, “.”, “-”, “_” and “/”, as in team=search."
+            )
+        if key in OWN_TAGS or key.startswith("mlflow."):
+            raise InvalidInput(f"The tag “{shown}” is written by the app or by MLflow. Choose another name.")
+        if len(key) > TAG_KEY_MAX_CHARS or len(value) > TAG_VALUE_MAX_CHARS:
+            raise InvalidInput(
+                f"The tag “{shown}” is too long: a name may have {TAG_KEY_MAX_CHARS} characters, "
+                f"a value {TAG_VALUE_MAX_CHARS:,}."
+            )
+        checked[key] = value
+    return checked

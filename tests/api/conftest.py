@@ -1,0 +1,168 @@
+"""Services over scripted turns, and real servers to reach them by."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+import uvicorn
+
+from dspy_demo.api import build_api
+from dspy_demo.backends.base import Backend
+from dspy_demo.backends.scripted import ScriptedBackend, scripted_answer
+from dspy_demo.chat import ChatService
+from dspy_demo.events import Event, FieldDelta, LMChoice, LocalTarget, TurnRequest, TurnStarted
+from dspy_demo.programs.registry import ProgramRegistry
+from dspy_demo.programs.spec import InputField, ProgramSpec
+from dspy_demo.settings import Settings
+
+
+def _unbuilt():
+    raise AssertionError("the API does not build programs")
+
+
+QA = ProgramSpec(
+    name="qa",
+    title="Question and answer",
+    description="",
+    build=_unbuilt,
+    inputs=(InputField("question"),),
+    chat_field="question",
+    outputs=("answer",),
+    history_field="history",
+    answer_field="answer",
+)
+REPORT = ProgramSpec(
+    name="report",
+    title="Report",
+    description="",
+    build=_unbuilt,
+    inputs=(InputField("topic"), InputField("words", kind="integer", required=False, default=10)),
+    chat_field="topic",
+    outputs=("title", "tags"),
+)
+UNKNOWN_OUTPUTS = ProgramSpec(
+    name="custom",
+    title="Custom",
+    description="",
+    build=_unbuilt,
+    inputs=(InputField("text"),),
+    chat_field="text",
+)
+PROGRAMS = (QA, REPORT, UNKNOWN_OUTPUTS)
+LM = LMChoice("test/model", api_base="http://inner.example/v1", temperature=0.5)
+
+
+@dataclass
+class Recorder:
+    """A backend that notes the requests it gets and plays `backend`."""
+
+    backend: Backend
+    requests: list[TurnRequest] = field(default_factory=list)
+    name: str = "recorder"
+    service: ChatService | None = None  # the one that it was put into by `make_client`
+
+    def stream(self, request: TurnRequest) -> AsyncIterator[Event]:
+        self.requests.append(request)
+        return self.backend.stream(request)
+
+    async def aclose(self) -> None:
+        return None
+
+    @property
+    def lm(self) -> LMChoice:
+        target = self.requests[-1].target
+        assert isinstance(target, LocalTarget)
+        return target.lm
+
+
+class SilentBackend:
+    """Begins to answer, then says nothing for as long as anybody waits."""
+
+    name = "silent"
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.closed = threading.Event()
+
+    async def stream(self, request: TurnRequest) -> AsyncIterator[Event]:
+        try:
+            yield TurnStarted("local", "silent/model")
+            yield FieldDelta("answer", "answer", "Wait")
+            self.begun.set()
+            await asyncio.Event().wait()
+        finally:
+            self.closed.set()
+
+    async def aclose(self) -> None:
+        return None
+
+
+def make_service(backend: Backend, **settings: object) -> ChatService:
+    return ChatService(Settings(**settings), ProgramRegistry(PROGRAMS), backend)
+
+
+@pytest.fixture
+def make_client() -> Callable[..., tuple[httpx.AsyncClient, Recorder]]:
+    """A client of the routes over a script or a backend, without a socket."""
+
+    def make(script=None, **settings) -> tuple[httpx.AsyncClient, Recorder]:
+        script = scripted_answer("It is 4", reasoning="2 plus 2") if script is None else script
+        recorder = Recorder(script if hasattr(script, "stream") else ScriptedBackend(script))
+        recorder.service = make_service(recorder, **settings)
+        api = build_api(recorder.service, lambda: LM)
+        transport = httpx.ASGITransport(api, raise_app_exceptions=True)
+        return httpx.AsyncClient(transport=transport, base_url="http://test"), recorder
+
+    return make
+
+
+class LiveServer(uvicorn.Server):
+    """uvicorn on a free port, in a thread."""
+
+    def __init__(self, app: object) -> None:
+        super().__init__(uvicorn.Config(app, port=0, log_level="warning", lifespan="off"))
+        self._thread = threading.Thread(target=self.run, daemon=True)
+
+    def install_signal_handlers(self) -> None:
+        return None
+
+    def __enter__(self) -> LiveServer:
+        self._thread.start()
+        deadline = time.monotonic() + 10
+        while not self.started and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self.port: int = self.servers[0].sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.should_exit = True
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+
+    def open_request(self, path: str, body: bytes) -> socket.socket:
+        """A raw connection with a request sent on it, to be hung up."""
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        lines = [
+            f"POST {path} HTTP/1.1",
+            "Host: x",
+            "Content-Type: application/json",
+            f"Content-Length: {len(body)}",
+        ]
+        head = "\r\n".join([*lines, "", ""])
+        connection.sendall(head.encode() + body)
+        return connection
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[object], LiveServer]]:
+    with contextlib.ExitStack() as servers:
+        yield lambda app: servers.enter_context(LiveServer(app))

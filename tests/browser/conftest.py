@@ -1,0 +1,142 @@
+"""A real Chromium. All pages share one browser and one event loop; each context is a visitor of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright
+
+from tests.network_guard import is_loopback
+
+DESKTOP = {"width": 1280, "height": 800}
+PHONE = {"width": 390, "height": 844}
+
+CHROMIUM_ARGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
+]
+# Not problems: an action of the test itself (a reload, a closed stream) aborts what is under way.
+_ABORTED = ("net::ERR_ABORTED", "NS_BINDING_ABORTED")
+
+NewPage = Callable[..., Awaitable[Page]]
+
+
+@dataclass
+class Problems:
+    """What went wrong in the pages of one test. `allow` names what the test provokes itself."""
+
+    seen: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+    allowed: list[str] = field(default_factory=list)
+
+    def allow(self, pattern: str) -> None:
+        """Problems whose text matches the regular expression are expected in this test."""
+        self.allowed.append(pattern)
+
+    @property
+    def unexpected(self) -> list[str]:
+        return [p for p in self.seen if not any(re.search(pattern, p) for pattern in self.allowed)]
+
+    def watch(self, page: Page) -> None:
+        page.on("console", self._console)
+        page.on("pageerror", lambda error: self.seen.append(f"page error: {error}"))
+        page.on("request", lambda request: self._note_host(request.url))
+        page.on("websocket", lambda socket: self._note_host(socket.url))
+        page.on("requestfailed", self._request_failed)
+
+    def _console(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.seen.append(f"console: {message.text} ({message.location.get('url', '')})")
+
+    def _request_failed(self, request: Request) -> None:
+        if request.failure not in _ABORTED:
+            self.seen.append(f"request: {request.method} {request.url}: {request.failure}")
+
+    def _note_host(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("data", "blob", "about") and not is_loopback(parts.hostname):
+            self.foreign.append(url)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test of this folder is a browser test and runs in the loop that the browser lives in."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here):
+            item.add_marker("browser")
+            if pytest_asyncio.is_async_test(item):
+                item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+
+
+def find_chromium() -> str | None:
+    names = (os.environ.get("CHROMIUM"), "/usr/bin/chromium", "chromium", "chromium-browser", "google-chrome")
+    return next((found for name in names if name and (found := shutil.which(name))), None)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def chromium() -> AsyncIterator[Browser]:
+    executable = find_chromium()
+    if executable is None:
+        reason = "no Chromium found; set CHROMIUM to its path"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=executable, args=CHROMIUM_ARGS)
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture
+def viewport() -> dict[str, int]:
+    """Override with ``@pytest.mark.parametrize("viewport", [PHONE])``."""
+    return DESKTOP
+
+
+@pytest.fixture
+def problems() -> Problems:
+    return Problems()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def new_page(chromium: Browser, viewport: dict[str, int], problems: Problems) -> AsyncIterator[NewPage]:
+    """Open a page as a new visitor: ``await new_page(color_scheme="dark")``, any option of a context.
+
+    At the end of the test none of its pages may have reported a problem or asked another host.
+    """
+    async with AsyncExitStack() as contexts:
+
+        async def open_page(**options: Any) -> Page:
+            options = {"viewport": viewport, "reduced_motion": "reduce"} | options
+            context = await contexts.enter_async_context(await chromium.new_context(**options))
+            context.on("page", problems.watch)
+            return await context.new_page()
+
+        yield open_page
+    assert not problems.foreign, f"the page asked other hosts: {problems.foreign}"
+    assert not problems.unexpected, f"the page reported: {problems.unexpected}"
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def page(new_page: NewPage) -> Page:
+    return await new_page()
+
+
+@pytest.fixture(autouse=True)
+def no_leftover_pumps() -> None:
+    """Nothing to check: the app is another process here, and there is no loop of the test's own."""

@@ -1,0 +1,134 @@
+"""One answer of the fake upstream, good, odd or broken: what tests script it with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tests.fake_upstream.answers import default_text, words
+
+Fault = Literal[
+    "close_before_headers",  # the connection ends before a byte of the reply
+    "silent_before_headers",  # nothing, until the client gives up
+    "silent_after_headers",  # 200 and the headers, then nothing
+    "stall",  # `after_tokens` tokens, then nothing
+    "cut",  # `after_tokens` tokens, then the connection ends in the middle of the body
+    "clean_cut",  # `after_tokens` tokens, then an orderly end without [DONE]: a proxy's time-out
+    "garbage",  # `after_tokens` tokens, then bytes that are no JSON
+    "empty_body",  # 200 with no body at all
+    "html",  # 200 with a page instead of JSON: a captive portal, a wrong URL
+]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer of the fake. Without `text`, `chunks` and `fields` it answers the prompt by itself.
+
+    Attributes:
+        text: The whole content. Lone surrogates (``"\\udcff"``) go out as that raw byte (0xff).
+        chunks: The exact content of each chunk, instead of `text`.
+        fields: Values of output fields, written as the request's adapter wants them.
+        chunk_chars: Cut the text every so many characters, instead of at words; 0 = one chunk.
+        filler_chars: At least so much text in the default answer.
+        reasoning_content: A model's own thinking, streamed before the content.
+        tool_calls: Native tool calls: ``{"name": ..., "arguments": {...}}``.
+        usage: Token counts; None counts chunks; an empty mapping sends none.
+        first_delay_s: Seconds before the first token (headers are out already, when streaming).
+        delay_s: Seconds before each further token, beside the pace.
+        tokens_per_second: The pace; None is the server's, 0 as fast as possible.
+        write_bytes: Bytes per TCP write; 0 is one write per token.
+        status: An HTTP status; other than 200 the body is OpenAI's error JSON.
+    """
+
+    text: str | None = None
+    chunks: Sequence[str] | None = None
+    fields: Mapping[str, Any] | None = None
+    chunk_chars: int | None = None
+    filler_chars: int = 0
+    reasoning_content: str = ""
+    tool_calls: Sequence[Mapping[str, Any]] = ()
+    finish_reason: str | None = None
+    usage: Mapping[str, int] | None = None
+    first_delay_s: float = 0.0
+    delay_s: float = 0.0
+    tokens_per_second: float | None = None
+    write_bytes: int = 0
+    fault: Fault | None = None
+    after_tokens: int = 0
+    status: int = 200
+    retry_after_s: float | None = None
+    error_message: str = ""
+
+    def content_chunks(self, request: Mapping[str, Any], tokens: int = 0) -> list[str]:
+        """The content of this reply to `request`, as the chunks to send."""
+        if self.chunks is not None:
+            return list(self.chunks)
+        if self.text is not None:
+            text = self.text
+        elif self.tool_calls:
+            text = ""
+        else:
+            text = default_text(request, fields=self.fields or {}, tokens=tokens, filler=self.filler_chars)
+        if self.chunk_chars is None:
+            return words(text)
+        size = self.chunk_chars or max(1, len(text))
+        return [text[start : start + size] for start in range(0, len(text), size)]
+
+
+def error_reply(status: int, *, retry_after_s: float | None = None, message: str = "") -> Reply:
+    return Reply(status=status, retry_after_s=retry_after_s, error_message=message)
+
+
+def stall_reply(after_tokens: int = 0) -> Reply:
+    return Reply(fault="stall", after_tokens=after_tokens)
+
+
+def cut_reply(after_tokens: int = 0) -> Reply:
+    return Reply(fault="cut", after_tokens=after_tokens)
+
+
+def huge_reply(size_bytes: int = 10_000_000, *, chunk_chars: int = 16_000) -> Reply:
+    """A right answer, but endless. DSPy's native engine refuses a chunk of more than 64 KiB."""
+    return Reply(filler_chars=size_bytes, chunk_chars=chunk_chars)
+
+
+def tool_reply(name: str, args: Mapping[str, Any], thought: str = "I use a tool.") -> Reply:
+    """One step of `dspy.ReAct`; the default reply to the next step is ``finish``."""
+    return Reply(fields={"next_thought": thought, "next_tool_name": name, "next_tool_args": dict(args)})
+
+
+# Every fault of an upstream by its name, for parametrised tests. "refused" has no reply: give the
+# client `fake_openai.refused_url()`.
+FAULTS: dict[str, Reply] = {
+    "401": error_reply(401),
+    "403": error_reply(403),
+    "404": error_reply(404),
+    "429": error_reply(429, retry_after_s=7),
+    "500": error_reply(500),
+    "503": error_reply(503),
+    "close_before_headers": Reply(fault="close_before_headers"),
+    "silent_before_headers": Reply(fault="silent_before_headers"),
+    "silent_after_headers": Reply(fault="silent_after_headers"),
+    "stall": stall_reply(after_tokens=8),
+    "cut": cut_reply(after_tokens=8),
+    "clean_cut": Reply(fault="clean_cut", after_tokens=8),
+    "garbage": Reply(fault="garbage"),
+    "garbage_later": Reply(fault="garbage", after_tokens=8),
+    "malformed": Reply(text="I would rather not use your format."),
+    "empty": Reply(text=""),
+    "empty_body": Reply(fault="empty_body"),
+    "html": Reply(fault="html"),
+}
+# Odd, but every byte of a good answer is there: the turn has to succeed.
+ODDITIES: dict[str, Reply] = {
+    "huge": huge_reply(),
+    "one_byte_at_a_time": Reply(write_bytes=1),
+    "one_character_chunks": Reply(chunk_chars=1),
+    "one_chunk": Reply(chunk_chars=0),
+    "invalid_utf8": Reply(fields={"reasoning": "one \udcff byte", "answer": "bad \udcff byte"}),
+    "unicode_split": Reply(
+        fields={"reasoning": "π ≈ 3 🙂", "answer": "naïve 日本語 👩‍👩‍👧"}, write_bytes=1, chunk_chars=1
+    ),
+    "no_usage": Reply(usage={}),
+}

@@ -1,0 +1,114 @@
+"""Which model the app starts with, and the reason that it gives."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dspy_demo.errors import SettingsError
+from dspy_demo.lm.detection import BUILTIN_MODEL, detect
+from dspy_demo.settings import PROVIDER_KEYS, Settings
+from tests.fake_openai import FakeOpenAI, Reply, refused_url
+
+
+@pytest.fixture
+def nowhere() -> Iterator[str]:
+    yield refused_url().removesuffix("/v1")
+
+
+def settings(data_dir: Path, *flags: str, **environ: str) -> Settings:
+    return Settings.load(["--data-dir", str(data_dir), *flags], environ)
+
+
+async def test_without_anything_the_built_in_engine(data_dir: Path, nowhere: str) -> None:
+    found = await detect(settings(data_dir, "--ollama-url", nowhere))
+    assert found.choice.model == BUILTIN_MODEL
+    assert found.builtin
+    assert "No API key" in found.reason
+
+
+async def test_ollama_offers_its_chat_models_only(data_dir: Path, fake_openai: FakeOpenAI) -> None:
+    found = await detect(settings(data_dir, "--ollama-url", fake_openai.origin))
+    assert found.choice.model == "ollama_chat/fake-chat:latest"
+    assert found.choice.api_base == fake_openai.origin
+    assert [option.model for option in found.options] == ["ollama_chat/fake-chat:latest", BUILTIN_MODEL]
+
+
+@pytest.mark.parametrize(
+    "reply", [Reply(fault="silent_before_headers"), Reply(status=500), Reply(fault="html")]
+)
+async def test_a_broken_ollama_is_none_and_costs_300_ms_at_most(
+    data_dir: Path, fake_openai: FakeOpenAI, reply: Reply
+) -> None:
+    fake_openai.get_reply = reply
+    started = time.monotonic()
+    found = await detect(settings(data_dir, "--ollama-url", fake_openai.origin))
+    assert found.builtin
+    assert time.monotonic() - started < 1.0
+
+
+@pytest.mark.parametrize(("variable", "model"), PROVIDER_KEYS)
+async def test_a_provider_key_wins_over_ollama(
+    data_dir: Path, fake_openai: FakeOpenAI, variable: str, model: str
+) -> None:
+    found = await detect(settings(data_dir, "--ollama-url", fake_openai.origin, **{variable: "sk-planted"}))
+    assert found.choice.model == model
+    assert found.choice.api_key is None  # read by DSPy from the environment, not handed around
+    assert variable in found.reason
+    assert "sk-planted" not in repr(found)
+
+
+async def test_keys_are_tried_in_their_order(data_dir: Path, nowhere: str) -> None:
+    keys = {name: "k" for name, _ in reversed(PROVIDER_KEYS)}
+    found = await detect(settings(data_dir, "--ollama-url", nowhere, **keys))
+    assert found.choice.model == "openai/gpt-4o-mini"
+    assert [option.model for option in found.options][:2] == [
+        "openai/gpt-4o-mini",
+        "anthropic/claude-haiku-4-5",
+    ]
+
+
+async def test_a_base_url_alone_takes_the_first_model_there(data_dir: Path, fake_openai: FakeOpenAI) -> None:
+    found = await detect(settings(data_dir, "--api-base", fake_openai.url, OPENAI_API_KEY="k"))
+    assert (found.choice.model, found.choice.api_base) == ("openai/fake", fake_openai.url)
+    assert fake_openai.url in found.reason
+
+
+@pytest.mark.parametrize("reply", [Reply(status=404), Reply(fault="html"), Reply(fault="empty_body")])
+async def test_a_base_url_without_a_model_server_is_an_error(
+    data_dir: Path, fake_openai: FakeOpenAI, reply: Reply
+) -> None:
+    fake_openai.get_reply = reply
+    with pytest.raises(SettingsError, match="--api-base"):
+        await detect(settings(data_dir, "--api-base", fake_openai.url))
+
+
+async def test_an_explicit_model_wins_and_nothing_is_probed(data_dir: Path, fake_openai: FakeOpenAI) -> None:
+    found = await detect(
+        settings(
+            data_dir, "--lm", "openai/x", "--api-base", fake_openai.url, "--ollama-url", fake_openai.origin
+        )
+    )
+    assert found.choice.model == "openai/x"
+    assert found.options[0].model == "openai/x"
+    assert fake_openai.requests == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [(["--lm", "gpt-4o"], "provider/model"), (["--lm", "openai/gpt-4o"], "OPENAI_API_KEY")],
+)
+async def test_an_explicit_model_that_cannot_work_is_an_error(
+    data_dir: Path, flags: list[str], message: str
+) -> None:
+    with pytest.raises(SettingsError, match=message):
+        await detect(settings(data_dir, *flags))
+
+
+async def test_the_settings_of_the_model_are_those_of_the_flags(data_dir: Path) -> None:
+    flags = ["--lm", BUILTIN_MODEL, "--temperature", "0.5", "--max-tokens", "99", "--no-cache"]
+    choice = (await detect(settings(data_dir, *flags))).choice
+    assert (choice.temperature, choice.max_tokens, choice.cache) == (0.5, 99, False)

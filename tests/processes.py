@@ -1,0 +1,167 @@
+"""The app and its servers as real processes, and the proof that nothing of them stays behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from tests.environment import scrubbed
+from tests.fake_openai import free_port
+
+T = TypeVar("T")
+
+REPO = Path(__file__).resolve().parent.parent
+START_DEADLINE_S = 60.0
+STOP_DEADLINE_S = 15.0
+# Started by Python's multiprocessing itself, once for the life of a process.
+_LONG_LIVED = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
+
+
+def wait_until(condition: Callable[[], T], timeout: float, what: str) -> T:
+    """What `condition` gives as soon as it is true; `what` names it in the failure."""
+    deadline = time.monotonic() + timeout
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {timeout} s: {what}")
+        time.sleep(0.02)
+    return value
+
+
+@dataclass
+class ServerProcess:
+    """A running server: the leader of a process group of its own."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    port: int
+    log_path: Path
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    @property
+    def group_ended(self) -> bool:
+        """No process of the group runs any more."""
+        self.process.poll()  # reaps the leader
+        return not _group_members(self.process.pid)
+
+    def wait_until_healthy(self, path: str = "/health", timeout: float = START_DEADLINE_S) -> None:
+        def healthy() -> bool:
+            if self.process.poll() is not None:
+                raise AssertionError(f"ended with {self.process.returncode} at start:\n{self.log[-4000:]}")
+            return _answers(self.url + path)
+
+        try:
+            wait_until(healthy, timeout, f"{self.url}{path} answers")
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}\n{self.log[-4000:]}") from None
+
+    def stop(self, timeout: float = STOP_DEADLINE_S) -> int:
+        """SIGTERM to the whole group; its exit code.
+
+        Raises:
+            AssertionError: Something of the group was still there at the deadline. It is killed then.
+        """
+        self._signal(signal.SIGTERM)
+        try:
+            wait_until(lambda: self.group_ended, timeout, "the process group ends")
+        except TimeoutError:
+            left = [_command(pid) for pid in _group_members(self.process.pid)]
+            self._signal(signal.SIGKILL)
+            self.process.wait(5)
+            raise AssertionError(
+                f"still running {timeout} s after SIGTERM: {left}\n{self.log[-4000:]}"
+            ) from None
+        return self.process.wait(5)
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
+
+
+def start_process(
+    command: Sequence[str], *, port: int, home: Path, env: Mapping[str, str] | None = None
+) -> ServerProcess:
+    """Start ``python <command>`` in the repository's root, in a scrubbed environment and its own group."""
+    home.mkdir(parents=True, exist_ok=True)
+    log_path = home / f"process-{port}.log"
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, *command],
+            cwd=REPO,
+            env=scrubbed(os.environ, home) | {"PYTHONUNBUFFERED": "1"} | dict(env or {}),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return ServerProcess(process, f"http://127.0.0.1:{port}", port, log_path)
+
+
+@contextmanager
+def running_app(
+    *args: str, data_dir: Path, home: Path, env: Mapping[str, str] | None = None
+) -> Iterator[ServerProcess]:
+    """``python app.py`` on a free port, healthy; stopped and proven gone at the end."""
+    port = free_port()
+    command = ["app.py", "--host", "127.0.0.1", "--port", str(port), "--no-open", "--data-dir", str(data_dir)]
+    server = start_process([*command, *args], port=port, home=home, env=env)
+    try:
+        server.wait_until_healthy()
+        yield server
+    finally:
+        server.stop()
+
+
+def live_children() -> set[int]:
+    """The running direct children of this process; empty where there is no /proc."""
+    return {
+        pid
+        for pid, (state, parent, _) in _process_table().items()
+        if parent == os.getpid() and state != "Z" and not any(n in _command(pid) for n in _LONG_LIVED)
+    }
+
+
+def describe(pids: set[int]) -> str:
+    return ", ".join(f"{pid}: {_command(pid)}" for pid in sorted(pids))
+
+
+def _answers(url: str) -> bool:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(url, timeout=2) as response:
+            return bool(response.status == 200)
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+def _group_members(group: int) -> list[int]:
+    return [pid for pid, (state, _, its) in _process_table().items() if its == group and state != "Z"]
+
+
+def _process_table() -> dict[int, tuple[str, int, int]]:
+    """(state, parent, process group) of every process."""
+    table = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, parent, group = path.read_text().rpartition(")")[2].split()[:3]
+            table[int(path.parent.name)] = (state, int(parent), int(group))
+    return table
+
+
+def _command(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip()
+    return "?"
