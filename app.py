@@ -14,10 +14,17 @@ import webbrowser
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dspy_demo.errors import DemoError, SettingsError
 from dspy_demo.settings import Settings, prepare_libraries
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+    from dspy_demo.chat import ChatService
+    from dspy_demo.lm.detection import Detection
+    from dspy_demo.programs.registry import ProgramRegistry
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,13 +49,14 @@ def run(settings: Settings) -> None:
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
+    programs = registry(settings)
     # Importing gradio takes seconds; look for models meanwhile.
     with ThreadPoolExecutor(1) as thread:
         detecting = thread.submit(lambda: asyncio.run(detect(settings)))
         import gradio  # noqa: F401
 
         detection = detecting.result()
-    demo = launch(settings, detection)
+    demo = launch(settings, programs, detection)
     print(f"Ready: {demo.local_url}", flush=True)
     if demo.share_url:
         print(f"Public link: {demo.share_url}", flush=True)
@@ -58,7 +66,7 @@ def run(settings: Settings) -> None:
     demo.close(verbose=False)
 
 
-def launch(settings: Settings, detection: Any) -> Any:
+def launch(settings: Settings, programs: ProgramRegistry, detection: Detection) -> gr.Blocks:
     """Build the services, put the page and the routes on one server, and start it."""
     from dspy_demo.api import build_routes
     from dspy_demo.backends.local import LocalBackend
@@ -66,7 +74,6 @@ def launch(settings: Settings, detection: Any) -> Any:
     from dspy_demo.lm.catalog import LMCatalog
     from dspy_demo.ui.build import build_page, launch_options
 
-    programs = registry(settings)
     catalog = LMCatalog(settings, detection)
     service = ChatService(settings, programs, LocalBackend(settings, programs, catalog))
     page = build_page(service, catalog, settings)
@@ -89,7 +96,7 @@ def launch(settings: Settings, detection: Any) -> Any:
     return page
 
 
-def registry(settings: Settings) -> Any:
+def registry(settings: Settings) -> ProgramRegistry:
     """The shipped programs, and first of them the one that --program names.
 
     Raises:
@@ -111,7 +118,7 @@ def registry(settings: Settings) -> Any:
     return ProgramRegistry([first, *shipped.values()])
 
 
-def lifespan(service: Any) -> Callable[[Any], Any]:
+def lifespan(service: ChatService) -> Callable[[Any], Any]:
     """What runs in the server's own event loop before the first and after the last request."""
 
     @asynccontextmanager

@@ -18,6 +18,7 @@ from dspy_demo.errors import (
     InputTooLong,
     InvalidInput,
     NotFound,
+    Stopped,
     UpstreamTimeout,
 )
 from dspy_demo.events import (
@@ -98,7 +99,7 @@ class ChatService:
             async for event in turn:
                 if isinstance(event, TurnFinished | TurnFailed):
                     return event
-        return failed_from(EmptyReply())
+        return failed_from(Stopped())
 
     def backend(self, request: TurnRequest) -> Backend:
         """The backend of a request's target.

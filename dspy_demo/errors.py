@@ -10,6 +10,7 @@
     ├── ProgramLoadError        400  a user's own program cannot be used
     ├── ModelSetupError         400  the chosen language model cannot be used as configured
     ├── Busy                    429  this app's own limit, not the model's
+    ├── Stopped                 503  the turn was ended from this side, for example at shutdown
     ├── TrackingError           502  MLflow failed at something
     │   ├── TrackingUnavailable 503  its server, database or disk cannot be used now
     │   ├── VersionNotLogged    400  this program cannot become a version, or not without a secret
@@ -117,6 +118,11 @@ class VersionNotLogged(TrackingError):
 class VersionNotServable(TrackingError):
     code, http_status, retryable = "version_not_servable", 409, False
     default_message = "This version cannot answer a chat."
+
+
+class Stopped(DemoError):
+    code, http_status, retryable = "stopped", 503, True
+    default_message = "The turn was stopped before it was finished."
 
 
 class UpstreamError(DemoError):

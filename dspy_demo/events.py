@@ -220,6 +220,7 @@ def to_wire(event: Event) -> dict[str, Any]:
                 "code": event.code,
                 "message": event.public_message,
                 "retryable": event.retryable,
+                "http_status": event.http_status,
                 "error_id": event.error_id,
                 "retry_after_s": event.retry_after_s,
             }
@@ -259,6 +260,7 @@ def event_from_wire(data: Mapping[str, Any]) -> Event | None:
                 str(data["code"]),
                 str(data["message"]),
                 bool(data["retryable"]),
+                int(data.get("http_status") or 502),
                 error_id=str(data.get("error_id") or ""),
                 retry_after_s=data.get("retry_after_s"),
             )

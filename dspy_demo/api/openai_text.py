@@ -8,22 +8,20 @@ from typing import Any
 import orjson
 
 from dspy_demo.api.encoding import encode
-from dspy_demo.programs.spec import ProgramSpec
-
-#: Output fields that tell how an answer came about.
-REASONING_FIELDS = ("reasoning", "rationale")
-NO_ANSWER = frozenset({*REASONING_FIELDS, "trajectory"})
+from dspy_demo.programs.spec import REASONING_FIELDS, TRACE_FIELDS, ProgramSpec
 
 
 def answer_fields(spec: ProgramSpec, outputs: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a prediction that are its answer, in the program's order."""
     known = {name: outputs[name] for name in spec.outputs if name in outputs}
-    return known or {name: value for name, value in outputs.items() if name not in NO_ANSWER}
+    return known or {
+        name: value for name, value in outputs.items() if name not in REASONING_FIELDS | TRACE_FIELDS
+    }
 
 
 def reasoning_of(outputs: Mapping[str, Any]) -> str:
     """The reasoning of a prediction, or empty."""
-    texts = (outputs.get(name) for name in REASONING_FIELDS)
+    texts = (text for name, text in outputs.items() if name in REASONING_FIELDS)
     return next((text for text in texts if isinstance(text, str) and text), "")
 
 

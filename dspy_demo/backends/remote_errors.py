@@ -1,4 +1,4 @@
-"""What went wrong with a model server, in our terms. Nothing of its replies is shown but our own sentences."""
+"""What went wrong with a model server, in our terms. Of its replies only our own sentences are shown."""
 
 from __future__ import annotations
 

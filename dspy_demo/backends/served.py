@@ -2,71 +2,42 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import re
+import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import httpx
-import orjson
 
 from dspy_demo.backends.event_stream import EventStreamParser, EventTooLong
-from dspy_demo.backends.remote_errors import (
-    CUT,
-    NOT_OURS,
-    NOT_READABLE,
-    NOT_RUNNING,
-    error_of,
-    reply_error,
-    transport_error,
+from dspy_demo.backends.remote_errors import CUT, NOT_OURS, reply_error, transport_error
+from dspy_demo.backends.served_wire import (
+    ServerInfo,
+    base_url,
+    chat_messages,
+    event_of,
+    json_object,
+    outputs_of,
+    predict_body,
+    server_info,
 )
-from dspy_demo.errors import DemoError, InvalidInput, MalformedReply, UpstreamCut, UpstreamUnavailable
-from dspy_demo.events import (
-    Channel,
-    Event,
-    FieldDelta,
-    ServedTarget,
-    Status,
-    StatusState,
-    TurnFailed,
-    TurnFinished,
-    TurnRequest,
-    TurnStarted,
-    event_from_wire,
-)
+from dspy_demo.errors import MalformedReply, UpstreamCut
+from dspy_demo.events import Event, ServedTarget, Status, TurnFinished, TurnRequest, TurnStarted
 from dspy_demo.settings import Settings
+
+__all__ = ["CANNOT_STREAM", "ServedBackend", "ServerInfo", "base_url"]
 
 CANNOT_STREAM = "This server cannot stream; the whole answer comes at once."
 CONNECT_TIMEOUT_S = 5.0
 PROBE_TIMEOUT_S = 5.0
+#: How long the end of a reply is waited for after its last event.
+END_WAIT_S = 0.5
 #: How long a server stays known as plain; then it is asked again whether it streams.
 PLAIN_KNOWN_S = 60.0
 #: Longest body that is read whole: a plain server's answer.
 BODY_MAX_BYTES = 8 * 1024 * 1024
 _ERROR_BODY_MAX_BYTES = 64 * 1024
-_REASONING_FIELDS = ("reasoning", "rationale")
-_CHANNELS, _STATES = get_args(Channel), get_args(StatusState)
-
-
-@dataclass(frozen=True, slots=True)
-class ServerInfo:
-    """What answers at an address.
-
-    Attributes:
-        kind: ``live`` is our own model server, ``plain`` is ``mlflow models serve``.
-        version: The MLflow URI that it serves, where it tells.
-        ready: Whether it can answer a question; if not, `reason` is why (a missing key).
-        lm: The model string behind it, where it tells.
-    """
-
-    kind: Literal["live", "plain"]
-    version: str | None = None
-    ready: bool = True
-    reason: str = ""
-    lm: str | None = None
 
 
 class ServedBackend:
@@ -118,17 +89,16 @@ class ServedBackend:
     # --- our own model server ---
 
     async def _live(self, url: str, request: TurnRequest) -> AsyncIterator[Event]:
-        """The events of ``POST /predict/stream``; the last one when the server is done, so that the connection
-        can be used again."""
+        """The events of ``POST /predict/stream``; the last one when the reply is read to its end."""
         answering, end = False, None
         try:
             async with self._client.stream(
-                "POST", f"{url}/predict/stream", json=_predict_body(request)
+                "POST", f"{url}/predict/stream", json=predict_body(request)
             ) as reply:
                 answering = True
                 await _check_streams(reply)
                 async for content in _contents(reply):
-                    event = _event(content)
+                    event = event_of(content)
                     if isinstance(event, TurnFinished):
                         end = event
                     elif event is not None and end is None:
@@ -148,7 +118,7 @@ class ServedBackend:
         """The one answer of ``POST /invocations``."""
         yield TurnStarted(self.name, model, incremental=False)
         yield Status(CANNOT_STREAM)
-        body = {"messages": _messages(request)}
+        body = {"messages": chat_messages(request)}
         answering = False
         try:
             async with self._client.stream(
@@ -176,7 +146,7 @@ class ServedBackend:
         try:
             reply, body = await self._get(f"{url}/model")
             if reply.status_code == 200:
-                return _live_info(body)
+                return server_info(body)
             reply, _ = await self._get(f"{url}/ping")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise transport_error(error, answering=False) from error
@@ -193,49 +163,6 @@ class _NoSuchRoute(Exception):
     """The server has no ``/predict/stream``: it may be a plain one."""
 
 
-def base_url(url: str) -> str:
-    """The address of a server, also from one of its routes as somebody may have copied it.
-
-    Raises:
-        InvalidInput: It is not an http(s) address.
-    """
-    found = re.fullmatch(
-        r"(https?://[^/?#\s]+(?:/[^?#\s]*?)?)/*(?:/(?:invocations|ping|predict(?:/stream)?))?/*", url.strip()
-    )
-    if found is None:
-        raise InvalidInput("This is not an address of a server. It looks like http://127.0.0.1:5001.")
-    return found.group(1)
-
-
-def _predict_body(request: TurnRequest) -> dict[str, Any]:
-    """One text goes to whatever the version calls its chat field; more inputs go by their names."""
-    body: dict[str, Any] = {
-        "history": [{"role": message.role, "content": message.text} for message in request.history]
-    }
-    values = list(request.inputs.values())
-    if len(values) == 1 and isinstance(values[0], str):
-        body["text"] = values[0]
-    else:
-        body["inputs"] = dict(request.inputs)
-    if re.fullmatch(r"[\w.-]{1,128}", request.session_id):
-        body["session_id"] = request.session_id
-    return body
-
-
-def _messages(request: TurnRequest) -> list[dict[str, str]]:
-    """The chat and the question, as OpenAI writes them.
-
-    Raises:
-        InvalidInput: There are further inputs, which cannot be said in messages.
-    """
-    given = {name: value for name, value in request.inputs.items() if value not in (None, "")}
-    if len(given) != 1:
-        raise InvalidInput("A plain MLflow server takes one chat message only, not further input fields.")
-    question = str(next(iter(given.values())))
-    history = [{"role": message.role, "content": message.text} for message in request.history]
-    return [*history, {"role": "user", "content": question}]
-
-
 async def _check_streams(reply: httpx.Response) -> None:
     if reply.status_code != 200:
         body = await _bounded(reply, _ERROR_BODY_MAX_BYTES)
@@ -248,48 +175,19 @@ async def _check_streams(reply: httpx.Response) -> None:
 
 async def _contents(reply: httpx.Response) -> AsyncIterator[Mapping[str, Any]]:
     """The JSON objects of the stream."""
-    parser = EventStreamParser()
-    async for chunk in reply.aiter_raw():
+    parser, chunks, done = EventStreamParser(), reply.aiter_raw(), False
+    async for chunk in chunks:
         for data in parser.feed(chunk):
-            if data != b"[DONE]":
-                yield _object(data)
-
-
-def _object(data: bytes) -> Mapping[str, Any]:
-    """The JSON object of some bytes.
-
-    Raises:
-        MalformedReply: It is not one.
-    """
-    try:
-        try:
-            value = orjson.loads(data)
-        except orjson.JSONDecodeError:
-            value = json.loads(data)  # half a surrogate pair, which models do write
-        if isinstance(value, dict):
-            return value
-    except (ValueError, RecursionError):
-        pass
-    raise MalformedReply(NOT_READABLE)
-
-
-def _event(content: Mapping[str, Any]) -> Event | None:
-    """The event of a JSON object; None for a kind that a newer server may send.
-
-    Raises:
-        DemoError: It is an ``error``, or not what its kind must be.
-    """
-    try:
-        event = event_from_wire(content)
-        if isinstance(event, TurnFailed):
-            raise error_of(content)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise MalformedReply(NOT_READABLE) from error
-    if isinstance(event, FieldDelta) and event.channel not in _CHANNELS:
-        return dataclasses.replace(event, channel="reasoning")
-    if isinstance(event, Status) and event.state not in _STATES:
-        return dataclasses.replace(event, state="info")
-    return event
+            done = data == b"[DONE]"
+            if not done:
+                yield json_object(data)
+        if done:
+            break
+    # A reply that was read to its end leaves its connection to the next turn.
+    with contextlib.suppress(TimeoutError, httpx.HTTPError):
+        async with asyncio.timeout(END_WAIT_S):
+            async for _ in chunks:
+                pass
 
 
 async def _bounded(reply: httpx.Response, max_bytes: int) -> bytes:
@@ -299,48 +197,3 @@ async def _bounded(reply: httpx.Response, max_bytes: int) -> bytes:
         if len(body) > max_bytes:
             raise MalformedReply("The model server sent an answer that is too long to be shown.")
     return bytes(body)
-
-
-def outputs_of(answer: bytes) -> dict[str, Any]:
-    """The output fields in a reply of ``/invocations``, the reasoning first.
-
-    MLflow (3.17, `dspy/wrapper.py`) writes a prediction as a JSON string into the content of a chat message;
-    a program that returns text is just that text.
-
-    Raises:
-        MalformedReply: It is no chat reply.
-    """
-    try:
-        content = _object(answer)["choices"][0]["message"]["content"]
-    except (KeyError, IndexError, TypeError) as error:
-        raise MalformedReply(
-            "The model server did not answer as a chat. Was the version logged with task “llm/v1/chat”?"
-        ) from error
-    if not isinstance(content, str):
-        raise MalformedReply(NOT_READABLE)
-    try:
-        outputs = json.loads(content)
-    except (ValueError, RecursionError):
-        outputs = None
-    if not isinstance(outputs, dict):
-        return {"answer": content}
-    return dict(sorted(outputs.items(), key=lambda item: item[0] not in _REASONING_FIELDS))
-
-
-def _live_info(body: bytes) -> ServerInfo:
-    try:
-        content = _object(body)
-        if content["server"] != "dspy-demo":
-            raise MalformedReply(NOT_OURS)
-        return ServerInfo(
-            "live",
-            str(content["version"]),
-            bool(content["ready"]),
-            str(content.get("reason") or "")[:400],
-            str(content.get("lm") or "") or None,
-        )
-    except (KeyError, DemoError):
-        raise MalformedReply(NOT_OURS) from None
-
-
-__all__ = ["NOT_RUNNING", "ServedBackend", "ServerInfo", "UpstreamUnavailable", "base_url", "outputs_of"]

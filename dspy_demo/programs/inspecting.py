@@ -11,11 +11,7 @@ import dspy
 from pydantic_core import PydanticUndefined
 
 from dspy_demo.errors import ProgramLoadError
-from dspy_demo.programs.spec import InputField, InputKind, ProgramSpec
-
-REASONING_FIELDS = frozenset({"reasoning", "rationale", "thought", "next_thought"})
-#: Outputs that record how an answer came about.
-TRACE_FIELDS = frozenset({"trajectory"})
+from dspy_demo.programs.spec import REASONING_FIELDS, InputField, InputKind, ProgramSpec
 
 
 def spec_of(module: dspy.Module, *, name: str, title: str = "", description: str = "") -> ProgramSpec:

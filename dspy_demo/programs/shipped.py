@@ -102,7 +102,7 @@ SHIPPED: tuple[ProgramSpec, ...] = (
             "What is 12 * 12 - 44?",
             "How many days are between 2024-01-01 and 2024-12-25?",
             "What is 100 °F in Celsius?",
-            "Sort the words: pear apple fig",
+            "Sort these words: pear, apple, fig",
         ),
     ),
 )

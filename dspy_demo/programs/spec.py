@@ -13,6 +13,11 @@ from dspy_demo.errors import InvalidInput
 if TYPE_CHECKING:
     import dspy
 
+#: Output fields that hold how an answer was reached, by the names that DSPy's modules give them.
+REASONING_FIELDS = frozenset({"reasoning", "rationale", "thought", "next_thought"})
+#: Output fields that record the steps of a program.
+TRACE_FIELDS = frozenset({"trajectory"})
+
 InputKind = Literal["text", "integer", "number", "boolean", "choice", "json"]
 
 

@@ -15,8 +15,7 @@ from dspy_demo.events import Channel, Event, FieldDelta, Message, Status, TurnFi
 from dspy_demo.lm.chat_lm import call_observer
 from dspy_demo.lm.faults import fault_from
 from dspy_demo.programs.inputs import program_inputs
-from dspy_demo.programs.inspecting import REASONING_FIELDS
-from dspy_demo.programs.spec import ProgramSpec
+from dspy_demo.programs.spec import REASONING_FIELDS, ProgramSpec
 from dspy_demo.streaming.observer import CallStarted, TurnObserver
 from dspy_demo.streaming.outputs import json_ready
 from dspy_demo.streaming.splitter import Splitter, splitter_for

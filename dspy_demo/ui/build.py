@@ -66,16 +66,20 @@ def launch_options() -> dict[str, Any]:
 def _wire_chat(demo: gr.Blocks, page: Page, chat: ChatHandlers) -> None:
     shown = {page.chatbot, page.composer, page.earlier, page.saved, page.notice}
     # The messages are ready for the wire; see `render`.
-    turn: dict[str, Any] = {**QUIET, "inputs": page.turn_inputs, "outputs": shown, "postprocess": False}
     now: dict[str, Any] = {**QUIET, "outputs": shown, "postprocess": False, "queue": False}
 
     demo.load(chat.load, page.saved, **now)
     demo.unload(chat.unload)
-    page.composer.submit(chat.send, **turn)
+    for event, accept in (
+        (page.composer.submit, chat.send),
+        (page.chatbot.example_select, chat.example),
+        (page.chatbot.retry, chat.retry),
+        (page.chatbot.edit, chat.edit),
+    ):
+        accepted = event(accept, page.turn_inputs, **now)
+        drawn = accepted.then(chat.draw, None, page.chatbot, postprocess=False, **QUIET)
+        drawn.then(chat.settle, None, **now)
     page.composer.stop(chat.stop, queue=False, **QUIET)
-    page.chatbot.example_select(chat.example, **turn)
-    page.chatbot.retry(chat.retry, **turn)
-    page.chatbot.edit(chat.edit, **turn)
     page.chatbot.undo(chat.undo, None, **now)
     page.new_chat.click(chat.new_chat, None, **now)
     page.earlier.click(chat.show_earlier, None, **now)

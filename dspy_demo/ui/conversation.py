@@ -44,14 +44,20 @@ class Conversation:
         """Up to the turn at `index`, without it: what retry, undo and edit leave standing."""
         return Conversation(self.turns[: max(0, index)])
 
-    def history(self) -> tuple[Message, ...]:
-        """The turns as the program's memory: those that have an answer, also a partial one."""
-        return tuple(
-            message
-            for turn in self.turns
-            if (answer := turn.view.answer_text.strip())
-            for message in (Message("user", turn.view.user), Message("assistant", answer))
-        )
+    def history(self, max_chars: int) -> tuple[Message, ...]:
+        """The program's memory: the latest turns that fit. Those without an answer are not part of it."""
+        latest: list[Message] = []
+        for turn in reversed(self.turns):
+            if answer := turn.view.answer_text.strip():
+                max_chars -= len(turn.view.user) + len(answer)
+                if max_chars < 0:
+                    break
+                latest += [Message("assistant", answer), Message("user", turn.view.user)]
+        return tuple(reversed(latest))
+
+    def answered(self) -> int:
+        """How many turns have an answer, so that the program could remember them."""
+        return sum(1 for turn in self.turns if turn.view.answer_text.strip())
 
     # The window: only the latest messages are on the page
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 
 import gradio as gr
@@ -36,15 +36,20 @@ def chat_endpoint(
         request = TurnRequest(
             LocalTarget(program.name, choice), {program.chat_field: message}, _messages(history)
         )
-        view = TurnView.start(message, now_s=_now(), answer_field=program.answer_field)
-        live = LiveTurn(service.turn(request), view, _now)
+        view = TurnView.start(message, now_s=time.monotonic(), answer_field=program.answer_field)
+        live = LiveTurn(service.turn(request), view)
+        live.start()
         sent = ""
-        async for snapshot in live.snapshots(1 / settings.ui_updates_per_s):
-            if snapshot.failure:
-                raise gr.Error(snapshot.failure.public_message, print_exception=False)
-            if snapshot.answer_text != sent:
-                sent = snapshot.answer_text
-                yield sent
+        try:
+            async for snapshot in live.snapshots(1 / settings.ui_updates_per_s):
+                if snapshot.failure:
+                    raise gr.Error(snapshot.failure.public_message, print_exception=False)
+                if snapshot.answer_text != sent:
+                    sent = snapshot.answer_text
+                    yield sent
+        finally:
+            # A client that went away must not keep the model busy.
+            await live.stop()
         if not sent:
             yield ""
 
@@ -61,7 +66,3 @@ def _messages(history: list[dict[str, str]] | None) -> tuple[Message, ...]:
             )
         messages.append(Message("user" if role == "user" else "assistant", text))
     return tuple(messages)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

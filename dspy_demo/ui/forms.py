@@ -42,7 +42,9 @@ class ProgramForm:
     def pairs(self, values: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
         """The inputs as a reader sees them: labels and values."""
         return tuple(
-            (label(field), values[field.name]) for field in self.spec.form_fields if field.name in values
+            (label(field), _in_words(values[field.name]))
+            for field in self.spec.form_fields
+            if field.name in values
         )
 
 
@@ -78,6 +80,10 @@ def _widget(field: InputField) -> Component:
             return gr.Textbox(text, lines=1, max_lines=6, placeholder="JSON", **shown)
         case "text":
             return gr.Textbox(field.default, lines=1, max_lines=6, **shown)
+
+
+def _in_words(value: Any) -> Any:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
 
 
 def _parsed(field: InputField, value: Any) -> Any:

@@ -15,13 +15,13 @@ from gradio.components import Component
 
 from dspy_demo.chat import ChatService
 from dspy_demo.errors import DemoError, InvalidInput, NotFound
-from dspy_demo.events import LocalTarget, TurnRequest
+from dspy_demo.events import LocalTarget, Status, TurnRequest
 from dspy_demo.settings import Settings
 from dspy_demo.ui.conversation import from_json, to_json
 from dspy_demo.ui.layout import Page, example_rows, placeholder
 from dspy_demo.ui.live import LiveTurn
 from dspy_demo.ui.markdown_safety import typed_text
-from dspy_demo.ui.render import messages
+from dspy_demo.ui.render import WireMessage, messages
 from dspy_demo.ui.sidebar import OTHER, SERVED
 from dspy_demo.ui.store import ConversationStore, Tab
 from dspy_demo.ui.turn_view import TurnView
@@ -30,6 +30,8 @@ from dspy_demo.ui.turn_view import TurnView
 RELOAD_WAIT_S = 1.0
 RESTARTED = "The app was restarted. Reload the page to go on; the chat is kept."
 
+FORGOTTEN = "The chat is longer than the limit, so its earliest turns are not sent along."
+
 Update = dict[Component, Any]
 
 
@@ -37,8 +39,9 @@ Update = dict[Component, Any]
 class ChatHandlers:
     """The chat: sending, stopping, and going back.
 
-    Every stream of updates has the same outputs, and only what changed is in an update. Nothing here
-    trusts the page: whether a turn runs is known from the store.
+    A turn is three events: it is accepted (`send`, `example`, `retry`, `edit`) and runs from then on;
+    `draw` shows it grow; `settle` frees the composer. Nothing here trusts the page: whether a turn runs
+    is known from the store.
     """
 
     service: ChatService
@@ -63,55 +66,65 @@ class ChatHandlers:
         if tab is not None and tab.live is not None:
             await tab.live.stop()
 
-    async def send(self, given: dict[Component, Any], request: gr.Request) -> AsyncIterator[Update]:
+    async def send(self, given: dict[Component, Any], request: gr.Request) -> Update:
         """Enter, or the send button."""
-        tab = self.store.tab(str(request.session_hash))
-        if tab is None:
-            yield self._notice(RESTARTED)
-        elif tab.live is None:
-            async for update in self._ask(tab, given, given[self.page.composer] or "", clear=True):
-                yield update
-        else:
-            yield {}
+        return self._asked(request, given, given[self.page.composer] or "", clear=True)
 
-    async def example(
-        self, event: gr.SelectData, given: dict[Component, Any], request: gr.Request
-    ) -> AsyncIterator[Update]:
+    async def example(self, event: gr.SelectData, given: dict[Component, Any], request: gr.Request) -> Update:
         """One of the questions on the empty page."""
-        tab = self.store.tab(str(request.session_hash))
-        if tab is None:
-            yield self._notice(RESTARTED)
-        elif tab.live is None:
-            async for update in self._ask(tab, given, event.value["text"]):
-                yield update
+        return self._asked(request, given, event.value["text"])
 
-    async def retry(self, given: dict[Component, Any], request: gr.Request) -> AsyncIterator[Update]:
+    async def retry(self, given: dict[Component, Any], request: gr.Request) -> Update:
         """Ask the last question again, of whatever model is picked now."""
         tab = self._free_tab(request)
         if tab is None or not tab.visitor.conversation.turns:
-            yield {}
-            return
-        async for update in self._ask_again(tab, given, len(tab.visitor.conversation.turns) - 1):
-            yield update
+            return _nothing()
+        return self._asked_again(request, given, tab, len(tab.visitor.conversation.turns) - 1)
 
-    async def edit(
-        self, event: gr.EditData, given: dict[Component, Any], request: gr.Request
-    ) -> AsyncIterator[Update]:
+    async def edit(self, event: gr.EditData, given: dict[Component, Any], request: gr.Request) -> Update:
         """Ask an edited question; what came after it is gone."""
         tab = self._free_tab(request)
-        if tab is None:
-            yield {}
-            return
+        if tab is None or not tab.visitor.conversation.turns:
+            return _nothing()
         index = event.index if isinstance(event.index, int) else event.index[0]
         turn = tab.visitor.conversation.turn_at(index, self._first(tab))
-        async for update in self._ask_again(tab, given, turn, typed_text(str(event.value))):
-            yield update
+        return self._asked_again(request, given, tab, turn, typed_text(str(event.value)))
+
+    async def draw(self, request: gr.Request) -> AsyncIterator[list[WireMessage]]:
+        """The running turn as it grows.
+
+        Only the chat is an output: of any other Gradio makes a new component with every update (6.31).
+        """
+        tab = self.store.tab(str(request.session_hash))
+        live = tab.live if tab else None
+        if tab is None:
+            yield gr.skip()
+            return
+        if live is not None:
+            first = self._first(tab, live.view)
+            before = tab.visitor.conversation.drawn(first)
+            try:
+                async for snapshot in live.snapshots(1 / self.settings.ui_updates_per_s):
+                    if snapshot.running:
+                        yield before + messages(snapshot)
+            finally:
+                # The browser went away; see `unload`, which comes later where a proxy stands between.
+                if live.view.running:
+                    await live.stop()
+        yield tab.visitor.conversation.drawn(self._first(tab))
+
+    async def settle(self, request: gr.Request) -> Update:
+        """After drawing: the composer is free again, and the browser keeps a copy."""
+        tab = self.store.tab(str(request.session_hash))
+        if tab is None or tab.live is not None:
+            return _nothing()
+        return self._controls(tab) | self._saved(tab)
 
     async def undo(self, request: gr.Request) -> Update:
         """Take the last turn back, its question into the composer."""
         tab = self._free_tab(request)
         if tab is None or not tab.visitor.conversation.turns:
-            return {}
+            return _nothing()
         conversation = tab.visitor.conversation
         last = conversation.turns[-1].view
         tab.visitor.conversation = conversation.before(len(conversation.turns) - 1)
@@ -139,59 +152,58 @@ class ChatHandlers:
         """Show one more window of older messages."""
         tab = self._free_tab(request)
         if tab is None:
-            return {}
+            return _nothing()
         tab.window += self.settings.ui_window_messages
         return self._shown(tab)
 
     # Asking
 
-    async def _ask_again(
-        self, tab: Tab, given: Mapping[Component, Any], index: int, text: str | None = None
-    ) -> AsyncIterator[Update]:
-        conversation = tab.visitor.conversation
-        old = conversation.turns[index].view
-        if text is not None and not text.strip():
-            yield self._shown(tab) | self._notice("The edited question was empty, so nothing was sent.")
-            return
-        tab.visitor.conversation = conversation.before(index)
-        async for update in self._ask(tab, given, old.user if text is None else text, form=old.form):
-            yield update
-
-    async def _ask(
+    def _asked(
         self,
-        tab: Tab,
+        request: gr.Request,
         given: Mapping[Component, Any],
         text: str,
-        *,
         form: Mapping[str, Any] | None = None,
+        *,
         clear: bool = False,
-    ) -> AsyncIterator[Update]:
-        """Run one turn: what was asked at once, then the answer as it grows, then the end."""
+    ) -> Update:
+        """Begin a turn, and show what was asked at once; `draw` shows what becomes of it."""
+        tab = self.store.tab(str(request.session_hash))
+        if tab is None:
+            return self._notice(RESTARTED)
+        if tab.live is not None:
+            return _nothing()
         try:
-            request, view = self._request(tab, given, text, form)
+            turn, view = self._request(tab, given, text, form)
         except DemoError as error:
-            yield self._notice(error.public_message)
-            return
-        live = LiveTurn(self.service.turn(request), view, time.monotonic)
+            return self._shown(tab) | self._notice(error.public_message)
+        live = LiveTurn(self.service.turn(turn), view, on_end=tab.end)
         tab.begin(live)
-        try:
-            first = self._first(tab, live.view)
-            before = tab.visitor.conversation.drawn(first)
-            asked = self._notice("") | {
-                self.page.chatbot: before + messages(live.view),
-                self.page.composer: self._composer(running=True, clear=clear),
-                self.page.earlier: gr.update(visible=first > 0),
-            }
-            yield asked
-            async for snapshot in live.snapshots(1 / self.settings.ui_updates_per_s):
-                if snapshot.running:
-                    yield {self.page.chatbot: before + messages(snapshot)}
-        finally:
-            # Also when the tab is gone: a reload must find what had streamed.
-            ended = live.view.stopped(time.monotonic())
-            tab.visitor.conversation = tab.visitor.conversation.adding(ended)
-            tab.end()
-        yield self._shown(tab) | self._saved(tab)
+        live.start()
+        first = self._first(tab, view)
+        return self._notice("") | {
+            self.page.chatbot: tab.visitor.conversation.drawn(first) + messages(view),
+            self.page.composer: self._composer(running=True, clear=clear),
+            self.page.earlier: gr.update(visible=first > 0),
+        }
+
+    def _asked_again(
+        self,
+        request: gr.Request,
+        given: Mapping[Component, Any],
+        tab: Tab,
+        index: int,
+        text: str | None = None,
+    ) -> Update:
+        conversation = tab.visitor.conversation
+        old = conversation.turns[index].view
+        tab.visitor.conversation = conversation.before(index)
+        update = self._asked(request, given, old.user if text is None else text, old.form)
+        if tab.live is None:
+            # It was not accepted, so nothing is lost.
+            tab.visitor.conversation = conversation
+            return update | self._shown(tab)
+        return update
 
     def _request(
         self, tab: Tab, given: Mapping[Component, Any], text: str, form: Mapping[str, Any] | None
@@ -205,11 +217,11 @@ class ChatHandlers:
         drawn_form = self.page.forms[spec.name]
         known = {field.name for field in spec.form_fields}
         values = dict(form) if form and set(form) <= known else drawn_form.values(given)
+        inputs = {**values, spec.chat_field: text}
+        room = self.settings.input_max_chars - sum(len(str(value)) for value in inputs.values())
+        history = tab.visitor.conversation.history(room) if spec.history_field else ()
         request = TurnRequest(
-            LocalTarget(spec.name, sidebar.choice(given)),
-            {**values, spec.chat_field: text},
-            tab.visitor.conversation.history() if spec.history_field else (),
-            session_id=tab.visitor.id[:12],
+            LocalTarget(spec.name, sidebar.choice(given)), inputs, history, session_id=tab.visitor.id[:12]
         )
         self.service.check(request)
         view = TurnView.start(
@@ -221,6 +233,8 @@ class ChatHandlers:
             expected=spec.outputs,
             answer_field=spec.answer_field,
         )
+        if spec.history_field and len(history) < 2 * tab.visitor.conversation.answered():
+            view = view.apply(Status(FORGOTTEN), time.monotonic())
         return request, view
 
     # Drawing
@@ -235,11 +249,12 @@ class ChatHandlers:
         return tab.visitor.conversation.window(tab.window - room)
 
     def _shown(self, tab: Tab) -> Update:
-        first = self._first(tab)
+        return {self.page.chatbot: tab.visitor.conversation.drawn(self._first(tab)), **self._controls(tab)}
+
+    def _controls(self, tab: Tab) -> Update:
         return {
-            self.page.chatbot: tab.visitor.conversation.drawn(first),
             self.page.composer: self._composer(running=False),
-            self.page.earlier: gr.update(visible=first > 0),
+            self.page.earlier: gr.update(visible=self._first(tab) > 0),
         }
 
     def _saved(self, tab: Tab) -> Update:
@@ -253,6 +268,12 @@ class ChatHandlers:
     def _composer(*, running: bool, clear: bool = False) -> Any:
         update = gr.update(submit_btn=False if running else "Send", stop_btn="Stop" if running else False)
         return {**update, "value": ""} if clear else update
+
+
+def _nothing() -> Update:
+    """No output changes."""
+    skip: Update = gr.skip()
+    return skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from dspy_demo.ui.forms import ProgramForm, program_form
 from dspy_demo.ui.sidebar import Sidebar, SidebarSection, draw_sidebar
 
 BUILTIN_BANNER = (
-    "<b>The built-in engine is not a language model.</b> It answers arithmetic, dates, units, capitals and text "
-    "puzzles by rules. To talk to a real model, choose <b>Other…</b> under Model."
+    "<b>The built-in engine is not a language model.</b> It answers arithmetic, dates, units, capitals and "
+    "text puzzles by rules. To talk to a real model, choose <b>Other…</b> under Model."
 )
 WELCOME = "## What would you like to know?\n\nThe reasoning shows live, then the answer."
 # The browser encrypts with it what only this browser holds; it must be the same after a restart.

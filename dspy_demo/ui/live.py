@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 
 from dspy_demo.chat import Turn
@@ -24,40 +24,44 @@ class LiveTurn:
         turn: The turn to run, not yet entered.
         view: Its view before the first event; `view` is the latest one at any time.
         clock: Seconds, monotonic.
+        on_end: Gets the last view, exactly once, whoever ended the turn and whoever watches it.
     """
 
-    def __init__(self, turn: Turn, view: TurnView, clock: Clock) -> None:
+    def __init__(
+        self,
+        turn: Turn,
+        view: TurnView,
+        clock: Clock = time.monotonic,
+        on_end: Callable[[TurnView], None] = lambda _: None,
+    ) -> None:
         self.view = view
         self._turn = turn
         self._clock = clock
+        self._on_end = on_end
         self._changed = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
 
-    async def snapshots(self, interval_s: float) -> AsyncIterator[TurnView]:
-        """The view whenever it changed, at most once in `interval_s`; the last one has ended.
-
-        Leaving early ends the turn, and everything upstream with it.
-        """
+    def start(self) -> None:
+        """Begin to run; drawing may follow later, or never."""
         self._reader = asyncio.create_task(self._read(), name="turn-reader")
-        self._reader.add_done_callback(lambda _: self._changed.set())
-        try:
-            while not self._reader.done():
-                await self._changed.wait()
-                self._changed.clear()
-                if self.view.running:
-                    yield self.view
-                    # The pause is cut short by the end: the last word is drawn at once.
-                    await asyncio.wait({self._reader}, timeout=interval_s)
-        finally:
-            self._reader.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._reader
-            self.view = self.view.stopped(self._clock())
+
+    async def snapshots(self, interval_s: float) -> AsyncIterator[TurnView]:
+        """The view whenever it changed, at most once in `interval_s`; the last one has ended."""
+        assert self._reader is not None, "start() comes first"
+        while self.view.running:
+            await self._changed.wait()
+            self._changed.clear()
+            if self.view.running:
+                yield self.view
+                # The pause is cut short by the end: the last word is drawn at once.
+                await asyncio.wait({self._reader}, timeout=interval_s)
         yield self.view
 
     async def stop(self) -> None:
         """End the turn: the upstream is closed when this returns, and the last snapshot follows."""
         await self._turn.stop()
+        if self._reader is not None:
+            await asyncio.wait({self._reader})
 
     async def _read(self) -> None:
         try:
@@ -70,3 +74,7 @@ class LiveTurn:
             failure = DemoError()
             log.exception("the page failed", extra={"error_id": failure.error_id}, exc_info=error)
             self.view = self.view.apply(failed_from(failure), self._clock())
+        finally:
+            self.view = self.view.stopped(self._clock())
+            self._changed.set()
+            self._on_end(self.view)

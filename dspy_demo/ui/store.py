@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from dspy_demo.ui.conversation import Conversation
 from dspy_demo.ui.live import LiveTurn
+from dspy_demo.ui.turn_view import TurnView
 
 #: What `secrets.token_urlsafe(32)` makes. Who knows it sees the chat, so nothing shorter is taken.
 _VISITOR = re.compile(r"[A-Za-z0-9_-]{43}")
@@ -40,14 +41,16 @@ class Tab:
     visitor: Visitor
     window: int
     live: LiveTurn | None = None
-    closed: bool = False
 
     def begin(self, live: LiveTurn) -> None:
+        """A turn was accepted; `end` is what it calls when it has ended."""
         self.live = live
         self.visitor.running.add(self)
         self.visitor.idle.clear()
 
-    def end(self) -> None:
+    def end(self, view: TurnView) -> None:
+        """The turn has ended: keep it, also when the tab is gone by now and a reload looks for it."""
+        self.visitor.conversation = self.visitor.conversation.adding(view)
         self.live = None
         self.visitor.running.discard(self)
         if not self.visitor.running:
@@ -106,10 +109,7 @@ class ConversationStore:
 
     def close(self, session_hash: str) -> Tab | None:
         """Forget a tab that was closed; its visitor's conversation stays."""
-        tab = self._tabs.pop(session_hash, None)
-        if tab is not None:
-            tab.closed = True
-        return tab
+        return self._tabs.pop(session_hash, None)
 
     def _touch(self, visitor: Visitor) -> None:
         visitor.last_seen_s = self._clock()

@@ -111,7 +111,7 @@ class Draft:
             )
         reader = _Reader(folder / PICKLE)
         wrapper = reader.load()
-        if missing := OwnCode(reader.modules).roots - {path.stem for path in (folder / "code").iterdir()}:
+        if missing := set(OwnCode(reader.modules).sources) - set(self.own.sources):
             raise VersionNotLogged(
                 f"The program needs the module “{min(missing)}”, which would not travel with it, so it was not "
                 "logged. Import it at the top of the program's file."

@@ -15,7 +15,7 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, wh
 
 def read_mlmodel(folder: Path) -> dict[str, Any]:
     """The MLmodel file of a version as plain data; empty where it is not one."""
-    data = yaml.load((folder / "MLmodel").read_text(), Loader=_Loader)  # noqa: S506 - both are safe loaders
+    data = yaml.load((folder / "MLmodel").read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - both are safe loaders
     return data if isinstance(data, dict) else {}
 
 

@@ -7,11 +7,12 @@ only. `mlflow.dspy.load_model` would also set this process's ``dspy.settings`` a
 
 from __future__ import annotations
 
+import atexit
 import inspect
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,6 @@ from dspy_demo.versions.log import local_folder
 from dspy_demo.versions.tracking import Tracking, tracking_errors
 from dspy_demo.versions.version import LoadedVersion, Version
 
-_kept = ExitStack()  # downloaded code stays importable until the process ends
-
-
 def load_version(tracking: Tracking, version: Version) -> LoadedVersion:
     """Read a version's files and make its program ready to run.
 
@@ -41,7 +39,10 @@ def load_version(tracking: Tracking, version: Version) -> LoadedVersion:
         ProgramLoadError: It has no input that a chat box could fill.
     """
     folder = _folder(tracking, version)
-    mlmodel = read_mlmodel(folder)
+    try:
+        mlmodel = read_mlmodel(folder)
+    except OSError as error:
+        raise VersionNotServable(f"The files of {version.name} {version.version} cannot be read from here.") from error
     flavor = (mlmodel.get("flavors") or {}).get("dspy")
     if flavor is None:
         raise VersionNotServable(f"{version.name} {version.version} is not a DSPy program.")
@@ -69,8 +70,9 @@ def _folder(tracking: Tracking, version: Version) -> Path:
         location = tracking.client.get_model_version_download_uri(version.name, str(version.version))
         if folder := local_folder(location):
             return folder
-        temporary = tempfile.TemporaryDirectory(prefix="dspy-demo-loaded-", ignore_cleanup_errors=True)
-        target = _kept.enter_context(temporary)
+        target = tempfile.mkdtemp(prefix="dspy-demo-loaded-")
+        # Its code stays importable until the process ends: modules are imported when they are needed.
+        atexit.register(shutil.rmtree, target, ignore_errors=True)
         return Path(download_artifacts(artifact_uri=location, dst_path=target, tracking_uri=tracking.uri))
 
 

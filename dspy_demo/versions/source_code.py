@@ -6,16 +6,18 @@ travel; they are named in the requirements.
 
 from __future__ import annotations
 
+import ast
+import atexit
+import importlib.util
 import shutil
 import sys
 import sysconfig
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from types import ModuleType
 
 import dspy_demo
 
@@ -25,7 +27,7 @@ _LEFT_OUT = frozenset({"ui"})
 #: What loading, answering and serving need; the program's own imports are added to them.
 REQUIRED = ("dspy", "mlflow", "litellm", "pydantic", "httpx", "fastapi", "uvicorn", "cloudpickle")
 
-_staged: tempfile.TemporaryDirectory[str] | None = None
+_staged: Path | None = None
 _lock = threading.Lock()
 
 
@@ -34,40 +36,52 @@ def app_source() -> Path:
     global _staged
     with _lock:
         if _staged is None:
-            _staged = tempfile.TemporaryDirectory(prefix="dspy-demo-code-", ignore_cleanup_errors=True)
-            root = Path(next(iter(dspy_demo.__path__)))
-            _copy_package(root, Path(_staged.name) / APP, leave_out=_LEFT_OUT)
-        return Path(_staged.name) / APP
+            folder = Path(tempfile.mkdtemp(prefix="dspy-demo-code-"))
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            _copy_package(Path(next(iter(dspy_demo.__path__))), folder / APP, leave_out=_LEFT_OUT)
+            _staged = folder / APP
+        return _staged
 
 
 class OwnCode:
-    """The source of a user's program: its module, and the modules beside it that it uses.
+    """The source of a user's program: the modules of its classes, and those that they import.
 
     Args:
-        module_names: Where its classes come from.
+        module_names: Where its classes come from; those of the app and of installed packages are left out.
+
+    Attributes:
+        sources: File or package folder by top-level name.
+        requirements: The installed packages that it imports.
     """
 
-    def __init__(self, module_names: set[str]) -> None:
-        self.modules = _reached(module_names)
-        self.roots = {module.__name__.partition(".")[0] for module in self.modules}
-        self.requirements = _foreign_distributions(self.modules)
+    def __init__(self, module_names: Iterable[str]) -> None:
+        self.sources: dict[str, Path] = {}
+        imported: set[str] = set()
+        waiting = {name.partition(".")[0] for name in module_names}
+        while waiting:
+            name = waiting.pop()
+            source = _users_source(name)
+            if source is None or name in self.sources:
+                continue
+            self.sources[name] = source
+            found = {root for path in _files(source) for root in _imports(path)}
+            imported |= found
+            waiting |= found
+        self.requirements = _distributions_of(imported - set(self.sources))
 
     @property
     def folder(self) -> Path | None:
         """A folder of the program's source, for its git commit."""
-        return next((Path(str(module.__file__)).parent for module in self.modules), None)
+        return next((source.parent for source in self.sources.values()), None)
 
     def copy_to(self, folder: Path) -> list[Path]:
-        """Copy it, package by package; the paths are for ``code_paths``."""
-        copied = []
-        for name in sorted(self.roots):
-            top = sys.modules[name]
-            if getattr(top, "__path__", None):
-                _copy_package(Path(next(iter(top.__path__))), folder / name)
-                copied.append(folder / name)
+        """Copy it; the paths are for ``code_paths``."""
+        for source in self.sources.values():
+            if source.is_dir():
+                _copy_package(source, folder / source.name)
             else:
-                copied.append(Path(shutil.copyfile(str(top.__file__), folder / f"{name}.py")))
-        return copied
+                shutil.copyfile(source, folder / source.name)
+        return sorted(folder.iterdir())
 
 
 def requirements(extra: set[str]) -> list[str]:
@@ -89,34 +103,26 @@ def _distributions() -> dict[str, list[str]]:
     return dict(metadata.packages_distributions())
 
 
-def _reached(module_names: set[str]) -> list[ModuleType]:
-    """The modules of the user's that `module_names` are, or lead to by what they hold."""
-    waiting = sorted(module_names)
-    reached: dict[str, ModuleType] = {}
-    while waiting:
-        name = waiting.pop()
-        module = sys.modules.get(name)
-        if name in reached or module is None or not _is_users(module):
-            continue
-        reached[name] = module
-        waiting += _used_by(module)
-    return list(reached.values())
+def _distributions_of(roots: set[str]) -> set[str]:
+    roots = roots - set(sys.stdlib_module_names) - {APP}
+    return {found[0] for root in roots if (found := _distributions().get(root))} if roots else set()
 
 
-def _used_by(module: ModuleType) -> Iterator[str]:
-    for value in list(vars(module).values()):
-        if isinstance(value, ModuleType):
-            yield value.__name__
-        elif isinstance(name := getattr(value, "__module__", None), str):
-            yield name
-
-
-def _is_users(module: ModuleType) -> bool:
-    """Whether its source is neither ours, nor installed, nor Python's."""
-    file = getattr(module, "__file__", None)
-    if not file or not file.endswith(".py") or module.__name__.partition(".")[0] in {APP, "__main__"}:
-        return False
-    return not any(Path(file).is_relative_to(path) for path in _installed_paths())
+def _users_source(name: str) -> Path | None:
+    """Where a top-level module's source is, unless it is ours, installed or Python's."""
+    if name in sys.stdlib_module_names or name in {APP, "__main__"} or not name.isidentifier():
+        return None
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None
+    if spec is None:
+        return None
+    folders = list(spec.submodule_search_locations or [])
+    source = Path(folders[0] if folders else spec.origin or "")
+    if source.suffix not in {".py", ""} or not source.exists() or not source.name:
+        return None
+    return None if any(source.is_relative_to(path) for path in _installed_paths()) else source
 
 
 @cache
@@ -124,17 +130,28 @@ def _installed_paths() -> tuple[str, ...]:
     return tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
-def _foreign_distributions(modules: list[ModuleType]) -> set[str]:
-    """The installed packages that the user's modules import."""
-    used = {name.partition(".")[0] for module in modules for name in _used_by(module)}
-    used -= set(sys.stdlib_module_names) | {APP}
-    return {found[0] for name in used if (found := _distributions().get(name))} if used else set()
+def _imports(path: Path) -> Iterator[str]:
+    """The top-level names that a file imports, also inside functions; not its own package's."""
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            yield node.module.partition(".")[0]
+
+
+def _files(source: Path) -> Iterator[Path]:
+    """The source files of a module or package, without hidden ones."""
+    if source.is_file():
+        yield source
+        return
+    for path in source.rglob("*.py"):
+        if not any(part.startswith(".") for part in path.relative_to(source).parts):
+            yield path
 
 
 def _copy_package(source: Path, target: Path, *, leave_out: frozenset[str] = frozenset()) -> None:
-    for path in source.rglob("*.py"):
+    for path in _files(source):
         relative = path.relative_to(source)
-        if relative.parts[0] in leave_out or any(part.startswith(".") for part in relative.parts):
-            continue
-        (target / relative).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target / relative)
+        if relative.parts[0] not in leave_out:
+            (target / relative).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target / relative)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.settings import Settings
@@ -37,8 +38,12 @@ class VersionStore:
         return self.tracking.ready
 
     def prepare(self, progress: Progress = lambda _: None) -> None:
-        """Open the store; `progress` gets a few words at each step."""
+        """Open the store, so that the next click is quick; `progress` gets a few words at each step."""
         self.tracking.prepare(progress)
+        from dspy_demo.versions.source_code import app_source
+
+        import_module("dspy_demo.versions.artifact")  # with dspy
+        app_source()
 
     def log(self, request: LogRequest, programs: ProgramRegistry, adapter: str = "chat") -> Version:
         """Make the program of `request` a registered version. No language model is called.

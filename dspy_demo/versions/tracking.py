@@ -11,6 +11,7 @@ import os
 import sqlite3
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,8 +104,13 @@ class Tracking:
         # Seven retries with exponential waits (mlflow 3.17) would hold a click for minutes.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
-        from mlflow import MlflowClient
-
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # mlflow 3.17 warns about type hints of its own
+            import mlflow.artifacts
+            import mlflow.dspy
+            import mlflow.models.rag_signatures
+            import mlflow.pyfunc  # noqa: F401
+            from mlflow import MlflowClient
         _quiet()
         with tracking_errors():
             database = _sqlite_path(self.uri)

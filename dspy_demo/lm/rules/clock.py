@@ -10,8 +10,10 @@ from dspy_demo.lm.rules.calendar_dates import spoken, weekday
 from dspy_demo.lm.rules.reply import Reply
 
 _ASKS = re.compile(
-    r"\b(?:what(?:'s| is)?(?: the)?(?: current| local| exact)? time|time is it|current (?:date and )?time|"
-    r"date and time|the time (?:now|in|at)|what time)\b",
+    r"\bwhat time is it\b|"
+    r"\b(?:what(?:'s| is)|tell me) the (?:current |local |exact )*"
+    r"(?:date and )?time(?: (?:now|in|at|here|right now)\b|[\s?.!]*$)|"
+    r"\b(?:current|local) (?:date and )?time\b|^time (?:now|in)\b",
     re.I,
 )
 _PLACE = re.compile(

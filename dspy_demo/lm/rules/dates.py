@@ -61,7 +61,8 @@ def answer_date(question: str, *, now: datetime) -> Reply | None:
     today = now.date()
     try:
         return (
-            _leap_year(text)
+            _bare_date(text, today)
+            or _leap_year(text)
             or count_between(text, today)
             or _shift(text, today)
             or count_until(text, today)
@@ -74,6 +75,15 @@ def answer_date(question: str, *, now: datetime) -> Reply | None:
     except OverflowError:
         sentence = "I only know the years 1 to 9999, and this leads beyond them."
         return Reply(sentence, (sentence,), "dates")
+
+
+def _bare_date(text: str, today: date) -> Reply | None:
+    """A date and nothing else, which is no subtraction and no division."""
+    text = text.strip(" \"'?.!")
+    if re.fullmatch(r"\d{1,2}/\d{1,2}/\d{4}", text):
+        sentence = f"{text} means different days in different countries; please write it as year-month-day."
+        return Reply(sentence, (sentence,), "dates")
+    return _weekday(f"weekday of {text}", today) if re.fullmatch(r"\d{4}-\d\d?-\d\d?", text) else None
 
 
 def _leap_year(text: str) -> Reply | None:

@@ -195,6 +195,7 @@ def _shortened(number: Real) -> Real:
 
 
 def _too_long(written: str) -> NoResult:
+    written = written if len(written) <= 80 else "The result"
     return NoResult(f"{written} would have more than {MAX_DIGITS} digits, which is more than I write out.")
 
 

@@ -187,7 +187,7 @@ class _Reader:
         if symbol in FUNCTIONS:
             if self.peek() == "of":
                 self.take()
-            return Prefix(symbol, self._power())
+            return Prefix(symbol, self._signed() if self.peek() == "-" else self._power())
         if symbol == "(":
             inside = self.sum()
             if self.take() != ")":

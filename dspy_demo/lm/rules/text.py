@@ -11,8 +11,8 @@ from dspy_demo.lm.rules.reply import Reply
 
 _QUOTED = re.compile(r'"([^"]+)"|“([^”]+)”|«([^»]+)»|`([^`]+)`|(?:(?<=\s)|^)\'(.+?)\'(?=$|[\s?.!,])')
 _LETTER_COUNT = re.compile(
-    r"\b(?:how many(?: times)?|count(?: the)?|number of)\s+(?:does |the |of |is )*(?:letters?\s+|characters?\s+)?"
-    r"[\"'“‘]?(?P<letter>[^\W_])[\"'”’]?(?:['’]?s|\s*letters?|\s*characters?)?\s+"
+    r"\b(?:how many(?: times)?|count(?: the)?|number of)\s+(?:does |the |of |is )*"
+    r"(?:letters?\s+|characters?\s+)?[\"'“‘]?(?P<letter>[^\W_])[\"'”’]?(?:['’]?s|\s*letters?|\s*characters?)?\s+"
     r"(?:letters? )?(?:are there |are |is |there |do you see |occurs? |appears? |used )*(?:in|does|within)\s+"
     r"(?P<where>.+)$",
     re.I,
@@ -89,6 +89,8 @@ _LEAD = re.compile(
     r"list|numbers|letters of|name)(?: is)?\b[\s:,]*)+",
     re.I,
 )
+# "the Bible", "my text": the text is described, not given.
+_DESCRIBED = re.compile(r"(?:an?|the|my|your|his|her|our|their|all|every|some|this|that|it|out)\b", re.I)
 _VOWELS = "aeiou"
 
 
@@ -121,22 +123,17 @@ def answer_text(question: str) -> Reply | None:
 
 def target(where: str) -> str:
     """The text itself: what is quoted, else what follows a colon, else the words after the request."""
-    quoted = _QUOTED.findall(where)
-    texts = ["".join(groups) for groups in quoted]
+    texts = ["".join(groups) for groups in _QUOTED.findall(where)]
     if texts:
         return max(texts, key=len)
     _, colon, after = where.partition(": ")
-    text = after if colon else where
     text = re.sub(
-        r"\s+(?:have|has|contain|contains|appear|appears|occur|occurs|in it)\s*[?.!]*$", "", text.strip()
+        r"\s+(?:have|has|contains?|appears?|occurs?|in it)\s*[?.!]*$", "", (after if colon else where).strip()
     )
-    return (
-        _LEAD.sub("", text)
-        .strip()
-        .rstrip("?")
-        .rstrip(".!" if " " not in text.strip() else "?")
-        .strip("\"'“” ")
-    )
+    bare = _LEAD.sub("", text)
+    if not colon and bare == text and _DESCRIBED.match(bare):
+        return ""
+    return bare.strip().rstrip("?").rstrip("?" if " " in bare.strip() else ".!").strip("\"'“” ")
 
 
 def _count_letter(letter: str, text: str) -> Reply | None:
@@ -148,11 +145,8 @@ def _count_letter(letter: str, text: str) -> Reply | None:
         spelled = " ".join(char if char != " " else "_" for char in text)
         where = ", ".join(map(str, places))
         steps = [f"Spelled out, it is: {spelled}."]
-        steps.append(
-            f'"{letter.lower()}" is in {"place" if len(places) == 1 else "places"} {where}: {len(places)} in all.'
-            if places
-            else f'No position holds "{letter.lower()}".'
-        )
+        numbered = f"at position{'' if len(places) == 1 else 's'} {where}: {len(places)} in all"
+        steps.append(f'"{letter.lower()}" is {numbered if places else "nowhere in it"}.')
     else:
         steps = [
             f'I went through all {len(text)} characters and counted each "{letter.lower()}": {len(places)}.'
@@ -238,7 +232,8 @@ def _change(change: str, text: str) -> Reply | None:
 
 def _sort(text: str) -> Reply | None:
     items = [item.strip() for item in re.split(r",\s*(?:and\s+)?|;|\s+and\s+|\n", text) if item.strip()]
-    if len(items) == 1:
+    listed = len(items) > 1
+    if not listed:
         items = text.split()
     if len(items) < 2:
         return _change("sort letters", text) if text.isalpha() else None
@@ -246,6 +241,8 @@ def _sort(text: str) -> Reply | None:
         ordered = sorted(items, key=Fraction)
         how = "from the smallest to the largest"
     except (ValueError, ZeroDivisionError):
+        if not listed:
+            return None
         ordered = sorted(items, key=str.lower)
         how = "in alphabetical order"
     sentence = f"Sorted {how}: {', '.join(ordered)}."

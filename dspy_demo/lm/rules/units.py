@@ -66,7 +66,7 @@ def convert(amount: Fraction, source: Unit, into: Unit) -> Reply:
             return Reply(sentence, (*steps[:1], sentence), "units", None, given)
     else:
         steps = _scaling_steps(amount, source, result, into)
-    return _converted(given, found, steps, result, into)
+    return _converted(given, found, steps, result, source, into)
 
 
 def _convert_compound(amount: Fraction, source: Unit, more: Fraction, second: Unit, into: Unit) -> Reply:
@@ -77,11 +77,14 @@ def _convert_compound(amount: Fraction, source: Unit, more: Fraction, second: Un
     first = f"1 {second.singular} = {Real(second.size / source.size)} {source.singular}."
     together = f"{_exact(amount)} + {_exact(part)} = {in_words(Real(total))} {source.plural}."
     steps = (first, together, *_scaling_steps(total, source, result, into))
-    return _converted(given, quantity(result, into), steps, result, into)
+    return _converted(given, quantity(result, into), steps, result, source, into)
 
 
-def _converted(given: str, found: str, steps: tuple[str, ...], result: Fraction, into: Unit) -> Reply:
-    note = f" (with {into.note})" if into.note and into.kind != "data" else ""
+def _converted(
+    given: str, found: str, steps: tuple[str, ...], result: Fraction, source: Unit, into: Unit
+) -> Reply:
+    convention = into.note or source.note
+    note = f" (with {convention})" if convention and into.kind != "data" else ""
     number = Real(result)
     exactly = "" if number.terminates else f" (exactly {result})"
     relation = "=" if number.terminates else "is"

@@ -63,6 +63,10 @@ _OPERATORS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 )
 
 
+#: "15% of 240, plus 3": a pause, not a list.
+_COMMA_BEFORE_OPERATOR = re.compile(r",\s*(?=[-+*/^](?!\d))")
+
+
 def with_digits(text: str) -> str:
     """`text` in lower case with plain symbols and with numbers as digits: "two hundred" -> "200"."""
     text = re.sub(r"\s+", " ", text.lower().translate(_SYMBOLS)).strip()
@@ -77,6 +81,7 @@ def with_symbols(text: str) -> str:
     text = _BETWEEN_DIGITS.sub(" * ", with_digits(text))
     for pattern, replacement in _OPERATORS:
         text = pattern.sub(replacement, text)
+    text = _COMMA_BEFORE_OPERATOR.sub(" ", text)
     return re.sub(r"\s+", " ", text).strip()
 
 

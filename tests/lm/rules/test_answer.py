@@ -15,6 +15,9 @@ from dspy_demo.lm.rules.reply import Reply, Turn
 NOW = datetime(2025, 3, 4, 12, 30, tzinfo=UTC)
 
 
+TOKYO = "It is 21:30 in Asia/Tokyo on Tuesday, 4 March 2025 (UTC+09:00)."
+
+
 def ask(*questions: str) -> Reply:
     *earlier, question = questions
     return answer(question, [Turn(text) for text in earlier], now=NOW)
@@ -32,7 +35,9 @@ UNITS = {
     "2 GiB in bytes": "2 gibibytes = 2147483648 bytes.",
     "3 hectares in m2": "3 hectares = 30000 square metres.",
     "2 litres in ml": "2 litres = 2000 millilitres.",
-    "5 kg in metres": "Kilograms measure mass and metres measure length, so one cannot be converted into the other.",
+    "5 kg in metres": (
+        "Kilograms measure mass and metres measure length, so one cannot be converted into the other."
+    ),
     "-300 C in F": "-300 degrees Celsius does not exist: "
     "that is below absolute zero, which is -273.15 degrees Celsius.",
 }
@@ -54,13 +59,16 @@ DATES = {
     "how many days until Christmas?": "Between 4 March 2025 and 25 December 2025 there are 296 days.",
     "what was the date 3 weeks ago?": "3 weeks before 4 March 2025 is Tuesday, 11 February 2025.",
     "What day is 2025-02-30?": "There is no day 30 in February 2025: it has 28 days.",
+    "2024-02-29": "29 February 2024 was a Thursday.",
     "What time is it?": "It is 12:30 here on Tuesday, 4 March 2025 (UTC).",
-    "What time is it in Tokyo?": "It is 21:30 in Asia/Tokyo on Tuesday, 4 March 2025 (UTC+09:00).",
+    "What time is it in Tokyo?": TOKYO,
     "What is 5000000 days after today?": "I only know the years 1 to 9999, and this leads beyond them.",
 }
 CAPITALS = {
     "What is the capital of France?": "The capital of France is Paris.",
-    "capital of the Netherlands": "The capital of the Netherlands is Amsterdam; the government sits in The Hague.",
+    "capital of the Netherlands": (
+        "The capital of the Netherlands is Amsterdam; the government sits in The Hague."
+    ),
     "What is the capital of South Africa?": (
         "South Africa has three capitals: Pretoria (executive), Cape Town (legislative) and "
         "Bloemfontein (judicial)."
@@ -81,7 +89,7 @@ CAPITALS = {
 TEXTS = {
     "How many r's are in strawberry?": 'The letter "r" occurs 3 times in "strawberry".',
     "how many r in strawberry": 'The letter "r" occurs 3 times in "strawberry".',
-    'How many times does the letter "s" appear in Mississippi?': 'The letter "s" occurs 4 times in "Mississippi".',
+    'How many times does "s" occur in Mississippi?': 'The letter "s" occurs 4 times in "Mississippi".',
     'How many vowels are in "education"?': '"education" has 5 vowels.',
     "How many words are in: the quick brown fox": '"the quick brown fox" has 4 words.',
     'Reverse "hello world"': '"hello world" reversed is "dlrow olleh".',
@@ -119,11 +127,14 @@ def test_exact_answers(question: str, sentence: str) -> None:
         (('Write "Abc" in upper case', "and reversed?"), '"Abc" reversed is "cbA".'),
         (("how many r in strawberry", "and vowels?"), '"strawberry" has 2 vowels.'),
         (("how many r in strawberry", "and in raspberry?"), 'The letter "r" occurs 3 times in "raspberry".'),
-        (("Is 2100 a leap year?", "and 2000?"), "Yes, 2000 is a leap year: 2000 = 400 * 5, so it is divisible by 400."),
-        (("What is 90 days after March 3 2025?", "and 30 days later?"), "30 days after 1 June 2025 is Tuesday, 1 July 2025."),
-        (("What time is it in Paris?", "and in Tokyo?"), "It is 21:30 in Asia/Tokyo on Tuesday, 4 March 2025 (UTC+09:00)."),
+        (("Is 2100 a leap year?", "and 1999?"), "No, 1999 is not a leap year: 1999 divided by 4 leaves 3."),
+        (
+            ("90 days after March 3 2025", "and 30 days later?"),
+            "30 days after 1 June 2025 is Tuesday, 1 July 2025.",
+        ),
+        (("What time is it in Paris?", "and in Tokyo?"), TOKYO),
     ],
-)  # fmt: skip
+)
 def test_follow_ups(chat: tuple[str, ...], sentence: str) -> None:
     assert ask(*chat).sentence == sentence
 
@@ -146,6 +157,28 @@ def test_everything_else_says_what_this_is_and_how_to_connect_a_model(question: 
     assert "not a language model" in reply.sentence
     assert "OPENAI_API_KEY" in reply.sentence
     assert "Ollama" in reply.sentence
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "What is the time complexity of quicksort?",
+        "What time does the sun set in Paris?",
+        "Write a poem in capital letters",
+        "How many words are in the Bible?",
+        "Reverse a linked list in Python",
+        "order a pizza",
+        "sort out my life",
+        "How many people live in Spain?",
+        "What is the capital gains tax rate?",
+        "Convert 10 USD to EUR",
+        "What date did World War II end?",
+        "what is 2 + 2 in binary?",
+        "If I have 3 apples and eat 2, how many are left?",
+    ],
+)
+def test_questions_that_only_look_familiar_are_declined(question: str) -> None:
+    assert not ask(question).understood
 
 
 @pytest.mark.parametrize("country", [entry[0] for entry in COUNTRIES])

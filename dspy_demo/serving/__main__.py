@@ -1,0 +1,115 @@
+"""``python -m dspy_demo.serving models:/NAME@champion --port 5001``: serve one version."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from dspy_demo.errors import DemoError, SettingsError
+from dspy_demo.serving.handshake import CANNOT_SERVE, PORT_IN_USE, WRONG_USAGE
+from dspy_demo.settings import Settings, prepare_libraries
+
+#: Seconds that running answers have after SIGTERM.
+GRACEFUL_S = 5
+
+
+def arguments(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m dspy_demo.serving",
+        description="Serve a version that was logged to MLflow: its /invocations, and streaming routes.",
+        epilog="The key of the language model comes from the environment, for example OPENAI_API_KEY. "
+        "Limits are set by the variables of the app, for example DSPY_DEMO_TOTAL_TIMEOUT_S.",
+    )
+    parser.add_argument("version", metavar="VERSION", help="models:/NAME/VERSION or models:/NAME@ALIAS")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on [%(default)s]")
+    parser.add_argument("--port", type=int, default=5001, help="port to listen on [%(default)s]")
+    parser.add_argument("--tracking-uri", help="MLflow server or database [the one in --data-dir]")
+    parser.add_argument("--data-dir", type=Path, help="the app's data folder")
+    return parser.parse_args(argv)
+
+
+def main() -> int:
+    options = arguments(sys.argv[1:])
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
+    try:
+        settings = _settings(options)
+        listening = _listen(options.host, options.port)
+    except SettingsError as error:
+        return _give_up(error.public_message, WRONG_USAGE)
+    except OSError as error:
+        return _give_up(
+            f"Port {options.port} of {options.host} cannot be used: {error.strerror}.", PORT_IN_USE
+        )
+    prepare_libraries(settings, os.environ)
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+
+    # Only now: these imports take seconds, and libraries read the environment while they are imported.
+    import uvicorn
+
+    from dspy_demo.logs import configure_logging
+    from dspy_demo.serving.served_version import load
+    from dspy_demo.serving.server import build_app
+
+    configure_logging(settings)
+    try:
+        version = load(options.version, settings)
+        app = build_app(version, settings, asked_as=options.version)
+    except DemoError as error:
+        return _give_up(error.public_message, CANNOT_SERVE)
+    address = f"http://{options.host}:{listening.getsockname()[1]}"
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            _say(f"Serving {version.uri} at {address}")
+
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, ws="none", timeout_graceful_shutdown=GRACEFUL_S
+    )
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(Server(config).serve([listening]))
+    return 0
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    given = {"--tracking-uri": options.tracking_uri, "--data-dir": options.data_dir}
+    return Settings.load(
+        [text for flag, value in given.items() if value for text in (flag, str(value))], os.environ
+    )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Take the port before the slow part, so that a conflict is known at once."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family)
+    if os.name == "posix":  # elsewhere it would share a port that is in use
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind((host, port))
+    return listening
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _give_up(sentence: str, code: int) -> int:
+    sys.stderr.write(sentence + "\n")
+    return code
+
+
+def _leave(number: int, frame: object) -> NoReturn:
+    """Uvicorn (0.51) ends gracefully, then raises the signal again; asked to end, ending is no failure."""
+    raise SystemExit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,166 @@
+"""The model server: MLflow's own scoring app for one version, and our routes over the same program.
+
+``/ping``, ``/health``, ``/version`` and ``/invocations`` keep the contract of ``mlflow models serve``; beside
+them are the API's routes, which stream, ``/model`` (what is served) and ``/ready``. There is no page here.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from dspy_demo import __version__
+from dspy_demo.api import build_router
+from dspy_demo.api.encoding import JsonResponse
+from dspy_demo.backends.local import LocalBackend
+from dspy_demo.chat import ChatService
+from dspy_demo.errors import DemoError
+from dspy_demo.events import LMChoice
+from dspy_demo.lm.catalog import PLACEHOLDER_KEY, LMCatalog
+from dspy_demo.lm.detection import Detection
+from dspy_demo.programs.registry import ProgramRegistry
+from dspy_demo.serving.handshake import INSTANCE_VARIABLE
+from dspy_demo.serving.invocations import Invocations
+from dspy_demo.serving.served_version import ServedVersion, key_variables, missing_key
+from dspy_demo.settings import Settings
+
+if TYPE_CHECKING:
+    import dspy
+
+
+class VersionCatalog(LMCatalog):
+    """The catalog of a model server: every turn runs on the model that the version was logged with."""
+
+    def __init__(self, settings: Settings, choice: LMChoice, own_lm: dspy.LM | None) -> None:
+        super().__init__(settings, Detection(choice, "Logged with the version.", ()))
+        self._own_lm = own_lm
+
+    def lm(self, choice: LMChoice) -> dspy.LM:
+        return self._own_lm if self._own_lm is not None else super().lm(choice)
+
+
+@dataclass(slots=True)
+class ServedModel:
+    """What ``GET /model`` tells."""
+
+    version: ServedVersion
+    asked_as: str
+    reason: str
+    key_present: bool
+    open_requests: int = 0
+    started_at: float = field(default_factory=time.time)
+
+    def content(self) -> dict[str, Any]:
+        return {
+            "server": "dspy-demo",
+            "app_version": __version__,
+            "version": self.version.uri,
+            "asked_as": self.asked_as,
+            "program": self.version.spec.name,
+            "title": self.version.spec.title,
+            "lm": self.version.lm.model,
+            "adapter": self.version.adapter,
+            "ready": not self.reason,
+            "reason": self.reason,
+            "key_present": self.key_present,
+            "running": self.open_requests,
+            "started_at": self.started_at,
+            "uptime_s": time.time() - self.started_at,
+            "instance": os.environ.get(INSTANCE_VARIABLE, ""),
+        }
+
+
+def build_app(version: ServedVersion, settings: Settings, *, asked_as: str = "") -> FastAPI:
+    """The ASGI application of a version."""
+    from mlflow.pyfunc import scoring_server
+
+    settings = settings.model_copy(update={"adapter": version.adapter})
+    choice = replace(version.lm, api_key=settings.api_key or _key_of(version.lm, settings))
+    programs = ProgramRegistry([replace(version.spec, build=lambda: version.module)])
+    catalog = VersionCatalog(settings, choice, version.own_lm)
+    service = ChatService(settings, programs, LocalBackend(settings, programs, catalog))
+    model = ServedModel(
+        version,
+        asked_as or version.uri,
+        missing_key(choice, settings) or _trial(catalog, choice),
+        key_present=choice.api_key is not None,
+    )
+    _lend_key_to_mlflow(choice)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await service.aclose()
+
+    app = FastAPI(title=f"Model server of {version.uri}", version=__version__, lifespan=lifespan)
+    app.add_middleware(CountRequests, model=model)
+    scoring = scoring_server.init(version.scoring)
+    body_max_bytes = settings.input_max_chars * 8 + 65_536
+    invocations = Invocations(scoring, service, lambda: choice, body_max_bytes=body_max_bytes)
+    app.router.routes += [Route(path, scoring) for path in ("/ping", "/health", "/version")]
+    app.router.routes.append(Route("/invocations", invocations))
+
+    @app.get("/model", summary="What is served here")
+    async def served_model() -> JsonResponse:
+        return JsonResponse(model.content())
+
+    @app.get("/ready", summary="Can it answer a question?")
+    async def ready() -> JsonResponse:
+        return JsonResponse({"ready": not model.reason, "reason": model.reason}, 503 if model.reason else 200)
+
+    app.include_router(build_router(service, lambda: choice))
+    return app
+
+
+def _key_of(choice: LMChoice, settings: Settings) -> Any:
+    """The key of the model's provider, as the environment has it."""
+    return next(
+        (settings.provider_keys[name] for name in key_variables(choice) if name in settings.provider_keys),
+        None,
+    )
+
+
+def _trial(catalog: LMCatalog, choice: LMChoice) -> str:
+    """Build the model once, before the first question needs it; why it cannot be, or nothing."""
+    try:
+        catalog.lm(choice)
+    except DemoError as error:
+        return error.public_message
+    return ""
+
+
+def _lend_key_to_mlflow(choice: LMChoice) -> None:
+    """MLflow's own path runs the pickled model, which finds its key in the environment only.
+
+    DSPy's native engine (3.4.1) insists on one also for a local server that needs none.
+    """
+    key = (
+        choice.api_key.get_secret_value() if choice.api_key else PLACEHOLDER_KEY if choice.api_base else None
+    )
+    for variable in key_variables(choice):
+        if key is not None:
+            os.environ.setdefault(variable, key)
+
+
+class CountRequests:
+    """Counts the questions that are being answered, so that a switch can wait for them."""
+
+    def __init__(self, app: ASGIApp, model: ServedModel) -> None:
+        self._app = app
+        self._model = model
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        counts = scope["type"] == "http" and scope["method"] == "POST"
+        self._model.open_requests += counts
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._model.open_requests -= counts

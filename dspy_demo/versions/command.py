@@ -1,0 +1,94 @@
+"""``python app.py log``: log a version from a script."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import sys
+import warnings
+from collections.abc import Iterator, MutableMapping, Sequence
+
+from dspy_demo.errors import DemoError, InvalidInput
+from dspy_demo.settings import Settings, argument_parser, prepare_libraries
+
+
+def log_command(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
+    """Log the program of the settings; the last line on standard output is the version's URI.
+
+    Args:
+        argv: After the word ``log``: its own flags and any of the app's.
+
+    Returns:
+        0, or 2 with a sentence on standard error.
+
+    Raises:
+        SystemExit: For ``--help`` and unknown flags, as argparse does.
+    """
+    if {"-h", "--help"} & set(argv):
+        _parser([argument_parser()]).parse_args(["--help"])
+    own, rest = _parser([]).parse_known_args(list(argv))
+    try:
+        settings = Settings.load(rest, environ)
+        tags = dict(_tag(text) for text in own.tag)
+        prepare_libraries(settings, environ)
+        with _quiet_libraries():
+            uri = _log(settings, own.name or settings.model_name, own.description, tags)
+    except DemoError as error:
+        print(error.public_message, file=sys.stderr)  # noqa: T201 - the command's own output
+        if error.code in {"internal", "tracking", "tracking_unavailable"} and error.__cause__:
+            print(f"({type(error.__cause__).__name__}: {error.__cause__})", file=sys.stderr)  # noqa: T201
+        return 2
+    print(uri)  # noqa: T201 - the command's own output
+    return 0
+
+
+def _log(settings: Settings, name: str, description: str, tags: dict[str, str]) -> str:
+    from dspy_demo.lm.detection import detect
+    from dspy_demo.programs.loading import load_program
+    from dspy_demo.programs.registry import ProgramRegistry
+    from dspy_demo.programs.shipped import SHIPPED
+    from dspy_demo.versions.store import VersionStore
+    from dspy_demo.versions.version import LogRequest
+
+    shipped = {spec.name: spec for spec in SHIPPED}
+    wanted = settings.program or SHIPPED[0].name
+    spec = shipped[wanted] if wanted in shipped else load_program(wanted)
+    choice = asyncio.run(detect(settings)).choice
+    store = VersionStore(settings)
+    store.prepare(lambda step: print(f"{step} …", file=sys.stderr))  # noqa: T201
+    request = LogRequest(name, spec.name, choice, description, tags)
+    return store.log(request, ProgramRegistry([spec]), settings.adapter).uri
+
+
+def _parser(parents: list[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    """The command's own flags; with the app's parser as a parent it can show all of them."""
+    parser = argparse.ArgumentParser(
+        prog="python app.py log",
+        description="Log the program as a version in MLflow. The last line of the output is its URI.",
+        parents=parents,
+        add_help=False,
+        allow_abbrev=False,
+    )
+    group = parser.add_argument_group("Log")
+    group.add_argument("--name", help="name of the registered model [default: that of --model-name]")
+    group.add_argument("--description", default="", help="what this version is")
+    group.add_argument("--tag", action="append", default=[], metavar="KEY=VALUE", help="may be repeated")
+    return parser
+
+
+def _tag(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise InvalidInput(f"--tag {text[:60]}: write it as KEY=VALUE, for example team=search.")
+    return key.strip(), value.strip()
+
+
+@contextlib.contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """What libraries print goes to standard error, so that a script can read the last line of the output."""
+    logging.getLogger().setLevel(logging.ERROR)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
+        warnings.simplefilter("ignore")
+        yield

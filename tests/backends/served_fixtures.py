@@ -1,0 +1,145 @@
+"""A logged version behind both kinds of server, over one fake upstream, started once for the whole run.
+
+    from tests.backends.served_fixtures import served_world  # noqa: F401
+
+`ServedWorld.subject` gives what `test_contract.Subject` wants. The processes are started by a session
+fixture, before the check for leftovers of a test looks.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from dspy_demo.backends.served import ServedBackend
+from dspy_demo.events import LMChoice, Message, ServedTarget, TurnRequest
+from dspy_demo.lm.detection import BUILTIN_MODEL
+from dspy_demo.programs.registry import ProgramRegistry
+from dspy_demo.programs.shipped import SHIPPED
+from dspy_demo.settings import Settings
+from tests.fake_openai import FakeOpenAI, free_port
+from tests.processes import ServerProcess, start_process
+from tests.services import settings_for
+
+#: For a plain `mlflow models serve`: DSPy's engine wants a key, and mlflow wants `uvicorn` on the path.
+PLAIN_ENV = {
+    "OPENAI_API_KEY": "placeholder",
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+}
+#: For the model server: no wait between retries, and the built-in engine as fast as it can.
+LIVE_ENV = {"DSPY_DEMO_LM_RETRIES": "0", "DSPY_DEMO_OFFLINE_TOKENS_PER_S": "0"}
+
+
+@dataclass
+class ServedWorld:
+    """One store, four versions in it, and two servers of the first one.
+
+    Attributes:
+        fake: The upstream of `version`; reset before each test that uses the fixture `served_world`.
+        version: Chain of thought on the fake upstream.
+        second: The same again.
+        builtin: Chain of thought on the built-in engine.
+        keyless: On ``openai/gpt-4o-mini`` without a base URL, which needs a key.
+    """
+
+    fake: FakeOpenAI
+    settings: Settings
+    home: Path
+    version: str
+    second: str
+    builtin: str
+    keyless: str
+    live: ServerProcess
+    plain: ServerProcess
+
+    @property
+    def tracking_uri(self) -> str:
+        return f"sqlite:///{self.settings.data_dir / 'mlflow.db'}"
+
+    def request(
+        self,
+        url: str,
+        question: str = "What is 2 + 2?",
+        history: tuple[Message, ...] = (),
+        version: str | None = "",
+    ) -> TurnRequest:
+        target = ServedTarget(url, self.version if version == "" else version)
+        return TurnRequest(target, {"question": question}, history, session_id="a-session")
+
+    def backend(self, **settings: object) -> ServedBackend:
+        return ServedBackend(settings_for(self.settings.data_dir, **settings))
+
+
+_running = ExitStack()
+_world: list[ServedWorld] = []
+
+
+@pytest.fixture(scope="session")
+def served_session(pytestconfig: pytest.Config) -> ServedWorld:
+    """The one world of this run, whichever modules import the fixture."""
+    if not _world:
+        pytestconfig.add_cleanup(_running.close)
+        _world.append(_made())
+    return _world[0]
+
+
+@pytest.fixture
+def served_world(served_session: ServedWorld) -> Iterator[ServedWorld]:
+    """Both servers, and their upstream without scripted replies."""
+    served_session.fake.reset()
+    yield served_session
+    served_session.fake.reset()
+
+
+def _made() -> ServedWorld:
+    fake = _running.enter_context(FakeOpenAI())
+    folder = Path(_running.enter_context(tempfile.TemporaryDirectory(prefix="dspy-demo-served-")))
+    settings = settings_for(folder / "data")
+    uris = log_versions(
+        settings,
+        LMChoice("openai/fake", fake.url, cache=False),
+        LMChoice("openai/fake", fake.url, cache=False),
+        LMChoice(BUILTIN_MODEL),
+        LMChoice("openai/gpt-4o-mini"),
+    )
+    home = folder / "home"
+    live = start_model_server(uris[0], settings, home)
+    _running.callback(live.stop)
+    plain = start_plain_server(uris[0], settings, home)
+    _running.callback(plain.stop)
+    live.wait_until_healthy("/ping")
+    plain.wait_until_healthy("/ping")
+    return ServedWorld(fake, settings, home, *uris, live, plain)
+
+
+def log_versions(settings: Settings, *choices: LMChoice) -> list[str]:
+    """A version of chain of thought for each model, in a new store; their URIs."""
+    from dspy_demo.versions import LogRequest, VersionStore
+
+    store, programs = VersionStore(settings), ProgramRegistry(SHIPPED)
+    requests = [LogRequest("served", "chain_of_thought", choice) for choice in choices]
+    return [store.log(request, programs).uri for request in requests]
+
+
+def start_model_server(
+    version: str, settings: Settings, home: Path, *flags: str, env: dict[str, str] | None = None
+) -> ServerProcess:
+    """``python -m dspy_demo.serving``, not waited for."""
+    port = free_port()
+    command = ["-m", "dspy_demo.serving", version, "--port", str(port), "--data-dir", str(settings.data_dir)]
+    return start_process([*command, *flags], port=port, home=home, env=LIVE_ENV | (env or {}))
+
+
+def start_plain_server(version: str, settings: Settings, home: Path) -> ServerProcess:
+    """``mlflow models serve``, not waited for."""
+    port = free_port()
+    command = ["-m", "mlflow", "models", "serve", "-m", version, "--env-manager", "local", "-p", str(port)]
+    env = PLAIN_ENV | {"MLFLOW_TRACKING_URI": f"sqlite:///{settings.data_dir / 'mlflow.db'}"}
+    return start_process(command, port=port, home=home, env=env)

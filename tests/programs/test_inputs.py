@@ -1,0 +1,107 @@
+"""From what a person sent to the arguments of a program."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import dspy
+import pydantic
+import pytest
+
+from dspy_demo.errors import InvalidInput
+from dspy_demo.programs.chat_program import ChatProgram, chat_messages
+from dspy_demo.programs.inputs import program_inputs
+from dspy_demo.programs.shipped import SHIPPED
+from dspy_demo.programs.spec import InputField, read_value
+from tests.services import conversation
+
+
+class Point(pydantic.BaseModel):
+    x: int
+    y: int
+
+
+def field(annotation: Any, kind: Any = "json", **values: Any) -> InputField:
+    return InputField("value", kind, annotation=annotation, **values)
+
+
+@pytest.mark.parametrize(
+    ("spec", "raw", "value"),
+    [
+        (field(str, "text"), "hi", "hi"),
+        (field(int, "integer"), "42", 42),
+        (field(int, "integer"), 42.0, 42),
+        (field(float, "number"), "1.5", 1.5),
+        (field(bool, "boolean"), "true", True),
+        (field(Literal["a", "b"], "choice"), "b", "b"),
+        (field(list[int]), "[1, 2]", [1, 2]),
+        (field(list[int]), [1, 2], [1, 2]),
+        (field(Point), '{"x": 1, "y": 2}', Point(x=1, y=2)),
+        (field(int | None, "integer", required=False), "", None),
+        (field(int, "integer", required=False, default=7), None, 7),
+    ],
+)
+def test_values_get_their_types(spec: InputField, raw: Any, value: Any) -> None:
+    assert read_value(spec, raw) == value
+
+
+@pytest.mark.parametrize(
+    ("spec", "raw"),
+    [
+        (field(int, "integer"), "four"),
+        (field(Literal["a"], "choice"), "c"),
+        (field(list[int]), "[1, "),
+        (field(Point), '{"x": "left"}'),
+    ],
+)
+def test_a_wrong_value_is_told_without_repeating_it(spec: InputField, raw: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        read_value(spec, raw)
+    assert "“value”" in caught.value.public_message
+
+
+def test_history_uses_the_programs_own_field_names() -> None:
+    spec = SHIPPED[0]
+    arguments = program_inputs(spec, {"question": "and now?"}, conversation("a?", "b.", "c?"))
+    assert arguments["history"].messages == [{"question": "a?", "answer": "b."}]
+
+
+class Echo(dspy.Module):
+    def forward(self, question: str, history: dspy.History) -> dspy.Prediction:
+        return dspy.Prediction(answer=f"{question} after {len(history.messages)}")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda program: program([{"role": "user", "content": "hi"}]),
+        lambda program: program(
+            messages=[{"role": "system", "content": "x"}, {"role": "user", "content": "hi"}]
+        ),
+        lambda program: program(question="hi"),
+    ],
+)
+def test_a_chat_program_takes_messages_or_fields(call: Any) -> None:
+    assert call(ChatProgram(Echo(), SHIPPED[0])).answer == "hi after 0"
+
+
+async def test_a_chat_program_runs_async_and_with_history() -> None:
+    program = ChatProgram(Echo(), SHIPPED[0])
+    parts = [{"type": "text", "text": "more"}]
+    prediction = await program.acall(
+        [
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": "b"},
+            {"role": "user", "content": parts},
+        ]
+    )
+    assert prediction.answer == "more after 1"
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [[{"role": "robot", "content": "x"}], [{"role": "user", "content": None}], [{"role": "user"}]],
+)
+def test_messages_that_are_not_chat_are_refused(messages: Any) -> None:
+    with pytest.raises(InvalidInput):
+        chat_messages(messages)

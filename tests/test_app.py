@@ -1,0 +1,112 @@
+"""The app as a process: its flags, its start, its end."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.processes import ServerProcess
+
+ROOT = Path(__file__).parent.parent
+Start = Callable[..., ServerProcess]
+
+
+def run_app(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "app.py"), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=cwd,
+    )
+
+
+def test_importing_touches_no_network_and_no_disk(home: Path) -> None:
+    """Also none of the heavy libraries: they are imported where they are first needed."""
+    code = (
+        "import sys, socket, os\n"
+        "def no(*a, **k): raise AssertionError('network at import')\n"
+        "socket.socket.connect = no\n"
+        "import app, dspy_demo\n"
+        "heavy = {'gradio', 'mlflow', 'dspy', 'litellm', 'fastapi'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    environ = {"PYTHONPATH": str(ROOT), "HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=home, env=environ, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert not list(home.iterdir())
+
+
+def test_help_names_the_flags() -> None:
+    done = run_app("--help")
+    assert done.returncode == 0
+    for flag in "--host --port --lm --api-base --program --share --open --no-open --data-dir".split():
+        assert flag in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--port", "0"], "--port"),
+        (["--lm", "openai/gpt-4o"], "OPENAI_API_KEY"),
+        (["--program", "missing.py"], "no file"),
+        (["--program", "no_such"], "no shipped program"),
+        (["--api-base", "http://127.0.0.1:9/v1"], "--api-base"),
+    ],
+)
+def test_what_cannot_start_says_why_in_a_sentence(
+    arguments: list[str], sentence: str, data_dir: Path
+) -> None:
+    done = run_app(*arguments, "--no-open", "--data-dir", str(data_dir))
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.integration
+def test_the_app_serves_page_and_routes_and_ends_cleanly(server_process: Start, tmp_path: Path) -> None:
+    app = server_process()
+    assert httpx.get(f"{app.url}/health").json()["status"] == "ok"
+    assert "<!doctype html>" in httpx.get(app.url).text
+    reply = httpx.post(f"{app.url}/predict", json={"text": "What is 2 + 2?"}, timeout=30).json()
+    assert reply["status"] == "success"
+    assert reply["data"]["answer"] == "2 + 2 = 4."
+    assert reply["data"]["reasoning"]
+    assert app.stop() == 0
+    assert "Traceback" not in app.log
+
+
+@pytest.mark.integration
+def test_a_port_in_use_is_told(server_process: Start, data_dir: Path) -> None:
+    app = server_process()
+    port = app.url.rsplit(":", 1)[-1]
+    done = run_app("--port", port, "--no-open", "--data-dir", str(data_dir / "second"))
+    assert done.returncode == 2
+    assert f"Port {port}" in done.stderr
+
+
+@pytest.mark.integration
+def test_an_own_program_from_a_file(server_process: Start, tmp_path: Path) -> None:
+    file = tmp_path / "shouting.py"
+    file.write_text(
+        "import dspy\n"
+        "class Shout(dspy.Signature):\n"
+        "    text: str = dspy.InputField()\n"
+        "    times: int = dspy.InputField(default=1)\n"
+        "    loud: str = dspy.OutputField()\n"
+        "program = dspy.Predict(Shout)\n"
+    )
+    app = server_process("--program", f"{file}")
+    models = httpx.get(f"{app.url}/v1/models").json()["data"]
+    assert models[0]["id"] == "program"
+    reply = httpx.post(
+        f"{app.url}/predict", json={"inputs": {"text": "2 + 3", "times": 2}}, timeout=30
+    ).json()
+    assert list(reply["data"]) == ["loud"]

@@ -1,0 +1,86 @@
+"""Visitors and their tabs."""
+
+from __future__ import annotations
+
+from dspy_demo.ui.conversation import Conversation
+from dspy_demo.ui.store import ConversationStore
+from dspy_demo.ui.turn_view import TurnView
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def store(clock: Clock | None = None, **bounds: float) -> ConversationStore:
+    return ConversationStore(window=40, clock=clock or Clock(), **bounds)  # type: ignore[arg-type]
+
+
+ONE = Conversation().adding(TurnView.start("q", now_s=0.0).stopped(1.0))
+
+
+def test_a_new_visitor_gets_an_id_that_nobody_can_guess() -> None:
+    visitors = store()
+    first, second = visitors.open("s1", "", Conversation()), visitors.open("s2", "", Conversation())
+    assert first.visitor.id != second.visitor.id
+    assert len(first.visitor.id) == 43
+
+
+def test_a_reload_finds_the_conversation() -> None:
+    visitors = store()
+    tab = visitors.open("s1", "", Conversation())
+    tab.visitor.conversation = ONE
+    visitors.close("s1")
+    assert visitors.open("s2", tab.visitor.id, Conversation()).visitor.conversation is ONE
+
+
+def test_after_a_restart_the_browsers_copy_is_taken() -> None:
+    known = store().open("s1", "", Conversation()).visitor.id
+    assert store().open("s1", known, ONE).visitor.conversation is ONE
+
+
+def test_an_id_that_we_did_not_make_is_not_taken() -> None:
+    tab = store().open("s1", "guess", ONE)
+    assert tab.visitor.id != "guess"
+    assert tab.visitor.conversation == Conversation()
+
+
+def test_two_tabs_of_one_browser_share_the_conversation() -> None:
+    visitors = store()
+    first = visitors.open("s1", "", Conversation())
+    assert visitors.open("s2", first.visitor.id, Conversation()).visitor is first.visitor
+
+
+def test_an_unknown_session_has_no_tab() -> None:
+    assert store().tab("never seen") is None
+    assert store().close("never seen") is None
+
+
+def test_the_oldest_visitor_leaves_when_there_are_too_many() -> None:
+    visitors = store(max_visitors=2)
+    first = visitors.open("s1", "", Conversation()).visitor
+    visitors.close("s1")
+    for session in ("s2", "s3"):
+        visitors.open(session, "", Conversation())
+    assert len(visitors) == 2
+    assert visitors.open("s4", first.id, Conversation()).visitor is not first
+
+
+def test_a_visitor_with_an_open_tab_stays() -> None:
+    visitors = store(max_visitors=1)
+    first = visitors.open("s1", "", Conversation()).visitor
+    visitors.open("s2", "", Conversation())
+    assert visitors.open("s3", first.id, Conversation()).visitor is first
+
+
+def test_after_its_time_a_conversation_is_forgotten() -> None:
+    clock = Clock()
+    visitors = store(clock, ttl_s=60)
+    first = visitors.open("s1", "", Conversation()).visitor
+    visitors.close("s1")
+    clock.now = 61
+    visitors.open("s2", "", Conversation())
+    assert len(visitors) == 1
+    assert visitors.open("s3", first.id, Conversation()).visitor is not first

@@ -1,0 +1,292 @@
+"""Logging: what a version holds, and that it is a version or nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dspy_demo.errors import NotFound, TrackingUnavailable, VersionNotLogged
+from dspy_demo.events import LMChoice, LocalTarget, TurnFinished, TurnRequest
+from dspy_demo.programs.loading import load_program
+from dspy_demo.programs.registry import ProgramRegistry
+from dspy_demo.programs.shipped import SHIPPED
+from dspy_demo.settings import Settings
+from dspy_demo.versions import LogRequest, VersionStore
+from tests.fake_openai import FakeOpenAI
+
+BUILTIN = LMChoice("builtin/rules")
+Artifacts = Callable[[str], Path]
+
+
+def test_it_is_registered_with_what_describes_it(
+    store: VersionStore, programs: ProgramRegistry, name: str
+) -> None:
+    request = LogRequest(
+        name, "react", LMChoice("builtin/rules", temperature=0.5), "first try", {"team": "search"}
+    )
+    version = store.log(request, programs, "json")
+    assert (version.uri, version.version) == (f"models:/{name}/1", 1)
+    assert (version.program, version.lm, version.adapter) == ("react", "builtin/rules", "json")
+    assert (version.description, version.tags) == ("first try", {"team": "search"})
+    assert version.servable and not version.reason and not version.aliases
+    assert abs(version.created_at - time.time()) < 60
+    assert store.get(version.uri) == version
+    item = store.tracking.client.get_model_version(name, "1")
+    assert item.tags["temperature"] == "0.5" and item.tags["app_version"] == version.app_version
+    run = store.tracking.client.get_run(version.run_id)
+    assert run.info.status == "FINISHED" and run.info.experiment_id == version.experiment_id
+    assert run.data.tags["program"] == "react"
+
+
+def test_the_files_are_those_of_mlflows_dspy_flavor(
+    store: VersionStore, programs: ProgramRegistry, name: str, artifacts: Artifacts
+) -> None:
+    folder = artifacts(store.log(LogRequest(name, "chain_of_thought", BUILTIN), programs).uri)
+    mlmodel = yaml.safe_load((folder / "MLmodel").read_text())
+    assert mlmodel["flavors"]["dspy"]["inference_task"] == "llm/v1/chat"
+    assert "messages" in mlmodel["signature"]["inputs"] and "choices" in mlmodel["signature"]["outputs"]
+    pinned = (folder / "requirements.txt").read_text().split()
+    assert all("==" in line for line in pinned)
+    assert {"dspy", "mlflow", "litellm"} <= {line.partition("==")[0] for line in pinned}
+    for example in ("input_example.json", "serving_input_example.json"):
+        assert json.loads((folder / example).read_text())["messages"][0]["role"] == "user"
+    code = [path.relative_to(folder / "code").as_posix() for path in (folder / "code").rglob("*")]
+    assert "dspy_demo/programs/chat_program.py" in code
+    assert not [path for path in code if "/ui" in path or "__pycache__" in path or "tests" in path]
+
+
+def test_the_language_model_is_not_called(
+    store: VersionStore, programs: ProgramRegistry, name: str, fake_openai: FakeOpenAI
+) -> None:
+    choice = LMChoice("openai/fake", fake_openai.url)
+    for program in ("chain_of_thought", "predict", "react", "draft_and_review"):
+        store.log(LogRequest(name, program, choice), programs)
+    store.load(f"models:/{name}/4")
+    assert fake_openai.requests == []
+
+
+def test_sixteen_at_once_are_sixteen_versions(
+    store: VersionStore, programs: ProgramRegistry, name: str
+) -> None:
+    request = LogRequest(name, "chain_of_thought", BUILTIN)
+    with ThreadPoolExecutor(16) as threads:
+        made = list(threads.map(lambda _: store.log(request, programs), range(16)))
+    assert sorted(version.version for version in made) == list(range(1, 17))
+    assert len({version.run_id for version in made}) == 16
+
+
+def test_two_processes_on_one_database_wait_for_each_other(
+    store: VersionStore, store_dir: Path, programs: ProgramRegistry, name: str
+) -> None:
+    others = [VersionStore(Settings(data_dir=store_dir)) for _ in range(2)]
+    requests = [(one, LogRequest(name, "predict", BUILTIN)) for one in [*others, store] * 3]
+    with ThreadPoolExecutor(9) as threads:
+        made = list(threads.map(lambda pair: pair[0].log(pair[1], programs), requests))
+    assert sorted(version.version for version in made) == list(range(1, 10))
+
+
+async def test_it_works_while_turns_stream(
+    store: VersionStore, store_dir: Path, programs: ProgramRegistry, name: str, fake_openai: FakeOpenAI
+) -> None:
+    fake_openai.reply(text="[[ ## reasoning ## ]]\n" + "word " * 80 + "\n[[ ## answer ## ]]\n4\n", times=4)
+    fake_openai.tokens_per_second = 80
+    backend, choice = _backend(store_dir, programs), LMChoice("openai/fake", fake_openai.url, cache=False)
+
+    async def turn() -> Any:
+        target = LocalTarget("chain_of_thought", choice)
+        request = TurnRequest(target, {"question": "What is 2 + 2?"})
+        return [event async for event in backend.stream(request)][-1]
+
+    turns = [asyncio.create_task(turn()) for _ in range(4)]
+    await fake_openai.await_for(lambda: len(fake_openai.streams) == 4)
+    request = LogRequest(name, "chain_of_thought", choice)
+    made = await asyncio.gather(*(asyncio.to_thread(store.log, request, programs) for _ in range(4)))
+    assert not any(task.done() for task in turns)
+    assert {version.version for version in made} == {1, 2, 3, 4}
+    assert [(await task).outputs["answer"] for task in turns] == ["4"] * 4
+    await backend.aclose()
+
+
+def _backend(data_dir: Path, programs: ProgramRegistry) -> Any:
+    from dspy_demo.backends.local import LocalBackend
+    from dspy_demo.lm.catalog import LMCatalog
+    from dspy_demo.lm.detection import Detection
+
+    settings = Settings(data_dir=data_dir)
+    return LocalBackend(settings, programs, LMCatalog(settings, Detection(BUILTIN, "", ())))
+
+
+def test_an_optimised_program_keeps_its_demos(store: VersionStore, name: str) -> None:
+    import dspy
+
+    registry = ProgramRegistry(SHIPPED)
+    module = registry.module("predict")
+    module.demos = [dspy.Example(question="6 * 7?", answer="forty-two").with_inputs("question")]
+    module.signature = module.signature.with_instructions("Answer in words.")
+    version = store.log(LogRequest(name, "predict", BUILTIN), registry)
+    loaded = store.load(version.uri).module
+    assert loaded is not module
+    assert loaded.demos[0]["answer"] == "forty-two"
+    assert loaded.signature.instructions == "Answer in words."
+
+
+OWN_PROGRAM = '''
+import dspy
+from words_of_mine import GREETING
+
+class Greet(dspy.Signature):
+    """Greet the person."""
+    person: str = dspy.InputField()
+    style: str = dspy.InputField(desc="how")
+    greeting: str = dspy.OutputField()
+
+class Greeter(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.greet = dspy.ChainOfThought(Greet)
+    def forward(self, person: str, style: str = GREETING) -> dspy.Prediction:
+        return self.greet(person=person, style=style)
+    async def aforward(self, person: str, style: str = GREETING) -> dspy.Prediction:
+        return await self.greet.acall(person=person, style=style)
+'''
+
+
+@pytest.fixture
+def own_program(tmp_path: Path) -> Path:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    stem = f"own_{abs(hash(tmp_path)) % 10**8}"
+    helper = f"words_{stem}"
+    (folder / f"{helper}.py").write_text('GREETING = "warm"\n')
+    (folder / ".env").write_text("OPENAI_API_KEY=sk-in-a-dot-env-file\n")
+    (folder / "data.csv").write_text("a,b\n")
+    path = folder / f"{stem}.py"
+    path.write_text(OWN_PROGRAM.replace("words_of_mine", helper))
+    return path
+
+
+def test_a_program_of_ones_own_travels_with_its_code(
+    store: VersionStore, name: str, own_program: Path, artifacts: Artifacts
+) -> None:
+    spec = load_program(str(own_program))
+    version = store.log(LogRequest(name, spec.name, BUILTIN), ProgramRegistry([spec]))
+    code = artifacts(version.uri) / "code"
+    assert {path.name for path in code.iterdir()} == {
+        "dspy_demo",
+        own_program.name,
+        f"words_{own_program.stem}.py",
+    }
+    loaded = store.load(version.uri)
+    assert type(loaded.module).__name__ == "Greeter" and loaded.spec.chat_field == "person"
+
+
+FRESH = """
+import sys
+folder = sys.argv[1]
+assert not [path for path in sys.path if path.rstrip("/") == "/work/main" or path == sys.argv[2]]
+import mlflow.pyfunc
+model = mlflow.pyfunc.load_model(folder)
+print(model.predict({"messages": [{"role": "user", "content": "What is 2 + 2?"}]})["choices"][0]["message"]["content"])
+program = model._model_impl.model
+fields = {program.spec.chat_field: "What is 3 + 4?"}
+import dspy
+with dspy.context(**model._model_impl.dspy_settings):
+    print(program(**fields).toDict())
+import dspy_demo
+print(dspy_demo.__file__)
+"""
+
+
+def _run_fresh(folder: Path, home: Path, own: Path) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FRESH, str(folder), str(own.parent)],
+        cwd=home,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout.strip().splitlines()[-3:]
+
+
+@pytest.mark.integration
+def test_it_answers_in_a_fresh_process_elsewhere(
+    store: VersionStore,
+    programs: ProgramRegistry,
+    name: str,
+    home: Path,
+    own_program: Path,
+    artifacts: Artifacts,
+) -> None:
+    folder = artifacts(store.log(LogRequest(name, "chain_of_thought", BUILTIN), programs).uri)
+    content, named, package = _run_fresh(folder, home, own_program)
+    assert json.loads(content)["answer"] == "2 + 2 = 4."
+    assert "3 + 4 = 7." in named
+    assert package.startswith(str(folder))
+
+    spec = load_program(str(own_program))
+    own = artifacts(store.log(LogRequest(name, spec.name, BUILTIN), ProgramRegistry([spec])).uri)
+    content, _, package = _run_fresh(own, home, own_program)
+    assert json.loads(content)["greeting"] and package.startswith(str(own))
+
+
+def test_a_program_that_cannot_be_copied_is_refused(store: VersionStore, name: str) -> None:
+    registry = ProgramRegistry(SHIPPED)
+    registry.module("predict").gate = threading.Lock()
+    with pytest.raises(VersionNotLogged, match="cannot be copied"):
+        store.log(LogRequest(name, "predict", BUILTIN), registry)
+
+
+def test_no_such_program(store: VersionStore, programs: ProgramRegistry, name: str) -> None:
+    with pytest.raises(NotFound):
+        store.log(LogRequest(name, "nothing", BUILTIN), programs)
+
+
+@pytest.mark.parametrize(
+    "broken", ["create_logged_model", "log_outputs", "create_model_version", "finalize_logged_model"]
+)
+def test_what_fails_midway_leaves_nothing(
+    store: VersionStore,
+    programs: ProgramRegistry,
+    name: str,
+    broken: str,
+    monkeypatch: pytest.MonkeyPatch,
+    store_dir: Path,
+) -> None:
+    client = store.tracking.client
+    before = {path.name for path in (store_dir / "artifacts").rglob("m-*")}
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(client, broken, fail)
+    with pytest.raises(TrackingUnavailable):
+        store.log(LogRequest(name, "predict", BUILTIN), programs)
+    monkeypatch.undo()
+    assert not client.search_registered_models(f"name='{name}'")
+    assert not client.search_runs([store.tracking.experiment_id], f"tags.mlflow.runName = 'log {name}'")
+    assert {path.name for path in (store_dir / "artifacts").rglob("m-*")} == before
+
+
+def test_a_warm_click_is_quick(store: VersionStore, programs: ProgramRegistry, name: str) -> None:
+    request = LogRequest(name, "chain_of_thought", BUILTIN)
+    store.log(request, programs)
+    times = []
+    for _ in range(8):
+        started = time.perf_counter()
+        store.log(request, programs)
+        times.append(time.perf_counter() - started)
+    # The benchmark's bound is 0.1 s; a machine that is shared with other tests gets three times that.
+    assert min(times) < 0.3, times
