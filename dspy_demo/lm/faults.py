@@ -23,7 +23,7 @@ from dspy_demo.errors import (
     UpstreamUnavailable,
 )
 
-NOT_A_MODEL = "The server's reply is not that of a language model. Check the base URL (it often ends in /v1) and try again."
+NOT_A_MODEL = "The server's reply is not that of a language model. Check the base URL (it often ends in /v1), then retry."
 
 
 def fault_from(error: BaseException, *, streamed: bool = False) -> DemoError | None:

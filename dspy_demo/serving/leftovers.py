@@ -42,10 +42,9 @@ def clean(run_dir: Path) -> list[str]:
         except (OSError, ValueError, KeyError, TypeError):
             continue  # not a note of ours
         parent, command = _process(leader)
-        is_ours = str(run_file) in command
-        if is_ours and parent == owner:
+        if parent == owner:
             continue
-        if is_ours:
+        if str(run_file) in command:
             _end_group(leader)
             ended.append(f"{run_file.stem} (process {leader})")
         run_file.unlink(missing_ok=True)

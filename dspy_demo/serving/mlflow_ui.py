@@ -1,9 +1,9 @@
 """**Open MLflow**: MLflow's own pages over the version store, started when somebody wants to see them.
 
-    ui = MLflowPages(store.tracking)
-    url = await ui.open(progress)      # starts `mlflow server`, or gives the remote server's address
-    store.links(version, url)
-    await ui.stop()
+ui = MLflowPages(store.tracking)
+url = await ui.open(progress)      # starts `mlflow server`, or gives the remote server's address
+store.links(version, url)
+await ui.stop()
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dspy_demo.settings import PROVIDER_KEYS
 from dspy_demo.versions.confidential import public_url
 from dspy_demo.versions.tracking import Tracking
 
-#: 4 s on a quiet machine with these settings; its own default takes 10 s, 15 processes and 2.8 GB (mlflow 3.17).
+#: It takes 4 s with our settings; 10 s, 15 processes and 2.8 GB with its own (mlflow 3.17).
 START_TIMEOUT_S = 60.0
 #: Somebody may take the free port before the server does.
 ATTEMPTS = 3
@@ -73,7 +73,8 @@ class MLflowPages:
             self._url = f"http://{HOST}:{port}"
             try:
                 await child.start(
-                    timeout_s=timeout_s, on_progress=lambda state: progress(f"Starting MLflow ({state.since_s:.0f} s)")
+                    timeout_s=timeout_s,
+                    on_progress=lambda state: progress(f"Starting MLflow ({state.since_s:.0f} s)"),
                 )
                 return
             except ChildFailed:

@@ -1,19 +1,18 @@
-"""The files of a version: the program as a chat model, its settings, its code; nobody's key, nobody's words."""
+"""The files of a version: the program as a chat model, its settings, its code; no keys, nobody's words."""
 
 from __future__ import annotations
 
 import contextvars
-import copy
 import inspect
 import io
 import pickle
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cloudpickle
 import dspy
 from dspy.dsp.utils.settings import DEFAULT_CONFIG
 
@@ -47,13 +46,12 @@ class Draft:
     def __init__(
         self, spec: ProgramSpec, module: dspy.Module, choice: LMChoice, adapter: str, settings: Settings
     ) -> None:
-        clean = clean_copy(module, spec)
-        self.spec = replace(spec, build=_maker(spec, clean))
-        self.program = ChatProgram(clean, self.spec)
+        self.spec = replace(spec, build=_maker(spec, module))
+        self.program, modules = clean_copy(ChatProgram(module, self.spec))
         self.choice = choice
         self.adapter = adapter
         self.lm = portable_lm(choice, settings)
-        self.own = OwnCode(_defining_modules(clean))
+        self.own = OwnCode(modules)
         self.requirements = requirements(self.own.requirements)
 
     @property
@@ -82,7 +80,7 @@ class Draft:
         import mlflow.dspy
 
         save_model = inspect.unwrap(mlflow.dspy.save_model)
-        with tempfile.TemporaryDirectory(prefix="dspy-demo-own-") as own, _default_settings(self):
+        with self.own.copied() as own, _default_settings(self):
             save_model(
                 self.program,
                 str(folder),
@@ -91,7 +89,7 @@ class Draft:
                 signature=chat_signature(),
                 input_example={"messages": [{"role": "user", "content": self._example()}]},
                 pip_requirements=self.requirements,
-                code_paths=[str(app_source()), *map(str, self.own.copy_to(Path(own)))],
+                code_paths=[str(app_source()), *own],
                 metadata={METADATA_KEY: self.metadata},
             )
 
@@ -102,20 +100,14 @@ class Draft:
         """Read the files back, without a call to a model.
 
         Raises:
-            VersionNotLogged: They hold a secret, need code that does not travel with them, or are not a chat
-                program that can answer.
+            VersionNotLogged: They hold a secret, or are not the chat program that was to be saved.
         """
         if found := find_secret(folder, secrets, skipped=folder / "code" / APP):
             raise VersionNotLogged(
-                f"The version would have held {found}, so it was not logged. Read keys from the environment instead."
+                f"The version would have held {found}, so it was not logged. "
+                "Read keys from the environment instead."
             )
-        reader = _Reader(folder / PICKLE)
-        wrapper = reader.load()
-        if missing := set(OwnCode(reader.modules).sources) - set(self.own.sources):
-            raise VersionNotLogged(
-                f"The program needs the module “{min(missing)}”, which would not travel with it, so it was not "
-                "logged. Import it at the top of the program's file."
-            )
+        wrapper = read_pickle(folder / PICKLE)
         program = wrapper.model
         takes_messages = "messages" in inspect.signature(type(program).forward).parameters
         same = isinstance(program, ChatProgram) and _shape(program) == _shape(self.program)
@@ -125,30 +117,35 @@ class Draft:
             raise VersionNotLogged("The saved language model did not come back, so nothing was logged.")
 
 
-def clean_copy(module: dspy.Module, spec: ProgramSpec) -> dspy.Module:
-    """A deep copy with its demos and instructions, without keys, traces and callbacks.
+def clean_copy(program: ChatProgram) -> tuple[ChatProgram, set[str]]:
+    """A copy with its demos and instructions, without keys, traces and callbacks; and where its code comes from.
+
+    It goes through a pickle, as the version will: so every language model that it holds is met, wherever it
+    is, and what cannot be saved is noticed before anything is begun.
 
     Raises:
-        VersionNotLogged: It holds something that cannot be copied, such as an open connection.
+        VersionNotLogged: It holds something that cannot be saved, such as an open connection.
     """
     try:
-        memo: dict[int, Any] = {id(lm): cleaned_lm(lm) for lm in _held_lms(module)}
-        clean = copy.deepcopy(module, memo)
+        writer = _Writer()
+        writer.dump(program)
+        reader = _Reader(writer.file.getvalue(), [cleaned_lm(lm) for lm in writer.lms])
+        clean: ChatProgram = reader.load()
     except Exception as error:
         raise VersionNotLogged(
-            f"The program “{spec.title}” cannot be saved: it holds something that cannot be copied "
-            f"({type(error).__name__}), such as an open file, a lock or a connection. Make that when it is called."
+            f"The program “{program.spec.title}” cannot be saved: it holds something that cannot be copied "
+            f"({type(error).__name__}), such as an open file, a lock or a connection. Make that in forward()."
         ) from error
-    for part in _parts(clean):
+    for _, part in clean.named_sub_modules():
         part.history, part.callbacks = [], []
     for predictor in clean.predictors():
         predictor.traces, predictor.train = [], []
-    return clean
+    return clean, reader.modules
 
 
 def portable_lm(choice: LMChoice, settings: Settings) -> dspy.LM:
-    """The model of a version: a plain `dspy.LM` without a key, which it finds in its environment when served."""
-    given = {"temperature": choice.temperature, "max_tokens": choice.max_tokens}
+    """The model of a version: a plain `dspy.LM` without a key, which it finds in the server's environment."""
+    given: dict[str, Any] = {"temperature": choice.temperature, "max_tokens": choice.max_tokens}
     given = {name: value for name, value in given.items() if value is not None}
     if choice.model == BUILTIN_MODEL:
         from dspy_demo.lm.offline import offline_lm
@@ -164,27 +161,60 @@ def adapter_of(name: str) -> dspy.Adapter:
 
 
 def chat_signature() -> Any:
-    """MLflow's signature of ``llm/v1/chat``, given explicitly so that nothing is run to infer it."""
-    from mlflow.models.rag_signatures import SIGNATURE_FOR_LLM_INFERENCE_TASK
+    """OpenAI's messages in, MLflow's choices out; explicit, so that nothing is run to infer it.
 
-    return SIGNATURE_FOR_LLM_INFERENCE_TASK[TASK]
+    MLflow's own for ``llm/v1/chat`` (3.17) refuses what OpenAI's clients may send: the parts of a content, a
+    name. `ChatProgram` checks the content itself.
+    """
+    from mlflow.models import ModelSignature
+    from mlflow.models.rag_signatures import CHAT_COMPLETION_RESPONSE_SCHEMA
+    from mlflow.types.schema import AnyType, Array, ColSpec, DataType, Object, Property, Schema
+
+    message = Object(
+        [
+            Property("role", DataType.string),
+            Property("content", AnyType(), required=False),
+            Property("name", DataType.string, required=False),
+        ]
+    )
+    return ModelSignature(Schema([ColSpec(Array(message), name="messages")]), CHAT_COMPLETION_RESPONSE_SCHEMA)
 
 
 def read_pickle(path: Path) -> Any:
     """MLflow's wrapper around a program: ``model``, ``dspy_settings``. Runs what the pickle says."""
-    return _Reader(path).load()
+    return _Reader(path.read_bytes()).load()
+
+
+class _Writer(cloudpickle.Pickler):  # type: ignore[misc]
+    """Leaves language models out, and keeps them aside."""
+
+    def __init__(self) -> None:
+        self.file = io.BytesIO()
+        self.lms: list[dspy.LM] = []
+        super().__init__(self.file)
+
+    def persistent_id(self, value: Any) -> int | None:
+        if not isinstance(value, dspy.BaseLM):
+            return None
+        if not any(value is lm for lm in self.lms):
+            self.lms.append(value)
+        return next(number for number, lm in enumerate(self.lms) if lm is value)
 
 
 class _Reader(pickle.Unpickler):
     """Notes the modules that a pickle takes classes and functions from."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(io.BytesIO(path.read_bytes()))
+    def __init__(self, data: bytes, lms: Sequence[dspy.LM] = ()) -> None:
+        super().__init__(io.BytesIO(data))
         self.modules: set[str] = set()
+        self._lms = lms
 
     def find_class(self, module: str, name: str) -> Any:
         self.modules.add(module)
         return super().find_class(module, name)
+
+    def persistent_load(self, number: Any) -> dspy.LM:
+        return self._lms[number]
 
 
 @contextmanager
@@ -208,31 +238,6 @@ def _maker(spec: ProgramSpec, module: dspy.Module) -> Any:
     """Something in place of ``build`` that pickles by name: a user's program is built by a closure."""
     build = spec.build
     return build if getattr(build, "__qualname__", "<").find("<") < 0 else type(module)
-
-
-def _parts(module: dspy.Module) -> list[dspy.Module]:
-    return [part for _, part in module.named_sub_modules()]
-
-
-def _held_lms(module: dspy.Module) -> list[dspy.LM]:
-    return [
-        value
-        for part in _parts(module)
-        for value in vars(part).values()
-        if isinstance(value, dspy.BaseLM)
-    ]
-
-
-def _defining_modules(module: dspy.Module) -> set[str]:
-    """Where the classes of a program, of its signatures and tools come from."""
-    found = {type(part).__module__ for part in _parts(module)}
-    for part in _parts(module):
-        for value in vars(part).values():
-            values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
-            for item in values:
-                item = getattr(item, "func", item)  # a dspy.Tool
-                found.add(str(getattr(item, "__module__", "") or type(item).__module__))
-    return found
 
 
 def _shape(program: ChatProgram) -> list[tuple[str, list[str], list[str]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -24,6 +24,7 @@ from dspy_demo.versions.version import (
 )
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 #: A tag of the registered model: the version that was champion before, so that it survives a restart.
@@ -41,15 +42,15 @@ class Registry:
         self._moving = threading.Lock()
 
     def versions(self, name: str | None = None) -> list[Version]:
-        """Every version, also those that other tools logged; newest first."""
+        """The newest `LISTED_MAX` versions, also those that other tools logged; newest first."""
         client = self._tracking.client
         with tracking_errors():
             if name is None:
-                models = list(client.search_registered_models(max_results=LISTED_MAX))
-                found = list(client.search_model_versions(max_results=LISTED_MAX))
+                models, wanted = _all_models(client), None
             else:
-                models = [client.get_registered_model(name)]
-                found = list(client.search_model_versions(f"name={_quoted(name)}", max_results=LISTED_MAX))
+                models, wanted = [client.get_registered_model(name)], f"name={_quoted(name)}"
+            found = client.search_model_versions(wanted, LISTED_MAX, order_by=["creation_timestamp DESC"])
+            self._look_up_experiments(found)
         aliases = {model.name: _aliases(model) for model in models}
         made = [self._version(item, aliases.get(item.name, {})) for item in found]
         return sorted(made, key=lambda version: (version.created_at, version.version), reverse=True)
@@ -85,7 +86,9 @@ class Registry:
         """
         version = self.get(reference)
         if not version.servable:
-            raise VersionNotServable(f"{version.name} {version.version} cannot be the champion. {version.reason}")
+            raise VersionNotServable(
+                f"{version.name} {version.version} cannot be the champion. {version.reason}"
+            )
         with self._moving:
             self._move(version.name, version.version)
         return self.get(version.uri)
@@ -169,7 +172,11 @@ class Registry:
             uri=uri_of(item.name, item.version),
             aliases=aliases.get(str(item.version), ()),
             description=item.description or "",
-            tags={key: value for key, value in tags.items() if key not in OWN_TAGS and not key.startswith("mlflow.")},
+            tags={
+                key: value
+                for key, value in tags.items()
+                if key not in OWN_TAGS and not key.startswith("mlflow.")
+            },
             created_at=item.creation_timestamp / 1000,
             run_id=item.run_id or "",
             experiment_id=self._experiment_of(item.run_id),
@@ -197,16 +204,28 @@ class Registry:
     def _read_reason(self, item: ModelVersion) -> str:
         if item.status != "READY":
             raise VersionNotServable()
-        location = self._tracking.client.get_model_version_download_uri(item.name, str(item.version))
+        location = str(item.source)
+        if "://" not in location or location.startswith(("models:", "runs:")):
+            location = self._tracking.client.get_model_version_download_uri(item.name, str(item.version))
         if folder := local_folder(location):
             return why_not_servable(folder)
         from mlflow.artifacts import download_artifacts
 
         with tempfile.TemporaryDirectory(prefix="dspy-demo-mlmodel-") as temporary:
             download_artifacts(
-                artifact_uri=f"{location.rstrip('/')}/MLmodel", dst_path=temporary, tracking_uri=self._tracking.uri
+                artifact_uri=f"{location.rstrip('/')}/MLmodel",
+                dst_path=temporary,
+                tracking_uri=self._tracking.uri,
             )
             return why_not_servable(Path(temporary))
+
+    def _look_up_experiments(self, found: Iterable[ModelVersion]) -> None:
+        """In one query for the runs that are ours; `_experiment_of` asks for each of the others."""
+        if all(not item.run_id or item.run_id in self._experiments for item in found):
+            return
+        experiment_id = self._tracking.experiment_id
+        for run in self._tracking.client.search_runs([experiment_id], max_results=LISTED_MAX):
+            self._experiments[run.info.run_id] = experiment_id
 
     def _experiment_of(self, run_id: str | None) -> str:
         if not run_id:
@@ -218,6 +237,17 @@ class Registry:
             except DemoError:  # a run of another store, or a deleted one
                 return ""
         return self._experiments[run_id]
+
+
+def _all_models(client: MlflowClient) -> list[RegisteredModel]:
+    models: list[RegisteredModel] = []
+    token: str | None = None
+    while page := client.search_registered_models(page_token=token):
+        models += page
+        token = page.token
+        if not token:
+            break
+    return models
 
 
 def _identity(item: ModelVersion) -> tuple[str, str, str]:
@@ -237,14 +267,16 @@ def parse_reference(reference: str) -> tuple[str, str, str]:
     name, at, alias = rest.rpartition("@")
     if at and name and alias and "/" not in rest:
         return name, "", alias
-    raise InvalidInput("Name a version as models:/NAME/VERSION or models:/NAME@ALIAS, for example models:/demo/1.")
+    raise InvalidInput(
+        "Name a version as models:/NAME/VERSION or models:/NAME@ALIAS, for example models:/demo/1."
+    )
 
 
-def _existing(find: object, reference: str) -> ModelVersion:
+def _existing(find: Callable[[], ModelVersion], reference: str) -> ModelVersion:
     from mlflow.exceptions import MlflowException
 
     try:
-        return find()  # type: ignore[operator]
+        return find()
     except MlflowException as error:
         if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
             raise VersionNotFound(f"MLflow has no version {reference[:150]}.") from error

@@ -109,7 +109,9 @@ def cleaned_lm(lm: dspy.LM) -> dspy.LM:
 def _cleaned(name: str, value: Any) -> Any:
     if isinstance(value, Mapping):
         return {
-            key: _cleaned(str(key), inner) for key, inner in value.items() if not _SECRET_NAME.search(str(key))
+            key: _cleaned(str(key), inner)
+            for key, inner in value.items()
+            if not _SECRET_NAME.search(str(key))
         }
     if isinstance(value, str) and _SECRET_NAME.search(name):
         return None

@@ -8,14 +8,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it was built
 
 
 def read_mlmodel(folder: Path) -> dict[str, Any]:
     """The MLmodel file of a version as plain data; empty where it is not one."""
-    data = yaml.load((folder / "MLmodel").read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - both are safe loaders
+    text = (folder / "MLmodel").read_text(encoding="utf-8")
+    data = yaml.load(text, Loader=_Loader)  # noqa: S506 - both are safe loaders
     return data if isinstance(data, dict) else {}
 
 
@@ -60,7 +61,7 @@ def pickled_names(data: bytes) -> Iterator[tuple[str, str]]:
         if opcode.name == "STACK_GLOBAL":
             yield strings[-2], strings[-1]
         elif opcode.name in {"BINGET", "LONG_BINGET"}:
-            last = memo[argument]
+            last = memo[int(argument or 0)]
         elif "UNICODE" in opcode.name:
             last = argument
         if last is not None:

@@ -31,6 +31,7 @@ from dspy_demo.versions.log import local_folder
 from dspy_demo.versions.tracking import Tracking, tracking_errors
 from dspy_demo.versions.version import LoadedVersion, Version
 
+
 def load_version(tracking: Tracking, version: Version) -> LoadedVersion:
     """Read a version's files and make its program ready to run.
 
@@ -42,7 +43,9 @@ def load_version(tracking: Tracking, version: Version) -> LoadedVersion:
     try:
         mlmodel = read_mlmodel(folder)
     except OSError as error:
-        raise VersionNotServable(f"The files of {version.name} {version.version} cannot be read from here.") from error
+        raise VersionNotServable(
+            f"The files of {version.name} {version.version} cannot be read from here."
+        ) from error
     flavor = (mlmodel.get("flavors") or {}).get("dspy")
     if flavor is None:
         raise VersionNotServable(f"{version.name} {version.version} is not a DSPy program.")
@@ -114,7 +117,9 @@ def _choice(logged: Any, lm: Any) -> LMChoice:
         return LMChoice(BUILTIN_MODEL)
     given = getattr(lm, "kwargs", {})
     base = public_url(given.get("api_base") or given.get("base_url"))
-    return LMChoice(str(lm.model), base, None, given.get("temperature"), given.get("max_tokens"), bool(lm.cache))
+    return LMChoice(
+        str(lm.model), base, None, given.get("temperature"), given.get("max_tokens"), bool(lm.cache)
+    )
 
 
 def _adapter_name(adapter: Any) -> str:

@@ -6,8 +6,10 @@ import logging
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +39,6 @@ def checked(request: LogRequest, settings: Settings) -> LogRequest:
     Raises:
         InvalidInput: A name, tag or description cannot be stored, or one of them holds a key.
     """
-    from dataclasses import replace
-
     name, description = check_name(request.name), check_description(request.description)
     tags = check_tags(request.tags)
     typed = "\n".join([name, description, *tags, *tags.values()]).encode()
@@ -63,9 +63,17 @@ def log_version(
     client = tracking.prepare()
     draft: Draft = in_clean_context(Draft, spec, module, request.lm, adapter, settings)
     tags = version_tags(draft)
-    with _begun(tracking, request, draft, tags) as (run_id, logged):
+    with (
+        ThreadPoolExecutor(1, "log-version") as beside,
+        _begun(tracking, request, draft, tags) as (run_id, logged),
+    ):
+        # Beside the writing of the files: git is another process, SQLite waits for the disk.
+        commit = beside.submit(git_commit, draft.own.folder or Path(__file__).parent)
+        linked = beside.submit(tracking.write, lambda: _link(client, run_id, logged))
         in_clean_context(_write_files, tracking, logged, run_id, draft, known_secrets(settings, request.lm))
-        tracking.write(lambda: _complete(tracking, run_id, logged))
+        linked.result()
+        tags |= {"git_commit": commit.result()} if commit.result() else {}
+        tracking.write(lambda: _complete(client, run_id, logged))
         return tracking.write(lambda: _register(client, request, logged, run_id, tags))
 
 
@@ -76,7 +84,9 @@ def _begun(
     """A run and a logged model, both of which end as deleted when the block fails."""
     client, experiment_id = tracking.client, tracking.experiment_id
     run = tracking.write(
-        lambda: client.create_run(experiment_id, run_name=f"log {request.name}", tags={**tags, **request.tags})
+        lambda: client.create_run(
+            experiment_id, run_name=f"log {request.name}", tags={**tags, **request.tags}
+        )
     )
     run_id = str(run.info.run_id)
     logged: Any = None
@@ -88,18 +98,23 @@ def _begun(
         )
         yield run_id, logged
     except BaseException:
-        # What failed is reported; that it could not be cleaned up as well is for the log.
-        for clean_up in (
-            lambda: client.set_terminated(run_id, "FAILED"),
-            lambda: client.delete_run(run_id),
-            lambda: client.delete_logged_model(logged.model_id) if logged else None,
-            lambda: _remove_files(logged) if logged else None,
-        ):
-            try:
-                clean_up()
-            except Exception:
-                log.warning("a failed log of %s left something in MLflow", request.name, exc_info=True)
+        _undo(client, run_id, logged)
         raise
+
+
+def _undo(client: MlflowClient, run_id: str, logged: LoggedModel | None) -> None:
+    """Delete what a failed log began. What failed is reported; that it left something is for the log."""
+    steps: list[Callable[[], Any]] = [
+        lambda: client.set_terminated(run_id, "FAILED"),
+        lambda: client.delete_run(run_id),
+    ]
+    if logged is not None:
+        steps += [lambda: client.delete_logged_model(logged.model_id), lambda: _remove_files(logged)]
+    for step in steps:
+        try:
+            step()
+        except Exception:
+            log.warning("a failed log left something in MLflow", exc_info=True, extra={"run_id": run_id})
 
 
 def _write_files(
@@ -109,7 +124,10 @@ def _write_files(
     from mlflow.models import Model
 
     model = Model(
-        artifact_path=logged.artifact_location, run_id=run_id, model_uuid=logged.model_id, model_id=logged.model_id
+        artifact_path=logged.artifact_location,
+        run_id=run_id,
+        model_uuid=logged.model_id,
+        model_id=logged.model_id,
     )
     if folder := local_folder(logged.artifact_location):
         with tracking_errors():
@@ -122,11 +140,15 @@ def _write_files(
         tracking.client.log_model_artifacts(logged.model_id, str(Path(temporary, "model")))
 
 
-def _complete(tracking: Tracking, run_id: str, logged: LoggedModel) -> None:
+def _link(client: MlflowClient, run_id: str, logged: LoggedModel) -> None:
+    """Show the logged model on the run's page."""
     from mlflow.entities import LoggedModelOutput
 
-    client = tracking.client
-    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    output: Any = LoggedModelOutput(logged.model_id, step=0)
+    client.log_outputs(run_id, [output])
+
+
+def _complete(client: MlflowClient, run_id: str, logged: LoggedModel) -> None:
     client.finalize_logged_model(logged.model_id, "READY")
     client.set_terminated(run_id)
 
@@ -170,7 +192,7 @@ def _register(
 
 
 def version_tags(draft: Draft) -> dict[str, str]:
-    """The app's own tags: how the version runs and where it comes from."""
+    """The app's own tags, but for the git commit: how the version runs and where it comes from."""
     choice = draft.choice
     tags = {
         "program": draft.spec.name,
@@ -180,7 +202,6 @@ def version_tags(draft: Draft) -> dict[str, str]:
         "temperature": choice.temperature,
         "max_tokens": choice.max_tokens,
         "api_base": public_url(choice.api_base),
-        "git_commit": git_commit(draft.own.folder or Path(__file__).parent),
     }
     return {name: str(value) for name, value in tags.items() if value not in (None, "")}
 

@@ -1,4 +1,4 @@
-"""The Python source that travels with a version, so that it loads where neither app nor program are installed.
+"""The Python source that travels with a version, so that it loads where neither app nor program is.
 
 Only ``.py`` files: no ``.env``, no data and no credentials file can slip in. Packages from an index do not
 travel; they are named in the requirements.
@@ -15,6 +15,7 @@ import sysconfig
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -22,8 +23,9 @@ from pathlib import Path
 import dspy_demo
 
 APP = "dspy_demo"
-#: Parts of the app that a version never needs.
-_LEFT_OUT = frozenset({"ui"})
+#: The part of the app that answers. The page, the routes and the servers stay here: that is fifty files less to
+#: copy at each click.
+_TRAVELS = frozenset({"__init__.py", "errors.py", "events.py", "settings.py", "lm", "programs"})
 #: What loading, answering and serving need; the program's own imports are added to them.
 REQUIRED = ("dspy", "mlflow", "litellm", "pydantic", "httpx", "fastapi", "uvicorn", "cloudpickle")
 
@@ -32,13 +34,13 @@ _lock = threading.Lock()
 
 
 def app_source() -> Path:
-    """A copy of this package's source, made once per process: the version gets what is running."""
+    """A copy of this package's source as far as a version needs it, made once per process."""
     global _staged
     with _lock:
         if _staged is None:
             folder = Path(tempfile.mkdtemp(prefix="dspy-demo-code-"))
             atexit.register(shutil.rmtree, folder, ignore_errors=True)
-            _copy_package(Path(next(iter(dspy_demo.__path__))), folder / APP, leave_out=_LEFT_OUT)
+            _copy_package(Path(next(iter(dspy_demo.__path__))), folder / APP, only=_TRAVELS)
             _staged = folder / APP
         return _staged
 
@@ -74,14 +76,19 @@ class OwnCode:
         """A folder of the program's source, for its git commit."""
         return next((source.parent for source in self.sources.values()), None)
 
-    def copy_to(self, folder: Path) -> list[Path]:
-        """Copy it; the paths are for ``code_paths``."""
-        for source in self.sources.values():
-            if source.is_dir():
-                _copy_package(source, folder / source.name)
-            else:
-                shutil.copyfile(source, folder / source.name)
-        return sorted(folder.iterdir())
+    @contextmanager
+    def copied(self) -> Iterator[list[str]]:
+        """A copy of it, as paths for MLflow's ``code_paths``."""
+        if not self.sources:
+            yield []
+            return
+        with tempfile.TemporaryDirectory(prefix="dspy-demo-own-") as folder:
+            for source in self.sources.values():
+                if source.is_dir():
+                    _copy_package(source, Path(folder, source.name))
+                else:
+                    shutil.copyfile(source, Path(folder, source.name))
+            yield sorted(str(path) for path in Path(folder).iterdir())
 
 
 def requirements(extra: set[str]) -> list[str]:
@@ -149,9 +156,9 @@ def _files(source: Path) -> Iterator[Path]:
             yield path
 
 
-def _copy_package(source: Path, target: Path, *, leave_out: frozenset[str] = frozenset()) -> None:
+def _copy_package(source: Path, target: Path, *, only: frozenset[str] = frozenset()) -> None:
     for path in _files(source):
         relative = path.relative_to(source)
-        if relative.parts[0] not in leave_out:
+        if not only or relative.parts[0] in only:
             (target / relative).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target / relative)

@@ -17,7 +17,7 @@ class VersionStore:
     """The versions of `settings`' tracking store.
 
     MLflow is imported and its database made on first use. Every method blocks, some of them for seconds:
-    call them in a thread (``asyncio.to_thread``). They may be called from many at once, and while turns stream.
+    call them in a thread (``asyncio.to_thread``). Many may be called at once, and while turns stream.
 
     Raises (every method):
         TrackingUnavailable: The store cannot be reached or written.
@@ -58,7 +58,7 @@ class VersionStore:
         return self._registry.made(made)
 
     def versions(self, name: str | None = None) -> list[Version]:
-        """Every version, or those of one name; newest first, others' too, with the reason if they cannot chat.
+        """All versions, or those of one name; newest first, others' too, with the reason if they cannot chat.
 
         Raises:
             VersionNotFound: There is no registered model `name`.

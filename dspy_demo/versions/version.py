@@ -135,7 +135,8 @@ def check_name(name: str) -> str:
         raise InvalidInput(f"The model's name is longer than {NAME_MAX_CHARS} characters. Shorten it.")
     if not _NAME.fullmatch(name):
         raise InvalidInput(
-            "The model's name may hold letters, digits, spaces, “.”, “-” and “_”, and starts with a letter or digit."
+            "The model's name may hold letters, digits, spaces, “.”, “-” and “_”, "
+            "and starts with a letter or digit."
         )
     return name
 
@@ -148,7 +149,9 @@ def check_description(text: str) -> str:
     """
     text = text.strip()
     if len(text) > DESCRIPTION_MAX_CHARS:
-        raise InvalidInput(f"The description is longer than {DESCRIPTION_MAX_CHARS:,} characters. Shorten it.")
+        raise InvalidInput(
+            f"The description is longer than {DESCRIPTION_MAX_CHARS:,} characters. Shorten it."
+        )
     return text
 
 
@@ -166,7 +169,8 @@ def check_tags(tags: Mapping[str, Any]) -> dict[str, str]:
         shown = key[:40]
         if not _TAG_KEY.fullmatch(key) or "//" in key or key.endswith("/") or "/." in key:
             raise InvalidInput(
-                f"“{shown}” cannot be a tag's name: use letters, digits, spaces, “.”, “-”, “_” and “/”, as in team=search."
+                f"“{shown}” cannot be a tag's name: use letters, digits, spaces, “.”, “-”, “_” and “/”, "
+                "as in team=search."
             )
         if key in OWN_TAGS or key.startswith("mlflow."):
             raise InvalidInput(f"The tag “{shown}” is written by the app or by MLflow. Choose another name.")

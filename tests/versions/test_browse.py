@@ -50,7 +50,9 @@ def test_none_found(store: VersionStore, name: str, three: list[Version], refere
         store.get(reference.format(name))
 
 
-@pytest.mark.parametrize("reference", ["", "models:/", "demo", "models:/demo", "demo/latest", "m/demo@x", "/1"])
+@pytest.mark.parametrize(
+    "reference", ["", "models:/", "demo", "models:/demo", "demo/latest", "m/demo@x", "/1"]
+)
 def test_no_reference(store: VersionStore, reference: str) -> None:
     with pytest.raises(InvalidInput):
         store.get(reference)
@@ -97,17 +99,24 @@ def test_describe_and_tag(store: VersionStore, name: str, three: list[Version]) 
     assert tagged.tags == {"quality": "good", "team/sub": "x=y"}
     assert (tagged.program, tagged.lm) == ("predict", "builtin/rules")
     assert store.tag(three[0].uri, {}).tags == {}
-    for bad in ({"": "x"}, {"program": "x"}, {"mlflow.user": "x"}, {"a//b": "x"}, {"k" * 251: "x"}, {"k": "v" * 2001}):
+    for bad in (
+        {"": "x"},
+        {"program": "x"},
+        {"mlflow.user": "x"},
+        {"a//b": "x"},
+        {"k" * 251: "x"},
+        {"k": "v" * 2001},
+    ):
         with pytest.raises(InvalidInput):
             store.tag(three[0].uri, bad)
     with pytest.raises(InvalidInput):
         store.describe(three[0].uri, "x" * 5001)
 
 
-@pytest.mark.parametrize("bad", ["", " ", "a/b", "a:b", "../x", "a@b", ".hidden", "x" * 121, "quote'd", "a\nb"])
-def test_names_that_mlflow_could_not_keep(
-    store: VersionStore, programs: ProgramRegistry, bad: str
-) -> None:
+@pytest.mark.parametrize(
+    "bad", ["", " ", "a/b", "a:b", "../x", "a@b", ".hidden", "x" * 121, "quote'd", "a\nb"]
+)
+def test_names_that_mlflow_could_not_keep(store: VersionStore, programs: ProgramRegistry, bad: str) -> None:
     with pytest.raises(InvalidInput):
         store.log(LogRequest(bad, "predict", BUILTIN), programs)
 
@@ -144,7 +153,10 @@ def test_versions_of_other_tools(store: VersionStore, name: str, tmp_path: Path)
 
     chat = SIGNATURE_FOR_LLM_INFERENCE_TASK["llm/v1/chat"]
     mlflow.pyfunc.save_model(str(tmp_path / "python"), python_model=Echo(), pip_requirements=["mlflow"])
-    bare, signature = dspy.ChainOfThought("question -> answer"), mlflow.models.ModelSignature(chat.inputs, chat.outputs)
+    bare, signature = (
+        dspy.ChainOfThought("question -> answer"),
+        mlflow.models.ModelSignature(chat.inputs, chat.outputs),
+    )
     mlflow.dspy.save_model(bare, str(tmp_path / "fields"), signature=signature, pip_requirements=["dspy"])
     mlflow.dspy.save_model(bare, str(tmp_path / "bare"), task="llm/v1/chat", pip_requirements=["dspy"])
     (tmp_path / "gone").mkdir()
@@ -168,9 +180,7 @@ def test_versions_of_other_tools(store: VersionStore, name: str, tmp_path: Path)
             store.load(f"{name}-{folder}/1")
 
 
-def test_loading_leaves_the_process_as_it_was(
-    store: VersionStore, name: str, three: list[Version]
-) -> None:
+def test_loading_leaves_the_process_as_it_was(store: VersionStore, name: str, three: list[Version]) -> None:
     import dspy
 
     before = dict(dspy.settings.config)

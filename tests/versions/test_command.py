@@ -81,4 +81,6 @@ def test_help_names_its_flags_and_the_apps(capsys: pytest.CaptureFixture[str]) -
         log_command(["--help"], {})
     text = capsys.readouterr().out
     assert done.value.code == 0
-    assert all(flag in text for flag in ("--name", "--description", "--tag", "--data-dir", "--lm", "--tracking-uri"))
+    assert all(
+        flag in text for flag in ("--name", "--description", "--tag", "--data-dir", "--lm", "--tracking-uri")
+    )

@@ -33,7 +33,18 @@ def environment(store: VersionStore, **more: str) -> dict[str, str]:
 @contextmanager
 def served(store: VersionStore, version: Version, home: Path, **env: str) -> Iterator[ServerProcess]:
     port = free_port()
-    command = ["-m", "mlflow", "models", "serve", "-m", version.uri, "--env-manager", "local", "-p", str(port)]
+    command = [
+        "-m",
+        "mlflow",
+        "models",
+        "serve",
+        "-m",
+        version.uri,
+        "--env-manager",
+        "local",
+        "-p",
+        str(port),
+    ]
     log_path = home / "serve.log"
     with log_path.open("wb") as log:
         process = subprocess.Popen(

@@ -31,7 +31,17 @@ HELD_KEY = "planted-held-key-6"
 CONFIGURED_KEY = "planted-configured-key-7"
 USER_TEXT = "planted user words about a private matter"
 EARLIER_TEXT = "planted earlier words"
-PLANTED = (ENV_KEY, TYPED_KEY, URL_PASSWORD, QUERY_KEY, HEADER_KEY, HELD_KEY, CONFIGURED_KEY, USER_TEXT, EARLIER_TEXT)
+PLANTED = (
+    ENV_KEY,
+    TYPED_KEY,
+    URL_PASSWORD,
+    QUERY_KEY,
+    HEADER_KEY,
+    HELD_KEY,
+    CONFIGURED_KEY,
+    USER_TEXT,
+    EARLIER_TEXT,
+)
 
 
 def found_in(folder: Path, planted: tuple[str, ...] = PLANTED) -> list[tuple[str, str]]:

@@ -60,16 +60,19 @@
     }
   });
 
-  // Gradio labels each message with its whole source text, which a screen reader would read instead of it.
-  const unlabel = (root) => {
-    for (const node of root.querySelectorAll?.("#chat [data-testid][aria-label*='s message: ']") ?? []) {
+  // Gradio labels each message with its whole source text, which a screen reader would read instead of
+  // it, calls the examples a list that has no items, and does not say whether a thought is open.
+  const describe = () => {
+    for (const node of document.querySelectorAll("#chat [data-testid][aria-label*='s message: ']")) {
       node.removeAttribute("aria-label");
     }
-    for (const title of root.querySelectorAll?.("#chat .thought-group > .title") ?? []) {
-      title.setAttribute("aria-expanded", title.classList.contains("expanded"));
+    document.querySelector("#chat .examples[role=list]")?.setAttribute("role", "group");
+    for (const title of document.querySelectorAll("#chat .thought-group > .title")) {
+      const expanded = String(title.classList.contains("expanded"));
+      if (title.getAttribute("aria-expanded") !== expanded) title.setAttribute("aria-expanded", expanded);
     }
   };
-  new MutationObserver(() => unlabel(document)).observe(document, {
+  new MutationObserver(describe).observe(document, {
     subtree: true,
     childList: true,
     attributeFilter: ["aria-label", "class"],

@@ -1,0 +1,60 @@
+"""The chat page as a visitor sees it: words for what tests do there."""
+
+from __future__ import annotations
+
+from playwright.async_api import Locator, Page, expect
+
+#: For what a model has to say first; everything else is quicker than Playwright's own five seconds.
+TURN_MS = 30_000
+
+
+class ChatPage:
+    """Wraps a Playwright page; `ask` and the like do, properties find."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.composer = page.locator("#composer textarea")
+        self.send_button = page.get_by_role("button", name="Send", exact=True)
+        self.stop_button = page.get_by_role("button", name="Stop", exact=True)
+        self.questions = page.locator("#chat .user-row")
+        self.answers = page.locator("#chat .bot-row")
+        self.footers = page.locator(".turn-footer")
+        self.thoughts = page.locator("#chat .thought-group")
+        self.notice = page.locator("#notice")
+        self.sidebar = page.locator("#sidebar")
+        self.toggle = page.get_by_role("button", name="Toggle Sidebar")
+
+    async def open(self, url: str) -> ChatPage:
+        await self.page.goto(url)
+        await self.loaded()
+        return self
+
+    async def reload(self) -> None:
+        await self.page.reload()
+        await self.loaded()
+
+    async def loaded(self) -> None:
+        """The page is drawn, and the visitor's own chat has been fetched."""
+        await expect(self.composer).to_be_visible(timeout=TURN_MS)
+        await self.page.wait_for_function("localStorage.getItem('dspy-demo-chat') !== null")
+
+    async def ask(self, question: str) -> None:
+        """Send a question and wait until it is on the page."""
+        count = await self.questions.count()
+        await self.composer.fill(question)
+        await self.composer.press("Enter")
+        await expect(self.questions).to_have_count(count + 1)
+
+    async def done(self, turns: int = 1) -> None:
+        """All turns have ended, and the composer is free again."""
+        await expect(self.footers).to_have_count(turns, timeout=TURN_MS)
+        await expect(self.send_button).to_be_visible()
+
+    async def pick(self, picker: str, option: str) -> None:
+        """Choose a row of the model or the program picker."""
+        await self.page.locator(f"#{picker} input").click()
+        await self.page.get_by_role("option", name=option).click()
+
+    def title(self, index: int = 0) -> Locator:
+        """The line of a thought that opens and closes it."""
+        return self.thoughts.nth(index).locator("> .title")

@@ -1,0 +1,46 @@
+"""axe-core finds nothing serious, in light and dark, on an empty and on a full page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import Page
+
+from tests.browser.chat_page import ChatPage
+from tests.browser.conftest import DESKTOP, PHONE, NewPage
+from tests.processes import ServerProcess
+
+
+async def serious(page: Page) -> list[tuple[str, list[Any]]]:
+    """Rules of serious or critical impact that are broken, with the places."""
+    found = await Axe().run(page)
+    return [
+        (violation["id"], [(node["target"], node["html"][:200]) for node in violation["nodes"]])
+        for violation in found.response["violations"]
+        if violation["impact"] in {"serious", "critical"}
+    ]
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_nothing_serious(
+    new_page: NewPage, server_process: Callable[..., ServerProcess], scheme: str
+) -> None:
+    server = server_process("--offline-tokens-per-s", "0")
+    chat = await ChatPage(await new_page(color_scheme=scheme)).open(f"{server.url}/?__theme={scheme}")
+    assert await serious(chat.page) == []
+
+    await chat.ask("What is 2 + 2?")
+    await chat.done()
+    await chat.title().click()
+    if not await chat.page.locator("#model input").is_visible():
+        await chat.toggle.click()
+    if "open" not in (await chat.sidebar.get_attribute("class") or ""):
+        await chat.toggle.click()
+    await chat.sidebar.get_by_text("Options").click()
+    await chat.pick("program", "ReAct")
+    await chat.pick("model", "Other…")
+    assert await serious(chat.page) == []

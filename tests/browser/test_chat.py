@@ -1,0 +1,313 @@
+"""The chat in a real browser, over the real app with the built-in engine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import expect
+
+from tests.browser.chat_page import TURN_MS, ChatPage
+from tests.browser.conftest import PHONE, NewPage, Problems
+from tests.processes import ServerProcess, running_app
+
+#: A question whose answer takes seconds at the pace of `slow_app`.
+LONG = "What is 1 + 2 * 3 - 4 + 5 * 6 - 7 + 8 * 9?"
+#: What Gradio itself reports when a page is left in the middle of a stream.
+LEFT_MID_STREAM = r"AbortError|Connection errored out|network error"
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """The app as it starts, its engine as fast as it can."""
+    home = tmp_path_factory.mktemp("app")
+    with running_app(
+        "--offline-tokens-per-s", "0", "--lm-retries", "0", data_dir=home / "data", home=home
+    ) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def slow_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """The app with an engine slow enough to be watched, and to be stopped."""
+    home = tmp_path_factory.mktemp("slow")
+    with running_app("--offline-tokens-per-s", "8", data_dir=home / "data", home=home) as server:
+        yield server
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def chat(new_page: NewPage, app: ServerProcess) -> ChatPage:
+    return await ChatPage(await new_page()).open(app.url)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def slow_chat(new_page: NewPage, slow_app: ServerProcess) -> ChatPage:
+    return await ChatPage(await new_page()).open(slow_app.url)
+
+
+async def test_a_question_is_answered(chat: ChatPage) -> None:
+    await chat.ask("What is 2 + 2?")
+    await chat.done()
+    await expect(chat.answers).to_contain_text("2 + 2 = 4")
+    await expect(chat.composer).to_have_value("")
+    await expect(chat.footers).to_contain_text(re.compile(r"Local.*builtin/rules.*in, .*out.*total"))
+
+
+async def test_the_chat_has_a_memory(chat: ChatPage) -> None:
+    for turn, question in enumerate(("What is 2 + 2?", "and times 3?"), 1):
+        await chat.ask(question)
+        await chat.done(turn)
+    await expect(chat.answers.last).to_contain_text("12")
+
+
+async def test_the_thought_is_open_while_it_streams_and_closed_with_its_time_after(
+    slow_chat: ChatPage,
+) -> None:
+    await slow_chat.ask(LONG)
+    await expect(slow_chat.title()).to_contain_text("Reasoning")
+    await expect(slow_chat.title().locator(".loading-spinner")).to_be_visible()
+    await expect(slow_chat.title()).to_have_attribute("aria-expanded", "true")
+    await expect(slow_chat.thoughts.first.locator(".message-content").first).not_to_be_empty()
+    await slow_chat.done()
+    await expect(slow_chat.title().locator(".loading-spinner")).to_be_hidden()
+    await expect(slow_chat.title()).to_have_attribute("aria-expanded", "false")
+    await expect(slow_chat.title()).to_contain_text(re.compile(r"\(\d+(\.\d)?s\)"))
+
+
+async def test_stop_keeps_what_was_streamed_and_frees_the_composer(slow_chat: ChatPage) -> None:
+    await slow_chat.ask(LONG)
+    await expect(slow_chat.thoughts.first.locator(".message-content").first).not_to_be_empty()
+    await slow_chat.stop_button.click()
+    await slow_chat.done()
+    await expect(slow_chat.footers).to_contain_text("Stopped")
+    await slow_chat.title().click()
+    await expect(slow_chat.thoughts.first.locator(".message-content").first).not_to_be_empty()
+
+
+async def test_escape_stops_too(slow_chat: ChatPage) -> None:
+    await slow_chat.ask(LONG)
+    await expect(slow_chat.stop_button).to_be_visible()
+    await slow_chat.page.keyboard.press("Escape")
+    await slow_chat.done()
+    await expect(slow_chat.footers).to_contain_text("Stopped")
+
+
+async def test_enter_while_a_turn_runs_keeps_the_text(slow_chat: ChatPage) -> None:
+    await slow_chat.ask(LONG)
+    await expect(slow_chat.stop_button).to_be_visible()
+    await slow_chat.composer.fill("next question")
+    await slow_chat.composer.press("Enter")
+    await slow_chat.stop_button.click()
+    await slow_chat.done()
+    await expect(slow_chat.composer).to_have_value("next question")
+    await expect(slow_chat.questions).to_have_count(1)
+
+
+async def test_a_reload_restores_the_chat(chat: ChatPage) -> None:
+    await chat.ask("What is 2 + 2?")
+    await chat.done()
+    await chat.reload()
+    await chat.done()
+    await expect(chat.questions).to_have_text(re.compile("What is 2"))
+    await chat.ask("and times 3?")
+    await chat.done(2)
+    await expect(chat.answers.last).to_contain_text("12")
+
+
+async def test_a_reload_in_mid_stream_restores_what_had_streamed(
+    slow_chat: ChatPage, problems: Problems
+) -> None:
+    problems.allow(LEFT_MID_STREAM)
+    await slow_chat.ask(LONG)
+    await expect(slow_chat.thoughts.first.locator(".message-content").first).not_to_be_empty()
+    await slow_chat.reload()
+    await slow_chat.done()
+    await expect(slow_chat.footers).to_contain_text("Stopped")
+    await slow_chat.title().click()
+    await expect(slow_chat.thoughts.first.locator(".message-content").first).not_to_be_empty()
+
+
+async def test_chats_survive_a_restart_of_the_app(
+    new_page: NewPage,
+    server_process: object,
+    free_port: object,
+    data_dir: Path,
+    home: Path,
+    problems: Problems,
+) -> None:
+    problems.allow(r"ERR_CONNECTION_REFUSED|Connection errored out|ERR_INCOMPLETE|ERR_EMPTY|AbortError|net::")
+    page = ChatPage(await new_page())
+    arguments = ("--offline-tokens-per-s", "0")
+    with running_app(*arguments, data_dir=data_dir, home=home) as server:
+        port = str(server.port)
+        await page.open(server.url)
+        await page.ask("What is 2 + 2?")
+        await page.done()
+        await page.page.goto("about:blank")
+    with running_app(*arguments, "--port", port, data_dir=data_dir, home=home) as server:
+        await page.open(f"http://127.0.0.1:{port}")
+        await page.done()
+        await expect(page.answers).to_contain_text("2 + 2 = 4")
+
+
+async def test_two_visitors_never_see_each_others_text(new_page: NewPage, app: ServerProcess) -> None:
+    first = await ChatPage(await new_page()).open(app.url)
+    second = await ChatPage(await new_page()).open(app.url)
+    await first.ask("What is 2 + 2?")
+    await second.ask("What is the capital of Peru?")
+    await first.done()
+    await second.done()
+    await second.reload()
+    await second.done()
+    await expect(second.page.locator("#chat")).not_to_contain_text("2 + 2")
+    await expect(first.page.locator("#chat")).not_to_contain_text("Peru")
+
+
+async def test_new_chat_is_empty_and_stays_so(chat: ChatPage) -> None:
+    await chat.ask("What is 2 + 2?")
+    await chat.done()
+    await chat.page.get_by_role("button", name="New chat").click()
+    await expect(chat.questions).to_have_count(0)
+    await chat.reload()
+    await expect(chat.page.locator("#chat .example").first).to_be_visible()
+
+
+async def test_an_example_asks_itself(chat: ChatPage) -> None:
+    example = chat.page.locator("#chat .example").first
+    text = await example.inner_text()
+    await example.click()
+    await chat.done()
+    await expect(chat.questions).to_contain_text(text.strip())
+
+
+async def test_retry_asks_the_last_question_again(chat: ChatPage) -> None:
+    await chat.ask("What is 2 + 2?")
+    await chat.done()
+    before = await chat.footers.inner_text()
+    await chat.page.get_by_role("button", name="Retry").click()
+    await expect(chat.footers).not_to_have_text(before, timeout=TURN_MS)
+    await chat.done()
+    await expect(chat.questions).to_have_count(1)
+
+
+async def test_undo_takes_the_last_turn_back_into_the_composer(chat: ChatPage) -> None:
+    for turn, question in enumerate(("What is 2 + 2?", "What is 3 + 3?"), 1):
+        await chat.ask(question)
+        await chat.done(turn)
+    await chat.page.get_by_role("button", name="Undo").click()
+    await expect(chat.questions).to_have_count(1)
+    await expect(chat.composer).to_have_value("What is 3 + 3?")
+
+
+async def test_edit_asks_anew_from_there(chat: ChatPage) -> None:
+    for turn, question in enumerate(("What is 2 + 2?", "What is 3 + 3?"), 1):
+        await chat.ask(question)
+        await chat.done(turn)
+    await chat.questions.first.hover()
+    await chat.page.get_by_role("button", name="Edit").first.click()
+    await chat.page.locator(".edit-textarea").fill("What is 5 + 5?")
+    await chat.page.get_by_role("button", name="Submit").click()
+    await expect(chat.answers).to_contain_text(["5 + 5 = 10"], timeout=TURN_MS)
+    await chat.done()
+    await expect(chat.questions).to_have_count(1)
+
+
+async def test_nothing_to_send_is_said(chat: ChatPage) -> None:
+    await chat.composer.press("Enter")
+    await expect(chat.notice).to_contain_text("Write a question first.")
+    await chat.ask("What is 2 + 2?")
+    await chat.done()
+    await expect(chat.notice).to_have_text("")
+
+
+async def test_shift_enter_breaks_the_line(chat: ChatPage) -> None:
+    await chat.composer.fill("one")
+    await chat.composer.press("Shift+Enter")
+    await chat.composer.type("two")
+    await expect(chat.composer).to_have_value("one\ntwo")
+    await expect(chat.questions).to_have_count(0)
+
+
+async def test_tool_calls_are_lines_under_the_thought(chat: ChatPage) -> None:
+    await chat.pick("program", "ReAct")
+    await chat.ask("What is 12 * (3 + 4)?")
+    await chat.done()
+    await chat.title().click()
+    await expect(chat.thoughts.first.locator(".children")).to_contain_text(
+        re.compile(r"calculator\(.*\) → 84")
+    )
+
+
+async def test_a_model_that_cannot_be_reached_is_one_sentence_and_the_next_turn_works(chat: ChatPage) -> None:
+    await chat.pick("model", "Other…")
+    await chat.page.get_by_label("Model string").fill("openai/nothing")
+    await chat.page.get_by_label("Base URL").fill("http://127.0.0.1:9/v1")
+    await chat.ask("What is 2 + 2?")
+    await chat.done()
+    await expect(chat.page.get_by_role("alert")).to_contain_text("cannot be reached")
+    await expect(chat.page.locator(".turn-error-note")).to_contain_text(re.compile(r"Error \w{8}"))
+    await chat.pick("model", "Built-in engine")
+    await chat.page.get_by_role("button", name="Retry").click()
+    await expect(chat.answers).to_contain_text("2 + 2 = 4", timeout=TURN_MS)
+
+
+async def test_what_the_visitor_types_is_text(chat: ChatPage) -> None:
+    await chat.ask("<img src=x onerror=alert(1)> <b>2 + 2</b>")
+    await chat.done()
+    await expect(chat.questions.locator("img, b")).to_have_count(0)
+    await chat.questions.hover()
+    await chat.page.get_by_role("button", name="Edit").click()
+    await expect(chat.page.locator(".edit-textarea")).to_be_visible()
+
+
+@pytest.mark.parametrize("viewport", [PHONE])
+async def test_on_a_phone_the_sidebar_starts_closed_and_opens(chat: ChatPage) -> None:
+    await expect(chat.page.locator("#model input")).not_to_be_in_viewport()
+    await chat.ask("What is 2 + 2?")
+    await chat.done()
+    await chat.toggle.click()
+    await expect(chat.page.locator("#model input")).to_be_in_viewport()
+    await chat.page.mouse.click(PHONE["width"] - 10, PHONE["height"] // 2)
+    await expect(chat.page.locator("#model input")).not_to_be_in_viewport()
+    width = await chat.page.evaluate("document.documentElement.scrollWidth")
+    assert width <= PHONE["width"], "the page scrolls sideways"
+
+
+async def test_all_by_keyboard(chat: ChatPage) -> None:
+    keyboard = chat.page.keyboard
+    await expect(chat.composer).to_be_focused()
+    await keyboard.type("What is 2 + 2?")
+    await keyboard.press("Tab")
+    await expect(chat.send_button).to_be_focused()
+    await keyboard.press("Enter")
+    await chat.done()
+    await chat.title().focus()
+    await keyboard.press("Space")
+    await expect(chat.title()).to_have_attribute("aria-expanded", "true")
+    await keyboard.press("Enter")
+    await expect(chat.title()).to_have_attribute("aria-expanded", "false")
+    await keyboard.press("Tab")
+    await expect(chat.page.get_by_role("button", name="Copy message").last).to_be_focused()
+    await chat.page.locator("#program input").focus()
+    await keyboard.press("ArrowDown")
+    await keyboard.press("ArrowDown")
+    await keyboard.press("Enter")
+    await expect(chat.page.locator("#active")).to_contain_text("Plain predict")
+
+
+async def test_earlier_messages_are_shown_on_demand(new_page: NewPage, data_dir: Path, home: Path) -> None:
+    with running_app(
+        "--offline-tokens-per-s", "0", "--ui-window-messages", "5", data_dir=data_dir, home=home
+    ) as server:
+        page = await ChatPage(await new_page()).open(server.url)
+        for number in (1, 2, 3):
+            await page.composer.fill(f"What is {number} + {number}?")
+            await page.composer.press("Enter")
+            await expect(page.questions.last).to_contain_text(f"{number} + {number}")
+            await expect(page.send_button).to_be_visible(timeout=TURN_MS)
+        await expect(page.questions).to_have_count(1)
+        await page.page.get_by_role("button", name="Show earlier messages").click()
+        await expect(page.questions).to_have_count(2)

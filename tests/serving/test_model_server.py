@@ -1,0 +1,154 @@
+"""Serve, switch, crash, restart, stop: real model servers, as the page drives them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from dspy_demo.events import Event, FieldDelta, TurnFinished
+from dspy_demo.serving.model_server import ModelServers, ServerState
+from dspy_demo.serving.process import ChildFailed
+from dspy_demo.streaming.pump import Pump
+from tests.backends.served_fixtures import ServedWorld, served_session, served_world
+from tests.fake_openai import Reply
+from tests.processes import wait_until
+from tests.serving.test_process import group
+
+pytestmark = pytest.mark.integration
+
+SLOW = Reply(tokens_per_second=10, fields={"reasoning": "r", "answer": "a b c d e f g h i j k l m n o p"})
+
+__all__ = ["served_session", "served_world"]
+
+
+@pytest.fixture
+async def servers(served_world: ServedWorld) -> AsyncIterator[ModelServers]:
+    made = ModelServers(served_world.settings)
+    yield made
+    await made.aclose()
+
+
+def gone(pid: int | None) -> bool:
+    return group(pid) == set()
+
+
+def test_before_anything_is_served(tmp_path: Path, served_world: ServedWorld) -> None:
+    servers = ModelServers(served_world.settings)
+    assert servers.state() == ServerState()
+    assert servers.states() == []
+
+
+async def test_the_life_of_a_server(served_world: ServedWorld, servers: ModelServers) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        busy = other.getsockname()[1]
+        serving = asyncio.create_task(servers.serve(served_world.version, port=busy))
+        await asyncio.to_thread(wait_until, lambda: servers.state().phase == "starting", 5, "it starts")
+        assert servers.state().version == served_world.version
+        first = await serving
+    assert (first.phase, first.version, first.lm) == ("ready", served_world.version, "openai/fake")
+    assert first.url not in {None, f"http://127.0.0.1:{busy}"}
+    assert first.progress == 1.0 and "Serving" in first.log_tail
+    assert (await servers.serve(served_world.version)).pid == first.pid  # it is served already
+    assert servers.state().uptime_s > 0
+
+    # A crash is seen at once, and the same version starts again.
+    assert first.pid is not None
+    server = min(group(first.pid) - {first.pid})
+    os.kill(server, signal.SIGKILL)
+    await asyncio.to_thread(wait_until, lambda: servers.state().phase == "failed", 2, "the crash is seen")
+    assert servers.state().url is None
+    assert "signal 9" in servers.state().reason
+    assert gone(first.pid)
+    again = await servers.restart()
+    assert (again.phase, again.version) == ("ready", served_world.version)
+
+    # A version that cannot be served does not take the place of the one that is.
+    with pytest.raises(ChildFailed, match="no version models:/served/77"):
+        await servers.serve("models:/served/77")
+    assert servers.state().phase == "ready"
+    following = servers.state().next
+    assert following is not None
+    assert (following.phase, following.version) == ("failed", "models:/served/77")
+    assert "no version models:/served/77" in following.reason
+
+    await _switch_under_load(served_world, servers)
+    current = servers.state()
+    assert current.next is None
+    await servers.stop()
+    assert servers.state().phase == "stopped"
+    assert gone(current.pid)
+    assert not list((served_world.settings.data_dir / "run").glob("*.json"))
+
+
+async def _switch_under_load(world: ServedWorld, servers: ModelServers) -> None:
+    """Turns run all the time: some always at the current address, one on the old server over the switch."""
+    before = servers.state()
+    backend = world.backend()
+    switched = asyncio.Event()
+    world.fake.respond_with(lambda request: SLOW if "slowly" in str(request) else None)
+
+    async def turn(url: str | None, question: str = "What is 2 + 2?") -> list[Event]:
+        assert url is not None
+        async with Pump(backend.stream(world.request(url, question))) as pump:
+            return [event async for event in pump]
+
+    async def keep_asking() -> list[list[Event]]:
+        turns = []
+        while not switched.is_set():
+            turns.append(await turn(servers.state().url))
+            await asyncio.sleep(0.02)
+        return [*turns, await turn(servers.state().url)]
+
+    async def keep_the_old_one_busy() -> list[list[Event]]:
+        turns = []
+        while not switched.is_set():
+            turns.append(await turn(before.url, "Answer slowly."))
+        return turns
+
+    asking, keeping_busy = asyncio.create_task(keep_asking()), asyncio.create_task(keep_the_old_one_busy())
+    after = await servers.serve(world.second)
+    switched.set()
+    assert after.url != before.url
+    assert servers.state().version == world.second
+    if not keeping_busy.done():
+        assert not gone(before.pid)
+    turns = [*await asking, *await keeping_busy]
+    await asyncio.to_thread(wait_until, lambda: gone(before.pid), 8, "the old server goes")
+    assert len(turns) > 5
+    assert all(isinstance(events[-1], TurnFinished) for events in turns)
+    assert any(isinstance(event, FieldDelta) for event in turns[0])
+    await backend.aclose()
+
+
+async def test_a_typed_key_reaches_the_server_and_nobody_else(
+    served_world: ServedWorld, servers: ModelServers
+) -> None:
+    planted = "sk-planted-0123456789"
+    state = await servers.serve(served_world.keyless, api_key=SecretStr(planted))
+    assert (state.phase, state.warning) == ("ready", "")
+    assert state.pid is not None
+    for pid in group(state.pid):
+        assert planted.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
+    for path in (served_world.settings.data_dir / "run").iterdir():
+        assert planted not in path.read_text()
+
+
+async def test_stop_while_it_starts(served_world: ServedWorld, servers: ModelServers) -> None:
+    serving = asyncio.create_task(servers.serve(served_world.version))
+    await asyncio.to_thread(wait_until, lambda: servers.state().pid, 5, "it starts")
+    pid = servers.state().pid
+    begun = time.monotonic()
+    await servers.stop()
+    with pytest.raises(ChildFailed):
+        await serving
+    assert time.monotonic() - begun < 5
+    assert gone(pid)
+    assert servers.state().phase in {"none", "stopped"}

@@ -1,0 +1,326 @@
+"""A child process and its owner: every way to start, to end, and to leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dspy_demo.serving import leftovers
+from dspy_demo.serving.process import ChildFailed, ChildProcess, ChildState
+from tests.fake_openai import free_port
+from tests.processes import REPO, wait_until
+
+#: A server with a child of its own, as `mlflow server` has one.
+SERVER = """
+import http.server, os, signal, subprocess, sys
+if "stubborn" in sys.argv:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", sys.argv[1]])
+print("listening", os.environ.get("SECRET", ""), flush=True)
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), http.server.SimpleHTTPRequestHandler).serve_forever()
+"""
+
+Make = Callable[..., ChildProcess]
+
+
+@pytest.fixture
+async def make(tmp_path: Path) -> AsyncIterator[Make]:
+    made: list[ChildProcess] = []
+
+    def child(*arguments: str, code: str = SERVER, healthy: bool = True, **options: Any) -> ChildProcess:
+        port = free_port()
+        options.setdefault("health_url", f"http://127.0.0.1:{port}/" if healthy else None)
+        command = [sys.executable, "-c", code, str(port), *arguments]
+        made.append(ChildProcess("test server", command, run_dir=tmp_path / "run", **options))
+        return made[-1]
+
+    yield child
+    await asyncio.gather(*(child.stop() for child in made))
+
+
+def group(leader: int | None) -> set[int]:
+    assert leader is not None
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, its_group = stat.read_text().rpartition(")")[2].split()[:3]
+            if int(its_group) == leader and state != "Z":
+                found.add(int(stat.parent.name))
+    return found
+
+
+async def until(condition: Callable[[], Any], timeout_s: float = 5.0) -> None:
+    await asyncio.to_thread(wait_until, condition, timeout_s, "the condition of the test")
+
+
+async def test_it_is_ready_when_it_answers(make: Make) -> None:
+    seen: list[ChildState] = []
+    child = make()
+    assert child.state().phase == "new"
+    state = await child.start(timeout_s=10, on_progress=seen.append)
+    assert state.phase == "ready"
+    assert state.pid in group(state.pid)
+    assert len(group(state.pid)) == 3  # the warden, the server, and what that started
+    assert seen[0].phase == "starting"
+    assert "listening" in child.log_tail()
+
+
+async def test_stop_ends_the_whole_group(make: Make) -> None:
+    child = make()
+    pid = (await child.start(timeout_s=10)).pid
+    await child.stop()
+    assert group(pid) == set()
+    assert (child.state().phase, child.state().reason) == ("stopped", "")
+    await child.stop()
+
+
+async def test_what_ignores_sigterm_is_killed_after_the_grace(make: Make) -> None:
+    child = make("stubborn", stop_grace_s=0.3)
+    pid = (await child.start(timeout_s=10)).pid
+    begun = time.monotonic()
+    await child.stop()
+    assert 0.2 < time.monotonic() - begun < 3
+    assert group(pid) == set()
+    assert child.state().phase == "stopped"
+
+
+async def test_it_can_be_started_again(make: Make) -> None:
+    child = make()
+    first = await child.start(timeout_s=10)
+    await child.stop()
+    second = await child.start(timeout_s=10)
+    assert second.phase == "ready"
+    assert second.pid != first.pid
+
+
+@pytest.mark.parametrize("victim", ["the leader", "the server"])
+async def test_a_crash_is_noticed_at_once_and_leaves_nothing(make: Make, victim: str) -> None:
+    child = make()
+    leader = (await child.start(timeout_s=10)).pid
+    assert leader is not None
+    server = min(group(leader) - {leader})
+    os.kill(leader if victim == "the leader" else server, signal.SIGKILL)
+    await until(lambda: child.state().phase == "failed", 2)
+    assert child.state().exit_code == 137
+    assert "signal 9" in child.state().reason
+    await until(lambda: group(leader) == set(), 2)
+
+
+async def test_a_child_that_ends_at_start_says_so(make: Make) -> None:
+    child = make(code="import sys; print('no such model'); sys.exit(3)")
+    with pytest.raises(ChildFailed, match="exit code 3"):
+        await child.start(timeout_s=10)
+    assert child.state().phase == "failed"
+    assert child.log_tail() == "no such model"
+
+
+async def test_the_reason_can_be_explained(make: Make) -> None:
+    child = make(
+        code="print('no such model'); raise SystemExit(3)", explain=lambda code, log: f"{log}: {code}."
+    )
+    with pytest.raises(ChildFailed, match="no such model: 3"):
+        await child.start(timeout_s=10)
+
+
+async def test_a_command_that_does_not_exist(tmp_path: Path) -> None:
+    child = ChildProcess("thing", ["/does/not/exist"], run_dir=tmp_path, health_url="http://127.0.0.1:1/")
+    with pytest.raises(ChildFailed):
+        await child.start(timeout_s=10)
+    assert "No such file" in child.log_tail()
+
+
+async def test_a_child_that_never_answers_is_stopped(make: Make) -> None:
+    child = make(code="import time; time.sleep(60)")
+    starting = asyncio.create_task(child.start(timeout_s=0.6))
+    await until(lambda: child.state().pid)
+    pid = child.state().pid
+    with pytest.raises(ChildFailed, match=r"within 0\.6 seconds"):
+        await starting
+    assert group(pid) == set()
+    assert child.state().phase == "failed"
+
+
+async def test_another_process_on_the_port_is_not_taken_for_it(make: Make) -> None:
+    child = make(is_ready=lambda reply: reply.json()["me"])
+    with pytest.raises(ChildFailed, match="did not answer"):
+        await child.start(timeout_s=0.6)
+
+
+async def test_stop_while_it_starts(make: Make) -> None:
+    child = make(code="import time; time.sleep(60)")
+    starting = asyncio.create_task(child.start(timeout_s=30))
+    await until(lambda: child.state().pid)
+    await child.stop()
+    with pytest.raises(ChildFailed, match="was stopped"):
+        await starting
+    assert child.state().phase == "stopped"
+
+
+async def test_cancelling_the_start_stops_it(make: Make) -> None:
+    child = make(code="import time; time.sleep(60)")
+    starting = asyncio.create_task(child.start(timeout_s=30))
+    await until(lambda: child.state().pid)
+    pid = child.state().pid
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert group(pid) == set()
+
+
+async def test_the_log_tail_is_bounded(make: Make) -> None:
+    child = make(code="print('x' * 100_000); print('\\xff last')", healthy=False)
+    await child.start(timeout_s=10)
+    await until(lambda: child.state().phase == "failed")
+    assert len(child.log_tail()) < 20_000
+    assert child.log_tail().endswith("last")
+
+
+async def test_secrets_go_through_the_environment(make: Make, tmp_path: Path) -> None:
+    child = make(env=dict(os.environ) | {"SECRET": "planted"})
+    pid = (await child.start(timeout_s=10)).pid
+    assert "planted" in child.log_tail()
+    assert b"planted" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+    assert child.log_path.stat().st_mode & 0o077 == 0
+    notes = [path.read_text() for path in (tmp_path / "run").glob("*.json")]
+    assert notes and not any("planted" in note for note in notes)
+
+
+# --- when the app dies ---
+
+PARENT = f"""
+import asyncio, sys
+from pathlib import Path
+from dspy_demo.serving.process import ChildProcess
+async def main():
+    command = [sys.executable, "-c", Path(sys.argv[1]).read_text(), sys.argv[2], *sys.argv[4:]]
+    url = f"http://127.0.0.1:{{sys.argv[2]}}/"
+    child = ChildProcess("test server", command, run_dir=Path(sys.argv[3]), health_url=url, stop_grace_s=0.5)
+    print((await child.start(timeout_s=10)).pid, flush=True)
+    if "exits" not in sys.argv:
+        await asyncio.sleep(600)
+sys.path.insert(0, {str(REPO)!r})
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def parent(tmp_path: Path) -> Any:
+    """Start an app with one child; gives its process and the child's group."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str) -> tuple[subprocess.Popen[str], int]:
+        code = tmp_path / "server.py"
+        code.write_text(textwrap.dedent(SERVER))
+        command = [
+            sys.executable,
+            "-c",
+            PARENT,
+            str(code),
+            str(free_port()),
+            str(tmp_path / "run"),
+            *arguments,
+        ]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        started.append(process)
+        assert process.stdout is not None
+        return process, int(process.stdout.readline())
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait(5)
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+@pytest.mark.parametrize("arguments", [[], ["stubborn"]], ids=["obedient", "stubborn"])
+async def test_the_child_goes_when_the_app_is_killed(parent: Any, arguments: list[str]) -> None:
+    process, leader = parent(*arguments)
+    assert len(group(leader)) == 3
+    process.kill()
+    await until(lambda: group(leader) == set(), 3)
+
+
+async def test_the_child_goes_when_the_app_ends_without_a_word(parent: Any) -> None:
+    process, leader = parent("exits")
+    assert process.wait(10) == 0
+    await until(lambda: group(leader) == set(), 2)
+
+
+# --- what a crash left ---
+
+
+def _note(run_dir: Path, leader: int, owner: int) -> Path:
+    run_dir.mkdir(exist_ok=True)
+    note = run_dir / f"model-server-{owner}-1.json"
+    note.write_text(json.dumps({"leader": leader, "owner": owner}))
+    return note
+
+
+@pytest.fixture
+def sleeper() -> Any:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*arguments: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", "import time; time.sleep(600)", *arguments]
+        started.append(subprocess.Popen(command, start_new_session=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait(5)
+
+
+async def test_a_leftover_of_a_dead_app_is_ended(tmp_path: Path, sleeper: Any) -> None:
+    note = tmp_path / "run" / "model-server-999999-1.json"
+    process = sleeper(str(note))
+    _note(tmp_path / "run", process.pid, 999999)
+    reaping = asyncio.create_task(asyncio.to_thread(process.wait, 5))
+    assert await asyncio.to_thread(leftovers.clean, tmp_path / "run")
+    assert await reaping == -signal.SIGTERM
+    assert not note.exists()
+
+
+async def test_the_child_of_another_living_app_is_left_alone(tmp_path: Path, sleeper: Any) -> None:
+    note = tmp_path / "run" / f"model-server-{os.getpid()}-1.json"
+    process = sleeper(str(note))
+    _note(tmp_path / "run", process.pid, os.getpid())
+    assert leftovers.clean(tmp_path / "run") == []
+    assert process.poll() is None
+    assert note.exists()
+
+
+async def test_a_stranger_with_the_same_process_id_is_left_alone(tmp_path: Path, sleeper: Any) -> None:
+    process = sleeper("something else")
+    note = _note(tmp_path / "run", process.pid, 999999)
+    assert leftovers.clean(tmp_path / "run") == []
+    assert process.poll() is None
+    assert not note.exists()
+
+
+def test_a_folder_without_notes_or_with_odd_ones(tmp_path: Path) -> None:
+    assert leftovers.clean(tmp_path / "missing") == []
+    (tmp_path / "odd.json").write_text("[1")
+    assert leftovers.clean(tmp_path) == []
+
+
+async def test_a_child_removes_its_note(make: Make, tmp_path: Path) -> None:
+    child = make()
+    await child.start(timeout_s=10)
+    assert list((tmp_path / "run").glob("*.json"))
+    assert leftovers.clean(tmp_path / "run") == []
+    await child.stop()
+    assert not list((tmp_path / "run").glob("*.json"))

@@ -1,0 +1,166 @@
+"""Real clients against the real app over a real upstream: what arrives, and what closes when they leave."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import gradio_client
+import httpx
+import openai
+import pytest
+
+from tests.fake_openai import FAULTS, FakeOpenAI
+from tests.processes import ServerProcess
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def app(server_process: Callable[..., ServerProcess], fake_openai: FakeOpenAI) -> Iterator[ServerProcess]:
+    """The app over the fake upstream; one process serves all the checks of a test."""
+    yield server_process(
+        "--lm",
+        "openai/fake",
+        "--api-base",
+        fake_openai.url,
+        "--no-cache",
+        "--lm-retries",
+        "0",
+        "--idle-timeout-s",
+        "3",
+    )
+
+
+def sse(response: httpx.Response) -> Iterator[dict]:
+    for line in response.iter_lines():
+        if line.startswith("data: ") and line != "data: [DONE]":
+            yield json.loads(line.removeprefix("data: "))
+
+
+def test_faults_of_the_upstream_have_their_status(app: ServerProcess, fake_openai: FakeOpenAI) -> None:
+    expected = {
+        "401": 502,
+        "429": 429,
+        "500": 502,
+        "503": 503,
+        "silent_after_headers": 504,
+        "cut": 502,
+        "malformed": 502,
+        "empty": 502,
+    }
+    for fault, status in expected.items():
+        fake_openai.reset()
+        fake_openai.reply(FAULTS[fault])
+        reply = httpx.post(f"{app.url}/predict", json={"text": "hello"}, timeout=20)
+        assert reply.status_code == status, (fault, reply.text)
+        body = reply.json()
+        assert body["status"] == "error"
+        assert body["code"]
+        assert body["message"].endswith(".")
+        assert isinstance(body["retryable"], bool)
+        assert "Traceback" not in reply.text
+        assert "fake upstream detail" not in reply.text
+    assert httpx.post(f"{app.url}/predict", json={"text": "hello"}, timeout=20).status_code == 200
+
+
+def test_a_client_that_hangs_up_stops_the_upstream(app: ServerProcess, fake_openai: FakeOpenAI) -> None:
+    httpx.post(f"{app.url}/predict", json={"text": "warm up"}, timeout=30)
+    bodies = {
+        "/predict/stream": {"text": "hello"},
+        "/v1/chat/completions": {
+            "model": "chain_of_thought",
+            "stream": True,
+            "messages": [{"role": "user", "content": "hello"}],
+        },
+    }
+    for path, body in bodies.items():
+        for silent in (False, True):
+            fake_openai.reset()
+            fake_openai.reply(FAULTS["stall"] if silent else None, tokens_per_second=20, filler_chars=20_000)
+            with httpx.stream("POST", f"{app.url}{path}", json=body, timeout=20) as response:
+                lines = response.iter_lines()
+                while "delta" not in next(lines):
+                    pass
+                fake_openai.wait_for(lambda: fake_openai.streams[-1].tokens_sent == 8)
+                stream = fake_openai.streams[-1]
+            left_at, sent = time.monotonic(), stream.tokens_sent
+            fake_openai.wait_for(lambda stream=stream: stream.closed_at)
+            assert stream.client_left
+            assert stream.closed_at - left_at < 0.1
+            assert stream.tokens_sent - sent <= 1
+
+
+def test_the_openai_sdk(app: ServerProcess, fake_openai: FakeOpenAI) -> None:
+    client = openai.OpenAI(base_url=f"{app.url}/v1", api_key="unused", max_retries=0)
+    assert "chain_of_thought" in {model.id for model in client.models.list()}
+    messages = [{"role": "user", "content": "I am visitor-9"}]
+    plain = client.chat.completions.create(model="chain_of_thought", messages=messages)
+    assert "visitor-9" in plain.choices[0].message.content
+    assert "visitor-9" in plain.choices[0].message.reasoning_content
+    assert plain.usage.total_tokens > 0
+    reasoning, content = "", ""
+    for chunk in client.chat.completions.create(model="chain_of_thought", messages=messages, stream=True):
+        reasoning += getattr(chunk.choices[0].delta, "reasoning_content", None) or ""
+        content += chunk.choices[0].delta.content or ""
+    assert "visitor-9" in reasoning
+    assert "visitor-9" in content
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.create(model="no-such", messages=messages)
+    fake_openai.reply(FAULTS["429"])
+    with pytest.raises(openai.RateLimitError) as caught:
+        client.chat.completions.create(model="chain_of_thought", messages=messages)
+    assert caught.value.response.headers["retry-after"] == "7"
+
+
+def test_the_gradio_client(app: ServerProcess, blocked_connections: list[str]) -> None:
+    client = gradio_client.Client(app.url, verbose=False, analytics_enabled=False)
+    try:
+        job = client.submit("I am visitor-11", api_name="/chat")
+        assert "visitor-11" in job.result(timeout=30)
+        assert all("visitor-11".startswith(str(part)[:2]) or part for part in job.outputs())
+        named = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+        assert list(named) == ["/chat"], "one endpoint is public, the page's own are not"
+    finally:
+        client.close()
+    # huggingface_hub, which the client uses, asks home for a list of agents. The app does not.
+    assert set(blocked_connections) <= {"huggingface.co"}
+    blocked_connections.clear()
+
+
+GUARD = """
+import os, socket
+HERE = ("127.", "::1", "localhost", "0.0.0.0")
+_connect = socket.socket.connect
+def connect(self, address):
+    if self.family in (socket.AF_INET, socket.AF_INET6) and not str(address[0]).startswith(HERE):
+        with open(os.environ["GUARD_LOG"], "a") as log: log.write(f"connect {address}\\n")
+        raise OSError("no network in this test")
+    return _connect(self, address)
+socket.socket.connect = connect
+_look_up = socket.getaddrinfo
+def getaddrinfo(host, *rest, **options):
+    name = host.decode() if isinstance(host, bytes) else str(host)
+    if host and not name.startswith(HERE):
+        with open(os.environ["GUARD_LOG"], "a") as log: log.write(f"look up {name}\\n")
+        raise OSError("no network in this test")
+    return _look_up(host, *rest, **options)
+socket.getaddrinfo = getaddrinfo
+"""
+
+
+def test_nothing_leaves_this_machine(server_process: Callable[..., ServerProcess], tmp_path: Path) -> None:
+    """Page, documentation and a turn of each program, with every other host refused and written down."""
+    (tmp_path / "sitecustomize.py").write_text(GUARD)
+    log = tmp_path / "guard.log"
+    app = server_process(env={"PYTHONPATH": str(tmp_path), "GUARD_LOG": str(log)})
+    for path in ("/", "/config", "/docs", "/openapi.json", "/gradio_api/info"):
+        assert httpx.get(f"{app.url}{path}", timeout=30).status_code == 200, path
+    for program in ("chain_of_thought", "predict", "react", "draft_and_review"):
+        reply = httpx.post(
+            f"{app.url}/predict", json={"text": "What is 2 + 2?", "program": program}, timeout=30
+        )
+        assert reply.status_code == 200
+    assert not log.exists(), log.read_text()

@@ -1,0 +1,113 @@
+"""The README is true: its commands run, its tables are drawn from the code, its messages exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from dspy_demo.settings import documented
+from tests.processes import ServerProcess
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+START, END = "<!-- settings: drawn by tests/test_readme.py -->", "<!-- /settings -->"
+
+
+def commands(language: str = "bash") -> list[str]:
+    """The code blocks of a language, one command each line."""
+    blocks = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line and not line.startswith("#")]
+
+
+def settings_table() -> str:
+    rows = ["| flag | variable | default | unit and bounds | meaning |", "|---|---|---|---|---|"]
+    for row in documented():
+        limits = "; ".join(part for part in (row["unit"], row["bounds"]) if part)
+        variables = ", ".join(f"`{name}`" for name in row["env"].split(", "))
+        default = f"`{row['default']}`" if row["default"] else ""
+        rows.append(f"| `{row['flag']}` | {variables} | {default} | {limits} | {row['meaning']} |")
+    return "\n".join(rows)
+
+
+def test_the_settings_table_is_the_one_of_the_code() -> None:
+    """Run ``python tests/test_readme.py`` to draw it anew."""
+    shown = README.split(START)[1].split(END)[0].strip()
+    assert shown == settings_table()
+
+
+def test_the_two_lines_name_files_that_exist() -> None:
+    run_line, test_line = (line for line in commands() if line.startswith("python3 -m venv"))
+    for line in (run_line, test_line):
+        requirements = re.search(r"-r (\S+)", line)
+        assert requirements
+        assert (ROOT / requirements[1]).is_file()
+    assert "app.py" in run_line
+    assert "pytest" in test_line
+    assert test_line in (ROOT / "README.md").read_text()
+    assert "README.md" in (ROOT / ".ci/run").read_text()
+
+
+def test_links_and_pictures_exist() -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_every_flag_in_the_text_exists() -> None:
+    flags = {flag for row in documented() for flag in row["flag"].split(" / ")}
+    extra = {"--name", "--description", "--tag", "--tracking-uri", "--open", "--no-open", "--help"}
+    foreign = {"--env-manager", "--host", "--rm", "--prefix"}
+    for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", README):
+        assert flag in flags | extra | foreign, flag
+
+
+def test_messages_of_the_troubleshooting_table_are_in_the_code() -> None:
+    code = (
+        "\n".join(path.read_text() for path in (ROOT / "dspy_demo").rglob("*.py"))
+        + (ROOT / "app.py").read_text()
+    )
+    plain = re.sub(r"</?b>|\"\s*\n\s*f?\"|\{[^{}]*\}", "", code)
+    table = README.split("## Troubleshooting")[1]
+    for message in re.findall(r"^\| “(.+?)”", table, re.MULTILINE):
+        for part in re.split(r"…|\d+", message):
+            if len(part.strip()) > 6:
+                assert part.strip() in plain, message
+
+
+@pytest.mark.integration
+def test_every_curl_works_as_pasted(server_process: Callable[..., ServerProcess]) -> None:
+    app = server_process()
+    lines = [line for line in commands() if line.startswith("curl") and ":7860" in line]
+    assert len(lines) >= 5
+    for line in lines:
+        done = subprocess.run(
+            shlex.split(line.replace("http://127.0.0.1:7860", app.url)),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, line
+        assert '"error"' not in done.stdout, (line, done.stdout)
+        assert done.stdout, line
+    assert httpx.get(f"{app.url}/docs").status_code == 200
+
+
+@pytest.mark.integration
+def test_the_sdk_example_works_as_pasted(server_process: Callable[..., ServerProcess]) -> None:
+    app = server_process()
+    code = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "OpenAI" in block)
+    code = code.replace("http://127.0.0.1:7860", app.url)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "2 + 2 = 4." in done.stdout, done.stderr
+
+
+if __name__ == "__main__":
+    before, _, rest = README.partition(START)
+    _, _, after = rest.partition(END)
+    (ROOT / "README.md").write_text(f"{before}{START}\n{settings_table()}\n{END}{after}")
