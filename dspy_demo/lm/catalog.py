@@ -9,6 +9,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from dspy_demo.errors import ModelSetupError
 from dspy_demo.events import LMChoice
@@ -45,6 +46,8 @@ class LMCatalog:
         Raises:
             ModelSetupError: The model string or one of its parameters cannot be used.
         """
+        if choice.api_base and not _is_web_url(choice.api_base):
+            raise ModelSetupError("The base URL must be one such as http://localhost:8000/v1.")
         try:
             base = self._base(choice)
             given = {"temperature": choice.temperature, "max_tokens": choice.max_tokens}
@@ -83,7 +86,7 @@ class LMCatalog:
 
         client: dict[str, Any] = {"timeout": self._settings.idle_timeout_s + 5}  # ours ends the turn first
         if choice.api_base:
-            client["api_base"] = choice.api_base
+            client["api_base"] = _chat_url(choice)
             client["api_key"] = key or self._own_key(choice) or PLACEHOLDER_KEY
         elif key:
             client["api_key"] = key
@@ -112,3 +115,21 @@ class LMCatalog:
         for pool in pools:
             for lm in {id(lm): lm for lm in itertools.islice(pool, 64)}.values():
                 await lm.aclose()
+
+
+def _is_web_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, a broken IPv6 address
+        return False
+
+
+def _chat_url(choice: LMChoice) -> str:
+    """Where the OpenAI-compatible routes are. Ollama has them below /v1, and everybody names it without.
+
+    litellm adds its own path to Ollama's address; DSPy's native engine (3.4.1) takes the address as it is.
+    """
+    url = (choice.api_base or "").rstrip("/")
+    is_ollama = choice.model.startswith(("ollama/", "ollama_chat/"))
+    return f"{url}/v1" if is_ollama and not urlsplit(url).path else url

@@ -60,5 +60,13 @@ def test_a_model_that_cannot_be_is_our_error(data_dir: Path, model: str) -> None
         catalog(data_dir).lm(LMChoice(model))
 
 
+@pytest.mark.parametrize(
+    "url", ["localhost:8000/v1", "ftp://x/v1", "http://", "http://x:port", "http://[::1"]
+)
+def test_a_base_url_that_is_none_is_our_error(data_dir: Path, url: str) -> None:
+    with pytest.raises(ModelSetupError, match="base URL"):
+        catalog(data_dir).lm(LMChoice("openai/x", url))
+
+
 def test_the_built_in_engine_is_never_cached(data_dir: Path) -> None:
     assert catalog(data_dir).lm(LMChoice(BUILTIN_MODEL)).cache is False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from dspy_demo.errors import SettingsError
 from dspy_demo.lm.detection import BUILTIN_MODEL, detect
 from dspy_demo.settings import PROVIDER_KEYS, Settings
 from tests.fake_openai import FakeOpenAI, Reply, refused_url
+from tests.services import house, settings_for
 
 
 @pytest.fixture
@@ -35,6 +37,15 @@ async def test_ollama_offers_its_chat_models_only(data_dir: Path, fake_openai: F
     assert found.choice.model == "ollama_chat/fake-chat:latest"
     assert found.choice.api_base == fake_openai.origin
     assert [option.model for option in found.options] == ["ollama_chat/fake-chat:latest", BUILTIN_MODEL]
+
+
+async def test_what_ollama_offers_really_answers_there(data_dir: Path, fake_openai: FakeOpenAI) -> None:
+    """Ollama has its OpenAI routes below /v1 only."""
+    found = await detect(settings(data_dir, "--ollama-url", fake_openai.origin))
+    async with house(settings_for(data_dir), replace(found.choice, cache=False)) as home:
+        heard = await home.ask("visitor-3")
+    assert "visitor-3" in heard.finished.outputs["answer"]
+    assert fake_openai.requests[-1].path == "/v1/chat/completions"
 
 
 @pytest.mark.parametrize(
