@@ -34,6 +34,8 @@ from dspy_demo.events import (
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.settings import Settings
 from dspy_demo.streaming.pump import Pump
+from dspy_demo.tracing.base import NoTracer, Tracer
+from dspy_demo.tracing.record import TurnRecord, current_record
 
 log = logging.getLogger(__name__)
 
@@ -44,15 +46,23 @@ class ChatService:
     Args:
         local: Runs programs of `programs` in this process.
         served: Asks a model server, or None where there is none.
+        tracer: Gets the record of each turn at its end. It belongs to who made it, who closes it too.
     """
 
     def __init__(
-        self, settings: Settings, programs: ProgramRegistry, local: Backend, served: Backend | None = None
+        self,
+        settings: Settings,
+        programs: ProgramRegistry,
+        local: Backend,
+        served: Backend | None = None,
+        *,
+        tracer: Tracer | None = None,
     ) -> None:
         self.settings = settings
         self.programs = programs
         self._local = local
         self._served = served
+        self.tracer: Tracer = tracer or NoTracer()
         self.running: set[Turn] = set()
 
     def check(self, request: TurnRequest) -> None:
@@ -82,7 +92,8 @@ class ChatService:
         for name in request.inputs:
             if name not in known:
                 raise InvalidInput(
-                    f"The program “{spec.title}” has no input “{name[:80]}”. Its inputs are: {', '.join(known)}."
+                    f"The program “{spec.title}” has no input “{name[:80]}”. "
+                    f"Its inputs are: {', '.join(known)}."
                 )
         for name, field in known.items():
             value = request.inputs.get(name)
@@ -130,12 +141,18 @@ class Turn:
 
     No exception but `asyncio.CancelledError` comes out of it: a failure is its last event. After
     `stop`, and on leaving the block, everything upstream is closed and no terminal event follows.
+
+    Attributes:
+        trace_id: The trace of this turn, from its start on; None where there is none. A request that was
+            refused has none, and a served turn gets the one of its server with the last event.
     """
 
     def __init__(self, service: ChatService, request: TurnRequest) -> None:
         self.request = request
         self.stopped = False
+        self.trace_id: str | None = None
         self._service = service
+        self._record: TurnRecord | None = None
         self._pump: Pump[Event] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._timed_out: DemoError | None = None
@@ -158,8 +175,12 @@ class Turn:
         self._service.running.discard(self)
         if self._watch is not None:
             self._watch.cancel()
-        if self._pump is not None:
-            await self._pump.stop()
+        try:
+            if self._pump is not None:
+                await self._pump.stop()
+        finally:
+            if self._record is not None:
+                self._service.tracer.finish(self._record)
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         self._started_at = self._last_event_at = time.monotonic()
@@ -168,10 +189,13 @@ class Turn:
         try:
             self._service.check(self.request)
             self._service.running.add(self)
+            self._begin_record()
             backend = self._service.backend(self.request)
             pump = self._pump = Pump(backend.stream(self.request))
             self._watch = asyncio.create_task(self._end_when_late(pump), name="turn-watch")
+            token = current_record.set(self._record)
             async with pump:
+                current_record.reset(token)  # the pump's task has it now
                 async for event in pump:
                     self._last_event_at = time.monotonic()
                     started = started or isinstance(event, TurnStarted)
@@ -179,18 +203,20 @@ class Turn:
                         first_delta_s = self._last_event_at - self._started_at
                     if isinstance(event, TurnFinished):
                         elapsed_s = self._last_event_at - self._started_at
-                        event = dataclasses.replace(event, first_delta_s=first_delta_s, elapsed_s=elapsed_s)
+                        self.trace_id = event.trace_id or self.trace_id
+                        event = dataclasses.replace(
+                            event, first_delta_s=first_delta_s, elapsed_s=elapsed_s, trace_id=self.trace_id
+                        )
+                    if self._record is not None:
+                        self._record.hear(event)
                     yield event
                     if isinstance(event, TurnFinished | TurnFailed):
                         return
             if self.stopped:
                 return
             raise self._timed_out or EmptyReply()
-        except DemoError as error:
-            failure = error
         except Exception as error:
-            failure = DemoError()
-            failure.__cause__ = error
+            failure = self._failed(error)
         finally:
             await self._close()
         if self.stopped:
@@ -199,6 +225,18 @@ class Turn:
         if not started:
             yield TurnStarted("local" if isinstance(self.request.target, LocalTarget) else "served", "")
         yield failed_from(failure)
+
+    def _begin_record(self) -> None:
+        self._record = self._service.tracer.begin(self.request)
+        self.trace_id = self._record.trace_id if self._record is not None else None
+
+    def _failed(self, error: Exception) -> DemoError:
+        failure = error if isinstance(error, DemoError) else DemoError()
+        if failure is not error:
+            failure.__cause__ = error
+        if self._record is not None and not self.stopped:
+            self._record.hear(failed_from(failure))
+        return failure
 
     async def _end_when_late(self, pump: Pump[Event]) -> None:
         """Stop the pump when the turn, or the silence within it, lasts longer than allowed."""

@@ -337,10 +337,11 @@ def prepare_libraries(settings: Settings, environ: MutableMapping[str, str]) -> 
     - litellm fetches its price list from the network on import (5 s on a silent host) unless told
       to use the one it ships; ``mlflow server`` hangs offline for the same reason (litellm 1.106).
     - DSPy opens its disk cache at import, under the home folder by default.
-    - Gradio calls home for analytics and version checks, and downloads nothing else.
+    - Gradio calls home for analytics and version checks, MLflow (3.17) for telemetry.
     """
     environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
     environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     environ.setdefault("DSPY_CACHEDIR", str(settings.cache_dir))
     # DSPy takes the slow litellm path where these are set (backend_selection.py, 3.4.1); the URL is
     # already ours as `api_base`.

@@ -37,6 +37,7 @@ class ServerInfo:
         version: The MLflow URI that it serves, where it tells.
         ready: Whether it can answer a question; if not, `reason` is why (a missing key).
         lm: The model string behind it, where it tells.
+        program: The name of the program that it runs, where it tells.
     """
 
     kind: Literal["live", "plain"]
@@ -44,6 +45,7 @@ class ServerInfo:
     ready: bool = True
     reason: str = ""
     lm: str | None = None
+    program: str = ""
 
 
 def base_url(url: str) -> str:
@@ -161,6 +163,7 @@ def server_info(body: bytes) -> ServerInfo:
             bool(content["ready"]),
             str(content.get("reason") or "")[:400],
             str(content.get("lm") or "") or None,
+            str(content.get("program") or "")[:200],
         )
     except (KeyError, DemoError):
         raise MalformedReply(NOT_OURS) from None

@@ -74,7 +74,7 @@ def main() -> int:
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, ws="none", timeout_graceful_shutdown=GRACEFUL_S
     )
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(SystemExit):  # of `_leave`
         asyncio.run(Server(config).serve([listening]))
     return 0
 
@@ -112,4 +112,8 @@ def _leave(number: int, frame: object) -> NoReturn:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # All is closed by now. Taking the libraries apart would need another 1.5 s (Python 3.11).
+    os._exit(exit_code)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from dspy_demo.errors import (
     DemoError,
@@ -18,6 +17,7 @@ from dspy_demo.events import LMChoice
 from dspy_demo.lm.detection import BUILTIN_MODEL
 from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.settings import PROVIDER_KEYS, Settings
+from dspy_demo.versions.logged_with import adapter_name, logged_choice
 from dspy_demo.versions.tracking import Tracking
 
 if TYPE_CHECKING:
@@ -68,11 +68,11 @@ def load(uri: str, settings: Settings) -> ServedVersion:
         raise VersionNotServable(f"{uri} is not a DSPy program, so it cannot be served here.")
     logged = (scoring.metadata.metadata or {}).get("dspy_demo") or {}  # `versions.artifact.METADATA_KEY`
     lm = wrapper.dspy_settings.get("lm")
-    choice = _choice(logged.get("lm"), lm)
+    choice = logged_choice(logged.get("lm"), lm)
     if choice is None:
         raise VersionNotServable(f"{uri} was logged without a language model, so it cannot answer.")
     module, spec = _program(uri, wrapper.model)
-    adapter = logged.get("adapter") or _adapter_name(wrapper.dspy_settings.get("adapter"))
+    adapter = logged.get("adapter") or adapter_name(wrapper.dspy_settings.get("adapter"))
     own = lm if choice.model != BUILTIN_MODEL and not isinstance(getattr(lm, "engine", ""), str) else None
     return ServedVersion(fixed_uri, scoring, spec, module, choice, own, adapter)
 
@@ -137,29 +137,6 @@ def _program(uri: str, model: dspy.Module) -> tuple[dspy.Module, ProgramSpec]:
 
         return MessagesProgram(model), MessagesProgram.spec_for(model, name)
     return model, spec
-
-
-def _choice(logged: Mapping[str, Any] | None, lm: Any) -> LMChoice | None:
-    """The model of a version: as this app noted it, else as it is in the pickled settings of DSPy."""
-    if logged:
-        known = ("model", "api_base", "temperature", "max_tokens", "cache")
-        return LMChoice(**{name: logged[name] for name in known if logged.get(name) is not None})
-    if not getattr(lm, "model", None):
-        return None
-    kwargs: Mapping[str, Any] = getattr(lm, "kwargs", {})
-    return LMChoice(
-        lm.model,
-        kwargs.get("api_base") or kwargs.get("base_url"),
-        None,
-        kwargs.get("temperature"),
-        kwargs.get("max_tokens"),
-        bool(getattr(lm, "cache", True)),
-    )
-
-
-def _adapter_name(adapter: Any) -> str:
-    names = {"ChatAdapter": "chat", "JSONAdapter": "json", "XMLAdapter": "xml"}
-    return names.get(type(adapter).__name__, "chat")
 
 
 def key_variables(choice: LMChoice) -> list[str]:

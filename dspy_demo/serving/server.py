@@ -6,6 +6,7 @@ them are the API's routes, which stream, ``/model`` (what is served) and ``/read
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
@@ -31,9 +32,14 @@ from dspy_demo.serving.handshake import INSTANCE_VARIABLE
 from dspy_demo.serving.invocations import Invocations
 from dspy_demo.serving.served_version import ServedVersion, key_variables, missing_key
 from dspy_demo.settings import Settings
+from dspy_demo.tracing.tracer import tracer_for
+from dspy_demo.versions.tracking import Tracking
 
 if TYPE_CHECKING:
     import dspy
+
+#: How long the last traces may take at the end.
+TRACES_WRITTEN_S = 4.0
 
 
 class VersionCatalog(LMCatalog):
@@ -86,7 +92,8 @@ def build_app(version: ServedVersion, settings: Settings, *, asked_as: str = "")
     choice = replace(version.lm, api_key=settings.api_key or _key_of(version.lm, settings))
     programs = ProgramRegistry([replace(version.spec, build=lambda: version.module)])
     catalog = VersionCatalog(settings, choice, version.own_lm)
-    service = ChatService(settings, programs, LocalBackend(settings, programs, catalog))
+    tracer = tracer_for(settings, Tracking(settings), serves=version.uri)
+    service = ChatService(settings, programs, LocalBackend(settings, programs, catalog), tracer=tracer)
     model = ServedModel(
         version,
         asked_as or version.uri,
@@ -99,6 +106,7 @@ def build_app(version: ServedVersion, settings: Settings, *, asked_as: str = "")
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         await service.aclose()
+        await asyncio.to_thread(tracer.close, TRACES_WRITTEN_S)
 
     app = FastAPI(title=f"Model server of {version.uri}", version=__version__, lifespan=lifespan)
     app.add_middleware(CountRequests, model=model)

@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import anyio
@@ -22,8 +23,11 @@ from dspy.utils.usage_tracker import UsageTracker
 
 from dspy_demo.events import Status, Usage
 from dspy_demo.streaming.splitter import AdapterKind, adapter_kind
+from dspy_demo.tracing.record import Call, current_record
 
 TOOL_TEXT_MAX_CHARS = 200
+#: Options of a model call that a trace shows. Others may be a key or a header.
+RECORDED_OPTIONS = ("temperature", "max_tokens", "top_p", "reasoning_effort")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +43,20 @@ Note = CallStarted | Status
 
 
 class TurnObserver(StatusStreamingCallback):
-    """Puts notes between the chunks of one turn and counts its calls.
+    """Puts notes between the chunks of one turn, counts its calls, and records them for its trace.
 
     `streamify` adds its own status callback unless it finds one of that class; being one keeps it away.
+
+    Args:
+        steps: The names of the program's predictors, by their identity.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, steps: Mapping[int, str] | None = None) -> None:
         super().__init__()
+        self._steps = steps or {}
+        self._record = current_record.get()
+        self._counted: set[int] = set()
+        self._last_call: Call | None = None
         self.calls = 0
         self.costs_usd: list[float] = []
         self._taken = 0
@@ -90,22 +101,46 @@ class TurnObserver(StatusStreamingCallback):
             return
         title = f"{instance.name}({_arguments(inputs)})"
         self._tools[call_id] = (title, time.monotonic())
+        if self._record:
+            self._record.tool_started(call_id, instance.name, inputs.get("kwargs", inputs))
         self._note(Status(title, "pending", key=f"tool-{call_id}"))
 
     def on_tool_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
         if call_id not in self._tools:
             return
         title, _ = self._tools.pop(call_id)
+        if self._record:
+            self._record.call_ended(call_id, outputs, exception)
         if exception is None:
             self._note(Status(f"{title} → {_short(str(outputs))}", "done", key=f"tool-{call_id}"))
         else:
             self._note(Status(f"{title} failed", "failed", key=f"tool-{call_id}"))
 
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-        return None
+        if self._record:
+            step = self._steps.get(id(dspy.settings.caller_predict), "lm")
+            asked = inputs.get("messages") or inputs.get("prompt")
+            options = {**instance.kwargs, **(inputs.get("kwargs") or {})}
+            sampling = {name: options[name] for name in RECORDED_OPTIONS if options.get(name) is not None}
+            self._record.lm_started(call_id, step, instance.model, asked, sampling)
 
     def on_lm_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
         self.calls += exception is None
+        call = self._record.call_ended(call_id, outputs, exception) if self._record else None
+        if call is not None and exception is None:
+            call.usage, self._last_call = self._newly_used(call.model), call
+
+    def _newly_used(self, model: str) -> Usage:
+        """What DSPy counted for the call that just ended. An answer from the cache is not counted."""
+        tracker = dspy.settings.usage_tracker
+        for entry in reversed(tracker.usage_data.get(model, ()) if tracker else ()):
+            if id(entry) not in self._counted:
+                self._counted.add(id(entry))
+                return Usage(
+                    _count(entry, "prompt_tokens", "input_tokens"),
+                    _count(entry, "completion_tokens", "output_tokens"),
+                )
+        return Usage(cached=True)
 
     def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         return None
@@ -121,6 +156,9 @@ class TurnObserver(StatusStreamingCallback):
 
     def call_priced(self, cost_usd: float) -> None:
         self.costs_usd.append(cost_usd)
+        call = self._last_call  # `ChatLM` tells the price right after the call's end
+        if call is not None and call.usage is not None and not call.usage.cached:
+            call.usage = replace(call.usage, cost_usd=cost_usd)
 
     def usage(self, tracker: UsageTracker, *, streamed: bool) -> Usage:
         """What the turn used. Its price is known only where that of every call is."""

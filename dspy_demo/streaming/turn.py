@@ -50,8 +50,8 @@ async def run_turn(
         DemoError: An input that cannot be used, or a failed model call.
     """
     arguments = program_inputs(spec, inputs, history)
-    observer = TurnObserver()
     reader = ReplyReader(program, spec)
+    observer = TurnObserver(reader.steps)
     prediction: dspy.Prediction | None = None
     token = call_observer.set(observer)
     try:
@@ -118,7 +118,7 @@ class ReplyReader:
 
     def __init__(self, program: dspy.Module, spec: ProgramSpec) -> None:
         predictors = program.named_predictors()
-        self._names = {id(predictor): name.removesuffix(".predict") for name, predictor in predictors}
+        self.steps = {id(predictor): name.removesuffix(".predict") for name, predictor in predictors}
         self._answering = id(predictors[-1][1]) if predictors else None
         self._outputs = frozenset(spec.outputs)
         self._calls: dict[int, _Call] = {}
@@ -155,7 +155,7 @@ class ReplyReader:
         if identity in self._calls:
             yield from self._calls[identity].finish()
         count = self._counts[identity] = self._counts.get(identity, 0) + 1
-        name = self._names.get(identity, "step")
+        name = self.steps.get(identity, "step")
         step = name if count == 1 else f"{name}#{count}"
         splitter = splitter_for(note.adapter, note.fields) if note.adapter else None
         self._calls[identity] = _Call(

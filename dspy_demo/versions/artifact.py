@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cloudpickle
+import cloudpickle  # type: ignore[import-untyped]
 import dspy
 from dspy.dsp.utils.settings import DEFAULT_CONFIG
 
@@ -118,7 +118,7 @@ class Draft:
 
 
 def clean_copy(program: ChatProgram) -> tuple[ChatProgram, set[str]]:
-    """A copy with its demos and instructions, without keys, traces and callbacks; and where its code comes from.
+    """A copy with its demos and instructions, without keys, traces and callbacks; and its code's modules.
 
     It goes through a pickle, as the version will: so every language model that it holds is met, wherever it
     is, and what cannot be saved is noticed before anything is begun.
@@ -185,7 +185,7 @@ def read_pickle(path: Path) -> Any:
     return _Reader(path.read_bytes()).load()
 
 
-class _Writer(cloudpickle.Pickler):  # type: ignore[misc]
+class _Writer(cloudpickle.Pickler):
     """Leaves language models out, and keeps them aside."""
 
     def __init__(self) -> None:

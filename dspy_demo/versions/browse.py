@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from dspy_demo.errors import DemoError, InvalidInput, VersionNotFound, VersionNotServable
+from dspy_demo.errors import DemoError, VersionNotFound, VersionNotServable
 from dspy_demo.versions.flavor import why_not_servable
 from dspy_demo.versions.log import local_folder
 from dspy_demo.versions.tracking import Tracking, tracking_errors
@@ -20,6 +20,7 @@ from dspy_demo.versions.version import (
     Version,
     check_description,
     check_tags,
+    parse_reference,
     uri_of,
 )
 
@@ -252,24 +253,6 @@ def _all_models(client: MlflowClient) -> list[RegisteredModel]:
 
 def _identity(item: ModelVersion) -> tuple[str, str, str]:
     return item.name, str(item.version), str(item.source)
-
-
-def parse_reference(reference: str) -> tuple[str, str, str]:
-    """(name, version, alias); one of the last two is empty.
-
-    Raises:
-        InvalidInput: It is neither ``NAME/VERSION`` nor ``NAME@ALIAS``.
-    """
-    rest = reference.strip().removeprefix("models:/").strip("/")
-    name, slash, number = rest.rpartition("/")
-    if slash and name and number.isdigit():
-        return name, number, ""
-    name, at, alias = rest.rpartition("@")
-    if at and name and alias and "/" not in rest:
-        return name, "", alias
-    raise InvalidInput(
-        "Name a version as models:/NAME/VERSION or models:/NAME@ALIAS, for example models:/demo/1."
-    )
 
 
 def _existing(find: Callable[[], ModelVersion], reference: str) -> ModelVersion:

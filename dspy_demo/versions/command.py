@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator, MutableMapping, Sequence
 
@@ -36,9 +37,9 @@ def log_command(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
         with _quiet_libraries():
             uri = _log(settings, own.name or settings.model_name, own.description, tags)
     except DemoError as error:
+        if "debug" in argv:  # its text may hold addresses and keys, so only where it was asked for
+            traceback.print_exception(error)
         print(error.public_message, file=sys.stderr)  # noqa: T201 - the command's own output
-        if error.code in {"internal", "tracking", "tracking_unavailable"} and error.__cause__:
-            print(f"({type(error.__cause__).__name__}: {error.__cause__})", file=sys.stderr)  # noqa: T201
         return 2
     print(uri)  # noqa: T201 - the command's own output
     return 0
@@ -88,7 +89,12 @@ def _tag(text: str) -> tuple[str, str]:
 @contextlib.contextmanager
 def _quiet_libraries() -> Iterator[None]:
     """What libraries print goes to standard error, so that a script can read the last line of the output."""
-    logging.getLogger().setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
-        warnings.simplefilter("ignore")
-        yield
+    root = logging.getLogger()
+    before = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.setLevel(before)

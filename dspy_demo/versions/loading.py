@@ -25,9 +25,9 @@ from dspy_demo.lm.detection import BUILTIN_MODEL
 from dspy_demo.programs.chat_program import ChatProgram
 from dspy_demo.programs.inspecting import spec_of
 from dspy_demo.versions.artifact import METADATA_KEY, in_clean_context, read_pickle
-from dspy_demo.versions.confidential import public_url
 from dspy_demo.versions.flavor import read_mlmodel
 from dspy_demo.versions.log import local_folder
+from dspy_demo.versions.logged_with import adapter_name, logged_choice
 from dspy_demo.versions.tracking import Tracking, tracking_errors
 from dspy_demo.versions.version import LoadedVersion, Version
 
@@ -61,8 +61,8 @@ def load_version(tracking: Tracking, version: Version) -> LoadedVersion:
     metadata = (mlmodel.get("metadata") or {}).get(METADATA_KEY) or {}
     return LoadedVersion(
         *_unwrapped(program, version),
-        lm=_choice(metadata.get("lm"), settings.get("lm")),
-        adapter=str(metadata.get("adapter") or _adapter_name(settings.get("adapter"))),
+        lm=logged_choice(metadata.get("lm"), settings.get("lm")) or LMChoice(BUILTIN_MODEL),
+        adapter=str(metadata.get("adapter") or adapter_name(settings.get("adapter"))),
     )
 
 
@@ -101,27 +101,3 @@ def _unwrapped(program: dspy.Module, version: Version) -> tuple[Any, dspy.Module
     first_line = (inspect.getdoc(type(program)) or "").strip().partition("\n")[0]
     title = f"{version.name} {version.version}"
     return spec_of(program, name=type(program).__name__, title=title, description=first_line), program
-
-
-def _choice(logged: Any, lm: Any) -> LMChoice:
-    if isinstance(logged, Mapping):
-        return LMChoice(
-            str(logged["model"]),
-            logged.get("api_base"),
-            None,
-            logged.get("temperature"),
-            logged.get("max_tokens"),
-            bool(logged.get("cache", True)),
-        )
-    if lm is None:
-        return LMChoice(BUILTIN_MODEL)
-    given = getattr(lm, "kwargs", {})
-    base = public_url(given.get("api_base") or given.get("base_url"))
-    return LMChoice(
-        str(lm.model), base, None, given.get("temperature"), given.get("max_tokens"), bool(lm.cache)
-    )
-
-
-def _adapter_name(adapter: Any) -> str:
-    kinds = {dspy.JSONAdapter: "json", dspy.XMLAdapter: "xml"}
-    return kinds.get(type(adapter), "chat")

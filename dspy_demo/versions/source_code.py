@@ -23,8 +23,7 @@ from pathlib import Path
 import dspy_demo
 
 APP = "dspy_demo"
-#: The part of the app that answers. The page, the routes and the servers stay here: that is fifty files less to
-#: copy at each click.
+#: The part of the app that answers. The page, the routes and the servers stay here: fifty files less to copy.
 _TRAVELS = frozenset({"__init__.py", "errors.py", "events.py", "settings.py", "lm", "programs"})
 #: What loading, answering and serving need; the program's own imports are added to them.
 REQUIRED = ("dspy", "mlflow", "litellm", "pydantic", "httpx", "fastapi", "uvicorn", "cloudpickle")

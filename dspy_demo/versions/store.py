@@ -8,6 +8,7 @@ from importlib import import_module
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.settings import Settings
 from dspy_demo.versions.browse import Registry
+from dspy_demo.versions.confidential import public_url
 from dspy_demo.versions.log import checked, log_version
 from dspy_demo.versions.tracking import Progress, Tracking
 from dspy_demo.versions.version import Links, LoadedVersion, LogRequest, Version
@@ -111,5 +112,7 @@ class VersionStore:
         return load_version(self.tracking, self.get(reference))
 
     def links(self, version: Version, ui_url: str | None = None) -> Links:
-        """Its pages in MLflow: at `ui_url` (`serving.mlflow_ui`), or at the tracking server itself."""
-        return self._registry.links(version, ui_url or self.tracking.uri)
+        """Its pages in MLflow: at `ui_url` (`serving.mlflow_ui`), or at the remote server; else empty."""
+        if not ui_url and not self.tracking.remote:
+            return Links("", "", "")
+        return self._registry.links(version, ui_url or public_url(self.tracking.uri) or "")

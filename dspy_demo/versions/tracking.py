@@ -6,6 +6,7 @@ Everything goes through an `MlflowClient` with explicit URIs. MLflow's fluent AP
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import sqlite3
@@ -116,7 +117,7 @@ class Tracking:
             database = _sqlite_path(self.uri)
             if database is not None and not database.exists():
                 progress("Making the MLflow database")
-                database.parent.mkdir(parents=True, exist_ok=True)
+                _make_database(database)
             return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
     def _make_experiment(self, client: MlflowClient) -> str:
@@ -161,6 +162,28 @@ def _translated(error: Exception) -> DemoError:
     if down or "API request to" in chain or "sqlalchemy" in chain or "OperationalError" in chain:
         return TrackingUnavailable()
     return TrackingError()
+
+
+def _make_database(path: Path) -> None:
+    """Make the tables in a file beside `path`, which then takes its name.
+
+    Two processes that make one database at once leave it broken, and so does one that is killed meanwhile
+    (mlflow 3.17 runs forty migrations, each by itself).
+    """
+    from mlflow import MlflowClient
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f"{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.exists():
+            return
+        for left in path.parent.glob(f"{path.name}.*.making"):  # by a process that was killed
+            left.unlink()
+        making = path.with_name(f"{path.name}.{os.getpid()}.making")
+        MlflowClient(
+            tracking_uri=f"sqlite:///{making}", registry_uri=f"sqlite:///{making}"
+        ).search_experiments()
+        making.rename(path)
 
 
 def _absolute(uri: str | None) -> str | None:

@@ -122,6 +122,24 @@ def uri_of(name: str, version: int | str) -> str:
     return f"models:/{name}/{version}"
 
 
+def parse_reference(reference: str) -> tuple[str, str, str]:
+    """(name, version, alias); one of the last two is empty.
+
+    Raises:
+        InvalidInput: It is neither ``NAME/VERSION`` nor ``NAME@ALIAS``.
+    """
+    rest = reference.strip().removeprefix("models:/").strip("/")
+    name, slash, number = rest.rpartition("/")
+    if slash and name and number.isdigit():
+        return name, number, ""
+    name, at, alias = rest.rpartition("@")
+    if at and name and alias and "/" not in rest:
+        return name, "", alias
+    raise InvalidInput(
+        "Name a version as models:/NAME/VERSION or models:/NAME@ALIAS, for example models:/demo/1."
+    )
+
+
 def check_name(name: str) -> str:
     """`name` without space around it.
 

@@ -33,8 +33,13 @@ PLAIN_ENV = {
     "OPENAI_API_KEY": "placeholder",
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
 }
-#: For the model server: no wait between retries, and the built-in engine as fast as it can.
-LIVE_ENV = {"DSPY_DEMO_LM_RETRIES": "0", "DSPY_DEMO_OFFLINE_TOKENS_PER_S": "0"}
+#: For the model server: no retries, the built-in engine as fast as it can, and no traces: MLflow imports
+#: litellm for the first one (3.17), which is half of a start.
+LIVE_ENV = {
+    "DSPY_DEMO_LM_RETRIES": "0",
+    "DSPY_DEMO_OFFLINE_TOKENS_PER_S": "0",
+    "DSPY_DEMO_TRACING": "false",
+}
 
 
 @dataclass
@@ -101,7 +106,7 @@ def served_world(served_session: ServedWorld) -> Iterator[ServedWorld]:
 def _made() -> ServedWorld:
     fake = _running.enter_context(FakeOpenAI())
     folder = Path(_running.enter_context(tempfile.TemporaryDirectory(prefix="dspy-demo-served-")))
-    settings = settings_for(folder / "data")
+    settings = settings_for(folder / "data", tracing=False)
     uris = log_versions(
         settings,
         LMChoice("openai/fake", fake.url, cache=False),
@@ -110,7 +115,7 @@ def _made() -> ServedWorld:
         LMChoice("openai/gpt-4o-mini"),
     )
     home = folder / "home"
-    live = start_model_server(uris[0], settings, home)
+    live = start_model_server(uris[0], settings, home, env={"DSPY_DEMO_TRACING": "true"})
     _running.callback(live.stop)
     plain = start_plain_server(uris[0], settings, home)
     _running.callback(plain.stop)

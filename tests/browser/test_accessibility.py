@@ -36,8 +36,6 @@ async def test_nothing_serious(
     await chat.ask("What is 2 + 2?")
     await chat.done()
     await chat.title().click()
-    if not await chat.page.locator("#model input").is_visible():
-        await chat.toggle.click()
     if "open" not in (await chat.sidebar.get_attribute("class") or ""):
         await chat.toggle.click()
     await chat.sidebar.get_by_text("Options").click()

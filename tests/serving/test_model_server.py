@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from dspy_demo.backends.served import ServedBackend
 from dspy_demo.events import Event, FieldDelta, TurnFinished
 from dspy_demo.serving.model_server import ModelServers, ServerState
 from dspy_demo.serving.process import ChildFailed
@@ -79,7 +81,8 @@ async def test_the_life_of_a_server(served_world: ServedWorld, servers: ModelSer
     assert (following.phase, following.version) == ("failed", "models:/served/77")
     assert "no version models:/served/77" in following.reason
 
-    await _switch_under_load(served_world, servers)
+    async with contextlib.aclosing(served_world.backend()) as backend:
+        await _switch_under_load(served_world, backend, servers)
     current = servers.state()
     assert current.next is None
     await servers.stop()
@@ -88,10 +91,9 @@ async def test_the_life_of_a_server(served_world: ServedWorld, servers: ModelSer
     assert not list((served_world.settings.data_dir / "run").glob("*.json"))
 
 
-async def _switch_under_load(world: ServedWorld, servers: ModelServers) -> None:
+async def _switch_under_load(world: ServedWorld, backend: ServedBackend, servers: ModelServers) -> None:
     """Turns run all the time: some always at the current address, one on the old server over the switch."""
     before = servers.state()
-    backend = world.backend()
     switched = asyncio.Event()
     world.fake.respond_with(lambda request: SLOW if "slowly" in str(request) else None)
 
@@ -121,11 +123,10 @@ async def _switch_under_load(world: ServedWorld, servers: ModelServers) -> None:
     if not keeping_busy.done():
         assert not gone(before.pid)
     turns = [*await asking, *await keeping_busy]
-    await asyncio.to_thread(wait_until, lambda: gone(before.pid), 8, "the old server goes")
+    await asyncio.to_thread(wait_until, lambda: gone(before.pid), 15, "the old server goes")
     assert len(turns) > 5
     assert all(isinstance(events[-1], TurnFinished) for events in turns)
     assert any(isinstance(event, FieldDelta) for event in turns[0])
-    await backend.aclose()
 
 
 async def test_a_typed_key_reaches_the_server_and_nobody_else(

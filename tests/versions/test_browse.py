@@ -131,6 +131,7 @@ def test_links(store: VersionStore, three: list[Version]) -> None:
     links = store.links(three[0], "http://127.0.0.1:5000/")
     assert links.experiment == f"http://127.0.0.1:5000/#/experiments/{three[0].experiment_id}"
     assert links.run.endswith(f"/runs/{three[0].run_id}")
+    assert store.links(three[0]).version == "", "a database has no pages"
     assert links.version.endswith(f"/#/models/{three[0].name}/versions/1")
 
 

@@ -14,7 +14,11 @@ from dspy_demo.versions import VersionStore
 from tests.fake_openai import FakeOpenAI
 from tests.processes import REPO
 
-SCRIPT = "import os, sys; from dspy_demo.versions.command import log_command; sys.exit(log_command(sys.argv[1:], os.environ))"
+SCRIPT = """
+import os, sys
+from dspy_demo.versions.command import log_command
+sys.exit(log_command(sys.argv[1:], os.environ))
+"""
 
 
 def run(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -50,7 +54,7 @@ def test_it_logs_and_says_where(tmp_path: Path, home: Path, fake_openai: FakeOpe
     loaded = store.load(version.uri)
     assert (loaded.lm.api_base, loaded.lm.temperature) == (fake_openai.url, 0.3)
     assert loaded.spec.chat_field == "question"
-    assert not [stream for stream in fake_openai.streams], "no language model was called"
+    assert not fake_openai.streams, "no language model was called"
 
 
 @pytest.mark.parametrize(

@@ -78,13 +78,13 @@ async def test_nothing_planted_is_found(
     held = dspy.LM("openai/held", api_key=HELD_KEY, extra_headers={"Authorization": f"Bearer {HEADER_KEY}"})
     held.history.append({"prompt": USER_TEXT})
     module.predict.lm = held
+    module.judges = {"second": [held]}
     module.history.append({"prompt": USER_TEXT})
     module.predict.traces.append((USER_TEXT,))
     configured = dspy.LM("openai/configured", api_key=CONFIGURED_KEY)
     configured.history.append({"prompt": USER_TEXT})
     with dspy.context(lm=configured, own_setting=CONFIGURED_KEY, trace=[USER_TEXT], callbacks=[object()]):
         version = VersionStore(settings).log(LogRequest(name, "chain_of_thought", choice, "text"), registry)
-    del module.predict.lm
 
     assert found_in(store_dir) == []
     printed = capfd.readouterr()
@@ -93,6 +93,7 @@ async def test_nothing_planted_is_found(
     assert loaded.lm.api_key is None and loaded.lm.temperature == 0.2
     assert loaded.lm.api_base == fake_openai.url + "?api-version=1"
     assert loaded.module.predict.lm.model == "openai/held" and loaded.module.predict.traces == []
+    assert loaded.module.judges["second"][0] is loaded.module.predict.lm
     assert held.kwargs["api_key"] == HELD_KEY, "the running program is left as it was"
 
 

@@ -1,0 +1,72 @@
+"""From the click to the registered version, beside `mlflow.dspy.log_model` as the tutorial calls it.
+
+Both log the same program with the same model at the same local server, which counts the calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from typing import Any
+
+from benchmarks.upstream import upstream
+from dspy_demo.events import LMChoice
+from dspy_demo.programs.registry import ProgramRegistry
+from dspy_demo.programs.shipped import SHIPPED
+from dspy_demo.settings import Settings
+from dspy_demo.versions import LogRequest, VersionStore
+
+
+async def measure(settings: Settings, *, quick: bool) -> dict[str, Any]:
+    rounds = 2 if quick else 20
+    with upstream() as server:
+        store = VersionStore(settings)
+        programs = ProgramRegistry(SHIPPED)
+        choice = LMChoice("openai/fake", server.url, cache=False)
+        request = LogRequest("bench", "chain_of_thought", choice, "a description", {"team": "search"})
+
+        started = time.perf_counter()
+        await asyncio.to_thread(store.log, request, programs)
+        cold_s = time.perf_counter() - started
+        warm_s = []
+        for _ in range(rounds):
+            started = time.perf_counter()
+            await asyncio.to_thread(store.log, request, programs)
+            warm_s.append(time.perf_counter() - started)
+        calls = len(server.streams)
+        peer_s = await asyncio.to_thread(tutorial, store.tracking_uri, server.url, 1 if quick else 3)
+        peer_calls = len(server.streams) - calls
+    median_s = statistics.median(warm_s)
+    return {
+        "first_s": round(cold_s, 3),
+        "warm_median_s": round(median_s, 4),
+        "warm_worst_s": round(max(warm_s), 4),
+        "lm_calls": calls,
+        "tutorial_s": round(peer_s, 3),
+        "tutorial_lm_calls": peer_calls,
+        "ratio": round(median_s / peer_s, 3),
+    }
+
+
+def tutorial(tracking_uri: str, url: str, rounds: int) -> float:
+    """Seconds of a warm ``log_model`` with signature and requirements left to be inferred."""
+    import dspy
+    import mlflow
+
+    mlflow.set_tracking_uri(tracking_uri)
+    mlflow.set_experiment("tutorial")
+    program = dspy.ChainOfThought("question -> answer")
+    taken_s = []
+    with dspy.context(lm=dspy.LM("openai/fake", api_base=url, api_key="none", cache=False)):
+        for _ in range(rounds):
+            started = time.perf_counter()
+            with mlflow.start_run():
+                mlflow.dspy.log_model(
+                    program,
+                    name="tutorial",
+                    input_example={"question": "What is 2 + 2?"},
+                    registered_model_name="tutorial",
+                )
+            taken_s.append(time.perf_counter() - started)
+    return statistics.median(taken_s)

@@ -1,0 +1,221 @@
+"""What happened in a turn, as plain values with times. No MLflow, no I/O: this is on the event loop.
+
+A turn's task finds its record in `current_record` and adds the model and tool calls; the chat adds the
+events. Times are in nanoseconds since the epoch, as OpenTelemetry has them.
+
+Of a failed call only the kind of error is kept: an exception's text may hold a key or an address.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from dspy_demo.events import (
+    Event,
+    FieldDelta,
+    LocalTarget,
+    Message,
+    TurnFailed,
+    TurnFinished,
+    TurnRequest,
+    Usage,
+)
+
+Outcome = Literal["finished", "failed", "stopped"]
+#: Calls beyond this are not recorded: a loop that went wild should not take the memory.
+CALLS_MAX = 500
+
+
+@dataclass(slots=True)
+class Call:
+    """A call of a model or a tool below the turn.
+
+    Attributes:
+        name: The predictor's step, such as ``react#2``, or the tool's name.
+        inputs: The messages, or the tool's arguments.
+        error: The kind of error, such as ``LMRateLimitError``; empty where it ended well.
+        stopped: It was running when the turn ended.
+    """
+
+    kind: Literal["lm", "tool"]
+    name: str
+    inputs: Any
+    model: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    started_ns: int = field(default_factory=time.time_ns)
+    ended_ns: int = 0
+    outputs: Any = None
+    error: str = ""
+    stopped: bool = False
+    usage: Usage | None = None
+
+
+@dataclass(slots=True, eq=False)
+class TurnRecord:
+    """One turn from its start to its end, by whatever end.
+
+    Attributes:
+        trace_id: Chosen here, before anything is written, so that the page can link to it at once.
+        backend: ``local``, or ``served`` for a turn that a model server runs or is asked for.
+        model, version: What answers; `version` is an MLflow URI or empty.
+        keys: Keys that this turn was given. They are here to be found and left out, never written.
+    """
+
+    turn_id: str
+    session_id: str
+    backend: str
+    program: str
+    model: str
+    version: str
+    inputs: Mapping[str, Any]
+    history: Sequence[Message] = ()
+    keys: Sequence[SecretStr] = ()
+    trace_id: str = field(default_factory=lambda: f"tr-{secrets.token_hex(16)}")
+    started_ns: int = field(default_factory=time.time_ns)
+    ended_ns: int = 0
+    calls: list[Call] = field(default_factory=list)
+    deltas: list[FieldDelta] = field(default_factory=list)
+    end: TurnFinished | TurnFailed | None = None
+    _running: dict[str, Call] = field(default_factory=dict)
+    _counts: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, request: TurnRequest, *, serves: str = "") -> TurnRecord:
+        """The record of a turn that starts now.
+
+        Args:
+            serves: The version that this process is the model server of, where it is one.
+        """
+        target = request.target
+        if isinstance(target, LocalTarget):
+            keys = [target.lm.api_key] if target.lm.api_key else []
+            backend, program, model, version = (
+                "served" if serves else "local",
+                target.program,
+                target.lm.model,
+                serves,
+            )
+        else:
+            keys, backend, program, version = [], "served", "", target.version or ""
+            model = version or _address(target.url)
+        return cls(
+            turn_id=request.turn_id,
+            session_id=request.session_id,
+            backend=backend,
+            program=program,
+            model=model,
+            version=version,
+            inputs=request.inputs,
+            history=request.history,
+            keys=keys,
+        )
+
+    # The turn's events
+
+    def hear(self, event: Event) -> None:
+        """Note an event. Called for every token: it appends, and nothing else."""
+        if type(event) is FieldDelta:
+            self.deltas.append(event)
+        elif isinstance(event, TurnFinished | TurnFailed):
+            self.end = event
+
+    def close(self) -> None:
+        """The turn is over: what still runs was stopped with it. Later calls are not recorded."""
+        if self.ended_ns:
+            return
+        self.ended_ns = time.time_ns()
+        for call in self._running.values():
+            call.ended_ns, call.stopped = self.ended_ns, True
+        self._running.clear()
+
+    # The turn's calls, from `streaming.observer`; a program without ``aforward`` makes them in a thread
+
+    def lm_started(
+        self, call_id: str, step: str, model: str, messages: Any, settings: Mapping[str, Any]
+    ) -> None:
+        count = self._counts[step] = self._counts.get(step, 0) + 1
+        name = step if count == 1 else f"{step}#{count}"
+        self._start(call_id, Call("lm", name, messages, model, settings))
+
+    def tool_started(self, call_id: str, name: str, arguments: Any) -> None:
+        self._start(call_id, Call("tool", name, arguments))
+
+    def call_ended(self, call_id: str, outputs: Any, error: BaseException | None) -> Call | None:
+        """End a call; gives it back, or None where it is not recorded."""
+        call = self._running.pop(call_id, None)
+        if call is not None:
+            call.ended_ns = time.time_ns()
+            call.outputs = outputs
+            call.stopped = error is not None and not isinstance(error, Exception)  # CancelledError
+            call.error = type(error).__name__ if isinstance(error, Exception) else ""
+        return call
+
+    def _start(self, call_id: str, call: Call) -> None:
+        if not self.ended_ns and len(self.calls) < CALLS_MAX:
+            self._running[call_id] = call
+            self.calls.append(call)
+
+    # What came of it
+
+    @property
+    def outcome(self) -> Outcome:
+        match self.end:
+            case TurnFinished():
+                return "finished"
+            case TurnFailed():
+                return "failed"
+        return "stopped"
+
+    @property
+    def traced_elsewhere(self) -> bool:
+        """Whether the model server that ran this turn has written its trace."""
+        return isinstance(self.end, TurnFinished) and self.end.trace_id not in {None, self.trace_id}
+
+    @property
+    def outputs(self) -> dict[str, Any]:
+        """The output fields; of a turn that did not finish, what had streamed of them."""
+        if isinstance(self.end, TurnFinished):
+            return dict(self.end.outputs)
+        parts: dict[str, list[str]] = {}
+        for delta in self.deltas:
+            parts.setdefault(f"{delta.step}.{delta.field}" if delta.step else delta.field, []).append(
+                delta.text
+            )
+        return {name: "".join(texts) for name, texts in parts.items()}
+
+    @property
+    def first_delta_s(self) -> float | None:
+        return self.end.first_delta_s if isinstance(self.end, TurnFinished) else None
+
+    @property
+    def usage(self) -> Usage:
+        """Of the whole turn: as it was told at the end, else what the calls that ended had used."""
+        if isinstance(self.end, TurnFinished):
+            return self.end.usage
+        used = [call.usage for call in self.calls if call.usage]
+        return Usage(sum(u.prompt_tokens for u in used), sum(u.completion_tokens for u in used))
+
+    @property
+    def user(self) -> str:
+        """The visitor, where session ids are written as ``VISITOR.CHAT``; else the session itself."""
+        return self.session_id.partition(".")[0]
+
+
+def _address(url: str) -> str:
+    """Host and port of a URL, without the user and password that may be before them."""
+    try:
+        return urlsplit(url).netloc.rpartition("@")[2]
+    except ValueError:
+        return ""
+
+
+#: The record of the turn that this task runs; None where turns are not traced.
+current_record: ContextVar[TurnRecord | None] = ContextVar("current_record", default=None)

@@ -1,0 +1,51 @@
+// Runs once per component, with `element`, `trigger` and `watch` from gr.HTML (gradio 6.31). See actions.py.
+const open = new Set();
+const keyOf = (node) => node.dataset.key ?? node.dataset.panel;
+
+// A redraw writes the attributes of the server's HTML over what the reader opened.
+const restore = () => {
+  for (const node of element.querySelectorAll("[data-reveal]")) open.add(node.dataset.reveal);
+  for (const fold of element.querySelectorAll("details[data-key]")) fold.open = open.has(fold.dataset.key);
+  for (const panel of element.querySelectorAll("[data-panel]")) panel.hidden = !open.has(panel.dataset.panel);
+  for (const button of element.querySelectorAll("[data-toggle]")) {
+    button.setAttribute("aria-expanded", open.has(button.dataset.toggle));
+  }
+  for (const form of element.querySelectorAll("form[data-uri]")) {
+    if (form.shownFor !== form.dataset.uri) form.reset();
+    form.shownFor = form.dataset.uri;
+  }
+};
+
+element.addEventListener("toggle", (event) => {
+  const key = event.target.dataset?.key;
+  if (key) event.target.open ? open.add(key) : open.delete(key);
+}, true);
+
+element.addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  if (!button || button.disabled) return;
+  const { toggle, copy } = button.dataset;
+  if (toggle) {
+    open.has(toggle) ? open.delete(toggle) : open.add(toggle);
+    restore();
+    if (open.has(toggle)) element.querySelector(`[data-panel="${CSS.escape(toggle)}"] :is(textarea, input)`)?.focus();
+  } else if (copy) {
+    navigator.clipboard?.writeText(copy).then(() => {
+      const label = button.textContent;
+      button.textContent = "Copied";
+      setTimeout(() => { button.textContent = label; }, 1500);
+    });
+  } else if (button.dataset.do) {
+    trigger("click", { ...button.dataset });
+  }
+});
+
+element.addEventListener("submit", (event) => {
+  event.preventDefault();
+  const form = event.target;
+  if (form.dataset.closes) open.delete(form.dataset.closes);
+  trigger("click", { ...form.dataset, ...Object.fromEntries(new FormData(form)) });
+});
+
+watch("value", restore);
+restore();

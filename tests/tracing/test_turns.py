@@ -1,0 +1,312 @@
+"""Turns of the chat, traced: the local backend over a real HTTP model, to each end that there is."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from dspy_demo.backends.scripted import ScriptedBackend, scripted_answer
+from dspy_demo.errors import UpstreamCut
+from dspy_demo.events import (
+    Event,
+    FieldDelta,
+    LMChoice,
+    ServedTarget,
+    TurnFinished,
+    TurnRequest,
+    TurnStarted,
+)
+from dspy_demo.settings import Settings
+from dspy_demo.tracing import tracer as tracing
+from dspy_demo.tracing.store import TraceStore
+from dspy_demo.tracing.tracer import MlflowTracer, tracer_for
+from dspy_demo.versions.tracking import Tracking
+from tests.fake_openai import FAULTS, FakeOpenAI, Reply, free_port, tool_reply
+from tests.processes import REPO, start_process
+from tests.services import House, house, settings_for, until
+from tests.tracing.conftest import request_of
+
+KEY = "sk-planted-in-the-turn-0123456789"
+
+
+@asynccontextmanager
+async def traced(tracer: MlflowTracer, data_dir: Path, fake: FakeOpenAI, **more: Any) -> AsyncIterator[House]:
+    choice = LMChoice("openai/fake", fake.url, SecretStr(KEY), temperature=0.5, cache=False)
+    async with house(settings_for(data_dir, lm_retries=0), choice, **more) as home:
+        home.service.tracer = tracer
+        yield home
+
+
+async def test_react_has_its_model_and_tool_calls_below_the_root(
+    fake_openai: FakeOpenAI, data_dir: Path, tracer: MlflowTracer, stored: Callable[[str], Any]
+) -> None:
+    fake_openai.reply(tool_reply("calculator", {"expression": "6 * 7"}))
+    async with traced(tracer, data_dir, fake_openai) as home:
+        heard = await home.ask("What is 6 * 7?", program="react")
+    assert heard.finished.trace_id
+    trace = await asyncio.to_thread(stored, heard.finished.trace_id)
+    root, *calls = trace.data.spans
+    assert [(span.span_type, span.name) for span in calls] == [
+        ("CHAT_MODEL", "react"),
+        ("TOOL", "calculator"),
+        ("CHAT_MODEL", "react#2"),
+        ("CHAT_MODEL", "extract"),
+    ]
+    assert all(span.parent_id == root.span_id for span in calls)
+    assert (calls[1].inputs, calls[1].outputs) == ({"expression": "6 * 7"}, "42")
+    assert calls[0].inputs["messages"][0]["role"] == "system"
+    assert "6 * 7" in calls[0].outputs["choices"][0]["message"]["content"]
+    assert calls[0].attributes["temperature"] == 0.5
+    assert root.outputs["answer"] == heard.finished.outputs["answer"]
+    usage = heard.finished.usage
+    assert trace.info.token_usage["input_tokens"] == usage.prompt_tokens > 0
+    assert trace.info.token_usage["output_tokens"] == usage.completion_tokens > 0
+    assert (
+        sum(
+            span.attributes["mlflow.chat.tokenUsage"]["total_tokens"]
+            for span in calls
+            if span.span_type != "TOOL"
+        )
+        == usage.total_tokens
+    )
+    assert KEY not in str(trace.to_dict())
+    assert fake_openai.url not in str(trace.to_dict())
+
+
+async def test_an_answer_from_the_cache_has_no_tokens(
+    fake_openai: FakeOpenAI, data_dir: Path, tracer: MlflowTracer, stored: Callable[[str], Any]
+) -> None:
+    async with traced(tracer, data_dir, fake_openai) as home:
+        choice = LMChoice("openai/fake", fake_openai.url, cache=True)
+        await home.ask("again", choice=choice)
+        heard = await home.ask("again", choice=choice)
+    trace = await asyncio.to_thread(stored, heard.finished.trace_id or "")
+    assert trace.data.spans[1].attributes["cached"] is True
+    assert not trace.info.token_usage
+
+
+async def test_a_failed_call_is_a_failed_turn(
+    fake_openai: FakeOpenAI, data_dir: Path, tracer: MlflowTracer, stored: Callable[[str], Any]
+) -> None:
+    fake_openai.reply(FAULTS["401"], times=2)
+    async with traced(tracer, data_dir, fake_openai) as home:
+        turn = home.service.turn(home.request("?"))
+        async with turn:
+            kinds = [event.kind async for event in turn]
+    assert kinds[-1] == "failed"
+    trace = await asyncio.to_thread(stored, turn.trace_id or "")
+    assert trace.info.state == "ERROR"
+    assert trace.info.tags["error"] == "upstream_auth"
+    lm = trace.data.spans[1]
+    assert (lm.status.status_code, lm.status.description) == ("ERROR", "LMAuthError")
+
+
+@pytest.mark.parametrize("way", ["stop", "leave", "cancel", "shutdown"])
+async def test_a_stopped_turn_keeps_what_had_streamed(
+    fake_openai: FakeOpenAI, data_dir: Path, tracer: MlflowTracer, stored: Callable[[str], Any], way: str
+) -> None:
+    fake_openai.reply(Reply(tokens_per_second=50, filler_chars=5_000))
+    async with traced(tracer, data_dir, fake_openai) as home:
+        turn = home.service.turn(home.request("?"))
+        texts: list[str] = []
+
+        async def watch() -> None:
+            async with turn:
+                async for event in turn:
+                    if isinstance(event, FieldDelta):
+                        texts.append(event.text)
+                    if way == "leave" and len(texts) == 3:
+                        break
+
+        watching = asyncio.create_task(watch())
+        await until(lambda: len(texts) >= 3 or watching.done(), 20)
+        assert turn.trace_id
+        if way == "stop":
+            await turn.stop()
+        elif way == "cancel":
+            watching.cancel()
+        elif way == "shutdown":
+            await home.service.aclose()
+        await asyncio.wait({watching})
+    trace = await asyncio.to_thread(stored, turn.trace_id)
+    root, lm = trace.data.spans
+    assert trace.info.tags["turn.outcome"] == "stopped"
+    assert root.outputs["predict.reasoning"].startswith("".join(texts)[:10])
+    assert root.status.status_code == lm.status.status_code == "UNSET"
+    assert lm.end_time_ns <= root.end_time_ns
+
+
+async def test_two_visitors_calls_do_not_mix(
+    fake_openai: FakeOpenAI, data_dir: Path, tracer: MlflowTracer, stored: Callable[[str], Any]
+) -> None:
+    async with traced(tracer, data_dir, fake_openai) as home:
+        turns = await asyncio.gather(*(home.ask(f"I am visitor-{number:02}") for number in range(20)))
+    for number, turn in enumerate(turns):
+        trace = await asyncio.to_thread(stored, turn.finished.trace_id or "")
+        text = str([span.to_dict() for span in trace.data.spans])
+        assert text.count("visitor-") == text.count(f"visitor-{number:02}") > 0
+        assert len(trace.data.spans) == 2
+
+
+async def test_a_refused_request_is_no_turn(
+    fake_openai: FakeOpenAI, data_dir: Path, tracer: MlflowTracer
+) -> None:
+    async with traced(tracer, data_dir, fake_openai) as home:
+        turn = home.service.turn(home.request(""))
+        async with turn:
+            assert [event.kind async for event in turn] == ["started", "failed"]
+    assert turn.trace_id is None
+
+
+async def test_a_served_turn_is_written_by_one_of_the_two(
+    fake_openai: FakeOpenAI, data_dir: Path, tracer: MlflowTracer, tracking: Tracking
+) -> None:
+    theirs = "tr-" + "a" * 32
+    script: list[Event | Exception] = [
+        TurnStarted("served", "models:/d/1"),
+        TurnFinished({"answer": "4"}, trace_id=theirs),
+    ]
+    request = TurnRequest(ServedTarget("http://h:1", "models:/d/1"), {"question": "?"})
+    async with traced(tracer, data_dir, fake_openai, served=ScriptedBackend(script)) as home:
+        assert (await home.run(request)).finished.trace_id == theirs
+        script[-1] = UpstreamCut()
+        turn = home.service.turn(request)
+        async with turn:
+            assert [event.kind async for event in turn] == ["started", "failed"]
+    assert turn.trace_id
+    assert await asyncio.to_thread(tracer.flush, 15)
+    trace = tracking.client.get_trace(turn.trace_id)
+    assert (trace.info.state, trace.info.tags["version"], len(trace.data.spans)) == (
+        "ERROR",
+        "models:/d/1",
+        1,
+    )
+
+
+async def test_tracing_can_be_off(data_dir: Path) -> None:
+    settings = settings_for(data_dir, tracing=False)
+    async with house(settings, local=ScriptedBackend(scripted_answer("four"))) as home:
+        home.service.tracer = tracer_for(settings, Tracking(settings))
+        assert (await home.ask("?")).finished.trace_id is None
+    assert not (data_dir / "mlflow.db").exists()
+
+
+async def test_a_store_that_hangs_does_not_touch_the_event_loop(
+    data_dir: Path, fake_openai: FakeOpenAI, tracer: MlflowTracer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+    monkeypatch.setattr(TraceStore, "write", lambda *_: release.wait(20))
+    lags: list[float] = []
+
+    async def measure() -> None:
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(0.001)
+            lags.append(time.perf_counter() - before - 0.001)
+
+    async with traced(
+        tracer, data_dir, fake_openai, local=ScriptedBackend(scripted_answer("a b c d"))
+    ) as home:
+        await home.ask("warm up")
+        measuring = asyncio.create_task(measure())
+        for _ in range(20):
+            await asyncio.gather(*(home.ask("?") for _ in range(10)))
+            tracer.feedback("tr-" + "0" * 32, True)
+        measuring.cancel()
+    lags.sort()
+    median = lags[len(lags) // 2]
+    print(f"\nloop lag while the store hangs: median {median * 1e3:.1f} ms, max {lags[-1] * 1e3:.1f} ms")
+    assert median < 0.05
+    assert lags[-1] < 1
+    monkeypatch.setattr(tracing, "TRACE_EXPECTED_S", 0)
+    release.set()
+
+
+def test_a_process_whose_store_hangs_still_ends(tmp_path: Path) -> None:
+    code = f"""
+        import socket, time
+        from pathlib import Path
+        from dspy_demo.settings import Settings
+        from dspy_demo.tracing.tracer import MlflowTracer
+        from dspy_demo.versions.tracking import Tracking
+        from tests.tracing.conftest import request_of
+        silent = socket.create_server(("127.0.0.1", 0))
+        uri = "http://127.0.0.1:%d" % silent.getsockname()[1]
+        settings = Settings(data_dir=Path({str(tmp_path)!r}), tracking_uri=uri)
+        tracer = MlflowTracer(settings, Tracking(settings))
+        tracer.finish(tracer.begin(request_of()))
+        silent.accept()
+        started = time.monotonic()
+        print(tracer.close(0.3), time.monotonic() - started < 1)
+        print(time.monotonic())
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=True,
+        env={"PYTHONPATH": str(REPO), "HOME": str(tmp_path), "MLFLOW_DISABLE_TELEMETRY": "true", "PATH": ""},
+    )
+    written, closed_at = done.stdout.splitlines()
+    assert written == "False True"
+    assert time.monotonic() - float(closed_at) < 5
+
+
+@pytest.mark.integration
+def test_a_tracking_server_that_comes_back_gets_everything(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracing, "RETRY_MAX_S", 1)
+    port = free_port()
+    settings = Settings(data_dir=tmp_path, tracking_uri=f"http://127.0.0.1:{port}")
+    tracking = Tracking(settings)
+    tracer = MlflowTracer(settings, tracking)
+    record = tracer.begin(request_of("While it was down 🙂", session="ann.1"))
+    assert record is not None
+    record.lm_started("1", "predict", "openai/fake", [{"role": "user", "content": "?"}], {})
+    record.call_ended("1", ["four"], None)
+    record.hear(TurnFinished({"answer": "4"}))
+    tracer.finish(record)
+    tracer.feedback(record.trace_id, False, "meh", "ann")
+    database = f"sqlite:///{tmp_path / 'server.db'}"
+    command = [
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        database,
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
+    env = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    server = start_process(command, port=port, home=home, env=env)
+    try:
+        server.wait_until_healthy()
+        assert tracer.flush(60)
+        assert tracer.notice is None
+        tracer.feedback(record.trace_id, True, user="ann")
+        assert tracer.close(20)
+        trace = tracking.client.get_trace(record.trace_id)
+        assert (trace.info.state, len(trace.data.spans)) == ("OK", 2)
+        assert trace.info.trace_metadata["mlflow.trace.session"] == "ann.1"
+        assert trace.info.tags["turn.outcome"] == "finished"
+        assert "🙂" in trace.data.spans[0].inputs["question"]
+        (rating,) = trace.info.assessments
+        assert (rating.feedback.value, rating.rationale or "") == (True, "")
+    finally:
+        server.stop()
