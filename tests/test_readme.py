@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -13,6 +14,7 @@ import httpx
 import pytest
 
 from dspy_demo.settings import documented
+from tests.fake_openai import free_port
 from tests.processes import ServerProcess
 
 ROOT = Path(__file__).parent.parent
@@ -62,7 +64,7 @@ def test_links_and_pictures_exist() -> None:
 def test_every_flag_in_the_text_exists() -> None:
     flags = {flag for row in documented() for flag in row["flag"].split(" / ")}
     extra = {"--name", "--description", "--tag", "--tracking-uri", "--open", "--no-open", "--help"}
-    foreign = {"--env-manager", "--host", "--rm", "--prefix"}
+    foreign = {"--env-manager"}
     for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", README):
         assert flag in flags | extra | foreign, flag
 
@@ -96,6 +98,59 @@ def test_every_curl_works_as_pasted(server_process: Callable[..., ServerProcess]
         assert '"error"' not in done.stdout, (line, done.stdout)
         assert done.stdout, line
     assert httpx.get(f"{app.url}/docs").status_code == 200
+
+
+@pytest.mark.integration
+def test_the_commands_about_versions_work_as_pasted(home: Path, tmp_path: Path) -> None:
+    """In the order of the README, with a home of its own and free ports."""
+    ports = {"5001": str(free_port()), "5002": str(free_port())}
+    bin_dir = Path(sys.executable).parent
+    environ = {
+        **os.environ,
+        "HOME": str(home),
+        "PATH": f"{bin_dir}:{os.environ['PATH']}",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{home}/.local/share/dspy-demo/mlflow.db",
+        "PYTHONPATH": str(ROOT),
+    }
+
+    def pasted(line: str) -> list[str]:
+        for port, free in ports.items():
+            line = line.replace(port, free)
+        return shlex.split(line.replace(".venv/bin/", f"{bin_dir}/").replace(" app.py", f" {ROOT}/app.py"))
+
+    def line_with(*words: str) -> str:
+        return next(line for line in commands() if all(word in line for word in words))
+
+    def run(line: str) -> str:
+        own = {**environ}
+        if "app.py" in line:
+            del own["MLFLOW_TRACKING_URI"]
+        done = subprocess.run(
+            pasted(line), capture_output=True, text=True, timeout=120, env=own, cwd=tmp_path
+        )
+        assert done.returncode == 0, (line, done.stderr)
+        return done.stdout
+
+    assert run(line_with("app.py log")).splitlines()[-1] == "models:/demo/1"
+    servers = {"5001": line_with("-m dspy_demo.serving"), "5002": line_with("mlflow models serve")}
+    for port, line in servers.items():
+        with (home / f"{port}.log").open("w") as log:
+            process = subprocess.Popen(
+                pasted(line), env=environ, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True
+            )
+        server = ServerProcess(
+            process, f"http://127.0.0.1:{ports[port]}", int(ports[port]), home / f"{port}.log"
+        )
+        try:
+            server.wait_until_healthy("/ping")
+            for curl in (line for line in commands() if line.startswith("curl") and f":{port}" in line):
+                answer = run(curl)
+                assert "2 + 2 = 4." in answer, answer
+                assert "choices" in answer or "[DONE]" in answer
+        finally:
+            server.stop()
+    run(line_with("generate-dockerfile"))
+    assert (tmp_path / "demo-image" / "Dockerfile").is_file()
 
 
 @pytest.mark.integration

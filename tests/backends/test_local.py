@@ -166,7 +166,8 @@ async def test_every_fault_ends_the_turn_in_one_sentence(
     fake_openai: FakeOpenAI, data_dir: Path, model: str, fault: str
 ) -> None:
     silent = fault in {"silent_before_headers", "silent_after_headers", "stall"}
-    settings = settings_for(data_dir, idle_timeout_s=1.0 if silent else 20, lm_retries=1)
+    retries = 0 if fault == "429" else 1  # the 7 s that it asks for would be waited
+    settings = settings_for(data_dir, idle_timeout_s=1.0 if silent else 20, lm_retries=retries)
     async with house(settings_for(data_dir)) as warm:  # importing litellm is a silence of seconds
         await warm.ask("warm up", choice=choice_of(fake_openai, model))
         fake_openai.reset()
@@ -378,3 +379,19 @@ async def test_a_bug_in_a_program_is_no_text_for_the_user(
         heard = await home.ask("?", program=spec.name)
     assert heard.failed.code == "internal"
     assert "hunter2" not in heard.failed.public_message
+
+
+@pytest.mark.parametrize(("asked_s", "attempts"), [(0.2, 2), (60, 1)])
+async def test_a_wait_that_the_model_asks_for_is_kept_unless_too_long(
+    fake_openai: FakeOpenAI, data_dir: Path, asked_s: float, attempts: int
+) -> None:
+    fake_openai.reply(FAULTS["429"], retry_after_s=asked_s)
+    started = time.monotonic()
+    async with house(settings_for(data_dir, lm_retries=1), choice_of(fake_openai)) as home:
+        heard = await home.ask("?")
+    assert len(fake_openai.streams) == attempts
+    if attempts == 2:
+        assert heard.finished.outputs["answer"]
+        assert time.monotonic() - started > asked_s
+    else:
+        assert heard.failed.retry_after_s == asked_s
