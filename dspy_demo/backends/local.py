@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dspy_demo.events import Event, LocalTarget, TurnRequest, TurnStarted
 from dspy_demo.lm.catalog import LMCatalog
 from dspy_demo.programs.registry import ProgramRegistry
+from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.settings import Settings
 
 if TYPE_CHECKING:
@@ -41,16 +42,16 @@ class LocalBackend:
             request.inputs,
             request.history,
             lm,
-            self._adapter(),
+            self._adapter(spec),
             max_threads=self._settings.max_turns,
         ):
             yield event
 
-    def _adapter(self) -> dspy.Adapter:
+    def _adapter(self, spec: ProgramSpec) -> dspy.Adapter:
         import dspy
 
         kinds = {"chat": dspy.ChatAdapter, "json": dspy.JSONAdapter, "xml": dspy.XMLAdapter}
-        return kinds[self._settings.adapter]()
+        return kinds[spec.adapter or self._settings.adapter]()
 
     async def aclose(self) -> None:
         await self._catalog.aclose()

@@ -18,6 +18,7 @@ class ProgramRegistry:
 
     def __init__(self, specs: Iterable[ProgramSpec]) -> None:
         self._specs = {spec.name: spec for spec in specs}
+        self._unlisted: dict[str, ProgramSpec] = {}
         self._modules: dict[str, dspy.Module] = {}
         self._lock = threading.Lock()
 
@@ -28,19 +29,30 @@ class ProgramRegistry:
     def specs(self) -> list[ProgramSpec]:
         return list(self._specs.values())
 
+    def add(self, spec: ProgramSpec, module: dspy.Module, *, listed: bool = True) -> None:
+        """One more program, built already: a version that was loaded back. One of the same name is replaced.
+
+        Args:
+            listed: Whether `specs` names it; `get` finds it in any case.
+        """
+        with self._lock:
+            if listed:
+                self._specs = {**self._specs, spec.name: spec}
+            else:
+                self._unlisted[spec.name] = spec
+            self._modules[spec.name] = module
+
     def get(self, name: str) -> ProgramSpec:
         """The spec of a program.
 
         Raises:
             NotFound: There is no program of that name.
         """
-        try:
-            return self._specs[name]
-        except KeyError:
+        spec = self._specs.get(name) or self._unlisted.get(name)
+        if spec is None:
             known = ", ".join(self._specs)
-            raise NotFound(
-                f"There is no program named “{name[:80]}”. The programs here are: {known}."
-            ) from None
+            raise NotFound(f"There is no program named “{name[:80]}”. The programs here are: {known}.")
+        return spec
 
     def module(self, name: str) -> dspy.Module:
         """The program itself. Every turn shares it, since it holds no state of a turn.

@@ -15,7 +15,7 @@ from dspy_demo.errors import (
 )
 from dspy_demo.events import LMChoice
 from dspy_demo.lm.detection import BUILTIN_MODEL
-from dspy_demo.programs.spec import ProgramSpec
+from dspy_demo.programs.spec import AdapterName, ProgramSpec
 from dspy_demo.settings import PROVIDER_KEYS, Settings
 from dspy_demo.versions.logged_with import adapter_name, logged_choice
 from dspy_demo.versions.tracking import Tracking
@@ -44,7 +44,7 @@ class ServedVersion:
     module: dspy.Module
     lm: LMChoice
     own_lm: dspy.LM | None
-    adapter: str
+    adapter: AdapterName
 
 
 def load(uri: str, settings: Settings) -> ServedVersion:

@@ -88,9 +88,8 @@ def build_app(version: ServedVersion, settings: Settings, *, asked_as: str = "")
     """The ASGI application of a version."""
     from mlflow.pyfunc import scoring_server
 
-    settings = settings.model_copy(update={"adapter": version.adapter})
     choice = replace(version.lm, api_key=settings.api_key or _key_of(version.lm, settings))
-    programs = ProgramRegistry([replace(version.spec, build=lambda: version.module)])
+    programs = ProgramRegistry([replace(version.spec, build=lambda: version.module, adapter=version.adapter)])
     catalog = VersionCatalog(settings, choice, version.own_lm)
     tracer = tracer_for(settings, Tracking(settings), serves=version.uri)
     service = ChatService(settings, programs, LocalBackend(settings, programs, catalog), tracer=tracer)

@@ -59,10 +59,11 @@ def load_version(tracking: Tracking, version: Version) -> LoadedVersion:
             "It may need another version of DSPy or a package that is not installed."
         ) from error
     metadata = (mlmodel.get("metadata") or {}).get(METADATA_KEY) or {}
+    spec, module = _unwrapped(program, version)
     return LoadedVersion(
-        *_unwrapped(program, version),
+        replace(spec, adapter=metadata.get("adapter") or adapter_name(settings.get("adapter"))),
+        module,
         lm=logged_choice(metadata.get("lm"), settings.get("lm")) or LMChoice(BUILTIN_MODEL),
-        adapter=str(metadata.get("adapter") or adapter_name(settings.get("adapter"))),
     )
 
 

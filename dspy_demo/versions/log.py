@@ -61,7 +61,7 @@ def log_version(
 
     spec, module = programs.get(request.program), programs.module(request.program)
     client = tracking.prepare()
-    draft: Draft = in_clean_context(Draft, spec, module, request.lm, adapter, settings)
+    draft: Draft = in_clean_context(Draft, spec, module, request.lm, spec.adapter or adapter, settings)
     tags = version_tags(draft)
     with (
         ThreadPoolExecutor(1, "log-version") as beside,

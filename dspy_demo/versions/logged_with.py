@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dspy_demo.events import LMChoice
+from dspy_demo.programs.spec import AdapterName
 from dspy_demo.versions.confidential import public_url
 
 
@@ -25,6 +26,7 @@ def logged_choice(noted: Mapping[str, Any] | None, lm: Any) -> LMChoice | None:
     return LMChoice(str(lm.model), base, None, given.get("temperature"), given.get("max_tokens"), cache)
 
 
-def adapter_name(adapter: Any) -> str:
+def adapter_name(adapter: Any) -> AdapterName:
     """The name, in our settings, of a pickled adapter; by its class's name, which needs no dspy."""
-    return {"JSONAdapter": "json", "XMLAdapter": "xml"}.get(type(adapter).__name__, "chat")
+    names: dict[str, AdapterName] = {"JSONAdapter": "json", "XMLAdapter": "xml"}
+    return names.get(type(adapter).__name__, "chat")

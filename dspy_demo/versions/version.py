@@ -106,16 +106,14 @@ class LoadedVersion:
     """A version in this process, ready for the local backend.
 
     Attributes:
-        spec: Its program; `build` gives `module`.
+        spec: Its program, with the adapter it was logged with; `build` gives `module`.
         module: The program itself, without the messages adapter around it.
         lm: The model it was logged with, without a key.
-        adapter: ``chat``, ``json`` or ``xml``.
     """
 
     spec: ProgramSpec
     module: dspy.Module
     lm: LMChoice
-    adapter: str
 
 
 def uri_of(name: str, version: int | str) -> str:

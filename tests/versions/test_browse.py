@@ -190,7 +190,7 @@ def test_loading_leaves_the_process_as_it_was(store: VersionStore, name: str, th
     assert dict(dspy.settings.config) == before
     assert [one.spec.name for one in loaded[:3]] == ["predict", "react", "chain_of_thought"]
     assert loaded[0].spec.build() is loaded[0].module
-    assert {one.adapter for one in loaded} == {"chat"} and loaded[0].lm == BUILTIN
+    assert {one.spec.adapter for one in loaded} == {"chat"} and loaded[0].lm == BUILTIN
 
 
 async def test_a_loaded_version_answers_in_the_local_backend(

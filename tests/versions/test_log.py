@@ -24,6 +24,7 @@ from dspy_demo.programs.shipped import SHIPPED
 from dspy_demo.settings import Settings
 from dspy_demo.versions import LogRequest, VersionStore
 from tests.fake_openai import FakeOpenAI
+from tests.services import house, settings_for
 
 BUILTIN = LMChoice("builtin/rules")
 Artifacts = Callable[[str], Path]
@@ -306,3 +307,18 @@ def test_a_warm_click_is_quick(store: VersionStore, programs: ProgramRegistry, n
         times.append(time.perf_counter() - started)
     # The benchmark's bound is 0.1 s. Here other tests may have the machine; inferring anything takes 5 s.
     assert min(times) < 1.0, times
+
+
+async def test_a_version_keeps_its_adapter_where_it_is_loaded(
+    store: VersionStore, programs: ProgramRegistry, name: str, fake_openai: FakeOpenAI, data_dir: Path
+) -> None:
+    """Loaded into an app that writes prompts in another format, and logged from there once more."""
+    choice = LMChoice("openai/fake", fake_openai.url, cache=False)
+    first = await asyncio.to_thread(store.log, LogRequest(name, "predict", choice), programs, "json")
+    loaded = await asyncio.to_thread(store.load, first.uri)
+    own = ProgramRegistry([loaded.spec])
+    async with house(settings_for(data_dir, adapter="chat"), choice, programs=own) as home:
+        await home.ask("?", program=loaded.spec.name)
+    assert "JSON object" in fake_openai.requests[-1].json["messages"][-1]["content"]
+    again = await asyncio.to_thread(store.log, LogRequest(name, loaded.spec.name, choice), own, "chat")
+    assert again.adapter == "json"
