@@ -66,7 +66,7 @@ def _import_file(path: Path) -> ModuleType:
     known = sys.modules.get(path.stem)
     if known is not None and getattr(known, "__file__", None) != str(path):
         raise ProgramLoadError(
-            f"--program: a module named {path.stem!r} is loaded already, so {path} cannot be. Rename the file."
+            f"--program: a module named {path.stem!r} is loaded already. Rename {path.name}."
         )
     return _import_module(path.stem)
 
