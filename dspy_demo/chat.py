@@ -144,7 +144,7 @@ class Turn:
 
     Attributes:
         trace_id: The trace of this turn, from its start on; None where there is none. A request that was
-            refused has none, and a served turn gets the one of its server with the last event.
+            refused has none, and a served turn has that of its server, unless the server was lost.
     """
 
     def __init__(self, service: ChatService, request: TurnRequest) -> None:
@@ -198,7 +198,10 @@ class Turn:
                 current_record.reset(token)  # the pump's task has it now
                 async for event in pump:
                     self._last_event_at = time.monotonic()
-                    started = started or isinstance(event, TurnStarted)
+                    if isinstance(event, TurnStarted):
+                        started = True
+                        self.trace_id = event.trace_id or self.trace_id
+                        event = dataclasses.replace(event, trace_id=self.trace_id)
                     if first_delta_s is None and isinstance(event, FieldDelta):
                         first_delta_s = self._last_event_at - self._started_at
                     if isinstance(event, TurnFinished):
@@ -236,6 +239,9 @@ class Turn:
             failure.__cause__ = error
         if self._record is not None and not self.stopped:
             self._record.hear(failed_from(failure))
+            if not failure.from_server:
+                self._record.traced_elsewhere = False
+                self.trace_id = self._record.trace_id
         return failure
 
     async def _end_when_late(self, pump: Pump[Event]) -> None:

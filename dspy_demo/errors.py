@@ -52,6 +52,8 @@ class DemoError(Exception):
         self.public_message = public_message or self.default_message
         self.retry_after_s = retry_after_s
         self.error_id = secrets.token_hex(4)
+        #: A model server met it, and has logged and traced it.
+        self.from_server = False
         super().__init__(self.public_message)
 
 

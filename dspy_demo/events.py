@@ -108,11 +108,13 @@ class TurnStarted:
         backend: ``local`` or ``served``.
         model: What answers, for the footer: the model string, or the served version.
         incremental: False where text cannot arrive token by token (a plain ``mlflow models serve``).
+        trace_id: The MLflow trace that this turn is going to be, where there will be one.
     """
 
     backend: str
     model: str
     incremental: bool = True
+    trace_id: str | None = None
     kind: Literal["started"] = "started"
 
 
@@ -188,6 +190,7 @@ def to_wire(event: Event) -> dict[str, Any]:
                 "backend": event.backend,
                 "model": event.model,
                 "incremental": event.incremental,
+                "trace_id": event.trace_id,
             }
         case Status():
             return {"type": "status", "text": event.text, "state": event.state, "key": event.key}
@@ -234,7 +237,12 @@ def event_from_wire(data: Mapping[str, Any]) -> Event | None:
     """
     match data["type"]:
         case "started":
-            return TurnStarted(str(data["backend"]), str(data["model"]), bool(data.get("incremental", True)))
+            return TurnStarted(
+                str(data["backend"]),
+                str(data["model"]),
+                bool(data.get("incremental", True)),
+                data.get("trace_id"),
+            )
         case "status":
             return Status(str(data["text"]), data.get("state", "info"), str(data.get("key", "")))
         case "delta":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -75,7 +76,9 @@ class ServedBackend:
             try:
                 async for event in self._live(url, request):
                     if isinstance(event, TurnStarted):
-                        event = TurnStarted(self.name, target.version or event.model, event.incremental)
+                        event = dataclasses.replace(
+                            event, backend=self.name, model=target.version or event.model
+                        )
                     yield event
                 return
             except _NoSuchRoute:

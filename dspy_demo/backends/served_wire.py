@@ -116,7 +116,9 @@ def event_of(content: Mapping[str, Any]) -> Event | None:
     try:
         event = event_from_wire(content)
         if isinstance(event, TurnFailed):
-            raise error_of(content)
+            failure = error_of(content)
+            failure.from_server = True
+            raise failure
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MalformedReply(NOT_READABLE) from error
     if isinstance(event, FieldDelta) and event.channel not in _CHANNELS:

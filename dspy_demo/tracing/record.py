@@ -26,6 +26,7 @@ from dspy_demo.events import (
     TurnFailed,
     TurnFinished,
     TurnRequest,
+    TurnStarted,
     Usage,
 )
 
@@ -66,6 +67,7 @@ class TurnRecord:
         trace_id: Chosen here, before anything is written, so that the page can link to it at once.
         backend: ``local``, or ``served`` for a turn that a model server runs or is asked for.
         model, version: What answers; `version` is an MLflow URI or empty.
+        traced_elsewhere: The model server that runs this turn writes its trace.
         keys: Keys that this turn was given. They are here to be found and left out, never written.
     """
 
@@ -84,6 +86,7 @@ class TurnRecord:
     calls: list[Call] = field(default_factory=list)
     deltas: list[FieldDelta] = field(default_factory=list)
     end: TurnFinished | TurnFailed | None = None
+    traced_elsewhere: bool = False
     _running: dict[str, Call] = field(default_factory=dict)
     _counts: dict[str, int] = field(default_factory=dict)
 
@@ -124,8 +127,11 @@ class TurnRecord:
         """Note an event. Called for every token: it appends, and nothing else."""
         if type(event) is FieldDelta:
             self.deltas.append(event)
-        elif isinstance(event, TurnFinished | TurnFailed):
+            return
+        if isinstance(event, TurnFinished | TurnFailed):
             self.end = event
+        if isinstance(event, TurnStarted | TurnFinished) and event.trace_id not in {None, self.trace_id}:
+            self.traced_elsewhere = True
 
     def close(self) -> None:
         """The turn is over: what still runs was stopped with it. Later calls are not recorded."""
@@ -173,11 +179,6 @@ class TurnRecord:
             case TurnFailed():
                 return "failed"
         return "stopped"
-
-    @property
-    def traced_elsewhere(self) -> bool:
-        """Whether the model server that ran this turn has written its trace."""
-        return isinstance(self.end, TurnFinished) and self.end.trace_id not in {None, self.trace_id}
 
     @property
     def outputs(self) -> dict[str, Any]:

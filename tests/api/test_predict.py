@@ -68,7 +68,13 @@ async def test_streams_the_events_one_by_one(make_client):
     assert response.headers["x-accel-buffering"] == "no"
     assert response.headers["cache-control"] == "no-cache"
     started, status, delta, final = events_of(response.text)
-    assert started == {"type": "started", "backend": "local", "model": "m", "incremental": True}
+    assert started == {
+        "type": "started",
+        "backend": "local",
+        "model": "m",
+        "incremental": True,
+        "trace_id": None,
+    }
     assert status["key"] == "t1"
     assert delta == {
         "type": "delta",

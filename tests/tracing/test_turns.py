@@ -310,3 +310,39 @@ def test_a_tracking_server_that_comes_back_gets_everything(
         assert (rating.feedback.value, rating.rationale or "") == (True, "")
     finally:
         server.stop()
+
+
+async def test_a_served_turn_that_its_server_traces_is_not_written_again(
+    fake_openai: FakeOpenAI, data_dir: Path, tracer: MlflowTracer, tracking: Tracking
+) -> None:
+    """Stopped, or failed by the server's own word; but a server that was lost has written nothing."""
+    theirs = "tr-" + "b" * 32
+    told, lost = UpstreamCut(), UpstreamCut()
+    told.from_server = True
+    script: list[Event | Exception] = [TurnStarted("served", "models:/d/1", trace_id=theirs), told]
+    request = TurnRequest(
+        ServedTarget("http://h:1", "models:/d/1"), {"question": "?"}, session_id="written-once"
+    )
+    async with traced(tracer, data_dir, fake_openai, served=ScriptedBackend(script)) as home:
+        turn = home.service.turn(request)
+        async with turn:
+            assert [event.kind async for event in turn] == ["started", "failed"]
+        assert turn.trace_id == theirs
+
+        stopped = home.service.turn(request)
+        async with stopped:
+            async for _ in stopped:
+                await stopped.stop()
+        assert stopped.trace_id == theirs
+
+        script[-1] = lost
+        cut = home.service.turn(request)
+        async with cut:
+            assert [event.kind async for event in cut] == ["started", "failed"]
+        assert cut.trace_id != theirs
+    assert await asyncio.to_thread(tracer.flush, 15)
+    written = tracking.client.search_traces(
+        locations=[tracking.experiment_id],
+        filter_string="metadata.`mlflow.trace.session` = 'written-once'",
+    )
+    assert [trace.info.trace_id for trace in written] == [cut.trace_id]
