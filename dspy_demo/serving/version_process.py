@@ -161,6 +161,8 @@ class VersionProcess:
         for name in _SHARED_SETTINGS:
             environment[ENV_PREFIX + name.upper()] = str(getattr(self._settings, name))
         environment[f"{ENV_PREFIX}TRACKING_URI"] = Tracking(self._settings).uri
+        # Of its own: the question that was just asked here should be answered there, not remembered.
+        environment["DSPY_CACHEDIR"] = str(self._settings.cache_dir / "served")
         # A key of ours is for the model that it was given for, which need not be the version's.
         environment.pop(f"{ENV_PREFIX}API_KEY", None)
         if self._api_key is not None:
