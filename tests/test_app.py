@@ -105,7 +105,7 @@ def test_an_own_program_from_a_file(server_process: Start, tmp_path: Path) -> No
     )
     app = server_process("--program", f"{file}")
     models = httpx.get(f"{app.url}/v1/models").json()["data"]
-    assert models[0]["id"] == "program"
+    assert models[0]["id"] == "shouting"
     reply = httpx.post(
         f"{app.url}/predict", json={"inputs": {"text": "2 + 3", "times": 2}}, timeout=30
     ).json()

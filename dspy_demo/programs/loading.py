@@ -30,6 +30,8 @@ def load_program(reference: str) -> ProgramSpec:
     code = _import_file(Path(source)) if source.endswith(".py") else _import_module(source)
     name, found = _attribute(code, attribute, reference)
     module = _instance(found, reference)
+    if name == "program":  # says nothing; its file does
+        name = code.__name__.rpartition(".")[2]
     summary = (inspect.getdoc(type(module)) or "").strip().splitlines()
     own_class = type(module).__module__ == code.__name__
     return spec_of(

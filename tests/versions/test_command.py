@@ -49,7 +49,7 @@ def test_it_logs_and_says_where(tmp_path: Path, home: Path, fake_openai: FakeOpe
     assert [path.name for path in home.iterdir() if path.name in {"mlruns", "mlflow.db"}] == []
     store = VersionStore(Settings(data_dir=tmp_path / "data"))
     version = store.get("models:/from-a-script/1")
-    assert (version.program, version.lm, version.adapter) == ("program", "openai/fake", "json")
+    assert (version.program, version.lm, version.adapter) == ("my_program", "openai/fake", "json")
     assert (version.description, version.tags) == ("nightly", {"team": "search", "a": "b=c"})
     loaded = store.load(version.uri)
     assert (loaded.lm.api_base, loaded.lm.temperature) == (fake_openai.url, 0.3)
