@@ -8,7 +8,17 @@ import warnings
 from dspy_demo.settings import Settings
 
 #: Libraries that report at INFO or WARNING what does not help the user of this app.
-NOISY = ("alembic", "httpx", "httpcore", "LiteLLM", "mlflow", "gradio", "asyncio", "dspy.predict", "dspy.adapters")
+NOISY = (
+    "alembic",
+    "httpx",
+    "httpcore",
+    "LiteLLM",
+    "mlflow",
+    "gradio",
+    "asyncio",
+    "dspy.predict",
+    "dspy.adapters",
+)
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 

@@ -47,7 +47,18 @@ def test_importing_touches_no_network_and_no_disk(home: Path) -> None:
 def test_help_names_the_flags() -> None:
     done = run_app("--help")
     assert done.returncode == 0
-    for flag in "--host --port --lm --api-base --program --share --open --no-open --data-dir".split():
+    flags = (
+        "--host",
+        "--port",
+        "--lm",
+        "--api-base",
+        "--program",
+        "--share",
+        "--open",
+        "--no-open",
+        "--data-dir",
+    )
+    for flag in flags:
         assert flag in done.stdout
 
 

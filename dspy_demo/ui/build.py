@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -11,11 +10,16 @@ from dspy_demo.chat import ChatService
 from dspy_demo.lm.catalog import LMCatalog
 from dspy_demo.settings import Settings
 from dspy_demo.ui import theme
+from dspy_demo.ui.compare import CompareHandlers
 from dspy_demo.ui.endpoint import chat_endpoint
 from dspy_demo.ui.handlers import ChatHandlers, SidebarHandlers
 from dspy_demo.ui.layout import Page, draw_page
-from dspy_demo.ui.sidebar import PRODUCT, SidebarSection
+from dspy_demo.ui.rating import RatingHandlers
+from dspy_demo.ui.server_panel import ServerHandlers, Serving
+from dspy_demo.ui.sidebar import PRODUCT
 from dspy_demo.ui.store import ConversationStore
+from dspy_demo.ui.version_handlers import VersionHandlers
+from dspy_demo.ui.workbench import Workbench
 
 #: An event that nobody but this page may call by name, and that draws no progress of its own.
 #: Gradio does not enforce it (the route by index stays open), so handlers check for themselves.
@@ -23,20 +27,26 @@ QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
 def build_page(
-    service: ChatService, catalog: LMCatalog, settings: Settings, sections: Sequence[SidebarSection] = ()
+    service: ChatService, catalog: LMCatalog, settings: Settings, workbench: Workbench | None = None
 ) -> gr.Blocks:
     """The page, ready to launch with `launch_options`.
 
     Args:
-        sections: Further parts of the sidebar, each a function that draws and wires itself.
+        workbench: Versions and model servers; without them the page is the local chat alone.
     """
     specs = service.programs.specs()
     program = service.programs.default
     with gr.Blocks(title=PRODUCT, analytics_enabled=False, fill_height=True, fill_width=True) as demo:
-        page = draw_page(catalog.detection, specs, program, sections, served=False)
+        owner = workbench is not None and not settings.share
+        page = draw_page(catalog.detection, specs, program, owner=owner, model_name=settings.model_name)
         store = ConversationStore(window=settings.ui_window_messages)
-        _wire_chat(demo, page, ChatHandlers(service, settings, store, page))
-        _wire_sidebar(page, SidebarHandlers(page))
+        chat = ChatHandlers(service, settings, store, page, workbench)
+        _wire_chat(demo, page, chat)
+        if settings.tracing:
+            _wire_rating(page, RatingHandlers(store, service.tracer, page.rating, page.notice, page.saved))
+        _wire_sidebar(demo, page, SidebarHandlers(page, service.programs, workbench))
+        if workbench is not None:
+            _wire_workbench(demo, page, chat, settings, workbench)
         gr.api(
             chat_endpoint(service, settings, catalog.detection.choice, program),
             api_name="chat",
@@ -85,21 +95,76 @@ def _wire_chat(demo: gr.Blocks, page: Page, chat: ChatHandlers) -> None:
     page.earlier.click(chat.show_earlier, None, **now)
 
 
-def _wire_sidebar(page: Page, sidebar: SidebarHandlers) -> None:
+def _wire_rating(page: Page, rating: RatingHandlers) -> None:
+    now: dict[str, Any] = {**QUIET, "queue": False}
+    box = rating.box
+    page.chatbot.like(rating.rate, None, rating.outputs, **now)
+    gr.on(
+        [box.send.click, box.comment.submit], rating.comment, [box.comment, box.turn], rating.outputs, **now
+    )
+    box.close.click(rating.closed, None, rating.outputs, **now)
+
+
+def _wire_sidebar(demo: gr.Blocks, page: Page, sidebar: SidebarHandlers) -> None:
     side = page.sidebar
     now: dict[str, Any] = {**QUIET, "queue": False}
-    groups = {form.group for form in page.forms.values()}
+    demo.load(sidebar.programs_now, None, {side.program}, **now)
     side.model.change(sidebar.model_changed, side.model, {side.other, page.banner}, **now)
-    side.program.change(
+    gr.on(
+        [side.program.change, side.backend.change, side.server.spoken.change],
         sidebar.program_changed,
-        side.program,
-        {side.about_program, page.chatbot, page.composer, *groups},
+        [side.program, side.backend, side.server.connected],
+        {side.about_program, page.chatbot, page.composer, *page.form_groups},
         **now,
     )
     gr.on(
-        [side.model.change, side.other_model.change, side.program.change, side.backend.change],
-        side.active_html,
-        [side.model, side.other_model, side.program, side.backend],
+        [
+            *(widget.change for widget in (side.model, side.other_model, side.program, side.backend)),
+            side.server.spoken.change,
+        ],
+        sidebar.active,
+        [side.model, side.other_model, side.program, side.backend, side.server.connected],
         side.active,
         **now,
     )
+
+
+def _wire_workbench(
+    demo: gr.Blocks, page: Page, chat: ChatHandlers, settings: Settings, workbench: Workbench
+) -> None:
+    side = page.sidebar
+    panel = side.server
+    now: dict[str, Any] = {**QUIET, "queue": False}
+    server = ServerHandlers(workbench, settings, Serving(workbench.servers), panel, side.backend)
+    outputs = {*panel.outputs, side.backend}
+    demo.load(server.connect_first, None, outputs, **now)
+    panel.timer.tick(server.look, [panel.connected, panel.seen], outputs, **now)
+    panel.state.click(server.act, panel.connected, outputs, **now)
+    gr.on([panel.connect.click, panel.address.submit], server.connect, panel.address, outputs, **now)
+    if side.versions is None:
+        return
+    handlers = VersionHandlers(workbench, settings, chat.service.programs, side, side.versions, server)
+    chat_outputs = {page.chatbot, page.composer, page.earlier}
+    listed = {side.versions.list, side.versions.head}
+    side.versions.log.click(handlers.log, handlers.inputs, handlers.outputs, **QUIET)
+    side.versions.fold.expand(handlers.refresh, None, listed, **now)
+    panel.spoken.change(handlers.refresh_open, None, listed, **now)
+    for component in (side.versions.list, side.versions.head):
+        acted = component.click(handlers.act, handlers.inputs, handlers.outputs, **QUIET)
+        acted.then(chat.link_traces, None, chat_outputs, postprocess=False, **now)
+    if page.compare is not None:
+        _wire_compare(demo, page, CompareHandlers(chat.service, settings, workbench, page, page.compare))
+
+
+def _wire_compare(demo: gr.Blocks, page: Page, compare: CompareHandlers) -> None:
+    view = compare.view
+    now: dict[str, Any] = {**QUIET, "outputs": compare.outputs, "postprocess": False, "queue": False}
+    sides = {view.left.target, view.right.target}
+    chosen = [page.sidebar.program, page.sidebar.server.connected]
+    view.tab.select(compare.choices, chosen, sides, queue=False, **QUIET)
+    demo.unload(compare.unload)
+    accepted = view.composer.submit(compare.ask, compare.inputs, **now)
+    for side, draw in ((view.left, compare.draw_left), (view.right, compare.draw_right)):
+        drawn = accepted.then(draw, None, side.chat, postprocess=False, **QUIET)
+        drawn.then(compare.settle, None, **now)
+    view.composer.stop(compare.stop, queue=False, **QUIET)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +44,23 @@ class Conversation:
     def before(self, index: int) -> Conversation:
         """Up to the turn at `index`, without it: what retry, undo and edit leave standing."""
         return Conversation(self.turns[: max(0, index)])
+
+    def with_view(self, index: int, view: TurnView) -> Conversation:
+        """With another view of the turn at `index`: a rating, a link."""
+        return Conversation((*self.turns[:index], FinishedTurn.of(view), *self.turns[index + 1 :]))
+
+    def linked(self, link: Callable[[TurnView], str]) -> Conversation:
+        """With the links to the traces as they are now; turns whose link is the same stay the same."""
+        changed = self
+        for index, turn in enumerate(self.turns):
+            if (url := link(turn.view)) != turn.view.trace_url:
+                changed = changed.with_view(index, dataclasses.replace(turn.view, trace_url=url))
+        return changed
+
+    def ratings(self, first: int) -> list[str | None]:
+        """The thumbs of the turns from `first` on, by the chatbot's names for them."""
+        names = {True: "Like", False: "Dislike", None: None}
+        return [names[turn.view.rated] for turn in self.turns[first:]]
 
     def history(self, max_chars: int) -> tuple[Message, ...]:
         """The program's memory: the latest turns that fit. Those without an answer are not part of it."""

@@ -14,6 +14,9 @@ def footer_html(view: TurnView) -> str:
     parts = [f"<span>{html.escape(part)}</span>" for part in footer_parts(view)]
     if view.state == "stopped":
         parts.insert(0, '<span class="turn-stopped">Stopped</span>')
+    if view.trace_url:
+        url = html.escape(view.trace_url)
+        parts.append(f'<span><a href="{url}" target="_blank" rel="noopener">trace</a></span>')
     return f'<div class="{FOOTER_CLASS}">{"".join(parts)}</div>'
 
 

@@ -55,6 +55,56 @@ def program_form(spec: ProgramSpec, *, visible: bool) -> ProgramForm:
     return ProgramForm(spec, group, widgets)
 
 
+SPARE_FIELDS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class SpareForm:
+    """Text fields for a program that came after the page was drawn: a version with inputs of its own."""
+
+    group: gr.Row
+    widgets: tuple[gr.Textbox, ...]
+
+    def form(self, spec: ProgramSpec) -> ProgramForm:
+        """The fields as the form of `spec`.
+
+        Raises:
+            InvalidInput: The program has more inputs than there are fields.
+        """
+        if len(spec.form_fields) > len(self.widgets):
+            raise InvalidInput(f"“{spec.title}” has too many inputs for this page. Ask it by the API.")
+        names = [field.name for field in spec.form_fields]
+        return ProgramForm(spec, self.group, dict(zip(names, self.widgets, strict=False)))
+
+    def updates(self, spec: ProgramSpec) -> dict[Component, Any]:
+        """Label the fields for `spec` and hide the others."""
+        drawn: dict[Component, Any] = {widget: gr.update(visible=False) for widget in self.widgets}
+        for field, widget in zip(spec.form_fields, self.widgets, strict=False):
+            hints = [field.description, f"One of: {', '.join(field.choices)}." if field.choices else ""]
+            drawn[widget] = gr.update(
+                visible=True,
+                value="" if field.default is None else str(field.default),
+                label=label(field) + ("" if field.required else " (optional)"),
+                info=" ".join(hint for hint in hints if hint) or None,
+                placeholder={
+                    "json": "JSON",
+                    "integer": "Number",
+                    "number": "Number",
+                    "boolean": "yes or no",
+                }.get(field.kind, ""),
+            )
+        return drawn
+
+
+def spare_form() -> SpareForm:
+    """Draw the fields, all hidden."""
+    with gr.Row(visible=False, elem_classes="program-form") as group:
+        widgets = tuple(
+            gr.Textbox(label="Input", visible=False, min_width=160, max_lines=6) for _ in range(SPARE_FIELDS)
+        )
+    return SpareForm(group, widgets)
+
+
 def label(field: InputField) -> str:
     return field.label or in_words(field.name)
 
@@ -86,12 +136,20 @@ def _in_words(value: Any) -> Any:
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
 
 
+def _yes_or_no(text: str) -> bool:
+    words = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+    if text.lower() not in words:
+        raise ValueError
+    return words[text.lower()]
+
+
 def _parsed(field: InputField, value: Any) -> Any:
     """The value of a field that a visitor typed as text; other widgets give the value itself."""
     parsers: dict[str, tuple[Callable[[str], Any], str]] = {
         "json": (json.loads, "JSON, for example [1, 2]"),
         "integer": (int, "a whole number"),
         "number": (float, "a number"),
+        "boolean": (_yes_or_no, "yes or no"),
     }
     if field.kind not in parsers or not isinstance(value, str):
         return value

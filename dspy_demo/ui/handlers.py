@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import html
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -15,16 +16,23 @@ from gradio.components import Component
 
 from dspy_demo.chat import ChatService
 from dspy_demo.errors import DemoError, InvalidInput, NotFound
-from dspy_demo.events import LocalTarget, Status, TurnRequest
+from dspy_demo.events import LocalTarget, ServedTarget, Status, TurnRequest
+from dspy_demo.programs.registry import ProgramRegistry
+from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.settings import Settings
 from dspy_demo.ui.conversation import from_json, to_json
 from dspy_demo.ui.layout import Page, example_rows, placeholder
 from dspy_demo.ui.live import LiveTurn
 from dspy_demo.ui.markdown_safety import typed_text
 from dspy_demo.ui.render import WireMessage, messages
-from dspy_demo.ui.sidebar import OTHER, SERVED
+from dspy_demo.ui.served_program import program_behind
+from dspy_demo.ui.server_lines import Connected
+from dspy_demo.ui.server_panel import NOT_SERVED, SERVED, served_choice
+from dspy_demo.ui.sidebar import OTHER
 from dspy_demo.ui.store import ConversationStore, Tab
 from dspy_demo.ui.turn_view import TurnView
+from dspy_demo.ui.version_rows import title_of
+from dspy_demo.ui.workbench import Workbench
 
 #: How long a reload waits for the tab it replaces to let go of its turn.
 RELOAD_WAIT_S = 1.0
@@ -48,6 +56,7 @@ class ChatHandlers:
     settings: Settings
     store: ConversationStore
     page: Page
+    workbench: Workbench | None = None
 
     async def load(self, saved: Any, request: gr.Request) -> Update:
         """A page has loaded: show the visitor's chat, also what was streaming when it was reloaded."""
@@ -58,6 +67,7 @@ class ChatHandlers:
         with contextlib.suppress(TimeoutError):
             # The tab that this one replaces notices a moment later. A second tab may go on running.
             await asyncio.wait_for(tab.visitor.idle.wait(), RELOAD_WAIT_S)
+        self._link_traces(tab)
         return self._shown(tab) | self._saved(tab)
 
     async def unload(self, request: gr.Request) -> None:
@@ -118,7 +128,17 @@ class ChatHandlers:
         tab = self.store.tab(str(request.session_hash))
         if tab is None or tab.live is not None:
             return _nothing()
-        return self._controls(tab) | self._saved(tab)
+        rated = gr.update(feedback_value=self._ratings(tab))
+        notice = self._notice(self.service.tracer.notice or "")
+        return self._controls(tab) | self._saved(tab) | notice | {self.page.chatbot: rated}
+
+    async def link_traces(self, request: gr.Request) -> Update:
+        """MLflow's pages run now, so that the footers can link to them."""
+        tab = self._free_tab(request)
+        if tab is None:
+            return _nothing()
+        self._link_traces(tab)
+        return self._shown(tab)
 
     async def undo(self, request: gr.Request) -> Update:
         """Take the last turn back, its question into the composer."""
@@ -177,12 +197,15 @@ class ChatHandlers:
             turn, view = self._request(tab, given, text, form)
         except DemoError as error:
             return self._shown(tab) | self._notice(error.public_message)
-        live = LiveTurn(self.service.turn(turn), view, on_end=tab.end)
+        live = LiveTurn(self.service.turn(turn), view, on_end=lambda last: tab.end(self._linked(last)))
         tab.begin(live)
         live.start()
         first = self._first(tab, view)
         return self._notice("") | {
-            self.page.chatbot: tab.visitor.conversation.drawn(first) + messages(view),
+            self.page.chatbot: gr.update(
+                value=tab.visitor.conversation.drawn(first) + messages(view),
+                feedback_value=tab.visitor.conversation.ratings(first),
+            ),
             self.page.composer: self._composer(running=True, clear=clear),
             self.page.earlier: gr.update(visible=first > 0),
         }
@@ -208,21 +231,16 @@ class ChatHandlers:
     def _request(
         self, tab: Tab, given: Mapping[Component, Any], text: str, form: Mapping[str, Any] | None
     ) -> tuple[TurnRequest, TurnView]:
-        sidebar = self.page.sidebar
         if not text.strip():
             raise InvalidInput("Write a question first.")
-        if given[sidebar.backend] == SERVED:
-            raise NotFound("No version is served yet. Log a version and serve it first.")
-        spec = self.service.programs.get(given[sidebar.program])
-        drawn_form = self.page.forms[spec.name]
+        target, spec = self._target(given)
+        drawn_form = self.page.form_for(spec)
         known = {field.name for field in spec.form_fields}
         values = dict(form) if form and set(form) <= known else drawn_form.values(given)
         inputs = {**values, spec.chat_field: text}
         room = self.settings.input_max_chars - sum(len(str(value)) for value in inputs.values())
         history = tab.visitor.conversation.history(room) if spec.history_field else ()
-        request = TurnRequest(
-            LocalTarget(spec.name, sidebar.choice(given)), inputs, history, session_id=tab.visitor.id[:12]
-        )
+        request = TurnRequest(target, inputs, history, session_id=tab.visitor.id[:12])
         self.service.check(request)
         view = TurnView.start(
             text,
@@ -237,6 +255,17 @@ class ChatHandlers:
             view = view.apply(Status(FORGOTTEN), time.monotonic())
         return request, view
 
+    def _target(self, given: Mapping[Component, Any]) -> tuple[LocalTarget | ServedTarget, ProgramSpec]:
+        """Where the turn runs, and which program answers there."""
+        sidebar = self.page.sidebar
+        if given[sidebar.backend] != SERVED:
+            spec = self.service.programs.get(given[sidebar.program])
+            return LocalTarget(spec.name, sidebar.choice(given)), spec
+        if self.workbench is None:
+            raise NotFound(NOT_SERVED)
+        choice = served_choice(self.workbench.servers, given[sidebar.server.connected])
+        return choice.target, program_behind(choice, self.service.programs)
+
     # Drawing
 
     def _free_tab(self, request: gr.Request) -> Tab | None:
@@ -249,7 +278,23 @@ class ChatHandlers:
         return tab.visitor.conversation.window(tab.window - room)
 
     def _shown(self, tab: Tab) -> Update:
-        return {self.page.chatbot: tab.visitor.conversation.drawn(self._first(tab)), **self._controls(tab)}
+        drawn = tab.visitor.conversation.drawn(self._first(tab))
+        chat = gr.update(value=drawn, feedback_value=self._ratings(tab))
+        return {self.page.chatbot: chat, **self._controls(tab)}
+
+    def _ratings(self, tab: Tab) -> list[str | None]:
+        return tab.visitor.conversation.ratings(self._first(tab))
+
+    def _linked(self, view: TurnView) -> TurnView:
+        return dataclasses.replace(view, trace_url=self._trace_url(view))
+
+    def _link_traces(self, tab: Tab) -> None:
+        tab.visitor.conversation = tab.visitor.conversation.linked(self._trace_url)
+
+    def _trace_url(self, view: TurnView) -> str:
+        """Where the turn's trace is shown now; not for a visitor from elsewhere, who cannot reach MLflow."""
+        url = self.workbench.pages.url if self.workbench and not self.settings.share else ""
+        return (self.service.tracer.link(view.trace_id, url) or "") if url and view.trace_id else ""
 
     def _controls(self, tab: Tab) -> Update:
         return {
@@ -281,6 +326,8 @@ class SidebarHandlers:
     """The sidebar: what follows from a choice. No model is built or called here."""
 
     page: Page
+    programs: ProgramRegistry
+    workbench: Workbench | None = None
 
     def model_changed(self, model: str) -> Update:
         return {
@@ -288,18 +335,39 @@ class SidebarHandlers:
             self.page.banner: gr.update(visible=self._is_builtin(model)),
         }
 
-    def program_changed(self, program: str) -> Update:
-        spec = self.page.sidebar.programs[program]
-        forms = {
-            form.group: gr.update(visible=name == program and bool(form.widgets))
-            for name, form in self.page.forms.items()
-        }
+    def program_changed(self, program: str, backend: str, connected: Connected | None) -> Update:
+        spec = self.programs.get(program)
+        answering = self._answering(spec, backend, connected)
         return {
             self.page.sidebar.about_program: html.escape(spec.description),
-            self.page.chatbot: gr.update(examples=example_rows(spec)),
-            self.page.composer: gr.update(placeholder=placeholder(spec)),
-            **forms,
+            self.page.chatbot: gr.update(examples=example_rows(answering)),
+            self.page.composer: gr.update(placeholder=placeholder(answering)),
+            **self.page.form_updates(answering),
         }
+
+    def active(
+        self, model: str, other_model: str, program: str, backend: str, connected: Connected | None
+    ) -> str:
+        """The line of what answers now."""
+        served = ""
+        if backend == SERVED and self.workbench is not None:
+            state = self.workbench.servers.state()
+            served = connected.title if connected else title_of(state.version)
+        title = self.programs.get(program).title
+        return self.page.sidebar.active_html(model, other_model, title, backend, served)
+
+    def programs_now(self) -> Update:
+        """The picker of a page that has just loaded: versions may have been loaded since it was drawn."""
+        choices = [(spec.title, spec.name) for spec in self.programs.specs()]
+        return {self.page.sidebar.program: gr.update(choices=choices)}
+
+    def _answering(self, spec: ProgramSpec, backend: str, connected: Connected | None) -> ProgramSpec:
+        if backend != SERVED or self.workbench is None:
+            return spec
+        try:
+            return program_behind(served_choice(self.workbench.servers, connected), self.programs)
+        except NotFound:
+            return spec
 
     def _is_builtin(self, model: str) -> bool:
         detection = self.page.sidebar.detection

@@ -11,8 +11,10 @@ from gradio.components import Component
 
 from dspy_demo.lm.detection import Detection
 from dspy_demo.programs.spec import ProgramSpec
-from dspy_demo.ui.forms import ProgramForm, program_form
-from dspy_demo.ui.sidebar import Sidebar, SidebarSection, draw_sidebar
+from dspy_demo.ui.compare_view import CompareView, draw_compare
+from dspy_demo.ui.forms import ProgramForm, SpareForm, program_form, spare_form
+from dspy_demo.ui.rating import RatingBox, draw_rating_box
+from dspy_demo.ui.sidebar import Sidebar, draw_sidebar
 
 BUILTIN_BANNER = (
     "<b>The built-in engine is not a language model.</b> It answers arithmetic, dates, units, capitals and "
@@ -22,7 +24,7 @@ WELCOME = "## What would you like to know?\n\nThe reasoning shows live, then the
 # The browser encrypts with it what only this browser holds; it must be the same after a restart.
 BROWSER_SECRET = "dspy-demo-chat-1"  # noqa: S105
 #: `$$` and the two TeX forms that models write; single dollars are mostly money.
-MATH = [
+MATH: list[dict[str, str | bool]] = [
     {"left": "$$", "right": "$$", "display": True},
     {"left": "\\[", "right": "\\]", "display": True},
     {"left": "\\(", "right": "\\)", "display": False},
@@ -35,69 +37,104 @@ class Page:
 
     sidebar: Sidebar
     forms: Mapping[str, ProgramForm]
+    spare: SpareForm
     banner: gr.HTML
     earlier: gr.Button
     chatbot: gr.Chatbot
     composer: gr.Textbox
+    rating: RatingBox
     notice: gr.HTML
     new_chat: gr.Button
     saved: gr.BrowserState
+    compare: CompareView | None
 
     @property
     def turn_inputs(self) -> set[Component]:
         """What a turn is made of."""
         fields = {widget for form in self.forms.values() for widget in form.widgets.values()}
-        return {self.composer, *self.sidebar.inputs, *fields}
+        return {self.composer, *self.sidebar.inputs, *fields, *self.spare.widgets}
+
+    @property
+    def form_groups(self) -> set[Component]:
+        """What `form_updates` changes."""
+        return {*(form.group for form in self.forms.values()), self.spare.group, *self.spare.widgets}
+
+    def form_for(self, spec: ProgramSpec) -> ProgramForm:
+        """The form of a program, also of one that came after the page was drawn."""
+        for form in self.forms.values():
+            if form.spec.form_fields == spec.form_fields:
+                return form
+        return self.spare.form(spec)
+
+    def form_updates(self, spec: ProgramSpec) -> dict[Component, Any]:
+        """Show the form of `spec`, and no other."""
+        wanted = self.form_for(spec)
+        groups = {
+            form.group: gr.update(visible=form is wanted and bool(form.widgets))
+            for form in self.forms.values()
+        }
+        spare = self.spare.updates(spec) if wanted.group is self.spare.group else {}
+        return {**groups, self.spare.group: gr.update(visible=bool(spare)), **spare}
 
 
 def draw_page(
     detection: Detection,
     programs: Sequence[ProgramSpec],
     program: ProgramSpec,
-    sections: Sequence[SidebarSection],
     *,
-    served: bool,
+    owner: bool = False,
+    model_name: str = "",
 ) -> Page:
     """Draw the page inside the current `gr.Blocks`."""
     saved = gr.BrowserState(None, storage_key="dspy-demo-chat", secret=BROWSER_SECRET)
-    sidebar = draw_sidebar(detection, programs, program, sections, served=served)
-    with gr.Column(elem_id="main"):
+    sidebar = draw_sidebar(detection, programs, program, owner=owner, model_name=model_name)
+    compare = None
+    with gr.Column(elem_id="main", elem_classes="" if owner else "one-view"):
         with gr.Row(elem_id="topbar"):
             new_chat = gr.Button("New chat", elem_id="new-chat", size="sm", min_width=0, scale=0)
-        banner = gr.HTML(BUILTIN_BANNER, visible=detection.builtin, elem_id="banner")
-        earlier = gr.Button("Show earlier messages", visible=False, size="sm", elem_id="earlier")
-        chatbot = gr.Chatbot(
-            elem_id="chat",
-            label="Conversation",
-            show_label=False,
-            container=False,
-            height="100%",
-            layout="bubble",
-            editable="user",
-            buttons=["copy"],
-            sanitize_html=True,
-            allow_tags=False,
-            latex_delimiters=MATH,
-            placeholder=WELCOME,
-            examples=example_rows(program),
-            feedback_options=None,
-        )
-        with gr.Column(elem_id="dock"):
-            forms = {spec.name: program_form(spec, visible=spec is program) for spec in programs}
-            composer = gr.Textbox(
-                elem_id="composer",
-                label="Your question",
+        views = gr.Tabs(elem_id="views")
+        with views, gr.Tab("Chat", id="chat"):
+            banner = gr.HTML(BUILTIN_BANNER, visible=detection.builtin, elem_id="banner")
+            earlier = gr.Button("Show earlier messages", visible=False, size="sm", elem_id="earlier")
+            chatbot = gr.Chatbot(
+                elem_id="chat",
+                label="Conversation",
                 show_label=False,
                 container=False,
-                placeholder=placeholder(program),
-                lines=1,
-                max_lines=8,
-                autofocus=True,
-                submit_btn="Send",
-                html_attributes=gr.InputHTMLAttributes(autocomplete="off", enterkeyhint="send"),
+                height="100%",
+                layout="bubble",
+                editable="user",
+                buttons=["copy"],
+                sanitize_html=True,
+                allow_tags=False,
+                latex_delimiters=MATH,
+                placeholder=WELCOME,
+                examples=example_rows(program),
+                feedback_options=["Like", "Dislike"],
             )
-            notice = gr.HTML(elem_id="notice")
-    return Page(sidebar, forms, banner, earlier, chatbot, composer, notice, new_chat, saved)
+            with gr.Column(elem_id="dock"):
+                forms = {spec.name: program_form(spec, visible=spec is program) for spec in programs}
+                spare = spare_form()
+                rating = draw_rating_box()
+                composer = gr.Textbox(
+                    elem_id="composer",
+                    label="Your question",
+                    show_label=False,
+                    container=False,
+                    placeholder=placeholder(program),
+                    lines=1,
+                    max_lines=8,
+                    autofocus=True,
+                    submit_btn="Send",
+                    html_attributes=gr.InputHTMLAttributes(autocomplete="off", enterkeyhint="send"),
+                )
+                notice = gr.HTML(elem_id="notice")
+        if owner:
+            with views, gr.Tab("Compare", id="compare") as tab:
+                compare = draw_compare(tab, MATH)
+    return Page(
+        sidebar, forms, spare, banner, earlier, chatbot, composer, rating, notice, new_chat, saved, compare
+    )
 
 
 def example_rows(program: ProgramSpec) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
@@ -75,6 +76,7 @@ class LiveTurn:
             log.exception("the page failed", extra={"error_id": failure.error_id}, exc_info=error)
             self.view = self.view.apply(failed_from(failure), self._clock())
         finally:
-            self.view = self.view.stopped(self._clock())
+            view = self.view.stopped(self._clock())
+            self.view = dataclasses.replace(view, trace_id=view.trace_id or self._turn.trace_id)
             self._changed.set()
             self._on_end(self.view)

@@ -15,24 +15,25 @@ from dspy_demo.errors import InvalidInput
 from dspy_demo.events import LMChoice
 from dspy_demo.lm.detection import Detection, LMOption
 from dspy_demo.programs.spec import ProgramSpec
+from dspy_demo.ui.server_panel import LOCAL, SERVED, ServerPanel, draw_server_panel
+from dspy_demo.ui.version_panel import VersionPanel, draw_version_panel
 
 PRODUCT = "DSPy demo"
 OTHER = "other"
 N = TypeVar("N", int, float)
 ROW_MAX_CHARS = 30
-LOCAL, SERVED = "Local", "Served"
-SERVED_MISSING = "Served: log a version and serve it first."
-
-#: Adds a part to the sidebar, below the backend; called while the sidebar is being drawn.
-SidebarSection = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Sidebar:
-    """The sidebar's widgets, and what their values mean."""
+    """The sidebar's widgets, and what their values mean.
+
+    Attributes:
+        server: The model server's state, below the switch.
+        versions: None where the visitor is not the owner.
+    """
 
     detection: Detection
-    programs: Mapping[str, ProgramSpec]
     active: gr.HTML
     model: gr.Dropdown
     other: gr.Column
@@ -45,6 +46,8 @@ class Sidebar:
     program: gr.Dropdown
     about_program: gr.HTML
     backend: gr.Radio
+    server: ServerPanel
+    versions: VersionPanel | None
 
     @property
     def inputs(self) -> set[Component]:
@@ -59,6 +62,7 @@ class Sidebar:
             self.cache,
             self.program,
             self.backend,
+            self.server.connected,
         }
 
     def choice(self, given: Mapping[Component, Any]) -> LMChoice:
@@ -92,8 +96,11 @@ class Sidebar:
         option = next((row for row in self.detection.options if option_id(row) == model), None)
         return option.title if option else model
 
-    def active_html(self, model: str, other_model: str, program: str, backend: str) -> str:
-        parts = (self.programs[program].title, self.model_name(model, other_model), backend)
+    def active_html(self, model: str, other_model: str, program: str, backend: str, served: str = "") -> str:
+        """What answers now; `program` is its title, `served` the version behind the served backend."""
+        parts = [program, self.model_name(model, other_model), backend]
+        if backend == SERVED and served:
+            parts = [served, backend]
         return "<span> · </span>".join(f"<b>{html.escape(part)}</b>" for part in parts)
 
 
@@ -105,16 +112,16 @@ def draw_sidebar(
     detection: Detection,
     programs: Sequence[ProgramSpec],
     program: ProgramSpec,
-    sections: Sequence[SidebarSection],
     *,
-    served: bool,
+    owner: bool = False,
+    model_name: str = "",
 ) -> Sidebar:
     """Draw the sidebar in the order of the design.
 
     Args:
         program: The one to start with.
-        sections: Further parts, between the backend and the links.
-        served: Whether a served backend can be chosen.
+        owner: Whether versions may be logged and served from this page.
+        model_name: What the log form starts with.
     """
     start = detection.choice
     with gr.Sidebar(width=304, elem_id="sidebar"):
@@ -167,16 +174,17 @@ def draw_sidebar(
                 value=LOCAL,
                 label="Backend",
                 show_label=False,
-                interactive=served,
+                interactive=False,
                 elem_id="backend",
             )
-            gr.HTML(SERVED_MISSING, visible=not served, elem_classes="note")
-        for section in sections:
-            section()
+            server = draw_server_panel(owner=owner)
+        versions = None
+        if owner:
+            with gr.Column(elem_classes="section"):
+                versions = draw_version_panel(model_name)
         gr.HTML('<a href="docs" target="_blank" rel="noopener">API docs</a>', elem_id="links")
     drawn = Sidebar(
         detection,
-        {spec.name: spec for spec in programs},
         active,
         model,
         other,
@@ -189,8 +197,10 @@ def draw_sidebar(
         picker,
         about,
         backend,
+        server,
+        versions,
     )
-    active.value = drawn.active_html(model.value, "", program.name, LOCAL)
+    active.value = drawn.active_html(model.value, "", program.title, LOCAL)
     return drawn
 
 

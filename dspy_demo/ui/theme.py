@@ -79,7 +79,7 @@ def theme() -> gr.themes.Base:
 
 @cache
 def css() -> str:
-    return (ASSETS / "page.css").read_text(encoding="utf-8")
+    return "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in ("page.css", "workbench.css"))
 
 
 @cache

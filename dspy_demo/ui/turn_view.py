@@ -84,6 +84,8 @@ class TurnView:
         inputs: The program's other inputs, as (label, value) pairs.
         expected: The answer's fields in order, where known before they arrive.
         order: What came in which order: ``t0`` a thought, ``s0`` a status line without a thought.
+        trace_url: The trace on MLflow's pages, while they run.
+        rated: The visitor's thumb, up or down; `comment` is what they wrote to it.
     """
 
     user: str
@@ -106,6 +108,9 @@ class TurnView:
     first_delta_s: float | None = None
     elapsed_s: float = 0.0
     trace_id: str | None = None
+    trace_url: str = ""
+    rated: bool | None = None
+    comment: str = ""
 
     @classmethod
     def start(cls, user: str, *, now_s: float, **details: Any) -> Self:

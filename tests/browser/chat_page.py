@@ -18,7 +18,7 @@ class ChatPage:
         self.stop_button = page.get_by_role("button", name="Stop", exact=True)
         self.questions = page.locator("#chat .user-row")
         self.answers = page.locator("#chat .bot-row")
-        self.footers = page.locator(".turn-footer")
+        self.footers = page.locator("#chat .turn-footer")
         self.thoughts = page.locator("#chat .thought-group")
         self.notice = page.locator("#notice")
         self.sidebar = page.locator("#sidebar")

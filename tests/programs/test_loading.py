@@ -107,5 +107,5 @@ def test_a_file_whose_name_is_no_module_name(write: Write) -> None:
 
 
 def test_a_file_named_like_a_loaded_module(write: Write) -> None:
-    with pytest.raises(ProgramLoadError, match="Rename json.py"):
+    with pytest.raises(ProgramLoadError, match=r"Rename json\.py"):
         load_program(write(PROGRAM, "json"))

@@ -41,7 +41,7 @@ SPEC = ProgramSpec(
 @pytest.fixture
 async def sidebar() -> AsyncIterator[Sidebar]:
     with gr.Blocks(analytics_enabled=False):
-        yield draw_sidebar(Detection(FOUND, "why", OPTIONS), [SPEC], SPEC, (), served=False)
+        yield draw_sidebar(Detection(FOUND, "why", OPTIONS), [SPEC], SPEC)
 
 
 @pytest.fixture

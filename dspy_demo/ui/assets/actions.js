@@ -1,10 +1,15 @@
 // Runs once per component, with `element`, `trigger` and `watch` from gr.HTML (gradio 6.31). See actions.py.
 const open = new Set();
-const keyOf = (node) => node.dataset.key ?? node.dataset.panel;
+let revealed = "";
 
 // A redraw writes the attributes of the server's HTML over what the reader opened.
 const restore = () => {
-  for (const node of element.querySelectorAll("[data-reveal]")) open.add(node.dataset.reveal);
+  const reveal = element.querySelector("[data-reveal]")?.dataset.reveal ?? "";
+  if (reveal && reveal !== revealed) {
+    open.clear();
+    open.add(reveal);
+  }
+  revealed = reveal;
   for (const fold of element.querySelectorAll("details[data-key]")) fold.open = open.has(fold.dataset.key);
   for (const panel of element.querySelectorAll("[data-panel]")) panel.hidden = !open.has(panel.dataset.panel);
   for (const button of element.querySelectorAll("[data-toggle]")) {

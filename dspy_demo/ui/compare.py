@@ -1,0 +1,204 @@
+"""Ask once, answer twice: what happens in the Compare tab."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import html
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from dspy_demo.chat import ChatService
+from dspy_demo.errors import DemoError, InvalidInput
+from dspy_demo.events import LocalTarget, ServedTarget, TurnRequest
+from dspy_demo.programs.spec import ProgramSpec
+from dspy_demo.settings import Settings
+from dspy_demo.ui.compare_view import LOCAL_SIDE, NOTHING_YET, SERVED_SIDE, CompareView, Side
+from dspy_demo.ui.layout import Page
+from dspy_demo.ui.live import LiveTurn
+from dspy_demo.ui.render import WireMessage, messages
+from dspy_demo.ui.served_program import program_behind
+from dspy_demo.ui.server_lines import Connected
+from dspy_demo.ui.server_panel import ServedChoice, served_choice
+from dspy_demo.ui.turn_view import TurnView
+from dspy_demo.ui.version_rows import title_of
+from dspy_demo.ui.word_diff import difference_html
+from dspy_demo.ui.workbench import Workbench, as_demo_error, owner_only
+
+Update = dict[Component, Any]
+
+
+@dataclass(slots=True)
+class Comparison:
+    """The two turns of one question in one tab."""
+
+    turns: dict[str, LiveTurn] = field(default_factory=dict)
+
+    @property
+    def running(self) -> bool:
+        return any(turn.view.running for turn in self.turns.values())
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(turn.stop() for turn in self.turns.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class CompareHandlers:
+    """As in the chat a question is accepted, then each side draws itself, then both are settled."""
+
+    service: ChatService
+    settings: Settings
+    workbench: Workbench
+    page: Page
+    view: CompareView
+    open: dict[str, Comparison] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> set[Component]:
+        return {*self.page.turn_inputs, self.view.composer, self.view.left.target, self.view.right.target}
+
+    @property
+    def outputs(self) -> set[Component]:
+        return {*self.view.chats, self.view.difference, self.view.composer, self.view.notice}
+
+    async def choices(self, program: str, connected: Connected | None) -> Update:
+        """What can be chosen for a side now: local, served, and each version that can answer."""
+        try:
+            owner_only(self.settings)
+            versions = await asyncio.to_thread(self.workbench.store.versions)
+        except DemoError:
+            versions = []
+        state = self.workbench.servers.state()
+        served = connected.title if connected else title_of(state.version) if state.phase == "ready" else ""
+        rows = [
+            (f"Local · {self.service.programs.get(program).title}", LOCAL_SIDE),
+            (f"Served · {served or 'nothing yet'}", SERVED_SIDE),
+            *((f"Version · {title_of(v.uri)}", v.uri) for v in versions if v.servable),
+        ]
+        return {side.target: gr.update(choices=rows) for side in (self.view.left, self.view.right)}
+
+    async def ask(self, given: dict[Component, Any], request: gr.Request) -> Update:
+        """Begin both turns, or none."""
+        key = str(request.session_hash)
+        if (last := self.open.get(key)) and last.running:
+            skip: Update = gr.skip()
+            return skip
+        text = given[self.view.composer] or ""
+        try:
+            owner_only(self.settings)
+            if not text.strip():
+                raise InvalidInput("Write a question first.")
+            sides = {"left": self.view.left, "right": self.view.right}
+            # A version may have to be loaded first.
+            asked = await asyncio.gather(*(self._request(given, side, text) for side in sides.values()))
+            for turn, _ in asked:
+                self.service.check(turn)
+        except Exception as error:
+            return {self.view.notice: html.escape(as_demo_error(error).public_message)}
+        comparison = self.open[key] = Comparison()
+        for name, (turn, view) in zip(sides, asked, strict=True):
+            live = comparison.turns[name] = LiveTurn(self.service.turn(turn), view)
+            live.start()
+        return {
+            self.view.left.chat: messages(asked[0][1]),
+            self.view.right.chat: messages(asked[1][1]),
+            self.view.difference: NOTHING_YET,
+            self.view.notice: "",
+            self.view.composer: gr.update(value="", submit_btn=False, stop_btn="Stop"),
+        }
+
+    async def draw_left(self, request: gr.Request) -> AsyncIterator[list[WireMessage]]:
+        async for drawn in self._draw("left", request):
+            yield drawn
+
+    async def draw_right(self, request: gr.Request) -> AsyncIterator[list[WireMessage]]:
+        async for drawn in self._draw("right", request):
+            yield drawn
+
+    async def settle(self, request: gr.Request) -> Update:
+        """One side has ended; after the second one the difference is shown."""
+        comparison = self.open.get(str(request.session_hash))
+        if comparison is None or comparison.running:
+            skip: Update = gr.skip()
+            return skip
+        left, right = (turn.view for turn in comparison.turns.values())
+        parts = {
+            "Answer": (left.answer_text, right.answer_text),
+            "Reasoning": (_reasoning(left), _reasoning(right)),
+        }
+        difference = await asyncio.to_thread(difference_html, parts)
+        return {
+            self.view.difference: difference or NOTHING_YET,
+            self.view.composer: gr.update(submit_btn="Send", stop_btn=False),
+            self.view.notice: html.escape(self.service.tracer.notice or ""),
+        }
+
+    async def stop(self, request: gr.Request) -> None:
+        """Stop both."""
+        if comparison := self.open.get(str(request.session_hash)):
+            await comparison.stop()
+
+    async def unload(self, request: gr.Request) -> None:
+        """The tab was closed."""
+        if comparison := self.open.pop(str(request.session_hash), None):
+            await comparison.stop()
+
+    async def _draw(self, name: str, request: gr.Request) -> AsyncIterator[list[WireMessage]]:
+        comparison = self.open.get(str(request.session_hash))
+        if comparison is None:
+            yield gr.skip()
+            return
+        live = comparison.turns[name]
+        try:
+            async for snapshot in live.snapshots(1 / self.settings.ui_updates_per_s):
+                yield messages(snapshot)
+        finally:
+            if live.view.running:
+                await live.stop()
+
+    async def _request(
+        self, given: Mapping[Component, Any], side: Side, text: str
+    ) -> tuple[TurnRequest, TurnView]:
+        target, spec = await self._target(given, given[side.target])
+        values = self.page.form_for(spec).values(given)
+        request = TurnRequest(target, {**values, spec.chat_field: text})
+        view = TurnView.start(
+            text,
+            now_s=time.monotonic(),
+            turn_id=request.turn_id,
+            expected=spec.outputs,
+            answer_field=spec.answer_field,
+        )
+        return request, view
+
+    async def _target(
+        self, given: Mapping[Component, Any], picked: str
+    ) -> tuple[LocalTarget | ServedTarget, ProgramSpec]:
+        """What answers: a version without a server of its own is loaded into this process."""
+        sidebar = self.page.sidebar
+        if picked == LOCAL_SIDE:
+            spec = self.service.programs.get(given[sidebar.program])
+            return LocalTarget(spec.name, sidebar.choice(given)), spec
+        if picked == SERVED_SIDE:
+            choice = served_choice(self.workbench.servers, given[sidebar.server.connected])
+            return choice.target, program_behind(choice, self.service.programs)
+        for state in self.workbench.servers.states():
+            if state.version == picked and state.phase == "ready" and state.url:
+                choice = ServedChoice(ServedTarget(state.url, state.version), state.program)
+                return choice.target, program_behind(choice, self.service.programs)
+        return await self._loaded(picked)
+
+    async def _loaded(self, uri: str) -> tuple[LocalTarget, ProgramSpec]:
+        loaded = await asyncio.to_thread(self.workbench.store.load, uri)
+        spec = dataclasses.replace(loaded.spec, name=uri.removeprefix("models:/"), title=title_of(uri))
+        self.service.programs.add(spec, loaded.module, listed=False)
+        return LocalTarget(spec.name, loaded.lm), spec
+
+
+def _reasoning(view: TurnView) -> str:
+    return "\n\n".join(thought.text for thought in view.thoughts)

@@ -1,0 +1,203 @@
+"""The model server's state in the sidebar, and the address of another one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from dspy_demo.backends.served import base_url
+from dspy_demo.errors import DemoError, NotFound
+from dspy_demo.events import ServedTarget
+from dspy_demo.serving.model_server import ModelServers, ServerState
+from dspy_demo.serving.process import ChildFailed
+from dspy_demo.settings import Settings
+from dspy_demo.ui.actions import action_html, said
+from dspy_demo.ui.server_lines import Connected, server_html, spoken_html
+from dspy_demo.ui.workbench import Workbench, as_demo_error, owner_only
+
+Update = dict[Component, Any]
+
+#: The two sides of the backend's switch.
+LOCAL, SERVED = "Local", "Served"
+#: Seconds between two looks: while a server starts or stops, and while it just runs.
+BUSY_LOOK_S, RUNNING_LOOK_S = 1.0, 2.0
+NOT_SERVED = "No version is served now. Choose Serve at a version, or the Local backend."
+
+
+@dataclass(frozen=True, slots=True)
+class ServerPanel:
+    """The widgets below the backend's switch.
+
+    Attributes:
+        connected: `Connected`, where this visitor uses a server at a typed address. Only handlers write it.
+        seen: What the panel shows, so that a look that finds nothing new sends nothing.
+        spoken: The state in words, unseen; its change is when what depends on the state is out of date.
+            (A `gr.State` changes unnoticed where its event is not queued, gradio 6.31.)
+    """
+
+    state: gr.HTML
+    address: gr.Textbox
+    connect: gr.Button
+    timer: gr.Timer
+    connected: gr.State
+    seen: gr.State
+    spoken: gr.HTML
+
+    @property
+    def outputs(self) -> set[Component]:
+        return {self.state, self.timer, self.connected, self.seen, self.spoken}
+
+
+def draw_server_panel(*, owner: bool) -> ServerPanel:
+    state = action_html(server_html(ServerState()), elem_id="server")
+    with gr.Accordion("Another server…", open=False, elem_classes="options", visible=owner):
+        address = gr.Textbox(
+            label="URL",
+            placeholder="http://127.0.0.1:5001",
+            info="A model server of this app, or any mlflow models serve.",
+            max_lines=1,
+            elem_id="server-url",
+            html_attributes=gr.InputHTMLAttributes(autocomplete="off", spellcheck=False),
+        )
+        connect = gr.Button("Connect", size="sm", elem_id="connect", elem_classes="plain")
+    spoken = gr.HTML(elem_classes="sr")
+    timer = gr.Timer(BUSY_LOOK_S, active=False)
+    return ServerPanel(state, address, connect, timer, gr.State(), gr.State(""), spoken)
+
+
+class Serving:
+    """Starts of model servers that run beside the page, for all visitors of this app."""
+
+    def __init__(self, servers: ModelServers) -> None:
+        self.servers = servers
+        self.trouble = ""
+        self._running: set[asyncio.Task[None]] = set()
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._running)
+
+    async def begin(self, action: Coroutine[Any, Any, Any]) -> None:
+        """Run `action` on; `trouble` says why it failed, unless the server's own state does."""
+        self.trouble = ""
+        task = asyncio.create_task(self._run(action), name="serve-version")
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        await asyncio.wait({task}, timeout=0.1)  # long enough for the first state to show
+
+    async def _run(self, action: Coroutine[Any, Any, Any]) -> None:
+        try:
+            await action
+        except ChildFailed:
+            pass  # the server's state tells it, with its log
+        except Exception as error:
+            self.trouble = as_demo_error(error).public_message
+
+
+@dataclass(frozen=True, slots=True)
+class ServedChoice:
+    """What Served means for a visitor now. `program` is empty where the server does not tell."""
+
+    target: ServedTarget
+    program: str = ""
+
+
+def served_choice(servers: ModelServers, connected: Connected | None) -> ServedChoice:
+    """The server that answers: the one at a typed address, else the app's own.
+
+    Raises:
+        NotFound: There is none, or it is not ready.
+    """
+    if connected is not None:
+        return ServedChoice(ServedTarget(connected.url, connected.info.version), connected.info.program)
+    state = servers.state()
+    if state.phase == "ready" and state.url:
+        return ServedChoice(ServedTarget(state.url, state.version), state.program)
+    if state.phase == "failed":
+        raise NotFound(f"{state.reason} Restart it, or choose the Local backend.")
+    if state.phase == "starting":
+        raise NotFound("The model server is still starting. Ask again in a moment.")
+    raise NotFound(NOT_SERVED)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerHandlers:
+    """What happens in the panel. `backend` is the switch, which needs something to switch to."""
+
+    workbench: Workbench
+    settings: Settings
+    serving: Serving
+    panel: ServerPanel
+    backend: gr.Radio
+
+    async def look(self, connected: Connected | None, seen: str) -> Update:
+        """A tick of the timer, or a page that has just loaded."""
+        drawn = self.drawn(connected)
+        if drawn[self.panel.seen] == seen:
+            skip: Update = gr.skip()
+            return skip
+        return drawn
+
+    async def connect_first(self) -> Update:
+        """The server of ``--served-url``, for every visitor."""
+        if not self.settings.served_url:
+            return self.drawn(None)
+        return await self._connected(self.settings.served_url)
+
+    async def connect(self, address: str) -> Update:
+        """Use the server at a typed address."""
+        try:
+            owner_only(self.settings)
+        except DemoError as error:
+            return self.drawn(None, error.public_message)
+        return await self._connected(address)
+
+    async def act(self, event: gr.EventData, connected: Connected | None) -> Update:
+        """One of the buttons beside the state."""
+        given, servers = said(event), self.workbench.servers
+        try:
+            owner_only(self.settings)
+            match given.get("do"):
+                case "disconnect":
+                    return self.drawn(None)
+                case "restart":
+                    await self.serving.begin(servers.restart())
+                case "serve":
+                    await self.serving.begin(servers.serve(given.get("uri", "")))
+                case "stop" | "dismiss":
+                    await self.serving.begin(servers.stop(given.get("uri")))
+        except DemoError as error:
+            return self.drawn(connected, error.public_message)
+        return self.drawn(connected)
+
+    def drawn(self, connected: Connected | None, trouble: str = "") -> Update:
+        """The panel as it must look now."""
+        state = self.workbench.servers.state()
+        shown = server_html(state, connected, trouble or self.serving.trouble, owner=not self.settings.share)
+        phases = {state.phase, state.next.phase if state.next else state.phase}
+        busy = self.serving.busy or bool(phases & {"starting", "stopping"})
+        look_s = BUSY_LOOK_S if busy else RUNNING_LOOK_S
+        usable = connected is not None or state.phase != "none"
+        return {
+            self.panel.state: shown,
+            self.panel.seen: shown,
+            self.panel.connected: connected,
+            self.panel.spoken: spoken_html(state, connected),
+            self.panel.timer: gr.Timer(look_s, active=busy or "ready" in phases),
+            self.backend: gr.update(interactive=True)
+            if usable
+            else gr.update(interactive=False, value=LOCAL),
+        }
+
+    async def _connected(self, address: str) -> Update:
+        try:
+            url = base_url(address)
+            info = await self.workbench.served.probe(url)
+        except DemoError as error:
+            return self.drawn(None, error.public_message)
+        return self.drawn(Connected(url, info))

@@ -1,0 +1,281 @@
+"""From a chat to a served version and back: a real browser, the real app, MLflow and model servers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Locator, Page, expect
+
+from tests.browser.chat_page import ChatPage
+from tests.browser.conftest import NewPage
+from tests.processes import ServerProcess, running_app, wait_until
+
+#: A model server starts in 2 to 4 s on a quiet machine; MLflow's first database takes as long.
+START_MS = 60_000
+#: A crash is noticed within 2 s; the rest is for a busy machine.
+NOTICED_MS = 8_000
+LONG = "What is 1 + 2 * 3 - 4 + 5 * 6 - 7 + 8 * 9?"
+#: Answers as the built-in engine does, and adds a sentence: versions of it differ from others in that.
+PROGRAM = '''
+import dspy
+
+
+class Polite(dspy.Module):
+    """Reasons, then answers with a kind word."""
+
+    def __init__(self):
+        super().__init__()
+        self.think = dspy.ChainOfThought("question -> answer")
+
+    async def aforward(self, question: str):
+        thought = await self.think.acall(question=question)
+        return dspy.Prediction(reasoning=thought.reasoning, answer=f"{thought.answer} I hope that helps.")
+
+    def forward(self, question: str):
+        thought = self.think(question=question)
+        return dspy.Prediction(reasoning=thought.reasoning, answer=f"{thought.answer} I hope that helps.")
+
+
+program = Polite()
+'''
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("versions")
+
+
+@pytest.fixture(scope="module")
+def app(home: Path) -> Iterator[ServerProcess]:
+    program = home / "polite.py"
+    program.write_text(PROGRAM)
+    with running_app("--program", str(program), data_dir=home / "data", home=home) as server:
+        yield server
+
+
+class Workbench:
+    """The sidebar's versions and servers as a visitor sees them."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.result = page.locator("#log-result")
+        self.server = page.locator("#server")
+        self.rows = page.locator(".version")
+
+    async def log(self, description: str = "", tags: str = "") -> None:
+        form = self.page.get_by_role("button", name="Log this program")
+        if not await self.page.locator("#log").is_visible():
+            await form.click()
+        await self.page.get_by_label("Description (optional)").fill(description)
+        await self.page.get_by_label("Tags (optional)").fill(tags)
+        await self.page.locator("#log").click()
+
+    def row(self, version: int) -> Locator:
+        return self.page.locator(f'.version[data-key="models:/dspy-demo/{version}"]')
+
+    async def act(self, version: int, label: str | re.Pattern[str]) -> None:
+        row = self.row(version)
+        if not await row.evaluate("row => row.open"):
+            await row.locator("summary").click()
+        await row.get_by_role("button", name=label).click()
+
+    async def is_served(self, version: int) -> None:
+        await expect(self.server.locator(".server").first).to_contain_text(
+            re.compile(rf"^Ready\s*dspy-demo {version}"), timeout=START_MS
+        )
+        await expect(self.server.locator(".server")).to_have_count(1)
+
+    async def switch(self, backend: str) -> None:
+        await self.page.locator("#backend").get_by_text(backend, exact=True).click()
+
+
+async def test_the_whole_story(new_page: NewPage, app: ServerProcess, home: Path) -> None:
+    page = await new_page(viewport={"width": 1440, "height": 1400})
+    chat = await ChatPage(page).open(app.url)
+    bench = Workbench(page)
+
+    # Chat with the local program.
+    await chat.ask("What is 2 + 2?")
+    await chat.done(1)
+    await expect(chat.footers.last).to_contain_text("Local")
+
+    # Log it: the first time MLflow's database is made. Then another program.
+    await bench.log("The kind one", "team=search, tier=2")
+    await expect(bench.result).to_contain_text("Logged dspy-demo 1", timeout=START_MS)
+    await expect(bench.row(1)).to_contain_text("The kind one")
+    await expect(bench.row(1)).to_contain_text("team=search")
+    await chat.pick("program", "Chain of thought")
+    await bench.log("The plain one")
+    await expect(bench.result).to_contain_text("Logged dspy-demo 2")
+    await expect(bench.rows).to_have_count(2)
+    await expect(bench.rows.first).to_contain_text("dspy-demo 2")
+
+    # Serve the first one, and watch it start.
+    await bench.act(1, "Serve")
+    await expect(bench.server).to_contain_text("Starting")
+    await bench.is_served(1)
+    await expect(bench.row(1).locator("summary .dot.ready")).to_be_visible()
+
+    # Switch between two turns of one chat: reasoning streams live from the served version.
+    await bench.switch("Served")
+    await expect(page.locator("#active")).to_contain_text("dspy-demo 1")
+    await chat.ask(LONG)
+    await expect(chat.answers.last.locator(".thought-group")).to_contain_text("takes", timeout=START_MS)
+    await expect(chat.footers).to_have_count(1)
+    await chat.done(2)
+    await expect(chat.answers.last).to_contain_text("I hope that helps.")
+    await expect(chat.footers.last).to_contain_text(
+        re.compile(r"Served.*models:/dspy-demo/1.*in, .*out.*first token")
+    )
+
+    # A thumb and a comment go to that turn's trace; changing one's mind changes them.
+    await page.get_by_role("button", name="Like", exact=True).last.click()
+    await page.get_by_label("Comment on the answer").fill("Short and right")
+    await page.get_by_role("button", name="Add comment").click()
+    await expect(chat.notice).to_contain_text("Thank you")
+    assert await assessment(home) == ("true", "Short and right")
+    await page.get_by_role("button", name="Dislike", exact=True).last.click()
+    assert await assessment(home, ("false", "Short and right")) == ("false", "Short and right")
+    await page.get_by_role("button", name="Close", exact=True).click()
+
+    # Serve the other version while a turn runs on the first: neither that turn nor the next one fails.
+    await chat.ask(LONG)
+    await bench.act(2, "Serve")
+    await bench.is_served(2)
+    await chat.done(3)
+    await chat.ask("What is 3 + 3?")
+    await chat.done(4)
+    await expect(page.locator(".turn-error")).to_have_count(0)
+    await expect(chat.footers.last).to_contain_text("models:/dspy-demo/2")
+    await expect(chat.answers.last).not_to_contain_text("I hope that helps.")
+
+    # Compare the served version with another one: both stream, and the difference is marked.
+    await page.get_by_role("tab", name="Compare").click()
+    await page.locator("#compare-left input").click()
+    await page.get_by_role("option", name="Served · dspy-demo 2").click()
+    await page.locator("#compare-right input").click()
+    await page.get_by_role("option", name="Version · dspy-demo 1").last.click()
+    question = page.locator("#compare-composer textarea")
+    await question.fill("Which weekday was 2000-02-29?")
+    await question.press("Enter")
+    for side in ("left", "right"):
+        await expect(page.locator(f"#chat-{side} .turn-footer")).to_contain_text("total", timeout=START_MS)
+    await expect(page.locator("#difference ins")).to_contain_text(["only right", "I hope that helps."])
+    await expect(page.locator("#compare-dock").get_by_role("button", name="Send")).to_be_visible()
+    await page.get_by_role("tab", name="Chat").click()
+
+    # Promote, promote another, roll back, undo that.
+    await bench.act(1, "Promote")
+    await expect(bench.row(1).locator(".champion")).to_be_visible()
+    await bench.act(2, "Promote")
+    await expect(bench.row(2).locator(".champion")).to_be_visible()
+    await bench.act(2, "Roll back to 1")
+    await expect(bench.row(1).locator(".champion")).to_be_visible()
+    await bench.act(1, "Roll back to 2")
+    await expect(bench.row(2).locator(".champion")).to_be_visible()
+
+    # Edit what is said about it.
+    await bench.act(2, "Edit")
+    await bench.row(2).get_by_label("Description").fill("Better <b>words</b>")
+    await bench.row(2).get_by_label("Tags").fill("tier=1, note=a, b")
+    await bench.row(2).get_by_role("button", name="Save").click()
+    await expect(bench.row(2).locator(".v-body > p")).to_have_text("Better <b>words</b>")
+    await expect(bench.row(2).locator(".v-tags span")).to_have_text(["note=a, b", "tier=1"])
+
+    # Load one back into this process.
+    await bench.act(1, "Load locally")
+    await expect(bench.result).to_contain_text("dspy-demo v1 is picked")
+    await bench.switch("Local")
+    await expect(page.locator("#active")).to_contain_text("dspy-demo v1")
+    await chat.ask("What is 4 + 4?")
+    await chat.done(5)
+    await expect(chat.answers.last).to_contain_text("I hope that helps.")
+
+    # The server crashes: it is noticed, and can be started again.
+    await bench.switch("Served")
+    kill_model_server(home / "data")
+    await expect(bench.server.locator(".dot.failed")).to_be_visible(timeout=NOTICED_MS)
+    await expect(bench.server).to_contain_text("signal 9")
+    await chat.composer.fill("What is 5 + 5?")
+    await chat.composer.press("Enter")
+    await expect(chat.notice).to_contain_text("Restart it")
+    await bench.server.get_by_role("button", name="Restart").click()
+    await bench.is_served(2)
+
+    # Stop it, and use another server by its address: a plain one, which cannot stream.
+    await bench.server.get_by_role("button", name="Stop").click()
+    await expect(bench.server).to_contain_text("Stopped", timeout=START_MS)
+    with plain_server() as url:
+        await page.get_by_role("button", name="Another server…").click()
+        await page.locator("#server-url input, #server-url textarea").fill(f"{url}/invocations")
+        await page.get_by_role("button", name="Connect").click()
+        await expect(bench.server).to_contain_text("without live tokens")
+        await chat.ask("What is 6 + 6?")
+        await chat.done(6)
+        await expect(chat.answers.last).to_contain_text("This server cannot stream")
+        await expect(chat.answers.last).to_contain_text("Twelve.")
+
+
+async def assessment(home: Path, wanted: tuple[str, str] | None = None) -> tuple[str, str]:
+    """The one rating in the store, which a thread of the app writes a moment later."""
+
+    def found() -> tuple[str, str] | None:
+        with closing(sqlite3.connect(home / "data" / "mlflow.db")) as database:
+            rows = database.execute("SELECT value, rationale FROM assessments").fetchall()
+        assert len(rows) <= 1
+        row = rows[0] if rows and rows[0][1] else None
+        return row if wanted is None or row == wanted else None
+
+    return await asyncio.to_thread(wait_until, found, 20, "the rating is in MLflow")  # type: ignore[return-value]
+
+
+def kill_model_server(data_dir: Path) -> None:
+    """End the process that answers for this test's app: not its warden, nor anybody else's server."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        words = path.read_text(errors="replace").split("\0")
+        ours = "dspy_demo.serving" in words and str(data_dir) in words
+        if ours and not any(word.endswith("warden.py") for word in words):
+            os.kill(int(path.parent.name), signal.SIGKILL)
+            return
+    raise AssertionError("no model server runs")
+
+
+@contextmanager
+def plain_server() -> Iterator[str]:
+    """What `mlflow models serve` answers with; the real one has a test of its own in tests/backends."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._reply(200 if self.path == "/ping" else 404, b"\n")
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            if self.path != "/invocations":
+                self._reply(404, b"{}")
+                return
+            content = rb"{\"reasoning\": \"I counted.\", \"answer\": \"Twelve.\"}"
+            self._reply(200, b'{"choices": [{"message": {"content": "' + content + b'"}}]}')
+
+        def _reply(self, status: int, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()

@@ -1,0 +1,117 @@
+"""Thumbs: which turn they mean, what is kept, and what goes to MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import gradio as gr
+import pytest
+
+from dspy_demo.events import FieldDelta, TurnFinished, TurnStarted
+from dspy_demo.tracing.base import NoTracer
+from dspy_demo.ui.conversation import Conversation, from_json, to_json
+from dspy_demo.ui.rating import NOT_RECORDED, RatingHandlers, draw_rating_box
+from dspy_demo.ui.store import ConversationStore, Tab
+from dspy_demo.ui.turn_view import TurnView
+
+REQUEST = cast(gr.Request, SimpleNamespace(session_hash="tab"))
+
+
+class NotingTracer(NoTracer):
+    def __init__(self) -> None:
+        self.ratings: list[tuple[str, bool | None, str | None]] = []
+
+    def feedback(self, trace_id: str, value: bool | None, comment: str | None = None, user: str = "") -> None:
+        assert user
+        self.ratings.append((trace_id, value, comment))
+
+
+def turn(number: int, trace_id: str | None) -> TurnView:
+    view = TurnView.start(f"Question {number}", now_s=0, turn_id=f"turn-{number}")
+    for event in (
+        TurnStarted("local", "m"),
+        FieldDelta("reasoning", "reasoning", "Thus."),
+        TurnFinished({"reasoning": "Thus.", "answer": "Yes."}, trace_id=trace_id),
+    ):
+        view = view.apply(event, 1.0)
+    return view
+
+
+@pytest.fixture
+async def rating() -> AsyncIterator[RatingHandlers]:
+    with gr.Blocks(analytics_enabled=False):
+        box, notice, saved = draw_rating_box(), gr.HTML(), gr.BrowserState()
+    yield RatingHandlers(ConversationStore(window=40), NotingTracer(), box, notice, saved)
+
+
+@pytest.fixture
+def tab(rating: RatingHandlers) -> Tab:
+    tab = rating.store.open("tab", "", Conversation())
+    for number, trace_id in enumerate(("tr-0", "tr-1", None)):
+        tab.visitor.conversation = tab.visitor.conversation.adding(turn(number, trace_id))
+    return tab
+
+
+def thumb(tab: Tab, number: int, liked: bool | str) -> gr.LikeData:
+    """A click below the answer of a turn: Gradio tells the first message of the answer."""
+    before = sum(len(done.drawn) for done in tab.visitor.conversation.turns[:number])
+    return gr.LikeData(None, {"index": before + 1, "value": [], "liked": liked})
+
+
+def ratings(handlers: RatingHandlers) -> list[Any]:
+    return cast(NotingTracer, handlers.tracer).ratings
+
+
+async def test_a_thumb_is_for_its_turn(rating: RatingHandlers, tab: Tab) -> None:
+    update = await rating.rate(thumb(tab, 1, True), REQUEST)
+    assert ratings(rating) == [("tr-1", True, None)]
+    assert tab.visitor.conversation.ratings(0) == [None, "Like", None]
+    assert update[rating.box.row]["visible"] is True
+
+
+async def test_a_comment_follows_its_thumb_and_stays_with_another(rating: RatingHandlers, tab: Tab) -> None:
+    await rating.rate(thumb(tab, 0, True), REQUEST)
+    await rating.comment("  Short and right ", "turn-0", REQUEST)
+    await rating.rate(thumb(tab, 0, False), REQUEST)
+    assert ratings(rating) == [
+        ("tr-0", True, None),
+        ("tr-0", True, "Short and right"),
+        ("tr-0", False, "Short and right"),
+    ]
+
+
+async def test_the_same_thumb_again_takes_it_back(rating: RatingHandlers, tab: Tab) -> None:
+    await rating.rate(thumb(tab, 0, True), REQUEST)
+    update = await rating.rate(thumb(tab, 0, ""), REQUEST)
+    assert ratings(rating)[-1] == ("tr-0", None, None)
+    assert update[rating.box.row]["visible"] is False
+    await rating.comment("too late", "turn-0", REQUEST)
+    assert len(ratings(rating)) == 2
+
+
+async def test_an_answer_without_a_trace_cannot_be_rated(rating: RatingHandlers, tab: Tab) -> None:
+    update = await rating.rate(thumb(tab, 2, True), REQUEST)
+    assert NOT_RECORDED in update[rating.notice]
+    assert ratings(rating) == []
+
+
+async def test_a_tab_of_another_life_changes_nothing(rating: RatingHandlers) -> None:
+    await rating.rate(gr.LikeData(None, {"index": 1, "value": [], "liked": True}), REQUEST)
+    await rating.comment("words", "turn-0", REQUEST)
+    assert ratings(rating) == []
+
+
+async def test_a_rating_survives_the_browser(rating: RatingHandlers, tab: Tab) -> None:
+    await rating.rate(thumb(tab, 1, False), REQUEST)
+    again = from_json(to_json(tab.visitor.conversation))
+    assert again.ratings(0) == [None, "Dislike", None]
+
+
+def test_links_to_traces_come_and_go_with_mlflows_pages() -> None:
+    conversation = Conversation().adding(turn(0, "tr-0")).adding(turn(1, None))
+    linked = conversation.linked(lambda view: f"http://there/{view.trace_id}" if view.trace_id else "")
+    assert 'href="http://there/tr-0"' in str(linked.turns[0].drawn)
+    assert linked.turns[1] is conversation.turns[1]
+    assert linked.linked(lambda _: "") == conversation
