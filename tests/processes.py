@@ -91,6 +91,10 @@ class ServerProcess:
             os.killpg(self.process.pid, number)
 
 
+#: Tracing is off but where a test is about it: the first trace imports MLflow, for seconds.
+QUIET = {"PYTHONUNBUFFERED": "1", "DSPY_DEMO_TRACING": "false"}
+
+
 def start_process(
     command: Sequence[str], *, port: int, home: Path, env: Mapping[str, str] | None = None
 ) -> ServerProcess:
@@ -101,7 +105,7 @@ def start_process(
         process = subprocess.Popen(
             [sys.executable, *command],
             cwd=REPO,
-            env=scrubbed(os.environ, home) | {"PYTHONUNBUFFERED": "1"} | dict(env or {}),
+            env=scrubbed(os.environ, home) | QUIET | dict(env or {}),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,31 +12,31 @@ import openai
 import pytest
 
 from tests.fake_openai import FAULTS, FakeOpenAI
-from tests.processes import ServerProcess
+from tests.processes import ServerProcess, running_app
 
 pytestmark = pytest.mark.integration
 
 
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[FakeOpenAI]:
+    with FakeOpenAI() as fake:
+        yield fake
+
+
+@pytest.fixture(scope="module")
+def app(upstream: FakeOpenAI, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """The app over the fake upstream; one process for all the tests here, since a start takes seconds."""
+    home = tmp_path_factory.mktemp("clients")
+    limits = ("--no-cache", "--lm-retries", "0", "--idle-timeout-s", "3")
+    model = ("--lm", "openai/fake", "--api-base", upstream.url)
+    with running_app(*model, *limits, data_dir=home / "data", home=home) as server:
+        yield server
+
+
 @pytest.fixture
-def app(server_process: Callable[..., ServerProcess], fake_openai: FakeOpenAI) -> Iterator[ServerProcess]:
-    """The app over the fake upstream; one process serves all the checks of a test."""
-    yield server_process(
-        "--lm",
-        "openai/fake",
-        "--api-base",
-        fake_openai.url,
-        "--no-cache",
-        "--lm-retries",
-        "0",
-        "--idle-timeout-s",
-        "3",
-    )
-
-
-def sse(response: httpx.Response) -> Iterator[dict]:
-    for line in response.iter_lines():
-        if line.startswith("data: ") and line != "data: [DONE]":
-            yield json.loads(line.removeprefix("data: "))
+def fake_openai(upstream: FakeOpenAI) -> FakeOpenAI:
+    upstream.reset()
+    return upstream
 
 
 def test_faults_of_the_upstream_have_their_status(app: ServerProcess, fake_openai: FakeOpenAI) -> None:

@@ -7,7 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -15,7 +15,7 @@ import pytest
 
 from dspy_demo.settings import documented
 from tests.fake_openai import free_port
-from tests.processes import ServerProcess
+from tests.processes import ServerProcess, running_app
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -82,9 +82,15 @@ def test_messages_of_the_troubleshooting_table_are_in_the_code() -> None:
                 assert part.strip() in plain, message
 
 
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    home = tmp_path_factory.mktemp("readme")
+    with running_app(data_dir=home / "data", home=home) as server:
+        yield server
+
+
 @pytest.mark.integration
-def test_every_curl_works_as_pasted(server_process: Callable[..., ServerProcess]) -> None:
-    app = server_process()
+def test_every_curl_works_as_pasted(app: ServerProcess) -> None:
     lines = [line for line in commands() if line.startswith("curl") and ":7860" in line]
     assert len(lines) >= 5
     for line in lines:
@@ -154,8 +160,7 @@ def test_the_commands_about_versions_work_as_pasted(home: Path, tmp_path: Path) 
 
 
 @pytest.mark.integration
-def test_the_sdk_example_works_as_pasted(server_process: Callable[..., ServerProcess]) -> None:
-    app = server_process()
+def test_the_sdk_example_works_as_pasted(app: ServerProcess) -> None:
     code = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "OpenAI" in block)
     code = code.replace("http://127.0.0.1:7860", app.url)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

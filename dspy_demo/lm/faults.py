@@ -23,7 +23,10 @@ from dspy_demo.errors import (
     UpstreamUnavailable,
 )
 
-NOT_A_MODEL = "The server's reply is not that of a language model. Check the base URL (it often ends in /v1), then retry."
+NOT_A_MODEL = (
+    "The server's reply is not that of a language model. "
+    "Check the base URL (it often ends in /v1), then retry."
+)
 
 
 def fault_from(error: BaseException, *, streamed: bool = False) -> DemoError | None:
@@ -90,8 +93,8 @@ def _rate_limited(retry_after_s: float | None) -> UpstreamRateLimited:
 def _broken(error: dspy_errors.LMError, streamed: bool) -> UpstreamError:
     """Refused, cut, silent or down.
 
-    `streamify` raises its error ``from None`` and litellm (1.106) makes a refused connection a 500, so
-    that beside the status only the words of the message tell which; they are read, never shown.
+    DSPy's native engine has one class for all of them and litellm (1.106) makes a refused connection a
+    500, so that beside the status only the words of the message tell which; they are read, never shown.
     """
     text = str(error).lower()
     if "timed out" in text or "timeout" in text or error.status == 504:

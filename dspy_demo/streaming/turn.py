@@ -66,7 +66,8 @@ async def run_turn(
             ),
             track_usage() as tracker,
         ):
-            run = dspy.streamify(_Callable(program, spec), is_async_program=True)
+            call = _Call(program, spec)
+            run = dspy.streamify(call, is_async_program=True)
             # Read to its end and closed here, in this task: left to the garbage collector, its task
             # group would be torn down by another one.
             async with aclosing(run(**arguments)) as stream:
@@ -79,6 +80,8 @@ async def run_turn(
                     else:
                         for event in reader.read(value):
                             yield event
+        if call.failure is not None:
+            raise call.failure
         for event in reader.finish():
             yield event
         assert prediction is not None
@@ -97,19 +100,30 @@ async def run_turn(
             log.debug("a turn was closed in another context than it ran in")
 
 
-class _Callable:
-    """A program as `streamify` calls it."""
+class _Call:
+    """The one call of a program, as `streamify` makes it.
+
+    Attributes:
+        failure: What it raised. Raised through `streamify` (3.4.1), a failure overtakes the last 16
+            chunks, which are lost, and loses its cause; so it ends like a success and is raised after them.
+    """
+
+    failure: Exception | None = None
 
     def __init__(self, program: dspy.Module, spec: ProgramSpec) -> None:
         self._call = program.acall if hasattr(program, "aforward") else dspy.asyncify(program)
         self._title = spec.title
 
     async def acall(self, **arguments: Any) -> dspy.Prediction:
-        """Run the program. `streamify` (3.4.1) waits for ever for one that returns something else."""
-        prediction = await self._call(**arguments)
-        if not isinstance(prediction, dspy.Prediction):
-            kind = type(prediction).__name__
-            raise ProgramLoadError(f"The program “{self._title}” returned a {kind}, not a dspy.Prediction.")
+        """Run the program; always a `Prediction`, since `streamify` waits for ever for one."""
+        try:
+            prediction = await self._call(**arguments)
+            if not isinstance(prediction, dspy.Prediction):
+                kind = type(prediction).__name__
+                raise ProgramLoadError(f"The program “{self._title}” returned a {kind}, no dspy.Prediction.")
+        except Exception as failure:
+            self.failure = failure
+            return dspy.Prediction()
         return prediction
 
 
@@ -121,7 +135,7 @@ class ReplyReader:
         self.steps = {id(predictor): name.removesuffix(".predict") for name, predictor in predictors}
         self._answering = id(predictors[-1][1]) if predictors else None
         self._outputs = frozenset(spec.outputs)
-        self._calls: dict[int, _Call] = {}
+        self._calls: dict[int, _Reply] = {}
         self._counts: dict[int, int] = {}
         self.streamed = False  # in the reply that is running
         self.ever_streamed = False
@@ -158,7 +172,7 @@ class ReplyReader:
         name = self.steps.get(identity, "step")
         step = name if count == 1 else f"{name}#{count}"
         splitter = splitter_for(note.adapter, note.fields) if note.adapter else None
-        self._calls[identity] = _Call(
+        self._calls[identity] = _Reply(
             step, splitter, lambda field: self._channel(identity, field, note.fields)
         )
 
@@ -177,7 +191,7 @@ class ReplyReader:
         self._calls.clear()
 
 
-class _Call:
+class _Reply:
     """One reply of one predictor. With an adapter of unknown format the reply is shown as it is."""
 
     def __init__(self, step: str, splitter: Splitter | None, channel_of: Callable[[str], Channel]) -> None:

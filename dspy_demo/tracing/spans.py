@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dspy_demo.events import TurnFailed, Usage
+from dspy_demo.lm.detection import BUILTIN_MODEL
 from dspy_demo.tracing.record import Call, TurnRecord
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def _model_attributes(call: Call) -> dict[str, Any]:
         "mlflow.llm.provider": call.model.partition("/")[0] if "/" in call.model else None,
         "cached": call.usage.cached or None if call.usage else None,
         **call.settings,
-        **_usage_attributes(call.usage or Usage()),
+        **_usage_attributes(call.usage or Usage(), free=call.model == BUILTIN_MODEL),
     }
 
 
@@ -141,7 +142,8 @@ def _messages(outputs: Any) -> Iterator[dict[str, Any]]:
             yield {"role": "assistant", "content": str(output)}
 
 
-def _usage_attributes(usage: Usage) -> dict[str, Any]:
+def _usage_attributes(usage: Usage, *, free: bool = False) -> dict[str, Any]:
+    """Tokens and cost. Without a cost MLflow looks for one, and imports litellm, for seconds, to do so."""
     attributes: dict[str, Any] = {}
     if usage.total_tokens:
         attributes["mlflow.chat.tokenUsage"] = {
@@ -149,8 +151,8 @@ def _usage_attributes(usage: Usage) -> dict[str, Any]:
             "output_tokens": usage.completion_tokens,
             "total_tokens": usage.total_tokens,
         }
-    if usage.cost_usd is not None:
-        attributes["mlflow.llm.cost"] = {"total_cost": usage.cost_usd}
+    if free or usage.cost_usd is not None:
+        attributes["mlflow.llm.cost"] = {"total_cost": usage.cost_usd or 0.0}
     return attributes
 
 

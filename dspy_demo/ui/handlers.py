@@ -164,7 +164,7 @@ class ChatHandlers:
         if tab.live is not None:
             await tab.live.stop()
             await tab.visitor.idle.wait()
-        tab.visitor.conversation = tab.visitor.conversation.before(0)
+        tab.visitor.start_over()
         tab.window = self.settings.ui_window_messages
         return self._shown(tab) | self._saved(tab) | self._notice("")
 
@@ -240,7 +240,7 @@ class ChatHandlers:
         inputs = {**values, spec.chat_field: text}
         room = self.settings.input_max_chars - sum(len(str(value)) for value in inputs.values())
         history = tab.visitor.conversation.history(room) if spec.history_field else ()
-        request = TurnRequest(target, inputs, history, session_id=tab.visitor.id[:12])
+        request = TurnRequest(target, inputs, history, session_id=tab.visitor.session_id)
         self.service.check(request)
         view = TurnView.start(
             text,

@@ -110,4 +110,4 @@ class RatingHandlers:
         conversation = tab.visitor.conversation
         view = dataclasses.replace(conversation.turns[index].view, rated=rated, comment=comment)
         tab.visitor.conversation = conversation.with_view(index, view)
-        self.tracer.feedback(str(view.trace_id), rated, comment or None, user=tab.visitor.id[:12])
+        self.tracer.feedback(str(view.trace_id), rated, comment or None, user=tab.visitor.name)

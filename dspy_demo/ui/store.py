@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 import secrets
 import time
@@ -20,13 +21,34 @@ _VISITOR = re.compile(r"[A-Za-z0-9_-]{43}")
 
 @dataclass(slots=True, eq=False)
 class Visitor:
-    """One browser. Its tabs share the conversation."""
+    """One browser. Its tabs share the conversation.
+
+    Attributes:
+        id: Whoever knows it sees the chat; it is between this app and that browser.
+        chat: Names the present chat in traces; a new chat gets another.
+    """
 
     id: str
+    chat: str = field(default_factory=lambda: secrets.token_hex(4))
     conversation: Conversation = field(default_factory=Conversation)
     running: set[Tab] = field(default_factory=set)
     last_seen_s: float = 0.0
     idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def name(self) -> str:
+        """The same visitor by a name that others may see, and that tells nothing of the id."""
+        return hashlib.sha256(self.id.encode()).hexdigest()[:12]
+
+    @property
+    def session_id(self) -> str:
+        """Visitor and chat, as `TurnRequest` and MLflow's sessions want them."""
+        return f"{self.name}.{self.chat}"
+
+    def start_over(self) -> None:
+        """Empty the chat; what follows is another session."""
+        self.conversation = Conversation()
+        self.chat = secrets.token_hex(4)
 
 
 @dataclass(slots=True, eq=False)

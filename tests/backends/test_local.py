@@ -44,11 +44,13 @@ async def test_reasoning_streams_before_the_answer(
 async def test_tokens_arrive_one_by_one(fake_openai: FakeOpenAI, data_dir: Path) -> None:
     fake_openai.reply(tokens_per_second=40)
     arrivals = []
-    async with house(settings_for(data_dir), choice_of(fake_openai)) as home:
-        async with home.service.turn(home.request("hello")) as turn:
-            async for event in turn:
-                if event.kind == "delta":
-                    arrivals.append(time.monotonic())
+    async with (
+        house(settings_for(data_dir), choice_of(fake_openai)) as home,
+        home.service.turn(home.request("hello")) as turn,
+    ):
+        async for event in turn:
+            if event.kind == "delta":
+                arrivals.append(time.monotonic())
     assert len({round(moment, 2) for moment in arrivals}) > 5, "the deltas came in one lump"
 
 

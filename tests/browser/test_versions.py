@@ -59,7 +59,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def app(home: Path) -> Iterator[ServerProcess]:
     program = home / "polite.py"
     program.write_text(PROGRAM)
-    with running_app("--program", str(program), data_dir=home / "data", home=home) as server:
+    tracing = {"DSPY_DEMO_TRACING": "true"}
+    with running_app("--program", str(program), data_dir=home / "data", home=home, env=tracing) as server:
         yield server
 
 

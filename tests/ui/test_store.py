@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dspy_demo.ui.conversation import Conversation
-from dspy_demo.ui.store import ConversationStore
+from dspy_demo.ui.store import ConversationStore, Visitor
 from dspy_demo.ui.turn_view import TurnView
 
 
@@ -84,3 +84,13 @@ def test_after_its_time_a_conversation_is_forgotten() -> None:
     visitors.open("s2", "", Conversation())
     assert len(visitors) == 1
     assert visitors.open("s3", first.id, Conversation()).visitor is not first
+
+
+def test_what_others_see_of_a_visitor_tells_nothing_of_the_id() -> None:
+    visitor = Visitor("a" * 43)
+    first = visitor.session_id
+    assert "aaa" not in first
+    assert first.startswith(f"{visitor.name}.")
+    visitor.start_over()
+    assert visitor.session_id != first
+    assert visitor.session_id.startswith(f"{visitor.name}.")
