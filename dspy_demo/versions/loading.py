@@ -19,7 +19,7 @@ from typing import Any
 
 import dspy
 
-from dspy_demo.errors import VersionNotServable
+from dspy_demo.errors import DemoError, VersionNotServable
 from dspy_demo.events import LMChoice
 from dspy_demo.lm.detection import BUILTIN_MODEL
 from dspy_demo.programs.chat_program import ChatProgram
@@ -53,13 +53,15 @@ def load_version(tracking: Tracking, version: Version) -> LoadedVersion:
         _make_importable(folder / flavor["code"])
     try:
         program, settings = in_clean_context(_read, folder, str(flavor["model_path"]))
+        spec, module = _unwrapped(program, version)
+    except DemoError:
+        raise
     except Exception as error:
         raise VersionNotServable(
             f"{version.name} {version.version} could not be loaded here ({type(error).__name__}). "
             "It may need another version of DSPy or a package that is not installed."
         ) from error
     metadata = (mlmodel.get("metadata") or {}).get(METADATA_KEY) or {}
-    spec, module = _unwrapped(program, version)
     return LoadedVersion(
         replace(spec, adapter=metadata.get("adapter") or adapter_name(settings.get("adapter"))),
         module,

@@ -10,14 +10,12 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import expect
 
-from tests.browser.chat_page import TURN_MS, ChatPage
+from tests.browser.chat_page import LEFT_MID_STREAM, TURN_MS, ChatPage
 from tests.browser.conftest import PHONE, NewPage, Problems
 from tests.processes import ServerProcess, running_app, start_process
 
 #: A question whose answer takes seconds at the pace of `slow_app`.
 LONG = "What is 1 + 2 * 3 - 4 + 5 * 6 - 7 + 8 * 9?"
-#: What Gradio itself reports when a page is left in the middle of a stream.
-LEFT_MID_STREAM = r"AbortError|Connection errored out|network error"
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 from playwright.async_api import expect
 
 from tests.backends.served_fixtures import ServedWorld, served_session, served_world  # noqa: F401
-from tests.browser.chat_page import TURN_MS, ChatPage
+from tests.browser.chat_page import LEFT_MID_STREAM, TURN_MS, ChatPage
 from tests.browser.conftest import NewPage, Problems
 from tests.fake_openai import FAULTS, Stream
 from tests.processes import ServerProcess, running_app
@@ -61,7 +61,7 @@ async def test_ending_a_served_turn_reaches_the_language_model(
     elif way == "close the tab":
         await chat.page.close()
     else:
-        problems.allow("AbortError|Connection errored out")  # Gradio's own words for a reload in a stream
+        problems.allow(LEFT_MID_STREAM)
         await chat.page.reload(wait_until="commit")
     await served_world.fake.await_for(lambda: stream.closed_at)
     assert stream.client_left

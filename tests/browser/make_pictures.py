@@ -1,0 +1,81 @@
+"""Take the README's pictures from the running app: ``python tests/browser/make_pictures.py``."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for running this file by its path
+
+from playwright.async_api import Page, async_playwright, expect
+
+from tests.browser.chat_page import ChatPage
+from tests.browser.conftest import CHROMIUM_ARGS, find_chromium
+from tests.browser.test_versions import LONG, PROGRAM, START_MS, Workbench
+from tests.processes import running_app
+
+FOLDER = Path(__file__).parent / "pictures"
+SIZE = {"width": 1280, "height": 800}
+
+
+async def main() -> None:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM_ARGS)
+        page = await browser.new_page(viewport=SIZE, device_scale_factor=1, color_scheme="light")
+        with tempfile.TemporaryDirectory() as folder:
+            home = Path(folder)
+            (home / "polite.py").write_text(PROGRAM)
+            tracing = {"DSPY_DEMO_TRACING": "true"}
+            programs = ("--program", str(home / "polite.py"))
+            with running_app(*programs, data_dir=home / "data", home=home, env=tracing) as app:
+                await story(page, app.url)
+        await browser.close()
+
+
+async def story(page: Page, url: str) -> None:
+    """The same way as in `test_versions`, with a picture at each stage."""
+    chat = await ChatPage(page).open(url)
+    bench = Workbench(page)
+    await chat.pick("program", "Chain of thought")
+    await chat.ask("What is (2 + 3) * 4 - 6 / 2?")
+    await chat.done(1)
+    await chat.title().click()
+    await take(page, "chat")
+
+    await bench.log("The plain one", "team=search")
+    await expect(bench.result).to_contain_text("Logged dspy-demo 1", timeout=START_MS)
+    await chat.pick("program", "Polite")
+    await bench.log("With a kind word", "team=search")
+    await expect(bench.result).to_contain_text("Logged dspy-demo 2")
+    await bench.act(2, "Promote")
+    await expect(bench.row(2).locator(".champion")).to_be_visible()
+    await take(page, "log")
+
+    await bench.act(2, "Serve")
+    await bench.is_served(2)
+    await bench.switch("Served")
+    await chat.ask(LONG)
+    await expect(chat.answers.last.locator(".thought-group")).to_contain_text("First", timeout=START_MS)
+    await take(page, "served")
+    await chat.done(2)
+
+    await page.get_by_role("tab", name="Compare").click()
+    await page.locator("#compare-left input").click()
+    await page.get_by_role("option", name="Version · dspy-demo 1").last.click()
+    await page.locator("#compare-right input").click()
+    await page.get_by_role("option", name="Served · dspy-demo 2").last.click()
+    question = page.locator("#compare-composer textarea")
+    await question.fill("Which weekday was 2000-02-29?")
+    await question.press("Enter")
+    await expect(page.locator("#difference ins").first).to_be_visible(timeout=START_MS)
+    await take(page, "compare")
+
+
+async def take(page: Page, name: str) -> None:
+    await page.screenshot(path=FOLDER / f"{name}.png")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
