@@ -55,12 +55,13 @@ def run(settings: Settings) -> None:
     """Start the services and the page, and wait until SIGINT or SIGTERM."""
     from dspy_demo.lm.detection import detect
     from dspy_demo.logs import configure_logging
+    from dspy_demo.programs.offered import offered
 
     configure_logging(settings)
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
-    programs = registry(settings)
+    programs = offered(settings)
     # Importing gradio takes seconds; look for models meanwhile.
     with ThreadPoolExecutor(1) as thread:
         detecting = thread.submit(lambda: asyncio.run(detect(settings)))
@@ -138,28 +139,6 @@ def version_logger(
         return store.log(request, programs, settings.adapter)
 
     return log_version
-
-
-def registry(settings: Settings) -> ProgramRegistry:
-    """The shipped programs, and first of them the one that --program names.
-
-    Raises:
-        ProgramLoadError: It cannot be loaded.
-    """
-    from dspy_demo.programs.registry import ProgramRegistry
-    from dspy_demo.programs.shipped import SHIPPED
-
-    shipped = {spec.name: spec for spec in SHIPPED}
-    if settings.program is None:
-        return ProgramRegistry(SHIPPED)
-    if settings.program in shipped:
-        first = shipped.pop(settings.program)
-    else:
-        from dspy_demo.programs.loading import load_program
-
-        first = load_program(settings.program)
-        shipped.pop(first.name, None)
-    return ProgramRegistry([first, *shipped.values()])
 
 
 def lifespan(service: ChatService, workbench: Workbench) -> Callable[[Any], Any]:

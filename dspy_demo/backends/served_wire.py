@@ -23,8 +23,8 @@ from dspy_demo.events import (
     TurnRequest,
     event_from_wire,
 )
+from dspy_demo.programs.spec import REASONING_FIELDS
 
-_REASONING_FIELDS = ("reasoning", "rationale")
 _CHANNELS, _STATES = get_args(Channel), get_args(StatusState)
 
 
@@ -151,7 +151,7 @@ def outputs_of(answer: bytes) -> dict[str, Any]:
         outputs = None
     if not isinstance(outputs, dict):
         return {"answer": content}
-    return dict(sorted(outputs.items(), key=lambda item: item[0] not in _REASONING_FIELDS))
+    return dict(sorted(outputs.items(), key=lambda item: item[0] not in REASONING_FIELDS))
 
 
 def server_info(body: bytes) -> ServerInfo:

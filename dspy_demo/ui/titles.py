@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from dspy_demo.ui.turn_view import REASONING_FIELDS, Thought
+from dspy_demo.programs.spec import REASONING_FIELDS
+from dspy_demo.ui.turn_view import Thought
 
 #: Names that say nothing to a reader: attributes of `dspy.ChainOfThought`, `dspy.ReAct` and the like.
 _PLUMBING = frozenset({"", "self", "predict", "react", "program", "module", "prog", "cot"})
 _KNOWN_STEPS = {"extract": "Conclusion"}
-_THINKING_FIELDS = REASONING_FIELDS | {"next_thought", "thought", "reasoning_content"}
 
 
 def thought_titles(thoughts: Iterable[Thought]) -> list[str]:
@@ -28,7 +28,7 @@ def _title(thought: Thought) -> str:
     path = thought.step.split("#")[0].split(".")
     step = next((part for part in reversed(path) if part not in _PLUMBING), "")
     label = _KNOWN_STEPS.get(step) or in_words(step)
-    if thought.field in _THINKING_FIELDS:
+    if thought.field in REASONING_FIELDS:
         return label or "Reasoning"
     return in_words(f"{label} {thought.field}".strip())
 

@@ -25,13 +25,12 @@ from dspy_demo.events import (
     TurnStarted,
     Usage,
 )
+from dspy_demo.programs.spec import REASONING_FIELDS
 from dspy_demo.ui.trajectory import tool_calls
 from dspy_demo.ui.values import plain_text
 
 TurnState = Literal["running", "done", "stopped", "failed"]
 
-#: Output fields that hold thoughts, also where no delta said so (a cache hit).
-REASONING_FIELDS = frozenset({"reasoning", "rationale"})
 #: What ReAct returns beside its answer: its tool calls, which have lines of their own.
 TRAJECTORY_FIELD = "trajectory"
 

@@ -47,20 +47,16 @@ def log_command(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
 
 def _log(settings: Settings, name: str, description: str, tags: dict[str, str]) -> str:
     from dspy_demo.lm.detection import detect
-    from dspy_demo.programs.loading import load_program
-    from dspy_demo.programs.registry import ProgramRegistry
-    from dspy_demo.programs.shipped import SHIPPED
+    from dspy_demo.programs.offered import offered
     from dspy_demo.versions.store import VersionStore
     from dspy_demo.versions.version import LogRequest
 
-    shipped = {spec.name: spec for spec in SHIPPED}
-    wanted = settings.program or SHIPPED[0].name
-    spec = shipped[wanted] if wanted in shipped else load_program(wanted)
+    programs = offered(settings)
     choice = asyncio.run(detect(settings)).choice
     store = VersionStore(settings)
     store.prepare(lambda step: print(f"{step} …", file=sys.stderr))  # noqa: T201
-    request = LogRequest(name, spec.name, choice, description, tags)
-    return store.log(request, ProgramRegistry([spec]), settings.adapter).uri
+    request = LogRequest(name, programs.default.name, choice, description, tags)
+    return store.log(request, programs, settings.adapter).uri
 
 
 def _parser(parents: list[argparse.ArgumentParser]) -> argparse.ArgumentParser:
