@@ -14,10 +14,8 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize(
-    ("name", "ratio"), [("log_version", "ratio"), ("tracing", "ratio"), ("served_calls", "calls_ratio")]
-)
-def test_a_scenario_runs(name: str, ratio: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["log_version", "tracing"])  # what the others start is tested as it is
+def test_a_scenario_runs(name: str, tmp_path: Path) -> None:
     result = tmp_path / "result.json"
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", name, "--quick", "--json", str(result)],
@@ -29,7 +27,7 @@ def test_a_scenario_runs(name: str, ratio: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(result.read_text())
-    assert 0 < found[name][ratio] < 50
+    assert 0 < found[name]["ratio"] < 50
     assert found["machine"]["dspy"]
     if name == "log_version":
         assert found[name]["lm_calls"] == 0

@@ -12,11 +12,12 @@ from dspy_demo.settings import Settings
 from dspy_demo.ui import theme
 from dspy_demo.ui.compare import CompareHandlers
 from dspy_demo.ui.endpoint import chat_endpoint
-from dspy_demo.ui.handlers import ChatHandlers, SidebarHandlers
+from dspy_demo.ui.handlers import ChatHandlers
 from dspy_demo.ui.layout import Page, draw_page
 from dspy_demo.ui.rating import RatingHandlers
 from dspy_demo.ui.server_panel import ServerHandlers, Serving
 from dspy_demo.ui.sidebar import PRODUCT
+from dspy_demo.ui.sidebar_handlers import SidebarHandlers
 from dspy_demo.ui.store import ConversationStore
 from dspy_demo.ui.version_handlers import VersionHandlers
 from dspy_demo.ui.workbench import Workbench
