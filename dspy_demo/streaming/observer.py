@@ -9,7 +9,6 @@ full, remembers behind which chunk the note belongs.
 from __future__ import annotations
 
 import json
-import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -61,7 +60,7 @@ class TurnObserver(StatusStreamingCallback):
         self.costs_usd: list[float] = []
         self._taken = 0
         self._late: deque[tuple[int, Note]] = deque()
-        self._tools: dict[str, tuple[str, float]] = {}
+        self._tools: dict[str, str] = {}
 
     # The reader's side
 
@@ -100,7 +99,7 @@ class TurnObserver(StatusStreamingCallback):
         if instance.name == "finish":  # ReAct's way to say that it is done
             return
         title = f"{instance.name}({_arguments(inputs)})"
-        self._tools[call_id] = (title, time.monotonic())
+        self._tools[call_id] = title
         if self._record:
             self._record.tool_started(call_id, instance.name, inputs.get("kwargs", inputs))
         self._note(Status(title, "pending", key=f"tool-{call_id}"))
@@ -108,7 +107,7 @@ class TurnObserver(StatusStreamingCallback):
     def on_tool_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
         if call_id not in self._tools:
             return
-        title, _ = self._tools.pop(call_id)
+        title = self._tools.pop(call_id)
         if self._record:
             self._record.call_ended(call_id, outputs, exception)
         if exception is None:
