@@ -2,15 +2,27 @@
 
     DemoError
     ├── InvalidInput            422  the request is not one we can run
+    │   ├── BodyTooSlow         408  the request itself did not arrive in time
     │   └── InputTooLong        413  refused before any model is called
+    │       └── BodyTooLarge    413  the request itself is too large to be read
     ├── NotFound                404  no such program, model or version
     │   └── VersionNotFound     404  MLflow has no such version
     ├── Forbidden               403  only the owner may do this
+    ├── Unauthorized            401  a stranger without session or token
     ├── SettingsError           400  a setting or flag is wrong; the app does not start
     ├── ProgramLoadError        400  a user's own program cannot be used
     ├── ModelSetupError         400  the chosen language model cannot be used as configured
+    ├── DownloadFailed          502  a model file did not arrive
     ├── Busy                    429  this app's own limit, not the model's
+    │   ├── RateLimited         429  too many turns in a minute, or the rest of the day's budget is in use
+    │   ├── BudgetSpent         429  the day's budget for guests is spent
+    │   ├── LineFull            429  no place to wait in is left
+    │   ├── WaitedTooLong       429  no place to run in became free in time
+    │   ├── AnswerTooLong       429  the turn was ended at the limit of its output
+    │   ├── TooManyOpen         503  too many requests of guests are open
+    │   └── TooManyAttempts     429  too many wrong passwords
     ├── Stopped                 503  the turn was ended from this side, for example at shutdown
+    ├── ShareFailed             502  the public link could not be opened, or broke off
     ├── TrackingError           502  MLflow failed at something
     │   ├── TrackingUnavailable 503  its server, database or disk cannot be used now
     │   ├── VersionNotLogged    400  this program cannot become a version, or not without a secret
@@ -22,11 +34,14 @@
         ├── UpstreamUnavailable 503  it cannot be reached, or says it is down
         ├── UpstreamTimeout     504  it was silent, or too slow in all
         ├── UpstreamCut         502  the reply stopped in the middle
+        ├── WrongServer         502  something else answers at its address
+        ├── ReplyTooLong        502  the reply did not end within the limit
         ├── MalformedReply      502  the reply does not have the program's output fields
         └── EmptyReply          502  the reply has no text
 
 `public_message` is the one sentence that a user may see. What went wrong inside goes to the
-log as ``__cause__``, together with `error_id`, which the user sees too.
+log as ``__cause__``, together with `error_id`, which the user sees too: the id of the turn that
+failed, or a number of its own where no turn was running.
 """
 
 from __future__ import annotations
@@ -41,20 +56,38 @@ class DemoError(Exception):
         public_message: One sentence that says what happened and what to do. Never the text of
             another exception: it could hold a key, an address or somebody's words.
         retry_after_s: Seconds after which trying again makes sense, where the cause told us.
+        limit: The setting whose limit was reached, where one was; for metrics.
     """
 
     code: str = "internal"
     http_status: int = 500
     retryable: bool = False
+    limit: str = ""
     default_message: str = "Something went wrong inside the app. The log has the details."
 
-    def __init__(self, public_message: str = "", *, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, public_message: str = "", *, retry_after_s: float | None = None, limit: str = ""
+    ) -> None:
         self.public_message = public_message or self.default_message
         self.retry_after_s = retry_after_s
+        self.limit = limit or self.limit
         self.error_id = secrets.token_hex(4)
         #: A model server met it, and has logged and traced it.
         self.from_server = False
+        #: Its number in that server's log, which is ours unless the server does not know our ids.
+        self.server_error_id = ""
+        #: It has its line in our log.
+        self.logged = False
         super().__init__(self.public_message)
+
+    @staticmethod
+    def of(error: Exception) -> DemoError:
+        """`error` as a user may be told of it: one of ours as it is, anything else as a bug of ours."""
+        if isinstance(error, DemoError):
+            return error
+        failure = DemoError()
+        failure.__cause__ = error
+        return failure
 
 
 class InvalidInput(DemoError):
@@ -63,8 +96,18 @@ class InvalidInput(DemoError):
 
 
 class InputTooLong(InvalidInput):
-    code, http_status = "input_too_long", 413
+    code, http_status, limit = "input_too_long", 413, "input_max_chars"
     default_message = "The input is too long. Shorten it and send it again."
+
+
+class BodyTooLarge(InputTooLong):
+    code = "body_too_large"
+    default_message = "The request is too large. Shorten it, or start a new chat."
+
+
+class BodyTooSlow(InvalidInput):
+    code, http_status, retryable = "body_too_slow", 408, True
+    default_message = "The request did not arrive in time. Send it again, at once and whole."
 
 
 class NotFound(DemoError):
@@ -82,6 +125,11 @@ class Forbidden(DemoError):
     default_message = "Only the owner of this app can do that."
 
 
+class Unauthorized(DemoError):
+    code, http_status = "unauthorized", 401
+    default_message = "This needs a session of the page, or a token."
+
+
 class SettingsError(DemoError):
     code, http_status = "settings", 400
     default_message = "A setting is not valid. Run `python app.py --help` to see them all."
@@ -97,9 +145,49 @@ class ModelSetupError(DemoError):
     default_message = "The chosen language model cannot be used as it is configured."
 
 
+class DownloadFailed(DemoError):
+    code, http_status, retryable = "download_failed", 502, True
+    default_message = "The model could not be downloaded. Try again."
+
+
 class Busy(DemoError):
-    code, http_status, retryable = "busy", 429, True
+    code, http_status, retryable, limit = "busy", 429, True, "max_turns"
     default_message = "The app is at its limit of running turns. Try again in a moment."
+
+
+class RateLimited(Busy):
+    code, limit = "rate_limited", "guests_turns_per_minute"
+    default_message = "That was a lot of questions in a short time. Try again in a moment."
+
+
+class BudgetSpent(Busy):
+    code, retryable, limit = "budget_spent", False, "guests_daily_tokens"
+    default_message = "Today's budget for guests is used up. Please come back tomorrow."
+
+
+class LineFull(Busy):
+    code, limit = "line_full", "guests_queue_turns"
+    default_message = "Many people are asking at the moment, and the line is full. Try again in a moment."
+
+
+class WaitedTooLong(Busy):
+    code, limit = "waited_too_long", "guests_queue_timeout_s"
+    default_message = "Many people are asking at the moment, and no place became free. Try again in a moment."
+
+
+class AnswerTooLong(Busy):
+    code, retryable, limit = "answer_too_long", False, "guest_output_max_tokens"
+    default_message = "The answer reached the limit of its length, so it was ended. What arrived is kept."
+
+
+class TooManyOpen(Busy):
+    code, http_status, limit = "too_many_open", 503, "guests_open_requests"
+    default_message = "Many people have this app open at the moment. Try again in a minute."
+
+
+class TooManyAttempts(Busy):
+    code = "too_many_attempts"
+    default_message = "Too many wrong passwords. Wait a minute, then try again."
 
 
 class TrackingError(DemoError):
@@ -125,6 +213,11 @@ class VersionNotServable(TrackingError):
 class Stopped(DemoError):
     code, http_status, retryable = "stopped", 503, True
     default_message = "The turn was stopped before it was finished."
+
+
+class ShareFailed(DemoError):
+    code, http_status, retryable = "share_failed", 502, True
+    default_message = "The public link could not be opened. The log has the details."
 
 
 class UpstreamError(DemoError):
@@ -162,6 +255,25 @@ class UpstreamCut(UpstreamError):
     default_message = "The reply stopped in the middle. What arrived is kept; retry for the whole answer."
 
 
+class WrongServer(UpstreamError):
+    code, http_status, retryable = "wrong_server", 502, False
+    default_message = (
+        "Something else answers at the model server's address now. Restart it, or choose the Local backend."
+    )
+
+
+class ReplyTooLong(UpstreamError):
+    code, http_status, retryable = "reply_too_long", 502, False
+    default_message = "The reply is too long to be read. Ask for a shorter one."
+
+    @classmethod
+    def over(cls, limit_chars: int) -> ReplyTooLong:
+        """Ended at the limit of the settings."""
+        return cls(
+            f"The reply was longer than {limit_chars:,} characters, so it was ended. What arrived is kept."
+        )
+
+
 class MalformedReply(UpstreamError):
     code, http_status = "malformed_reply", 502
     default_message = (
@@ -172,3 +284,8 @@ class MalformedReply(UpstreamError):
 class EmptyReply(UpstreamError):
     code, http_status = "empty_reply", 502
     default_message = "The language model sent an empty reply. Retry, or choose another model."
+
+
+def in_seconds(value: float) -> str:
+    """A time for a sentence: ``1 second``, ``1.5 seconds``."""
+    return f"{value:g} second{'' if value == 1 else 's'}"

@@ -7,16 +7,39 @@ alike. All times are in seconds.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 Role = Literal["user", "assistant"]
 Channel = Literal["reasoning", "answer", "tool"]
 StatusState = Literal["info", "pending", "done", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Who asks.
+
+    Attributes:
+        role: The owner started the app; a guest is anyone else.
+        name: The same for all that one browser or token asks, so that limits can be counted by it. It
+            may be shown and logged: it is no secret and nobody's name.
+    """
+
+    role: Literal["owner", "guest"]
+    name: str
+
+
+#: The key of the status line of a turn that waits in line, before it starts.
+QUEUE_KEY = "queue"
+
+#: Who asks where nothing else is known: the one who may do least.
+GUEST = Visitor("guest", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +78,48 @@ class LocalTarget:
     program: str
     lm: LMChoice
 
+    @property
+    def model(self) -> str:
+        return self.lm.model
+
 
 @dataclass(frozen=True, slots=True)
 class ServedTarget:
-    """Ask the model server at `url`; `version` is the MLflow URI it serves, where known."""
+    """Ask the model server at `url`.
+
+    Attributes:
+        version: The MLflow URI that it serves, where known. Another version there is refused, not asked.
+        max_tokens: Upper bound of output tokens per model call, or None for the version's own. A plain
+            ``mlflow models serve`` cannot be told.
+        instance: The very process that is meant, where this app started it. Anything else is refused.
+    """
 
     url: str
     version: str | None = None
+    max_tokens: int | None = None
+    instance: str = ""
+
+    @property
+    def model(self) -> str:
+        """The version, or host and port of the server, without a user and password before them."""
+        try:
+            return self.version or urlsplit(self.url).netloc.rpartition("@")[2]
+        except ValueError:
+            return ""
+
+
+#: The header by which a turn keeps its id on its way through servers of ours.
+TURN_ID_HEADER = "X-Turn-Id"
+
+
+def new_turn_id() -> str:
+    """Short, since people read it from the page into a search of the log."""
+    return secrets.token_hex(4)
+
+
+def is_turn_id(text: str) -> bool:
+    """Whether this may be a turn's id: it goes into logs, traces and headers as it is."""
+    return re.fullmatch(r"[0-9a-f]{8,32}", text) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +131,16 @@ class TurnRequest:
         inputs: The program's input fields by name, without the history.
         history: Earlier messages of this chat, oldest first, user and assistant in turns.
         session_id: The visitor's chat, for tracing. Never a secret.
+        turn_id: The same in the log, in the trace, in the model server's log, and on the page when it fails.
+        visitor: Whose rights and limits apply.
     """
 
     target: LocalTarget | ServedTarget
     inputs: Mapping[str, Any]
     history: tuple[Message, ...] = ()
     session_id: str = ""
-    turn_id: str = field(default_factory=lambda: secrets.token_hex(8))
+    turn_id: str = field(default_factory=new_turn_id)
+    visitor: Visitor = GUEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +163,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class TurnStarted:
-    """Always first.
+    """The turn runs. Always first, but for a `Status` while the turn waits for that.
 
     Attributes:
         backend: ``local`` or ``served``.
@@ -120,9 +181,10 @@ class TurnStarted:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Something a user may want to see while waiting: a tool call, a retry.
+    """Something a user may want to see while waiting: a tool call, a retry, the place in line.
 
-    Events with the same non-empty `key` are one line that changes (a tool: pending, then done).
+    Events with the same non-empty `key` are one line that changes (a tool: pending, then done). Those with
+    `QUEUE_KEY` come before `TurnStarted`.
     """
 
     text: str

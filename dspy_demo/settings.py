@@ -7,6 +7,7 @@ README's table are drawn from them. Nothing else in the house reads the environm
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -62,11 +63,40 @@ class Settings(BaseModel):
         le=65535,
     )
     open: bool = _setting(True, "Open the page in the browser at start.")
-    share: bool = _setting(False, "Also open a public Gradio link.")
+    public: bool = _setting(
+        False,
+        "Ask for the owner's link also at this machine, as behind a reverse proxy. "
+        "It is asked for in any case while the app is shared or listens beyond loopback.",
+    )
+    public_url: str | None = _setting(
+        None,
+        "Address by which others reach the page, such as a reverse proxy's; "
+        "the owner's link is printed for it too.",
+        env=["SPACE_HOST"],
+    )
+    owner_token: SecretStr | None = _setting(
+        None,
+        "Bearer token of the owner for the routes. Without it: a new one at each start, in the terminal.",
+        min_length=16,
+    )
+    cors_origins: tuple[str, ...] = _setting(
+        (), "Other sites whose pages may call the routes, such as https://example.com; separated by commas."
+    )
+    embed: bool = _setting(
+        False, "Let other sites show the page in a frame. On where SPACE_ID is set (Hugging Face Spaces)."
+    )
     data_dir: Path = _setting(
         Path("~/.local/share/dspy-demo"), "Folder for the cache, the MLflow database and artifacts."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = _setting("warning", "Lowest level to log.")
+    log_level: Literal["debug", "info", "warning", "error"] = _setting(
+        "warning", "Lowest level to log. With info every turn is one line."
+    )
+    log_format: Literal["text", "json"] = _setting(
+        "text", "How log lines are written: for people, or as one JSON object each."
+    )
+    shutdown_grace_s: float = _setting(
+        5, "Time that running turns have to finish when the app is told to stop.", unit="s", ge=0, le=300
+    )
 
     # Program and model
     program: str | None = _setting(
@@ -79,7 +109,8 @@ class Settings(BaseModel):
     )
     lm: str | None = _setting(
         None,
-        "Language model: a LiteLLM/DSPy string such as openai/gpt-4o-mini or ollama_chat/llama3.2.",
+        "Language model: a LiteLLM/DSPy string such as openai/gpt-4o-mini or ollama_chat/llama3.2, "
+        "or local/PATH.gguf for a file.",
         group="Program and model",
     )
     api_base: str | None = _setting(
@@ -123,6 +154,46 @@ class Settings(BaseModel):
         le=10_000,
     )
 
+    # Models on this machine
+    models_dir: Path = _setting(
+        Path("~/.cache/dspy-demo/models"),
+        "Folder for downloaded models, shared by all versions of the app.",
+        group="Models on this machine",
+    )
+    hub_url: str = _setting(
+        "https://huggingface.co",
+        "Hub, or a mirror of it, that models are downloaded from.",
+        env=["HF_ENDPOINT"],
+        group="Models on this machine",
+    )
+    hub_cache_dir: Path = _setting(
+        Path("~/.cache/huggingface"),
+        "Where Hugging Face's own tools keep files; models there are offered.",
+        env=["HF_HUB_CACHE", "HF_HOME"],
+        group="Models on this machine",
+    )
+    gguf_dir: Path | None = _setting(
+        None,
+        "One more folder whose GGUF files are offered.",
+        env=["LLAMA_CACHE"],
+        group="Models on this machine",
+    )
+    local_context_tokens: int = _setting(
+        8192,
+        "Longest chat with its reply; older turns are left out. Never more than a model was made for.",
+        unit="tokens",
+        group="Models on this machine",
+        ge=512,
+        le=1_000_000,
+    )
+    local_threads: int | None = _setting(
+        None,
+        "Threads that compute; empty for all cores but one.",
+        group="Models on this machine",
+        ge=1,
+        le=512,
+    )
+
     # Versions
     tracking_uri: str | None = _setting(
         None,
@@ -147,6 +218,31 @@ class Settings(BaseModel):
     )
     tracing: bool = _setting(True, "Record each turn as an MLflow trace.", group="Versions")
 
+    # Share
+    share: bool = _setting(False, "Open a public link at start, as the Share button does.", group="Share")
+    share_server: str | None = _setting(
+        None,
+        "Your own share server (https://github.com/huggingface/frp) as HOST:PORT. Without it: Gradio's.",
+        env=["GRADIO_SHARE_SERVER_ADDRESS"],
+        group="Share",
+    )
+    share_server_certificate: Path | None = _setting(
+        None,
+        "TLS certificate (PEM) of --share-server. Without it the way to that server is not encrypted by TLS.",
+        group="Share",
+    )
+    share_server_protocol: Literal["http", "https"] = _setting(
+        "http", "Scheme of the links that --share-server gives.", group="Share"
+    )
+    share_binary: Path | None = _setting(
+        None,
+        "Tunnel program (Gradio's frpc) on this machine, where it cannot be downloaded.",
+        group="Share",
+    )
+    share_timeout_s: float = _setting(
+        30, "Longest time for the public link to open.", unit="s", group="Share", gt=0, le=600
+    )
+
     # Limits
     input_max_chars: int = _setting(
         20_000,
@@ -155,6 +251,14 @@ class Settings(BaseModel):
         group="Limits",
         ge=1,
         le=10_000_000,
+    )
+    reply_max_chars: int = _setting(
+        500_000,
+        "Longest reply of a turn, all steps and fields together; a longer one is ended there.",
+        unit="characters",
+        group="Limits",
+        ge=1_000,
+        le=1_000_000,
     )
     idle_timeout_s: float = _setting(
         60, "Longest silence of a model before the turn fails.", unit="s", group="Limits", gt=0, le=3600
@@ -181,6 +285,138 @@ class Settings(BaseModel):
         500, "Connections that may be open to one model server.", group="Limits", ge=1, le=10_000
     )
     max_turns: int = _setting(300, "Turns that may run at the same time.", group="Limits", ge=1, le=100_000)
+    request_timeout_s: float = _setting(
+        15,
+        "Longest time for a request's head to arrive, and for its body.",
+        unit="s",
+        group="Limits",
+        gt=0,
+        le=3600,
+    )
+    stalled_client_timeout_s: float = _setting(
+        30,
+        "How long a client may read nothing of a stream before its turn and its connection are ended.",
+        unit="s",
+        group="Limits",
+        gt=0,
+        le=3600,
+    )
+
+    # Guests
+    guest_turns_per_minute: int = _setting(
+        10, "Turns that one guest may begin.", unit="turns/min", group="Guests", ge=1, le=10_000
+    )
+    guests_turns_per_minute: int = _setting(
+        60, "Turns that all guests together may begin.", unit="turns/min", group="Guests", ge=1, le=100_000
+    )
+    guest_concurrent_turns: int = _setting(
+        2,
+        "Turns of one guest that may run at the same time; as many more may wait in line.",
+        unit="turns",
+        group="Guests",
+        ge=1,
+        le=10_000,
+    )
+    guests_concurrent_turns: int = _setting(
+        8,
+        "Turns of all guests that may run at the same time; one of --max-turns stays free for the owner.",
+        unit="turns",
+        group="Guests",
+        ge=1,
+        le=100_000,
+    )
+    guests_queue_turns: int = _setting(
+        32,
+        "Turns of guests that may wait in line; 0 for no line.",
+        unit="turns",
+        group="Guests",
+        ge=0,
+        le=10_000,
+    )
+    guests_queue_timeout_s: float = _setting(
+        60, "Longest time for a guest's turn to wait in line.", unit="s", group="Guests", gt=0, le=3600
+    )
+    guest_open_requests: int = _setting(
+        128,
+        "Requests and streams of one guest that may be open at a time; a page holds about three.",
+        unit="requests",
+        group="Guests",
+        ge=8,
+        le=100_000,
+    )
+    guests_open_requests: int = _setting(
+        1_000,
+        "Requests and streams of all guests that may be open at a time.",
+        unit="requests",
+        group="Guests",
+        ge=8,
+        le=100_000,
+    )
+    guest_input_max_chars: int = _setting(
+        8_000,
+        "Longest input of a guest's turn, with the chat so far.",
+        unit="characters",
+        group="Guests",
+        ge=1,
+        le=10_000_000,
+    )
+    guest_output_max_tokens: int = _setting(
+        2_000,
+        "Output of a guest's turn, all its model calls together.",
+        unit="tokens",
+        group="Guests",
+        ge=16,
+        le=200_000,
+    )
+    guest_turn_timeout_s: float = _setting(
+        120,
+        "Longest time for a guest's turn, without the wait in line.",
+        unit="s",
+        group="Guests",
+        gt=0,
+        le=86_400,
+    )
+    guest_daily_tokens: int = _setting(
+        50_000,
+        "Tokens that one guest may use in a day (UTC), input and output.",
+        unit="tokens/day",
+        group="Guests",
+        ge=0,
+        le=10_000_000_000,
+    )
+    guests_daily_tokens: int = _setting(
+        500_000,
+        "Tokens that all guests together may use in a day (UTC).",
+        unit="tokens/day",
+        group="Guests",
+        ge=0,
+        le=10_000_000_000,
+    )
+    guests_daily_usd: float = _setting(
+        1.0,
+        "Money that all guests together may spend in a day (UTC), where the model's price is known.",
+        unit="USD/day",
+        group="Guests",
+        ge=0,
+        le=1_000_000,
+    )
+
+    # Guests
+    guest_password: SecretStr | None = _setting(
+        None, "Password that a guest must type before the page opens.", group="Guests", min_length=4
+    )
+    guest_token: SecretStr | None = _setting(
+        None, "Bearer token with which a guest's script may call the routes.", group="Guests", min_length=16
+    )
+    guest_programs: tuple[str, ...] = _setting(
+        (), "Programs that guests may use, separated by commas; empty for all of the start.", group="Guests"
+    )
+    guest_models: tuple[str, ...] = _setting(
+        (), "Models that guests may use, separated by commas; empty for the first one.", group="Guests"
+    )
+    guest_backends: tuple[Literal["local", "served"], ...] = _setting(
+        ("local", "served"), "Backends that guests may use, separated by commas.", group="Guests"
+    )
 
     # Page
     ui_updates_per_s: float = _setting(
@@ -198,10 +434,36 @@ class Settings(BaseModel):
     #: Keys found in the environment under the names of `PROVIDER_KEYS`. Not a flag.
     provider_keys: Mapping[str, SecretStr] = Field(default_factory=dict, exclude=True, repr=False)
 
-    @field_validator("data_dir")
+    @field_validator("cors_origins", "guest_programs", "guest_models", "guest_backends", mode="before")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().resolve()
+    def _split(cls, value: Any) -> Any:
+        return (
+            [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+        )
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            parts = urlsplit(origin)
+            if parts.scheme not in {"http", "https"} or origin != f"{parts.scheme}://{parts.netloc}":
+                raise ValueError("must be origins such as https://example.com, without a path")
+        return value
+
+    @field_validator(
+        "data_dir", "models_dir", "hub_cache_dir", "gguf_dir", "share_binary", "share_server_certificate"
+    )
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return value.expanduser().resolve() if value is not None else None
+
+    @field_validator("share_server")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        address = re.fullmatch(r"([\w.-]+|\[[0-9a-fA-F:.]+\]):(\d{1,5})", value or "unset:1")
+        if not address or not 0 < int(address[2]) < 65_536:
+            raise ValueError("must be HOST:PORT such as share.example.com:7000")
+        return value
 
     @field_validator("ollama_url", mode="before")
     @classmethod
@@ -211,7 +473,13 @@ class Settings(BaseModel):
             value = f"http://{value}"
         return value.replace("//0.0.0.0", "//127.0.0.1") if isinstance(value, str) else value
 
-    @field_validator("api_base", "ollama_url", "served_url")
+    @field_validator("public_url", mode="before")
+    @classmethod
+    def _with_https(cls, value: Any) -> Any:
+        """SPACE_HOST is a bare host name."""
+        return f"https://{value}" if isinstance(value, str) and "://" not in value else value
+
+    @field_validator("api_base", "ollama_url", "served_url", "hub_url", "public_url")
     @classmethod
     def _is_url(cls, value: str | None) -> str | None:
         parts = urlsplit(value or "http://unset")
@@ -238,6 +506,8 @@ class Settings(BaseModel):
                     break
             if name in flags:
                 values[name], source[name] = flags[name], flag_name(name)
+        if environ.get("SPACE_ID"):
+            values.setdefault("embed", True)
         keys = {name: SecretStr(environ[name]) for name, _ in PROVIDER_KEYS if environ.get(name)}
         try:
             return cls(**values, provider_keys=keys)
@@ -260,6 +530,10 @@ def _fields() -> list[tuple[str, FieldInfo]]:
 def _extra(info: FieldInfo) -> dict[str, Any]:
     assert isinstance(info.json_schema_extra, dict)
     return info.json_schema_extra
+
+
+def _text(value: Any) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 def flag_name(name: str) -> str:
@@ -287,7 +561,7 @@ def documented() -> list[dict[str, str]]:
     """Every setting as a row: flag, variables, default, unit, bounds, meaning, group."""
     rows = []
     for name, info in _fields():
-        default = "" if info.default in (None, PydanticUndefined) else str(info.default)
+        default = "" if info.default in (None, (), PydanticUndefined) else _text(info.default)
         rows.append(
             {
                 "flag": flag_name(name) + (f" / --no-{name}" if info.annotation is bool else ""),

@@ -65,6 +65,25 @@ def test_ollama_host_as_ollama_writes_it(value: str, url: str) -> None:
     assert Settings.load([], {"OLLAMA_HOST": value}).ollama_url == url
 
 
+def test_a_space_shows_the_page_in_a_frame_unless_told_otherwise() -> None:
+    space = {"SPACE_ID": "me/demo", "SPACE_HOST": "me-demo.hf.space"}
+    assert not Settings.load([], {}).embed
+    assert Settings.load([], space).embed
+    assert not Settings.load(["--no-embed"], space).embed
+
+
+@pytest.mark.parametrize(
+    ("environ", "url"),
+    [
+        ({}, None),
+        ({"SPACE_HOST": "me-demo.hf.space"}, "https://me-demo.hf.space"),
+        ({"DSPY_DEMO_PUBLIC_URL": "http://demo.lan:8080/chat"}, "http://demo.lan:8080/chat"),
+    ],
+)
+def test_the_address_for_others(environ: dict[str, str], url: str | None) -> None:
+    assert Settings.load([], environ).public_url == url
+
+
 def test_secrets_do_not_show() -> None:
     environ = {name: f"sk-{name}" for name, _ in PROVIDER_KEYS}
     settings = Settings.load(["--api-key", "sk-typed"], environ)
