@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import httpx
 
-from dspy_demo.serving.process import ChildFailed, ChildProcess, ChildState
+from dspy_demo.children.process import ChildFailed, ChildProcess, ChildState
 from dspy_demo.settings import PROVIDER_KEYS
 from dspy_demo.versions.confidential import public_url
 from dspy_demo.versions.tracking import Tracking

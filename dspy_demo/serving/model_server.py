@@ -14,8 +14,8 @@ import asyncio
 
 from pydantic import SecretStr
 
-from dspy_demo.serving import leftovers
-from dspy_demo.serving.process import ChildFailed
+from dspy_demo.children import leftovers
+from dspy_demo.children.process import ChildFailed
 from dspy_demo.serving.version_process import ServerState, VersionProcess, run_dir
 from dspy_demo.settings import Settings
 

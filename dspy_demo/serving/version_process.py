@@ -17,8 +17,8 @@ from typing import Any, Literal
 import httpx
 from pydantic import SecretStr
 
+from dspy_demo.children.process import ChildFailed, ChildProcess, ChildState, Phase
 from dspy_demo.serving.handshake import CANNOT_SERVE, INSTANCE_VARIABLE, PORT_IN_USE, WRONG_USAGE
-from dspy_demo.serving.process import ChildFailed, ChildProcess, ChildState, Phase
 from dspy_demo.settings import ENV_PREFIX, Settings
 from dspy_demo.versions.tracking import Tracking
 

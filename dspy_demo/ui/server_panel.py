@@ -11,10 +11,10 @@ import gradio as gr
 from gradio.components import Component
 
 from dspy_demo.backends.served import base_url
+from dspy_demo.children.process import ChildFailed
 from dspy_demo.errors import DemoError, NotFound
 from dspy_demo.events import ServedTarget
 from dspy_demo.serving.model_server import ModelServers, ServerState
-from dspy_demo.serving.process import ChildFailed
 from dspy_demo.settings import Settings
 from dspy_demo.ui.actions import action_html, said
 from dspy_demo.ui.server_lines import Connected, server_html, spoken_html

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from dspy_demo.backends.served import ServedBackend
 from dspy_demo.events import Event, FieldDelta, TurnFinished
 from dspy_demo.serving.model_server import ModelServers, ServerState
-from dspy_demo.serving.process import ChildFailed
+from dspy_demo.children.process import ChildFailed
 from dspy_demo.streaming.pump import Pump
 from tests.backends.served_fixtures import ServedWorld, served_session, served_world
 from tests.fake_openai import Reply

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from dspy_demo.serving import leftovers
-from dspy_demo.serving.process import ChildFailed, ChildProcess, ChildState
+from dspy_demo.children import leftovers
+from dspy_demo.children.process import ChildFailed, ChildProcess, ChildState
 from tests.fake_openai import free_port
 from tests.processes import REPO, wait_until
 
@@ -73,7 +73,7 @@ async def test_it_is_ready_when_it_answers(make: Make) -> None:
     assert state.phase == "ready"
     assert state.pid in group(state.pid)
     assert len(group(state.pid)) == 3  # the warden, the server, and what that started
-    assert seen[0].phase == "starting"
+    assert all(progress.phase == "starting" for progress in seen)  # none where it answers at once
     assert "listening" in child.log_tail()
 
 
@@ -81,7 +81,7 @@ async def test_stop_ends_the_whole_group(make: Make) -> None:
     child = make()
     pid = (await child.start(timeout_s=10)).pid
     await child.stop()
-    assert group(pid) == set()
+    await until(lambda: group(pid) == set())
     assert (child.state().phase, child.state().reason) == ("stopped", "")
     await child.stop()
 
@@ -92,7 +92,7 @@ async def test_what_ignores_sigterm_is_killed_after_the_grace(make: Make) -> Non
     begun = time.monotonic()
     await child.stop()
     assert 0.2 < time.monotonic() - begun < 3
-    assert group(pid) == set()
+    await until(lambda: group(pid) == set())
     assert child.state().phase == "stopped"
 
 
@@ -148,7 +148,7 @@ async def test_a_child_that_never_answers_is_stopped(make: Make) -> None:
     pid = child.state().pid
     with pytest.raises(ChildFailed, match=r"within 0\.6 seconds"):
         await starting
-    assert group(pid) == set()
+    await until(lambda: group(pid) == set())
     assert child.state().phase == "failed"
 
 
@@ -176,7 +176,7 @@ async def test_cancelling_the_start_stops_it(make: Make) -> None:
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting
-    assert group(pid) == set()
+    await until(lambda: group(pid) == set())
 
 
 async def test_the_log_tail_is_bounded(make: Make) -> None:
@@ -202,7 +202,7 @@ async def test_secrets_go_through_the_environment(make: Make, tmp_path: Path) ->
 PARENT = f"""
 import asyncio, sys
 from pathlib import Path
-from dspy_demo.serving.process import ChildProcess
+from dspy_demo.children.process import ChildProcess
 async def main():
     command = [sys.executable, "-c", Path(sys.argv[1]).read_text(), sys.argv[2], *sys.argv[4:]]
     url = f"http://127.0.0.1:{{sys.argv[2]}}/"
@@ -294,6 +294,21 @@ async def test_a_leftover_of_a_dead_app_is_ended(tmp_path: Path, sleeper: Any) -
     assert not note.exists()
 
 
+async def test_a_leftover_is_found_also_when_its_warden_was_killed_too(parent: Any, tmp_path: Path) -> None:
+    process, leader = parent("stubborn")
+    server = min(group(leader) - {leader})
+    os.kill(leader, signal.SIGSTOP)  # so that it sees nothing of what follows
+    process.kill()
+    process.wait(5)  # until then it is still the parent of what it started, though it runs no more
+    os.kill(leader, signal.SIGKILL)
+    await until(lambda: leader not in group(leader))
+    assert server in group(leader)
+    (ended,) = await asyncio.to_thread(leftovers.clean, tmp_path / "run")
+    assert str(leader) in ended
+    await until(lambda: group(leader) == set(), 2)
+    assert not list((tmp_path / "run").glob("*.json"))
+
+
 async def test_the_child_of_another_living_app_is_left_alone(tmp_path: Path, sleeper: Any) -> None:
     note = tmp_path / "run" / f"model-server-{os.getpid()}-1.json"
     process = sleeper(str(note))
@@ -315,6 +330,18 @@ def test_a_folder_without_notes_or_with_odd_ones(tmp_path: Path) -> None:
     assert leftovers.clean(tmp_path / "missing") == []
     (tmp_path / "odd.json").write_text("[1")
     assert leftovers.clean(tmp_path) == []
+
+
+async def test_a_folder_that_cannot_be_written_stops_nothing(
+    tmp_path: Path, sleeper: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _note(tmp_path / "run", sleeper("something else").pid, 999999)
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    assert leftovers.clean(tmp_path / "run") == []
 
 
 async def test_a_child_removes_its_note(make: Make, tmp_path: Path) -> None:

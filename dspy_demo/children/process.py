@@ -29,8 +29,8 @@ from typing import Literal
 
 import httpx
 
-from dspy_demo.errors import DemoError
-from dspy_demo.serving import leftovers
+from dspy_demo.children import leftovers
+from dspy_demo.errors import DemoError, in_seconds
 
 Phase = Literal["new", "starting", "ready", "stopping", "stopped", "failed"]
 
@@ -106,7 +106,9 @@ class ChildProcess:
         self.log_path = run_dir / f"{slug}-{os.getpid()}-{number}.log"
         self._run_file = self.log_path.with_suffix(".json")
         self._is_ready = is_ready
-        self._env = dict(os.environ if env is None else env)
+        self._env = dict(os.environ if env is None else env) | {
+            leftovers.RUN_FILE_VARIABLE: str(self._run_file)
+        }
         self._cwd = cwd
         self._stop_grace_s = stop_grace_s
         self._explain = explain or self._default_reason
@@ -158,7 +160,7 @@ class ChildProcess:
             await self._until_ready(time.monotonic() + timeout_s, on_progress or (lambda _: None))
         except TimeoutError:
             await self.stop()
-            reason = f"The {self.name} did not answer within {timeout_s:g} seconds, so it was stopped."
+            reason = f"The {self.name} did not answer within {in_seconds(timeout_s)}, so it was stopped."
             self._enter("failed", reason)
             raise ChildFailed(reason) from None
         except BaseException:
@@ -215,7 +217,8 @@ class ChildProcess:
         if process.stdin is not None:
             process.stdin.close()
         code = code if code >= 0 else 128 - code
-        self._run_file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a read-only folder keeps its notes
+            self._run_file.unlink()
         _running.discard(self)
         if self.state().phase == "stopping":
             self._end("stopped", "", code)
@@ -256,11 +259,15 @@ class ChildProcess:
 
     # --- stop ---
 
-    async def stop(self) -> None:
-        """End the whole group: SIGTERM, and SIGKILL after the grace. Safe at any time, more than once."""
+    async def stop(self, grace_s: float | None = None) -> None:
+        """End the whole group: SIGTERM, and SIGKILL after the grace. Safe at any time, more than once.
+
+        Args:
+            grace_s: Instead of the child's own grace, for one that is known to be hung.
+        """
         await asyncio.to_thread(self._spawned.wait)
         self._request_stop()
-        if not await asyncio.to_thread(self._ended.wait, self._stop_grace_s):
+        if not await asyncio.to_thread(self._ended.wait, self._stop_grace_s if grace_s is None else grace_s):
             self.kill()
             await asyncio.to_thread(self._ended.wait)
 

@@ -9,12 +9,19 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import logging
 import os
 import signal
 import subprocess
 import time
 from pathlib import Path
 
+from dspy_demo.settings import ENV_PREFIX
+
+log = logging.getLogger(__name__)
+
+#: Tells each child, and what that starts, which note it belongs to.
+RUN_FILE_VARIABLE = f"{ENV_PREFIX}RUN_FILE"
 #: A number for each child of this process.
 numbers = itertools.count(1)
 #: Seconds that a leftover has between SIGTERM and SIGKILL.
@@ -31,8 +38,9 @@ def note(run_file: Path, leader: int) -> None:
 def clean(run_dir: Path) -> list[str]:
     """End the groups whose owner is gone, and say which; remove their notes, and old logs.
 
-    A group is ours if its leader's command line names the note, and left over if its parent is no longer the
-    process that wrote the note: two apps may share a data folder.
+    A group is ours if one of its processes knows the note, and left over if its leader's parent is no longer
+    the process that wrote the note: two apps may share a data folder. Its leader may be gone too, where the
+    warden was killed together with the app.
     """
     ended = []
     for run_file in sorted(run_dir.glob("*.json")):
@@ -44,14 +52,16 @@ def clean(run_dir: Path) -> list[str]:
         parent, command = _process(leader)
         if parent == owner:
             continue
-        if str(run_file) in command:
+        if str(run_file) in command or _group_knows(leader, run_file):
             _end_group(leader)
             ended.append(f"{run_file.stem} (process {leader})")
-        run_file.unlink(missing_ok=True)
-    for log in run_dir.glob("*.log"):
+            log.warning("ended what a crash of the app left running: %s", ended[-1])
+        with contextlib.suppress(OSError):  # a read-only folder keeps its notes
+            run_file.unlink()
+    for old in run_dir.glob("*.log"):
         with contextlib.suppress(OSError):
-            if time.time() - log.stat().st_mtime > LOGS_KEPT_S:
-                log.unlink()
+            if time.time() - old.stat().st_mtime > LOGS_KEPT_S:
+                old.unlink()
     return ended
 
 
@@ -63,6 +73,17 @@ def _end_group(leader: int) -> None:
             time.sleep(0.05)
             os.killpg(leader, 0)
         os.killpg(leader, signal.SIGKILL)
+
+
+def _group_knows(group: int, run_file: Path) -> bool:
+    """Whether the environment of one of its processes names the note; known only where there is /proc."""
+    marker = f"{RUN_FILE_VARIABLE}={run_file}\0".encode()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            its_group = int(stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[2])
+            if its_group == group and marker in stat.with_name("environ").read_bytes():
+                return True
+    return False
 
 
 def _process(pid: int) -> tuple[int | None, list[str]]:

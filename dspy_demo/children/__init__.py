@@ -1,0 +1,1 @@
+"""Child processes of the app: started, watched, and gone when the app is gone."""
