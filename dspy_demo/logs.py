@@ -1,12 +1,29 @@
-"""Logging by the standard library: quiet by default, with the fields of a record behind its message."""
+"""Logging by the standard library: quiet by default, as text or as JSON, and never a visitor's words.
+
+A record carries its facts as fields (`extra`), with the id of the turn that it belongs to. What people ask,
+what models answer and keys are in no record of ours. Libraries put them into their debugging output, and into
+the texts of exceptions (``int()`` and pydantic quote what they were given). So of a library only warnings are
+written, and of an exception its kind and where it was raised.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
+import sys
+import threading
+import traceback
 import warnings
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, TextIO
 
+from dspy_demo.errors import DemoError, UpstreamError
 from dspy_demo.settings import Settings
 
+#: Whose records the level of the settings is for; all others are libraries.
+OURS = ("dspy_demo", "app")
 #: Libraries that report at INFO or WARNING what does not help the user of this app.
 NOISY = (
     "alembic",
@@ -19,30 +36,220 @@ NOISY = (
     "dspy.predict",
     "dspy.adapters",
 )
+#: Libraries that write to stderr by handlers of their own, which they set when they are imported or started.
+SELF_WILLED = (
+    "dspy",
+    "mlflow",
+    "LiteLLM",
+    "LiteLLM Proxy",
+    "LiteLLM Router",
+    "uvicorn",
+    "uvicorn.error",
+    "uvicorn.access",
+)
 
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+#: The id of the turn that this task runs, for every record made in it.
+current_turn_id: ContextVar[str] = ContextVar("current_turn_id", default="")
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+#: Exceptions whose text speaks of the code only. Of an `OSError` it is the error without the file's name.
+_SPEAK_OF_CODE = (ImportError, AttributeError, NameError)
+_WARN_OF_CODE = (DeprecationWarning, PendingDeprecationWarning, FutureWarning, RuntimeWarning)
+
+log = logging.getLogger(__name__)
+
+
+def configure_logging(settings: Settings) -> None:
+    """Send our records at `settings.log_level`, and the libraries' warnings and errors, to stderr."""
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    handler = logging.StreamHandler()
+    handler.addFilter(RecordFilter(level))
+    as_json = settings.log_format == "json"
+    handler.setFormatter(JsonFormatter() if as_json else FieldFormatter())
+    logging.basicConfig(level=min(level, logging.WARNING), handlers=[handler], force=True)
+    for name in SELF_WILLED:
+        logging.getLogger(name).__class__ = _HandledHere
+    for name in NOISY:
+        logging.getLogger(name).setLevel(max(level, logging.ERROR))
+    warnings.showwarning = _log_warning
+    if level > logging.DEBUG:
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"(pydantic|mlflow|dspy)\b.*")
+    if as_json:  # a traceback on stderr would be no JSON
+        sys.excepthook = _log_uncaught
+        threading.excepthook = _log_uncaught_in_thread
+
+
+def log_failure(
+    logger: logging.Logger, message: str, error: DemoError, *, refused: bool | None = None, **fields: Any
+) -> None:
+    """The one line of an error that a user sees, under the same id; once, however often it is told.
+
+    A fault of this side is logged with its trace; of an upstream's the kinds of errors say enough.
+
+    Args:
+        refused: It is no fault but an answer to what was asked, and told at INFO. By default the 4xx are.
+    """
+    if error.logged:
+        return
+    error.logged = True
+    refused = error.http_status < 500 if refused is None else refused
+    internal = error.code == DemoError.code
+    level = logging.ERROR if internal else logging.INFO if refused else logging.WARNING
+    cause = error.__cause__
+    traced = cause is not None and error.http_status >= 500 and not isinstance(error, UpstreamError)
+    extra = {"error_id": error.error_id, "code": error.code} | fields
+    if cause is not None:
+        extra["cause"] = kinds(cause)
+    if error.server_error_id not in {"", error.error_id}:
+        extra["server_error_id"] = error.server_error_id
+    logger.log(level, message, exc_info=cause if traced else None, extra=extra)
+
+
+class RecordFilter(logging.Filter):
+    """Lets our records through at `level` and a library's at WARNING, and adds the id of the turn."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__()
+        self._level = level
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        ours = record.name.partition(".")[0] in OURS
+        if record.levelno < (self._level if ours else max(self._level, logging.WARNING)):
+            return False
+        if not hasattr(record, "turn_id") and (turn_id := current_turn_id.get()):
+            record.turn_id = turn_id
+        if record.name == "asyncio":  # its further lines are the repr of a task with its exception
+            record.msg, record.args = record.getMessage().partition("\n")[0], None
+        return True
 
 
 class FieldFormatter(logging.Formatter):
     """``time level logger message key=value ...``, with whatever `extra` a record carries."""
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        fields = {name: value for name, value in vars(record).items() if name not in _STANDARD}
-        if not fields:
-            return text
-        first, newline, trace = text.partition("\n")
-        return first + "".join(f" {name}={value!r}" for name, value in fields.items()) + newline + trace
+        head = f"{_time(record)} {record.levelname} {record.name} {_message(record)}"
+        pairs = "".join(f" {name}={value!r}" for name, value in _fields(record).items())
+        trace = _trace(record)
+        return head + pairs + (f"\n{trace}" if trace else "")
 
 
-def configure_logging(settings: Settings) -> None:
-    """Send our records at `settings.log_level` and the libraries' errors to stderr."""
-    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
-    handler = logging.StreamHandler()
-    handler.setFormatter(FieldFormatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    logging.basicConfig(level=level, handlers=[handler], force=True)
-    for name in NOISY:
-        logging.getLogger(name).setLevel(max(level, logging.ERROR))
-    if level > logging.DEBUG:
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
-        warnings.filterwarnings("ignore", category=UserWarning, module=r"(pydantic|mlflow|dspy)\b.*")
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: ``time`` (UTC), ``level``, ``logger``, ``message``, fields, ``exception``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        head = {
+            "time": _time(record),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": _message(record),
+        }
+        entry = head | _fields(record) | head  # in this order, whatever the fields are called
+        if trace := _trace(record):
+            entry["exception"] = trace
+        try:
+            return json.dumps(entry, default=str, allow_nan=False)
+        except ValueError:  # NaN, or a value that contains itself
+            return json.dumps({str(name): str(value) for name, value in entry.items()})
+
+
+def kinds(error: BaseException | None) -> str:
+    """The types of an error and its causes, without their words."""
+    chain = [type(link).__name__ for link in _chain(error)]
+    return " from ".join(chain[:5])
+
+
+def trace_text(error: BaseException) -> str:
+    """The tracebacks of an error and its causes, the first cause first, without their words."""
+    parts = []
+    for link in reversed(_chain(error)):
+        lines = traceback.format_tb(link.__traceback__)
+        parts.append("".join(lines) + _kind_and_code_words(link))
+        if isinstance(link, BaseExceptionGroup):
+            parts += [trace_text(inner) for inner in link.exceptions]
+    return "Traceback (most recent call last):\n" + "\nwhich led to\n".join(parts)
+
+
+def _chain(error: BaseException | None) -> list[BaseException]:
+    chain: list[BaseException] = []
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return chain
+
+
+def _kind_and_code_words(error: BaseException) -> str:
+    kind = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
+    if isinstance(error, OSError) and error.strerror:
+        return f"{kind}: {error.strerror}"
+    return f"{kind}: {error}" if isinstance(error, _SPEAK_OF_CODE) else kind
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    return {name: value for name, value in vars(record).items() if name not in _STANDARD}
+
+
+def _time(record: logging.LogRecord) -> str:
+    """ISO 8601, in UTC."""
+    time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+    return time.replace("+00:00", "Z")
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except (TypeError, ValueError):  # a library's arguments do not fit its message
+        return str(record.msg)
+
+
+def _trace(record: logging.LogRecord) -> str:
+    error = record.exc_info[1] if record.exc_info else None
+    return trace_text(error) if error is not None else ""
+
+
+class _HandledHere(logging.Logger):
+    """A library's logger that writes through our handler, whatever the library configures.
+
+    DSPy (3.4.1), MLflow (3.17), LiteLLM (1.106) and uvicorn (0.51) add a handler and end the propagation.
+    """
+
+    @property
+    def propagate(self) -> bool:
+        return True
+
+    @propagate.setter
+    def propagate(self, value: bool) -> None: ...
+
+    @property
+    def handlers(self) -> list[logging.Handler]:
+        return []
+
+    @handlers.setter
+    def handlers(self, value: list[logging.Handler]) -> None: ...
+
+    def addHandler(self, hdlr: logging.Handler) -> None: ...
+
+
+def _log_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A warning as a record. Pydantic's quote values, so only those about code keep their words."""
+    words = f": {message}" if issubclass(category, _WARN_OF_CODE) else ""
+    log.warning("%s in %s:%d%s", category.__name__, filename, lineno, words)
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+    else:
+        log.critical("the process failed", exc_info=(kind, error, trace))
+
+
+def _log_uncaught_in_thread(failed: threading.ExceptHookArgs) -> None:
+    if failed.exc_value is not None:
+        log.error("a thread failed", exc_info=failed.exc_value)

@@ -27,15 +27,13 @@ class LocalBackend:
         self._catalog = catalog
 
     async def stream(self, request: TurnRequest) -> AsyncIterator[Event]:
-        from dspy_demo.streaming.turn import run_turn
-
         target = request.target
         assert isinstance(target, LocalTarget)
         spec = self._programs.get(target.program)
         yield TurnStarted(self.name, target.lm.model)
-        # Building a program or a model imports whatever they need, which may take seconds.
-        program = await asyncio.to_thread(self._programs.module, target.program)
-        lm = await asyncio.to_thread(self._catalog.lm, target.lm)
+        program, lm = await self.prepare(target)
+        from dspy_demo.streaming.turn import run_turn
+
         async for event in run_turn(
             program,
             spec,
@@ -44,8 +42,23 @@ class LocalBackend:
             lm,
             self._adapter(spec),
             max_threads=self._settings.max_turns,
+            reply_max_chars=self._settings.reply_max_chars,
         ):
             yield event
+
+    async def prepare(self, target: LocalTarget) -> tuple[dspy.Module, dspy.LM]:
+        """The program and the model of a turn; the first time they are built.
+
+        Raises:
+            DemoError: One of them cannot be built.
+        """
+        return await asyncio.to_thread(self._built, target)
+
+    def _built(self, target: LocalTarget) -> tuple[dspy.Module, dspy.LM]:
+        """Blocks: the first time it imports dspy and whatever program and model need, for seconds."""
+        import dspy_demo.streaming.turn  # noqa: F401 - in the event loop it would hold every other request up
+
+        return self._programs.module(target.program), self._catalog.lm(target.lm)
 
     def _adapter(self, spec: ProgramSpec) -> dspy.Adapter:
         import dspy

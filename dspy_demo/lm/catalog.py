@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import math
 import threading
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 from dspy_demo.errors import ModelSetupError
 from dspy_demo.events import LMChoice
 from dspy_demo.lm.detection import BUILTIN_MODEL, Detection
+from dspy_demo.lm.local_models import PREFIX, LocalModel, find
 from dspy_demo.settings import Settings
 
 if TYPE_CHECKING:
@@ -78,6 +80,8 @@ class LMCatalog:
             from dspy_demo.lm.offline import offline_lm
 
             return itertools.repeat(offline_lm(tokens_per_second=self._settings.offline_tokens_per_s))
+        if choice.model.startswith(PREFIX):
+            return itertools.repeat(self._local_lm(choice))
         size = math.ceil(self._settings.lm_connections / CONNECTIONS_PER_LM)
         return itertools.cycle([self._network_lm(choice, key) for _ in range(size)])
 
@@ -99,6 +103,26 @@ class LMCatalog:
             **client,
         )
 
+    def _local_lm(self, choice: LMChoice) -> dspy.LM:
+        from dspy_demo.lm.chat_lm import ChatLM
+        from dspy_demo.lm.gguf.engine import local_lm
+        from dspy_demo.lm.gguf.runtime import import_runtime
+
+        import_runtime()
+        model = self._model_file(choice)
+        return local_lm(
+            model,
+            context_tokens=self._settings.local_context_tokens,
+            threads=self._settings.local_threads,
+            kind=ChatLM,
+            retries=0,  # what fails on this machine fails again
+            cache_scope=zlib.crc32(f"{model.path} {model.sha256} {model.path.stat().st_mtime_ns}".encode()),
+        )
+
+    def _model_file(self, choice: LMChoice) -> LocalModel:
+        """The file of a ``local/`` model."""
+        return find(choice.model, self._settings)
+
     def _own_key(self, choice: LMChoice) -> str | None:
         """The owner's key, only for the server that the owner named: never for one typed into the page."""
         if choice.api_base == self._settings.api_base and self._settings.provider_keys:
@@ -108,13 +132,16 @@ class LMCatalog:
         return None
 
     async def aclose(self) -> None:
-        """Close the connections that idle in the pools."""
+        """Close the connections that idle in the pools, and free the model that is in memory."""
+        from dspy_demo.lm.gguf.line import close_line
+
         with self._lock:
             pools = list(self._pools.values())
             self._pools.clear()
         for pool in pools:
             for lm in {id(lm): lm for lm in itertools.islice(pool, 64)}.values():
                 await lm.aclose()
+        await asyncio.to_thread(close_line)
 
 
 def _is_web_url(text: str) -> bool:

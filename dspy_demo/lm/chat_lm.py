@@ -15,6 +15,8 @@ import dspy
 from dspy.clients.call_context import adapter_fallback_scope
 from dspy.utils.exceptions import is_retryable_lm_error
 
+from dspy_demo.events import StatusState
+
 
 class CallObserver(Protocol):
     """Who wants to hear of the model calls of a turn."""
@@ -23,9 +25,22 @@ class CallObserver(Protocol):
 
     def call_priced(self, cost_usd: float) -> None: ...
 
+    def call_notice(self, text: str, state: StatusState, key: str) -> None:
+        """Something else worth knowing while a reply is awaited; `events.Status` says what a key is."""
+
 
 call_observer: ContextVar[CallObserver | None] = ContextVar("call_observer", default=None)
 _cost_usd: ContextVar[float | None] = ContextVar("cost_usd", default=None)
+
+
+@contextmanager
+def observing(observer: CallObserver) -> Iterator[None]:
+    """Tell `observer` of the calls in this block, and in the tasks that it starts."""
+    token = call_observer.set(observer)
+    try:
+        yield
+    finally:
+        call_observer.reset(token)
 
 
 class ChatLM(dspy.LM):

@@ -8,8 +8,10 @@ from typing import Any
 
 import httpx
 
-from dspy_demo.errors import SettingsError
+from dspy_demo.errors import ModelSetupError, SettingsError
 from dspy_demo.events import LMChoice
+from dspy_demo.lm.local_models import DOWNLOADED, PREFIX, find, offered
+from dspy_demo.lm.local_models.runtime import INSTALL_HINT, runtime_installed
 from dspy_demo.settings import PROVIDER_KEYS, Settings
 
 BUILTIN_MODEL = "builtin/rules"
@@ -44,15 +46,18 @@ async def detect(settings: Settings) -> Detection:
     """Choose the model to start with; it is never switched later but by the user.
 
     In this order: the explicit choice, the explicit base URL, a provider's key, a running Ollama with a
-    chat model, the built-in engine.
+    chat model, a downloaded model, the built-in engine.
 
     Raises:
         SettingsError: What was chosen explicitly cannot be used. There is no falling through.
+        ModelSetupError: The same, of a model on this machine.
     """
     keyed = _keyed_options(settings)
     ollama = [] if settings.lm else await _ollama_options(settings)
-    model, reason, api_base = await _first(settings, keyed, ollama)
-    options = [*keyed, *ollama, LMOption(BUILTIN_MODEL, "Built-in engine", "rules, no language model")]
+    local = await asyncio.to_thread(local_options, settings)
+    model, reason, api_base = await _first(settings, keyed, ollama, local)
+    builtin = LMOption(BUILTIN_MODEL, "Built-in engine", "rules, no language model")
+    options = [*keyed, *ollama, *local, builtin]
     if not any((option.model, option.api_base) == (model, api_base) for option in options):
         options.insert(0, LMOption(model, model, api_base or "", api_base))
     explicit = bool(settings.lm or settings.api_base)
@@ -67,8 +72,41 @@ async def detect(settings: Settings) -> Detection:
     return Detection(choice, reason, tuple(options))
 
 
+def local_options(settings: Settings) -> list[LMOption]:
+    """The model files that can be run here: downloaded ones first, then those of other programs."""
+    if not runtime_installed():
+        return []
+    return [LMOption(model.model, model.title, where) for model, where in offered(settings)]
+
+
+class Offer:
+    """The rows of the model picker: what was found at start, and the models that came to this machine since.
+
+    Attributes:
+        rows: As the last look found them.
+    """
+
+    def __init__(self, detection: Detection) -> None:
+        self._detection = detection
+        self.rows = detection.options
+
+    def look(self, settings: Settings) -> tuple[LMOption, ...]:
+        """Look again. Reads folders: call it in a thread."""
+        local = local_options(settings)
+        here = {row.model for row in local}
+        start = self._detection.choice.model
+        others = [
+            row
+            for row in self._detection.options
+            if not row.model.startswith(PREFIX) or (row.model == start and start not in here)
+        ]
+        last = [row for row in others if row.model == BUILTIN_MODEL]
+        self.rows = (*(row for row in others if row not in last), *local, *last)
+        return self.rows
+
+
 async def _first(
-    settings: Settings, keyed: list[LMOption], ollama: list[LMOption]
+    settings: Settings, keyed: list[LMOption], ollama: list[LMOption], local: list[LMOption]
 ) -> tuple[str, str, str | None]:
     if settings.lm:
         _check_explicit(settings)
@@ -81,6 +119,9 @@ async def _first(
         return keyed[0].model, f"{variable} is set.", None
     if ollama:
         return ollama[0].model, "Ollama is running on this machine.", ollama[0].api_base
+    downloaded = next((option for option in local if option.note == DOWNLOADED), None)
+    if downloaded:
+        return downloaded.model, "Downloaded; no API key is set and no Ollama is running.", None
     return BUILTIN_MODEL, "No API key is set and no Ollama is running.", None
 
 
@@ -89,6 +130,11 @@ def _check_explicit(settings: Settings) -> None:
     provider, _, name = model.partition("/")
     if not provider or not name:
         raise SettingsError(f"--lm {model[:80]}: name it as provider/model, for example openai/gpt-4o-mini.")
+    if provider == PREFIX.rstrip("/"):
+        find(model, settings)
+        if not runtime_installed():
+            raise ModelSetupError(INSTALL_HINT)
+        return
     needed = [variable for variable, example in PROVIDER_KEYS if example.startswith(provider + "/")]
     has_key = settings.api_key or any(variable in settings.provider_keys for variable in needed)
     if needed and not has_key and not settings.api_base:

@@ -7,6 +7,10 @@ may repeat keys, addresses or the prompt in it.
 
 from __future__ import annotations
 
+import socket
+import ssl
+from collections.abc import Iterator
+
 from dspy.utils import exceptions as dspy_errors
 
 from dspy_demo.errors import (
@@ -14,6 +18,7 @@ from dspy_demo.errors import (
     EmptyReply,
     MalformedReply,
     ModelSetupError,
+    ReplyTooLong,
     UpstreamAuth,
     UpstreamCut,
     UpstreamError,
@@ -21,11 +26,17 @@ from dspy_demo.errors import (
     UpstreamRejected,
     UpstreamTimeout,
     UpstreamUnavailable,
+    in_seconds,
 )
 
 NOT_A_MODEL = (
     "The server's reply is not that of a language model. "
     "Check the base URL (it often ends in /v1), then retry."
+)
+NO_SUCH_HOST = "The language model's server was not found. Check the host in its base URL, and the network."
+NO_TLS = (
+    "A secure connection to the language model failed. Check whether its base URL is http or https, "
+    "and the server's certificate."
 )
 
 
@@ -39,6 +50,10 @@ def fault_from(error: BaseException, *, streamed: bool = False) -> DemoError | N
     """
     if isinstance(error, DemoError):
         return error
+    if isinstance(
+        error.__cause__, DemoError
+    ):  # an engine of ours raised it: DSPy wraps what it does not know
+        return error.__cause__
     fault = _classified(error, streamed)
     if fault is not None:
         fault.__cause__ = error
@@ -85,7 +100,7 @@ def _rate_limited(retry_after_s: float | None) -> UpstreamRateLimited:
     if retry_after_s is None:
         return UpstreamRateLimited()
     return UpstreamRateLimited(
-        f"The language model is receiving too many requests. It asks to wait {retry_after_s:g} seconds.",
+        f"The language model is receiving too many requests. It asks to wait {in_seconds(retry_after_s)}.",
         retry_after_s=retry_after_s,
     )
 
@@ -94,13 +109,20 @@ def _broken(error: dspy_errors.LMError, streamed: bool) -> UpstreamError:
     """Refused, cut, silent or down.
 
     DSPy's native engine has one class for all of them and litellm (1.106) makes a refused connection a
-    500, so that beside the status only the words of the message tell which; they are read, never shown.
+    500, so that beside the status only the causes and the words of the message tell which; they are read,
+    never shown.
     """
-    text = str(error).lower()
+    text, causes = str(error).lower(), [type(cause) for cause in _causes(error)]
+    if "exceeds limit" in text:  # a line of more than 64 KiB (lm15's `SSE line exceeds limit`, DSPy 3.4.1)
+        return ReplyTooLong()
     if "timed out" in text or "timeout" in text or error.status == 504:
         return UpstreamTimeout()
     if streamed:
         return UpstreamCut()
+    if any(issubclass(cause, ssl.SSLError) for cause in causes):
+        return UpstreamUnavailable(NO_TLS)
+    if socket.gaierror in causes:
+        return UpstreamUnavailable(NO_SUCH_HOST)
     if isinstance(error, dspy_errors.LMTransportError) or "connection error" in text:
         return UpstreamUnavailable()
     if error.status in {503, 529}:
@@ -108,3 +130,13 @@ def _broken(error: dspy_errors.LMError, streamed: bool) -> UpstreamError:
             "The language model's server is overloaded or down. Try again in a moment."
         )
     return UpstreamError("The language model's server failed. Try again.")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """What an error came from, layer by layer: DSPy, its engine or litellm, an HTTP client, the socket."""
+    cause = error.__cause__ or error.__context__
+    for _ in range(20):
+        if cause is None:
+            return
+        yield cause
+        cause = cause.__cause__ or cause.__context__

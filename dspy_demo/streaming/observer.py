@@ -1,26 +1,21 @@
 """What DSPy tells us between the chunks: which reply is coming, which tool runs, what a call cost.
 
-Its callbacks are plain functions that run inside the event loop, while the chunks wait in a stream of
-16 places (`streamify`, 3.4.1). DSPy's own status messages enter that stream from a second thread and
-block the loop, for ever when the stream is full. So this observer enters it without waiting, and where it is
-full, remembers behind which chunk the note belongs.
+Its callbacks are plain functions that run inside the event loop, or in a program's thread. DSPy's own status
+messages (3.4.1) enter the stream from a second thread and wait, for ever where it is full; ours never do.
 """
 
 from __future__ import annotations
 
 import json
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import anyio
-import anyio.from_thread
 import dspy
-from dspy.streaming.messages import StatusStreamingCallback
+from dspy.utils.callback import BaseCallback
 from dspy.utils.usage_tracker import UsageTracker
 
-from dspy_demo.events import Status, Usage
+from dspy_demo.events import Status, StatusState, Usage
 from dspy_demo.streaming.splitter import AdapterKind, adapter_kind
 from dspy_demo.tracing.record import Call, current_record
 
@@ -41,51 +36,23 @@ class CallStarted:
 Note = CallStarted | Status
 
 
-class TurnObserver(StatusStreamingCallback):
+class TurnObserver(BaseCallback):
     """Puts notes between the chunks of one turn, counts its calls, and records them for its trace.
 
-    `streamify` adds its own status callback unless it finds one of that class; being one keeps it away.
-
     Args:
+        note: Takes the notes, from any thread.
         steps: The names of the program's predictors, by their identity.
     """
 
-    def __init__(self, steps: Mapping[int, str] | None = None) -> None:
-        super().__init__()
+    def __init__(self, note: Callable[[Note], None], steps: Mapping[int, str] | None = None) -> None:
+        self._note = note
         self._steps = steps or {}
         self._record = current_record.get()
         self._counted: set[int] = set()
         self._last_call: Call | None = None
         self.calls = 0
         self.costs_usd: list[float] = []
-        self._taken = 0
-        self._late: deque[tuple[int, Note]] = deque()
         self._tools: dict[str, str] = {}
-
-    # The reader's side
-
-    def due(self) -> list[Note]:
-        """The notes that belong before the value that was just read."""
-        notes = []
-        while self._late and self._late[0][0] <= self._taken:
-            notes.append(self._late.popleft()[1])
-        self._taken += 1
-        return notes
-
-    def _note(self, note: Note) -> None:
-        stream = dspy.settings.send_stream
-        if stream is None:
-            return
-        try:
-            if not _in_event_loop():
-                anyio.from_thread.run(stream.send, note)
-                return
-            if not self._late:
-                stream.send_nowait(note)
-                return
-        except (anyio.WouldBlock, anyio.BrokenResourceError, anyio.ClosedResourceError, RuntimeError):
-            pass
-        self._late.append((self._taken + stream.statistics().current_buffer_used, note))
 
     # DSPy's side
 
@@ -141,17 +108,14 @@ class TurnObserver(StatusStreamingCallback):
                 )
         return Usage(cached=True)
 
-    def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-        return None
-
-    def on_module_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
-        return None
-
     # The model's side, see `lm.chat_lm.CallObserver`
 
     def call_retrying(self, wait_s: float, attempt: int, attempts: int) -> None:
         text = f"The model failed to answer; trying again in {wait_s:g} s ({attempt} of {attempts})"
         self._note(Status(text, "info", key="retry"))
+
+    def call_notice(self, text: str, state: StatusState, key: str) -> None:
+        self._note(Status(text, state, key=key))
 
     def call_priced(self, cost_usd: float) -> None:
         self.costs_usd.append(cost_usd)
@@ -171,14 +135,6 @@ class TurnObserver(StatusStreamingCallback):
 
 def _count(total: dict[str, Any], *names: str) -> int:
     return next((int(total[name]) for name in names if total.get(name)), 0)
-
-
-def _in_event_loop() -> bool:
-    try:
-        anyio.get_current_task()
-    except RuntimeError:  # anyio.NoEventLoopError is one
-        return False
-    return True
 
 
 def _arguments(inputs: dict[str, Any]) -> str:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing
-from typing import Any
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
+from typing import Any, Literal
 
 import dspy
 from dspy.utils.usage_tracker import track_usage
 
-from dspy_demo.errors import ProgramLoadError
+from dspy_demo.errors import ProgramLoadError, ReplyTooLong
 from dspy_demo.events import Channel, Event, FieldDelta, Message, Status, TurnFinished
-from dspy_demo.lm.chat_lm import call_observer
+from dspy_demo.lm.chat_lm import observing
 from dspy_demo.lm.faults import fault_from
 from dspy_demo.programs.inputs import program_inputs
 from dspy_demo.programs.spec import REASONING_FIELDS, ProgramSpec
+from dspy_demo.streaming.feed import Feed
 from dspy_demo.streaming.observer import CallStarted, TurnObserver
 from dspy_demo.streaming.outputs import json_ready
 from dspy_demo.streaming.splitter import Splitter, splitter_for
-
-log = logging.getLogger(__name__)
 
 TOOL_FIELDS = frozenset({"next_tool_name", "next_tool_args"})
 #: The field name of a model's own thinking, beside the reasoning that the program asks for.
@@ -36,101 +36,82 @@ async def run_turn(
     adapter: dspy.Adapter,
     *,
     max_threads: int = 64,
+    reply_max_chars: int = 500_000,
 ) -> AsyncIterator[Event]:
     """Run `program` once: its deltas as they stream, then `TurnFinished`.
 
-    Iterate it in one task that owns it (`Pump`): cancelling that task closes the upstream. A program without
-    ``aforward`` runs in a thread, which ends at the next chunk.
+    The program runs in a task of its own, with a `Feed` where `dspy.streamify` would put a memory stream.
+    Whoever iterates this (`Pump`) owns that task: cancelled or closed, it closes the upstream. A program
+    without ``aforward`` runs in a thread, which ends at the next chunk.
 
     Args:
         max_threads: How many programs without ``aforward`` may run at a time (DSPy's default of 8 makes a
             queue).
+        reply_max_chars: All that the models may write in this turn, so that a reply without end takes no
+            memory without end.
 
     Raises:
         DemoError: An input that cannot be used, or a failed model call.
     """
     arguments = program_inputs(spec, inputs, history)
-    reader = ReplyReader(program, spec)
-    observer = TurnObserver(reader.steps)
-    prediction: dspy.Prediction | None = None
-    token = call_observer.set(observer)
+    feed = Feed()
+    reader = ReplyReader(program, spec, max_chars=reply_max_chars)
+    observer = TurnObserver(feed.put, reader.steps)
+    with (
+        dspy.context(
+            lm=lm,
+            adapter=adapter,
+            callbacks=[*dspy.settings.callbacks, observer],
+            send_stream=feed,
+            disable_history=True,
+            trace=[],  # DSPy's own (3.4.1) is one list for all: it would keep the last 10,000 predictions
+            track_usage=True,
+            async_max_workers=max_threads,
+        ),
+        track_usage() as tracker,
+        observing(observer),
+    ):
+        call = asyncio.create_task(_call(program, spec, arguments), name="program")
+    call.add_done_callback(lambda _: feed.end())
     try:
-        with (
-            dspy.context(
-                lm=lm,
-                adapter=adapter,
-                callbacks=[*dspy.settings.callbacks, observer],
-                disable_history=True,
-                track_usage=True,
-                async_max_workers=max_threads,
-            ),
-            track_usage() as tracker,
-        ):
-            call = _Call(program, spec)
-            run = dspy.streamify(call, is_async_program=True)
-            # Read to its end and closed here, in this task: left to the garbage collector, its task
-            # group would be torn down by another one.
-            async with aclosing(run(**arguments)) as stream:
-                async for value in stream:
-                    for note in observer.due():
-                        for event in reader.read(note):
-                            yield event
-                    if isinstance(value, dspy.Prediction):
-                        prediction = value
-                    else:
-                        for event in reader.read(value):
-                            yield event
-        if call.failure is not None:
-            raise call.failure
+        while said := await feed.take():
+            for event in reader.read(said):
+                yield event
+            if reader.full:
+                raise ReplyTooLong.over(reply_max_chars)
+        # A failure is raised here, after all that had arrived before it.
+        prediction = call.result()
         for event in reader.finish():
             yield event
-        assert prediction is not None
         yield TurnFinished(json_ready(prediction), observer.usage(tracker, streamed=reader.ever_streamed))
     except Exception as error:
         for event in reader.finish():
             yield event
         fault = fault_from(error, streamed=reader.streamed)
-        if fault is None:
+        if fault is None or fault is error:
             raise
         raise fault from error
     finally:
-        try:
-            call_observer.reset(token)
-        except ValueError:
-            log.debug("a turn was closed in another context than it ran in")
+        feed.end()
+        call.cancel()
+        await asyncio.wait({call})
+        if not call.cancelled():
+            call.exception()  # seen: a failure after the reader left is nobody's to handle
 
 
-class _Call:
-    """The one call of a program, as `streamify` makes it.
-
-    Attributes:
-        failure: What it raised. Raised through `streamify` (3.4.1), a failure overtakes the last 16
-            chunks, which are lost, and loses its cause; so it ends like a success and is raised after them.
-    """
-
-    failure: Exception | None = None
-
-    def __init__(self, program: dspy.Module, spec: ProgramSpec) -> None:
-        self._call = program.acall if hasattr(program, "aforward") else dspy.asyncify(program)
-        self._title = spec.title
-
-    async def acall(self, **arguments: Any) -> dspy.Prediction:
-        """Run the program; always a `Prediction`, since `streamify` waits for ever for one."""
-        try:
-            prediction = await self._call(**arguments)
-            if not isinstance(prediction, dspy.Prediction):
-                kind = type(prediction).__name__
-                raise ProgramLoadError(f"The program “{self._title}” returned a {kind}, no dspy.Prediction.")
-        except Exception as failure:
-            self.failure = failure
-            return dspy.Prediction()
-        return prediction
+async def _call(program: dspy.Module, spec: ProgramSpec, arguments: Mapping[str, Any]) -> dspy.Prediction:
+    run = program.acall if hasattr(program, "aforward") else dspy.asyncify(program)
+    prediction = await run(**arguments)
+    if not isinstance(prediction, dspy.Prediction):
+        kind = type(prediction).__name__
+        raise ProgramLoadError(f"The program “{spec.title}” returned a {kind}, no dspy.Prediction.")
+    return prediction
 
 
 class ReplyReader:
-    """Turns the values of a streamified program into events, keeping its predictors apart."""
+    """Turns what a program streams into events, keeping its predictors apart."""
 
-    def __init__(self, program: dspy.Module, spec: ProgramSpec) -> None:
+    def __init__(self, program: dspy.Module, spec: ProgramSpec, *, max_chars: int = 500_000) -> None:
         predictors = program.named_predictors()
         self.steps = {id(predictor): name.removesuffix(".predict") for name, predictor in predictors}
         self._answering = id(predictors[-1][1]) if predictors else None
@@ -139,28 +120,38 @@ class ReplyReader:
         self._counts: dict[int, int] = {}
         self.streamed = False  # in the reply that is running
         self.ever_streamed = False
+        self._room = max_chars  # for the whole turn, also for what no splitter finds a field in
+        self.full = False
 
-    def read(self, value: Any) -> Iterator[Event]:
-        """The events of a chunk, or of a note that came between the chunks."""
-        if isinstance(value, Status):
-            yield value
-            return
-        if isinstance(value, CallStarted):
-            yield from self._start(value)
-            return
-        delta = _delta_of(value)
-        if delta is None:
-            return
-        self.streamed = self.ever_streamed = True
-        call = self._calls.get(getattr(value, "predict_id", None) or 0)
-        if call is None:
-            return
-        thinking = delta.get("reasoning_content")
-        if thinking:
-            yield FieldDelta(THINKING, "reasoning", thinking, call.step)
-        content = delta.get("content")
-        if content:
-            yield from call.feed(content)
+    def read(self, values: Iterable[Any]) -> Iterator[Event]:
+        """The events of chunks and notes that came together; neighbouring chunks make one increment."""
+        pieces = (piece for value in values for piece in _pieces(value))
+        for (predictor_id, kind), group in itertools.groupby(pieces, key=itemgetter(0, 1)):
+            if kind == "note":
+                for _, _, note in group:
+                    yield from self._note(note)
+                continue
+            self.ever_streamed = True
+            text = "".join(piece[2] for piece in group)
+            if not text:  # litellm (1.106) begins with an empty delta, also before garbage
+                continue
+            self.streamed = True
+            self.full = self.full or len(text) > self._room
+            text = text[: self._room]
+            self._room -= len(text)
+            call = self._calls.get(predictor_id)
+            if call is None or kind == "call":
+                continue
+            if kind == "thinking":
+                yield FieldDelta(THINKING, "reasoning", text, call.step)
+            else:
+                yield from call.feed(text)
+
+    def _note(self, note: CallStarted | Status) -> Iterator[Event]:
+        if isinstance(note, Status):
+            yield note
+        else:
+            yield from self._start(note)
 
     def _start(self, note: CallStarted) -> Iterator[Event]:
         """A new reply begins: what the same predictor's last one held back goes out first."""
@@ -212,10 +203,20 @@ class _Reply:
             yield FieldDelta(piece.field, self._channel_of(piece.field), piece.text, self.step)
 
 
-def _delta_of(chunk: Any) -> Any:
-    """The OpenAI-shaped delta of a chunk: an `EngineChunk` (a dict) or a litellm ``ModelResponseStream``."""
-    choices = getattr(chunk, "choices", None)
+def _pieces(value: Any) -> Iterator[tuple[int, Literal["note", "thinking", "call", "content"], Any]]:
+    """Whose, what and the text of a chunk: an `EngineChunk` (a dict) or a litellm ``ModelResponseStream``."""
+    if isinstance(value, CallStarted | Status):
+        yield 0, "note", value
+        return
+    choices = getattr(value, "choices", None)
     if not choices:
-        return None
+        return
     delta = choices[0].delta
-    return delta if hasattr(delta, "get") else vars(delta)
+    delta = delta if hasattr(delta, "get") else vars(delta)
+    predictor_id = getattr(value, "predict_id", None) or 0
+    if thinking := delta.get("reasoning_content"):
+        yield predictor_id, "thinking", thinking
+    if calls := delta.get("tool_calls"):
+        yield predictor_id, "call", str(calls)
+    # Empty text too: that a chunk was out rules a retry out.
+    yield predictor_id, "content", delta.get("content") or ""

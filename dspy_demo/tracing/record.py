@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
@@ -108,7 +107,7 @@ class TurnRecord:
             )
         else:
             keys, backend, program, version = [], "served", "", target.version or ""
-            model = version or _address(target.url)
+            model = target.model
         return cls(
             turn_id=request.turn_id,
             session_id=request.session_id,
@@ -208,14 +207,6 @@ class TurnRecord:
     def user(self) -> str:
         """The visitor, where session ids are written as ``VISITOR.CHAT``; else the session itself."""
         return self.session_id.partition(".")[0]
-
-
-def _address(url: str) -> str:
-    """Host and port of a URL, without the user and password that may be before them."""
-    try:
-        return urlsplit(url).netloc.rpartition("@")[2]
-    except ValueError:
-        return ""
 
 
 #: The record of the turn that this task runs; None where turns are not traced.

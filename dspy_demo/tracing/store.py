@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
+from dspy_demo import collector
 from dspy_demo.events import LMChoice
 from dspy_demo.settings import Settings
 from dspy_demo.tracing.base import trace_url
@@ -82,6 +83,7 @@ class TraceStore:
                 from mlflow.tracing.client import TracingClient
 
                 self._client = TracingClient(self._tracking.uri)
+                collector.keep_what_is_loaded()
         return self._client
 
     def _do(self, action: Callable[[], T]) -> T:

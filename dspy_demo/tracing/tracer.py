@@ -19,6 +19,7 @@ from functools import partial
 
 from dspy_demo.errors import DemoError, TrackingUnavailable, VersionNotFound
 from dspy_demo.events import TurnRequest
+from dspy_demo.logs import kinds
 from dspy_demo.settings import Settings
 from dspy_demo.tracing.base import NoTracer, Tracer
 from dspy_demo.tracing.record import TurnRecord
@@ -230,7 +231,7 @@ class MlflowTracer:
             self._failures += 1
             if self._trouble is None:
                 # The texts of the causes hold SQL with people's words in it, or addresses.
-                log.warning("traces cannot be written now: %s", _kinds(error))
+                log.warning("traces cannot be written now: %s", kinds(error))
                 log.debug("the first error of the outage", exc_info=error)
             if _passes(error):
                 self._trouble = DOWN if self._remote else DATABASE_DOWN
@@ -255,15 +256,6 @@ class MlflowTracer:
 def _not_ours(entry: logging.LogRecord) -> bool:
     """Drops what others log of each attempt of this thread: we log an outage once."""
     return entry.threadName != THREAD
-
-
-def _kinds(error: BaseException | None) -> str:
-    """The types of an error and its causes."""
-    kinds: list[str] = []
-    while error is not None and len(kinds) < 5:
-        kinds.append(type(error).__name__)
-        error = error.__cause__ or error.__context__
-    return " from ".join(kinds)
 
 
 def _passes(error: Exception) -> bool:

@@ -39,6 +39,10 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
+        if self._buffer.startswith(b"\x16"):  # somebody begins to speak TLS
+            self._transport.write(_head(400, "text/plain", ["Connection: close"]))
+            self._transport.close()
+            return
         self._start_next()
 
     def eof_received(self) -> None:

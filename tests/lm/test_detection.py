@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from dspy_demo.errors import SettingsError
-from dspy_demo.lm.detection import BUILTIN_MODEL, detect
+from dspy_demo.errors import ModelSetupError, SettingsError
+from dspy_demo.lm.detection import BUILTIN_MODEL, LMOption, Offer, detect
+from dspy_demo.lm.local_models import folder as model_folder
+from dspy_demo.lm.local_models import runtime
 from dspy_demo.settings import PROVIDER_KEYS, Settings
+from tests.fake_hub import gguf_bytes, known_for
 from tests.fake_openai import FakeOpenAI, Reply, refused_url
 from tests.services import house, settings_for
 
@@ -123,3 +126,97 @@ async def test_the_settings_of_the_model_are_those_of_the_flags(data_dir: Path) 
     flags = ["--lm", BUILTIN_MODEL, "--temperature", "0.5", "--max-tokens", "99", "--no-cache"]
     choice = (await detect(settings(data_dir, *flags))).choice
     assert (choice.temperature, choice.max_tokens, choice.cache) == (0.5, 99, False)
+
+
+# Models on this machine
+
+#: A loaded machine may need longer than the app's own probe takes.
+PATIENT = ("--ollama-probe-s", "5")
+
+
+@pytest.fixture
+def models_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with one downloaded model, and a runtime that could run it."""
+    monkeypatch.setattr(runtime, "MODULE", "json")
+    content = gguf_bytes(2_000)
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "arrived").write_bytes(content)
+    model_folder.keep(folder, known_for(content), folder / "arrived")
+    return folder
+
+
+async def test_a_downloaded_model_comes_before_the_built_in_engine(
+    data_dir: Path, models_dir: Path, nowhere: str
+) -> None:
+    found = await detect(settings(data_dir, "--models-dir", str(models_dir), "--ollama-url", nowhere))
+    assert (found.choice.model, found.choice.api_base) == ("local/tiny-instruct", None)
+    assert "Downloaded" in found.reason and not found.builtin
+    assert [(option.model, option.title) for option in found.options] == [
+        ("local/tiny-instruct", "Tiny Instruct"),
+        (BUILTIN_MODEL, "Built-in engine"),
+    ]
+
+
+async def test_ollama_comes_before_a_downloaded_model(
+    data_dir: Path, models_dir: Path, fake_openai: FakeOpenAI
+) -> None:
+    found = await detect(
+        settings(
+            data_dir, *("--models-dir", str(models_dir)), *("--ollama-url", fake_openai.origin),
+            *("--ollama-probe-s", "5"),
+        )
+    )  # fmt: skip
+    models = [option.model for option in found.options]
+    assert models == ["ollama_chat/fake-chat:latest", "local/tiny-instruct", BUILTIN_MODEL]
+    assert found.choice.model == models[0]
+
+
+async def test_a_file_of_another_program_is_offered_and_never_chosen(
+    data_dir: Path, models_dir: Path, tmp_path: Path, nowhere: str
+) -> None:
+    other = tmp_path / "gguf" / "Mine.gguf"
+    other.parent.mkdir()
+    other.write_bytes(gguf_bytes(3_000))
+    flags = ["--models-dir", str(tmp_path / "empty"), "--gguf-dir", str(other.parent)]
+    found = await detect(settings(data_dir, *flags, "--ollama-url", nowhere))
+    assert found.builtin
+    assert [option.model for option in found.options] == [f"local/{other}", BUILTIN_MODEL]
+
+
+async def test_without_the_runtime_no_model_of_this_machine_is_offered(
+    data_dir: Path, models_dir: Path, nowhere: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "MODULE", "no_such_module")
+    flags = ["--models-dir", str(models_dir), "--ollama-url", nowhere]
+    found = await detect(settings(data_dir, *flags))
+    assert [option.model for option in found.options] == [BUILTIN_MODEL]
+    with pytest.raises(ModelSetupError, match="pip install -r requirements-local"):
+        await detect(settings(data_dir, "--lm", "local/tiny-instruct", *flags))
+
+
+async def test_an_explicit_file_is_looked_at_before_the_start(data_dir: Path, models_dir: Path) -> None:
+    path = models_dir / "tiny-instruct.gguf"
+    assert (await detect(settings(data_dir, "--lm", f"local/{path}"))).choice.model == f"local/{path}"
+    with pytest.raises(ModelSetupError, match="has not been downloaded"):
+        await detect(settings(data_dir, "--lm", "local/qwen2.5-0.5b-instruct"))
+
+
+async def test_a_model_that_came_or_went_since_the_start_changes_the_offer(
+    data_dir: Path, models_dir: Path, nowhere: str, tmp_path: Path
+) -> None:
+    empty = settings(data_dir, "--models-dir", str(tmp_path / "empty"), "--ollama-url", nowhere)
+    offer = Offer(await detect(empty))
+    with_model = settings(data_dir, "--models-dir", str(models_dir))
+    assert [row.model for row in offer.look(with_model)] == ["local/tiny-instruct", BUILTIN_MODEL]
+    assert offer.rows[0] == LMOption("local/tiny-instruct", "Tiny Instruct", "local")
+    assert [row.model for row in offer.look(empty)] == [BUILTIN_MODEL]
+
+
+async def test_the_model_of_the_start_stays_on_offer(
+    data_dir: Path, models_dir: Path, nowhere: str, tmp_path: Path
+) -> None:
+    started = settings(data_dir, "--models-dir", str(models_dir), "--ollama-url", nowhere)
+    offer = Offer(await detect(started))
+    gone = settings(data_dir, "--models-dir", str(tmp_path / "empty"))
+    assert [row.model for row in offer.look(gone)] == ["local/tiny-instruct", BUILTIN_MODEL]

@@ -22,7 +22,7 @@ from dspy_demo.streaming.pump import Pump
 from tests.backends.served_fixtures import ServedWorld, served_session, served_world
 from tests.fake_openai import Reply
 from tests.processes import wait_until
-from tests.serving.test_process import group
+from tests.children.test_process import group
 
 pytestmark = pytest.mark.integration
 
