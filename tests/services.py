@@ -24,6 +24,7 @@ from dspy_demo.events import (
     TurnRequest,
     TurnStarted,
 )
+from dspy_demo.limits.guests import GuestLimits
 from dspy_demo.lm.catalog import LMCatalog
 from dspy_demo.lm.detection import BUILTIN_MODEL, Detection, LMOption
 from dspy_demo.programs.registry import ProgramRegistry
@@ -112,13 +113,15 @@ async def house(
     programs: ProgramRegistry | None = None,
     local: Backend | None = None,
     served: Backend | None = None,
+    limits: GuestLimits | None = None,
 ) -> AsyncIterator[House]:
     """The services over `choice`, the built-in engine by default, closed at the end."""
     choice = choice or LMChoice(BUILTIN_MODEL)
     detection = Detection(choice, "for a test", (LMOption(choice.model, choice.model),))
     programs = programs or ProgramRegistry(SHIPPED)
     catalog = LMCatalog(settings, detection)
-    service = ChatService(settings, programs, local or LocalBackend(settings, programs, catalog), served)
+    local = local or LocalBackend(settings, programs, catalog)
+    service = ChatService(settings, programs, local, served, limits=limits)
     try:
         yield House(settings, programs, catalog, service, choice)
     finally:

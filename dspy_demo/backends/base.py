@@ -13,7 +13,9 @@ class Backend(Protocol):
 
     The contract, which one test suite checks for every backend:
 
-    - `TurnStarted` is first; exactly one `TurnFinished` or `TurnFailed` is last.
+    - `TurnStarted` is first, but for a `Status` while the turn waits in line: before `chat.ChatService`
+      asks the backend, or in another app that the backend asks.
+    - Exactly one `TurnFinished` or `TurnFailed` is last.
     - Zero deltas is legal. `TurnFinished.outputs` replace what the deltas accumulated.
     - A failure is a `errors.DemoError` raised from the iterator; `chat.ChatService` turns it into
       the terminal event, so that there is one place for that.

@@ -28,6 +28,7 @@ MESSAGE_MAX_CHARS = 400
 NOT_RUNNING = "The model server is not running at this address. Start it again, or switch to Local."
 CUT = "The model server ended in the middle of the answer. What arrived is kept; retry for the whole answer."
 NOT_OURS = "What answers at this address is not a model server of this app or of MLflow. Check the address."
+OTHER_VERSION = "The server at this address serves another version now. Connect to it again to ask that one."
 NOT_READABLE = "The model server sent something that this app cannot read. Check its address and its version."
 
 
@@ -94,8 +95,8 @@ def error_of(content: Mapping[str, Any]) -> DemoError:
     if content.get("retry_after_s") is not None:
         error.retry_after_s = max(0.0, float(content["retry_after_s"]))
     error_id = str(content.get("error_id") or "")
-    if re.fullmatch(r"[0-9a-f]{1,16}", error_id):  # finds the cause in the server's log
-        error.error_id = error_id
+    if re.fullmatch(r"[0-9a-f]{1,32}", error_id):
+        error.server_error_id = error_id
     return error
 
 

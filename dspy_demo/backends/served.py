@@ -17,21 +17,34 @@ from dspy_demo.backends.served_wire import (
     ServerInfo,
     base_url,
     chat_messages,
+    check_identity,
     event_of,
     json_object,
     outputs_of,
     predict_body,
     server_info,
 )
-from dspy_demo.errors import MalformedReply, UpstreamCut
-from dspy_demo.events import Event, ServedTarget, Status, TurnFinished, TurnRequest, TurnStarted
+from dspy_demo.errors import MalformedReply, ReplyTooLong, UpstreamCut, WrongServer
+from dspy_demo.events import (
+    TURN_ID_HEADER,
+    Event,
+    FieldDelta,
+    ServedTarget,
+    Status,
+    TurnFinished,
+    TurnRequest,
+    TurnStarted,
+)
 from dspy_demo.settings import Settings
 
 __all__ = ["CANNOT_STREAM", "ServedBackend", "ServerInfo", "base_url"]
 
 CANNOT_STREAM = "This server cannot stream; the whole answer comes at once."
+TOO_LONG = "The model server sent an answer that is too long to be shown."
 CONNECT_TIMEOUT_S = 5.0
 PROBE_TIMEOUT_S = 5.0
+#: Our server sends a comment at least every 15 s (`api.router.KEEP_ALIVE_S`), however slow its model is.
+SILENT_SERVER_S = 35.0
 #: How long the end of a reply is waited for after its last event.
 END_WAIT_S = 0.5
 #: How long a server stays known as plain; then it is asked again whether it streams.
@@ -64,14 +77,18 @@ class ServedBackend:
             transport=transport,
             headers={"Accept-Encoding": "identity"},
         )
+        silent_s = min(settings.idle_timeout_s + 5, SILENT_SERVER_S)
+        self._live_timeout = httpx.Timeout(silent_s, connect=CONNECT_TIMEOUT_S)
         self._total_timeout_s = settings.total_timeout_s
+        self._reply_max_chars = settings.reply_max_chars
         self._plain: dict[str, float] = {}
 
     async def stream(self, request: TurnRequest) -> AsyncIterator[Event]:
         target = request.target
         assert isinstance(target, ServedTarget)
         url = base_url(target.url)
-        if time.monotonic() - self._plain.get(url, -PLAIN_KNOWN_S) >= PLAIN_KNOWN_S:
+        ours = bool(target.version or target.instance)  # a plain server does not tell its version
+        if ours or time.monotonic() - self._plain.get(url, -PLAIN_KNOWN_S) >= PLAIN_KNOWN_S:
             self._plain.pop(url, None)
             try:
                 async for event in self._live(url, request):
@@ -82,8 +99,10 @@ class ServedBackend:
                     yield event
                 return
             except _NoSuchRoute:
+                if ours:
+                    raise WrongServer() from None
                 self._plain[url] = time.monotonic()
-        async for event in self._whole(url, target.version or url, request):
+        async for event in self._whole(url, request):
             yield event
 
     async def aclose(self) -> None:
@@ -93,15 +112,26 @@ class ServedBackend:
 
     async def _live(self, url: str, request: TurnRequest) -> AsyncIterator[Event]:
         """The events of ``POST /predict/stream``; the last one when the reply is read to its end."""
-        answering, end = False, None
+        target = request.target
+        assert isinstance(target, ServedTarget)
+        answering, end, chars = False, None, 0
         try:
             async with self._client.stream(
-                "POST", f"{url}/predict/stream", json=predict_body(request)
+                "POST",
+                f"{url}/predict/stream",
+                json=predict_body(request),
+                headers={TURN_ID_HEADER: request.turn_id},
+                timeout=self._live_timeout,
             ) as reply:
                 answering = True
+                check_identity(reply.headers, target)
                 await _check_streams(reply)
                 async for content in _contents(reply):
                     event = event_of(content)
+                    if isinstance(event, FieldDelta):
+                        chars += len(event.text)
+                        if chars > self._reply_max_chars:
+                            raise ReplyTooLong.over(self._reply_max_chars)
                     if isinstance(event, TurnFinished):
                         end = event
                     elif event is not None and end is None:
@@ -110,22 +140,26 @@ class ServedBackend:
             if end is None:
                 raise transport_error(error, answering=answering) from error
         except EventTooLong as error:
-            raise MalformedReply("The model server sent an answer that is too long to be shown.") from error
+            raise ReplyTooLong(TOO_LONG) from error
         if end is None:
             raise UpstreamCut(CUT)
         yield end
 
     # --- a plain MLflow server ---
 
-    async def _whole(self, url: str, model: str, request: TurnRequest) -> AsyncIterator[Event]:
+    async def _whole(self, url: str, request: TurnRequest) -> AsyncIterator[Event]:
         """The one answer of ``POST /invocations``."""
-        yield TurnStarted(self.name, model, incremental=False)
+        yield TurnStarted(self.name, url, incremental=False)
         yield Status(CANNOT_STREAM)
         body = {"messages": chat_messages(request)}
         answering = False
         try:
             async with self._client.stream(
-                "POST", f"{url}/invocations", json=body, timeout=self._total_timeout_s + 5
+                "POST",
+                f"{url}/invocations",
+                json=body,
+                headers={TURN_ID_HEADER: request.turn_id},
+                timeout=self._total_timeout_s + 5,
             ) as reply:
                 answering = True
                 if reply.status_code != 200:
@@ -198,5 +232,5 @@ async def _bounded(reply: httpx.Response, max_bytes: int) -> bytes:
     async for chunk in reply.aiter_raw():
         body += chunk
         if len(body) > max_bytes:
-            raise MalformedReply("The model server sent an answer that is too long to be shown.")
+            raise ReplyTooLong(TOO_LONG)
     return bytes(body)

@@ -8,15 +8,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
+from urllib.parse import quote, unquote
 
 import orjson
 
-from dspy_demo.backends.remote_errors import NOT_OURS, NOT_READABLE, error_of
-from dspy_demo.errors import DemoError, InvalidInput, MalformedReply
+from dspy_demo.backends.remote_errors import NOT_OURS, NOT_READABLE, OTHER_VERSION, error_of
+from dspy_demo.errors import DemoError, InvalidInput, MalformedReply, WrongServer
 from dspy_demo.events import (
     Channel,
     Event,
     FieldDelta,
+    ServedTarget,
     Status,
     StatusState,
     TurnFailed,
@@ -24,6 +26,9 @@ from dspy_demo.events import (
     event_from_wire,
 )
 from dspy_demo.programs.spec import REASONING_FIELDS
+
+#: A model server of ours names itself in every reply: which version it is, and which very process.
+VERSION_HEADER, INSTANCE_HEADER = "X-Model-Version", "X-Model-Instance"
 
 _CHANNELS, _STATES = get_args(Channel), get_args(StatusState)
 
@@ -60,6 +65,27 @@ def base_url(url: str) -> str:
     return found
 
 
+def identity_headers(version: str, instance: str) -> dict[str, str]:
+    """What a model server says of itself; the name of a version may be in any script."""
+    headers = {VERSION_HEADER: quote(version, safe=":/"), INSTANCE_HEADER: instance}
+    return {name: value for name, value in headers.items() if value}
+
+
+def check_identity(headers: Mapping[str, str], target: ServedTarget) -> None:
+    """Make sure that a reply comes from the server that is meant, before any of it is used.
+
+    An address says little: when a server ends, its port may be taken by anything.
+
+    Raises:
+        WrongServer: It comes from another process, or from one that serves another version.
+    """
+    if target.instance and headers.get(INSTANCE_HEADER) != target.instance:
+        raise WrongServer()
+    serves = unquote(headers.get(VERSION_HEADER, ""))
+    if target.version and serves and serves != target.version:
+        raise WrongServer(OTHER_VERSION)
+
+
 def predict_body(request: TurnRequest) -> dict[str, Any]:
     """One text goes to whatever the version calls its chat field; more inputs go by their names."""
     body: dict[str, Any] = {
@@ -70,6 +96,8 @@ def predict_body(request: TurnRequest) -> dict[str, Any]:
         body["text"] = values[0]
     else:
         body["inputs"] = dict(request.inputs)
+    if isinstance(request.target, ServedTarget) and request.target.max_tokens is not None:
+        body["max_tokens"] = request.target.max_tokens
     if re.fullmatch(r"[\w.-]{1,128}", request.session_id):
         body["session_id"] = request.session_id
     return body

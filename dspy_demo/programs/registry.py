@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from dspy_demo.errors import NotFound
@@ -42,16 +42,19 @@ class ProgramRegistry:
                 self._unlisted[spec.name] = spec
             self._modules[spec.name] = module
 
-    def get(self, name: str) -> ProgramSpec:
+    def get(self, name: str, among: Sequence[str] | None = None) -> ProgramSpec:
         """The spec of a program.
+
+        Args:
+            among: The names that who asks may know; None for all.
 
         Raises:
             NotFound: There is no program of that name.
         """
         spec = self._specs.get(name) or self._unlisted.get(name)
-        if spec is None:
-            known = ", ".join(self._specs)
-            raise NotFound(f"There is no program named “{name[:80]}”. The programs here are: {known}.")
+        if spec is None or (among is not None and name not in among):
+            known = ", ".join(self._specs if among is None else among)
+            raise NotFound(f"There is no program named “{str(name)[:80]}”. The programs here are: {known}.")
         return spec
 
     def module(self, name: str) -> dspy.Module:

@@ -20,6 +20,9 @@ import dspy_demo
 from dspy_demo.errors import VersionNotLogged
 from dspy_demo.events import LMChoice
 from dspy_demo.lm.detection import BUILTIN_MODEL
+from dspy_demo.lm.gguf.identity import identified, record
+from dspy_demo.lm.local_models import PREFIX, LocalModel, find
+from dspy_demo.lm.local_models.runtime import MODULE as RUNTIME
 from dspy_demo.programs.chat_program import ChatProgram
 from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.settings import Settings
@@ -41,6 +44,7 @@ class Draft:
     Attributes:
         program: What is pickled: takes messages or named fields.
         own: The user's own source that it needs; nothing for a shipped program.
+        model_file: The file of a model on this machine, with its checksum; its weights stay where they are.
     """
 
     def __init__(
@@ -48,11 +52,13 @@ class Draft:
     ) -> None:
         self.spec = replace(spec, build=_maker(spec, module))
         self.program, modules = clean_copy(ChatProgram(module, self.spec))
-        self.choice = choice
         self.adapter = adapter
-        self.lm = portable_lm(choice, settings)
+        self.model_file = model_file(choice, settings)
+        self.choice = replace(choice, model=self.model_file.model) if self.model_file else choice
+        self.lm = portable_lm(self.choice, settings, self.model_file)
         self.own = OwnCode(modules)
-        self.requirements = requirements(self.own.requirements)
+        runtime = {RUNTIME} if self.model_file else set()
+        self.requirements = requirements(self.own.requirements | runtime)
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -68,6 +74,7 @@ class Draft:
                 "temperature": choice.temperature,
                 "max_tokens": choice.max_tokens,
                 "cache": choice.cache,
+                **({"file": record(self.model_file)} if self.model_file else {}),
             },
         }
 
@@ -143,7 +150,16 @@ def clean_copy(program: ChatProgram) -> tuple[ChatProgram, set[str]]:
     return clean, reader.modules
 
 
-def portable_lm(choice: LMChoice, settings: Settings) -> dspy.LM:
+def model_file(choice: LMChoice, settings: Settings) -> LocalModel | None:
+    """The file of a ``local/`` model, with its checksum; None for any other model.
+
+    Raises:
+        ModelSetupError: It is gone.
+    """
+    return identified(find(choice.model, settings)) if choice.model.startswith(PREFIX) else None
+
+
+def portable_lm(choice: LMChoice, settings: Settings, file: LocalModel | None = None) -> dspy.LM:
     """The model of a version: a plain `dspy.LM` without a key, which it finds in the server's environment."""
     given: dict[str, Any] = {"temperature": choice.temperature, "max_tokens": choice.max_tokens}
     given = {name: value for name, value in given.items() if value is not None}
@@ -151,6 +167,10 @@ def portable_lm(choice: LMChoice, settings: Settings) -> dspy.LM:
         from dspy_demo.lm.offline import offline_lm
 
         return offline_lm(tokens_per_second=settings.offline_tokens_per_s, **given)
+    if file is not None:
+        from dspy_demo.lm.gguf.engine import local_lm
+
+        return local_lm(file, context_tokens=settings.local_context_tokens, cache=choice.cache, **given)
     client = {"api_base": base} if (base := public_url(choice.api_base)) else {}
     return dspy.LM(choice.model, cache=choice.cache, num_retries=settings.lm_retries, **client, **given)
 

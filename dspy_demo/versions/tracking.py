@@ -6,7 +6,7 @@ Everything goes through an `MlflowClient` with explicit URIs. MLflow's fluent AP
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import logging
 import os
 import sqlite3
@@ -21,6 +21,9 @@ from urllib.parse import urlsplit
 
 from dspy_demo.errors import DemoError, InvalidInput, TrackingError, TrackingUnavailable, VersionNotFound
 from dspy_demo.settings import Settings
+from dspy_demo.versions import schema
+from dspy_demo.versions.file_lock import locked
+from dspy_demo.versions.unfinished import remove_side_files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,7 +36,18 @@ log = logging.getLogger(__name__)
 #: How long a write may wait for another process that holds the SQLite file.
 LOCKED_RETRY_S = 10.0
 LOCKED_PAUSE_S = 0.02
+#: In the data folder.
+DATABASE_NAME = "mlflow.db"
 _DATABASES = frozenset({"sqlite", "postgresql", "mysql", "mssql"})
+
+DISK_FULL = "The disk with the data folder is full. Free some space, then try again."
+READ_ONLY = (
+    "The data folder cannot be written. Check the rights of --data-dir and whether its disk is mounted "
+    "read-only, then try again."
+)
+LOCKED = "Another program keeps MLflow's database locked. Close it, then try again."
+LOGIN = "The MLflow server asks for a login. Set MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN."
+NOT_MLFLOW = "What answers at the tracking address is not MLflow. Check --tracking-uri."
 
 
 class Tracking:
@@ -41,7 +55,7 @@ class Tracking:
 
     def __init__(self, settings: Settings) -> None:
         self.data_dir = settings.data_dir.expanduser().resolve()
-        self.uri = _absolute(settings.tracking_uri) or f"sqlite:///{self.data_dir / 'mlflow.db'}"
+        self.uri = _absolute(settings.tracking_uri) or f"sqlite:///{self.data_dir / DATABASE_NAME}"
         self.experiment = settings.experiment
         self._client: MlflowClient | None = None
         self._experiment_id = ""
@@ -102,9 +116,9 @@ class Tracking:
             time.sleep(LOCKED_PAUSE_S)
 
     def _open(self, progress: Progress) -> MlflowClient:
-        # Seven retries with exponential waits (mlflow 3.17) would hold a click for minutes.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
+        # Seven retries of 120 s each (mlflow 3.17) would hold a click for minutes.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # mlflow 3.17 warns about type hints of its own
             import mlflow.artifacts
@@ -118,7 +132,19 @@ class Tracking:
             if database is not None and not database.exists():
                 progress("Making the MLflow database")
                 _make_database(database)
+            elif database is not None:
+                remove_side_files(database)
+            if database is not None and schema.is_outdated(database):
+                self._upgrade(database, progress)
             return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    def _upgrade(self, database: Path, progress: Progress) -> None:
+        """Only the app's own database: another one may have readers that need it as it is."""
+        if database != self.data_dir / DATABASE_NAME:
+            raise TrackingUnavailable(schema.OLDER_ELSEWHERE)
+        progress("Updating the MLflow database")
+        before = schema.upgrade(database)
+        log.warning("the MLflow database was updated; as it was before it is in %s", before)
 
     def _make_experiment(self, client: MlflowClient) -> str:
         from mlflow.exceptions import MlflowException
@@ -145,8 +171,6 @@ def tracking_errors() -> Iterator[None]:
         yield
     except DemoError:
         raise
-    except (OSError, sqlite3.Error) as error:
-        raise TrackingUnavailable() from error
     except Exception as error:
         raise _translated(error) from error
 
@@ -155,13 +179,35 @@ def _translated(error: Exception) -> DemoError:
     code = getattr(error, "error_code", "")
     if code == "RESOURCE_DOES_NOT_EXIST":
         return VersionNotFound()
-    if code == "INVALID_PARAMETER_VALUE":
-        return InvalidInput("MLflow refused one of the values. The log says which.")
+    origin = error.__cause__ or error.__context__
+    if code == "INVALID_PARAMETER_VALUE" and not isinstance(origin, OSError):
+        return InvalidInput("MLflow refused one of the values. Check the name, the alias and the tags.")
     down = code in {"TEMPORARILY_UNAVAILABLE", "SERVICE_UNDER_MAINTENANCE"}
-    chain = f"{error} {error.__cause__} {type(error).__module__}"
-    if down or "API request to" in chain or "sqlalchemy" in chain or "OperationalError" in chain:
-        return TrackingUnavailable()
+    chain = f"{error} {origin} {type(error).__module__}"
+    local = isinstance(error, OSError | sqlite3.Error) or isinstance(origin, OSError)
+    if local or down or "API request to" in chain or "sqlalchemy" in chain or "OperationalError" in chain:
+        return TrackingUnavailable(_known_trouble(chain))
     return TrackingError()
+
+
+def _known_trouble(chain: str) -> str:
+    """The sentence for a cause that the user can mend; empty for any other.
+
+    MLflow (3.17) wraps what SQLite, the disk or a server said, so that only the words are left of it.
+    """
+    return next((sentence for words, sentence in _TROUBLES if any(word in chain for word in words)), "")
+
+
+_TROUBLES = (
+    ((os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "database or disk is full"), DISK_FULL),
+    (
+        (os.strerror(errno.EROFS), os.strerror(errno.EACCES), "readonly database", "unable to open database"),
+        READ_ONLY,
+    ),
+    (("database is locked",), LOCKED),
+    (("error code 401", "error code 403"), LOGIN),
+    (("not in a valid JSON format",), NOT_MLFLOW),
+)
 
 
 def _make_database(path: Path) -> None:
@@ -173,8 +219,7 @@ def _make_database(path: Path) -> None:
     from mlflow import MlflowClient
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f"{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(path):
         if path.exists():
             return
         for left in path.parent.glob(f"{path.name}.*.making"):  # by a process that was killed

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dspy_demo.events import LMChoice, TurnFailed, TurnFinished
-from tests.fake_openai import FAULTS, ODDITIES, FakeOpenAI, Reply, refused_url, tool_reply
+from tests.fake_openai import FAULTS, ODDITIES, FakeOpenAI, Reply, tool_reply
 from tests.services import conversation, house, settings_for, until
 
 NATIVE, LITELLM = "openai/fake", "lm_studio/fake"  # DSPy 3.4.1 has its own engine for the first only
@@ -32,7 +32,6 @@ async def test_reasoning_streams_before_the_answer(
     assert heard.text("reasoning") == heard.finished.outputs["reasoning"]
     assert heard.text("answer") == heard.finished.outputs["answer"]
     assert "visitor-7" in heard.text("answer")
-    assert len(heard.deltas) > 4
     assert heard.started.model == model
     assert heard.finished.usage.prompt_tokens > 0
     assert heard.finished.usage.completion_tokens > 0
@@ -143,65 +142,7 @@ async def test_react_runs_its_tools(fake_openai: FakeOpenAI, data_dir: Path) -> 
     assert heard.text("next_tool_name", channel="tool") == "calculatorfinish"
 
 
-ENDS = {
-    "401": ("upstream_auth", 502, False),
-    "403": ("upstream_auth", 502, False),
-    "404": ("upstream_rejected", 502, False),
-    "429": ("upstream_rate_limited", 429, True),
-    "500": ("upstream", 502, True),
-    "503": ("upstream_unavailable", 503, True),
-    "refused": ("upstream_unavailable", 503, True),
-    "close_before_headers": ("upstream_unavailable", 503, True),
-    "silent_before_headers": ("upstream_timeout", 504, True),
-    "silent_after_headers": ("upstream_timeout", 504, True),
-    "stall": ("upstream_timeout", 504, True),
-    "cut": ("upstream_cut", 502, True),
-    "malformed": ("malformed_reply", 502, True),
-    "empty": ("empty_reply", 502, True),
-    "garbage_later": ("upstream_cut", 502, True),
-}
-
-
-@PATHS
-@pytest.mark.parametrize("fault", [*ENDS, "clean_cut", "garbage", "empty_body", "html"])
-async def test_every_fault_ends_the_turn_in_one_sentence(
-    fake_openai: FakeOpenAI, data_dir: Path, model: str, fault: str
-) -> None:
-    silent = fault in {"silent_before_headers", "silent_after_headers", "stall"}
-    retries = 0 if fault == "429" else 1  # the 7 s that it asks for would be waited
-    settings = settings_for(data_dir, idle_timeout_s=1.0 if silent else 20, lm_retries=retries)
-    async with house(settings_for(data_dir)) as warm:  # importing litellm is a silence of seconds
-        await warm.ask("warm up", choice=choice_of(fake_openai, model))
-        fake_openai.reset()
-    async with house(settings) as home:
-        choice = choice_of(fake_openai, model)
-        if fault == "refused":
-            choice = LMChoice(model, refused_url(), cache=False)
-        else:
-            fake_openai.reply(FAULTS[fault], times=2)
-        heard = await home.ask("visitor-1", choice=choice)
-        await fake_openai.await_for(lambda: fake_openai.active_streams == 0)
-        fake_openai.reset()
-        again = await home.ask("visitor-2", choice=choice_of(fake_openai, model))
-    failed = heard.failed
-    if fault in ENDS:
-        expected = ENDS[fault]
-        if (fault, model) == ("429", LITELLM):  # litellm 1.106 drops Retry-After
-            assert failed.retry_after_s in {None, 7}
-        elif fault == "429":
-            assert failed.retry_after_s == 7
-        assert (failed.code, failed.http_status, failed.retryable) == expected
-    else:
-        assert failed.http_status == 502
-    assert failed.public_message.endswith((".", "…"))
-    assert "fake upstream detail" not in failed.public_message
-    assert failed.error_id
-    if fault in {"stall", "cut", "garbage_later"}:
-        assert heard.text("reasoning").startswith("The reasoning")
-    assert isinstance(again.end, TurnFinished), "the next turn works"
-
-
-@pytest.mark.parametrize("oddity", [name for name in ODDITIES if name != "huge"])
+@pytest.mark.parametrize("oddity", ["one_character_chunks", "one_chunk", "unicode_split", "no_usage"])
 async def test_odd_but_whole_replies_succeed(fake_openai: FakeOpenAI, data_dir: Path, oddity: str) -> None:
     fake_openai.reply(ODDITIES[oddity])
     async with house(settings_for(data_dir), choice_of(fake_openai)) as home:
@@ -229,16 +170,6 @@ async def test_no_retry_once_text_was_out(fake_openai: FakeOpenAI, data_dir: Pat
     assert len(fake_openai.streams) == 1
 
 
-async def test_the_total_time_is_bounded(fake_openai: FakeOpenAI, data_dir: Path) -> None:
-    fake_openai.reply(tokens_per_second=20, filler_chars=5_000)
-    settings = settings_for(data_dir, idle_timeout_s=5, total_timeout_s=0.8)
-    async with house(settings, choice_of(fake_openai)) as home:
-        heard = await home.ask("?")
-    assert heard.failed.code == "upstream_timeout"
-    assert heard.text("reasoning")
-    await fake_openai.await_for(lambda: fake_openai.streams[-1].client_left)
-
-
 @PATHS
 @pytest.mark.parametrize("silent", [False, True], ids=["streaming", "silent"])
 @pytest.mark.parametrize("way", ["stop", "leave", "cancel", "error"])
@@ -246,7 +177,8 @@ async def test_stopping_closes_the_upstream_at_once(
     fake_openai: FakeOpenAI, data_dir: Path, model: str, silent: bool, way: str
 ) -> None:
     rate = 20
-    fake_openai.reply(FAULTS["stall"] if silent else Reply(tokens_per_second=rate, filler_chars=20_000))
+    reply = FAULTS["stall"] if silent else Reply(filler_chars=20_000)
+    fake_openai.reply(reply, tokens_per_second=rate)
     settings = settings_for(data_dir)
     async with house(settings, choice_of(fake_openai, model)) as home:
         turn = home.service.turn(home.request("?"))
@@ -397,3 +329,14 @@ async def test_a_wait_that_the_model_asks_for_is_kept_unless_too_long(
         assert time.monotonic() - started > asked_s
     else:
         assert heard.failed.retry_after_s == asked_s
+
+
+async def test_nothing_of_a_turn_stays_in_dspys_own_lists(fake_openai: FakeOpenAI, data_dir: Path) -> None:
+    """DSPy (3.4.1) keeps the last 10,000 predictions in one list for all, for optimizers to look at."""
+    import dspy
+
+    kept = len(dspy.settings.trace or ())
+    async with house(settings_for(data_dir), choice_of(fake_openai)) as home:
+        await home.ask("Who is visitor-8?")
+        assert len(dspy.settings.trace or ()) == kept
+        assert "visitor-8" not in str(dspy.settings.trace)

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from dspy_demo.backends.served import CANNOT_STREAM, ServedBackend, base_url
 from dspy_demo.backends.served_wire import outputs_of
 from dspy_demo.errors import DemoError, InvalidInput
 from dspy_demo.events import (
+    QUEUE_KEY,
     Event,
     FieldDelta,
     Message,
@@ -134,6 +136,22 @@ async def test_the_events_come_through_under_the_name_of_the_version(backend: Se
     assert heard_events == [TurnStarted("served", "models:/demo/3"), DELTA, FINISHED]
 
 
+async def test_a_server_may_make_the_turn_wait_in_line_before_it_starts(backend: ServedBackend) -> None:
+    line = Status("You are 2nd in line.", "pending", QUEUE_KEY)
+    async with serving(sent(reply(events(line, STARTED, DELTA, FINISHED)))) as server:
+        heard_events = await heard(backend, request(server.url))
+    assert heard_events == [line, TurnStarted("served", "models:/demo/3"), DELTA, FINISHED]
+
+
+async def test_the_cap_of_a_turn_is_sent_along(backend: ServedBackend) -> None:
+    async with serving(sent(reply(events(STARTED, FINISHED)))) as server:
+        capped = replace(request(server.url), target=ServedTarget(server.url, max_tokens=77))
+        await heard(backend, capped)
+        await heard(backend, request(server.url))
+    sent_along = [json.loads(body).get("max_tokens") for _, body in server.requests]
+    assert sent_along == [77, None]
+
+
 async def test_an_unknown_version_is_called_what_the_server_calls_it(backend: ServedBackend) -> None:
     async with serving(sent(reply(events(STARTED, FINISHED)))) as server:
         started, _ = await heard(backend, request(server.url, version=None))
@@ -190,7 +208,7 @@ BROKEN: dict[str, tuple[bytes, str, bool]] = {
     "cut in the middle": (reply(events(STARTED, DELTA, done=False), length=9_999), "upstream_cut", True),
     "ends without a terminal event": (reply(events(STARTED, DELTA)), "upstream_cut", False),
     "empty body": (reply(b""), "upstream_cut", False),
-    "a line of 10 MB": (reply(LONG), "malformed_reply", False),
+    "a line of 10 MB": (reply(LONG), "reply_too_long", False),
     "no JSON": (reply(b"data: {nope}\n\n"), "malformed_reply", False),
     "JSON that is no object": (reply(b"data: [1]\n\n"), "malformed_reply", False),
     "invalid UTF-8": (reply(b'data: {"type": "\xff"}\n\n'), "malformed_reply", False),
@@ -252,6 +270,41 @@ async def test_no_address(backend: ServedBackend, url: str) -> None:
     assert (await failure(backend, request(url))).code == "invalid_input"
 
 
+NAMED = "X-Model-Version: models:/demo/3\r\nX-Model-Instance: abc\r\n"
+
+
+@pytest.mark.parametrize(
+    ("headers", "version", "instance", "refused"),
+    [
+        (NAMED, "models:/demo/3", "abc", False),
+        (NAMED, "models:/demo/3", "", False),
+        (NAMED, None, "", False),
+        ("", "models:/demo/3", "", False),  # an older model server of ours
+        (NAMED, "models:/demo/3", "abd", True),
+        (NAMED, "models:/demo/4", "", True),
+        ("", "models:/demo/3", "abc", True),
+    ],
+)
+async def test_only_the_server_that_is_meant_is_listened_to(
+    backend: ServedBackend, headers: str, version: str | None, instance: str, refused: bool
+) -> None:
+    async with serving(sent(reply(events(STARTED, FINISHED), headers=headers))) as server:
+        asked = TurnRequest(ServedTarget(server.url, version, instance=instance), {"question": "?"})
+        if refused:
+            assert (await failure(backend, asked)).code == "wrong_server"
+        else:
+            assert (await heard(backend, asked))[-1] == FINISHED
+
+
+async def test_deltas_without_end_are_ended(tmp_path: Path) -> None:
+    endless = events(STARTED, *[FieldDelta("answer", "answer", "x" * 1000)] * 100, done=False)
+    backend = ServedBackend(settings_for(tmp_path, reply_max_chars=10_000))
+    async with serving(sent(reply(endless, length=len(endless) + 1))) as server:
+        assert (await failure(backend, request(server.url))).code == "reply_too_long"
+        await asyncio.wait_for(server.closed_by_client.wait(), 2)
+    await backend.aclose()
+
+
 async def test_an_error_event_is_the_same_error_here(backend: ServedBackend) -> None:
     wire = {
         "type": "error",
@@ -263,7 +316,13 @@ async def test_an_error_event_is_the_same_error_here(backend: ServedBackend) -> 
     }
     async with serving(sent(reply(events(STARTED, wire)))) as server:
         error = await failure(backend, request(server.url))
-    assert (error.code, error.public_message, error.error_id, error.retry_after_s, error.http_status) == (
+    assert (
+        error.code,
+        error.public_message,
+        error.server_error_id,
+        error.retry_after_s,
+        error.http_status,
+    ) == (
         "upstream_rate_limited",
         "Wait 7 seconds.",
         "ab12cd34",
@@ -337,9 +396,9 @@ async def test_a_plain_server_is_asked_for_the_whole_answer(backend: ServedBacke
     answer = reply(choices('{"answer": "four", "reasoning": "sum"}'), kind="application/json")
     async with serving(sent(NO_ROUTE, answer)) as server:
         history = (Message("user", "Hi"), Message("assistant", "Hello"))
-        first = await heard(backend, TurnRequest(ServedTarget(server.url, "v"), {"q": "2 + 2?"}, history))
-        await heard(backend, request(server.url))
-    assert first == [TurnStarted("served", "v", incremental=False), Status(CANNOT_STREAM), first[-1]]
+        first = await heard(backend, TurnRequest(ServedTarget(server.url), {"q": "2 + 2?"}, history))
+        await heard(backend, request(server.url, version=None))
+    assert first == [TurnStarted("served", server.url, incremental=False), Status(CANNOT_STREAM), first[-1]]
     assert isinstance(first[-1], TurnFinished)
     assert list(first[-1].outputs.items()) == [("reasoning", "sum"), ("answer", "four")]
     assert [path for path, _ in server.requests] == ["/predict/stream", "/invocations", "/invocations"]
@@ -352,7 +411,9 @@ async def test_a_plain_server_is_asked_for_the_whole_answer(backend: ServedBacke
 
 async def test_further_inputs_cannot_be_said_to_a_plain_server(backend: ServedBackend) -> None:
     async with serving(sent(NO_ROUTE)) as server:
-        assert (await failure(backend, request(server.url, q="?", style="short"))).code == "invalid_input"
+        assert (
+            await failure(backend, request(server.url, version=None, q="?", style="short"))
+        ).code == "invalid_input"
 
 
 @pytest.mark.parametrize(
@@ -361,7 +422,7 @@ async def test_further_inputs_cannot_be_said_to_a_plain_server(backend: ServedBa
         (reply(b"<html>", kind="text/html"), "malformed_reply"),
         (reply(b'{"predictions": [1]}', kind="application/json"), "malformed_reply"),
         (reply(choices(None), kind="application/json"), "malformed_reply"),
-        (reply(b"x" * 9_000_000), "malformed_reply"),
+        (reply(b"x" * 9_000_000), "reply_too_long"),
         (NO_ROUTE, "malformed_reply"),
         (reply(b'{"stack_trace": "SECRET"}', status="400 Bad Request"), "upstream"),
     ],
@@ -370,7 +431,7 @@ async def test_a_broken_plain_server_is_one_clear_sentence(
     backend: ServedBackend, answer: bytes, code: str
 ) -> None:
     async with serving(sent(NO_ROUTE, answer)) as server:
-        error = await failure(backend, request(server.url))
+        error = await failure(backend, request(server.url, version=None))
     assert (error.code, "SECRET" in error.public_message) == (code, False)
 
 

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from dspy_demo.errors import DemoError
-from dspy_demo.events import FieldDelta, Status, TurnFinished, TurnStarted
+from dspy_demo.events import FieldDelta, ServedTarget, Status, TurnFinished, TurnRequest, TurnStarted
+from dspy_demo.streaming.pump import Pump
 from tests.backends.served_fixtures import ServedWorld, served_session, served_world
 from tests.backends.test_contract import (
     Subject,
@@ -20,6 +21,7 @@ from tests.backends.test_contract import (
     test_turns_run_side_by_side,
 )
 from tests.fake_openai import FAULTS
+from tests.services import until
 
 pytestmark = pytest.mark.integration
 
@@ -35,11 +37,11 @@ __all__ = [
 ]
 
 
-def _subject(world: ServedWorld, url: str) -> Subject:
+def _subject(world: ServedWorld, url: str, version: str | None = "") -> Subject:
     fake = world.fake
     return Subject(
         world.backend(),
-        world.request(url),
+        world.request(url, version=version),
         slow=lambda: fake.reply(tokens_per_second=20, filler_chars=2_000),
         broken=lambda: fake.reply(FAULTS["cut"]),
         open_streams=lambda: fake.active_streams,
@@ -55,14 +57,14 @@ async def subject(served_world: ServedWorld) -> AsyncIterator[Subject]:
 
 @pytest.fixture
 async def plain(served_world: ServedWorld) -> AsyncIterator[Subject]:
-    made = _subject(served_world, served_world.plain.url)
+    made = _subject(served_world, served_world.plain.url, None)
     yield made
     await made.backend.aclose()
 
 
 async def test_a_plain_server_gives_the_whole_answer_at_once(plain: Subject) -> None:
     started, notice, end = await heard(plain)
-    assert started == TurnStarted("served", plain.request.target.version, incremental=False)  # type: ignore[union-attr]
+    assert started == TurnStarted("served", plain.request.target.url, incremental=False)  # type: ignore[union-attr]
     assert isinstance(notice, Status) and "cannot stream" in notice.text
     assert isinstance(end, TurnFinished)
     assert list(end.outputs) == ["reasoning", "answer"]
@@ -82,3 +84,27 @@ async def test_a_failure_behind_a_plain_server_is_one_sentence(plain: Subject) -
         await heard(plain)
     assert caught.value.code == "upstream"
     assert "Traceback" not in caught.value.public_message
+
+
+@pytest.mark.parametrize(
+    ("server", "version", "instance", "says"),
+    [
+        ("live", "second", "", "another version"),
+        ("live", "version", "a-process-that-ended", "Something else answers"),
+        ("plain", "version", "", "Something else answers"),
+        ("plain", "version", "a-process-that-ended", "Something else answers"),
+    ],
+)
+async def test_whatever_took_the_port_of_a_server_is_not_asked(
+    served_world: ServedWorld, server: str, version: str, instance: str, says: str
+) -> None:
+    """As after a crash, when the same port goes to another process."""
+    url = getattr(served_world, server).url
+    target = ServedTarget(url, getattr(served_world, version), instance=instance)
+    backend = served_world.backend()
+    with pytest.raises(DemoError, match=says) as caught:
+        async with Pump(backend.stream(TurnRequest(target, {"question": "?"}))) as pump:
+            assert [event async for event in pump] == []
+    await backend.aclose()
+    assert caught.value.code == "wrong_server"
+    await until(lambda: served_world.fake.active_streams == 0, 2)

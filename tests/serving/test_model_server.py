@@ -15,14 +15,14 @@ import pytest
 from pydantic import SecretStr
 
 from dspy_demo.backends.served import ServedBackend
+from dspy_demo.children.process import ChildFailed
 from dspy_demo.events import Event, FieldDelta, TurnFinished
 from dspy_demo.serving.model_server import ModelServers, ServerState
-from dspy_demo.children.process import ChildFailed
 from dspy_demo.streaming.pump import Pump
 from tests.backends.served_fixtures import ServedWorld, served_session, served_world
+from tests.children.test_process import group
 from tests.fake_openai import Reply
 from tests.processes import wait_until
-from tests.children.test_process import group
 
 pytestmark = pytest.mark.integration
 

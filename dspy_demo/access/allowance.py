@@ -1,0 +1,95 @@
+"""What the owner lets guests use: programs, models, backends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from dspy_demo.errors import Forbidden, SettingsError
+from dspy_demo.events import LMChoice, LocalTarget, TurnRequest
+from dspy_demo.lm.detection import Detection, LMOption
+from dspy_demo.programs.spec import ProgramSpec
+from dspy_demo.settings import Settings
+
+
+class Allowance:
+    """Checked for each turn, whatever way it came; the guests' page is drawn from it too.
+
+    Args:
+        programs: Those of the app at its start: a version that is loaded later is the owner's.
+        detection: The models on offer; guests get the first one unless the settings name others.
+        served_urls: Where a guest's turn may be served now.
+
+    Raises:
+        SettingsError: A program or a model that is not there.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        programs: Iterable[ProgramSpec],
+        detection: Detection,
+        served_urls: Callable[[], set[str]] = set,
+    ) -> None:
+        names = [spec.name for spec in programs]
+        self.programs = settings.guest_programs or tuple(names)
+        for name in self.programs:
+            if name not in names:
+                raise SettingsError(
+                    f"--guest-programs: there is no program “{name}”. Choose of: {', '.join(names)}."
+                )
+        self.detection = _for_guests(settings, detection)
+        self.backends = settings.guest_backends
+        self._models = {(option.model, option.api_base) for option in self.detection.options}
+        self._choice = detection.choice
+        self._served_urls = served_urls
+
+    def programs_of(self, specs: Iterable[ProgramSpec]) -> list[ProgramSpec]:
+        """Those of `specs` that a guest may use."""
+        return [spec for spec in specs if spec.name in self.programs]
+
+    def choice(self, owners: LMChoice) -> LMChoice:
+        """The model of a guest's turn that names none: the owner's, or what a guest may use instead."""
+        return owners if self._is_offered(owners) else self.detection.choice
+
+    def check(self, request: TurnRequest) -> None:
+        """Let a turn pass, or not.
+
+        Raises:
+            Forbidden: A guest asks for what is not for guests.
+        """
+        if request.visitor.role == "owner":
+            return
+        target = request.target
+        if not isinstance(target, LocalTarget):
+            if "served" not in self.backends or target.url not in self._served_urls():
+                raise Forbidden("This served version is not open to guests. Choose the Local backend.")
+            return
+        if "local" not in self.backends:
+            raise Forbidden("Only the served version is open to guests here. Choose the Served backend.")
+        if target.program not in self.programs:
+            raise Forbidden("This program is not open to guests. Choose another one under Program.")
+        if not self._is_offered(target.lm):
+            raise Forbidden("This model is not open to guests. Choose another one under Model.")
+
+    def _is_offered(self, lm: LMChoice) -> bool:
+        """A model on the guests' list, with no key but the owner's own."""
+        return (lm.model, lm.api_base) in self._models and lm.api_key in {None, self._choice.api_key}
+
+
+def _for_guests(settings: Settings, detection: Detection) -> Detection:
+    """The same detection as a guest may know it: the models allowed, no word of keys or addresses."""
+    start = detection.choice
+    found = {option.model: option for option in detection.options}
+    models = settings.guest_models or (start.model,)
+    for model in models:
+        if model not in found:
+            raise SettingsError(
+                f"--guest-models: there is no model “{model}” here. Choose of: {', '.join(found)}."
+            )
+    options = tuple(LMOption(m, found[m].title, api_base=found[m].api_base) for m in models)
+    if start.model in models:
+        return Detection(start, "", options)
+    first = found[models[0]]
+    choice = replace(start, model=first.model, api_base=first.api_base, api_key=None)
+    return Detection(choice, "", options)

@@ -1,0 +1,33 @@
+"""The app as the outside meets it: what stands around its routes and pages, outermost first."""
+
+from __future__ import annotations
+
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
+
+from dspy_demo.access.closed_routes import ClosedRoutes
+from dspy_demo.access.gate import Gate
+from dspy_demo.access.guard import Guard
+from dspy_demo.access.headers import ResponseHeaders
+
+#: Who may show the page in a frame where the owner lets others embed it.
+ANYBODY_BY_HTTPS = ("https:",)
+
+
+def guarded(app: ASGIApp, gate: Gate, *, body_max_bytes: int, head: str = "") -> ASGIApp:
+    """`app` behind the guard, with every header that protects a visitor.
+
+    Args:
+        body_max_bytes: Longest body of a request.
+        head: The HTML that Gradio adds to the page's head from a script.
+    """
+    settings = gate.settings
+    inside: ASGIApp = Guard(ClosedRoutes(app), gate, body_max_bytes=body_max_bytes)
+    if settings.cors_origins:
+        inside = CORSMiddleware(
+            inside,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type"],
+        )
+    return ResponseHeaders(inside, head=head, frame_ancestors=ANYBODY_BY_HTTPS if settings.embed else ())

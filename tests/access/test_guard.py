@@ -1,0 +1,231 @@
+"""The outermost layer over a small app that tells who it let in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from dspy_demo.access.gate import Gate
+from dspy_demo.access.guard import Guard
+from dspy_demo.settings import Settings
+
+LOCAL, PUBLIC = "http://127.0.0.1:7860", "https://abc.gradio.live"
+TOKEN = "owner-token-0123456789"
+
+
+async def who(request: Request) -> Response:
+    visitor = request.state.visitor
+    try:
+        size = len(await request.body())
+    except ClientDisconnect:
+        return PlainTextResponse("cut", 499)
+    return JSONResponse({"role": visitor and visitor.role, "name": visitor and visitor.name, "size": size})
+
+
+MakeClient = Callable[..., httpx.AsyncClient]
+
+
+@pytest.fixture
+def gates() -> list[Gate]:
+    return []
+
+
+@pytest.fixture
+def client(data_dir: Path, gates: list[Gate]) -> MakeClient:
+    """A browser or a script of its own: ``client(PUBLIC, public=True)``; the same settings, the same app."""
+    app = Starlette(routes=[Route("/{path:path}", who, methods=["GET", "HEAD", "POST", "PUT"])])
+
+    def make(base_url: str = LOCAL, gate: Gate | None = None, **values: Any) -> httpx.AsyncClient:
+        gate = gate or Gate(Settings(data_dir=data_dir, **values), 7860)
+        gates.append(gate)
+        guarded = Guard(app, gate, body_max_bytes=1000)
+        return httpx.AsyncClient(transport=httpx.ASGITransport(guarded), base_url=base_url)
+
+    return make
+
+
+def cookie_of(reply: httpx.Response) -> str:
+    return reply.headers.get("set-cookie", "")
+
+
+async def test_at_the_machine_there_is_nothing_to_type(client: MakeClient) -> None:
+    browser = client()
+    assert (await browser.post("/versions")).json()["role"] == "owner"
+    page = await browser.get("/")
+    assert page.json()["role"] == "owner"
+    assert re.search(r"Path=/; HttpOnly; SameSite=Lax$", cookie_of(page))
+    assert not cookie_of(await browser.get("/"))  # it has one now
+
+
+async def test_the_owner_stays_the_owner_when_the_app_is_shared(
+    client: MakeClient, gates: list[Gate]
+) -> None:
+    browser = client()
+    await browser.get("/")
+    gates[0].share(True)
+    assert (await browser.post("/versions")).json()["role"] == "owner"
+    assert (await client(gate=gates[0]).post("/versions")).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "path", ["/predict", "/predict/stream", "/v1/models", "/versions", "/docs", "/openapi.json", "/metrics",
+             "/ready", "/config", "/gradio_api/info", "/gradio_api/queue/join", "/assets/x.js", "/login"]
+)  # fmt: skip
+async def test_on_a_public_link_nothing_answers_a_stranger(client: MakeClient, path: str) -> None:
+    stranger = client(PUBLIC, public=True)
+    for method in ("GET", "POST", "PUT", "HEAD"):
+        reply = await stranger.request(method, path)
+        assert reply.status_code in {401, 404}, (method, path)
+        if method != "HEAD" and reply.status_code == 401:
+            assert "Authorization: Bearer" in reply.text
+            assert reply.headers["www-authenticate"] == "Bearer"
+
+
+async def test_but_health(client: MakeClient) -> None:
+    assert (await client(PUBLIC, public=True).get("/health")).json()["role"] is None
+
+
+async def test_figures_are_the_owners(client: MakeClient) -> None:
+    guest = client(PUBLIC, public=True)
+    await guest.get("/")
+    assert (await guest.get("/metrics")).json()["code"] == "forbidden"
+    assert (await client().get("/metrics")).json()["role"] == "owner"
+
+
+async def test_a_guest_gets_a_session_from_the_page(client: MakeClient) -> None:
+    guest = client(PUBLIC, public=True)
+    page = await guest.get("/")
+    assert page.json()["role"] == "guest"
+    assert "; Secure" in cookie_of(page)
+    asked = (await guest.post("/predict")).json()
+    assert asked["role"] == "guest"
+    assert asked["name"] == page.json()["name"]
+    other = client(PUBLIC, public=True)
+    assert (await other.get("/")).json()["name"] != asked["name"]
+
+
+async def test_the_owners_link(client: MakeClient, gates: list[Gate]) -> None:
+    browser = client(PUBLIC, public=True)
+    link = gates[0].owner_link(PUBLIC)
+    printed: list[str] = []
+    gates[0].link.on_used = lambda: printed.append(gates[0].owner_link(PUBLIC))
+    reply = await browser.get(link)
+    assert (reply.status_code, reply.headers["location"]) == (303, "./")
+    assert (await browser.post("/versions")).json()["role"] == "owner"
+    late = await client(PUBLIC, gate=gates[0]).get(link, headers={"accept": "text/html"})
+    assert late.status_code == 403
+    assert "has been used" in late.text
+    assert "set-cookie" not in late.headers
+    assert (await client(PUBLIC, gate=gates[0]).get(printed[0])).status_code == 303
+
+
+async def test_a_guest_becomes_the_owner_by_the_link(client: MakeClient, gates: list[Gate]) -> None:
+    browser = client(PUBLIC, public=True)
+    await browser.get("/")
+    await browser.get(gates[0].owner_link(PUBLIC))
+    assert (await browser.get("/")).json()["role"] == "owner"
+
+
+async def test_a_token_needs_no_page(client: MakeClient) -> None:
+    script = client(PUBLIC, public=True, owner_token=TOKEN)
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    assert (await script.post("/versions", headers=headers)).json()["role"] == "owner"
+    refused = await script.post("/v1/chat/completions", headers={"authorization": "Bearer wrong"})
+    assert refused.status_code == 401
+    assert refused.json()["error"]["code"] == "unauthorized"
+
+
+async def test_the_password_opens_the_page(client: MakeClient) -> None:
+    guest = client(PUBLIC, public=True, guest_password="open <sesame>")
+    form = await guest.get("/")
+    assert (form.status_code, cookie_of(form)) == (401, "")
+    assert 'name="password"' in form.text
+    wrong = await guest.post("/login", data={"password": "open"})
+    assert wrong.status_code == 403
+    assert "not the password" in wrong.text
+    assert (await guest.post("/predict")).status_code == 401
+    right = await guest.post("/login", data={"password": "open <sesame>"})
+    assert right.status_code == 303
+    assert (await guest.get("/")).json()["role"] == "guest"
+    assert (await guest.post("/predict")).json()["role"] == "guest"
+
+
+async def test_a_reload_after_a_wrong_password_leads_to_the_page(client: MakeClient) -> None:
+    guest = client(PUBLIC, public=True, guest_password="sesame")
+    reply = await guest.get("/login", headers={"accept": "text/html"})
+    assert (reply.status_code, reply.headers["location"]) == (303, "./")
+
+
+async def test_guessing_the_password_ends(client: MakeClient) -> None:
+    guest = client(PUBLIC, public=True, guest_password="sesame")
+    for _ in range(20):
+        assert (await guest.post("/login", data={"password": "x"})).status_code == 403
+    late = await guest.post("/login", data={"password": "sesame"})
+    assert (late.status_code, late.json()["code"]) == (429, "too_many_attempts")
+    assert (await guest.post("/login", content=b"x" * 5000)).status_code in {413, 429}
+
+
+@pytest.mark.parametrize("base_url", [LOCAL, PUBLIC])
+async def test_another_site_cannot_act_for_a_visitor(client: MakeClient, base_url: str) -> None:
+    browser = client(base_url)
+    await browser.get("/")
+    for headers in (
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://127.0.0.1:9999"},
+        {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"},
+    ):
+        reply = await browser.post("/versions", headers=headers)
+        assert (reply.status_code, reply.json()["code"]) == (403, "forbidden"), headers
+    embedded = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "cors"}
+    assert (await browser.get("/v1/models", headers=embedded)).status_code == 403
+    followed = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
+    assert (await browser.get("/", headers=followed)).status_code == 200
+    own = {"origin": base_url, "sec-fetch-site": "same-origin", "sec-fetch-mode": "cors"}
+    assert (await browser.post("/predict", headers=own)).status_code == 200
+
+
+async def test_a_site_that_the_owner_names_may_call(client: MakeClient) -> None:
+    browser = client(LOCAL, cors_origins="https://friend.example")
+    asked = {"origin": "https://friend.example", "sec-fetch-site": "cross-site"}
+    assert (await browser.post("/predict", headers=asked)).status_code == 200
+
+
+async def test_a_request_is_bounded(client: MakeClient) -> None:
+    browser = client()
+    assert (await browser.post("/predict", content=b"x" * 1000)).json()["size"] == 1000
+    assert (await browser.post("/predict", content=b"x" * 1001)).json()["code"] == "body_too_large"
+
+    async def pieces() -> Any:
+        for _ in range(3):
+            yield b"x" * 500
+
+    assert (await browser.post("/predict", content=pieces())).text == "cut"
+
+
+async def test_in_a_frame_the_cookie_goes_along(client: MakeClient) -> None:
+    page = await client("https://space.hf.space", host="0.0.0.0", embed=True).get("/")
+    assert cookie_of(page).endswith("SameSite=None; Secure; Partitioned")
+
+
+async def test_behind_a_proxy_that_speaks_https_the_cookie_is_secure(client: MakeClient) -> None:
+    proxied = {"x-forwarded-proto": "https"}
+    page = await client("http://demo.example", public=True).get("/", headers=proxied)
+    assert "; Secure" in cookie_of(page)
+
+
+async def test_a_refusal_is_a_page_for_a_person_and_json_for_a_script(client: MakeClient) -> None:
+    guest = client(PUBLIC, public=True)
+    assert (await guest.get("/docs")).json()["code"] == "unauthorized"
+    page = await guest.get("/docs", headers={"accept": "text/html,*/*"})
+    assert page.headers["content-type"].startswith("text/html")
+    assert "Open the page" in page.text

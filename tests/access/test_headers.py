@@ -1,0 +1,97 @@
+"""The headers of every answer, and a policy that knows the page's own scripts."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from dspy_demo.access.headers import ResponseHeaders, response_headers, script_hashes
+
+PAGE = "<html><head><script>one()</script><script src='/a.js'></script></head><body>{}</body></html>"
+
+
+def source(script: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
+def policy(headers: httpx.Headers | dict[str, str]) -> dict[str, str]:
+    parts = headers["content-security-policy"].split("; ")
+    return dict(part.split(" ", 1) for part in parts)
+
+
+async def page(request: Request) -> Response:
+    assert request.method == "HEAD" or "accept-encoding" not in request.headers
+    return HTMLResponse(PAGE.format(request.url.hostname * 100))
+
+
+async def ticks(request: Request) -> Response:
+    async def lines():
+        for number in range(3):
+            yield f"data: {number}\n\n"
+
+    return StreamingResponse(lines(), media_type="text/event-stream")
+
+
+async def broken(request: Request) -> Response:
+    return JSONResponse({"status": "error"}, 500)
+
+
+APP = Starlette(routes=[Route("/", page), Route("/ticks", ticks), Route("/broken", broken)])
+
+
+def client(**options: object) -> httpx.AsyncClient:
+    app = ResponseHeaders(APP, **options)
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://a.example")
+
+
+@pytest.mark.parametrize("path", ["/", "/ticks", "/broken", "/nothing"])
+async def test_every_answer_has_the_headers(path: str) -> None:
+    async with client() as http:
+        headers = (await http.get(path)).headers
+    assert set(response_headers()) <= set(headers)
+    assert headers["x-content-type-options"] == "nosniff"
+    assert policy(headers)["img-src"] == "'self' data: blob:"
+    assert policy(headers)["connect-src"] == "'self'"
+
+
+async def test_only_the_scripts_of_the_page_may_run() -> None:
+    async with client(head="<script>two()</script>") as http:
+        scripts = policy((await http.get("/")).headers)["script-src"]
+        elsewhere = policy((await http.get("/broken")).headers)["script-src"]
+    assert scripts == f"'self' 'unsafe-eval' {source('one()')} {source('two()')}"
+    assert elsewhere == "'self' 'unsafe-eval'"
+
+
+def test_scripts_by_address_need_no_hash() -> None:
+    assert script_hashes('<script type="module" crossorigin src="./a.js"></script>') == []
+    assert script_hashes("<script data-x>\n  a < b\n</script>") == [source("\n  a < b\n")]
+
+
+@pytest.mark.parametrize("accepted", ["gzip, br", "identity"])
+async def test_the_page_is_whole_and_small(accepted: str) -> None:
+    async with client() as http, http.stream("GET", "/", headers={"Accept-Encoding": accepted}) as response:
+        raw = b"".join([part async for part in response.aiter_raw()])
+    whole = PAGE.format("a.example" * 100).encode()
+    assert response.headers["content-length"] == str(len(raw))
+    assert response.headers["vary"] == "accept-encoding"
+    assert (gzip.decompress(raw) if accepted.startswith("gzip") else raw) == whole
+
+
+async def test_without_a_body_the_length_stays_as_it_is() -> None:
+    async with client() as http:
+        length = (await http.head("/")).headers["content-length"]
+    assert length == str(len(PAGE.format("a.example" * 100)))
+
+
+def test_frames_are_for_named_origins_only() -> None:
+    assert policy(response_headers())["frame-ancestors"] == "'self'"
+    named = response_headers(frame_ancestors=["https://huggingface.co"])
+    assert policy(named)["frame-ancestors"] == "'self' https://huggingface.co"

@@ -1,0 +1,106 @@
+"""A version on a model file: it names the file by checksum, finds it again, and never holds its weights."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dspy_demo.errors import ModelSetupError
+from dspy_demo.events import LMChoice
+from dspy_demo.lm.gguf.identity import identified, missing, record, the_same
+from dspy_demo.lm.gguf.line import close_line
+from dspy_demo.lm.local_models import LocalModel, find
+from dspy_demo.programs.registry import ProgramRegistry
+from dspy_demo.settings import Settings
+from dspy_demo.versions import LogRequest, VersionStore
+from tests.tiny_gguf import write_tiny_gguf
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_gguf(tmp_path_factory.mktemp("models") / "tiny.gguf")
+
+
+def test_the_artifact_names_the_file_and_does_not_hold_it(
+    store: VersionStore, programs: ProgramRegistry, name: str, artifacts: Callable[[str], Path], tiny: Path
+) -> None:
+    version = store.log(LogRequest(name, "chain_of_thought", LMChoice(f"local/{tiny}")), programs)
+    assert version.lm == f"local/{tiny}" and version.servable
+    folder = artifacts(version.uri)
+    noted = yaml.safe_load((folder / "MLmodel").read_text())["metadata"]["dspy_demo"]["lm"]["file"]
+    assert noted["sha256"] == hashlib.sha256(tiny.read_bytes()).hexdigest()
+    assert noted["size_bytes"] == tiny.stat().st_size and "path" not in noted
+    assert not list(folder.rglob("*.gguf"))
+    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 2_000_000
+    assert "xllamacpp==" in (folder / "requirements.txt").read_text()
+    pickled = pickle.loads((folder / "data" / "model.pkl").read_bytes()).dspy_settings["lm"]
+    assert pickled.engine.file.sha256 == noted["sha256"]
+
+
+def test_a_relative_path_becomes_a_whole_one(
+    store: VersionStore, programs: ProgramRegistry, name: str, tiny: Path, in_an_empty_folder: Path
+) -> None:
+    relative = Path("..") / "tiny.gguf"
+    (in_an_empty_folder.parent / "tiny.gguf").symlink_to(tiny)
+    version = store.log(LogRequest(name, "predict", LMChoice(f"local/{relative}")), programs)
+    assert Path(version.lm.removeprefix("local/")).is_absolute()
+
+
+def test_it_loads_back_into_this_process(
+    store: VersionStore, programs: ProgramRegistry, name: str, tiny: Path
+) -> None:
+    version = store.log(LogRequest(name, "predict", LMChoice(f"local/{tiny}", max_tokens=40)), programs)
+    loaded = store.load(version.uri)
+    assert (loaded.lm.model, loaded.lm.max_tokens) == (f"local/{tiny}", 40)
+
+
+def test_the_pickled_model_answers_by_itself(
+    store: VersionStore, programs: ProgramRegistry, name: str, artifacts: Callable[[str], Path], tiny: Path
+) -> None:
+    """As in a plain `mlflow models serve`, which knows nothing of this app's settings."""
+    choice = LMChoice(f"local/{tiny}", max_tokens=60)
+    uri = store.log(LogRequest(name, "chain_of_thought", choice), programs).uri
+    wrapper = pickle.loads((artifacts(uri) / "data" / "model.pkl").read_bytes())
+    import dspy
+
+    with dspy.context(**{name: wrapper.dspy_settings[name] for name in ("lm", "adapter")}):
+        prediction = wrapper.model(messages=[{"role": "user", "content": "What is 2 + 2?"}])
+    assert prediction.reasoning and prediction.answer
+    close_line()
+
+
+def test_the_same_file_is_found_under_any_name(tmp_path: Path, tiny: Path) -> None:
+    settings = Settings(data_dir=tmp_path, models_dir=tmp_path / "m", hub_cache_dir=tmp_path / "hub")
+    noted = record(identified(find(f"local/{tiny}", settings)))
+    assert the_same(noted, settings).path == tiny
+    snapshot = tmp_path / "hub" / "models--owner--repo" / "snapshots" / ("a" * 40)
+    blob = tmp_path / "hub" / "models--owner--repo" / "blobs" / noted["sha256"]
+    for folder in (snapshot, blob.parent):
+        folder.mkdir(parents=True)
+    blob.write_bytes(tiny.read_bytes())
+    (snapshot / "renamed.gguf").symlink_to(blob)
+    elsewhere = {**noted, "name": "/nowhere/tiny.gguf"}
+    assert the_same(elsewhere, settings).path == snapshot / "renamed.gguf"
+
+
+def test_another_file_of_that_name_is_not_taken(tmp_path: Path, tiny: Path) -> None:
+    settings = Settings(data_dir=tmp_path, models_dir=tmp_path / "m", hub_cache_dir=tmp_path / "hub")
+    noted = {**record(identified(find(f"local/{tiny}", settings))), "sha256": "0" * 64}
+    with pytest.raises(ModelSetupError, match="another file of that name is on this machine"):
+        the_same(noted, settings)
+
+
+def test_the_sentence_says_what_to_pull() -> None:
+    model = LocalModel(
+        "qwen", Path("x"), "Qwen/Q-GGUF", "9217f5db79a29953", "74a4da8c9fdbcd15", 1, "Qwen 0.5B"
+    )
+    said = missing(record(model))
+    assert "Qwen 0.5B (Qwen/Q-GGUF at 9217f5db79a2, SHA-256 74a4da8c9fdb)" in said
+    assert said.endswith("Run: python app.py models pull qwen")
+    assert "models pull" not in missing(record(replace(model, name="/a/b.gguf")))

@@ -1,0 +1,301 @@
+"""When the store cannot be used: one sentence that helps, nothing half done, and no version lost."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import http.server
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dspy_demo.errors import TrackingUnavailable
+from dspy_demo.events import LMChoice
+from dspy_demo.programs.registry import ProgramRegistry
+from dspy_demo.settings import Settings
+from dspy_demo.versions import schema, tracking, unfinished
+from dspy_demo.versions.store import VersionStore
+from dspy_demo.versions.tracking import DATABASE_NAME, tracking_errors
+from dspy_demo.versions.version import LogRequest
+from tests.processes import REPO
+from tests.versions.disks import Disk, mounted
+
+BUILTIN = LMChoice("builtin/rules")
+REQUEST = LogRequest("demo", "chain_of_thought", BUILTIN, "kept")
+
+
+@pytest.fixture
+def database(store: VersionStore, tmp_path: Path) -> Path:
+    """A database of this MLflow in a folder of its own, with nothing in it of this experiment."""
+    (tmp_path / "data").mkdir()
+    return Path(shutil.copy(store.tracking.data_dir / DATABASE_NAME, tmp_path / "data"))
+
+
+def store_at(data_dir: Path, **settings: object) -> VersionStore:
+    return VersionStore(
+        Settings(data_dir=data_dir, offline_tokens_per_s=0, experiment="faults", **settings)  # type: ignore[arg-type]
+    )
+
+
+def refused(store: VersionStore) -> str:
+    with pytest.raises(TrackingUnavailable) as caught:
+        store.versions()
+    return caught.value.public_message
+
+
+def logged_files(data_dir: Path) -> int:
+    return len(list(data_dir.glob("artifacts/models/*")))
+
+
+# --- the disk ---
+
+
+@pytest.fixture
+def disk(database: Path, tmp_path: Path) -> Iterator[Disk]:
+    """A disk with a database and one version on it."""
+    with mounted(tmp_path / "disk", 16) as disk:
+        shutil.copy(database, disk.path)
+        yield disk
+
+
+def test_a_full_disk_loses_no_version_and_keeps_no_half_of_one(disk: Disk, programs: ProgramRegistry) -> None:
+    store = store_at(disk.path)
+    kept = store.log(REQUEST, programs)
+    for free_bytes in (0, 200_000):  # the database cannot grow; it can, but the files do not fit
+        filler = disk.fill(free_bytes)
+        with pytest.raises(TrackingUnavailable) as caught:
+            store.log(REQUEST, programs)
+        assert caught.value.public_message == tracking.DISK_FULL
+        assert [version.uri for version in store.versions("demo")] == [kept.uri]
+        assert store.load(kept.uri).lm == BUILTIN
+        filler.unlink()
+        assert logged_files(disk.path) == 1
+    assert store.log(REQUEST, programs).version == kept.version + 1
+    assert logged_files(disk.path) == 2
+
+
+def test_a_read_only_disk_shows_its_versions_and_takes_no_more(
+    disk: Disk, programs: ProgramRegistry, tmp_path: Path
+) -> None:
+    kept = store_at(disk.path).log(REQUEST, programs)
+    with disk.read_only(tmp_path / "read-only") as data_dir:
+        store = store_at(data_dir)
+        assert [version.uri for version in store.versions("demo")] == [kept.uri]
+        assert store.load(kept.uri).lm == BUILTIN
+        for change in (lambda: store.log(REQUEST, programs), lambda: store.promote(kept.uri)):
+            with pytest.raises(TrackingUnavailable) as caught:
+                change()
+            assert caught.value.public_message == tracking.READ_ONLY
+
+
+def test_a_read_only_disk_without_a_database(tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk", 1) as disk, disk.read_only(tmp_path / "read-only") as path:
+        assert refused(store_at(path / "data")) == tracking.READ_ONLY
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), tracking.DISK_FULL),
+        (OSError(errno.EROFS, "Read-only file system"), tracking.READ_ONLY),
+        (PermissionError(errno.EACCES, "Permission denied"), tracking.READ_ONLY),
+        (sqlite3.OperationalError("database or disk is full"), tracking.DISK_FULL),
+        (sqlite3.OperationalError("attempt to write a readonly database"), tracking.READ_ONLY),
+        (sqlite3.OperationalError("database is locked"), tracking.LOCKED),
+        (ConnectionResetError(), TrackingUnavailable.default_message),
+    ],
+    ids=str,
+)
+def test_what_the_user_can_mend_is_said(error: Exception, sentence: str) -> None:
+    with pytest.raises(TrackingUnavailable) as caught, tracking_errors():
+        raise error
+    assert caught.value.public_message == sentence
+
+
+def test_a_database_that_another_program_locks(
+    database: Path, programs: ProgramRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "LOCKED_RETRY_S", 0)
+    store = store_at(database.parent)
+    store.prepare()
+    with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(TrackingUnavailable) as caught:
+            store.log(REQUEST, programs)
+        other.execute("ROLLBACK")
+    assert caught.value.public_message == tracking.LOCKED
+    assert store.log(REQUEST, programs).version == 1
+    assert logged_files(database.parent) == 1
+
+
+# --- the database of another MLflow ---
+
+#: MLflow 2.9's last migration; by now there are tables that it does not know.
+OLD_REVISION = "acf3f17fdcc7"
+
+
+@pytest.fixture
+def old_database(tmp_path: Path) -> Path:
+    """As MLflow 2.9 left it, with a registered version."""
+    from alembic import command
+    from mlflow.store.db.utils import _get_alembic_config
+    from mlflow.store.tracking.dbmodels.initial_models import Base
+    from sqlalchemy import create_engine
+
+    path = tmp_path / "data" / DATABASE_NAME
+    path.parent.mkdir()
+    engine = create_engine(f"sqlite:///{path}")
+    Base.metadata.create_all(engine)
+    command.upgrade(_get_alembic_config(f"sqlite:///{path}"), OLD_REVISION)
+    engine.dispose()
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("INSERT INTO registered_models (name, creation_time) VALUES ('old', 1)")
+        connection.execute(
+            "INSERT INTO model_versions "
+            "(name, version, creation_time, description, current_stage, status, source) "
+            "VALUES ('old', 7, 1, 'from before', 'None', 'READY', '/nowhere')"
+        )
+    return path
+
+
+def test_a_folder_of_an_older_version_is_updated_and_kept(
+    old_database: Path, programs: ProgramRegistry
+) -> None:
+    said: list[str] = []
+    store = store_at(old_database.parent)
+    store.prepare(said.append)
+    assert "Updating the MLflow database" in said
+    (old,) = store.versions()
+    assert (old.uri, old.description, old.servable) == ("models:/old/7", "from before", False)
+    assert store.log(REQUEST, programs).uri == "models:/demo/1"
+    before = old_database.with_name(f"{DATABASE_NAME}.before-{OLD_REVISION}")
+    assert schema.is_outdated(before) and not schema.is_outdated(old_database)
+    assert not list(old_database.parent.glob("*.making"))
+
+
+def test_an_update_that_fails_changes_nothing(old_database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow.store.db.utils
+
+    def fails(_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(mlflow.store.db.utils, "_upgrade_db", fails)
+    content = old_database.read_bytes()
+    assert refused(store_at(old_database.parent)) == tracking.DISK_FULL
+    assert old_database.read_bytes() == content
+    assert {path.name for path in old_database.parent.iterdir()} == {DATABASE_NAME, f"{DATABASE_NAME}.lock"}
+
+
+def test_an_older_database_elsewhere_is_not_touched(old_database: Path, tmp_path: Path) -> None:
+    content = old_database.read_bytes()
+    store = store_at(tmp_path / "mine", tracking_uri=f"sqlite:///{old_database}")
+    assert refused(store) == schema.OLDER_ELSEWHERE
+    assert old_database.read_bytes() == content
+
+
+def test_a_database_of_a_newer_mlflow_is_not_touched(database: Path) -> None:
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+    content = database.read_bytes()
+    assert refused(store_at(database.parent)) == schema.NEWER
+    assert database.read_bytes() == content
+
+
+def test_a_file_that_is_no_database(database: Path) -> None:
+    database.write_bytes(b"this is no database, but a text of some length. " * 100)
+    assert refused(store_at(database.parent)) == schema.NO_DATABASE
+
+
+# --- a crash ---
+
+KILLED_MIDWAY = """
+import os, sys
+from pathlib import Path
+from dspy_demo.events import LMChoice
+from dspy_demo.programs.registry import ProgramRegistry
+from dspy_demo.programs.shipped import SHIPPED
+from dspy_demo.settings import Settings
+from dspy_demo.versions import artifact
+from dspy_demo.versions.store import VersionStore
+from dspy_demo.versions.version import LogRequest
+artifact.Draft.check = lambda *_: os.kill(os.getpid(), 9)
+store = VersionStore(Settings(data_dir=Path(sys.argv[1]), experiment="faults"))
+store.log(LogRequest("demo", "chain_of_thought", LMChoice("builtin/rules")), ProgramRegistry(SHIPPED))
+"""
+
+
+@pytest.mark.integration
+def test_what_a_killed_log_left_is_removed_by_a_later_start(
+    database: Path, programs: ProgramRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED_MIDWAY, str(database.parent)], cwd=REPO, check=False)
+    assert done.returncode == -signal.SIGKILL
+    (database.parent / f"{DATABASE_NAME}.1.making").touch()
+    assert logged_files(database.parent) == 1
+    store_at(database.parent).prepare()
+    assert logged_files(database.parent) == 1  # it may be running in another process
+    monkeypatch.setattr(unfinished, "GIVEN_UP_AFTER_S", 0)
+    store = store_at(database.parent)
+    store.prepare()
+    assert logged_files(database.parent) == 0
+    assert not list(database.parent.glob("*.making"))
+    assert REQUEST.name not in {version.name for version in store.versions()}
+    assert store.log(REQUEST, programs).version == 1
+    store.prepare()
+    assert logged_files(database.parent) == 1
+
+
+# --- the tracking server ---
+
+
+@contextlib.contextmanager
+def answering(status: int, body: bytes) -> Iterator[str]:
+    """A server that answers everything so."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "sentence"),
+    [
+        (500, b'{"stack_trace": "SECRET"}', TrackingUnavailable.default_message),
+        (200, b"<html>SECRET</html>", tracking.NOT_MLFLOW),
+        (401, b"SECRET", tracking.LOGIN),
+    ],
+)
+def test_a_server_that_answers_wrongly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, body: bytes, sentence: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with answering(status, body) as url:
+        assert refused(store_at(tmp_path, tracking_uri=url)) == sentence
+
+
+def test_a_server_that_never_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        assert refused(store_at(tmp_path, tracking_uri=url)) == TrackingUnavailable.default_message

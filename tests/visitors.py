@@ -1,0 +1,25 @@
+"""Visitors for tests, and the requests they come with."""
+
+from __future__ import annotations
+
+import gradio as gr
+from starlette.requests import Request
+
+from dspy_demo.events import Visitor
+
+OWNER = Visitor("owner", "an-owner")
+STRANGER = Visitor("guest", "a-guest")
+
+
+def request_of(visitor: Visitor | None, session_hash: str = "tab") -> gr.Request:
+    """An event's request as it arrives behind the guard; None: one that the guard never saw."""
+    state = {} if visitor is None else {"visitor": visitor}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/",
+        "headers": [],
+        "query_string": b"",
+        "state": state,
+    }
+    return gr.Request(Request(scope), session_hash=session_hash)
