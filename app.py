@@ -9,27 +9,29 @@ import asyncio
 import os
 import signal
 import sys
-import threading
-import webbrowser
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from dspy_demo.errors import DemoError, SettingsError
+from dspy_demo import collector
+from dspy_demo.errors import DemoError
 from dspy_demo.settings import Settings, prepare_libraries
 
 if TYPE_CHECKING:
-    import gradio as gr
+    import socket
 
     from dspy_demo.chat import ChatService
     from dspy_demo.lm.detection import Detection
     from dspy_demo.programs.registry import ProgramRegistry
+    from dspy_demo.ui.pages import Pages
     from dspy_demo.ui.workbench import Workbench
     from dspy_demo.versions.store import VersionStore
     from dspy_demo.versions.version import Version
 
 
+#: Longest request of the page: a chat that a browser kept comes back in one.
+PAGE_BODY_MAX_BYTES = 8 * 1024 * 1024
 #: How long the last traces may take at the end.
 TRACES_WRITTEN_S = 3.0
 
@@ -41,6 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from dspy_demo.versions.command import log_command
 
         return log_command(arguments[1:], os.environ)
+    if arguments[:1] == ["models"]:
+        from dspy_demo.lm.local_models.command import models_command
+
+        return models_command(arguments[1:], os.environ)
     try:
         settings = Settings.load(arguments, os.environ)
         prepare_libraries(settings, os.environ)
@@ -52,15 +58,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(settings: Settings) -> None:
-    """Start the services and the page, and wait until SIGINT or SIGTERM."""
+    """Start the services and the page, and serve them until SIGINT or SIGTERM."""
     from dspy_demo.lm.detection import detect
     from dspy_demo.logs import configure_logging
     from dspy_demo.programs.offered import offered
+    from dspy_demo.web_server import listen
 
     configure_logging(settings)
-    stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopping.set())
+    collector.pause()
+    for number in (signal.SIGINT, signal.SIGTERM):  # until the server has taken them over
+        signal.signal(number, lambda *_: sys.exit(0))
+    listening = listen(settings)
     programs = offered(settings)
     # Importing gradio takes seconds; look for models meanwhile.
     with ThreadPoolExecutor(1) as thread:
@@ -68,90 +76,127 @@ def run(settings: Settings) -> None:
         import gradio  # noqa: F401
 
         detection = detecting.result()
-    demo = launch(settings, programs, detection)
-    print(f"Ready: {demo.local_url}", flush=True)
-    if demo.share_url:
-        print(f"Public link: {demo.share_url}", flush=True)
-    if settings.open:
-        webbrowser.open(demo.local_url)
-    stopping.wait()
-    demo.close(verbose=False)
+    serve(settings, programs, detection, listening)
 
 
-def launch(settings: Settings, programs: ProgramRegistry, detection: Detection) -> gr.Blocks:
-    """Build the services, put the page and the routes on one server, and start it."""
-    from dspy_demo.api import build_router, with_docs
+def serve(
+    settings: Settings, programs: ProgramRegistry, detection: Detection, listening: socket.socket
+) -> None:
+    """Build the services, put the pages and the routes behind one guard, and serve them to the end."""
+    from dspy_demo.access.allowance import Allowance
+    from dspy_demo.access.gate import Gate
+    from dspy_demo.access.outside import guarded
+    from dspy_demo.api import application, build_router, with_docs
+    from dspy_demo.api.connection import bounded_protocol
+    from dspy_demo.api.probes import Readiness, probes_router
     from dspy_demo.api.versions import versions_router
     from dspy_demo.backends.local import LocalBackend
     from dspy_demo.backends.served import ServedBackend
     from dspy_demo.chat import ChatService
+    from dspy_demo.events import LocalTarget
+    from dspy_demo.limits.guests import GuestLimits
+    from dspy_demo.limits.spending_file import SpendingFile
     from dspy_demo.lm.catalog import LMCatalog
+    from dspy_demo.lm.local_models.downloads import Downloads
+    from dspy_demo.metrics import Metrics
     from dspy_demo.serving.mlflow_ui import MLflowPages
-    from dspy_demo.serving.model_server import ModelServers
+    from dspy_demo.serving.model_server import SERVER_PHASES, ModelServers
+    from dspy_demo.share import state as share_state
+    from dspy_demo.share.tunnel import Tunnel
+    from dspy_demo.terminal import Terminal
     from dspy_demo.tracing.tracer import tracer_for
-    from dspy_demo.ui.build import build_page, launch_options
+    from dspy_demo.ui import theme
+    from dspy_demo.ui.build import build_page
+    from dspy_demo.ui.pages import Pages
     from dspy_demo.ui.workbench import Workbench
     from dspy_demo.versions.store import VersionStore
+    from dspy_demo.web_server import WebServer
 
     catalog = LMCatalog(settings, detection)
-    store = VersionStore(settings)
+    versions = VersionStore(settings)
     served = ServedBackend(settings)
-    workbench = Workbench(store, ModelServers(settings), served, MLflowPages(store.tracking))
-    local = LocalBackend(settings, programs, catalog)
-    service = ChatService(settings, programs, local, served, tracer=tracer_for(settings, store.tracking))
-    page = build_page(service, catalog, settings, workbench)
+    host, port = listening.getsockname()[:2]
+    gate = Gate(settings, port)
+    terminal = Terminal(settings, gate, port)
+    tunnel = Tunnel(settings, on_public=terminal.shared, on_link=terminal.linked)
+    tunnel.listening_at(host, port)
+    servers, mlflow = ModelServers(settings), MLflowPages(versions.tracking)
+    workbench = Workbench(versions, servers, served, mlflow, tunnel, Downloads(settings))
+    allowance = Allowance(settings, programs.specs(), detection, workbench.guest_urls(settings))
+    local, metrics = LocalBackend(settings, programs, catalog), Metrics()
+    service = ChatService(
+        settings,
+        programs,
+        local,
+        served,
+        tracer=tracer_for(settings, versions.tracking),
+        allowance=allowance,
+        observer=metrics,
+        limits=GuestLimits(settings, SpendingFile(settings.data_dir)),
+    )
+    metrics.show_state("model_server", "State of the model server.", SERVER_PHASES, workbench.servers.phase)
+    metrics.show_state("share", "State of the public link.", share_state.PHASES, lambda: tunnel.state().phase)
+    pages = Pages(
+        owner=build_page(service, catalog, settings, workbench),
+        guest=build_page(service, catalog, settings, workbench, guests=allowance),
+        max_turns=settings.max_turns,
+    )
     router = build_router(service, lambda: detection.choice)
-    router.include_router(versions_router(version_logger(settings, programs, detection, store)))
-    routes = with_docs(router)
-    try:
-        page.launch(
-            server_name=settings.host,
-            server_port=settings.port,
-            share=settings.share,
-            prevent_thread_lock=True,
-            quiet=True,
-            max_threads=settings.max_turns,
-            app_kwargs={
-                "routes": routes,
-                "lifespan": lifespan(service, workbench),
-                "docs_url": None,
-                "redoc_url": None,
-            },
-            **launch_options(),
-        )
-    except OSError as error:
-        raise SettingsError(
-            f"Port {settings.port} on {settings.host} cannot be used. Choose another one with --port."
-        ) from error
-    return page
+    router.include_router(versions_router(version_logger(settings, programs, detection, versions)))
+    readiness = Readiness(
+        service,
+        lambda: local.prepare(LocalTarget(programs.default.name, detection.choice)),
+        workbench.servers.phase,
+    )
+    router.include_router(probes_router(metrics, readiness))
+    share = terminal.share(tunnel) if settings.share else None
+    app = application(with_docs(router), pages, lifespan(service, workbench, pages, share))
+    WebServer(
+        guarded(app, gate, body_max_bytes=PAGE_BODY_MAX_BYTES, head=theme.head()),
+        listening,
+        protocol=bounded_protocol(settings),
+        on_ready=terminal.tell_ready,
+        drain=lambda: service.drain(settings.shutdown_grace_s),
+    ).run()
 
 
 def version_logger(
     settings: Settings, programs: ProgramRegistry, detection: Detection, store: VersionStore
 ) -> Callable[[str, str | None, str, dict[str, str]], Version]:
     """What ``POST /versions`` does: log a program of the app with the app's own model."""
-    from dspy_demo.ui.workbench import owner_only
     from dspy_demo.versions.version import LogRequest
 
     def log_version(name: str, program: str | None, description: str, tags: dict[str, str]) -> Version:
-        owner_only(settings)
         request = LogRequest(name, program or programs.default.name, detection.choice, description, tags)
         return store.log(request, programs, settings.adapter)
 
     return log_version
 
 
-def lifespan(service: ChatService, workbench: Workbench) -> Callable[[Any], Any]:
+def _warm() -> None:
+    """The first question should not wait for dspy's import."""
+    try:
+        import dspy_demo.streaming.turn  # noqa: F401
+    finally:
+        collector.keep_what_is_loaded()
+
+
+def lifespan(
+    service: ChatService, workbench: Workbench, pages: Pages, share: Coroutine[Any, Any, None] | None
+) -> Callable[[Any], Any]:
     """What runs in the server's own event loop before the first and after the last request."""
 
     @asynccontextmanager
     async def span(_: Any) -> AsyncIterator[None]:
-        # The first question should not wait for dspy's import.
-        warming = asyncio.create_task(asyncio.to_thread(__import__, "dspy_demo.streaming.turn"))
+        warming = asyncio.create_task(asyncio.to_thread(_warm))
         cleaning = asyncio.create_task(asyncio.to_thread(workbench.servers.clean_leftovers))
-        yield
+        sharing = [asyncio.create_task(share)] if share else []
+        async with pages.running():
+            yield
+        await workbench.tunnel.close()
         await service.aclose()
-        await asyncio.gather(workbench.servers.aclose(), workbench.pages.stop(), warming, cleaning)
+        await workbench.downloads.aclose()
+        await asyncio.gather(workbench.servers.aclose(), workbench.pages.stop(), warming, cleaning, *sharing)
         await asyncio.to_thread(service.tracer.close, TRACES_WRITTEN_S)
 
     return span

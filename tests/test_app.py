@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from tests.fake_openai import FakeOpenAI, Reply
 from tests.processes import ServerProcess
 
 ROOT = Path(__file__).parent.parent
@@ -91,6 +95,30 @@ def test_the_app_serves_page_and_routes_and_ends_cleanly(server_process: Start, 
     assert reply["data"]["answer"] == "2 + 2 = 4."
     assert reply["data"]["reasoning"]
     assert app.stop() == 0
+    assert "Traceback" not in app.log
+
+
+@pytest.mark.integration
+def test_a_turn_that_runs_at_sigterm_ends_with_its_whole_answer(
+    server_process: Start, fake_openai: FakeOpenAI
+) -> None:
+    app = server_process("--lm", "openai/fake", "--api-base", fake_openai.url, "--no-cache")
+    words = " ".join(f"word{number}" for number in range(20))
+    fake_openai.reply(Reply(fields={"reasoning": "Hm.", "answer": words}, tokens_per_second=20))
+    events: list[dict[str, Any]] = []
+    last, told = "", False
+    with httpx.stream("POST", f"{app.url}/predict/stream", json={"text": "hi"}, timeout=30) as response:
+        for line in response.iter_lines():
+            if line.startswith("data: {"):
+                events.append(json.loads(line[6:]))
+                if events[-1]["type"] == "delta" and not told:
+                    told = True
+                    app.process.send_signal(signal.SIGTERM)
+            last = line or last
+    assert events[-1]["type"] == "final"
+    assert events[-1]["prediction"]["answer"] == words
+    assert last == "data: [DONE]"
+    assert app.process.wait(15) == 0
     assert "Traceback" not in app.log
 
 

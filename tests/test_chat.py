@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dspy_demo.backends.scripted import ScriptedBackend, scripted_answer
-from dspy_demo.errors import Busy, InputTooLong, InvalidInput, NotFound, UpstreamError
+from dspy_demo.errors import Busy, InputTooLong, InvalidInput, NotFound, Stopped, UpstreamError
 from dspy_demo.events import (
     Event,
     FieldDelta,
@@ -61,7 +61,9 @@ async def test_an_unknown_exception_shows_nothing_of_itself(
     assert [event.kind for event in heard.events] == ["started", "failed"]
     assert heard.failed.code == "internal"
     assert "sk-secret" not in str(heard.events)
-    assert any(heard.failed.error_id == getattr(record, "error_id", None) for record in caplog.records)
+    (record,) = (r for r in caplog.records if getattr(r, "turn_id", "") == heard.failed.error_id)
+    assert (record.levelname, record.message) == ("ERROR", "turn failed")
+    assert record.exc_info is not None and record.exc_info[0] is RuntimeError
 
 
 async def test_a_backend_that_just_ends_is_a_failure(data_dir: Path) -> None:
@@ -83,11 +85,11 @@ async def test_silence_ends_the_turn(data_dir: Path) -> None:
 
 async def test_a_slow_but_talking_backend_meets_only_the_total_limit(data_dir: Path) -> None:
     backend = ScriptedBackend(scripted_answer("x " * 400), pause_s=0.01)
-    settings = settings_for(data_dir, idle_timeout_s=0.3, total_timeout_s=0.8)
+    settings = settings_for(data_dir, idle_timeout_s=0.3, total_timeout_s=1)
     async with house(settings, CHOICE, local=backend) as home:
         heard = await home.ask("?")
     assert len(heard.deltas) > 20
-    assert "longer than 0.8 seconds" in heard.failed.public_message
+    assert "longer than 1 second," in heard.failed.public_message
 
 
 async def test_stop_ends_the_iteration_without_an_end_event(data_dir: Path) -> None:
@@ -169,3 +171,53 @@ async def test_closing_the_service_ends_running_turns(data_dir: Path) -> None:
         await home.service.aclose()
         assert backend.open_streams == 0
         assert not {"finished", "failed"} & {event.kind for event in (await running).events}
+
+
+# --- the end ---
+
+
+async def test_draining_lets_running_turns_finish_and_refuses_new_ones(data_dir: Path) -> None:
+    backend = ScriptedBackend(scripted_answer("a b c"), pause_s=0.05)
+    async with house(settings_for(data_dir), CHOICE, local=backend) as home:
+        running = [asyncio.create_task(home.ask("?")) for _ in range(3)]
+        await until(lambda: backend.open_streams == 3)
+        draining = asyncio.create_task(home.service.drain(10))
+        await asyncio.sleep(0)
+        with pytest.raises(Stopped, match="shutting down") as refused:
+            home.service.check(home.request("?"))
+        assert (refused.value.http_status, refused.value.retry_after_s) == (503, 10)
+        assert (await home.ask("?")).failed.code == "stopped"
+        await draining
+        assert not home.service.running
+        assert {heard.end.kind for heard in await asyncio.gather(*running)} == {"finished"}
+
+
+async def test_draining_ends_what_takes_too_long_with_a_sentence(data_dir: Path) -> None:
+    backend = ScriptedBackend(scripted_answer("a b c d"), pause_s=0.2)
+    async with house(settings_for(data_dir), CHOICE, local=backend) as home:
+        running = asyncio.create_task(home.ask("?"))
+        await until(lambda: backend.open_streams)
+        await home.service.drain(0.3)
+        assert backend.open_streams == 0
+        heard = await running
+    assert (heard.failed.code, heard.failed.retryable) == ("stopped", True)
+    assert "What arrived is kept" in heard.failed.public_message
+    assert heard.started
+
+
+async def test_draining_an_idle_service_takes_no_time(data_dir: Path) -> None:
+    async with house(settings_for(data_dir), CHOICE, local=ScriptedBackend([])) as home:
+        async with asyncio.timeout(1):
+            await home.service.drain(60)
+
+
+async def test_a_stopped_turn_is_not_told_as_failed_by_a_drain(data_dir: Path) -> None:
+    backend = ScriptedBackend(scripted_answer("a b c d"), pause_s=0.2)
+    async with house(settings_for(data_dir), CHOICE, local=backend) as home:
+        running = asyncio.create_task(home.ask("?"))
+        await until(lambda: backend.open_streams)
+        draining = asyncio.create_task(home.service.drain(10))
+        await asyncio.sleep(0)
+        await next(iter(home.service.running)).stop()
+        await draining
+        assert {"finished", "failed"}.isdisjoint(event.kind for event in (await running).events)

@@ -84,7 +84,7 @@ class PredictBody(BaseModel):
     session_id: str | None = Field(
         None,
         max_length=128,
-        pattern=r"^[\w.-]*$",
+        pattern=r"^[A-Za-z0-9_.-]*$",
         description="Your name for this chat: its turns are traced under it. Not a secret.",
     )
 
@@ -131,7 +131,10 @@ class ErrorBody(BaseModel):
     code: str = Field(examples=["upstream_timeout"], description="Stable, for programs.")
     message: str = Field(description="One sentence, for people.")
     retryable: bool = Field(description="Whether the same request may succeed later.")
-    error_id: str = Field(description="Finds the details in the owner's log.")
+    error_id: str = Field(
+        description="Finds the details in the owner's log. Of a failed turn it is the id of the turn.",
+        examples=["3f9a1c07"],
+    )
 
 
 class Health(BaseModel):

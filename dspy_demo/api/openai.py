@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from dspy_demo.api.asking import Asker
+from dspy_demo.api.asking import Asker, visitor_of
 from dspy_demo.api.encoding import JsonResponse
 from dspy_demo.api.openai_bodies import CompletionBody, Model, ModelList, OpenAIErrorBody
 from dspy_demo.api.openai_chunks import Chunks, usage_json
@@ -16,10 +16,10 @@ from dspy_demo.api.openai_problems import openai_error
 from dspy_demo.api.openai_text import answer_fields, reasoning_of, rendered
 from dspy_demo.api.routes import json_route
 from dspy_demo.api.streaming import EventStream, while_connected
+from dspy_demo.api.turn_ids import turn_id_header, under_given_id
 from dspy_demo.chat import ChatService
 from dspy_demo.errors import NotFound
-from dspy_demo.events import TurnFailed, TurnFinished
-from dspy_demo.programs.registry import ProgramRegistry
+from dspy_demo.events import TurnFailed, TurnFinished, Visitor
 from dspy_demo.programs.spec import ProgramSpec
 
 
@@ -31,9 +31,9 @@ def add_openai_routes(
     router: APIRouter, service: ChatService, asker: Asker, *, body_max_bytes: int, keep_alive_s: float
 ) -> None:
     """Put the ``/v1`` routes into a router."""
-    route = json_route(openai_error, body_max_bytes=body_max_bytes)
+    body_timeout_s = service.settings.request_timeout_s
+    route = json_route(openai_error, body_max_bytes=body_max_bytes, body_timeout_s=body_timeout_s)
     started_at = int(time.time())
-    programs = service.programs
 
     async def complete(body: CompletionBody, request: Request) -> Response:
         """For any client of OpenAI: set its base URL to this server's address with `/v1`.
@@ -41,8 +41,10 @@ def add_openai_routes(
         The last user message is the question, earlier ones are the history. Reasoning is
         `reasoning_content`, the answer is `content`; several output fields are paragraphs `name: value`.
         """
-        spec = _program(programs, body.model)
-        turn_request = asker.chat(spec, body.chat, body.changes)
+        visitor = visitor_of(request)
+        spec = _program(asker, body.model, visitor)
+        asked = asker.chat(spec, body.chat, body.changes, visitor)
+        turn_request = under_given_id(asked, request.headers)
         service.check(turn_request)
         head = {"id": f"chatcmpl-{turn_request.turn_id}", "created": int(time.time()), "model": spec.name}
         if body.stream:
@@ -51,17 +53,17 @@ def add_openai_routes(
             return EventStream(service, turn_request, chunks, keep_alive_s=keep_alive_s)
         end = await while_connected(request.receive, service.answer(turn_request))
         if isinstance(end, TurnFinished):
-            return JsonResponse(completion_json(spec, head, end))
+            return JsonResponse(completion_json(spec, head, end), headers=turn_id_header(turn_request))
         return openai_error(end) if isinstance(end, TurnFailed) else Response(status_code=499)
 
-    async def models() -> Response:
-        """The programs, each as a model."""
-        data = [_model(spec, started_at) for spec in programs.specs()]
+    async def models(request: Request) -> Response:
+        """The programs that you may ask for, each as a model."""
+        data = [_model(spec, started_at) for spec in asker.programs(visitor_of(request))]
         return JsonResponse({"object": "list", "data": data})
 
-    async def model(model_id: str) -> Response:
+    async def model(model_id: str, request: Request) -> Response:
         """One program, as a model."""
-        return JsonResponse(_model(_program(programs, model_id), started_at))
+        return JsonResponse(_model(_program(asker, model_id, visitor_of(request)), started_at))
 
     def add(
         path: str, endpoint: Any, method: str, summary: str, answer: Any, errors: tuple[int, ...]
@@ -70,15 +72,15 @@ def add_openai_routes(
         options: dict[str, Any] = {"summary": summary, "response_model": answer, "responses": responses}
         router.add_api_route(path, endpoint, methods=[method], route_class_override=route, **options)
 
-    all_errors = (404, 413, 415, 422, 429, 502, 503, 504)
+    all_errors = (404, 408, 413, 415, 422, 429, 502, 503, 504)
     add("/v1/chat/completions", complete, "POST", "Chat completion", None, all_errors)
     add("/v1/models", models, "GET", "List the programs", ModelList, ())
     add("/v1/models/{model_id:path}", model, "GET", "Describe a program", Model, (404, 422))
 
 
-def _program(programs: ProgramRegistry, model: str) -> ProgramSpec:
+def _program(asker: Asker, model: str, visitor: Visitor) -> ProgramSpec:
     try:
-        return programs.get(model)
+        return asker.program(model, visitor)
     except NotFound as error:
         raise NoSuchModel(error.public_message) from None
 

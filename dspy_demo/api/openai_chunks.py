@@ -15,7 +15,7 @@ PARAGRAPH = "\n\n"
 
 
 class Chunks:
-    """Draws the events of one turn.
+    """Draws the events of one turn. A `Status`, also that of a wait in line before the start, is not drawn.
 
     The answer's deltas are ``content``; all else that streams, intermediate steps and tools too, is
     ``reasoning_content``. A chunk cannot be taken back, so where the final outputs are not what was

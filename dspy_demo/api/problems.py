@@ -9,7 +9,7 @@ from typing import Any
 from fastapi.responses import Response
 
 from dspy_demo.api.encoding import JsonResponse
-from dspy_demo.errors import InputTooLong, InvalidInput
+from dspy_demo.errors import InvalidInput
 from dspy_demo.events import TurnFailed
 
 
@@ -29,10 +29,6 @@ class UnsupportedMediaType(InvalidInput):
 class MethodNotAllowed(InvalidInput):
     code, http_status = "method_not_allowed", 405
     default_message = "This address does not take that method; /docs shows what it takes."
-
-
-class BodyTooLarge(InputTooLong):
-    code = "body_too_large"
 
 
 def own_error(failed: TurnFailed, field: str = "") -> Response:

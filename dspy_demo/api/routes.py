@@ -6,6 +6,7 @@ route class goes wherever the route goes.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from email.message import Message as MimeMessage
@@ -20,9 +21,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from dspy_demo.api.problems import BadBody, BodyTooLarge, MethodNotAllowed, UnsupportedMediaType, bad_body
-from dspy_demo.errors import DemoError
+from dspy_demo.api.problems import BadBody, MethodNotAllowed, UnsupportedMediaType, bad_body
+from dspy_demo.errors import BodyTooLarge, BodyTooSlow, DemoError
 from dspy_demo.events import TurnFailed, failed_from
+from dspy_demo.logs import log_failure
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +35,13 @@ DrawError = Callable[[TurnFailed, str], Response]
 JSON_MAX_DEPTH = 64
 
 
-def json_route(draw_error: DrawError, *, body_max_bytes: int) -> type[APIRoute]:
-    """A route class whose errors `draw_error` draws and whose bodies are bounded."""
+def json_route(draw_error: DrawError, *, body_max_bytes: int, body_timeout_s: float) -> type[APIRoute]:
+    """A route class whose errors `draw_error` draws and whose bodies are bounded in size and time."""
+
+    def drawn(error: DemoError, request: Request) -> Response:
+        # The path of the route, since the one that was sent may be any text.
+        log_failure(log, "request failed", error, route=getattr(request.scope.get("route"), "path", ""))
+        return draw_error(failed_from(error), getattr(error, "field", ""))
 
     class JsonRoute(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -44,19 +51,21 @@ def json_route(draw_error: DrawError, *, body_max_bytes: int) -> type[APIRoute]:
             async def handle_json(request: Request) -> Response:
                 try:
                     if takes_body:
-                        request = await JsonRequest.read(request, body_max_bytes)
+                        request = await JsonRequest.read(request, body_max_bytes, body_timeout_s)
                     return await handle(request)
                 except DemoError as error:
-                    return draw_error(failed_from(error), getattr(error, "field", ""))
+                    response = drawn(error, request)
+                    if isinstance(error, BodyTooSlow):
+                        response.headers["Connection"] = "close"  # the rest of the body is not waited for
+                    return response
                 except RequestValidationError as error:
-                    refusal = bad_body(error.errors())
-                    return draw_error(failed_from(refusal), refusal.field)
+                    return drawn(bad_body(error.errors()), request)
                 except ClientDisconnect:
                     return Response(status_code=499)
                 except HTTPException:
                     raise
                 except Exception as error:
-                    return draw_error(_internal(error), "")
+                    return drawn(DemoError.of(error), request)
 
             return handle_json
 
@@ -65,36 +74,34 @@ def json_route(draw_error: DrawError, *, body_max_bytes: int) -> type[APIRoute]:
             if scope["method"] in methods:
                 await super().handle(scope, receive, send)
                 return
-            refusal = draw_error(failed_from(MethodNotAllowed()), "")
+            refusal = drawn(MethodNotAllowed(), Request(scope))
             refusal.headers["Allow"] = ", ".join(sorted(methods))
             await refusal(scope, receive, send)
 
     return JsonRoute
 
 
-def _internal(error: Exception) -> TurnFailed:
-    """A bug of ours: the log has the trace, the client the number to find it by."""
-    failure = DemoError()
-    log.error("request failed", exc_info=error, extra={"error_id": failure.error_id})
-    return failed_from(failure)
-
-
 class JsonRequest(Request):
     """A request whose JSON body has been read already."""
 
     @classmethod
-    async def read(cls, request: Request, max_bytes: int) -> JsonRequest:
+    async def read(cls, request: Request, max_bytes: int, timeout_s: float) -> JsonRequest:
         """Read the body.
 
         Raises:
             UnsupportedMediaType: It is not JSON by its header. A form on another site can post
                 anything but this without asking first, so that the header also guards against that.
             BodyTooLarge: It is longer than `max_bytes`; the rest is not read.
+            BodyTooSlow: It takes longer than `timeout_s` to arrive.
             BadBody: It is not JSON, or nested too deeply.
         """
         if not _says_json(request.headers.get("content-type", "")):
             raise UnsupportedMediaType()
-        raw = await _read_bounded(request, max_bytes)
+        try:
+            async with asyncio.timeout(timeout_s):
+                raw = await _read_bounded(request, max_bytes)
+        except TimeoutError:
+            raise BodyTooSlow() from None
         bounded = cls(request.scope, request.receive)
         bounded._raw, bounded._parsed = raw, _parse(raw)
         return bounded

@@ -1,1 +1,1 @@
-"""Servers as processes of their own: the model server, and the owner of any child process."""
+"""Servers as processes of their own: the model server, and MLflow's pages."""

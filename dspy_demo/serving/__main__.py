@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -12,12 +13,13 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from dspy_demo import collector
 from dspy_demo.errors import DemoError, SettingsError
 from dspy_demo.serving.handshake import CANNOT_SERVE, PORT_IN_USE, WRONG_USAGE
 from dspy_demo.settings import Settings, prepare_libraries
 
-#: Seconds that running answers have after SIGTERM.
-GRACEFUL_S = 5
+#: Seconds after those of the settings in which clients read the last event of their turns.
+LAST_WORDS_S = 1
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:
@@ -48,12 +50,14 @@ def main() -> int:
         return _give_up(
             f"Port {options.port} of {options.host} cannot be used: {error.strerror}.", PORT_IN_USE
         )
+    collector.pause()
     prepare_libraries(settings, os.environ)
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
 
     # Only now: these imports take seconds, and libraries read the environment while they are imported.
     import uvicorn
 
+    from dspy_demo.api.connection import bounded_protocol
     from dspy_demo.logs import configure_logging
     from dspy_demo.serving.served_version import load
     from dspy_demo.serving.server import build_app
@@ -69,10 +73,22 @@ def main() -> int:
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
+            collector.keep_what_is_loaded()
             _say(f"Serving {version.uri} at {address}")
 
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            """Beside uvicorn's waiting for open connections, end the turns behind them in time."""
+            draining = asyncio.create_task(app.state.service.drain(settings.shutdown_grace_s), name="drain")
+            await super().shutdown(sockets)
+            await draining
+
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, ws="none", timeout_graceful_shutdown=GRACEFUL_S
+        app,
+        log_config=None,
+        access_log=False,
+        ws="none",
+        timeout_graceful_shutdown=math.ceil(settings.shutdown_grace_s) + LAST_WORDS_S,
+        http=bounded_protocol(settings),
     )
     with contextlib.suppress(SystemExit):  # of `_leave`
         asyncio.run(Server(config).serve([listening]))

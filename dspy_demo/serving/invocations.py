@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable
 from typing import Any
 
 from fastapi.responses import Response
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dspy_demo.api.asking import Asker
-from dspy_demo.api.problems import BodyTooLarge
 from dspy_demo.api.streaming import while_connected
+from dspy_demo.api.turn_ids import turn_id_header, under_given_id
 from dspy_demo.chat import ChatService
-from dspy_demo.errors import DemoError, InvalidInput
+from dspy_demo.errors import BodyTooLarge, BodyTooSlow, DemoError, InvalidInput
 from dspy_demo.events import LMChoice, TurnFailed, TurnFinished, failed_from
+from dspy_demo.logs import log_failure
 from dspy_demo.programs.chat_program import chat_messages
 
 log = logging.getLogger(__name__)
@@ -40,41 +43,50 @@ class Invocations:
         default_lm: Callable[[], LMChoice],
         *,
         body_max_bytes: int,
+        body_timeout_s: float,
     ) -> None:
         self._scoring = scoring
         self._service = service
         self._asker = Asker(service.programs, default_lm)
         self._body_max_bytes = body_max_bytes
+        self._body_timeout_s = body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = {
-            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]
-        }
+        headers = Headers(scope=scope)
         content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         try:
-            body = await _read(receive, self._body_max_bytes)
+            body = await self._body(receive)
             if scope["method"] == "POST" and content_type == "application/json":
                 messages = _messages(body)
                 if messages is not None:
-                    reply = await while_connected(receive, self._chat(messages))
+                    reply = await while_connected(receive, self._chat(messages, headers))
                     await (reply or Response(status_code=499))(scope, receive, send)
                     return
         except DemoError as error:
+            log_failure(log, "request failed", error, route="/invocations")
             status = 400 if type(error) is InvalidInput else error.http_status
             await _failure(failed_from(error), status)(scope, receive, send)
             return
         await (await self._by_mlflow(scope, body, has_type=bool(content_type)))(scope, receive, send)
 
-    async def _chat(self, messages: list[Any]) -> Response:
+    async def _body(self, receive: Receive) -> bytes:
+        try:
+            async with asyncio.timeout(self._body_timeout_s):
+                return await _read(receive, self._body_max_bytes)
+        except TimeoutError:
+            raise BodyTooSlow() from None
+
+    async def _chat(self, messages: list[Any], headers: Headers) -> Response:
         """The same reply as MLflow's: one choice, whose content is the outputs as a JSON string."""
         if not all(isinstance(message, dict) for message in messages):
             raise InvalidInput(REFUSED)
         request = self._asker.chat(self._service.programs.default, chat_messages(messages), {})
+        request = under_given_id(request, headers)
         self._service.check(request)
         end = await self._service.answer(request)
         if isinstance(end, TurnFailed):
             return _failure(end, end.http_status)
-        return _choices(end)
+        return _choices(end, turn_id_header(request))
 
     async def _by_mlflow(self, scope: Scope, body: bytes, *, has_type: bool) -> Response:
         """MLflow's reply if it is a good one, else its status with a sentence of ours."""
@@ -106,10 +118,10 @@ def _messages(body: bytes) -> list[Any] | None:
     return messages if isinstance(messages, list) else None
 
 
-def _choices(end: TurnFinished) -> Response:
+def _choices(end: TurnFinished, headers: dict[str, str]) -> Response:
     message = {"role": "assistant", "content": json.dumps(dict(end.outputs))}
     reply = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
-    return Response(json.dumps(reply), media_type="application/json")
+    return Response(json.dumps(reply), headers=headers, media_type="application/json")
 
 
 def _failure(failed: TurnFailed, status: int) -> Response:

@@ -86,7 +86,7 @@ class MLflowPages:
         return ChildProcess(
             "MLflow server",
             [sys.executable, *command],
-            run_dir=self._tracking.data_dir / "logs",
+            run_dir=self._tracking.data_dir / "run",
             health_url=f"http://{HOST}:{port}/health",
             is_ready=_is_mlflow,
             env=self._environment(),

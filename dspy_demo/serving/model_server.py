@@ -11,15 +11,19 @@ All of it belongs to one event loop; `state` and `states` may be called from any
 from __future__ import annotations
 
 import asyncio
+from typing import get_args
 
 from pydantic import SecretStr
 
 from dspy_demo.children import leftovers
-from dspy_demo.children.process import ChildFailed
+from dspy_demo.children.process import ChildFailed, Phase
 from dspy_demo.serving.version_process import ServerState, VersionProcess, run_dir
 from dspy_demo.settings import Settings
 
-__all__ = ["ModelServers", "ServerState"]
+__all__ = ["SERVER_PHASES", "ModelServers", "ServerState"]
+
+#: What `ModelServers.phase` can be.
+SERVER_PHASES: tuple[str, ...] = ("none", *get_args(Phase))
 
 
 class ModelServers:
@@ -41,6 +45,11 @@ class ModelServers:
         if self._current is None:
             return following or ServerState()
         return self._current.state(following)
+
+    def phase(self) -> str:
+        """The current server's phase, or ``none``."""
+        server = self._current or self._next
+        return server.phase if server else "none"
 
     def states(self) -> list[ServerState]:
         """Every server that can be asked: the current one first, then those beside it."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from dspy_demo.errors import (
     DemoError,
@@ -36,6 +37,7 @@ class ServedVersion:
         lm: The model it was logged with.
         own_lm: That model itself, where it is one of its own making, which a `LMChoice` cannot name.
         adapter: ``chat``, ``json`` or ``xml``.
+        model_file: The file of a model that runs in the server itself (`lm.gguf.identity.record`).
     """
 
     uri: str
@@ -45,6 +47,7 @@ class ServedVersion:
     lm: LMChoice
     own_lm: dspy.LM | None
     adapter: AdapterName
+    model_file: Mapping[str, Any] | None = None
 
 
 def load(uri: str, settings: Settings) -> ServedVersion:
@@ -73,8 +76,10 @@ def load(uri: str, settings: Settings) -> ServedVersion:
         raise VersionNotServable(f"{uri} was logged without a language model, so it cannot answer.")
     module, spec = _program(uri, wrapper.model)
     adapter = logged.get("adapter") or adapter_name(wrapper.dspy_settings.get("adapter"))
-    own = lm if choice.model != BUILTIN_MODEL and not isinstance(getattr(lm, "engine", ""), str) else None
-    return ServedVersion(fixed_uri, scoring, spec, module, choice, own, adapter)
+    file = (logged.get("lm") or {}).get("file")
+    ours = choice.model == BUILTIN_MODEL or file is not None
+    own = lm if not ours and not isinstance(getattr(lm, "engine", ""), str) else None
+    return ServedVersion(fixed_uri, scoring, spec, module, choice, own, adapter, file)
 
 
 def _loaded(uri: str) -> tuple[str, PyFuncModel]:

@@ -9,24 +9,29 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dspy_demo import __version__
 from dspy_demo.api import build_router
 from dspy_demo.api.encoding import JsonResponse
+from dspy_demo.api.probes import Readiness, probes_router
 from dspy_demo.backends.local import LocalBackend
+from dspy_demo.backends.served_wire import identity_headers
 from dspy_demo.chat import ChatService
-from dspy_demo.errors import DemoError
-from dspy_demo.events import LMChoice
+from dspy_demo.errors import DemoError, ModelSetupError
+from dspy_demo.events import LMChoice, LocalTarget
 from dspy_demo.lm.catalog import PLACEHOLDER_KEY, LMCatalog
 from dspy_demo.lm.detection import Detection
+from dspy_demo.lm.gguf.identity import the_same
+from dspy_demo.lm.local_models import LocalModel
+from dspy_demo.metrics import Metrics
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.serving.handshake import INSTANCE_VARIABLE
 from dspy_demo.serving.invocations import Invocations
@@ -45,12 +50,16 @@ TRACES_WRITTEN_S = 4.0
 class VersionCatalog(LMCatalog):
     """The catalog of a model server: every turn runs on the model that the version was logged with."""
 
-    def __init__(self, settings: Settings, choice: LMChoice, own_lm: dspy.LM | None) -> None:
+    def __init__(self, settings: Settings, choice: LMChoice, version: ServedVersion) -> None:
         super().__init__(settings, Detection(choice, "Logged with the version.", ()))
-        self._own_lm = own_lm
+        self._version = version
 
     def lm(self, choice: LMChoice) -> dspy.LM:
-        return self._own_lm if self._own_lm is not None else super().lm(choice)
+        return self._version.own_lm if self._version.own_lm is not None else super().lm(choice)
+
+    def _model_file(self, choice: LMChoice) -> LocalModel:
+        file = self._version.model_file
+        return the_same(file, self._settings) if file else super()._model_file(choice)
 
 
 @dataclass(slots=True)
@@ -61,6 +70,7 @@ class ServedModel:
     asked_as: str
     reason: str
     key_present: bool
+    instance: str = ""
     open_requests: int = 0
     started_at: float = field(default_factory=time.time)
 
@@ -80,7 +90,7 @@ class ServedModel:
             "running": self.open_requests,
             "started_at": self.started_at,
             "uptime_s": time.time() - self.started_at,
-            "instance": os.environ.get(INSTANCE_VARIABLE, ""),
+            "instance": self.instance,
         }
 
 
@@ -90,14 +100,16 @@ def build_app(version: ServedVersion, settings: Settings, *, asked_as: str = "")
 
     choice = replace(version.lm, api_key=settings.api_key or _key_of(version.lm, settings))
     programs = ProgramRegistry([replace(version.spec, build=lambda: version.module, adapter=version.adapter)])
-    catalog = VersionCatalog(settings, choice, version.own_lm)
+    catalog = VersionCatalog(settings, choice, version)
     tracer = tracer_for(settings, Tracking(settings), serves=version.uri)
-    service = ChatService(settings, programs, LocalBackend(settings, programs, catalog), tracer=tracer)
+    local, metrics = LocalBackend(settings, programs, catalog), Metrics()
+    service = ChatService(settings, programs, local, tracer=tracer, observer=metrics)
     model = ServedModel(
         version,
         asked_as or version.uri,
         missing_key(choice, settings) or _trial(catalog, choice),
         key_present=choice.api_key is not None,
+        instance=os.environ.get(INSTANCE_VARIABLE, ""),
     )
     _lend_key_to_mlflow(choice)
 
@@ -108,10 +120,18 @@ def build_app(version: ServedVersion, settings: Settings, *, asked_as: str = "")
         await asyncio.to_thread(tracer.close, TRACES_WRITTEN_S)
 
     app = FastAPI(title=f"Model server of {version.uri}", version=__version__, lifespan=lifespan)
+    app.state.service = service
     app.add_middleware(CountRequests, model=model)
+    app.add_middleware(NameItself, headers=identity_headers(version.uri, model.instance))
     scoring = scoring_server.init(version.scoring)
     body_max_bytes = settings.input_max_chars * 8 + 65_536
-    invocations = Invocations(scoring, service, lambda: choice, body_max_bytes=body_max_bytes)
+    invocations = Invocations(
+        scoring,
+        service,
+        lambda: choice,
+        body_max_bytes=body_max_bytes,
+        body_timeout_s=settings.request_timeout_s,
+    )
     app.router.routes += [Route(path, scoring) for path in ("/ping", "/health", "/version")]
     app.router.routes.append(Route("/invocations", invocations))
 
@@ -119,11 +139,13 @@ def build_app(version: ServedVersion, settings: Settings, *, asked_as: str = "")
     async def served_model() -> JsonResponse:
         return JsonResponse(model.content())
 
-    @app.get("/ready", summary="Can it answer a question?")
-    async def ready() -> JsonResponse:
-        return JsonResponse({"ready": not model.reason, "reason": model.reason}, 503 if model.reason else 200)
+    async def prepare() -> None:
+        if model.reason:
+            raise ModelSetupError(model.reason)
+        await local.prepare(LocalTarget(version.spec.name, choice))
 
     app.include_router(build_router(service, lambda: choice))
+    app.include_router(probes_router(metrics, Readiness(service, prepare)))
     return app
 
 
@@ -155,6 +177,22 @@ def _lend_key_to_mlflow(choice: LMChoice) -> None:
     for variable in key_variables(choice):
         if key is not None:
             os.environ.setdefault(variable, key)
+
+
+class NameItself:
+    """Says in every reply which version and which process it comes from; see `check_identity`."""
+
+    def __init__(self, app: ASGIApp, headers: Mapping[str, str]) -> None:
+        self._app = app
+        self._headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), *self._headers]}
+            await send(message)
+
+        await self._app(scope, receive, named if scope["type"] == "http" else send)
 
 
 class CountRequests:

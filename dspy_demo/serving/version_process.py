@@ -18,7 +18,9 @@ import httpx
 from pydantic import SecretStr
 
 from dspy_demo.children.process import ChildFailed, ChildProcess, ChildState, Phase
+from dspy_demo.events import ServedTarget
 from dspy_demo.serving.handshake import CANNOT_SERVE, INSTANCE_VARIABLE, PORT_IN_USE, WRONG_USAGE
+from dspy_demo.serving.heartbeat import Heartbeat
 from dspy_demo.settings import ENV_PREFIX, Settings
 from dspy_demo.versions.tracking import Tracking
 
@@ -27,8 +29,10 @@ PORT_ATTEMPTS = 5
 #: A server that was replaced stays at least so long: a turn may have its address and not have called yet.
 RETIRE_AFTER_S = 1.0
 _RETIRE_POLL_S = 0.25
-#: For running answers, then for the last traces; a server that is idle is gone in a moment.
-STOP_GRACE_S = 12.0
+#: After the time for running answers, for the last traces; a server that is idle is gone in a moment.
+STOP_GRACE_S = 7.0
+#: One that does not answer will hardly end by itself.
+HUNG_GRACE_S = 1.0
 #: How long a start takes before the first one was measured here.
 EXPECTED_START_S = 5.0
 #: What a model server does as this app does. Not the model or its key: those are the version's.
@@ -39,9 +43,14 @@ _SHARED_SETTINGS = (
     "lm_connections",
     "lm_retries",
     "lm_retry_wait_s",
+    "log_format",
     "log_level",
     "max_turns",
     "offline_tokens_per_s",
+    "reply_max_chars",
+    "request_timeout_s",
+    "shutdown_grace_s",
+    "stalled_client_timeout_s",
     "total_timeout_s",
     "tracing",
 )
@@ -62,6 +71,8 @@ class ServerState:
         uptime_s: Seconds since it became ready.
         progress: 0 to 1 while it starts, by the time that earlier starts took.
         log_tail: The last lines of its log.
+        instance: Names its very process; see `events.ServedTarget`.
+        silent_s: Seconds since it last answered, where it is ready but hangs; else 0.
         next: The server that is starting (or failed to) while this one still serves.
     """
 
@@ -77,6 +88,13 @@ class ServerState:
     log_tail: str = ""
     pid: int | None = None
     next: ServerState | None = None
+    instance: str = ""
+    silent_s: float = 0.0
+
+    @property
+    def target(self) -> ServedTarget:
+        """What a turn asks, while it is ready."""
+        return ServedTarget(self.url or "", self.version, instance=self.instance)
 
 
 class VersionProcess:
@@ -90,6 +108,11 @@ class VersionProcess:
         self._url: str | None = None
         self._info: Mapping[str, Any] = {}
         self._child: ChildProcess | None = None
+        self._heartbeat: Heartbeat | None = None
+
+    @property
+    def phase(self) -> Phase:
+        return self._child.state().phase if self._child else "new"
 
     def state(self, following: ServerState | None = None) -> ServerState:
         child = self._child.state() if self._child else ChildState()
@@ -108,6 +131,8 @@ class VersionProcess:
             self._child.log_tail() if self._child else "",
             child.pid,
             following,
+            str(info.get("instance", "")),
+            self._heartbeat.silent_s if self._heartbeat and ready else 0.0,
         )
 
     def serves(self, version: str) -> bool:
@@ -126,10 +151,21 @@ class VersionProcess:
                 await child.start(timeout_s=self._settings.serve_start_timeout_s)
                 _remember_start(time.monotonic() - begun)
                 self.version = str(self._info["version"])
+                self._watch(child)
                 return
             except ChildFailed:
                 if child.state().exit_code != PORT_IN_USE or attempt == PORT_ATTEMPTS:
                     raise
+
+    def _watch(self, child: ChildProcess) -> None:
+        """Notice when it hangs; its end is noticed by `ChildProcess`."""
+        instance = self._info["instance"]
+        self._heartbeat = Heartbeat(
+            f"{self._url}/model",
+            lambda reply: bool(reply.json()["instance"] == instance),
+            lambda: child.state().running,
+        )
+        self._heartbeat.start()
 
     def _new_child(self, port: int) -> ChildProcess:
         url, instance = f"http://127.0.0.1:{port}", secrets.token_hex(8)
@@ -151,7 +187,7 @@ class VersionProcess:
             is_ready=is_ready,
             env=self._environment(instance),
             cwd=_PACKAGE_PARENT,
-            stop_grace_s=STOP_GRACE_S,
+            stop_grace_s=self._settings.shutdown_grace_s + STOP_GRACE_S,
             explain=_reason,
         )
 
@@ -182,8 +218,11 @@ class VersionProcess:
         await self.stop()
 
     async def stop(self) -> None:
+        hung = self._heartbeat is not None and self._heartbeat.silent_s > 0
+        if self._heartbeat is not None:
+            await self._heartbeat.stop()
         if self._child is not None:
-            await self._child.stop()
+            await self._child.stop(HUNG_GRACE_S if hung else None)
 
 
 def run_dir(settings: Settings) -> Path:

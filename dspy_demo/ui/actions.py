@@ -4,6 +4,7 @@
     <form data-do="edit" data-uri="...">                    so does a submit, with the form's fields
     <button data-toggle="K"> ... <div data-panel="K">       opens and closes, without asking the server
     <button data-copy="text">                               copies
+    <div data-show>                                         is scrolled into sight when it comes after a click
 
 Hundreds of Gradio buttons would each be a component with events of its own; here a redraw changes the
 few nodes that differ (gradio 6.31 patches the DOM), and what is open stays open.

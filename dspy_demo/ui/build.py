@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import gradio as gr
 
+from dspy_demo.access.allowance import Allowance
 from dspy_demo.chat import ChatService
 from dspy_demo.lm.catalog import LMCatalog
+from dspy_demo.programs.registry import ProgramRegistry
+from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.settings import Settings
 from dspy_demo.ui import theme
 from dspy_demo.ui.compare import CompareHandlers
 from dspy_demo.ui.endpoint import chat_endpoint
 from dspy_demo.ui.handlers import ChatHandlers
 from dspy_demo.ui.layout import Page, draw_page
+from dspy_demo.ui.model_download import ModelHandlers
 from dspy_demo.ui.rating import RatingHandlers
 from dspy_demo.ui.server_panel import ServerHandlers, Serving
-from dspy_demo.ui.sidebar import PRODUCT
+from dspy_demo.ui.share_panel import ShareHandlers
+from dspy_demo.ui.sidebar import PRODUCT, Sidebar
 from dspy_demo.ui.sidebar_handlers import SidebarHandlers
 from dspy_demo.ui.store import ConversationStore
 from dspy_demo.ui.version_handlers import VersionHandlers
@@ -28,28 +34,37 @@ QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
 def build_page(
-    service: ChatService, catalog: LMCatalog, settings: Settings, workbench: Workbench | None = None
+    service: ChatService,
+    catalog: LMCatalog,
+    settings: Settings,
+    workbench: Workbench | None = None,
+    *,
+    guests: Allowance | None = None,
 ) -> gr.Blocks:
-    """The page, ready to launch with `launch_options`.
+    """The page of a role, to be shown by `ui.pages`.
 
     Args:
         workbench: Versions and model servers; without them the page is the local chat alone.
+        guests: What guests may use: the page is theirs. None: it is the owner's.
     """
-    specs = service.programs.specs()
-    program = service.programs.default
+    detection = guests.detection if guests else catalog.detection
+    offered = partial(_offered, service.programs, guests)
+    specs = offered()
+    program = specs[0]
     with gr.Blocks(title=PRODUCT, analytics_enabled=False, fill_height=True, fill_width=True) as demo:
-        owner = workbench is not None and not settings.share
-        page = draw_page(catalog.detection, specs, program, owner=owner, model_name=settings.model_name)
+        owner = workbench is not None and guests is None
+        page = draw_page(detection, specs, program, owner=owner, model_name=settings.model_name)
+        # Of this page alone: guests can let go of each other's chats by their number, and not of the owner's.
         store = ConversationStore(window=settings.ui_window_messages)
         chat = ChatHandlers(service, settings, store, page, workbench)
         _wire_chat(demo, page, chat)
         if settings.tracing:
-            _wire_rating(page, RatingHandlers(store, service.tracer, page.rating, page.notice, page.saved))
-        _wire_sidebar(demo, page, SidebarHandlers(page, service.programs, workbench))
+            _wire_rating(page, RatingHandlers(store, service, page.rating, page.notice, page.saved))
+        _wire_sidebar(demo, page, SidebarHandlers(page, service.programs, offered, workbench))
         if workbench is not None:
             _wire_workbench(demo, page, chat, settings, workbench)
         gr.api(
-            chat_endpoint(service, settings, catalog.detection.choice, program),
+            chat_endpoint(service, settings, detection.choice, program),
             api_name="chat",
             api_description="Ask the program that the app started with.",
         )
@@ -58,9 +73,15 @@ def build_page(
     return demo
 
 
-def launch_options() -> dict[str, Any]:
-    """What `gr.Blocks.launch` needs for this page; address, threads and sharing are the caller's."""
+def _offered(programs: ProgramRegistry, guests: Allowance | None) -> list[ProgramSpec]:
+    specs = programs.specs()
+    return guests.programs_of(specs) if guests else specs
+
+
+def page_options() -> dict[str, Any]:
+    """How `gr.mount_gradio_app` shows this page."""
     return {
+        "show_error": False,
         "theme": theme.theme(),
         "css": theme.css(),
         "head": theme.head(),
@@ -88,7 +109,11 @@ def _wire_chat(demo: gr.Blocks, page: Page, chat: ChatHandlers) -> None:
         (page.chatbot.edit, chat.edit),
     ):
         accepted = event(accept, page.turn_inputs, **now)
-        drawn = accepted.then(chat.draw, None, page.chatbot, postprocess=False, **QUIET)
+        # The page (gradio 6.31) leaves a "once" out while the last one runs. That of a refused question
+        # may be on its way when the next one is sent, whose answer would then never be drawn.
+        drawn = accepted.then(
+            chat.draw, None, page.chatbot, postprocess=False, trigger_mode="multiple", **QUIET
+        )
         drawn.then(chat.settle, None, **now)
     page.composer.stop(chat.stop, queue=False, **QUIET)
     page.chatbot.undo(chat.undo, None, **now)
@@ -110,7 +135,9 @@ def _wire_sidebar(demo: gr.Blocks, page: Page, sidebar: SidebarHandlers) -> None
     side = page.sidebar
     now: dict[str, Any] = {**QUIET, "queue": False}
     demo.load(sidebar.programs_now, None, {side.program}, **now)
-    side.model.change(sidebar.model_changed, side.model, {side.other, page.banner}, **now)
+    side.model.change(
+        sidebar.model_changed, side.model, {page.banner, *([side.typed.group] if side.typed else [])}, **now
+    )
     gr.on(
         [side.program.change, side.backend.change, side.server.spoken.change],
         sidebar.program_changed,
@@ -120,11 +147,11 @@ def _wire_sidebar(demo: gr.Blocks, page: Page, sidebar: SidebarHandlers) -> None
     )
     gr.on(
         [
-            *(widget.change for widget in (side.model, side.other_model, side.program, side.backend)),
-            side.server.spoken.change,
+            *(widget.change for widget in (side.model, side.program, side.backend, side.server.spoken)),
+            *([side.typed.model.change] if side.typed else []),
         ],
         sidebar.active,
-        [side.model, side.other_model, side.program, side.backend, side.server.connected],
+        side.inputs,
         side.active,
         **now,
     )
@@ -136,14 +163,23 @@ def _wire_workbench(
     side = page.sidebar
     panel = side.server
     now: dict[str, Any] = {**QUIET, "queue": False}
-    server = ServerHandlers(workbench, settings, Serving(workbench.servers), panel, side.backend)
+    server = ServerHandlers(
+        workbench, settings, Serving(workbench.servers), panel, side.backend, owner=page.owner
+    )
     outputs = {*panel.outputs, side.backend}
     demo.load(server.connect_first, None, outputs, **now)
     panel.timer.tick(server.look, [panel.connected, panel.seen], outputs, **now)
-    panel.state.click(server.act, panel.connected, outputs, **now)
-    gr.on([panel.connect.click, panel.address.submit], server.connect, panel.address, outputs, **now)
-    if side.versions is None:
+    if side.versions is None or panel.other is None:  # the guests' page shows, and does nothing
         return
+    panel.state.click(server.act, panel.connected, outputs, **now)
+    other = panel.other
+    gr.on([other.connect.click, other.address.submit], server.connect, other.address, outputs, **now)
+    if side.share is not None:
+        share = ShareHandlers(workbench.tunnel, side.share)
+        gr.on([demo.load, side.share.timer.tick], share.look, side.share.state, side.share.outputs, **now)
+        side.share.state.click(share.act, None, side.share.outputs, **now)
+    if side.models is not None:
+        _wire_models(demo, side, ModelHandlers(workbench.downloads, settings, side, side.models))
     handlers = VersionHandlers(workbench, settings, chat.service.programs, side, side.versions, server)
     chat_outputs = {page.chatbot, page.composer, page.earlier}
     listed = {side.versions.list, side.versions.head}
@@ -155,6 +191,20 @@ def _wire_workbench(
         acted.then(chat.link_traces, None, chat_outputs, postprocess=False, **now)
     if page.compare is not None:
         _wire_compare(demo, page, CompareHandlers(chat.service, settings, workbench, page, page.compare))
+
+
+def _wire_models(demo: gr.Blocks, side: Sidebar, models: ModelHandlers) -> None:
+    panel = models.panel
+    now: dict[str, Any] = {**QUIET, "queue": False}
+    gr.on(
+        [demo.load, panel.timer.tick, panel.fold.expand, side.model.change],
+        models.look,
+        [side.model, panel.seen],
+        panel.outputs,
+        **now,
+    )
+    gr.on([demo.load, panel.spoken.change], models.offer, None, {side.model}, **now)
+    panel.list.click(models.act, side.model, {*panel.outputs, side.model}, **now)
 
 
 def _wire_compare(demo: gr.Blocks, page: Page, compare: CompareHandlers) -> None:

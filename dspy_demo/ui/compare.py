@@ -15,9 +15,10 @@ from gradio.components import Component
 
 from dspy_demo.chat import ChatService
 from dspy_demo.errors import DemoError, InvalidInput
-from dspy_demo.events import LocalTarget, ServedTarget, TurnRequest
+from dspy_demo.events import LocalTarget, ServedTarget, TurnRequest, Visitor
 from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.settings import Settings
+from dspy_demo.ui.asker import owner_only, visitor_of
 from dspy_demo.ui.compare_view import LOCAL_SIDE, NOTHING_YET, SERVED_SIDE, CompareView, Side
 from dspy_demo.ui.layout import Page
 from dspy_demo.ui.live import LiveTurn
@@ -28,7 +29,7 @@ from dspy_demo.ui.server_panel import ServedChoice, served_choice
 from dspy_demo.ui.turn_view import TurnView
 from dspy_demo.ui.version_rows import title_of
 from dspy_demo.ui.word_diff import difference_html
-from dspy_demo.ui.workbench import Workbench, as_demo_error, owner_only
+from dspy_demo.ui.workbench import Workbench, sentence_of
 
 Update = dict[Component, Any]
 
@@ -66,10 +67,12 @@ class CompareHandlers:
     def outputs(self) -> set[Component]:
         return {*self.view.chats, self.view.difference, self.view.composer, self.view.notice}
 
-    async def choices(self, program: str, connected: Connected | None) -> Update:
+    async def choices(self, program: str, connected: Connected | None, request: gr.Request) -> Update:
         """What can be chosen for a side now: local, served, and each version that can answer."""
+        if visitor_of(request).role != "owner":
+            skip: Update = gr.skip()
+            return skip
         try:
-            owner_only(self.settings)
             versions = await asyncio.to_thread(self.workbench.store.versions)
         except DemoError:
             versions = []
@@ -90,16 +93,19 @@ class CompareHandlers:
             return skip
         text = given[self.view.composer] or ""
         try:
-            owner_only(self.settings)
+            owner_only(request)
             if not text.strip():
                 raise InvalidInput("Write a question first.")
             sides = {"left": self.view.left, "right": self.view.right}
             # A version may have to be loaded first.
-            asked = await asyncio.gather(*(self._request(given, side, text) for side in sides.values()))
+            visitor = visitor_of(request)
+            asked = await asyncio.gather(
+                *(self._request(given, side, text, visitor) for side in sides.values())
+            )
             for turn, _ in asked:
                 self.service.check(turn)
         except Exception as error:
-            return {self.view.notice: html.escape(as_demo_error(error).public_message)}
+            return {self.view.notice: html.escape(sentence_of(error))}
         comparison = self.open[key] = Comparison()
         for name, (turn, view) in zip(sides, asked, strict=True):
             live = comparison.turns[name] = LiveTurn(self.service.turn(turn), view)
@@ -162,11 +168,11 @@ class CompareHandlers:
                 await live.stop()
 
     async def _request(
-        self, given: Mapping[Component, Any], side: Side, text: str
+        self, given: Mapping[Component, Any], side: Side, text: str, visitor: Visitor
     ) -> tuple[TurnRequest, TurnView]:
         target, spec = await self._target(given, given[side.target])
         values = self.page.form_for(spec).values(given)
-        request = TurnRequest(target, {**values, spec.chat_field: text})
+        request = TurnRequest(target, {**values, spec.chat_field: text}, visitor=visitor)
         view = TurnView.start(
             text,
             now_s=time.monotonic(),
@@ -189,7 +195,7 @@ class CompareHandlers:
             return choice.target, program_behind(choice, self.service.programs)
         for state in self.workbench.servers.states():
             if state.version == picked and state.phase == "ready" and state.url:
-                choice = ServedChoice(ServedTarget(state.url, state.version), state.program)
+                choice = ServedChoice(state.target, state.program)
                 return choice.target, program_behind(choice, self.service.programs)
         return await self._loaded(picked)
 

@@ -1,34 +1,39 @@
-"""A visitor's conversation: finished turns, what can be done with them, and their JSON."""
+"""A visitor's conversation: finished turns, and what can be done with them."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
-from pydantic import TypeAdapter, ValidationError
+import orjson
 
 from dspy_demo.events import Message
 from dspy_demo.ui.render import WireMessage, messages
 from dspy_demo.ui.turn_view import TurnView
 
-#: The browser's storage holds about 5 MB for a site, encrypted text counts double.
-SAVED_MAX_CHARS = 1_000_000
-
-_TURN = TypeAdapter(TurnView)
-
 
 @dataclass(frozen=True, slots=True)
 class FinishedTurn:
-    """A turn that has ended, and its messages, which never change again."""
+    """A turn that has ended, and its messages, which never change again.
+
+    Attributes:
+        frozen: The messages as JSON, which Gradio passes on unread. Through every dict of a value it walks
+            three times an update (6.31: files, root URL, difference), and history is most of a value.
+        chars: How long the messages are.
+    """
 
     view: TurnView
     drawn: tuple[WireMessage, ...]
+    frozen: tuple[orjson.Fragment, ...] = field(compare=False)
+    chars: int = field(compare=False)
 
     @classmethod
     def of(cls, view: TurnView) -> FinishedTurn:
-        return cls(view, tuple(messages(view)))
+        drawn = tuple(messages(view))
+        texts = [json.dumps(message) for message in drawn]
+        return cls(view, drawn, tuple(orjson.Fragment(text) for text in texts), sum(map(len, texts)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +56,11 @@ class Conversation:
 
     def linked(self, link: Callable[[TurnView], str]) -> Conversation:
         """With the links to the traces as they are now; turns whose link is the same stay the same."""
-        changed = self
-        for index, turn in enumerate(self.turns):
+        turns = list(self.turns)
+        for index, turn in enumerate(turns):
             if (url := link(turn.view)) != turn.view.trace_url:
-                changed = changed.with_view(index, dataclasses.replace(turn.view, trace_url=url))
-        return changed
+                turns[index] = FinishedTurn.of(dataclasses.replace(turn.view, trace_url=url))
+        return Conversation(tuple(turns))
 
     def ratings(self, first: int) -> list[str | None]:
         """The thumbs of the turns from `first` on, by the chatbot's names for them."""
@@ -77,6 +82,11 @@ class Conversation:
         """How many turns have an answer, so that the program could remember them."""
         return sum(1 for turn in self.turns if turn.view.answer_text.strip())
 
+    @property
+    def chars(self) -> int:
+        """How long all of it is, drawn."""
+        return sum(turn.chars for turn in self.turns)
+
     # The window: only the latest messages are on the page
 
     def window(self, max_messages: int) -> int:
@@ -92,6 +102,10 @@ class Conversation:
         """The messages of all turns from `first` on: the very dicts that were drawn before."""
         return [message for turn in self.turns[first:] for message in turn.drawn]
 
+    def frozen(self, first: int) -> list[orjson.Fragment]:
+        """`drawn` as JSON, for what stands before a turn that is running."""
+        return [message for turn in self.turns[first:] for message in turn.frozen]
+
     def turn_at(self, message_index: int, first: int) -> int:
         """Which turn the message at `message_index` of a page that starts at `first` belongs to."""
         for index, turn in enumerate(self.turns[first:], first):
@@ -99,28 +113,3 @@ class Conversation:
             if message_index < 0:
                 return index
         return len(self.turns) - 1
-
-
-def to_json(conversation: Conversation, max_chars: int = SAVED_MAX_CHARS) -> list[dict[str, Any]]:
-    """The latest turns that fit into `max_chars`, as JSON."""
-    saved: list[dict[str, Any]] = []
-    room = max_chars
-    for turn in reversed(conversation.turns):
-        data = _TURN.dump_json(turn.view)
-        room -= len(data)
-        if room < 0:
-            break
-        saved.append(_TURN.dump_python(turn.view, mode="json"))
-    return saved[::-1]
-
-
-def from_json(data: Any) -> Conversation:
-    """The conversation that `to_json` wrote. A browser kept it, so turns that are not valid are left out."""
-    turns = []
-    for item in data if isinstance(data, list) else []:
-        try:
-            view = _TURN.validate_python(item)
-        except ValidationError:
-            continue
-        turns.append(FinishedTurn.of(dataclasses.replace(view, state="stopped") if view.running else view))
-    return Conversation(tuple(turns))

@@ -12,6 +12,7 @@ from dspy_demo.errors import InvalidInput
 from dspy_demo.events import LMChoice, LocalTarget, Message, TurnRequest
 from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.settings import Settings
+from dspy_demo.ui.asker import visitor_of
 from dspy_demo.ui.live import LiveTurn
 from dspy_demo.ui.turn_view import TurnView
 
@@ -26,24 +27,30 @@ def chat_endpoint(
     Each call stands alone; earlier messages are given, not remembered.
     """
 
-    async def chat(message: str, history: list[dict[str, str]] | None = None) -> AsyncIterator[str]:
+    async def chat(
+        request: gr.Request, message: str, history: list[dict[str, str]] | None = None
+    ) -> AsyncIterator[str]:
         """Ask a question; the text of the answer so far comes with every update, the whole of it last.
 
         Args:
             message: The question.
             history: Earlier messages, oldest first, each with "role" (user or assistant) and "content".
         """
-        request = TurnRequest(
-            LocalTarget(program.name, choice), {program.chat_field: message}, _messages(history)
+        asked = TurnRequest(
+            LocalTarget(program.name, choice),
+            {program.chat_field: message},
+            _messages(history),
+            visitor=visitor_of(request),
         )
         view = TurnView.start(message, now_s=time.monotonic(), answer_field=program.answer_field)
-        live = LiveTurn(service.turn(request), view)
+        live = LiveTurn(service.turn(asked), view)
         live.start()
         sent = ""
         try:
             async for snapshot in live.snapshots(1 / settings.ui_updates_per_s):
-                if snapshot.failure:
-                    raise gr.Error(snapshot.failure.public_message, print_exception=False)
+                if failure := snapshot.failure:
+                    sentence = f"{failure.public_message} (Error {failure.error_id})"
+                    raise gr.Error(sentence, print_exception=False)
                 if snapshot.answer_text != sent:
                     sent = snapshot.answer_text
                     yield sent

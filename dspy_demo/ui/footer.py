@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import html
-
+from dspy_demo.ui.markdown_safety import as_html
 from dspy_demo.ui.turn_view import TurnView
 
 FOOTER_CLASS = "turn-footer"
@@ -11,19 +10,21 @@ FOOTER_CLASS = "turn-footer"
 
 def footer_html(view: TurnView) -> str:
     """The line as HTML of our own making: every value in it is escaped."""
-    parts = [f"<span>{html.escape(part)}</span>" for part in footer_parts(view)]
+    parts = [f"<span>{as_html(part)}</span>" for part in footer_parts(view)]
     if view.state == "stopped":
         parts.insert(0, '<span class="turn-stopped">Stopped</span>')
     if view.trace_url:
-        url = html.escape(view.trace_url)
-        parts.append(f'<span><a href="{url}" target="_blank" rel="noopener">trace</a></span>')
+        url = as_html(view.trace_url)
+        parts.append(f'<span><a href="{url}" target="_blank" rel="noopener noreferrer">trace</a></span>')
     return f'<div class="{FOOTER_CLASS}">{"".join(parts)}</div>'
 
 
 def footer_parts(view: TurnView) -> list[str]:
     """The facts of the line in order; what is not known is left out."""
     usage = view.usage
-    tokens = f"{usage.prompt_tokens:,} in, {usage.completion_tokens:,} out" if usage.total_tokens else ""
+    tokens = (
+        f"{usage.prompt_tokens:,} tokens in, {usage.completion_tokens:,} out" if usage.total_tokens else ""
+    )
     parts = [
         view.backend.capitalize(),
         view.model,
@@ -37,9 +38,9 @@ def footer_parts(view: TurnView) -> list[str]:
 
 
 def seconds(value: float) -> str:
-    if value < 1:
-        return f"{value:.2f} s"
-    return f"{value:.1f} s" if value < 100 else f"{value:,.0f} s"
+    """A number and its unit, which stay together where the line breaks."""
+    digits = 2 if value < 1 else 1 if value < 100 else 0
+    return f"{value:,.{digits}f}\N{NO-BREAK SPACE}s"
 
 
 def money(usd: float) -> str:

@@ -12,6 +12,7 @@ from gradio.components import Component
 
 from dspy_demo.errors import InvalidInput
 from dspy_demo.programs.spec import InputField, ProgramSpec
+from dspy_demo.ui.markdown_safety import as_typed
 from dspy_demo.ui.titles import in_words
 
 
@@ -85,7 +86,7 @@ class SpareForm:
                 visible=True,
                 value="" if field.default is None else str(field.default),
                 label=label(field) + ("" if field.required else " (optional)"),
-                info=" ".join(hint for hint in hints if hint) or None,
+                info=as_typed(" ".join(hint for hint in hints if hint)) or None,
                 placeholder={
                     "json": "JSON",
                     "integer": "Number",
@@ -112,7 +113,7 @@ def label(field: InputField) -> str:
 def _widget(field: InputField) -> Component:
     shown: dict[str, Any] = {
         "label": label(field) + ("" if field.required else " (optional)"),
-        "info": field.description or None,
+        "info": as_typed(field.description) or None,  # Gradio makes links and more of it
         "min_width": 160,
     }
     match field.kind:

@@ -8,22 +8,25 @@ import dataclasses
 import html
 import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
+import orjson
 from gradio.components import Component
 
 from dspy_demo.chat import ChatService
 from dspy_demo.errors import DemoError, InvalidInput, NotFound
-from dspy_demo.events import LocalTarget, ServedTarget, Status, TurnRequest
+from dspy_demo.events import LocalTarget, ServedTarget, Status, TurnRequest, Visitor
 from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.settings import Settings
-from dspy_demo.ui.conversation import from_json, to_json
+from dspy_demo.ui.asker import visitor_of
+from dspy_demo.ui.conversation import Conversation
 from dspy_demo.ui.layout import Page
 from dspy_demo.ui.live import LiveTurn
 from dspy_demo.ui.markdown_safety import typed_text
 from dspy_demo.ui.render import WireMessage, messages
+from dspy_demo.ui.saved import from_json, to_json
 from dspy_demo.ui.served_program import program_behind
 from dspy_demo.ui.server_panel import NOT_SERVED, SERVED, served_choice
 from dspy_demo.ui.store import ConversationStore, Tab
@@ -32,7 +35,7 @@ from dspy_demo.ui.workbench import Workbench
 
 #: How long a reload waits for the tab it replaces to let go of its turn.
 RELOAD_WAIT_S = 1.0
-RESTARTED = "The app was restarted. Reload the page to go on; the chat is kept."
+RESTARTED = "The app was restarted, or has let go of this page. Reload it to go on; the chat is kept."
 
 FORGOTTEN = "The chat is longer than the limit, so its earliest turns are not sent along."
 
@@ -53,12 +56,22 @@ class ChatHandlers:
     store: ConversationStore
     page: Page
     workbench: Workbench | None = None
+    #: One at a time: threads that compute take turns with the event loop, each of them.
+    restoring: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
 
     async def load(self, saved: Any, request: gr.Request) -> Update:
         """A page has loaded: show the visitor's chat, also what was streaming when it was reloaded."""
-        kept = saved if isinstance(saved, dict) else {}
+        visitor_id, turns = _text(saved, "visitor"), _text(saved, "turns")
+        restored = Conversation()
+        if self.store.would_restore(visitor_id):
+            async with self.restoring:
+                restored = await asyncio.to_thread(from_json, turns)
         tab = self.store.open(
-            str(request.session_hash), str(kept.get("visitor", "")), from_json(kept.get("turns"))
+            str(request.session_hash),
+            visitor_id,
+            restored,
+            saved_chars=len(turns),
+            asker=visitor_of(request),
         )
         with contextlib.suppress(TimeoutError):
             # The tab that this one replaces notices a moment later. A second tab may go on running.
@@ -68,7 +81,7 @@ class ChatHandlers:
 
     async def unload(self, request: gr.Request) -> None:
         """A tab was closed: end its turn, also while the model is silent."""
-        tab = self.store.close(str(request.session_hash))
+        tab = self.store.close(str(request.session_hash), visitor_of(request))
         if tab is not None and tab.live is not None:
             await tab.live.stop()
 
@@ -96,32 +109,34 @@ class ChatHandlers:
         turn = tab.visitor.conversation.turn_at(index, self._first(tab))
         return self._asked_again(request, given, tab, turn, typed_text(str(event.value)))
 
-    async def draw(self, request: gr.Request) -> AsyncIterator[list[WireMessage]]:
-        """The running turn as it grows.
+    async def draw(self, request: gr.Request) -> AsyncIterator[list[WireMessage | orjson.Fragment]]:
+        """The running turn as it grows, below what was there and stays as it is.
 
         Only the chat is an output: of any other Gradio makes a new component with every update (6.31).
         """
-        tab = self.store.tab(str(request.session_hash))
+        tab = self._tab(request)
         live = tab.live if tab else None
         if tab is None:
             yield gr.skip()
             return
         if live is not None:
             first = self._first(tab, live.view)
-            before = tab.visitor.conversation.drawn(first)
+            before = tab.visitor.conversation.frozen(first)
             try:
                 async for snapshot in live.snapshots(1 / self.settings.ui_updates_per_s):
                     if snapshot.running:
-                        yield before + messages(snapshot)
+                        yield [*before, *messages(snapshot)]
             finally:
                 # The browser went away; see `unload`, which comes later where a proxy stands between.
                 if live.view.running:
                     await live.stop()
-        yield tab.visitor.conversation.drawn(self._first(tab))
+        conversation, first = tab.visitor.conversation, self._first(tab)
+        last = max(first, len(conversation.turns) - 1)
+        yield [*conversation.before(last).frozen(first), *conversation.drawn(last)]
 
     async def settle(self, request: gr.Request) -> Update:
         """After drawing: the composer is free again, and the browser keeps a copy."""
-        tab = self.store.tab(str(request.session_hash))
+        tab = self._tab(request)
         if tab is None or tab.live is not None:
             return _nothing()
         rated = gr.update(feedback_value=self._ratings(tab))
@@ -148,13 +163,13 @@ class ChatHandlers:
 
     async def stop(self, request: gr.Request) -> None:
         """Stop the running turn; its own stream of updates then draws the end."""
-        tab = self.store.tab(str(request.session_hash))
+        tab = self._tab(request)
         if tab is not None and tab.live is not None:
             await tab.live.stop()
 
     async def new_chat(self, request: gr.Request) -> Update:
         """Start over. A running turn is stopped first."""
-        tab = self.store.tab(str(request.session_hash))
+        tab = self._tab(request)
         if tab is None:
             return self._notice(RESTARTED)
         if tab.live is not None:
@@ -184,13 +199,13 @@ class ChatHandlers:
         clear: bool = False,
     ) -> Update:
         """Begin a turn, and show what was asked at once; `draw` shows what becomes of it."""
-        tab = self.store.tab(str(request.session_hash))
+        tab = self._tab(request)
         if tab is None:
             return self._notice(RESTARTED)
         if tab.live is not None:
             return _nothing()
         try:
-            turn, view = self._request(tab, given, text, form)
+            turn, view = self._request(tab, visitor_of(request), given, text, form)
         except DemoError as error:
             return self._shown(tab) | self._notice(error.public_message)
         live = LiveTurn(self.service.turn(turn), view, on_end=lambda last: tab.end(self._linked(last)))
@@ -225,7 +240,12 @@ class ChatHandlers:
         return update
 
     def _request(
-        self, tab: Tab, given: Mapping[Component, Any], text: str, form: Mapping[str, Any] | None
+        self,
+        tab: Tab,
+        visitor: Visitor,
+        given: Mapping[Component, Any],
+        text: str,
+        form: Mapping[str, Any] | None,
     ) -> tuple[TurnRequest, TurnView]:
         if not text.strip():
             raise InvalidInput("Write a question first.")
@@ -234,9 +254,9 @@ class ChatHandlers:
         known = {field.name for field in spec.form_fields}
         values = dict(form) if form and set(form) <= known else drawn_form.values(given)
         inputs = {**values, spec.chat_field: text}
-        room = self.settings.input_max_chars - sum(len(str(value)) for value in inputs.values())
+        room = self.service.input_max_chars(visitor) - sum(len(str(value)) for value in inputs.values())
         history = tab.visitor.conversation.history(room) if spec.history_field else ()
-        request = TurnRequest(target, inputs, history, session_id=tab.visitor.session_id)
+        request = TurnRequest(target, inputs, history, tab.visitor.session_id, visitor=visitor)
         self.service.check(request)
         view = TurnView.start(
             text,
@@ -264,8 +284,12 @@ class ChatHandlers:
 
     # Drawing
 
+    def _tab(self, request: gr.Request) -> Tab | None:
+        """The tab of an event. A session's hash is no proof: its visitor must be the one who opened it."""
+        return self.store.tab(str(request.session_hash), visitor_of(request))
+
     def _free_tab(self, request: gr.Request) -> Tab | None:
-        tab = self.store.tab(str(request.session_hash))
+        tab = self._tab(request)
         return None if tab is None or tab.live is not None else tab
 
     def _first(self, tab: Tab, live: TurnView | None = None) -> int:
@@ -289,7 +313,7 @@ class ChatHandlers:
 
     def _trace_url(self, view: TurnView) -> str:
         """Where the turn's trace is shown now; not for a visitor from elsewhere, who cannot reach MLflow."""
-        url = self.workbench.pages.url if self.workbench and not self.settings.share else ""
+        url = self.workbench.pages.url if self.workbench and self.page.owner else ""
         return (self.service.tracer.link(view.trace_id, url) or "") if url and view.trace_id else ""
 
     def _controls(self, tab: Tab) -> Update:
@@ -309,6 +333,11 @@ class ChatHandlers:
     def _composer(*, running: bool, clear: bool = False) -> Any:
         update = gr.update(submit_btn=False if running else "Send", stop_btn="Stop" if running else False)
         return {**update, "value": ""} if clear else update
+
+
+def _text(saved: Any, key: str) -> str:
+    text = saved.get(key) if isinstance(saved, dict) else None
+    return text if isinstance(text, str) else ""
 
 
 def _nothing() -> Update:

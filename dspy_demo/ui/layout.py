@@ -18,8 +18,9 @@ from dspy_demo.ui.sidebar import Sidebar, draw_sidebar
 
 BUILTIN_BANNER = (
     "<b>The built-in engine is not a language model.</b> It answers arithmetic, dates, units, capitals and "
-    "text puzzles by rules. To talk to a real model, choose <b>Other…</b> under Model."
+    "text puzzles by rules."
 )
+TO_A_REAL_MODEL = " For a real model, download one or choose <b>Other…</b> under Model."
 WELCOME = "## What would you like to know?\n\nThe reasoning shows live, then the answer."
 # The browser encrypts with it what only this browser holds; it must be the same after a restart.
 BROWSER_SECRET = "dspy-demo-chat-1"  # noqa: S105
@@ -33,7 +34,11 @@ MATH: list[dict[str, str | bool]] = [
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Everything that a handler may read or change."""
+    """Everything that a handler may read or change.
+
+    Attributes:
+        owner: Whether it is the owner's page; the guests' one has no controls of the owner.
+    """
 
     sidebar: Sidebar
     forms: Mapping[str, ProgramForm]
@@ -47,6 +52,7 @@ class Page:
     new_chat: gr.Button
     saved: gr.BrowserState
     compare: CompareView | None
+    owner: bool = False
 
     @property
     def turn_inputs(self) -> set[Component]:
@@ -94,7 +100,8 @@ def draw_page(
             new_chat = gr.Button("New chat", elem_id="new-chat", size="sm", min_width=0, scale=0)
         views = gr.Tabs(elem_id="views")
         with views, gr.Tab("Chat", id="chat"):
-            banner = gr.HTML(BUILTIN_BANNER, visible=detection.builtin, elem_id="banner")
+            hint = TO_A_REAL_MODEL if owner else ""
+            banner = gr.HTML(BUILTIN_BANNER + hint, visible=detection.builtin, elem_id="banner")
             earlier = gr.Button("Show earlier messages", visible=False, size="sm", elem_id="earlier")
             chatbot = gr.Chatbot(
                 elem_id="chat",
@@ -133,7 +140,19 @@ def draw_page(
             with views, gr.Tab("Compare", id="compare") as tab:
                 compare = draw_compare(tab, MATH)
     return Page(
-        sidebar, forms, spare, banner, earlier, chatbot, composer, rating, notice, new_chat, saved, compare
+        sidebar,
+        forms,
+        spare,
+        banner,
+        earlier,
+        chatbot,
+        composer,
+        rating,
+        notice,
+        new_chat,
+        saved,
+        compare,
+        owner,
     )
 
 

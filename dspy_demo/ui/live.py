@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from dspy_demo.chat import Turn
 from dspy_demo.errors import DemoError
 from dspy_demo.events import failed_from
+from dspy_demo.logs import log_failure
 from dspy_demo.ui.turn_view import TurnView
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,8 @@ class LiveTurn:
                 yield self.view
                 # The pause is cut short by the end: the last word is drawn at once.
                 await asyncio.wait({self._reader}, timeout=interval_s)
+        # The last event is not yet the end: the conversation has the turn only after `on_end`.
+        await asyncio.wait({self._reader})
         yield self.view
 
     async def stop(self) -> None:
@@ -72,8 +75,9 @@ class LiveTurn:
                     self._changed.set()
         except Exception as error:
             # `Turn` raises nothing; this is a fault of the page, and the visitor must not wait for ever.
-            failure = DemoError()
-            log.exception("the page failed", extra={"error_id": failure.error_id}, exc_info=error)
+            failure = DemoError.of(error)
+            failure.error_id = self._turn.request.turn_id
+            log_failure(log, "the page failed", failure, turn_id=failure.error_id)
             self.view = self.view.apply(failed_from(failure), self._clock())
         finally:
             view = self.view.stopped(self._clock())

@@ -1,45 +1,65 @@
-"""Makes a model's text safe to draw as Markdown: what looks like HTML shows as text.
+"""Makes text of others safe to draw: what looks like HTML shows as text, and nothing is fetched.
 
-The page's own sanitizer stays on; this comes before it, because a sanitizer drops what it does
-not like, and a reader wants to see ``<think>`` when a model writes it. Code must stay as it is:
-inside a fence ``&lt;`` would show as these four letters. So there are three kinds of place:
+The page's own sanitizer stays on, but it lets images, forms, styles and media through (amuchina, gradio
+6.31), and it drops what it does not like, while a reader wants to see ``<think>`` when a model writes it.
+So nothing that a Markdown parser takes for a tag reaches it:
 
-- In a fenced block at the margin: nothing is changed, Markdown escapes it.
-- In plain prose: ``<`` becomes ``&lt;``.
-- Wherever it may be code or not (inline code, indented blocks, fences inside lists): a word joiner,
-  which has no width, goes behind the ``<``. No parser takes that for a tag, and it looks right in
-  both readings. The page takes it out again when text is copied.
+- In a fenced block at the margin nothing is changed, Markdown escapes it.
+- In plain prose ``<`` becomes ``&lt;``.
+- Wherever it may be code or not (inline code, indented blocks, fences inside lists, and all of a text whose
+  fences could be read in two ways): a word joiner, which has no width, goes behind the ``<``. No parser takes
+  that for a tag, and it looks right in both readings. The page takes it out again when text is copied.
+
+An image would tell its host that, and with its address what, somebody reads here: a prompt that the model
+was tricked with could send the whole chat away in it. It is drawn as a link, which only a click follows. A
+link to anything but ``http:``, ``https:`` or ``mailto:`` shows as it was written.
 """
 
 from __future__ import annotations
 
+import html
 import re
-from collections.abc import Iterator
 
-#: Has no width and breaks a tag or an image; `dspy_demo/ui/assets/page.js` removes it on copy.
+#: Has no width and breaks a tag, a link or an image; `dspy_demo/ui/assets/page.js` removes it on copy.
 JOINER = "\u2060"
+#: What an image is drawn as; `page.js` knows it too, so that a copied answer has its image again.
+IMAGE = f"{JOINER}[{JOINER}Image: "
 
-_OPENING_FENCE = re.compile(r"(`{3,})[^`]*$|(~{3,}).*$")
-_MAYBE_CODE = re.compile(r"`|~~~|^(?: {4}|\t)", re.MULTILINE)
 _TAG_START = re.compile(r"<(?=[A-Za-z/!?])")
 _IMAGE_START = re.compile(r"!(?=\[)")
-# Gradio draws ```mermaid with a script of its own, from text that nobody checked.
-_MERMAID = re.compile(r"^(\s*(?:`{3,}|~{3,}))(?=mermaid)", re.MULTILINE | re.IGNORECASE)
-_MATH = re.compile(r"\$\$.+?\$\$|\\\[.+?\\\]|\\\(.+?\\\)", re.DOTALL)
+_MAYBE_CODE = re.compile(r"`|~~~|^(?: {4}| {0,3}\t)", re.MULTILINE)
+_AUTOLINK = re.compile(r"<((?:https?://|mailto:)[^\s<>]+)>(?![^\s.,;:!?)])")
+
+_SAFE = r"\s*(?:https?://|mailto:)"
+#: The places where a link has an address that is none of the safe ones: ``](x``, ``]: x`` and ``ftp://``.
+_UNSAFE_LINK = re.compile(rf"(?<=\])(?=\((?!{_SAFE})|:(?!{_SAFE}))|(?<=ftp)(?=://)", re.IGNORECASE)
+# Gradio draws ```mermaid with a script that fetches images, wherever the fence stands (6.31).
+_MERMAID = re.compile(r"(?<=```|~~~)([ \t]*)(?=mermaid)", re.IGNORECASE)
+
+#: Gradio cuts math out before Markdown is read, one kind after the other in this order (6.31).
+_MATH = [re.compile(pattern, re.DOTALL) for pattern in (r"\$\$.+?\$\$", r"\\\[.+?\\\]", r"\\\(.+?\\\)")]
+_OPENING_FENCE = re.compile(r"(`{3,})[^`]*$|(~{3,})[^`~]*$")
+_LINE = re.compile(r"[^\n]*\n|[^\n]+")  # not `splitlines`, which ends lines at signs that Markdown does not
+_CLOSING_FENCE = re.compile(r" {0,3}([`~]{3,}) *$")
+
+#: As entities, signs are never formatting, not even math, for which a back-slash is one.
+_MARKDOWN_SIGNS = {ord(sign): f"&#{ord(sign)};" for sign in "\\`*_[]#~$|<>!&:@"}
+_READ_BEFORE_HTML = str.maketrans({"\n": "&#10;", "\r": "&#13;", "$": "&#36;", "\\": "&#92;"})
 
 
 def as_markdown(text: str) -> str:
     """A model's text, ready for a Markdown renderer: formatting works, HTML and images do not."""
-    text = _MERMAID.sub(r"\1 ", text)
-    if any("```" in math or "~~~" in math for math in _MATH.findall(text)):
-        # Math is cut out before Markdown is read, so a fence inside it is none.
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    parts = _split_fences(text)
+    if parts is None:
         return as_typed(text)
-    return "".join(part if is_fence else _prose(part) for is_fence, part in _split_fences(text))
+    return "".join(_MERMAID.sub(rf"\1{JOINER}", part) if fence else _prose(part) for fence, part in parts)
 
 
 def as_typed(text: str) -> str:
     """A user's text as it was typed; `typed_text` takes it back, for editing."""
-    return _IMAGE_START.sub(f"!{JOINER}", _TAG_START.sub(f"<{JOINER}", text))
+    text = _IMAGE_START.sub(f"!{JOINER}", _TAG_START.sub(f"<{JOINER}", text))
+    return _MERMAID.sub(rf"\1{JOINER}", _UNSAFE_LINK.sub(JOINER, text))
 
 
 def typed_text(shown: str) -> str:
@@ -47,36 +67,68 @@ def typed_text(shown: str) -> str:
     return shown.replace(JOINER, "")
 
 
+def as_label(text: str) -> str:
+    """One line of Markdown in which no sign is formatting."""
+    return " ".join(text.split()).translate(_MARKDOWN_SIGNS)
+
+
+def as_html(text: str) -> str:
+    """Text inside HTML of ours that stands in a Markdown message.
+
+    There an empty line ends the HTML, and math is cut out of it; so signs of both are written as entities.
+    """
+    return html.escape(text).translate(_READ_BEFORE_HTML)
+
+
 def _prose(text: str) -> str:
-    if _MAYBE_CODE.search(text):
+    # A growing text is drawn many times, and looking for words first is much cheaper than for a pattern.
+    if any(sign in text for sign in ("`", "~~~", "    ", "\t")) and _MAYBE_CODE.search(text):
         return as_typed(text)
-    return _IMAGE_START.sub(f"!{JOINER}", text.replace("<", "&lt;"))
+    # As a bare address it is a link as well, and without its “>”.
+    text = _AUTOLINK.sub(r"\1", text)
+    text = text.replace("![", IMAGE).replace("<", "&lt;")
+    return _UNSAFE_LINK.sub(JOINER, text) if "]" in text or "://" in text else text
 
 
-def _split_fences(text: str) -> Iterator[tuple[bool, str]]:
-    """The text in order, as (is a fenced block at the margin, part) pairs; a fence may still be open."""
+def _split_fences(text: str) -> list[tuple[bool, str]] | None:
+    """The text in order, as (is a fenced block at the margin, part) pairs; a fence may still be open.
+
+    None where Gradio's parser (marked) could see a fence begin or end in another place: then what is a
+    block for one of us would be prose, and its tags live, for the other.
+    """
     if "```" not in text and "~~~" not in text:
-        yield False, text
-        return
+        return [(False, text)]
+    if _math_touches_a_fence(text):
+        return None
+    parts: list[tuple[bool, str]] = []
     part: list[str] = []
     fence = ""
-    for line in text.splitlines(keepends=True):
+    for line in _LINE.findall(text):
+        bare = line.rstrip("\n")
         if fence:
             part.append(line)
-            if _closes(line, fence):
-                yield True, "".join(part)
+            if (closing := _CLOSING_FENCE.match(bare)) and closing[1].startswith(fence):
+                if set(closing[1]) != {fence[0]}:
+                    return None
+                parts.append((True, "".join(part)))
                 part, fence = [], ""
-        elif opening := _OPENING_FENCE.match(line.rstrip("\r\n")):
-            if part:
-                yield False, "".join(part)
+        elif opening := _OPENING_FENCE.match(bare):
+            parts.append((False, "".join(part)))
             part, fence = [line], opening[1] or opening[2]
+        elif "```" in line or "~~~" in line or "]:" in line:
+            # A fence that is not at the margin, or the definition of a link, whose title may hold one.
+            return None
         else:
             part.append(line)
-    if part:
-        yield bool(fence), "".join(part)
+    return [*parts, (bool(fence), "".join(part))]
 
 
-def _closes(line: str, fence: str) -> bool:
-    mark = line.strip()
-    indent = len(line) - len(line.lstrip(" "))
-    return indent <= 3 and len(mark) >= len(fence) and set(mark) == {fence[0]}
+def _math_touches_a_fence(text: str) -> bool:
+    cut = text
+    for math in _MATH:
+        cut = math.sub("%", cut)
+    return _fence_lines(cut) != _fence_lines(text)
+
+
+def _fence_lines(text: str) -> list[str]:
+    return [line for line in text.split("\n") if "```" in line or "~~~" in line]

@@ -10,13 +10,18 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from dspy_demo.tracing.base import Tracer
+from dspy_demo.chat import ChatService
+from dspy_demo.errors import RateLimited
+from dspy_demo.events import Visitor
+from dspy_demo.ui.asker import visitor_of
 from dspy_demo.ui.store import ConversationStore, Tab
+from dspy_demo.ui.turn_view import TurnView
 
 Update = dict[Component, Any]
 
 COMMENT_MAX_CHARS = 2000
 NOT_RECORDED = "This answer was not recorded in MLflow, so a rating has no place to go."
+NOT_OF_NOW = "This answer is from before the app was restarted, so it can no longer be rated."
 THANKS = "Thank you. The rating is with the answer's trace in MLflow."
 
 
@@ -58,10 +63,14 @@ def draw_rating_box() -> RatingBox:
 
 @dataclass(frozen=True, slots=True)
 class RatingHandlers:
-    """Any visitor may rate the answers of their own chat."""
+    """Any visitor may rate the answers of their own chat.
+
+    Which trace a turn has comes from the browser after a restart, and a guest could name any: guests rate
+    what ran since then.
+    """
 
     store: ConversationStore
-    tracer: Tracer
+    service: ChatService
     box: RatingBox
     notice: gr.HTML
     saved: gr.BrowserState
@@ -72,15 +81,15 @@ class RatingHandlers:
 
     async def rate(self, event: gr.LikeData, request: gr.Request) -> Update:
         """A thumb was clicked; the same one again takes it back."""
-        tab = self.store.tab(str(request.session_hash))
+        tab = self.store.tab(str(request.session_hash), visitor_of(request))
         position = event.index if isinstance(event.index, int) else event.index[0]
         if tab is None or not tab.visitor.conversation.turns:
             return {self.notice: ""}
         conversation = tab.visitor.conversation
         index = conversation.turn_at(position, conversation.window(tab.window))
         view = conversation.turns[index].view
-        if view.trace_id is None:
-            return {self.notice: html.escape(NOT_RECORDED)}
+        if refusal := self._refusal(tab, view, visitor_of(request)):
+            return {self.notice: html.escape(refusal)}
         rated = event.liked if isinstance(event.liked, bool) else None
         comment = view.comment if rated is not None else ""
         self._keep(tab, index, rated, comment)
@@ -94,10 +103,12 @@ class RatingHandlers:
 
     async def comment(self, text: str, turn_id: str, request: gr.Request) -> Update:
         """A comment was sent to the rating that was just given."""
-        tab = self.store.tab(str(request.session_hash))
+        tab = self.store.tab(str(request.session_hash), visitor_of(request))
         turns = tab.visitor.conversation.turns if tab else ()
         for index, turn in enumerate(turns):
             if tab is not None and turn.view.turn_id == turn_id and turn.view.rated is not None:
+                if refusal := self._refusal(tab, turn.view, visitor_of(request)):
+                    return {self.notice: html.escape(refusal)}
                 self._keep(tab, index, turn.view.rated, (text or "").strip()[:COMMENT_MAX_CHARS])
                 return self.closed() | {self.notice: html.escape(THANKS)}
         return self.closed()
@@ -105,9 +116,22 @@ class RatingHandlers:
     def closed(self) -> Update:
         return {self.box.row: gr.update(visible=False), self.box.comment: ""}
 
+    def _refusal(self, tab: Tab, view: TurnView, visitor: Visitor) -> str:
+        """Why this answer cannot be rated now; empty where it can, which counts as a rating."""
+        if view.trace_id is None:
+            return NOT_RECORDED
+        if visitor.role != "owner" and view.trace_id not in tab.visitor.answered:
+            return NOT_OF_NOW
+        try:
+            if self.service.limits is not None:
+                self.service.limits.count_rating(visitor)
+        except RateLimited as error:
+            return error.public_message
+        return ""
+
     def _keep(self, tab: Tab, index: int, rated: bool | None, comment: str) -> None:
         """In the conversation, for a reload, and in MLflow, where nothing waits for it."""
         conversation = tab.visitor.conversation
         view = dataclasses.replace(conversation.turns[index].view, rated=rated, comment=comment)
         tab.visitor.conversation = conversation.with_view(index, view)
-        self.tracer.feedback(str(view.trace_id), rated, comment or None, user=tab.visitor.name)
+        self.service.tracer.feedback(str(view.trace_id), rated, comment or None, user=tab.visitor.name)

@@ -6,12 +6,10 @@ costs more with every message, and it would strip the leading spaces of code (gr
 
 from __future__ import annotations
 
-import html
-import re
 from typing import Any
 
 from dspy_demo.ui.footer import footer_html
-from dspy_demo.ui.markdown_safety import as_markdown, as_typed
+from dspy_demo.ui.markdown_safety import as_html, as_label, as_markdown, as_typed
 from dspy_demo.ui.titles import in_words, thought_titles
 from dspy_demo.ui.turn_view import Answer, StatusLine, TurnView
 from dspy_demo.ui.values import as_json, is_structure, plain_text
@@ -22,8 +20,6 @@ WireMessage = dict[str, Any]
 TITLE_MAX_CHARS = 160
 #: Stands before the answer, unseen. The page's copy button takes what lies between it and the footer.
 ANSWER_MARK = "<!--answer-->\n\n"
-
-_MARKDOWN_SIGNS = re.compile(r"([\\`*_\[\]#~$|<>!&])")
 
 
 def messages(view: TurnView) -> list[WireMessage]:
@@ -40,7 +36,7 @@ def _inputs(view: TurnView) -> list[WireMessage]:
     if not view.inputs:
         return []
     pairs = "".join(
-        f"<span>{html.escape(label)}: <b>{html.escape(plain_text(value)[:TITLE_MAX_CHARS])}</b></span>"
+        f"<span>{as_html(label)}: <b>{as_html(plain_text(value)[:TITLE_MAX_CHARS])}</b></span>"
         for label, value in view.inputs
     )
     return [_message("assistant", f'<div class="turn-inputs">{pairs}</div>')]
@@ -59,7 +55,7 @@ def _work(view: TurnView) -> list[WireMessage]:
         busy = view.running and (thought.open or any(line.state == "pending" for line in lines))
         drawn.append(
             _thought(
-                titles[index],
+                as_label(titles[index]),
                 as_markdown(thought.text),
                 id=own_id,
                 pending=busy,
@@ -73,11 +69,11 @@ def _work(view: TurnView) -> list[WireMessage]:
 
 def _status(line: StatusLine, *, parent_id: str = "") -> WireMessage:
     if not line.key and line.state == "info":
-        return _message("assistant", f'<div class="turn-status">{html.escape(line.text)}</div>')
+        return _message("assistant", f'<div class="turn-status">{as_html(line.text)}</div>')
     title, rest = _cut(line.text)
     details = {"parent_id": parent_id} if parent_id else {}
     return _thought(
-        _as_label(title),
+        as_label(title),
         as_typed(rest),
         pending=line.state == "pending",
         duration=line.duration_s,
@@ -101,7 +97,7 @@ def _field(answer: Answer, *, labelled: bool, final: bool) -> str:
         text = as_markdown(plain_text(answer.value))
     if not labelled:
         return text
-    return f"**{_as_label(in_words(answer.field))}**\n\n{text}"
+    return f"**{as_label(in_words(answer.field))}**\n\n{text}"
 
 
 def _failure(view: TurnView) -> list[WireMessage]:
@@ -111,9 +107,9 @@ def _failure(view: TurnView) -> list[WireMessage]:
     if view.failure.retryable and view.failure.retry_after_s:
         hint = f"Retry in about {view.failure.retry_after_s:.0f} s."
     error_id = f"Error {view.failure.error_id}" if view.failure.error_id else ""
-    notes = " · ".join(html.escape(note) for note in (hint, error_id) if note)
+    notes = " · ".join(as_html(note) for note in (hint, error_id) if note)
     small = f'<div class="turn-error-note">{notes}</div>' if notes else ""
-    text = html.escape(view.failure.public_message)
+    text = as_html(view.failure.public_message)
     return [_message("assistant", f'<div class="turn-error" role="alert"><div>{text}</div>{small}</div>')]
 
 
@@ -141,11 +137,6 @@ def _message(role: str, text: str, metadata: dict[str, Any] | None = None) -> Wi
         "content": [{"type": "text", "text": text}],
         "options": None,
     }
-
-
-def _as_label(text: str) -> str:
-    """One line in which no sign is formatting."""
-    return _MARKDOWN_SIGNS.sub(r"\\\1", text)
 
 
 def _tool_count(lines: list[StatusLine]) -> str:

@@ -11,9 +11,11 @@ from dspy_demo.ui.ages import lasting
 from dspy_demo.ui.version_rows import title_of
 
 NOTHING = "No version is served. Choose Serve at a version below."
+NOTHING_FOR_GUESTS = "No version is served at the moment."
 LOG_LINES = 12
 PLAIN = "A plain MLflow server: the whole answer comes at once, without live tokens."
 
+HUNG = "not answering"
 _WORDS = {
     "starting": "Starting",
     "ready": "Ready",
@@ -48,8 +50,8 @@ def server_html(
     parts = [_connected(connected)] if connected else []
     if state.phase != "none":
         parts.append(_server(state, current=True))
-    elif not connected and owner:
-        parts.append(f'<p class="quiet">{NOTHING}</p>')
+    elif not connected:
+        parts.append(f'<p class="quiet">{NOTHING if owner else NOTHING_FOR_GUESTS}</p>')
     if state.next is not None:
         parts.append(_server(state.next, current=False))
     if trouble:
@@ -63,7 +65,7 @@ def spoken_html(state: ServerState, connected: Connected | None = None) -> str:
     words = [f"Connected to {connected.title}."] if connected else []
     for server in (state, state.next):
         if server is not None and server.phase != "none":
-            word = _WORDS.get(server.phase, server.phase).lower()
+            word = HUNG if server.silent_s else _WORDS.get(server.phase, server.phase).lower()
             words.append(f"Model server {title_of(server.version)}: {word}. {server.reason}".strip())
     return f'<span role="status">{html.escape(" ".join(words))}</span>'
 
@@ -73,6 +75,10 @@ def _server(state: ServerState, *, current: bool) -> str:
     match state.phase:
         case "starting":
             more, actions = _progress(state) + _log(state), _action("stop", "Cancel", uri)
+        case "ready" if state.silent_s:
+            more = _wrong("Its process runs, but it answers nothing any more.") + _log(state)
+            actions = _action("restart", "Restart", uri) + _action("stop", "Stop", uri)
+            return _block("failed", HUNG.capitalize(), title_of(uri), actions, more)
         case "ready":
             more, actions = _address(state), _action("stop", "Stop", uri)
         case "failed":
@@ -114,7 +120,7 @@ def _progress(state: ServerState) -> str:
 def _address(state: ServerState) -> str:
     url = html.escape(state.url or "")
     return (
-        f'<span class="s-about"><a href="{url}/model" target="_blank" rel="noopener">'
+        f'<span class="s-about"><a href="{url}/model" target="_blank" rel="noopener noreferrer">'
         f"{url.removeprefix('http://')}</a><span>up {lasting(state.uptime_s)}</span></span>"
         f"{_wrong(state.warning)}"
     )

@@ -17,8 +17,9 @@ from dspy_demo.events import ServedTarget
 from dspy_demo.serving.model_server import ModelServers, ServerState
 from dspy_demo.settings import Settings
 from dspy_demo.ui.actions import action_html, said
+from dspy_demo.ui.asker import owner_only
 from dspy_demo.ui.server_lines import Connected, server_html, spoken_html
-from dspy_demo.ui.workbench import Workbench, as_demo_error, owner_only
+from dspy_demo.ui.workbench import Workbench, sentence_of
 
 Update = dict[Component, Any]
 
@@ -26,7 +27,16 @@ Update = dict[Component, Any]
 LOCAL, SERVED = "Local", "Served"
 #: Seconds between two looks: while a server starts or stops, and while it just runs.
 BUSY_LOOK_S, RUNNING_LOOK_S = 1.0, 2.0
+HUNG = "The model server does not answer any more. Restart it, or choose the Local backend."
 NOT_SERVED = "No version is served now. Choose Serve at a version, or the Local backend."
+
+
+@dataclass(frozen=True, slots=True)
+class OtherServer:
+    """The form for a server that runs elsewhere."""
+
+    address: gr.Textbox
+    connect: gr.Button
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +44,7 @@ class ServerPanel:
     """The widgets below the backend's switch.
 
     Attributes:
+        other: None on the guests' page.
         connected: `Connected`, where this visitor uses a server at a typed address. Only handlers write it.
         seen: What the panel shows, so that a look that finds nothing new sends nothing.
         spoken: The state in words, unseen; its change is when what depends on the state is out of date.
@@ -41,8 +52,7 @@ class ServerPanel:
     """
 
     state: gr.HTML
-    address: gr.Textbox
-    connect: gr.Button
+    other: OtherServer | None
     timer: gr.Timer
     connected: gr.State
     seen: gr.State
@@ -54,8 +64,15 @@ class ServerPanel:
 
 
 def draw_server_panel(*, owner: bool) -> ServerPanel:
-    state = action_html(server_html(ServerState()), elem_id="server")
-    with gr.Accordion("Another server…", open=False, elem_classes="options", visible=owner):
+    state = action_html(server_html(ServerState(), owner=owner), elem_id="server")
+    other = _draw_other_server() if owner else None
+    spoken = gr.HTML(elem_classes="sr")
+    timer = gr.Timer(BUSY_LOOK_S, active=False)
+    return ServerPanel(state, other, timer, gr.State(), gr.State(""), spoken)
+
+
+def _draw_other_server() -> OtherServer:
+    with gr.Accordion("Another server…", open=False, elem_classes="options"):
         address = gr.Textbox(
             label="URL",
             placeholder="http://127.0.0.1:5001",
@@ -65,9 +82,7 @@ def draw_server_panel(*, owner: bool) -> ServerPanel:
             html_attributes=gr.InputHTMLAttributes(autocomplete="off", spellcheck=False),
         )
         connect = gr.Button("Connect", size="sm", elem_id="connect", elem_classes="plain")
-    spoken = gr.HTML(elem_classes="sr")
-    timer = gr.Timer(BUSY_LOOK_S, active=False)
-    return ServerPanel(state, address, connect, timer, gr.State(), gr.State(""), spoken)
+    return OtherServer(address, connect)
 
 
 class Serving:
@@ -96,7 +111,7 @@ class Serving:
         except ChildFailed:
             pass  # the server's state tells it, with its log
         except Exception as error:
-            self.trouble = as_demo_error(error).public_message
+            self.trouble = sentence_of(error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +131,10 @@ def served_choice(servers: ModelServers, connected: Connected | None) -> ServedC
     if connected is not None:
         return ServedChoice(ServedTarget(connected.url, connected.info.version), connected.info.program)
     state = servers.state()
+    if state.phase == "ready" and state.silent_s:
+        raise NotFound(HUNG)
     if state.phase == "ready" and state.url:
-        return ServedChoice(ServedTarget(state.url, state.version), state.program)
+        return ServedChoice(state.target, state.program)
     if state.phase == "failed":
         raise NotFound(f"{state.reason} Restart it, or choose the Local backend.")
     if state.phase == "starting":
@@ -127,13 +144,19 @@ def served_choice(servers: ModelServers, connected: Connected | None) -> ServedC
 
 @dataclass(frozen=True, slots=True)
 class ServerHandlers:
-    """What happens in the panel. `backend` is the switch, which needs something to switch to."""
+    """What happens in the panel.
+
+    Attributes:
+        backend: The switch, which needs something to switch to.
+        owner: Whether the panel is on the owner's page, where there are buttons in it.
+    """
 
     workbench: Workbench
     settings: Settings
     serving: Serving
     panel: ServerPanel
     backend: gr.Radio
+    owner: bool = False
 
     async def look(self, connected: Connected | None, seen: str) -> Update:
         """A tick of the timer, or a page that has just loaded."""
@@ -149,19 +172,19 @@ class ServerHandlers:
             return self.drawn(None)
         return await self._connected(self.settings.served_url)
 
-    async def connect(self, address: str) -> Update:
+    async def connect(self, address: str, request: gr.Request) -> Update:
         """Use the server at a typed address."""
         try:
-            owner_only(self.settings)
+            owner_only(request)
         except DemoError as error:
             return self.drawn(None, error.public_message)
         return await self._connected(address)
 
-    async def act(self, event: gr.EventData, connected: Connected | None) -> Update:
+    async def act(self, event: gr.EventData, connected: Connected | None, request: gr.Request) -> Update:
         """One of the buttons beside the state."""
         given, servers = said(event), self.workbench.servers
         try:
-            owner_only(self.settings)
+            owner_only(request)
             match given.get("do"):
                 case "disconnect":
                     return self.drawn(None)
@@ -178,7 +201,7 @@ class ServerHandlers:
     def drawn(self, connected: Connected | None, trouble: str = "") -> Update:
         """The panel as it must look now."""
         state = self.workbench.servers.state()
-        shown = server_html(state, connected, trouble or self.serving.trouble, owner=not self.settings.share)
+        shown = server_html(state, connected, trouble or self.serving.trouble, owner=self.owner)
         phases = {state.phase, state.next.phase if state.next else state.phase}
         busy = self.serving.busy or bool(phases & {"starting", "stopping"})
         look_s = BUSY_LOOK_S if busy else RUNNING_LOOK_S

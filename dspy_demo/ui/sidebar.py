@@ -9,13 +9,15 @@ from typing import Any, TypeVar
 
 import gradio as gr
 from gradio.components import Component
-from pydantic import SecretStr
 
 from dspy_demo.errors import InvalidInput
 from dspy_demo.events import LMChoice
-from dspy_demo.lm.detection import Detection, LMOption
+from dspy_demo.lm.detection import Detection, LMOption, Offer
 from dspy_demo.programs.spec import ProgramSpec
+from dspy_demo.ui.model_panel import ModelPanel, draw_model_panel
 from dspy_demo.ui.server_panel import LOCAL, SERVED, ServerPanel, draw_server_panel
+from dspy_demo.ui.share_panel import SharePanel, draw_share_panel
+from dspy_demo.ui.typed_model import TypedModel, draw_typed_model
 from dspy_demo.ui.version_panel import VersionPanel, draw_version_panel
 
 PRODUCT = "DSPy demo"
@@ -29,44 +31,43 @@ class Sidebar:
     """The sidebar's widgets, and what their values mean.
 
     Attributes:
+        offer: The rows of the model picker.
         server: The model server's state, below the switch.
-        versions: None where the visitor is not the owner.
+        typed, models, versions, share: None on the guests' page.
     """
 
     detection: Detection
+    offer: Offer
     active: gr.HTML
     model: gr.Dropdown
-    other: gr.Column
-    other_model: gr.Textbox
-    api_base: gr.Textbox
-    api_key: gr.Textbox
+    typed: TypedModel | None
     temperature: gr.Textbox
     max_tokens: gr.Textbox
     cache: gr.Checkbox
+    models: ModelPanel | None
     program: gr.Dropdown
     about_program: gr.HTML
     backend: gr.Radio
     server: ServerPanel
     versions: VersionPanel | None
+    share: SharePanel | None
 
     @property
     def inputs(self) -> set[Component]:
         """What a turn needs to know from the sidebar."""
         return {
             self.model,
-            self.other_model,
-            self.api_base,
-            self.api_key,
             self.temperature,
             self.max_tokens,
             self.cache,
             self.program,
             self.backend,
             self.server.connected,
+            *(self.typed.inputs if self.typed else ()),
         }
 
     def choice(self, given: Mapping[Component, Any]) -> LMChoice:
-        """The model as the visitor set it. A typed key is in the choice and nowhere else.
+        """The model as the visitor set it.
 
         Raises:
             InvalidInput: “Other” was picked and no model named, or a number is none.
@@ -76,29 +77,24 @@ class Sidebar:
             "max_tokens": _number(given[self.max_tokens], "Max tokens", int, 1, 1_000_000),
             "cache": bool(given[self.cache]),
         }
-        if given[self.model] == OTHER:
-            model = (given[self.other_model] or "").strip()
-            if not model:
-                raise InvalidInput("Name a model first, for example openai/gpt-4o-mini.")
-            key = (given[self.api_key] or "").strip()
-            api_base = (given[self.api_base] or "").strip() or None
-            return LMChoice(model, api_base, SecretStr(key) if key else None, **settings)
+        if given[self.model] == OTHER and self.typed is not None:
+            return self.typed.choice(given, settings)
         found = self.detection.choice
-        option = next((row for row in self.detection.options if option_id(row) == given[self.model]), None)
+        option = next((row for row in self.offer.rows if option_id(row) == given[self.model]), None)
         if option is None or (option.model, option.api_base) == (found.model, found.api_base):
             return replace(found, **settings)
         return LMChoice(option.model, option.api_base, **settings)
 
-    def model_name(self, model: str, other_model: str) -> str:
+    def model_name(self, model: str, typed: str) -> str:
         """How the picked model is called in the line of what is active."""
         if model == OTHER:
-            return other_model.strip() or "no model yet"
-        option = next((row for row in self.detection.options if option_id(row) == model), None)
+            return typed.strip() or "no model yet"
+        option = next((row for row in self.offer.rows if option_id(row) == model), None)
         return option.title if option else model
 
-    def active_html(self, model: str, other_model: str, program: str, backend: str, served: str = "") -> str:
+    def active_html(self, model: str, typed: str, program: str, backend: str, served: str = "") -> str:
         """What answers now; `program` is its title, `served` the version behind the served backend."""
-        parts = [program, self.model_name(model, other_model), backend]
+        parts = [program, self.model_name(model, typed), backend]
         if backend == SERVED and served:
             parts = [served, backend]
         return "<span> · </span>".join(f"<b>{html.escape(part)}</b>" for part in parts)
@@ -106,6 +102,12 @@ class Sidebar:
 
 def option_id(option: LMOption) -> str:
     return option.model + (f" @ {option.api_base}" if option.api_base else "")
+
+
+def picker_rows(options: Sequence[LMOption], *, owner: bool = True) -> list[tuple[str, str]]:
+    """The picker's choices: what a reader sees, and what is meant."""
+    rows = [(_row(option), option_id(option)) for option in options]
+    return [*rows, ("Other…", OTHER)] if owner else rows
 
 
 def draw_sidebar(
@@ -120,7 +122,7 @@ def draw_sidebar(
 
     Args:
         program: The one to start with.
-        owner: Whether versions may be logged and served from this page.
+        owner: Whether this page may name other models, download some, and log and serve versions.
         model_name: What the log form starts with.
     """
     start = detection.choice
@@ -128,27 +130,18 @@ def draw_sidebar(
         gr.HTML(f"<h1>{PRODUCT}</h1>", elem_id="product")
         active = gr.HTML(elem_id="active")
         with _section("Model"):
-            rows = [(_row(option), option_id(option)) for option in detection.options]
             model = gr.Dropdown(
-                [*rows, ("Other…", OTHER)],
+                picker_rows(detection.options, owner=owner),
                 value=option_id(LMOption(start.model, "", api_base=start.api_base)),
                 label="Model",
                 show_label=False,
                 elem_id="model",
                 filterable=False,
             )
-            gr.HTML(html.escape(detection.reason), elem_classes="note")
-            with gr.Column(visible=False, elem_classes="fields") as other:
-                other_model = gr.Textbox(label="Model string", placeholder="openai/gpt-4o-mini", max_lines=1)
-                api_base = gr.Textbox(
-                    label="Base URL (optional)", placeholder="http://localhost:8000/v1", max_lines=1
-                )
-                api_key = gr.Textbox(
-                    label="API key (optional)",
-                    info="Stays in this tab and in memory.",
-                    type="password",
-                    html_attributes=gr.InputHTMLAttributes(autocomplete="off", spellcheck=False),
-                )
+            if detection.reason:
+                gr.HTML(html.escape(detection.reason), elem_classes="note")
+            typed = draw_typed_model() if owner else None
+            models = draw_model_panel(open=detection.builtin) if owner else None
             with gr.Accordion("Options", open=False, elem_classes="options"):
                 # Not gr.Number: an empty one reads as 0, which is a temperature (gradio 6.31).
                 temperature = gr.Textbox(
@@ -178,27 +171,29 @@ def draw_sidebar(
                 elem_id="backend",
             )
             server = draw_server_panel(owner=owner)
-        versions = None
+        versions = share = None
         if owner:
             with gr.Column(elem_classes="section"):
                 versions = draw_version_panel(model_name)
-        gr.HTML('<a href="docs" target="_blank" rel="noopener">API docs</a>', elem_id="links")
+            with _section("Share"):
+                share = draw_share_panel()
+        gr.HTML('<a href="docs" target="_blank" rel="noopener noreferrer">API docs</a>', elem_id="links")
     drawn = Sidebar(
         detection,
+        Offer(detection),
         active,
         model,
-        other,
-        other_model,
-        api_base,
-        api_key,
+        typed,
         temperature,
         max_tokens,
         cache,
+        models,
         picker,
         about,
         backend,
         server,
         versions,
+        share,
     )
     active.value = drawn.active_html(model.value, "", program.title, LOCAL)
     return drawn

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,12 +31,14 @@ class SidebarHandlers:
 
     page: Page
     programs: ProgramRegistry
+    offered: Callable[[], list[ProgramSpec]]
     workbench: Workbench | None = None
 
     def model_changed(self, model: str) -> Update:
+        typed = self.page.sidebar.typed
         return {
-            self.page.sidebar.other: gr.update(visible=model == OTHER),
             self.page.banner: gr.update(visible=model == BUILTIN_MODEL),
+            **({typed.group: gr.update(visible=model == OTHER)} if typed else {}),
         }
 
     def program_changed(self, program: str, backend: str, connected: Connected | None) -> Update:
@@ -48,20 +51,21 @@ class SidebarHandlers:
             **self.page.form_updates(answering),
         }
 
-    def active(
-        self, model: str, other_model: str, program: str, backend: str, connected: Connected | None
-    ) -> str:
+    def active(self, given: dict[Component, Any]) -> str:
         """The line of what answers now."""
+        side = self.page.sidebar
+        backend, connected = given[side.backend], given[side.server.connected]
+        typed = given[side.typed.model] or "" if side.typed else ""
         served = ""
         if backend == SERVED and self.workbench is not None:
             state = self.workbench.servers.state()
             served = connected.title if connected else title_of(state.version)
-        title = self.programs.get(program).title
-        return self.page.sidebar.active_html(model, other_model, title, backend, served)
+        title = self.programs.get(given[side.program]).title
+        return side.active_html(given[side.model], typed, title, backend, served)
 
     def programs_now(self) -> Update:
         """The picker of a page that has just loaded: versions may have been loaded since it was drawn."""
-        choices = [(spec.title, spec.name) for spec in self.programs.specs()]
+        choices = [(spec.title, spec.name) for spec in self.offered()]
         return {self.page.sidebar.program: gr.update(choices=choices)}
 
     def _answering(self, spec: ProgramSpec, backend: str, connected: Connected | None) -> ProgramSpec:

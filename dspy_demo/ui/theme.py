@@ -79,7 +79,9 @@ def theme() -> gr.themes.Base:
 
 @cache
 def css() -> str:
-    return "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in ("page.css", "workbench.css"))
+    return "\n".join(
+        (ASSETS / name).read_text(encoding="utf-8") for name in ("page.css", "workbench.css", "models.css")
+    )
 
 
 @cache

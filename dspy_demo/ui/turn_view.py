@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from dspy_demo.events import (
+    QUEUE_KEY,
     Event,
     FieldDelta,
     Status,
@@ -131,8 +132,10 @@ class TurnView:
                 )
             case FieldDelta():
                 return self._with_delta(event, now_s)
-            case Status():
-                return self._with_status(event, now_s)
+            case Status(key=key):
+                # The wait in line is not the turn's: it starts when that ends.
+                view = dataclasses.replace(self, started_s=now_s) if key == QUEUE_KEY else self
+                return view._with_status(event, now_s)
             case TurnFinished():
                 return self._finished(event, now_s)
             case TurnFailed():
@@ -234,7 +237,7 @@ class TurnView:
         return self._adding(Thought("", name, text))
 
     def _with_trajectory(self, trajectory: Mapping[str, Any]) -> Self:
-        if any(line.key for line in self.lines):
+        if any(line.key not in {"", QUEUE_KEY} for line in self.lines):
             return self
         view = self
         for call in tool_calls(trajectory):

@@ -18,12 +18,13 @@ from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.serving.model_server import ServerState
 from dspy_demo.settings import Settings
 from dspy_demo.ui.actions import said
+from dspy_demo.ui.asker import owner_only, visitor_of
 from dspy_demo.ui.server_panel import ServerHandlers
 from dspy_demo.ui.sidebar import Sidebar
 from dspy_demo.ui.tag_text import parse_tags
 from dspy_demo.ui.version_panel import VersionPanel, head_html
 from dspy_demo.ui.version_rows import Row, logged_html, message_html, opened_html, rows_html, title_of
-from dspy_demo.ui.workbench import Workbench, as_demo_error, owner_only
+from dspy_demo.ui.workbench import Workbench, sentence_of
 from dspy_demo.versions.confidential import public_url
 from dspy_demo.versions.version import LogRequest, Version
 
@@ -59,12 +60,12 @@ class VersionHandlers:
         panel = self.panel
         return {*self.sidebar.inputs, panel.name, panel.description, panel.tags}
 
-    async def log(self, given: dict[Component, Any]) -> AsyncIterator[Update]:
+    async def log(self, given: dict[Component, Any], request: gr.Request) -> AsyncIterator[Update]:
         """**Log to MLflow**: the program and the model that are picked now."""
         panel = self.panel
         try:
-            owner_only(self.settings)
-            request = LogRequest(
+            owner_only(request)
+            wanted = LogRequest(
                 given[panel.name] or "",
                 given[self.sidebar.program],
                 self.sidebar.choice(given),
@@ -73,7 +74,7 @@ class VersionHandlers:
             )
             yield {panel.log: gr.update(interactive=False)} | self._said("Logging…")
             version: Version | None = None
-            async for step in self._prepared(lambda: self._log(request)):
+            async for step in self._prepared(lambda: self._log(wanted)):
                 if isinstance(step, Version):
                     version = step
                 else:
@@ -95,28 +96,30 @@ class VersionHandlers:
     def _log(self, request: LogRequest) -> Version:
         return self.workbench.store.log(request, self.programs, self.settings.adapter)
 
-    async def refresh(self) -> Update:
+    async def refresh(self, request: gr.Request) -> Update:
         """The list as it is now, also after other tools changed it."""
         try:
-            owner_only(self.settings)
+            owner_only(request)
             return await self._listed()
         except Exception as error:
-            return {self.panel.list: message_html(as_demo_error(error).public_message, wrong=True)}
+            return {self.panel.list: message_html(sentence_of(error), wrong=True)}
 
-    async def refresh_open(self) -> Update:
+    async def refresh_open(self, request: gr.Request) -> Update:
         """The same, where the list was looked at already; else it would load MLflow for nobody."""
-        if self.workbench.store.ready:
-            return await self.refresh()
+        if visitor_of(request).role == "owner" and self.workbench.store.ready:
+            return await self.refresh(request)
         skip: Update = gr.skip()
         return skip
 
-    async def act(self, event: gr.EventData, given: dict[Component, Any]) -> AsyncIterator[Update]:
+    async def act(
+        self, event: gr.EventData, given: dict[Component, Any], request: gr.Request
+    ) -> AsyncIterator[Update]:
         """One of the buttons in the list or in the heading."""
         told = said(event)
         do, uri = told.get("do", ""), told.get("uri", "")
         store = self.workbench.store
         try:
-            owner_only(self.settings)
+            owner_only(request)
             match do:
                 case "refresh":
                     yield await self._listed() | self._said("")
@@ -231,7 +234,7 @@ class VersionHandlers:
         return {self.panel.result: message_html(text) if text else ""}
 
     def _wrong(self, error: Exception) -> Update:
-        return {self.panel.result: message_html(as_demo_error(error).public_message, wrong=True)}
+        return {self.panel.result: message_html(sentence_of(error), wrong=True)}
 
 
 async def _watched(action: Awaitable[Any], steps: list[str]) -> AsyncIterator[str]:

@@ -50,4 +50,6 @@ def head_html(mlflow_url: str) -> str:
     if not mlflow_url:
         return HEAD.format(mlflow=OPEN_MLFLOW)
     url = html.escape(mlflow_url)
-    return HEAD.format(mlflow=f'<a class="b" href="{url}" target="_blank" rel="noopener">MLflow</a>')
+    return HEAD.format(
+        mlflow=f'<a class="b" href="{url}" target="_blank" rel="noopener noreferrer">MLflow</a>'
+    )

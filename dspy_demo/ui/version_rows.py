@@ -53,7 +53,11 @@ def message_html(text: str, *, wrong: bool = False) -> str:
 
 def logged_html(version: Version, link: str) -> str:
     """What became of a click on **Log to MLflow**."""
-    more = f' <a href="{html.escape(link)}" target="_blank" rel="noopener">Open in MLflow</a>' if link else ""
+    more = (
+        f' <a href="{html.escape(link)}" target="_blank" rel="noopener noreferrer">Open in MLflow</a>'
+        if link
+        else ""
+    )
     title = html.escape(title_of(version.uri))
     return f'<p class="quiet" role="status">Logged <b>{title}</b>.{more}</p>'
 
@@ -62,7 +66,7 @@ def opened_html(link: str) -> str:
     """MLflow runs; a browser would block a window that opens by itself so long after the click."""
     return (
         '<p class="quiet" role="status">MLflow is running. '
-        f'<a href="{html.escape(link)}" target="_blank" rel="noopener">Open it</a></p>'
+        f'<a href="{html.escape(link)}" target="_blank" rel="noopener noreferrer">Open it</a></p>'
     )
 
 
@@ -79,7 +83,7 @@ def _row(row: Row, now_s: float, tracking_uri: str, reveal: str) -> str:
     )
     mark = f'<i class="dot {row.serving}" title="{_SERVING[row.serving]}"></i>' if row.serving else ""
     spoken = f'<span class="sr">{_SERVING[row.serving]}</span>' if row.serving else ""
-    what = " · ".join(html.escape(part) for part in (in_words(version.program), version.lm) if part)
+    what = " ·&nbsp;".join(html.escape(part) for part in (in_words(version.program), version.lm) if part)
     if not version.servable:
         what = html.escape(version.reason)
     body = _about(version) + _actions(row) + _edit(version) + _commands(version, tracking_uri)
@@ -88,9 +92,9 @@ def _row(row: Row, now_s: float, tracking_uri: str, reveal: str) -> str:
     return (
         f'<details class="{look}" name="version" data-key="{key}"{revealed}>'
         f'<summary><span class="v-head"><span class="v-name">{html.escape(version.name)}</span> '
-        f"<b>{version.version}</b>{badges}{mark}{spoken}</span>"
-        f'<span class="v-line"><span class="v-what">{what}</span>'
-        f"<time>{ago(now_s - version.created_at)}</time></span></summary>"
+        f"<b>{version.version}</b>{badges}{mark}{spoken}"
+        f"<time>{ago(now_s - version.created_at)}</time></span>"
+        f'<span class="v-what">{what}</span></summary>'
         f'<div class="v-body">{body}</div></details>'
     )
 
@@ -122,17 +126,20 @@ def _actions(row: Row) -> str:
     buttons.append(f'<button type="button" class="b" data-toggle="{uri}#copy">Commands</button>')
     if row.link:
         buttons.append(
-            f'<a class="b" href="{html.escape(row.link)}" target="_blank" rel="noopener">Open in MLflow</a>'
+            f'<a class="b" href="{html.escape(row.link)}" target="_blank" rel="noopener noreferrer" '
+            'aria-label="Open in MLflow">MLflow</a>'
         )
     else:
-        buttons.append(_button("open", "Open in MLflow", uri))
+        buttons.append(_button("open", "MLflow", uri, spoken="Open in MLflow"))
     return f'<div class="v-actions">{"".join(buttons)}</div>'
 
 
-def _button(do: str, label: str, uri: str, *, strong: bool = False) -> str:
+def _button(do: str, label: str, uri: str, *, strong: bool = False, spoken: str = "") -> str:
     look = "b strong" if strong else "b"
+    aria = f' aria-label="{spoken}"' if spoken else ""
     return (
-        f'<button type="button" class="{look}" data-do="{do}" data-uri="{uri}">{html.escape(label)}</button>'
+        f'<button type="button" class="{look}" data-do="{do}" data-uri="{uri}"{aria}>'
+        f"{html.escape(label)}</button>"
     )
 
 

@@ -1,20 +1,22 @@
-"""What the page works with beside the chat: versions, model servers, MLflow's own pages."""
+"""What the page works with beside the chat: versions, servers, MLflow's pages, public link, downloads."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from dspy_demo.backends.served import ServedBackend
-from dspy_demo.errors import DemoError, Forbidden
+from dspy_demo.backends.served import ServedBackend, base_url
+from dspy_demo.errors import DemoError
+from dspy_demo.lm.local_models.downloads import Downloads
+from dspy_demo.logs import log_failure
 from dspy_demo.serving.mlflow_ui import MLflowPages
 from dspy_demo.serving.model_server import ModelServers
 from dspy_demo.settings import Settings
+from dspy_demo.share.tunnel import Tunnel
 from dspy_demo.versions.store import VersionStore
 
 log = logging.getLogger(__name__)
-
-SHARED = "This app is shared by a public link, where anybody could do this. Start it without --share first."
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,22 +27,18 @@ class Workbench:
     servers: ModelServers
     served: ServedBackend
     pages: MLflowPages
+    tunnel: Tunnel
+    downloads: Downloads
+
+    def guest_urls(self, settings: Settings) -> Callable[[], set[str]]:
+        """The servers that a guest's turn may go to: the app's own, and the one of ``--served-url``."""
+        fixed = {base_url(settings.served_url)} if settings.served_url else set()
+        return lambda: fixed | {state.url for state in self.servers.states() if state.url}
 
 
-def as_demo_error(error: Exception) -> DemoError:
-    """An error as the page may tell it: one of ours as it is, a bug as a number to find in the log."""
-    if isinstance(error, DemoError):
-        return error
-    failure = DemoError()
-    log.error("the page failed", extra={"error_id": failure.error_id}, exc_info=error)
-    return failure
-
-
-def owner_only(settings: Settings) -> None:
-    """Refuse what only the owner may do. Checked in every handler: hiding a button protects nothing.
-
-    Raises:
-        Forbidden: The app has a public link, and who comes through it looks like a local visitor.
-    """
-    if settings.share:
-        raise Forbidden(SHARED)
+def sentence_of(error: Exception) -> str:
+    """What the page says of an error; of a fault with the number that its line in the log has too."""
+    failure = DemoError.of(error)
+    log_failure(log, "the page could not do that", failure)
+    number = f" (Error {failure.error_id})" if failure.http_status >= 500 else ""
+    return failure.public_message + number

@@ -19,6 +19,7 @@ from dspy_demo.backends.base import Backend
 from dspy_demo.backends.scripted import ScriptedBackend, scripted_answer
 from dspy_demo.chat import ChatService
 from dspy_demo.events import Event, FieldDelta, LMChoice, LocalTarget, TurnRequest, TurnStarted
+from dspy_demo.limits.guests import GuestLimits
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.spec import InputField, ProgramSpec
 from dspy_demo.settings import Settings
@@ -105,8 +106,10 @@ class SilentBackend:
         return None
 
 
-def make_service(backend: Backend, **settings: object) -> ChatService:
-    return ChatService(Settings(**settings), ProgramRegistry(PROGRAMS), backend)
+def make_service(backend: Backend, *, limited: bool = False, **settings: object) -> ChatService:
+    made = Settings(**settings)
+    limits = GuestLimits(made) if limited else None
+    return ChatService(made, ProgramRegistry(PROGRAMS), backend, limits=limits)
 
 
 @pytest.fixture
@@ -127,8 +130,8 @@ def make_client() -> Callable[..., tuple[httpx.AsyncClient, Recorder]]:
 class LiveServer(uvicorn.Server):
     """uvicorn on a free port, in a thread."""
 
-    def __init__(self, app: object) -> None:
-        super().__init__(uvicorn.Config(app, port=0, log_level="warning", lifespan="off"))
+    def __init__(self, app: object, **config: object) -> None:
+        super().__init__(uvicorn.Config(app, port=0, log_level="warning", lifespan="off", **config))
         self._thread = threading.Thread(target=self.run, daemon=True)
 
     def install_signal_handlers(self) -> None:
@@ -163,6 +166,6 @@ class LiveServer(uvicorn.Server):
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[object], LiveServer]]:
+def serve() -> Iterator[Callable[..., LiveServer]]:
     with contextlib.ExitStack() as servers:
-        yield lambda app: servers.enter_context(LiveServer(app))
+        yield lambda app, **config: servers.enter_context(LiveServer(app, **config))

@@ -9,9 +9,13 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dspy_demo.api.versions import versions_router
-from dspy_demo.errors import Forbidden, TrackingUnavailable
+from dspy_demo.errors import InvalidInput, TrackingUnavailable
+from dspy_demo.events import Visitor
+from tests.visitors import OWNER, STRANGER
 
 
 @dataclass(frozen=True)
@@ -35,14 +39,31 @@ class Logger:
         return Made(name, 3, f"models:/{name}/3")
 
 
+class As:
+    """Stands for the guard around the app."""
+
+    def __init__(self, app: ASGIApp, visitor: Visitor) -> None:
+        self.app = app
+        self.visitor = visitor
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("state", {})["visitor"] = self.visitor
+        await self.app(scope, receive, send)
+
+
+@pytest.fixture
+def visitor() -> Visitor:
+    return OWNER
+
+
 @pytest.fixture
 def logger() -> Logger:
     return Logger()
 
 
 @pytest.fixture
-async def client(logger: Logger) -> AsyncIterator[httpx.AsyncClient]:
-    app = FastAPI()
+async def client(logger: Logger, visitor: Visitor) -> AsyncIterator[httpx.AsyncClient]:
+    app = FastAPI(middleware=[Middleware(As, visitor=visitor)])
     app.include_router(versions_router(logger))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as client:
         yield client
@@ -77,7 +98,14 @@ async def test_a_form_of_another_site_is_refused(client: httpx.AsyncClient, logg
     assert logger.asked == []
 
 
-@pytest.mark.parametrize(("error", "status"), [(Forbidden(), 403), (TrackingUnavailable(), 503)])
+@pytest.mark.parametrize("visitor", [STRANGER])
+async def test_a_guest_is_refused(client: httpx.AsyncClient, logger: Logger) -> None:
+    reply = await client.post("/versions", json={"name": "demo"})
+    assert (reply.status_code, reply.json()["code"]) == (403, "forbidden")
+    assert logger.asked == []
+
+
+@pytest.mark.parametrize(("error", "status"), [(InvalidInput(), 422), (TrackingUnavailable(), 503)])
 async def test_a_refusal_is_a_sentence(
     client: httpx.AsyncClient, logger: Logger, error: Exception, status: int
 ) -> None:

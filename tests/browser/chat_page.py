@@ -6,8 +6,9 @@ from playwright.async_api import Locator, Page, expect
 
 #: For what a model has to say first; everything else is quicker than Playwright's own five seconds.
 TURN_MS = 30_000
-#: What Gradio itself reports when a page is left in the middle of a stream.
-LEFT_MID_STREAM = r"AbortError|Connection errored out|network error"
+#: What Gradio itself reports when a page is left in the middle of a stream; the last is an update that comes
+#: to a stream which it has given up already (6.31, `apply_diff_stream`).
+LEFT_MID_STREAM = r"AbortError|Connection errored out|network error|Unexpected client exception TypeError"
 
 
 class ChatPage:

@@ -34,6 +34,8 @@ CHROMIUM_ARGS = [
 ]
 # Not problems: an action of the test itself (a reload, a closed stream) aborts what is under way.
 _ABORTED = ("net::ERR_ABORTED", "NS_BINDING_ABORTED")
+# Nor is this: the app of a test may end before its page, which looks at the app every few seconds.
+_APP_ENDED = "net::ERR_CONNECTION_REFUSED"
 
 NewPage = Callable[..., Awaitable[Page]]
 
@@ -62,11 +64,11 @@ class Problems:
         page.on("requestfailed", self._request_failed)
 
     def _console(self, message: ConsoleMessage) -> None:
-        if message.type == "error":
+        if message.type == "error" and _APP_ENDED not in message.text:
             self.seen.append(f"console: {message.text} ({message.location.get('url', '')})")
 
     def _request_failed(self, request: Request) -> None:
-        if request.failure not in _ABORTED:
+        if request.failure not in (*_ABORTED, _APP_ENDED):
             self.seen.append(f"request: {request.method} {request.url}: {request.failure}")
 
     def _note_host(self, url: str) -> None:

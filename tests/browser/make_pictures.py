@@ -17,6 +17,8 @@ from tests.browser.test_versions import LONG, PROGRAM, START_MS, Workbench
 from tests.processes import running_app
 
 FOLDER = Path(__file__).parent / "pictures"
+#: Gradio slides a thought open.
+UNFOLDED_MS = 800
 SIZE = {"width": 1280, "height": 800}
 
 
@@ -42,6 +44,7 @@ async def story(page: Page, url: str) -> None:
     await chat.ask("What is (2 + 3) * 4 - 6 / 2?")
     await chat.done(1)
     await chat.title().click()
+    await page.wait_for_timeout(UNFOLDED_MS)
     await take(page, "chat")
 
     await bench.log("The plain one", "team=search")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ from playwright.async_api import Page
 
 from tests.browser.chat_page import ChatPage
 from tests.browser.conftest import DESKTOP, PHONE, NewPage
-from tests.processes import ServerProcess
+from tests.processes import ServerProcess, running_app
 
 
 async def serious(page: Page) -> list[tuple[str, list[Any]]]:
@@ -24,13 +24,17 @@ async def serious(page: Page) -> list[tuple[str, list[Any]]]:
     ]
 
 
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    home = tmp_path_factory.mktemp("app")
+    with running_app("--offline-tokens-per-s", "0", data_dir=home / "data", home=home) as server:
+        yield server
+
+
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_nothing_serious(
-    new_page: NewPage, server_process: Callable[..., ServerProcess], scheme: str
-) -> None:
-    server = server_process("--offline-tokens-per-s", "0")
-    chat = await ChatPage(await new_page(color_scheme=scheme)).open(f"{server.url}/?__theme={scheme}")
+async def test_nothing_serious(new_page: NewPage, app: ServerProcess, scheme: str) -> None:
+    chat = await ChatPage(await new_page(color_scheme=scheme)).open(f"{app.url}/?__theme={scheme}")
     assert await serious(chat.page) == []
 
     await chat.ask("What is 2 + 2?")

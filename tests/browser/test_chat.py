@@ -32,7 +32,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 def slow_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """The app with an engine slow enough to be watched, and to be stopped."""
     home = tmp_path_factory.mktemp("slow")
-    with running_app("--offline-tokens-per-s", "8", data_dir=home / "data", home=home) as server:
+    with running_app("--offline-tokens-per-s", "16", data_dir=home / "data", home=home) as server:
         yield server
 
 
@@ -276,6 +276,7 @@ async def test_what_the_visitor_types_is_text(chat: ChatPage) -> None:
 @pytest.mark.parametrize("viewport", [PHONE])
 async def test_on_a_phone_the_sidebar_starts_closed_and_opens(chat: ChatPage) -> None:
     await expect(chat.page.locator("#model input")).not_to_be_in_viewport()
+    await expect(chat.composer).not_to_be_focused()  # a keyboard would lie over half of the page
     await chat.ask("What is 2 + 2?")
     await chat.done()
     await chat.toggle.click()
@@ -288,6 +289,7 @@ async def test_on_a_phone_the_sidebar_starts_closed_and_opens(chat: ChatPage) ->
 
 async def test_on_a_desktop_the_sidebar_is_open_beside_the_chat(chat: ChatPage) -> None:
     await expect(chat.page.locator("#model input")).to_be_in_viewport()
+    await expect(chat.composer).to_be_focused()
     side, main = await chat.sidebar.bounding_box(), await chat.page.locator("#main").bounding_box()
     assert side is not None
     assert main is not None

@@ -136,7 +136,7 @@ async def test_the_whole_story(new_page: NewPage, app: ServerProcess, home: Path
     await chat.done(2)
     await expect(chat.answers.last).to_contain_text("I hope that helps.")
     await expect(chat.footers.last).to_contain_text(
-        re.compile(r"Served.*models:/dspy-demo/1.*in, .*out.*first token")
+        re.compile(r"Served.*models:/dspy-demo/1.*tokens in, .*out.*first token")
     )
 
     # A thumb and a comment go to that turn's trace; changing one's mind changes them.

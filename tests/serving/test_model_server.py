@@ -16,13 +16,17 @@ from pydantic import SecretStr
 
 from dspy_demo.backends.served import ServedBackend
 from dspy_demo.children.process import ChildFailed
-from dspy_demo.events import Event, FieldDelta, TurnFinished
+from dspy_demo.errors import NotFound, UpstreamTimeout
+from dspy_demo.events import Event, FieldDelta, TurnFinished, TurnRequest
+from dspy_demo.serving import heartbeat
 from dspy_demo.serving.model_server import ModelServers, ServerState
 from dspy_demo.streaming.pump import Pump
+from dspy_demo.ui.server_panel import served_choice
 from tests.backends.served_fixtures import ServedWorld, served_session, served_world
 from tests.children.test_process import group
 from tests.fake_openai import Reply
 from tests.processes import wait_until
+from tests.services import until
 
 pytestmark = pytest.mark.integration
 
@@ -38,8 +42,9 @@ async def servers(served_world: ServedWorld) -> AsyncIterator[ModelServers]:
     await made.aclose()
 
 
-def gone(pid: int | None) -> bool:
-    return group(pid) == set()
+async def goes(pid: int | None, timeout_s: float = 5.0) -> None:
+    """All of the group end; the one that was killed last may need a moment."""
+    await until(lambda: group(pid) == set(), timeout_s)
 
 
 def test_before_anything_is_served(tmp_path: Path, served_world: ServedWorld) -> None:
@@ -68,7 +73,7 @@ async def test_the_life_of_a_server(served_world: ServedWorld, servers: ModelSer
     await asyncio.to_thread(wait_until, lambda: servers.state().phase == "failed", 2, "the crash is seen")
     assert servers.state().url is None
     assert "signal 9" in servers.state().reason
-    assert gone(first.pid)
+    await goes(first.pid)
     again = await servers.restart()
     assert (again.phase, again.version) == ("ready", served_world.version)
 
@@ -87,7 +92,7 @@ async def test_the_life_of_a_server(served_world: ServedWorld, servers: ModelSer
     assert current.next is None
     await servers.stop()
     assert servers.state().phase == "stopped"
-    assert gone(current.pid)
+    await goes(current.pid)
     assert not list((served_world.settings.data_dir / "run").glob("*.json"))
 
 
@@ -99,7 +104,7 @@ async def _switch_under_load(world: ServedWorld, backend: ServedBackend, servers
 
     async def turn(url: str | None, question: str = "What is 2 + 2?") -> list[Event]:
         assert url is not None
-        async with Pump(backend.stream(world.request(url, question))) as pump:
+        async with Pump(backend.stream(world.request(url, question, version=None))) as pump:
             return [event async for event in pump]
 
     async def keep_asking() -> list[list[Event]]:
@@ -121,12 +126,46 @@ async def _switch_under_load(world: ServedWorld, backend: ServedBackend, servers
     assert after.url != before.url
     assert servers.state().version == world.second
     if not keeping_busy.done():
-        assert not gone(before.pid)
+        assert group(before.pid)
     turns = [*await asking, *await keeping_busy]
-    await asyncio.to_thread(wait_until, lambda: gone(before.pid), 15, "the old server goes")
+    await goes(before.pid, 15)
     assert len(turns) > 5
     assert all(isinstance(events[-1], TurnFinished) for events in turns)
     assert any(isinstance(event, FieldDelta) for event in turns[0])
+
+
+async def test_a_hung_server_is_seen_and_still_ends(
+    served_world: ServedWorld, servers: ModelServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "EVERY_S", 0.2)
+    monkeypatch.setattr(heartbeat, "HUNG_AFTER_S", 1.0)
+    state = await servers.serve(served_world.version)
+    assert state.pid is not None
+    server = min(group(state.pid) - {state.pid})
+    os.kill(server, signal.SIGSTOP)
+    async with contextlib.aclosing(served_world.backend(idle_timeout_s=0.1)) as backend:
+        with pytest.raises(UpstreamTimeout, match="model server was silent"):
+            async with Pump(backend.stream(TurnRequest(state.target, {"question": "?"}))) as pump:
+                assert [event async for event in pump] == []
+    await until(lambda: servers.state().silent_s > 0, 20)
+    assert servers.state().phase == "ready"
+    with pytest.raises(NotFound, match="does not answer any more"):
+        served_choice(servers, None)
+
+    os.kill(server, signal.SIGCONT)
+    await until(lambda: servers.state().silent_s == 0, 20)
+    async with (
+        contextlib.aclosing(served_world.backend()) as backend,
+        Pump(backend.stream(TurnRequest(state.target, {"question": "?"}))) as pump,
+    ):
+        assert isinstance([event async for event in pump][-1], TurnFinished)
+
+    os.kill(server, signal.SIGSTOP)
+    await until(lambda: servers.state().silent_s > 0, 20)
+    begun = time.monotonic()
+    await servers.stop()
+    assert time.monotonic() - begun < 6  # not the grace of 12 s
+    await goes(state.pid)
 
 
 async def test_a_typed_key_reaches_the_server_and_nobody_else(
@@ -151,5 +190,5 @@ async def test_stop_while_it_starts(served_world: ServedWorld, servers: ModelSer
     with pytest.raises(ChildFailed):
         await serving
     assert time.monotonic() - begun < 5
-    assert gone(pid)
+    await goes(pid)
     assert servers.state().phase in {"none", "stopped"}

@@ -1,13 +1,14 @@
-"""A visitor's conversation: memory, going back, the window, JSON."""
+"""A visitor's conversation: memory, going back, the window."""
 
 from __future__ import annotations
 
 import json
 
+import orjson
 import pytest
 
 from dspy_demo.events import FieldDelta, Message, TurnFailed, TurnFinished, TurnStarted, Usage
-from dspy_demo.ui.conversation import Conversation, from_json, to_json
+from dspy_demo.ui.conversation import Conversation
 from dspy_demo.ui.turn_view import TurnView
 
 
@@ -84,26 +85,8 @@ def test_a_message_of_the_page_belongs_to_a_turn(message: int, turn: int) -> Non
     assert talk("a", "b", "c", "d", "e").turn_at(message, first=2) == turn
 
 
-def test_json_there_and_back() -> None:
-    conversation = talk("a", "b").adding(
-        TurnView.start("c", now_s=0.0).apply(TurnFailed("x", "No.", True), 1.0)
-    )
-    data = json.loads(json.dumps(to_json(conversation)))
-    assert from_json(data) == conversation
-
-
-def test_json_keeps_the_latest_turns_that_fit() -> None:
-    conversation = talk(*"abcdefgh")
-    size = len(json.dumps(to_json(conversation), separators=(",", ":"))) // 8
-    assert [turn["user"] for turn in to_json(conversation, max_chars=int(size * 2.5))] == ["g", "h"]
-
-
-@pytest.mark.parametrize("data", [None, 3, "x", {}, [None, 3, {"user": 5}], [{"nobody": "x"}]])
-def test_what_a_browser_kept_may_be_anything(data: object) -> None:
-    assert from_json(data) == Conversation()
-
-
-def test_a_turn_kept_while_running_was_stopped() -> None:
-    (data,) = to_json(talk("a"))
-    (turn,) = from_json([{**data, "state": "running"}]).turns
-    assert turn.view.state == "stopped"
+def test_frozen_messages_are_the_drawn_ones_as_json() -> None:
+    conversation = talk("a").adding(asked("b", "half a pair: \ud83d"))
+    for frozen, drawn in zip(conversation.frozen(0), conversation.drawn(0), strict=True):
+        assert json.loads(orjson.dumps(frozen)) == drawn
+    assert len(conversation.frozen(1)) == len(conversation.drawn(1))

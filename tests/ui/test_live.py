@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,12 @@ import pytest
 from dspy_demo.backends.scripted import ScriptedBackend, scripted_answer
 from dspy_demo.chat import ChatService
 from dspy_demo.errors import UpstreamCut
-from dspy_demo.events import FieldDelta, LMChoice, LocalTarget, TurnRequest, TurnStarted
+from dspy_demo.events import Event, FieldDelta, LMChoice, LocalTarget, TurnRequest, TurnStarted
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.shipped import SHIPPED
 from dspy_demo.settings import Settings
 from dspy_demo.ui.live import LiveTurn
+from dspy_demo.ui.render import messages
 from dspy_demo.ui.turn_view import TurnView
 
 
@@ -35,6 +37,27 @@ async def test_the_last_snapshot_is_the_whole_turn(tmp_path: Path) -> None:
     assert all(shot.running for shot in shots[:-1])
 
 
+async def test_the_end_is_drawn_when_the_turn_is_kept(tmp_path: Path) -> None:
+    """The conversation gets the turn after its last event, when the upstream has closed."""
+
+    class SlowToClose(ScriptedBackend):
+        async def stream(self, request: TurnRequest) -> AsyncIterator[Event]:
+            try:
+                async for event in super().stream(request):
+                    yield event
+            finally:
+                await asyncio.sleep(0.05)
+
+    backend = SlowToClose(scripted_answer("one two"), pause_s=0.01)
+    service = ChatService(Settings(data_dir=tmp_path), ProgramRegistry(SHIPPED), backend)
+    request = TurnRequest(LocalTarget("chain_of_thought", LMChoice("m")), {"question": "q"})
+    kept: list[TurnView] = []
+    turn = LiveTurn(service.turn(request), TurnView.start("q", now_s=0.0), on_end=kept.append)
+    turn.start()
+    async for shot in turn.snapshots(0.001):
+        assert shot.running or kept == [shot]
+
+
 async def test_many_events_are_few_snapshots(tmp_path: Path) -> None:
     backend = ScriptedBackend(scripted_answer("x", tokens=["x"] * 400), pause_s=0.0005)
     began = time.monotonic()
@@ -47,6 +70,15 @@ async def test_a_failure_is_the_last_snapshot_and_keeps_the_text(tmp_path: Path)
     shots = [shot async for shot in live(ScriptedBackend(script), tmp_path).snapshots(0.0)]
     assert shots[-1].state == "failed"
     assert shots[-1].answer_text == "Fo"
+
+
+async def test_the_number_on_the_page_is_the_turns_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    turn = live(ScriptedBackend([TurnStarted("local", "m"), UpstreamCut()]), tmp_path)
+    last = [shot async for shot in turn.snapshots(0.0)][-1]
+    (record,) = caplog.records
+    assert f"Error {record.turn_id}" in str(messages(last))
 
 
 async def test_stop_ends_it_at_once_also_when_nothing_comes(tmp_path: Path) -> None:
@@ -91,4 +123,5 @@ async def test_a_fault_of_the_page_itself_fails_the_turn(
     monkeypatch.setattr(TurnView, "_with_delta", broken)
     shots = [shot async for shot in turn.snapshots(0.0)]
     assert shots[-1].failure is not None
+    assert shots[-1].failure.error_id == turn._turn.request.turn_id
     assert "secret" not in shots[-1].failure.public_message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any, cast
@@ -9,14 +10,19 @@ from typing import Any, cast
 import gradio as gr
 import pytest
 
-from dspy_demo.events import FieldDelta, TurnFinished, TurnStarted
+from dspy_demo.chat import ChatService
+from dspy_demo.events import FieldDelta, TurnFinished, TurnStarted, Visitor
+from dspy_demo.limits.guests import GuestLimits
+from dspy_demo.settings import Settings
 from dspy_demo.tracing.base import NoTracer
-from dspy_demo.ui.conversation import Conversation, from_json, to_json
-from dspy_demo.ui.rating import NOT_RECORDED, RatingHandlers, draw_rating_box
+from dspy_demo.ui.conversation import Conversation
+from dspy_demo.ui.rating import NOT_OF_NOW, NOT_RECORDED, RatingHandlers, draw_rating_box
+from dspy_demo.ui.saved import from_json, to_json
 from dspy_demo.ui.store import ConversationStore, Tab
 from dspy_demo.ui.turn_view import TurnView
+from tests.visitors import OWNER, STRANGER, request_of
 
-REQUEST = cast(gr.Request, SimpleNamespace(session_hash="tab"))
+REQUEST = request_of(STRANGER)
 
 
 class NotingTracer(NoTracer):
@@ -39,18 +45,25 @@ def turn(number: int, trace_id: str | None) -> TurnView:
     return view
 
 
+def service_with(tracer: NotingTracer) -> SimpleNamespace:
+    limits = GuestLimits(Settings(guest_turns_per_minute=2, guests_turns_per_minute=3))
+    return SimpleNamespace(tracer=tracer, limits=limits)
+
+
 @pytest.fixture
 async def rating() -> AsyncIterator[RatingHandlers]:
     with gr.Blocks(analytics_enabled=False):
         box, notice, saved = draw_rating_box(), gr.HTML(), gr.BrowserState()
-    yield RatingHandlers(ConversationStore(window=40), NotingTracer(), box, notice, saved)
+    yield RatingHandlers(
+        ConversationStore(window=40), cast(ChatService, service_with(NotingTracer())), box, notice, saved
+    )
 
 
 @pytest.fixture
 def tab(rating: RatingHandlers) -> Tab:
-    tab = rating.store.open("tab", "", Conversation())
+    tab = rating.store.open("tab", "", Conversation(), asker=STRANGER)
     for number, trace_id in enumerate(("tr-0", "tr-1", None)):
-        tab.visitor.conversation = tab.visitor.conversation.adding(turn(number, trace_id))
+        tab.end(turn(number, trace_id))
     return tab
 
 
@@ -61,7 +74,7 @@ def thumb(tab: Tab, number: int, liked: bool | str) -> gr.LikeData:
 
 
 def ratings(handlers: RatingHandlers) -> list[Any]:
-    return cast(NotingTracer, handlers.tracer).ratings
+    return cast(NotingTracer, handlers.service.tracer).ratings
 
 
 async def test_a_thumb_is_for_its_turn(rating: RatingHandlers, tab: Tab) -> None:
@@ -101,6 +114,33 @@ async def test_a_tab_of_another_life_changes_nothing(rating: RatingHandlers) -> 
     await rating.rate(gr.LikeData(None, {"index": 1, "value": [], "liked": True}), REQUEST)
     await rating.comment("words", "turn-0", REQUEST)
     assert ratings(rating) == []
+
+
+async def test_another_visitor_with_the_hash_rates_nothing(rating: RatingHandlers, tab: Tab) -> None:
+    other = request_of(Visitor("guest", "another"))
+    await rating.rate(thumb(tab, 1, True), other)
+    await rating.rate(thumb(tab, 1, True), REQUEST)
+    await rating.comment("theirs", "turn-1", other)
+    assert ratings(rating) == [("tr-1", True, None)]
+
+
+async def test_a_trace_that_a_guests_browser_names_is_not_rated(rating: RatingHandlers) -> None:
+    saved = Conversation().adding(dataclasses.replace(turn(0, "tr-of-another"), rated=True))
+    for visitor in (STRANGER, OWNER):
+        rating.store.open("tab", "v" * 43 if visitor is OWNER else "w" * 43, saved, asker=visitor)
+    tab = rating.store.tab("tab", STRANGER)
+    assert tab is not None
+    assert NOT_OF_NOW in (await rating.rate(thumb(tab, 0, False), REQUEST))[rating.notice]
+    assert NOT_OF_NOW in (await rating.comment("words", "turn-0", REQUEST))[rating.notice]
+    assert ratings(rating) == []
+    await rating.rate(thumb(tab, 0, False), request_of(OWNER))  # it is their own database
+    assert ratings(rating) == [("tr-of-another", False, None)]
+
+
+async def test_ratings_are_bounded(rating: RatingHandlers, tab: Tab) -> None:
+    updates = [await rating.rate(thumb(tab, 0, number % 2 == 0), REQUEST) for number in range(7)]
+    assert len(ratings(rating)) == 4
+    assert "You are rating faster than 4 times a minute" in updates[-1][rating.notice]
 
 
 async def test_a_rating_survives_the_browser(rating: RatingHandlers, tab: Tab) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from dspy_demo.events import (
+    QUEUE_KEY,
     Event,
     FieldDelta,
     Status,
@@ -83,7 +84,7 @@ def test_a_finished_turn_has_question_thought_answer_and_footer() -> None:
         [STARTED, thinks("Hm."), says("4"), TurnFinished({"reasoning": "Hm.", "answer": "4"}, elapsed_s=1.25)]
     )
     assert [m["role"] for m in messages(view)] == ["user", "assistant", "assistant", "assistant"]
-    assert "total 1.2 s" in text_of(messages(view)[-1])
+    assert "total 1.2\N{NO-BREAK SPACE}s" in text_of(messages(view)[-1])
 
 
 def test_messages_are_new_objects_each_time_and_valid_for_the_wire() -> None:
@@ -186,7 +187,7 @@ def test_a_tool_call_is_nested_under_the_thought_that_made_it() -> None:
     thought, line = messages(view)[1:]
     assert line["metadata"]["parent_id"] == thought["metadata"]["id"]
     assert (line["metadata"]["status"], thought["metadata"]["status"]) == ("pending", "pending")
-    assert line["metadata"]["title"] == r"calculator(2\*3)"
+    assert line["metadata"]["title"] == "calculator(2&#42;3)"
     assert '{"a": 1}' not in plain(view)
 
 
@@ -228,7 +229,7 @@ def test_tools_that_were_not_seen_live_are_read_from_the_trajectory() -> None:
     view = after([STARTED, TurnFinished({"trajectory": TRAJECTORY, "reasoning": "So.", "answer": "6"})])
     assert [title for title, _, _ in thoughts(view)] == [
         "Reasoning",
-        r"calculator(2\*3) → 6",
+        "calculator(2&#42;3) → 6",
         "Reasoning 2",
         "Reasoning 3",
     ]
@@ -293,12 +294,12 @@ def test_the_footer_says_only_what_is_known() -> None:
     assert footer_parts(view) == [
         "Local",
         "openai/gpt-4o-mini",
-        "1,200 in, 34 out",
-        "first token 0.21 s",
-        "total 2.0 s",
+        "1,200 tokens in, 34 out",
+        "first token 0.21\N{NO-BREAK SPACE}s",
+        "total 2.0\N{NO-BREAK SPACE}s",
         "$0.00012",
     ]
-    assert footer_parts(after([]).stopped(1.0)) == ["total 1.0 s"]
+    assert footer_parts(after([]).stopped(1.0)) == ["total 1.0\N{NO-BREAK SPACE}s"]
 
 
 @pytest.mark.parametrize(
@@ -340,3 +341,36 @@ def test_the_forms_values_stand_under_the_question() -> None:
     assert text_of(messages(view)[1]).count("<span>") == 2
     assert "&lt;calm&gt;" in text_of(messages(view)[1])
     assert thoughts(view)[-1][0] == "Thinking"
+
+
+def test_the_place_in_line_is_one_line_that_changes() -> None:
+    waiting = [Status(f"You are {place} in line.", "pending", QUEUE_KEY) for place in ("2nd", "1st")]
+    assert thoughts(after(waiting)) == [("You are 1st in line.", "pending", "")]
+    begun = after([*waiting, Status("Waited in line for 3 s.", "done", QUEUE_KEY), STARTED, thinks("Hm")])
+    assert thoughts(begun)[0] == ("Waited in line for 3 s.", "done", "")
+    assert [title for title, _, _ in thoughts(begun)] == ["Waited in line for 3 s.", "Reasoning"]
+
+
+def test_the_wait_in_line_is_not_part_of_the_turns_time() -> None:
+    line = [Status("You are 1st in line.", "pending", QUEUE_KEY), Status("Waited.", "done", QUEUE_KEY)]
+    view = after([*line, STARTED, thinks("Hm")])  # seconds 1 to 4
+    assert view.first_delta_s == 2.0
+    assert view.stopped(5.0).elapsed_s == 3.0
+
+
+def test_who_gave_up_waiting_sees_why() -> None:
+    view = after(
+        [
+            Status("You are 1st in line.", "pending", QUEUE_KEY),
+            STARTED,
+            TurnFailed("waited_too_long", "No place became free.", retryable=True, http_status=429),
+        ]
+    )
+    assert view.lines[0].state == "failed"
+    assert "No place became free." in plain(view)
+
+
+def test_tool_calls_of_a_plain_server_are_shown_also_after_a_wait_in_line() -> None:
+    line = Status("Waited in line for 3 s.", "done", QUEUE_KEY)
+    last = TurnFinished({"trajectory": TRAJECTORY, "reasoning": "So.", "answer": "6"})
+    assert thoughts(after([line, STARTED, last]))[1:] == thoughts(after([STARTED, last]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.shipped import SHIPPED
 from dspy_demo.serving.model_server import ModelServers, ServerState
 from dspy_demo.ui.served_program import program_behind
-from dspy_demo.ui.server_lines import NOTHING, PLAIN, Connected, server_html, spoken_html
+from dspy_demo.ui.server_lines import NOTHING, NOTHING_FOR_GUESTS, PLAIN, Connected, server_html, spoken_html
 from dspy_demo.ui.server_panel import ServedChoice, served_choice
 
 URI = "models:/dspy-demo/3"
@@ -27,6 +28,7 @@ def actions(text: str) -> list[str]:
 
 def test_nothing_served() -> None:
     assert NOTHING in server_html(ServerState())
+    assert NOTHING_FOR_GUESTS in server_html(ServerState(), owner=False)
     assert actions(server_html(ServerState())) == []
 
 
@@ -40,6 +42,15 @@ def test_ready_shows_version_address_and_uptime() -> None:
 def test_a_missing_key_is_said_before_the_first_question() -> None:
     state = ServerState("ready", URI, "http://127.0.0.1:5001", warning="It needs a key.")
     assert "It needs a key." in server_html(state)
+
+
+def test_a_hung_server_is_not_called_ready() -> None:
+    state = dataclasses.replace(READY, silent_s=12.0)
+    assert "Not answering" in server_html(state) and "Ready" not in server_html(state)
+    assert actions(server_html(state)) == ["restart", "stop"]
+    assert "not answering" in spoken_html(state)
+    with pytest.raises(NotFound, match="does not answer any more"):
+        choose(state)
 
 
 def test_starting_shows_progress_and_the_end_of_the_log() -> None:

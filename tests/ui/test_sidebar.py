@@ -41,7 +41,7 @@ SPEC = ProgramSpec(
 @pytest.fixture
 async def sidebar() -> AsyncIterator[Sidebar]:
     with gr.Blocks(analytics_enabled=False):
-        yield draw_sidebar(Detection(FOUND, "why", OPTIONS), [SPEC], SPEC)
+        yield draw_sidebar(Detection(FOUND, "why", OPTIONS), [SPEC], SPEC, owner=True)
 
 
 @pytest.fixture
@@ -53,7 +53,11 @@ async def form() -> AsyncIterator[ProgramForm]:
 def values(sidebar: Sidebar, **changes: Any) -> dict[Any, Any]:
     """What the sidebar holds when nothing was touched but `changes`."""
     given: dict[Any, Any] = {widget: widget.value for widget in sidebar.inputs}
-    return given | {getattr(sidebar, name): value for name, value in changes.items()}
+    typed = {"typed_model": "model", "api_base": "api_base", "api_key": "api_key"}
+    return given | {
+        getattr(sidebar.typed, typed[name]) if name in typed else getattr(sidebar, name): value
+        for name, value in changes.items()
+    }
 
 
 async def test_untouched_it_is_the_model_that_was_found(sidebar: Sidebar) -> None:
@@ -66,7 +70,7 @@ async def test_another_row_has_no_base_url_of_the_first(sidebar: Sidebar) -> Non
 
 
 async def test_a_typed_model_and_its_key(sidebar: Sidebar) -> None:
-    given = values(sidebar, model=OTHER, other_model=" groq/y ", api_base="", api_key="sk-planted")
+    given = values(sidebar, model=OTHER, typed_model=" groq/y ", api_base="", api_key="sk-planted")
     choice = sidebar.choice(given)
     assert (choice.model, choice.api_base) == ("groq/y", None)
     assert choice.api_key is not None
@@ -76,7 +80,7 @@ async def test_a_typed_model_and_its_key(sidebar: Sidebar) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"model": OTHER, "other_model": " "},
+        {"model": OTHER, "typed_model": " "},
         {"temperature": "warm"},
         {"temperature": "2.1"},
         {"temperature": "nan"},

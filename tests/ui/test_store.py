@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import cast
+
+from dspy_demo.events import Visitor as Asker
 from dspy_demo.ui.conversation import Conversation
+from dspy_demo.ui.live import LiveTurn
 from dspy_demo.ui.store import ConversationStore, Visitor
 from dspy_demo.ui.turn_view import TurnView
+from tests.visitors import STRANGER
 
 
 class Clock:
@@ -68,11 +73,64 @@ def test_the_oldest_visitor_leaves_when_there_are_too_many() -> None:
     assert visitors.open("s4", first.id, Conversation()).visitor is not first
 
 
-def test_a_visitor_with_an_open_tab_stays() -> None:
-    visitors = store(max_visitors=1)
+def test_open_tabs_hold_nobody_for_ever() -> None:
+    visitors = store(max_visitors=2, max_tabs=3)
+    for number in range(20):
+        visitors.open(f"s{number}", "", Conversation())
+    assert (len(visitors), visitors.open_tabs) == (2, 2)
+    one = visitors.open("s20", "", Conversation()).visitor
+    for number in range(21, 30):
+        visitors.open(f"s{number}", one.id, Conversation())
+    assert visitors.open_tabs == len(one.tabs) == 3
+
+
+def test_who_uses_the_page_stays() -> None:
+    visitors = store(max_visitors=2)
     first = visitors.open("s1", "", Conversation()).visitor
+    for number in range(2, 20):
+        visitors.open(f"s{number}", "", Conversation())
+        tab = visitors.tab("s1")
+        assert tab is not None
+        assert tab.visitor is first
+
+
+def test_a_running_turn_keeps_its_visitor_and_its_tab() -> None:
+    visitors = store(max_visitors=1, max_tabs=1)
+    tab = visitors.open("s1", "", Conversation())
+    tab.begin(cast(LiveTurn, object()))
+    for number in range(2, 6):
+        visitors.open(f"s{number}", "", Conversation())
+    assert visitors.tab("s1") is tab
+    assert (len(visitors), visitors.open_tabs) == (2, 2)
+
+
+def test_an_open_page_outlives_the_time_without_a_visit() -> None:
+    clock = Clock()
+    visitors = store(clock, ttl_s=60)
+    tab = visitors.open("s1", "", Conversation())
+    clock.now = 1000
     visitors.open("s2", "", Conversation())
-    assert visitors.open("s3", first.id, Conversation()).visitor is first
+    assert visitors.tab("s1") is tab
+
+
+def test_what_browsers_sent_is_bounded_in_total() -> None:
+    visitors = store(max_restored_chars=10_000)
+    for number in range(50):
+        visitors.open(f"s{number}", f"{number:043}", ONE, saved_chars=2000)
+    assert len(visitors) < 5
+    for number in range(50, 60):
+        visitors.open(f"s{number}", "", Conversation())
+    assert len(visitors) > 10
+
+
+def test_a_hash_is_nobodys_without_the_one_who_opened_it() -> None:
+    visitors = store()
+    tab = visitors.open("s1", "", Conversation(), asker=STRANGER)
+    other = Asker("guest", "another")
+    assert visitors.tab("s1", other) is None
+    assert visitors.close("s1", other) is None
+    visitors.open("s1", "", Conversation(), asker=other)
+    assert visitors.tab("s1", STRANGER) is tab
 
 
 def test_after_its_time_a_conversation_is_forgotten() -> None:

@@ -79,7 +79,7 @@ def test_a_row_tells_what_it_is() -> None:
     text = drawn(Row(version(description="New words", tags={"team": "search"})))
     for part in (
         "dspy-demo</span> <b>3</b>",
-        "Chain of thought · openai/x",
+        "Chain of thought ·&nbsp;openai/x",
         "3 min ago",
         "New words",
         "team=search",
@@ -89,7 +89,7 @@ def test_a_row_tells_what_it_is() -> None:
 
 
 def test_actions_are_those_that_work_now() -> None:
-    usual = ["Edit", "Commands", "Open in MLflow", "Save"]
+    usual = ["Edit", "Commands", "MLflow", "Save"]
     assert labels(drawn(Row(version())))[:6] == ["Serve", "Promote", "Load locally", *usual[:3]]
     champion = version(aliases=("champion",))
     assert "Promote" not in labels(drawn(Row(champion)))

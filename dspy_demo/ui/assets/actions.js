@@ -1,6 +1,7 @@
 // Runs once per component, with `element`, `trigger` and `watch` from gr.HTML (gradio 6.31). See actions.py.
 const open = new Set();
 let revealed = "";
+let asked = false;
 
 // A redraw writes the attributes of the server's HTML over what the reader opened.
 const restore = () => {
@@ -10,6 +11,11 @@ const restore = () => {
     open.add(reveal);
   }
   revealed = reveal;
+  // What the reader asked for may have grown out of sight.
+  if (asked && element.querySelector("[data-show]")) {
+    asked = false;
+    element.scrollIntoView({ block: "nearest" });
+  }
   for (const fold of element.querySelectorAll("details[data-key]")) fold.open = open.has(fold.dataset.key);
   for (const panel of element.querySelectorAll("[data-panel]")) panel.hidden = !open.has(panel.dataset.panel);
   for (const button of element.querySelectorAll("[data-toggle]")) {
@@ -41,6 +47,7 @@ element.addEventListener("click", (event) => {
       setTimeout(() => { button.textContent = label; }, 1500);
     });
   } else if (button.dataset.do) {
+    asked = true;
     trigger("click", { ...button.dataset });
   }
 });

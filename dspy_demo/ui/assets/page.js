@@ -6,6 +6,12 @@
       if (part.type === "sidebar") part.props.open = false;
     }
   }
+  // A focused text box opens the keyboard of a phone or tablet, over half of the page.
+  if (matchMedia("(max-width: 767px), (pointer: coarse)").matches) {
+    for (const part of window.gradio_config?.components ?? []) {
+      if (part.props?.autofocus) part.props.autofocus = false;
+    }
+  }
 
   // What is copied is what was written: the answer without thoughts and footer, without the signs
   // that keep it from being read as HTML (markdown_safety.py, render.py).
@@ -22,7 +28,9 @@
       const end = written.lastIndexOf(`\n<div class="turn-${own}"`);
       if (end >= 0) written = written.slice(0, end);
     }
-    return (start < 0 ? written : unescaped(written)).replaceAll("\u2060", "");
+    return (start < 0 ? written : unescaped(written))
+      .replaceAll("\u2060[\u2060Image: ", "![")
+      .replaceAll("\u2060", "");
   };
   if (navigator.clipboard) {
     const write = navigator.clipboard.writeText.bind(navigator.clipboard);

@@ -1,0 +1,74 @@
+"""What the person who started the app reads: where it is, how its owner gets in, the public link."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import webbrowser
+
+from dspy_demo.access.gate import Gate
+from dspy_demo.errors import ShareFailed
+from dspy_demo.settings import Settings
+from dspy_demo.share.tunnel import Tunnel
+
+
+class Terminal:
+    """Everything that the app prints while it runs, but for the log."""
+
+    def __init__(self, settings: Settings, gate: Gate, port: int) -> None:
+        host = "127.0.0.1" if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        self._settings = settings
+        self._gate = gate
+        self._told = False
+        self._elsewhere = settings.public_url or ""
+        gate.link.on_used = self.tell_owner_link
+
+    def tell_ready(self) -> None:
+        print(f"Ready: {self.url}", flush=True)
+        page = self.url
+        if self._gate.public or self._settings.share:  # the gate may shut before the browser is there
+            page = self._gate.owner_link(self.url)
+            self.tell_owner()
+        if self._settings.open:
+            threading.Thread(target=webbrowser.open, args=(page,), daemon=True).start()
+
+    def tell_owner(self) -> None:
+        """How the owner gets in: once, at whatever makes the app public first."""
+        if self._told:
+            return
+        self._told = True
+        self.tell_owner_link()
+        if self._settings.owner_token is None:
+            token = self._gate.owner_token.get_secret_value()
+            print(f"Owner's token for the routes: {token}", flush=True)
+
+    def tell_owner_link(self) -> None:
+        """The link works once, at whichever address."""
+        print(f"Owner's link, works once: {self._gate.owner_link(self.url)}", flush=True)
+        if self._elsewhere:
+            self._tell_link_elsewhere()
+
+    def _tell_link_elsewhere(self) -> None:
+        print(f"The same from another device: {self._gate.owner_link(self._elsewhere)}", flush=True)
+
+    def shared(self, public: bool) -> None:
+        """Called before a stranger can come, and when none can any more."""
+        self._gate.share(public)
+        if public:
+            self.tell_owner()
+        else:
+            self._elsewhere = self._settings.public_url or ""
+
+    def linked(self, url: str) -> None:
+        """The public link is there, or has become another one."""
+        self._elsewhere = url
+        print(f"Public link: {url}", flush=True)
+        self._tell_link_elsewhere()
+
+    async def share(self, tunnel: Tunnel) -> None:
+        """``--share``: open the link beside the page, and print why where there is none."""
+        try:
+            await tunnel.open()
+        except ShareFailed as error:
+            print(f"No public link: {error.public_message}", file=sys.stderr, flush=True)

@@ -1,0 +1,33 @@
+"""What is kept for each page that was loaded: what the visitor changed, and no copy of the page itself."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import cast
+
+import gradio as gr
+from gradio.routes import App
+from gradio.state_holder import SessionState, StateHolder
+
+
+class Sessions(StateHolder):
+    """Gradio's sessions without the settings of every component of the page.
+
+    A session of Gradio (6.31, `SessionState`) begins by drawing up the settings of the whole page: 150 kB,
+    and 7 ms in which nobody else's token moves on. They are read by deep links alone, which are closed here;
+    what an event changes is added to them all the same.
+    """
+
+    def __getitem__(self, session_id: str) -> SessionState:
+        if session_id not in self.session_data:
+            drawn_up = SimpleNamespace(default_config=self.blocks.default_config, blocks={})
+            self.session_data[session_id] = SessionState(cast(gr.Blocks, drawn_up))
+        return super().__getitem__(session_id)
+
+
+def keep_lean_sessions(app: App, capacity: int) -> None:
+    """Let the app of a page keep the last `capacity` sessions, each of them lean."""
+    page = app.get_blocks()
+    page.state_session_capacity = capacity
+    app.state_holder = Sessions()
+    app.state_holder.set_blocks(page)

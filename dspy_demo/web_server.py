@@ -1,0 +1,109 @@
+"""The process's one HTTP server, from the bound port to a graceful end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from dspy_demo.errors import SettingsError
+from dspy_demo.settings import Settings
+
+DEFAULT_PORT, PORTS_TRIED = 7860, 100
+#: After the running turns have ended: for responses that are being written. Gradio's streams to open
+#: pages never end by themselves.
+LAST_WORDS_S = 1
+
+
+def listen(settings: Settings) -> socket.socket:
+    """Take the port, before the slow imports, so that a conflict is known at once.
+
+    Raises:
+        SettingsError: The chosen port, or each of those after 7860, is in use.
+    """
+    ports = [settings.port] if settings.port else range(DEFAULT_PORT, DEFAULT_PORT + PORTS_TRIED)
+    for port in ports:
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        listening = socket.socket(family)
+        if hasattr(socket, "SO_REUSEPORT"):  # elsewhere SO_REUSEADDR would share a port that is in use
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((settings.host, port))
+            listening.listen(2048)
+        except OSError:
+            listening.close()
+            continue
+        return listening
+    which = f"Port {settings.port}" if settings.port else f"Each port from {DEFAULT_PORT} on"
+    raise SettingsError(f"{which} on {settings.host} cannot be used. Choose another one with --port.")
+
+
+class WebServer:
+    """Serves one ASGI app in this thread until SIGINT or SIGTERM.
+
+    Args:
+        protocol: What speaks HTTP on each connection.
+        on_ready: Called once, when it answers.
+        drain: Awaited at the end, while the server still answers: lets running turns finish.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        listening: socket.socket,
+        *,
+        protocol: type[asyncio.Protocol],
+        on_ready: Callable[[], None],
+        drain: Callable[[], Awaitable[object]],
+    ) -> None:
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            log_level="critical",  # it would report the streams that it ends as errors
+            access_log=False,
+            http=protocol,
+            ws="none",
+            proxy_headers=False,  # who asks is decided by `access`, never by a header of addresses
+            server_header=False,
+            timeout_graceful_shutdown=LAST_WORDS_S,
+        )
+        self._server = _Server(config, on_ready)
+        self._listening = listening
+        self._drain = drain
+
+    def run(self) -> None:
+        asyncio.run(self._run())
+
+    async def _run(self) -> None:
+        asked_to_stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(asked_to_stop.set))
+        serving = asyncio.create_task(self._server.serve([self._listening]), name="web-server")
+        stopping = asyncio.create_task(asked_to_stop.wait(), name="stop-signal")
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not serving.done():
+            await self._drain()
+            self._server.should_exit = True
+        await serving
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_ready()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are `WebServer`'s: uvicorn (0.54) would raise them again after a graceful end."""
+        yield

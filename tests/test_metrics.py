@@ -1,0 +1,164 @@
+"""What is counted, read back with Prometheus' own parser."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from dspy_demo.backends.scripted import ScriptedBackend, scripted_answer
+from dspy_demo.errors import UpstreamTimeout
+from dspy_demo.events import (
+    LMChoice,
+    LocalTarget,
+    ServedTarget,
+    TurnFinished,
+    TurnRequest,
+    TurnStarted,
+    Usage,
+)
+from dspy_demo.metrics import Metrics
+from dspy_demo.observer import TurnEnd
+from tests.services import house, settings_for, until
+
+TYPED = "what somebody typed"
+REQUEST = TurnRequest(LocalTarget("qa", LMChoice(TYPED)), {"question": TYPED})
+
+
+def samples(metrics: Metrics) -> dict[tuple[str, frozenset], float]:
+    """Every sample by its name and labels."""
+    text, content_type = metrics.exposition()
+    assert content_type.startswith("text/plain; version=0.0.4")
+    return {
+        (sample.name.removeprefix("dspy_demo_"), frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text.decode())
+        for sample in family.samples
+    }
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float:
+    return samples(metrics).get((name, frozenset(labels.items())), 0.0)
+
+
+def test_a_turn_counts_once_with_its_times_tokens_and_cost() -> None:
+    metrics = Metrics()
+    metrics.turn_started(REQUEST)
+    assert value(metrics, "active_turns") == 1
+    usage = Usage(100, 20, cost_usd=0.5)
+    metrics.turn_ended(TurnEnd.of(REQUEST, "finished", usage=usage, first_delta_s=0.3, elapsed_s=3.0))
+    assert value(metrics, "active_turns") == 0
+    assert value(metrics, "turns_total", backend="local", outcome="finished", code="") == 1
+    assert value(metrics, "tokens_total", backend="local", kind="prompt") == 100
+    assert value(metrics, "tokens_total", backend="local", kind="completion") == 20
+    assert value(metrics, "cost_usd_total") == 0.5
+    assert value(metrics, "first_token_seconds_bucket", backend="local", le="0.25") == 0
+    assert value(metrics, "first_token_seconds_bucket", backend="local", le="0.5") == 1
+    assert value(metrics, "turn_seconds_sum", backend="local", outcome="finished") == 3
+
+
+def test_a_refused_turn_never_ran() -> None:
+    metrics = Metrics()
+    metrics.turn_ended(TurnEnd.of(REQUEST, "refused", code="busy", limit="max_turns"))
+    assert value(metrics, "turns_total", backend="local", outcome="refused", code="busy") == 1
+    assert value(metrics, "limits_hit_total", limit="max_turns") == 1
+    assert value(metrics, "active_turns") == 0
+    assert not [name for name, _ in samples(metrics) if name.startswith("turn_seconds_count")]
+
+
+def test_a_limit_outside_a_turn() -> None:
+    metrics = Metrics()
+    metrics.limit_hit("body_max_bytes")
+    assert value(metrics, "limits_hit_total", limit="body_max_bytes") == 1
+
+
+def test_a_state_is_read_when_somebody_looks() -> None:
+    metrics, now = Metrics(), ["none"]
+    metrics.show_state("model_server", "Its state.", ("none", "ready"), lambda: now[0])
+    assert value(metrics, "model_server", state="none") == 1
+    now[0] = "ready"
+    assert value(metrics, "model_server", state="none") == 0
+    assert value(metrics, "model_server", state="ready") == 1
+
+
+def test_two_apps_in_one_process_count_apart() -> None:
+    one, other = Metrics(), Metrics()
+    one.limit_hit("x")
+    assert value(other, "limits_hit_total", limit="x") == 0
+
+
+def test_no_label_holds_what_somebody_typed() -> None:
+    metrics = Metrics()
+    served = TurnRequest(ServedTarget(f"http://{TYPED}"), {"question": TYPED})
+    for request in (REQUEST, served):
+        metrics.turn_started(request)
+        metrics.turn_ended(TurnEnd.of(request, "failed", code="upstream"))
+    assert TYPED not in metrics.exposition()[0].decode()
+
+
+def test_open_metrics_for_who_asks_for_it() -> None:
+    text, content_type = Metrics().exposition("application/openmetrics-text; version=1.0.0")
+    assert content_type.startswith("application/openmetrics-text")
+    assert text.endswith(b"# EOF\n")
+
+
+# --- by the turns of a service ---
+
+
+async def test_each_end_of_a_turn_is_heard_once(data_dir: Path) -> None:
+    metrics = Metrics()
+    usage = Usage(3, 4, cost_usd=0.25)
+    finished = [*scripted_answer("a")[:-1], TurnFinished({"answer": "a"}, usage)]
+    script = {
+        "finish": finished,
+        "fail": [TurnStarted("local", "m"), UpstreamTimeout()],
+        "end": [TurnStarted("local", "m")],
+    }
+    backend = ScriptedBackend(lambda request: script[str(request.inputs["question"])])
+    async with house(settings_for(data_dir), LMChoice("m"), local=backend) as home:
+        home.service.observer = metrics
+        for question in ("finish", "finish", "fail", "end", " "):
+            await home.ask(question)
+    turns = {
+        dict(labels)["code"]: n for (name, labels), n in samples(metrics).items() if name == "turns_total"
+    }
+    assert turns == {"": 2, "upstream_timeout": 1, "empty_reply": 1, "invalid_input": 1}
+    assert value(metrics, "tokens_total", backend="local", kind="completion") == 8
+    assert value(metrics, "cost_usd_total") == 0.5
+    assert value(metrics, "active_turns") == 0
+
+
+@pytest.mark.parametrize("how", ["stop", "cancel"])
+async def test_a_stopped_turn_is_heard_once(data_dir: Path, how: str) -> None:
+    metrics = Metrics()
+    backend = ScriptedBackend(scripted_answer("a b c"), pause_s=0.2)
+    async with house(settings_for(data_dir), LMChoice("m"), local=backend) as home:
+        home.service.observer = metrics
+        turn = home.service.turn(home.request("?"))
+
+        async def watch() -> None:
+            async with turn:
+                async for _ in turn:
+                    pass
+
+        watching = asyncio.create_task(watch())
+        await until(lambda: backend.open_streams)
+        assert value(metrics, "active_turns") == 1
+        if how == "stop":
+            await turn.stop()
+        else:
+            watching.cancel()
+        await asyncio.wait({watching})
+    assert value(metrics, "turns_total", backend="local", outcome="stopped", code="") == 1
+    assert value(metrics, "active_turns") == 0
+
+
+async def test_a_time_limit_is_a_limit_that_was_hit(data_dir: Path) -> None:
+    metrics = Metrics()
+    backend = ScriptedBackend(scripted_answer("late"), pause_s=5)
+    async with house(settings_for(data_dir, idle_timeout_s=0.05), LMChoice("m"), local=backend) as home:
+        home.service.observer = metrics
+        await home.ask("?")
+    assert value(metrics, "limits_hit_total", limit="idle_timeout_s") == 1
+    assert value(metrics, "turns_total", backend="local", outcome="failed", code="upstream_timeout") == 1

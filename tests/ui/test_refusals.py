@@ -1,0 +1,64 @@
+"""A guest who is refused loses nothing: the question stays where it was typed, or can be asked again."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from dspy_demo.backends.scripted import ScriptedBackend, scripted_answer
+from dspy_demo.events import LMChoice
+from dspy_demo.limits.guests import GuestLimits
+from dspy_demo.ui.handlers import ChatHandlers
+from dspy_demo.ui.layout import draw_page
+from dspy_demo.ui.store import ConversationStore
+from tests.services import house, settings_for
+from tests.visitors import STRANGER, request_of
+
+REQUEST = request_of(STRANGER)
+
+
+@pytest.fixture
+async def chat(data_dir: Path) -> AsyncIterator[ChatHandlers]:
+    settings = settings_for(data_dir, guest_turns_per_minute=1)
+    backend = ScriptedBackend(scripted_answer("four"))
+    limits = GuestLimits(settings)
+    async with house(settings, LMChoice("scripted/model"), local=backend, limits=limits) as home:
+        with gr.Blocks(analytics_enabled=False):
+            page = draw_page(home.catalog.detection, home.programs.specs(), home.programs.default)
+        chat = ChatHandlers(home.service, settings, ConversationStore(window=40), page)
+        await chat.load(None, REQUEST)
+        yield chat
+
+
+def typed(chat: ChatHandlers, text: str) -> dict[Any, Any]:
+    return {component: component.value for component in chat.page.turn_inputs} | {chat.page.composer: text}
+
+
+async def to_the_end(chat: ChatHandlers) -> list[Any]:
+    drawn = [messages async for messages in chat.draw(REQUEST)]
+    await chat.settle(REQUEST)
+    return drawn
+
+
+async def test_the_question_stays_in_the_composer(chat: ChatHandlers) -> None:
+    accepted = await chat.send(typed(chat, "first"), REQUEST)
+    assert accepted[chat.page.composer]["value"] == ""
+    await to_the_end(chat)
+    refused = await chat.send(typed(chat, "second"), REQUEST)
+    assert "You are asking faster than 1 times a minute" in refused[chat.page.notice]
+    assert "value" not in refused[chat.page.composer]
+    assert refused[chat.page.composer]["submit_btn"] == "Send"
+    assert len(chat.store.tab("tab", STRANGER).visitor.conversation.turns) == 1
+
+
+async def test_a_retry_that_is_refused_keeps_the_turn(chat: ChatHandlers) -> None:
+    await chat.send(typed(chat, "first"), REQUEST)
+    await to_the_end(chat)
+    refused = await chat.retry(typed(chat, ""), REQUEST)
+    assert "Try again in" in refused[chat.page.notice]
+    turns = chat.store.tab("tab", STRANGER).visitor.conversation.turns
+    assert [turn.view.answer_text for turn in turns] == ["four"]
