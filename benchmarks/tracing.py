@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
 
+from benchmarks.report import Measured, Row
 from benchmarks.upstream import upstream
 from dspy_demo.backends.local import LocalBackend
 from dspy_demo.chat import ChatService
@@ -19,7 +19,7 @@ from dspy_demo.tracing.tracer import tracer_for
 from dspy_demo.versions.tracking import Tracking
 
 
-async def measure(settings: Settings, *, quick: bool) -> dict[str, Any]:
+async def measure(settings: Settings, *, quick: bool) -> Measured:
     turns, rounds = (5, 1) if quick else (60, 5)
     with upstream() as server:
         choice = LMChoice("openai/fake", server.url, cache=False)
@@ -35,12 +35,15 @@ async def measure(settings: Settings, *, quick: bool) -> dict[str, Any]:
             await service.aclose()
             await asyncio.to_thread(service.tracer.close, 60.0)
         writing_s = time.process_time() - process_before_s
-    return {
-        "loop_ms_per_turn_off": round(best[False] * 1e3, 3),
-        "loop_ms_per_turn_on": round(best[True] * 1e3, 3),
-        "ratio": round(best[True] / best[False], 3),
-        "left_to_write_s": round(writing_s, 3),
-    }
+    row = Row(
+        "CPU of the event loop for a turn, tracing on",
+        "ms",
+        best[True] * 1e3,
+        "tracing off",
+        best[False] * 1e3,
+        ratio_max=1.1,
+    )
+    return Measured([row], {"left_to_write_s": writing_s})
 
 
 def _service(settings: Settings, choice: LMChoice) -> ChatService:
