@@ -64,6 +64,7 @@ def test_links_and_pictures_exist() -> None:
 def test_every_flag_in_the_text_exists() -> None:
     flags = {flag for row in documented() for flag in row["flag"].split(" / ")}
     extra = {"--name", "--description", "--tag", "--tracking-uri", "--open", "--no-open", "--help"}
+    extra |= {"--json", "--plots"}
     foreign = {"--env-manager"}
     for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", README):
         assert flag in flags | extra | foreign, flag
