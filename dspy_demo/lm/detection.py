@@ -170,8 +170,9 @@ async def _ollama_options(settings: Settings) -> list[LMOption]:
     if settings.ollama_probe_s == 0:
         return []
     try:
-        # httpx's limits are per operation; the probe promises a total.
-        async with asyncio.timeout(settings.ollama_probe_s), httpx.AsyncClient() as client:
+        # httpx's limits are per operation; the probe promises a total. Making the client, which reads the
+        # system's certificates, is no waiting for Ollama: on a busy machine it takes longer than the probe.
+        async with httpx.AsyncClient() as client, asyncio.timeout(settings.ollama_probe_s):
             reply = await client.get(settings.ollama_url.rstrip("/") + "/api/tags")
             models = reply.raise_for_status().json()["models"]
             names = [str(model["name"]) for model in models if _is_chat_model(model)]

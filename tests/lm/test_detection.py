@@ -6,7 +6,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from dspy_demo.errors import ModelSetupError, SettingsError
@@ -40,6 +42,19 @@ async def test_ollama_offers_its_chat_models_only(data_dir: Path, fake_openai: F
     assert found.choice.model == "ollama_chat/fake-chat:latest"
     assert found.choice.api_base == fake_openai.origin
     assert [option.model for option in found.options] == ["ollama_chat/fake-chat:latest", BUILTIN_MODEL]
+
+
+async def test_a_machine_that_is_slow_to_make_a_client_finds_ollama_too(
+    data_dir: Path, fake_openai: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class SlowClient(httpx.AsyncClient):
+        def __init__(self, **options: Any) -> None:
+            time.sleep(0.4)
+            super().__init__(**options)
+
+    monkeypatch.setattr(httpx, "AsyncClient", SlowClient)
+    found = await detect(settings(data_dir, "--ollama-url", fake_openai.origin))
+    assert found.choice.model == "ollama_chat/fake-chat:latest"
 
 
 async def test_what_ollama_offers_really_answers_there(data_dir: Path, fake_openai: FakeOpenAI) -> None:
