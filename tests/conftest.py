@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests import fake_openai as fakes
@@ -26,6 +27,12 @@ _session_home = tempfile.TemporaryDirectory(prefix="dspy-demo-tests-", ignore_cl
 _clean = scrubbed(os.environ, Path(_session_home.name))
 os.environ.clear()
 os.environ.update(_clean)
+
+# A busy machine is slow, and no test is about that.
+hypothesis.settings.register_profile(
+    "unhurried", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("unhurried")
 
 LEFTOVER_DEADLINE_S = 5.0
 TEST_DEADLINE_S = 60

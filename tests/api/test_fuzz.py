@@ -74,7 +74,7 @@ def post(path: str, body: bytes, content_type: str = "application/json") -> http
 
 
 @pytest.mark.parametrize("path", PATHS)
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=bodies | st.binary(max_size=40))
 @example(body=b"[" * 100_000)
 @example(body=b'{"text":' + b"9" * 10_000 + b"}")
@@ -95,7 +95,7 @@ def test_no_body_is_a_server_error(path, body):
 
 
 @given(content_type=st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=30))
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(content_type="application/vnd.api+json; charset=utf-8")
 @example(content_type=";;=,")
 def test_no_content_type_is_a_server_error(content_type):

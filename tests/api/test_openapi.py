@@ -65,7 +65,6 @@ NOT_PROMISED = [positive_data_acceptance, negative_data_rejection]
 
 FUZZED = settings(
     max_examples=30,
-    deadline=None,
     derandomize=True,  # the same cases each time, so that only a change of ours can break it
     database=None,
     phases=[Phase.explicit, Phase.generate],

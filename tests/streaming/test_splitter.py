@@ -31,7 +31,7 @@ class TwoTexts(dspy.Signature):  # type: ignore[misc]
 
 
 CHAT, JSON, XML = dspy.ChatAdapter(), dspy.JSONAdapter(), dspy.XMLAdapter()
-many = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+many = settings(max_examples=120, suppress_health_check=list(HealthCheck))
 
 
 # --- helpers ---------------------------------------------------------------------------------------

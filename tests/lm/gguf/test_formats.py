@@ -30,7 +30,7 @@ def model(tiny: LocalModel) -> LoadedModel:
     return LoadedModel(Load(tiny.path, CONTEXT_TOKENS, 1))
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(
     asked=signatures(types(*SIMPLE, *DEEP)),
     kind=st.sampled_from(["chat", "json"]),

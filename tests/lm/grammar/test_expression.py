@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dspy_demo.lm.grammar.characters import PRINTABLE, free_text, json_string
@@ -35,7 +35,6 @@ EXPRESSIONS = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(EXPRESSIONS, st.randoms(use_true_random=False))
 def test_any_prefix_of_its_texts_can_be_completed(expression: Expression, chance: random.Random) -> None:
     text = text_of(expression, chance)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import dspy
 import pydantic
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspy_demo.lm.grammar import reply_grammar
@@ -20,7 +20,7 @@ ADAPTERS: dict[Any, dspy.Adapter] = {
     "json": dspy.JSONAdapter(),
     "xml": dspy.XMLAdapter(),
 }
-SLOW = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+SLOW = settings(max_examples=30)
 
 
 @SLOW

@@ -193,7 +193,7 @@ def test_the_list_of_countries_is_whole() -> None:
     assert len(COUNTRIES) == 193 + 2 + 2 + 4  # members, observers, Kosovo and Taiwan, parts of the UK
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(max_size=80), st.text(max_size=30))
 def test_no_text_breaks_it(first: str, second: str) -> None:
     reply = ask(first, second)

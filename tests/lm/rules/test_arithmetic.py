@@ -121,7 +121,7 @@ def _by_python(text: str) -> Fraction:
     return Fraction(eval(code, {"Fraction": Fraction}))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(EXPRESSIONS)
 def test_agrees_with_python(text: str) -> None:
     try:
@@ -145,7 +145,7 @@ def test_agrees_with_python(text: str) -> None:
         assert _by_python(left) == _by_python(claimed), step
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(alphabet="0123456789+-*/^%!().x, ofsqrtpi", max_size=40))
 def test_any_text_is_read_or_declined(text: str) -> None:
     with suppress(NotArithmetic, Malformed, NoResult):
