@@ -22,15 +22,11 @@ from dspy_demo.ui.model_download import ModelHandlers
 from dspy_demo.ui.rating import RatingHandlers
 from dspy_demo.ui.server_panel import ServerHandlers, Serving
 from dspy_demo.ui.share_panel import ShareHandlers
-from dspy_demo.ui.sidebar import PRODUCT, Sidebar
+from dspy_demo.ui.sidebar import PRODUCT
 from dspy_demo.ui.sidebar_handlers import SidebarHandlers
 from dspy_demo.ui.store import ConversationStore
 from dspy_demo.ui.version_handlers import VersionHandlers
 from dspy_demo.ui.workbench import Workbench
-
-#: An event that nobody but this page may call by name, and that draws no progress of its own.
-#: Gradio does not enforce it (the route by index stays open), so handlers check for themselves.
-QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
 def build_page(
@@ -98,7 +94,7 @@ def page_options() -> dict[str, Any]:
 def _wire_chat(demo: gr.Blocks, page: Page, chat: ChatHandlers) -> None:
     shown = {page.chatbot, page.composer, page.earlier, page.saved, page.notice}
     # The messages are ready for the wire; see `render`.
-    now: dict[str, Any] = {**QUIET, "outputs": shown, "postprocess": False, "queue": False}
+    now: dict[str, Any] = {**page.quiet, "outputs": shown, "postprocess": False, "queue": False}
 
     demo.load(chat.load, page.saved, **now)
     demo.unload(chat.unload)
@@ -112,17 +108,17 @@ def _wire_chat(demo: gr.Blocks, page: Page, chat: ChatHandlers) -> None:
         # The page (gradio 6.31) leaves a "once" out while the last one runs. That of a refused question
         # may be on its way when the next one is sent, whose answer would then never be drawn.
         drawn = accepted.then(
-            chat.draw, None, page.chatbot, postprocess=False, trigger_mode="multiple", **QUIET
+            chat.draw, None, page.chatbot, postprocess=False, trigger_mode="multiple", **page.quiet
         )
         drawn.then(chat.settle, None, **now)
-    page.composer.stop(chat.stop, queue=False, **QUIET)
+    page.composer.stop(chat.stop, queue=False, **page.quiet)
     page.chatbot.undo(chat.undo, None, **now)
     page.new_chat.click(chat.new_chat, None, **now)
     page.earlier.click(chat.show_earlier, None, **now)
 
 
 def _wire_rating(page: Page, rating: RatingHandlers) -> None:
-    now: dict[str, Any] = {**QUIET, "queue": False}
+    now: dict[str, Any] = {**page.quiet, "queue": False}
     box = rating.box
     page.chatbot.like(rating.rate, None, rating.outputs, **now)
     gr.on(
@@ -133,7 +129,7 @@ def _wire_rating(page: Page, rating: RatingHandlers) -> None:
 
 def _wire_sidebar(demo: gr.Blocks, page: Page, sidebar: SidebarHandlers) -> None:
     side = page.sidebar
-    now: dict[str, Any] = {**QUIET, "queue": False}
+    now: dict[str, Any] = {**page.quiet, "queue": False}
     demo.load(sidebar.programs_now, None, {side.program}, **now)
     side.model.change(
         sidebar.model_changed, side.model, {page.banner, *([side.typed.group] if side.typed else [])}, **now
@@ -162,7 +158,7 @@ def _wire_workbench(
 ) -> None:
     side = page.sidebar
     panel = side.server
-    now: dict[str, Any] = {**QUIET, "queue": False}
+    now: dict[str, Any] = {**page.quiet, "queue": False}
     server = ServerHandlers(
         workbench, settings, Serving(workbench.servers), panel, side.backend, owner=page.owner
     )
@@ -179,23 +175,23 @@ def _wire_workbench(
         gr.on([demo.load, side.share.timer.tick], share.look, side.share.state, side.share.outputs, **now)
         side.share.state.click(share.act, None, side.share.outputs, **now)
     if side.models is not None:
-        _wire_models(demo, side, ModelHandlers(workbench.downloads, settings, side, side.models))
+        _wire_models(demo, page, ModelHandlers(workbench.downloads, settings, side, side.models))
     handlers = VersionHandlers(workbench, settings, chat.service.programs, side, side.versions, server)
     chat_outputs = {page.chatbot, page.composer, page.earlier}
     listed = {side.versions.list, side.versions.head}
-    side.versions.log.click(handlers.log, handlers.inputs, handlers.outputs, **QUIET)
+    side.versions.log.click(handlers.log, handlers.inputs, handlers.outputs, **page.quiet)
     side.versions.fold.expand(handlers.refresh, None, listed, **now)
     panel.spoken.change(handlers.refresh_open, None, listed, **now)
     for component in (side.versions.list, side.versions.head):
-        acted = component.click(handlers.act, handlers.inputs, handlers.outputs, **QUIET)
+        acted = component.click(handlers.act, handlers.inputs, handlers.outputs, **page.quiet)
         acted.then(chat.link_traces, None, chat_outputs, postprocess=False, **now)
     if page.compare is not None:
         _wire_compare(demo, page, CompareHandlers(chat.service, settings, workbench, page, page.compare))
 
 
-def _wire_models(demo: gr.Blocks, side: Sidebar, models: ModelHandlers) -> None:
-    panel = models.panel
-    now: dict[str, Any] = {**QUIET, "queue": False}
+def _wire_models(demo: gr.Blocks, page: Page, models: ModelHandlers) -> None:
+    side, panel = page.sidebar, models.panel
+    now: dict[str, Any] = {**page.quiet, "queue": False}
     gr.on(
         [demo.load, panel.timer.tick, panel.fold.expand, side.model.change],
         models.look,
@@ -209,13 +205,13 @@ def _wire_models(demo: gr.Blocks, side: Sidebar, models: ModelHandlers) -> None:
 
 def _wire_compare(demo: gr.Blocks, page: Page, compare: CompareHandlers) -> None:
     view = compare.view
-    now: dict[str, Any] = {**QUIET, "outputs": compare.outputs, "postprocess": False, "queue": False}
+    now: dict[str, Any] = {**page.quiet, "outputs": compare.outputs, "postprocess": False, "queue": False}
     sides = {view.left.target, view.right.target}
     chosen = [page.sidebar.program, page.sidebar.server.connected]
-    view.tab.select(compare.choices, chosen, sides, queue=False, **QUIET)
+    view.tab.select(compare.choices, chosen, sides, queue=False, **page.quiet)
     demo.unload(compare.unload)
     accepted = view.composer.submit(compare.ask, compare.inputs, **now)
     for side, draw in ((view.left, compare.draw_left), (view.right, compare.draw_right)):
-        drawn = accepted.then(draw, None, side.chat, postprocess=False, **QUIET)
+        drawn = accepted.then(draw, None, side.chat, postprocess=False, **page.quiet)
         drawn.then(compare.settle, None, **now)
-    view.composer.stop(compare.stop, queue=False, **QUIET)
+    view.composer.stop(compare.stop, queue=False, **page.quiet)

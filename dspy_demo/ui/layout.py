@@ -55,6 +55,17 @@ class Page:
     owner: bool = False
 
     @property
+    def quiet(self) -> dict[str, Any]:
+        """What each event of the page is told: only the page may call it by name, and it draws no progress.
+
+        Gradio does not enforce the first (the route by index stays open), so handlers check for themselves.
+        Of the second it still tells, at each message of a stream, every component of any event so far, and
+        copies all that the browser knows of it (6.31, ``update_loading_stati_state``). So all of them tell
+        one, which draws nothing.
+        """
+        return {"api_visibility": "private", "show_progress": "hidden", "show_progress_on": self.saved}
+
+    @property
     def turn_inputs(self) -> set[Component]:
         """What a turn is made of."""
         fields = {widget for form in self.forms.values() for widget in form.widgets.values()}

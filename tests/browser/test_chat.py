@@ -32,7 +32,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 def slow_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """The app with an engine slow enough to be watched, and to be stopped."""
     home = tmp_path_factory.mktemp("slow")
-    with running_app("--offline-tokens-per-s", "16", data_dir=home / "data", home=home) as server:
+    with running_app("--offline-tokens-per-s", "10", data_dir=home / "data", home=home) as server:
         yield server
 
 
@@ -69,7 +69,10 @@ async def test_the_thought_is_open_while_it_streams_and_closed_with_its_time_aft
     await expect(slow_chat.title().locator(".loading-spinner")).to_be_visible()
     await expect(slow_chat.title()).to_have_attribute("aria-expanded", "true")
     await expect(slow_chat.thoughts.first.locator(".message-content").first).not_to_be_empty()
+    buttons = slow_chat.page.locator("#chat .message-buttons-left").last
+    await expect(buttons).to_be_hidden()  # retry and undo are not for a running turn
     await slow_chat.done()
+    await expect(buttons).to_be_visible()
     await expect(slow_chat.title().locator(".loading-spinner")).to_be_hidden()
     await expect(slow_chat.title()).to_have_attribute("aria-expanded", "false")
     await expect(slow_chat.title()).to_contain_text(re.compile(r"\(\d+(\.\d)?s\)"))
@@ -97,7 +100,10 @@ async def test_enter_while_a_turn_runs_keeps_the_text(slow_chat: ChatPage) -> No
     await slow_chat.ask(LONG)
     await expect(slow_chat.stop_button).to_be_visible()
     await slow_chat.composer.fill("next question")
-    await slow_chat.composer.press("Enter")
+    async with slow_chat.page.expect_response(
+        lambda reply: "next question" in (reply.request.post_data or "")
+    ):
+        await slow_chat.composer.press("Enter")
     await slow_chat.stop_button.click()
     await slow_chat.done()
     await expect(slow_chat.composer).to_have_value("next question")

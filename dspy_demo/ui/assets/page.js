@@ -13,6 +13,15 @@
     }
   }
 
+  // Each message is told its direction anew at each redraw, which styles all that is in it again.
+  const direction = Object.getOwnPropertyDescriptor(HTMLElement.prototype, "dir");
+  Object.defineProperty(HTMLElement.prototype, "dir", {
+    ...direction,
+    set(value) {
+      if (value === "auto" || value !== this.dir) direction.set.call(this, value);
+    },
+  });
+
   // What is copied is what was written: the answer without thoughts and footer, without the signs
   // that keep it from being read as HTML (markdown_safety.py, render.py).
   const ANSWER = "<!--answer-->\n\n";
