@@ -423,7 +423,7 @@ class Settings(BaseModel):
         15, "How often a streaming answer is redrawn.", unit="1/s", group="Page", ge=1, le=60
     )
     ui_window_messages: int = _setting(
-        40,
+        30,
         "How many of the latest messages stay live on the page.",
         unit="messages",
         group="Page",

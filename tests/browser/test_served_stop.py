@@ -66,6 +66,6 @@ async def test_ending_a_served_turn_reaches_the_language_model(
     await served_world.fake.await_for(lambda: stream.closed_at)
     assert stream.client_left
     assert stream.closed_at is not None
-    assert stream.closed_at - ended_at < 2  # the browser's own part of it; see tests/test_clients.py for ours
+    assert stream.closed_at - ended_at < 5  # most of it is the click; see tests/test_clients.py for ours
     if way == "stop":
         await expect(chat.footers.last).to_contain_text("Stopped")
