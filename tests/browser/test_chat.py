@@ -70,7 +70,7 @@ async def test_the_thought_is_open_while_it_streams_and_closed_with_its_time_aft
     await expect(slow_chat.title()).to_have_attribute("aria-expanded", "true")
     await expect(slow_chat.thoughts.first.locator(".message-content").first).not_to_be_empty()
     buttons = slow_chat.page.locator("#chat .message-buttons-left").last
-    await expect(buttons).to_be_hidden()  # retry and undo are not for a running turn
+    await expect(buttons).to_be_hidden()  # retry and undo are for a turn that has ended
     await slow_chat.done()
     await expect(buttons).to_be_visible()
     await expect(slow_chat.title().locator(".loading-spinner")).to_be_hidden()

@@ -55,7 +55,6 @@ async def test_ending_a_served_turn_reaches_the_language_model(
     chat = await served_chat(new_page, app)
     stream = await streaming(chat, served_world, f"I am visitor-{way.split()[0]}-{silent}.")
     assert stream.closed_at is None
-    ended_at = time.monotonic()
     if way == "stop":
         await chat.stop_button.click()
     elif way == "close the tab":
@@ -63,9 +62,10 @@ async def test_ending_a_served_turn_reaches_the_language_model(
     else:
         problems.allow(LEFT_MID_STREAM)
         await chat.page.reload(wait_until="commit")
+    ended_at = time.monotonic()  # a busy browser may take long to click
     await served_world.fake.await_for(lambda: stream.closed_at)
     assert stream.client_left
     assert stream.closed_at is not None
-    assert stream.closed_at - ended_at < 5  # most of it is the click; see tests/test_clients.py for ours
+    assert stream.closed_at - ended_at < 2  # the browser's own part of it; see tests/test_clients.py for ours
     if way == "stop":
         await expect(chat.footers.last).to_contain_text("Stopped")
