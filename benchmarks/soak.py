@@ -173,6 +173,9 @@ async def _running(
         await _until(lambda: says in log.read_bytes() or process.returncode is not None, START_DEADLINE_S)
         if process.returncode is None:
             yield process
+    except Exception as error:
+        error.add_note(f"What {module[0]} said last:\n{log.read_text()[-4000:]}")
+        raise
     finally:
         if process.returncode is not None:
             raise RuntimeError(f"{module[0]} ended with {process.returncode}:\n{log.read_text()[-4000:]}")

@@ -10,6 +10,9 @@ INSTALL_HINT = f"The runtime for models on this machine is not installed. Run: {
 
 
 def runtime_installed() -> bool:
-    """Whether the runtime can be imported; it may be installed while the app runs."""
-    importlib.invalidate_caches()
+    """Whether the runtime can be imported; it may be installed while the app runs.
+
+    The import system looks at a folder again when it has changed. `importlib.invalidate_caches` is not for
+    threads: two at a time delete the same entry, and one gets a KeyError (Python 3.11 to 3.13).
+    """
     return importlib.util.find_spec(MODULE) is not None
