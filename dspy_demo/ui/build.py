@@ -14,6 +14,7 @@ from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.settings import Settings
 from dspy_demo.ui import theme
+from dspy_demo.ui.cadence import Cadence
 from dspy_demo.ui.compare import CompareHandlers
 from dspy_demo.ui.endpoint import chat_endpoint
 from dspy_demo.ui.handlers import ChatHandlers
@@ -52,7 +53,8 @@ def build_page(
         page = draw_page(detection, specs, program, owner=owner, model_name=settings.model_name)
         # Of this page alone: guests can let go of each other's chats by their number, and not of the owner's.
         store = ConversationStore(window=settings.ui_window_messages)
-        chat = ChatHandlers(service, settings, store, page, workbench)
+        cadence = Cadence(1 / settings.ui_updates_per_s)
+        chat = ChatHandlers(service, settings, store, page, cadence, workbench)
         _wire_chat(demo, page, chat)
         if settings.tracing:
             _wire_rating(page, RatingHandlers(store, service, page.rating, page.notice, page.saved))
@@ -60,7 +62,7 @@ def build_page(
         if workbench is not None:
             _wire_workbench(demo, page, chat, settings, workbench)
         gr.api(
-            chat_endpoint(service, settings, detection.choice, program),
+            chat_endpoint(service, cadence, detection.choice, program),
             api_name="chat",
             api_description="Ask the program that the app started with.",
         )
@@ -186,7 +188,7 @@ def _wire_workbench(
         acted = component.click(handlers.act, handlers.inputs, handlers.outputs, **page.quiet)
         acted.then(chat.link_traces, None, chat_outputs, postprocess=False, **now)
     if page.compare is not None:
-        _wire_compare(demo, page, CompareHandlers(chat.service, settings, workbench, page, page.compare))
+        _wire_compare(demo, page, CompareHandlers(chat.service, workbench, page, page.compare, chat.cadence))
 
 
 def _wire_models(demo: gr.Blocks, page: Page, models: ModelHandlers) -> None:

@@ -8,6 +8,7 @@ import html
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -17,9 +18,10 @@ from dspy_demo.chat import ChatService
 from dspy_demo.errors import DemoError, InvalidInput
 from dspy_demo.events import LocalTarget, ServedTarget, TurnRequest, Visitor
 from dspy_demo.programs.spec import ProgramSpec
-from dspy_demo.settings import Settings
 from dspy_demo.ui.asker import owner_only, visitor_of
+from dspy_demo.ui.cadence import Cadence
 from dspy_demo.ui.compare_view import LOCAL_SIDE, NOTHING_YET, SERVED_SIDE, CompareView, Side
+from dspy_demo.ui.delivery import delivered
 from dspy_demo.ui.layout import Page
 from dspy_demo.ui.live import LiveTurn
 from dspy_demo.ui.render import WireMessage, messages
@@ -53,10 +55,10 @@ class CompareHandlers:
     """As in the chat a question is accepted, then each side draws itself, then both are settled."""
 
     service: ChatService
-    settings: Settings
     workbench: Workbench
     page: Page
     view: CompareView
+    cadence: Cadence
     open: dict[str, Comparison] = field(default_factory=dict)
 
     @property
@@ -161,7 +163,7 @@ class CompareHandlers:
             return
         live = comparison.turns[name]
         try:
-            async for snapshot in live.snapshots(1 / self.settings.ui_updates_per_s):
+            async for snapshot in live.snapshots(self.cadence, partial(delivered, request)):
                 yield messages(snapshot)
         finally:
             if live.view.running:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 import gradio as gr
 
@@ -11,8 +12,9 @@ from dspy_demo.chat import ChatService
 from dspy_demo.errors import InvalidInput
 from dspy_demo.events import LMChoice, LocalTarget, Message, TurnRequest
 from dspy_demo.programs.spec import ProgramSpec
-from dspy_demo.settings import Settings
 from dspy_demo.ui.asker import visitor_of
+from dspy_demo.ui.cadence import Cadence
+from dspy_demo.ui.delivery import delivered
 from dspy_demo.ui.live import LiveTurn
 from dspy_demo.ui.turn_view import TurnView
 
@@ -20,7 +22,7 @@ ChatEndpoint = Callable[..., AsyncIterator[str]]
 
 
 def chat_endpoint(
-    service: ChatService, settings: Settings, choice: LMChoice, program: ProgramSpec
+    service: ChatService, cadence: Cadence, choice: LMChoice, program: ProgramSpec
 ) -> ChatEndpoint:
     """The function behind ``/chat``: it asks the program and the model that the app started with.
 
@@ -47,7 +49,7 @@ def chat_endpoint(
         live.start()
         sent = ""
         try:
-            async for snapshot in live.snapshots(1 / settings.ui_updates_per_s):
+            async for snapshot in live.snapshots(cadence, partial(delivered, request)):
                 if failure := snapshot.failure:
                     sentence = f"{failure.public_message} (Error {failure.error_id})"
                     raise gr.Error(sentence, print_exception=False)

@@ -9,6 +9,7 @@ import html
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -21,7 +22,9 @@ from dspy_demo.events import LocalTarget, ServedTarget, Status, TurnRequest, Vis
 from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.settings import Settings
 from dspy_demo.ui.asker import visitor_of
+from dspy_demo.ui.cadence import Cadence
 from dspy_demo.ui.conversation import Conversation
+from dspy_demo.ui.delivery import delivered
 from dspy_demo.ui.layout import Page
 from dspy_demo.ui.live import LiveTurn
 from dspy_demo.ui.markdown_safety import typed_text
@@ -55,6 +58,7 @@ class ChatHandlers:
     settings: Settings
     store: ConversationStore
     page: Page
+    cadence: Cadence
     workbench: Workbench | None = None
     #: One at a time: threads that compute take turns with the event loop, each of them.
     restoring: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
@@ -123,7 +127,7 @@ class ChatHandlers:
             first = self._first(tab, live.view)
             before = tab.visitor.conversation.frozen(first)
             try:
-                async for snapshot in live.snapshots(1 / self.settings.ui_updates_per_s):
+                async for snapshot in live.snapshots(self.cadence, partial(delivered, request)):
                     if snapshot.running:
                         yield [*before, *messages(snapshot)]
             finally:

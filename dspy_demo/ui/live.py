@@ -12,6 +12,7 @@ from dspy_demo.chat import Turn
 from dspy_demo.errors import DemoError
 from dspy_demo.events import failed_from
 from dspy_demo.logs import log_failure
+from dspy_demo.ui.cadence import Cadence
 from dspy_demo.ui.turn_view import TurnView
 
 log = logging.getLogger(__name__)
@@ -47,8 +48,14 @@ class LiveTurn:
         """Begin to run; drawing may follow later, or never."""
         self._reader = asyncio.create_task(self._read(), name="turn-reader")
 
-    async def snapshots(self, interval_s: float) -> AsyncIterator[TurnView]:
-        """The view whenever it changed, at most once in `interval_s`; the last one has ended."""
+    async def snapshots(
+        self, cadence: Cadence, taken: Callable[[], bool] = lambda: True
+    ) -> AsyncIterator[TurnView]:
+        """The view whenever it changed, as often as `cadence` says; the last one has ended.
+
+        Args:
+            taken: Whether the last one has been sent to whoever watches; until then there is no next one.
+        """
         assert self._reader is not None, "start() comes first"
         while self.view.running:
             await self._changed.wait()
@@ -56,10 +63,16 @@ class LiveTurn:
             if self.view.running:
                 yield self.view
                 # The pause is cut short by the end: the last word is drawn at once.
-                await asyncio.wait({self._reader}, timeout=interval_s)
+                await self._rest(cadence)
+                while self.view.running and not taken():
+                    await self._rest(cadence)
         # The last event is not yet the end: the conversation has the turn only after `on_end`.
         await asyncio.wait({self._reader})
         yield self.view
+
+    async def _rest(self, cadence: Cadence) -> None:
+        assert self._reader is not None
+        await asyncio.wait({self._reader}, timeout=cadence.pause_s())
 
     async def stop(self) -> None:
         """End the turn: the upstream is closed when this returns, and the last snapshot follows."""

@@ -16,6 +16,7 @@ from dspy_demo.events import Event, FieldDelta, LMChoice, LocalTarget, TurnReque
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.shipped import SHIPPED
 from dspy_demo.settings import Settings
+from dspy_demo.ui.cadence import Cadence
 from dspy_demo.ui.live import LiveTurn
 from dspy_demo.ui.render import messages
 from dspy_demo.ui.turn_view import TurnView
@@ -31,7 +32,7 @@ def live(backend: ScriptedBackend, tmp_path: Path) -> LiveTurn:
 
 async def test_the_last_snapshot_is_the_whole_turn(tmp_path: Path) -> None:
     turn = live(ScriptedBackend(scripted_answer("one two three", reasoning="because")), tmp_path)
-    shots = [shot async for shot in turn.snapshots(0.0)]
+    shots = [shot async for shot in turn.snapshots(Cadence(0.0))]
     assert shots[-1].state == "done"
     assert shots[-1].answer_text == "one two three"
     assert all(shot.running for shot in shots[:-1])
@@ -54,20 +55,20 @@ async def test_the_end_is_drawn_when_the_turn_is_kept(tmp_path: Path) -> None:
     kept: list[TurnView] = []
     turn = LiveTurn(service.turn(request), TurnView.start("q", now_s=0.0), on_end=kept.append)
     turn.start()
-    async for shot in turn.snapshots(0.001):
+    async for shot in turn.snapshots(Cadence(0.001)):
         assert shot.running or kept == [shot]
 
 
 async def test_many_events_are_few_snapshots(tmp_path: Path) -> None:
     backend = ScriptedBackend(scripted_answer("x", tokens=["x"] * 400), pause_s=0.0005)
     began = time.monotonic()
-    shots = [shot async for shot in live(backend, tmp_path).snapshots(0.1)]
+    shots = [shot async for shot in live(backend, tmp_path).snapshots(Cadence(0.1))]
     assert len(shots) <= (time.monotonic() - began) / 0.1 + 3
 
 
 async def test_a_failure_is_the_last_snapshot_and_keeps_the_text(tmp_path: Path) -> None:
     script = [TurnStarted("local", "m"), FieldDelta("answer", "answer", "Fo"), UpstreamCut()]
-    shots = [shot async for shot in live(ScriptedBackend(script), tmp_path).snapshots(0.0)]
+    shots = [shot async for shot in live(ScriptedBackend(script), tmp_path).snapshots(Cadence(0.0))]
     assert shots[-1].state == "failed"
     assert shots[-1].answer_text == "Fo"
 
@@ -76,7 +77,7 @@ async def test_the_number_on_the_page_is_the_turns_in_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     turn = live(ScriptedBackend([TurnStarted("local", "m"), UpstreamCut()]), tmp_path)
-    last = [shot async for shot in turn.snapshots(0.0)][-1]
+    last = [shot async for shot in turn.snapshots(Cadence(0.0))][-1]
     (record,) = caplog.records
     assert f"Error {record.turn_id}" in str(messages(last))
 
@@ -84,7 +85,7 @@ async def test_the_number_on_the_page_is_the_turns_in_the_log(
 async def test_stop_ends_it_at_once_also_when_nothing_comes(tmp_path: Path) -> None:
     backend = ScriptedBackend([TurnStarted("local", "m"), *scripted_answer("never")], pause_s=0.05)
     turn = live(backend, tmp_path)
-    shots = turn.snapshots(0.01)
+    shots = turn.snapshots(Cadence(0.01))
     await anext(shots)
     backend._pause_s = 60
     await asyncio.sleep(0.1)
@@ -110,7 +111,7 @@ async def test_it_runs_to_its_end_also_when_nobody_watches(tmp_path: Path) -> No
     async with asyncio.timeout(2):
         while turn.view.running:
             await asyncio.sleep(0.001)
-    assert [shot.state async for shot in turn.snapshots(0.0)] == ["done"]
+    assert [shot.state async for shot in turn.snapshots(Cadence(0.0))] == ["done"]
 
 
 async def test_a_fault_of_the_page_itself_fails_the_turn(
@@ -121,7 +122,15 @@ async def test_a_fault_of_the_page_itself_fails_the_turn(
 
     turn = live(ScriptedBackend(scripted_answer("x")), tmp_path)
     monkeypatch.setattr(TurnView, "_with_delta", broken)
-    shots = [shot async for shot in turn.snapshots(0.0)]
+    shots = [shot async for shot in turn.snapshots(Cadence(0.0))]
     assert shots[-1].failure is not None
     assert shots[-1].failure.error_id == turn._turn.request.turn_id
     assert "secret" not in shots[-1].failure.public_message
+
+
+async def test_nothing_is_drawn_until_the_last_drawing_was_taken(tmp_path: Path) -> None:
+    backend = ScriptedBackend(scripted_answer("x" * 50, tokens=["x"] * 50), pause_s=0.002)
+    shots = [shot async for shot in live(backend, tmp_path).snapshots(Cadence(0.001), lambda: False)]
+    assert len(shots) == 2  # the first, and the end, which waits for nobody
+    assert shots[-1].state == "done"
+    assert shots[-1].answer_text == "x" * 50

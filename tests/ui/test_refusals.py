@@ -12,6 +12,7 @@ import pytest
 from dspy_demo.backends.scripted import ScriptedBackend, scripted_answer
 from dspy_demo.events import LMChoice
 from dspy_demo.limits.guests import GuestLimits
+from dspy_demo.ui.cadence import Cadence
 from dspy_demo.ui.handlers import ChatHandlers
 from dspy_demo.ui.layout import draw_page
 from dspy_demo.ui.store import ConversationStore
@@ -29,7 +30,7 @@ async def chat(data_dir: Path) -> AsyncIterator[ChatHandlers]:
     async with house(settings, LMChoice("scripted/model"), local=backend, limits=limits) as home:
         with gr.Blocks(analytics_enabled=False):
             page = draw_page(home.catalog.detection, home.programs.specs(), home.programs.default)
-        chat = ChatHandlers(home.service, settings, ConversationStore(window=40), page)
+        chat = ChatHandlers(home.service, settings, ConversationStore(window=40), page, Cadence(0.0))
         await chat.load(None, REQUEST)
         yield chat
 

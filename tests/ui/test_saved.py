@@ -14,6 +14,7 @@ import gradio as gr
 import pytest
 
 from dspy_demo.events import FieldDelta, Status, TurnFailed, TurnFinished
+from dspy_demo.ui.cadence import Cadence
 from dspy_demo.ui.conversation import Conversation
 from dspy_demo.ui.handlers import ChatHandlers
 from dspy_demo.ui.layout import draw_page
@@ -144,7 +145,9 @@ async def chat(data_dir: Path) -> AsyncIterator[ChatHandlers]:
     async with house(settings) as home:
         with gr.Blocks(analytics_enabled=False):
             page = draw_page(home.catalog.detection, home.programs.specs(), home.programs.default)
-        yield ChatHandlers(home.service, settings, ConversationStore(window=40, max_tabs=50), page)
+        yield ChatHandlers(
+            home.service, settings, ConversationStore(window=40, max_tabs=50), page, Cadence(0.0)
+        )
 
 
 def copy_of(number: int, turns: Any) -> dict[str, Any]:
