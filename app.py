@@ -62,6 +62,7 @@ def run(settings: Settings) -> None:
     from dspy_demo.lm.detection import detect
     from dspy_demo.logs import configure_logging
     from dspy_demo.programs.offered import offered
+    from dspy_demo.ui.gradio_import import import_gradio
     from dspy_demo.web_server import listen
 
     configure_logging(settings)
@@ -73,8 +74,7 @@ def run(settings: Settings) -> None:
     # Importing gradio takes seconds; look for models meanwhile.
     with ThreadPoolExecutor(1) as thread:
         detecting = thread.submit(lambda: asyncio.run(detect(settings)))
-        import gradio  # noqa: F401
-
+        import_gradio()
         detection = detecting.result()
     serve(settings, programs, detection, listening)
 
