@@ -18,12 +18,14 @@ from benchmarks.servers import QUESTION
 from benchmarks.upstream import Pace, upstream
 from dspy_demo.settings import Settings
 
-MANY, HISTORY, SHORT = 100, 100, 10
+MANY, FEW, HISTORY, SHORT = 100, 30, 100, 10
 SLOW_TOKENS_PER_S = 3.0
 
 
 async def measure(settings: Settings, *, quick: bool) -> Measured:
-    counts, lengths, seconds = ((2,), (10,), 0.5) if quick else ((1, 30, MANY, 200, 300), (10, 500), 5.0)
+    counts, lengths, seconds = (
+        ((2,), (10,), 0.5) if quick else ((1, FEW, MANY, 200, 300), (10, HISTORY, 500), 5.0)
+    )
     ages: dict[str, Any] = {"chats": {}, "routes": {}, "history": {}}
     many = min(MANY, counts[-1])
     with upstream(Pace(tokens=100_000, per_second=TOKENS_PER_S)) as model, our_page(model) as server:
@@ -38,7 +40,8 @@ async def measure(settings: Settings, *, quick: bool) -> Measured:
             ages["routes"][count] = await _routes(server, count, seconds)
             ages["chats"][count] = await _chats(server, count, HISTORY, seconds)
         for length in lengths:
-            ages["history"][length] = await _chats(server, 30 if not quick else 1, length, seconds)
+            with our_page(model) as fresh:  # no chat before has left memory that these could use
+                ages["history"][length] = await _chats(fresh, min(FEW, counts[-1]), length, seconds)
     per_chat_kb = (short["memory_bytes"] - warm_bytes) / many / 1000
     rows = [
         Row(

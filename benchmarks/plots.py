@@ -57,18 +57,21 @@ def _page(pyplot: Any, detail: dict[str, float]) -> Any:
 
 
 def _live_chats(pyplot: Any, detail: dict[str, Any]) -> Any:
-    """Age of a token and memory, by the number of chats at 3 tokens a second."""
-    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4))
+    """Age of a token and memory at 3 tokens a second: by the number of chats, and by the messages before."""
+    figure, axes = pyplot.subplots(2, 2, figsize=(11, 8))
     ages = detail["ages"]
-    for key, label, color in (("chats", "pages", OURS), ("routes", "the plain SSE route", THEIRS)):
-        counts = sorted(ages[key], key=int)
-        numbers = [int(count) for count in counts]
-        axes[0].plot(
-            numbers, [ages[key][count]["p95_ms"] for count in counts], "o-", label=label, color=color
-        )
-        memory_mb = [ages[key][count]["memory_bytes"] / 1e6 for count in counts]
-        axes[1].plot(numbers, memory_mb, "o-", label=label, color=color)
-    axes[0].set(xlabel="chats at once", ylabel="age of a token, p95, ms", yscale="log")
-    axes[1].set(xlabel="chats at once", ylabel="memory of the app, MB", ylim=(0, None))
-    axes[0].legend()
+    for row, label, lines in (
+        (axes[0], "chats at once", (("chats", "pages", OURS), ("routes", "the plain SSE route", THEIRS))),
+        (axes[1], "messages before, in each of 30 chats", (("history", "pages", OURS),)),
+    ):
+        for key, name, color in lines:
+            counts = sorted(ages[key], key=int)
+            for axis, figures in (
+                (row[0], [ages[key][count]["p95_ms"] for count in counts]),
+                (row[1], [ages[key][count]["memory_bytes"] / 1e6 for count in counts]),
+            ):
+                axis.plot([int(count) for count in counts], figures, "o-", label=name, color=color)
+        row[0].set(xlabel=label, ylabel="age of a token, p95, ms", yscale="log")
+        row[1].set(xlabel=label, ylabel="memory of the app, MB", ylim=(0, None))
+        row[0].legend()
     return figure
