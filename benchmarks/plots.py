@@ -60,9 +60,10 @@ def _live_chats(pyplot: Any, detail: dict[str, Any]) -> Any:
     """Age of a token and memory at 3 tokens a second: by the number of chats, and by the messages before."""
     figure, axes = pyplot.subplots(2, 2, figsize=(11, 8))
     ages = detail["ages"]
-    for row, label, lines in (
-        (axes[0], "chats at once", (("chats", "pages", OURS), ("routes", "the plain SSE route", THEIRS))),
-        (axes[1], "messages before, in each of 30 chats", (("history", "pages", OURS),)),
+    pages, routes = ("chats", "pages", OURS), ("routes", "the plain SSE route", THEIRS)
+    for row, label, scale, lines in (
+        (axes[0], "chats at once", "log", (pages, routes)),
+        (axes[1], "messages before, in each of 30 chats", "linear", (("history", "pages", OURS),)),
     ):
         for key, name, color in lines:
             counts = sorted(ages[key], key=int)
@@ -71,7 +72,10 @@ def _live_chats(pyplot: Any, detail: dict[str, Any]) -> Any:
                 (row[1], [ages[key][count]["memory_bytes"] / 1e6 for count in counts]),
             ):
                 axis.plot([int(count) for count in counts], figures, "o-", label=name, color=color)
-        row[0].set(xlabel=label, ylabel="age of a token, p95, ms", yscale="log")
-        row[1].set(xlabel=label, ylabel="memory of the app, MB", ylim=(0, None))
+        row[0].set(xlabel=label, ylabel="age of a token, p95, ms", yscale=scale)
+        row[1].set(xlabel=label, ylabel="memory of the app, MB")
+        for axis in row:
+            if axis.get_yscale() == "linear":
+                axis.set_ylim(0, 1.2 * axis.dataLim.ymax)
         row[0].legend()
     return figure
