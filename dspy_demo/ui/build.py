@@ -29,6 +29,10 @@ from dspy_demo.ui.store import ConversationStore
 from dspy_demo.ui.version_handlers import VersionHandlers
 from dspy_demo.ui.workbench import Workbench
 
+#: Gradio (6.31) looks a thousand times a second for new events of each page, and a hundred times for progress
+#: bars, of which there are none here: 6 to 8 % of a core while nobody does anything.
+EVENTS_LOOKED_FOR_S, PROGRESS_LOOKED_FOR_S = 0.02, 0.5
+
 
 def build_page(
     service: ChatService,
@@ -68,6 +72,8 @@ def build_page(
         )
     # One slot a turn, and room beside it for those who wait.
     demo.queue(default_concurrency_limit=None, max_size=settings.max_turns * 2)
+    demo._queue.sleep_when_free = EVENTS_LOOKED_FOR_S
+    demo._queue.progress_update_sleep_when_free = PROGRESS_LOOKED_FOR_S
     return demo
 
 
