@@ -420,7 +420,12 @@ class Settings(BaseModel):
 
     # Page
     ui_updates_per_s: float = _setting(
-        15, "How often a streaming answer is redrawn.", unit="1/s", group="Page", ge=1, le=60
+        15,
+        "How often a streaming answer is redrawn; less often on a busy machine.",
+        unit="1/s",
+        group="Page",
+        ge=1,
+        le=60,
     )
     ui_window_messages: int = _setting(
         30,

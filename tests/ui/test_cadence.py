@@ -8,9 +8,9 @@ from dspy_demo.ui.cadence import FORGET_S, LOOK_S, SLOWEST_S, Cadence
 class Core:
     """A core whose clock and use a test sets."""
 
-    def __init__(self) -> None:
+    def __init__(self, fastest_s: float = 0.1) -> None:
         self.now_s = self.used_s = 0.0
-        self.cadence = Cadence(0.1, lambda: self.now_s, lambda: self.used_s)
+        self.cadence = Cadence(fastest_s, lambda: self.now_s, lambda: self.used_s)
 
     def after(self, seconds: float, share: float) -> float:
         """The pause after so long at this share of the core."""
@@ -55,5 +55,5 @@ def test_what_was_long_ago_is_forgotten() -> None:
 
 
 def test_a_pause_that_the_owner_wants_longer_stays() -> None:
-    slow = Cadence(1.0, lambda: 0.0, lambda: 0.0)
-    assert slow.pause_s() == 1.0
+    core = Core(fastest_s=1.0)
+    assert [core.after(LOOK_S, share) for share in (0.0, 1.0, 1.0)] == [1.0, 1.0, 1.0]
