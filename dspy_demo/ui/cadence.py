@@ -19,7 +19,7 @@ SLOWEST_S = 0.25
 
 
 class Cadence:
-    """The pause between two drawings of an answer; one object for all that one event loop draws.
+    """The pause between two drawings of an answer; one object for all answers of a page.
 
     Drawing is the only part of a turn of which some can be left out. Where one core is not enough for all
     chats, each drawing delays the reading of the models, everybody's clicks and the other drawings.
