@@ -19,6 +19,8 @@ from pydantic import SecretStr
 Role = Literal["user", "assistant"]
 Channel = Literal["reasoning", "answer", "tool"]
 StatusState = Literal["info", "pending", "done", "failed"]
+#: How the reply ended: by itself, at the token limit, or cut by the provider's filter.
+FinishReason = Literal["stop", "length", "content_filter"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +219,8 @@ class TurnFinished:
         first_delta_s: Seconds to the first delta; None where there was none (a cache hit).
         elapsed_s: Seconds from the start of the turn.
         trace_id: The MLflow trace of this turn, where there is one.
+        finish_reason: Other than ``stop``, the reply was cut, and `outputs` hold what had come: fields may
+            be missing.
     """
 
     outputs: Mapping[str, Any]
@@ -224,6 +228,7 @@ class TurnFinished:
     first_delta_s: float | None = None
     elapsed_s: float = 0.0
     trace_id: str | None = None
+    finish_reason: FinishReason = "stop"
     kind: Literal["finished"] = "finished"
 
 
@@ -276,6 +281,7 @@ def to_wire(event: Event) -> dict[str, Any]:
                     "cached": event.usage.cached,
                 },
                 "trace_id": event.trace_id,
+                "finish_reason": event.finish_reason,
                 "first_delta_s": event.first_delta_s,
                 "elapsed_s": event.elapsed_s,
             }
@@ -324,6 +330,7 @@ def event_from_wire(data: Mapping[str, Any]) -> Event | None:
                 first_delta_s=data.get("first_delta_s"),
                 elapsed_s=float(data.get("elapsed_s") or 0.0),
                 trace_id=data.get("trace_id"),
+                finish_reason=data.get("finish_reason") or "stop",
             )
         case "error":
             return TurnFailed(
