@@ -11,7 +11,6 @@ from fastapi import Request
 
 from dspy_demo.access.allowance import Allowance
 from dspy_demo.api.bodies import PredictBody
-from dspy_demo.api.problems import BadBody
 from dspy_demo.events import GUEST, LMChoice, LocalTarget, Message, TurnRequest, Visitor
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.spec import ProgramSpec
@@ -79,14 +78,8 @@ class Asker:
     def chat(
         self, spec: ProgramSpec, chat: Iterable[Message], changes: Mapping[str, Any], visitor: Visitor = GUEST
     ) -> TurnRequest:
-        """The request of a whole chat whose last message is the question.
-
-        Raises:
-            BadBody: It is empty, or its last message is not the user's.
-        """
+        """The request of a whole chat whose last message is the question, the user's."""
         messages = joined(chat)
-        if not messages or messages[-1].role != "user":
-            raise BadBody("The last of the “messages” must be the user's.", "messages")
         return self.request(spec, {spec.chat_field: messages[-1].text}, messages[:-1], changes, visitor)
 
     def request(

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from dspy_demo.api.problems import SENTENCE
+from dspy_demo.events import FinishReason
 
 _FORMS = ("text", "messages", "inputs")
 
 Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
-Tokens = Annotated[int, Field(ge=1, le=200_000)]
+#: More than any model writes. Clients ask for as much as they can, so a larger number means “no bound”.
+TOKENS_MAX = 200_000
+Tokens = Annotated[int, Field(ge=1), AfterValidator(lambda tokens: min(tokens, TOKENS_MAX))]
 
 
 def without_nulls(schema: dict[str, Any]) -> None:
@@ -122,6 +125,10 @@ class Prediction(BaseModel):
     usage: UsageBody
     elapsed_s: float = Field(description="Seconds from the start of the turn.")
     trace_id: str | None = Field(description="The MLflow trace of this turn, where there is one.")
+    finish_reason: FinishReason = Field(
+        description="`stop`, or why the reply was cut: `length` is the token limit, `content_filter` the "
+        "model's filter. Fields may then be missing in `data`."
+    )
 
 
 class ErrorBody(BaseModel):

@@ -27,8 +27,14 @@ class UnsupportedMediaType(InvalidInput):
 
 
 class MethodNotAllowed(InvalidInput):
+    """`allow` is what the header of that name tells."""
+
     code, http_status = "method_not_allowed", 405
     default_message = "This address does not take that method; /docs shows what it takes."
+
+    def __init__(self, allow: str) -> None:
+        super().__init__()
+        self.allow = allow
 
 
 def own_error(failed: TurnFailed, field: str = "") -> Response:
@@ -66,6 +72,7 @@ _MUST_BE = {
     "bool_parsing": "must be true or false",
     "list_type": "must be a list",
     "too_short": "must not be empty",
+    "too_long": "must have at most {max_length} entries",
     "dict_type": "must be a JSON object",
     "model_type": "must be a JSON object",
     "model_attributes_type": "must be a JSON object",

@@ -11,13 +11,13 @@ from dspy_demo import __version__
 from dspy_demo.api.asking import Asker, visitor_of
 from dspy_demo.api.bodies import ErrorBody, Health, PredictBody, Prediction
 from dspy_demo.api.encoding import JsonResponse, sse
-from dspy_demo.api.openai import add_openai_routes
+from dspy_demo.api.openai_chat import add_openai_routes
 from dspy_demo.api.problems import own_error
 from dspy_demo.api.routes import json_route
 from dspy_demo.api.streaming import EventStream, while_connected
 from dspy_demo.api.turn_ids import turn_id_header, under_given_id
 from dspy_demo.chat import ChatService
-from dspy_demo.events import LMChoice, TurnFailed, TurnFinished, to_wire
+from dspy_demo.events import Event, LMChoice, TurnFailed, TurnFinished, to_wire
 
 #: A proxy or a browser gives up on a silent connection after 30 to 60 s.
 KEEP_ALIVE_S = 15.0
@@ -66,16 +66,15 @@ def build_router(
         - `status`: `text`, `state`, `key`: a tool call or a retry; the same `key` is the same line. While the
           turn waits in line, before `started`, the `key` is `queue` and the `text` tells the place
         - `delta`: more `text` of the output field `field`; `channel` is reasoning, answer or tool
-        - `final`: `prediction` with every output field, which replaces the deltas; `usage`, `trace_id`
+        - `final`: `prediction` with every output field, which replaces the deltas; `usage`, `trace_id`;
+          `finish_reason` is `length` or `content_filter` where the reply was cut, and fields may be missing
         - `error`: `code`, `message`, `retryable`, `error_id`
 
         The last line is `data: [DONE]`; a stream without it was cut. Hang up to stop the turn.
         """
         turn_request = under_given_id(asker.predict(body, visitor_of(request)), request.headers)
         service.check(turn_request)
-        return EventStream(
-            service, turn_request, lambda event: sse(to_wire(event)), keep_alive_s=keep_alive_s
-        )
+        return EventStream(service, turn_request, WireEvents(), keep_alive_s=keep_alive_s)
 
     @router.get("/health", summary="Is the server up?", response_model=Health)
     async def health() -> Response:
@@ -84,6 +83,16 @@ def build_router(
 
     add_openai_routes(router, service, asker, body_max_bytes=body_max_bytes, keep_alive_s=keep_alive_s)
     return router
+
+
+class WireEvents:
+    """Each event as the JSON object that `event_from_wire` reads."""
+
+    ended = False
+
+    def __call__(self, event: Event) -> bytes:
+        self.ended = isinstance(event, TurnFinished | TurnFailed)
+        return sse(to_wire(event))
 
 
 def prediction_json(end: TurnFinished) -> dict[str, object]:
@@ -95,6 +104,7 @@ def prediction_json(end: TurnFinished) -> dict[str, object]:
         "usage": final["usage"],
         "elapsed_s": final["elapsed_s"],
         "trace_id": final["trace_id"],
+        "finish_reason": final["finish_reason"],
     }
 
 

@@ -41,7 +41,12 @@ def json_route(draw_error: DrawError, *, body_max_bytes: int, body_timeout_s: fl
     def drawn(error: DemoError, request: Request) -> Response:
         # The path of the route, since the one that was sent may be any text.
         log_failure(log, "request failed", error, route=getattr(request.scope.get("route"), "path", ""))
-        return draw_error(failed_from(error), getattr(error, "field", ""))
+        response = draw_error(failed_from(error), getattr(error, "field", ""))
+        if isinstance(error, MethodNotAllowed):
+            response.headers["Allow"] = error.allow
+        if isinstance(error, BodyTooSlow):
+            response.headers["Connection"] = "close"  # the rest of the body is not waited for
+        return response
 
     class JsonRoute(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -54,10 +59,7 @@ def json_route(draw_error: DrawError, *, body_max_bytes: int, body_timeout_s: fl
                         request = await JsonRequest.read(request, body_max_bytes, body_timeout_s)
                     return await handle(request)
                 except DemoError as error:
-                    response = drawn(error, request)
-                    if isinstance(error, BodyTooSlow):
-                        response.headers["Connection"] = "close"  # the rest of the body is not waited for
-                    return response
+                    return drawn(error, request)
                 except RequestValidationError as error:
                     return drawn(bad_body(error.errors()), request)
                 except ClientDisconnect:
@@ -74,8 +76,7 @@ def json_route(draw_error: DrawError, *, body_max_bytes: int, body_timeout_s: fl
             if scope["method"] in methods:
                 await super().handle(scope, receive, send)
                 return
-            refusal = drawn(MethodNotAllowed(), Request(scope))
-            refusal.headers["Allow"] = ", ".join(sorted(methods))
+            refusal = drawn(MethodNotAllowed(", ".join(sorted(methods))), Request(scope))
             await refusal(scope, receive, send)
 
     return JsonRoute

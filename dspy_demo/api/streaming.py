@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Coroutine
+from typing import Any, Protocol, TypeVar
 
 from fastapi.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from dspy_demo.api.encoding import DONE
 from dspy_demo.api.turn_ids import turn_id_header
 from dspy_demo.chat import ChatService
-from dspy_demo.events import Event, TurnFailed, TurnFinished, TurnRequest
+from dspy_demo.events import Event, TurnRequest
 
 KEEP_ALIVE = b": keep-alive\n\n"
 
@@ -58,15 +58,27 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
+class Encoder(Protocol):
+    """Writes the events of one turn in the form of one protocol.
+
+    Attributes:
+        ended: Nothing follows what was written last; a turn that still runs is not needed any more.
+    """
+
+    ended: bool
+
+    def __call__(self, event: Event) -> bytes:
+        """What to write for an event; empty bytes for nothing."""
+
+
 class EventStream(Response):
     """Runs a turn and writes each event as it comes, as server-sent events.
 
     The turn runs inside the response, so that it cannot outlive its client, nor one that reads nothing for
-    `Settings.stalled_client_timeout_s`. ``data: [DONE]`` follows the terminal event only: a stream without
-    it was cut.
+    `Settings.stalled_client_timeout_s`. ``data: [DONE]`` follows the encoder's end only: a stream without it
+    was cut.
 
     Args:
-        draw: What to write for an event; empty bytes for nothing.
         keep_alive_s: After so long a silence a comment is sent, so that proxies keep the connection.
     """
 
@@ -78,7 +90,7 @@ class EventStream(Response):
         self,
         service: ChatService,
         request: TurnRequest,
-        draw: Callable[[Event], bytes],
+        encoder: Encoder,
         *,
         keep_alive_s: float,
         status_code: int = 200,  # FastAPI reads the default for its documentation
@@ -87,7 +99,7 @@ class EventStream(Response):
         self.background = None
         self._service = service
         self._request = request
-        self._draw = draw
+        self._encoder = encoder
         self._keep_alive_s = keep_alive_s
         self._sent_at = 0.0
         self._blocked_since: float | None = None
@@ -104,11 +116,13 @@ class EventStream(Response):
         try:
             async with self._service.turn(self._request) as turn:
                 async for event in turn:
-                    chunk = self._draw(event)
-                    if isinstance(event, TurnFinished | TurnFailed):
+                    chunk = self._encoder(event)
+                    if self._encoder.ended:
                         chunk += DONE
                     if chunk:
                         await self._send(send, chunk)
+                    if self._encoder.ended:
+                        break
         finally:
             await _end(keeping_alive)
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -16,10 +16,10 @@ from dspy_demo.events import Channel, Event, FieldDelta, Message, Status, TurnFi
 from dspy_demo.lm.chat_lm import observing
 from dspy_demo.lm.faults import fault_from
 from dspy_demo.programs.inputs import program_inputs
+from dspy_demo.programs.outputs import json_ready
 from dspy_demo.programs.spec import REASONING_FIELDS, ProgramSpec
 from dspy_demo.streaming.feed import Feed
 from dspy_demo.streaming.observer import CallStarted, TurnObserver
-from dspy_demo.streaming.outputs import json_ready
 from dspy_demo.streaming.splitter import Splitter, splitter_for
 
 TOOL_FIELDS = frozenset({"next_tool_name", "next_tool_args"})

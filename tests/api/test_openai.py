@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import openai
 import pytest
 
@@ -9,10 +11,28 @@ from dspy_demo.api import build_api
 from dspy_demo.backends.scripted import ScriptedBackend, scripted_answer
 from dspy_demo.errors import UpstreamAuth, UpstreamCut, UpstreamRateLimited
 from dspy_demo.events import FieldDelta, Message, TurnFinished, TurnStarted, Usage
-from tests.api.conftest import LM, Recorder, make_service
+from tests.api.conftest import LM, Recorder, SilentBackend, make_service
 
 QUESTION = [{"role": "user", "content": "What is 2 + 2?"}]
 STARTED = TurnStarted("local", "m")
+TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+
+
+def allowed_tools(mode):
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": TOOLS}}
+
+
+def schema_of(*properties):
+    schema = {"type": "object", "properties": {name: {"type": "string"} for name in properties}}
+    return {"type": "json_schema", "json_schema": {"name": "Answer", "strict": True, "schema": schema}}
+
+
+def said(text):
+    return {"role": "assistant", "content": text}
+
+
+def include_usage(stream):
+    return {"include_usage": True} if stream else openai.NOT_GIVEN
 
 
 @pytest.fixture
@@ -21,7 +41,7 @@ def make_sdk(serve):
 
     def make(script=None, **settings):
         script = scripted_answer("It is 4", reasoning="2 plus 2") if script is None else script
-        recorder = Recorder(ScriptedBackend(script))
+        recorder = Recorder(script if hasattr(script, "stream") else ScriptedBackend(script))
         server = serve(build_api(make_service(recorder, **settings), lambda: LM))
         clients.append(openai.OpenAI(base_url=server.url + "/v1", api_key="unused", max_retries=0))
         return clients[-1], recorder
@@ -168,15 +188,16 @@ def test_an_unknown_model_is_404_in_openais_shape(make_sdk):
     ("extra", "words"),
     [
         ({"n": 2}, "“n” must be 1"),
-        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "its own tools"),
-        ({"functions": [{"name": "f"}]}, "its own tools"),
+        ({"tools": TOOLS, "tool_choice": "required"}, "its own tools"),
+        ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "f"}}}, "its own tools"),
+        ({"tools": TOOLS, "tool_choice": allowed_tools("required")}, "its own tools"),
+        ({"functions": [{"name": "f"}], "function_call": {"name": "f"}}, "its own tools"),
         ({"modalities": ["text", "audio"]}, "Only text"),
         ({"audio": {"voice": "alloy", "format": "wav"}}, "Audio"),
         ({"logprobs": True}, "Log probabilities"),
-        ({"response_format": {"type": "json_object"}}, "form of its answer"),
         ({"temperature": 3}, "“temperature” must be at most 2"),
         ({"max_tokens": 0}, "“max_tokens” must be at least 1"),
-        ({"messages": [{"role": "assistant", "content": "hi"}]}, "must be the user's"),
+        ({"messages": [*QUESTION, {"role": "assistant", "content": "It"}]}, "cannot be continued here"),
         ({"messages": [{"role": "system", "content": "hi"}]}, "must be the user's"),
         ({"messages": [{"role": "tool", "content": "hi", "tool_call_id": "1"}]}, "its own tools"),
         (
@@ -185,6 +206,7 @@ def test_an_unknown_model_is_404_in_openais_shape(make_sdk):
         ),
         ({"messages": [{"role": "user", "content": 3}]}, "messages[0].content"),
         ({"messages": []}, "“messages” must not be empty"),
+        ({"stop": ["a", "b", "c", "d", "e"]}, "“stop” must have at most 4 entries"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
@@ -194,6 +216,193 @@ def test_what_cannot_be_done_is_refused_with_a_sentence(make_sdk, extra, words):
         sdk.chat.completions.create(**({"model": "qa", "messages": QUESTION} | extra))
     assert words in caught.value.body["message"]
     assert not recorder.requests
+
+
+@pytest.mark.parametrize(
+    "offer",
+    [
+        {"tools": TOOLS * 36, "parallel_tool_calls": True},
+        {"tools": TOOLS, "tool_choice": "auto"},
+        {"tools": TOOLS, "tool_choice": "none"},
+        {"tools": TOOLS, "tool_choice": allowed_tools("auto")},
+        {"functions": [{"name": "f"}], "function_call": "auto"},
+    ],
+    ids=["36 tools", "auto", "none", "allowed tools", "functions"],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_tools_that_are_offered_are_left_aside(make_sdk, offer, stream):
+    sdk, _ = make_sdk([STARTED, delta("It is 4"), TurnFinished({"answer": "It is 4"})])
+    answer = sdk.chat.completions.create(model="qa", messages=QUESTION, stream=stream, **offer)
+    assert (read(answer)[1] if stream else answer.choices[0].message.content) == "It is 4"
+
+
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize(
+    ("earlier", "history"),
+    [
+        (
+            [{"role": "user", "content": [{"type": "text", "text": "Look"}, PICTURE]}, said("A cat.")],
+            [Message("user", "Look"), Message("assistant", "A cat.")],
+        ),
+        (
+            [{"role": "user", "content": [PICTURE]}, said("A cat.")],
+            [Message("assistant", "A cat.")],
+        ),
+        (
+            [
+                {"role": "user", "content": "How warm is it?"},
+                {"role": "assistant", "content": None, "tool_calls": [CALL]},
+                {"role": "tool", "tool_call_id": "1", "content": [{"type": "json", "json": 20}]},
+                {"role": "function", "name": "f", "content": "20"},
+                said("20 degrees."),
+            ],
+            [Message("user", "How warm is it?"), Message("assistant", "20 degrees.")],
+        ),
+        (
+            [
+                {"role": "user", "content": "Do harm"},
+                {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]},
+                {"role": "assistant", "content": 5},
+                said("Something else?"),
+            ],
+            [Message("user", "Do harm"), Message("assistant", "Something else?")],
+        ),
+    ],
+    ids=["a picture", "a picture alone", "tools", "a refusal"],
+)
+def test_what_cannot_be_read_in_earlier_messages_is_left_out(make_sdk, earlier, history):
+    sdk, recorder = make_sdk()
+    sdk.chat.completions.create(model="qa", messages=[*earlier, *QUESTION])
+    assert recorder.requests[-1].history == tuple(history)
+    assert recorder.requests[-1].inputs == {"question": "What is 2 + 2?"}
+
+
+REPORT = {"reasoning": "r", "title": "Bees", "tags": ["a", 1]}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("response_format", "expected"),
+    [
+        ({"type": "json_object"}, {"title": "Bees", "tags": ["a", 1]}),
+        (schema_of("tags", "title"), {"title": "Bees", "tags": ["a", 1]}),
+        (schema_of("title"), {"title": "Bees"}),
+        ({"type": "text"}, None),
+    ],
+)
+def test_structured_output_is_the_fields_as_json(make_sdk, response_format, expected, stream):
+    sdk, _ = make_sdk([STARTED, delta("Be", "title"), delta("es", "title"), TurnFinished(REPORT)])
+    answer = sdk.chat.completions.create(
+        model="report", messages=QUESTION, response_format=response_format, stream=stream
+    )
+    content = read(answer)[1] if stream else answer.choices[0].message.content
+    if expected is None:
+        assert content.startswith("title: Bees")
+    else:
+        assert json.loads(content) == expected
+
+
+@pytest.mark.parametrize(
+    ("program", "response_format"),
+    [
+        ("report", schema_of("title", "author")),
+        ("report", {"type": "json_schema", "json_schema": {"name": "A", "schema": {"type": "array"}}}),
+        ("report", {"type": "grammar"}),
+        ("report", "json"),
+        ("custom", schema_of("title")),
+    ],
+)
+def test_a_form_that_the_program_has_not_is_refused(make_sdk, program, response_format):
+    sdk, recorder = make_sdk()
+    with pytest.raises(openai.BadRequestError) as caught:
+        sdk.chat.completions.create(model=program, messages=QUESTION, response_format=response_format)
+    assert caught.value.param == "response_format"
+    assert ("title”, “tags" if program == "report" else "json_object") in caught.value.body["message"]
+    assert not recorder.requests
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("stop", "deltas", "expected"),
+    [
+        ("END", ["one E", "N", "D two"], "one "),
+        (["zz", "two"], ["one two three"], "one "),
+        (["two three", "e t"], ["one t", "wo three"], "on"),
+        ("EN", ["one E", "and E"], "one Eand E"),
+        (["", "four"], ["one two"], "one two"),
+        ("o", ["one"], ""),
+    ],
+)
+def test_the_content_ends_before_a_stop_text(make_sdk, stop, deltas, expected, stream):
+    sdk, _ = make_sdk([STARTED, *map(delta, deltas), TurnFinished({"answer": "".join(deltas)})])
+    answer = sdk.chat.completions.create(model="qa", messages=QUESTION, stop=stop, stream=stream)
+    if stream:
+        _, content, finish, _ = read(answer)
+    else:
+        content, finish = answer.choices[0].message.content, [answer.choices[0].finish_reason]
+    assert (content, finish) == (expected, ["stop"])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_stop_text_ends_the_turn_behind_it(make_sdk, stream):
+    silent = SilentBackend()  # says “Wait”, and would never end
+    sdk, _ = make_sdk(silent)
+    answer = sdk.chat.completions.create(
+        model="qa", messages=QUESTION, stop="it", stream=stream, stream_options=include_usage(stream)
+    )
+    content = read(answer)[1] if stream else answer.choices[0].message.content
+    assert content == "Wa"
+    assert silent.closed.wait(5)
+
+
+def test_a_stop_text_in_an_answer_that_came_whole(make_sdk):
+    sdk, _ = make_sdk([STARTED, TurnFinished({"answer": "one two"}, Usage(3, 2))])
+    answer = sdk.chat.completions.create(model="qa", messages=QUESTION, stop=" two")
+    assert (answer.choices[0].message.content, answer.usage.total_tokens) == ("one", 5)
+
+
+@pytest.mark.parametrize("reason", ["length", "content_filter"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_how_a_reply_ended_is_told(make_sdk, reason, stream):
+    sdk, _ = make_sdk([STARTED, delta("One two"), TurnFinished({"answer": "One two"}, finish_reason=reason)])
+    answer = sdk.chat.completions.create(model="qa", messages=QUESTION, stream=stream)
+    if stream:
+        _, content, finish, _ = read(answer)
+    else:
+        content, finish = answer.choices[0].message.content, [answer.choices[0].finish_reason]
+    assert (content, finish) == ("One two", [reason])
+
+
+def test_a_bound_beyond_all_models_is_no_error(make_sdk):
+    sdk, recorder = make_sdk()
+    sdk.chat.completions.create(model="qa", messages=QUESTION, max_tokens=10_000_000)
+    assert recorder.lm.max_tokens == 200_000
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "allow"),
+    [
+        ("POST", "/v1/responses", 404, None),
+        ("POST", "/v1/embeddings", 404, None),
+        ("DELETE", "/v1/files/file-1", 404, None),
+        ("GET", "/v1", 404, None),
+        ("GET", "/v1/chat/completions", 405, "POST"),
+        ("DELETE", "/v1/models/qa", 405, "GET"),
+        ("POST", "/v1/models", 405, "GET"),
+    ],
+)
+async def test_other_addresses_and_methods_are_refused_in_openais_form(
+    make_client, method, path, status, allow
+):
+    client, _ = make_client()
+    refused = await client.request(method, path, json={} if method == "POST" else None)
+    error = refused.json()["error"]
+    assert (refused.status_code, refused.headers.get("allow")) == (status, allow)
+    assert (error["type"], refused.headers["x-should-retry"]) == ("invalid_request_error", "false")
+    assert status == 405 or "/v1/chat/completions" in error["message"]
 
 
 def test_an_input_over_the_limit_is_413(make_sdk):

@@ -53,6 +53,7 @@ async def test_answers_with_every_output_field(make_client):
             "cached": False,
         },
         "trace_id": "tr-1",
+        "finish_reason": "stop",
     }
 
 
@@ -116,6 +117,21 @@ async def test_the_owners_model_answers_with_the_clients_parameters(make_client)
         response = await client.post("/predict", json={"text": "hi", forbidden: "http://169.254.169.254"})
         assert response.status_code == 422
         assert response.json()["message"] == f"The field “{forbidden}” is not known here."
+
+
+@pytest.mark.parametrize("reason", ["length", "content_filter"])
+async def test_how_a_reply_ended_is_told(make_client, reason):
+    client, _ = make_client([TurnStarted("local", "m"), TurnFinished({"answer": "1"}, finish_reason=reason)])
+    whole = await client.post("/predict", json={"text": "hi"})
+    assert (whole.status_code, whole.json()["finish_reason"]) == (200, reason)
+    streamed = await client.post("/predict/stream", json={"text": "hi"})
+    assert events_of(streamed.text)[-1]["finish_reason"] == reason
+
+
+async def test_a_bound_beyond_all_models_is_no_error(make_client):
+    client, recorder = make_client()
+    assert (await client.post("/predict", json={"text": "hi", "max_tokens": 10**12})).status_code == 200
+    assert recorder.lm.max_tokens == 200_000
 
 
 async def test_a_program_can_be_named(make_client):
