@@ -32,7 +32,6 @@ class ServedVersion:
 
     Attributes:
         uri: Its fixed name, ``models:/NAME/3``, also where it was asked for by an alias.
-        scoring: The same version as MLflow's scoring app takes it.
         module: The program itself, without the messages around it.
         lm: The model it was logged with.
         own_lm: That model itself, where it is one of its own making, which a `LMChoice` cannot name.
@@ -41,7 +40,6 @@ class ServedVersion:
     """
 
     uri: str
-    scoring: PyFuncModel
     spec: ProgramSpec
     module: dspy.Module
     lm: LMChoice
@@ -65,11 +63,11 @@ def load(uri: str, settings: Settings) -> ServedVersion:
         raise VersionNotFound(f"There is no version {uri}: no MLflow database is at {tracking_uri}.")
     mlflow.set_tracking_uri(tracking_uri)
     mlflow.set_registry_uri(tracking_uri)
-    fixed_uri, scoring = _loaded(uri)
-    wrapper = scoring._model_impl  # mlflow/dspy/load.py, `_load_pyfunc` (3.17): the wrapper that was pickled
+    fixed_uri, loaded = _loaded(uri)
+    wrapper = loaded._model_impl  # mlflow/dspy/load.py, `_load_pyfunc` (3.17): the wrapper that was pickled
     if type(wrapper).__module__ != "mlflow.dspy.wrapper":
         raise VersionNotServable(f"{uri} is not a DSPy program, so it cannot be served here.")
-    logged = (scoring.metadata.metadata or {}).get("dspy_demo") or {}  # `versions.artifact.METADATA_KEY`
+    logged = (loaded.metadata.metadata or {}).get("dspy_demo") or {}  # `versions.artifact.METADATA_KEY`
     lm = wrapper.dspy_settings.get("lm")
     choice = logged_choice(logged.get("lm"), lm)
     if choice is None:
@@ -79,7 +77,7 @@ def load(uri: str, settings: Settings) -> ServedVersion:
     file = (logged.get("lm") or {}).get("file")
     ours = choice.model == BUILTIN_MODEL or file is not None
     own = lm if not ours and not isinstance(getattr(lm, "engine", ""), str) else None
-    return ServedVersion(fixed_uri, scoring, spec, module, choice, own, adapter, file)
+    return ServedVersion(fixed_uri, spec, module, choice, own, adapter, file)
 
 
 def _loaded(uri: str) -> tuple[str, PyFuncModel]:

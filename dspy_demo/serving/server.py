@@ -1,4 +1,4 @@
-"""The model server: MLflow's own scoring app for one version, and our routes over the same program.
+"""The model server: one version behind the routes of ``mlflow models serve``, and ours beside them.
 
 ``/ping``, ``/health``, ``/version`` and ``/invocations`` keep the contract of ``mlflow models serve``; beside
 them are the API's routes, which stream, ``/model`` (what is served) and ``/ready``. There is no page here.
@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -34,7 +35,7 @@ from dspy_demo.lm.local_models import LocalModel
 from dspy_demo.metrics import Metrics
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.serving.handshake import INSTANCE_VARIABLE
-from dspy_demo.serving.invocations import Invocations
+from dspy_demo.serving.invocations import invocations_router
 from dspy_demo.serving.served_version import ServedVersion, key_variables, missing_key
 from dspy_demo.settings import Settings
 from dspy_demo.tracing.tracer import tracer_for
@@ -96,8 +97,6 @@ class ServedModel:
 
 def build_app(version: ServedVersion, settings: Settings, *, asked_as: str = "") -> FastAPI:
     """The ASGI application of a version."""
-    from mlflow.pyfunc import scoring_server
-
     choice = replace(version.lm, api_key=settings.api_key or _key_of(version.lm, settings))
     programs = ProgramRegistry([replace(version.spec, build=lambda: version.module, adapter=version.adapter)])
     catalog = VersionCatalog(settings, choice, version)
@@ -111,7 +110,7 @@ def build_app(version: ServedVersion, settings: Settings, *, asked_as: str = "")
         key_present=choice.api_key is not None,
         instance=os.environ.get(INSTANCE_VARIABLE, ""),
     )
-    _lend_key_to_mlflow(choice)
+    _lend_key(choice)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -123,17 +122,8 @@ def build_app(version: ServedVersion, settings: Settings, *, asked_as: str = "")
     app.state.service = service
     app.add_middleware(CountRequests, model=model)
     app.add_middleware(NameItself, headers=identity_headers(version.uri, model.instance))
-    scoring = scoring_server.init(version.scoring)
-    body_max_bytes = settings.input_max_chars * 8 + 65_536
-    invocations = Invocations(
-        scoring,
-        service,
-        lambda: choice,
-        body_max_bytes=body_max_bytes,
-        body_timeout_s=settings.request_timeout_s,
-    )
-    app.router.routes += [Route(path, scoring) for path in ("/ping", "/health", "/version")]
-    app.router.routes.append(Route("/invocations", invocations))
+    app.router.routes += _small_routes()
+    app.include_router(invocations_router(service, lambda: choice))
 
     @app.get("/model", summary="What is served here")
     async def served_model() -> JsonResponse:
@@ -166,8 +156,22 @@ def _trial(catalog: LMCatalog, choice: LMChoice) -> str:
     return ""
 
 
-def _lend_key_to_mlflow(choice: LMChoice) -> None:
-    """MLflow's own path runs the pickled model, which finds its key in the environment only.
+def _small_routes() -> list[Route]:
+    """What else ``mlflow models serve`` answers, to the byte."""
+    from mlflow.version import VERSION
+
+    def answer(content: str) -> Callable[[Request], Response]:
+        return lambda _: Response(content, media_type="application/json")
+
+    return [
+        Route("/ping", answer("\n")),
+        Route("/health", answer("\n")),
+        Route("/version", answer(VERSION)),
+    ]
+
+
+def _lend_key(choice: LMChoice) -> None:
+    """A model that the program holds itself finds its key in the environment only.
 
     DSPy's native engine (3.4.1) insists on one also for a local server that needs none.
     """
