@@ -11,7 +11,9 @@ from playwright.async_api import expect
 
 from tests.browser.chat_page import ChatPage
 from tests.browser.conftest import NewPage
-from tests.processes import ServerProcess
+from tests.fake_openai import FakeOpenAI
+from tests.processes import REPO, ServerProcess
+from tests.serving.test_typed_outputs import OUTPUTS
 
 PROGRAM = """
     from typing import Literal
@@ -52,3 +54,17 @@ async def test_further_inputs_are_a_form_and_outputs_have_their_names(
     await expect(chat.page.locator(".turn-inputs")).to_contain_text(re.compile(r"calm.*8"))
     for name in ("Title", "Remark"):
         await expect(chat.answers.get_by_text(name, exact=True)).to_be_visible()
+
+
+async def test_outputs_of_any_type_are_readable(
+    new_page: NewPage, server_process: Callable[..., ServerProcess], fake_openai: FakeOpenAI
+) -> None:
+    model = ("--lm", "openai/fake", "--api-base", fake_openai.url, "--no-cache")
+    server = server_process(*model, "--program", str(REPO / "tests" / "cases" / "typed_outputs.py"))
+    fake_openai.reply(fields=OUTPUTS)
+    chat = await ChatPage(await new_page()).open(server.url)
+    await chat.ask("Describe this.")
+    await chat.done()
+    for value in ("positive", "2026-11-27", "2026-11-27T15:30:00", "12.75", "0.5", '"since": "1843-07-10"'):
+        await expect(chat.answers.filter(has_text=value).first).to_be_visible()
+    await expect(chat.answers.filter(has_text=re.compile(r"Mood\."))).to_have_count(0)
