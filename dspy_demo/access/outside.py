@@ -9,6 +9,7 @@ from dspy_demo.access.closed_routes import ClosedRoutes
 from dspy_demo.access.gate import Gate
 from dspy_demo.access.guard import Guard
 from dspy_demo.access.headers import ResponseHeaders
+from dspy_demo.events import TURN_ID_HEADER
 
 #: Who may show the page in a frame where the owner lets others embed it.
 ANYBODY_BY_HTTPS = ("https:",)
@@ -28,6 +29,10 @@ def guarded(app: ASGIApp, gate: Gate, *, body_max_bytes: int, head: str = "") ->
             inside,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type"],
+            # OpenAI's SDK sends a dozen headers of its own (x-stainless-*), other clients others. It is the
+            # origin that the owner trusts, and no cookie goes along.
+            allow_headers=["*"],
+            expose_headers=["Retry-After", "x-should-retry", TURN_ID_HEADER],
+            allow_private_network=True,  # a site on the internet that calls an app on this machine
         )
     return ResponseHeaders(inside, head=head, frame_ancestors=ANYBODY_BY_HTTPS if settings.embed else ())
