@@ -1,0 +1,48 @@
+import asyncio
+
+from agents import Agent, OpenAIChatCompletionsModel, Runner, function_tool, set_tracing_disabled
+from openai import AsyncOpenAI
+from pydantic import BaseModel
+from script import BASE_URL, EARLIER, MODEL, QUESTION, SLOW, chat, tell, wait
+
+set_tracing_disabled(True)
+client = AsyncOpenAI(base_url=BASE_URL, api_key="unused", max_retries=0)
+model = OpenAIChatCompletionsModel(model=MODEL, openai_client=client)
+
+
+@function_tool
+def weather(city: str) -> str:
+    """The weather of a city."""
+    raise AssertionError("the program calls its own tools")
+
+
+class Answer(BaseModel):
+    answer: str
+
+
+def pieces_of(result):
+    return (
+        event.data.delta
+        async for event in result.stream_events()
+        if event.type == "raw_response_event" and event.data.type == "response.output_text.delta"
+    )
+
+
+async def main() -> None:
+    agent = Agent(name="Helper", instructions="Help.", model=model, tools=[weather])
+    tell("chat", text=(await Runner.run(agent, QUESTION)).final_output)
+    streamed = Runner.run_streamed(agent, QUESTION)
+    tell("stream", pieces=[piece async for piece in pieces_of(streamed)])
+    history = await Runner.run(agent, chat("Who am I?", EARLIER))
+    tell("history", text=history.final_output)
+    typed = Agent(name="Typed", model=model, output_type=Answer)
+    tell("structured", text=(await Runner.run(typed, QUESTION)).final_output.answer)
+    stopping = Runner.run_streamed(agent, SLOW)
+    async for _ in pieces_of(stopping):
+        break
+    stopping.cancel()
+    tell("stopped")
+    await asyncio.to_thread(wait)
+
+
+asyncio.run(main())

@@ -1,0 +1,108 @@
+"""The clients that people use, as they are: they chat, stream, stop and keep history with tools offered.
+
+Each is a small script in an environment of its own; `.ci/run` shows how the environments are made.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.environment import scrubbed
+from tests.fake_openai import FakeOpenAI, Reply
+from tests.processes import REPO, ServerProcess, running_app
+
+pytestmark = [pytest.mark.extended, pytest.mark.integration]
+
+HERE = Path(__file__).parent
+PYTHON = REPO / ".venv-clients" / ("Scripts" if sys.platform == "win32" else "bin") / "python"
+CLIENTS = {
+    "openai": "clients/openai_sdk.py",
+    "openai-agents": "clients/agents_sdk.py",
+    "pydantic-ai": "clients/pydantic_ai_sdk.py",
+    "langchain-openai": "clients/langchain_sdk.py",
+    "litellm": "clients/litellm_sdk.py",
+    "ai": "node/ai_sdk.js",
+}
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[FakeOpenAI]:
+    with FakeOpenAI() as fake:
+        yield fake
+
+
+@pytest.fixture(scope="module")
+def app(upstream: FakeOpenAI, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    home = tmp_path_factory.mktemp("extended")
+    model = ("--lm", "openai/fake", "--api-base", upstream.url, "--no-cache")
+    with running_app(*model, data_dir=home / "data", home=home) as server:
+        yield server
+
+
+def slowly(request: dict[str, Any]) -> Reply | None:
+    """An answer that nobody waits for, to the question that asks for it."""
+    if "Tell me slowly" not in json.dumps(request["messages"][-1]):
+        return None
+    return Reply(tokens_per_second=50, fields={"reasoning": "So.", "answer": "word " * 5000})
+
+
+def program_for(script: Path) -> str:
+    found = shutil.which("node") if script.suffix == ".js" else str(PYTHON)
+    if found is None or not Path(found).exists():
+        reason = f"{script.name} has no environment; .ci/run makes it"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    return found
+
+
+@contextmanager
+def running(script: Path, url: str, home: Path) -> Iterator[subprocess.Popen[str]]:
+    quiet = {"OPENAI_AGENTS_DISABLE_TRACING": "1", "LITELLM_LOCAL_MODEL_COST_MAP": "true"}
+    process = subprocess.Popen(
+        [program_for(script), str(script), f"{url}/v1", "chain_of_thought"],
+        env=scrubbed(os.environ, home) | quiet,
+        cwd=home,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_client_works_as_with_openai(
+    app: ServerProcess, upstream: FakeOpenAI, home: Path, client: str
+) -> None:
+    upstream.reset()
+    upstream.respond_with(slowly)
+    with running(HERE / CLIENTS[client], app.url, home) as process:
+        assert process.stdout and process.stdin and process.stderr
+        told = {}
+        while "stopped" not in told and (line := process.stdout.readline()):
+            if line.startswith("{"):
+                step = json.loads(line)
+                told[step.pop("step")] = step
+        assert "stopped" in told, process.stderr.read()
+        upstream.wait_for(lambda: upstream.streams[-1].client_left, 5)
+        assert upstream.streams[-1].tokens_sent < 500  # of 5,000: it was stopped while it streamed
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.wait(30) == 0, process.stderr.read()
+    assert "visitor-7" in told["chat"]["text"]
+    assert "visitor-7" in "".join(told["stream"]["pieces"])
+    assert told["history"]["text"]
+    chats = [request.json["messages"] for request in upstream.requests]
+    [earlier] = [messages[:-1] for messages in chats if "Who am I?" in json.dumps(messages[-1])]
+    assert "visitor-7" in json.dumps(earlier)
+    assert "visitor-7" in told["structured"]["text"]
