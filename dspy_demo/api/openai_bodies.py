@@ -130,7 +130,7 @@ class CompletionBody(BaseModel):
             BadBody: The question cannot be read.
         """
         try:
-            return chat_messages([message.model_dump() for message in self.messages])
+            return chat_messages([{"role": each.role, "content": each.content} for each in self.messages])
         except InvalidInput as error:
             raise BadBody(error.public_message, "messages") from None
 

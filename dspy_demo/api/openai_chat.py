@@ -52,7 +52,7 @@ def add_openai_routes(
 ) -> None:
     """Put the ``/v1`` routes into a router."""
     body_timeout_s = service.settings.request_timeout_s
-    route = json_route(openai_error, body_max_bytes=body_max_bytes, body_timeout_s=body_timeout_s)
+    route = json_route(openai_error, body_max_bytes=body_max_bytes, body_timeout_s=body_timeout_s, chat=True)
     started_at = int(time.time())
 
     async def complete(body: CompletionBody, request: Request) -> Response:
@@ -167,13 +167,13 @@ class Chunks:
         return b"".join(self._chunks(event))
 
     def _chunks(self, event: Event) -> Iterator[bytes]:
-        if isinstance(event, TurnFailed):
-            self.ended = True
-            yield sse(error_json(event))
         if isinstance(event, TurnStarted):
             yield self._chunk({"role": "assistant", "content": ""})
         for part, text in self._reply.hear(event):
             yield self._chunk({part: text})
+        if isinstance(event, TurnFailed):
+            self.ended = True
+            yield sse(error_json(event))
         if self._reply.finish_reason is not None:
             self.ended = True
             yield self._chunk({}, self._reply.finish_reason)

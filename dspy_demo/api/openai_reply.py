@@ -53,7 +53,9 @@ class Reply:
                 yield from self._thought(event)
             case TurnFinished():
                 yield from self._last(event)
-            case TurnStarted() | Status() | TurnFailed():
+            case TurnFailed():
+                yield from self._held()
+            case TurnStarted() | Status():
                 pass
             case _:
                 assert_never(event)
@@ -99,9 +101,12 @@ class Reply:
             yield "reasoning_content", reasoning
         if rest := self._unsaid(end.outputs):
             yield from self._content((PARAGRAPH if self._spoke else "") + rest)
+        yield from self._held()
+        self.finish_reason = self.finish_reason or end.finish_reason
+
+    def _held(self) -> Iterator[Piece]:
         if held := self._stop.rest():
             yield "content", held
-        self.finish_reason = self.finish_reason or end.finish_reason
 
     def _unsaid(self, outputs: Mapping[str, Any]) -> str:
         """What of the final answer the stream has not said; all of it where the stream said otherwise."""

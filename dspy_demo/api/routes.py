@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Coroutine
 from email.message import Message as MimeMessage
 from typing import Any
@@ -31,12 +32,25 @@ log = logging.getLogger(__name__)
 #: Draws a failure; the second argument is the field of the body that it is about, or empty.
 DrawError = Callable[[TurnFailed, str], Response]
 
+#: Longest body of a chat whose earlier messages may hold pictures or files, which come along every time.
+CHAT_BODY_MAX_BYTES = 8 * 1024 * 1024
+#: Such a picture or file: the value of a key, as OpenAI names it.
+_FILE = re.compile(rb'("(?:url|file_data)"\s*:\s*)"data:[^"\\]*"')
+
 #: Deeper than any real input, and far from Python's recursion limit.
 JSON_MAX_DEPTH = 64
 
 
-def json_route(draw_error: DrawError, *, body_max_bytes: int, body_timeout_s: float) -> type[APIRoute]:
-    """A route class whose errors `draw_error` draws and whose bodies are bounded in size and time."""
+def json_route(
+    draw_error: DrawError, *, body_max_bytes: int, body_timeout_s: float, chat: bool = False
+) -> type[APIRoute]:
+    """A route class whose errors `draw_error` draws and whose bodies are bounded in size and time.
+
+    Args:
+        body_max_bytes: Longest body that is parsed.
+        chat: Bodies are OpenAI's messages. Their pictures and files are cut out of a longer body first, since
+            nothing here reads them and they would refuse every later question of their chat.
+    """
 
     def drawn(error: DemoError, request: Request) -> Response:
         # The path of the route, since the one that was sent may be any text.
@@ -56,7 +70,7 @@ def json_route(draw_error: DrawError, *, body_max_bytes: int, body_timeout_s: fl
             async def handle_json(request: Request) -> Response:
                 try:
                     if takes_body:
-                        request = await JsonRequest.read(request, body_max_bytes, body_timeout_s)
+                        request = await JsonRequest.read(request, body_max_bytes, body_timeout_s, chat=chat)
                     return await handle(request)
                 except DemoError as error:
                     return drawn(error, request)
@@ -86,13 +100,16 @@ class JsonRequest(Request):
     """A request whose JSON body has been read already."""
 
     @classmethod
-    async def read(cls, request: Request, max_bytes: int, timeout_s: float) -> JsonRequest:
+    async def read(
+        cls, request: Request, max_bytes: int, timeout_s: float, *, chat: bool = False
+    ) -> JsonRequest:
         """Read the body.
 
         Raises:
             UnsupportedMediaType: It is not JSON by its header. A form on another site can post
                 anything but this without asking first, so that the header also guards against that.
-            BodyTooLarge: It is longer than `max_bytes`; the rest is not read.
+            BodyTooLarge: It is longer than `max_bytes`, that of a chat also without its files. The rest is
+                not read.
             BodyTooSlow: It takes longer than `timeout_s` to arrive.
             BadBody: It is not JSON, or nested too deeply.
         """
@@ -100,9 +117,13 @@ class JsonRequest(Request):
             raise UnsupportedMediaType()
         try:
             async with asyncio.timeout(timeout_s):
-                raw = await _read_bounded(request, max_bytes)
+                raw = await _read_bounded(request, CHAT_BODY_MAX_BYTES if chat else max_bytes)
         except TimeoutError:
             raise BodyTooSlow() from None
+        if len(raw) > max_bytes:
+            raw = _FILE.sub(rb'\1"data:,"', raw)
+        if len(raw) > max_bytes:
+            raise _too_large(max_bytes)
         bounded = cls(request.scope, request.receive)
         bounded._raw, bounded._parsed = raw, _parse(raw)
         return bounded
@@ -125,16 +146,19 @@ def _says_json(content_type: str) -> bool:
 
 
 async def _read_bounded(request: Request, max_bytes: int) -> bytes:
-    too_large = BodyTooLarge(f"The body is larger than the limit of {max_bytes:,} bytes. Shorten it.")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared[:20]) > max_bytes:
-        raise too_large
+        raise _too_large(max_bytes)
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > max_bytes:
-            raise too_large
+            raise _too_large(max_bytes)
     return bytes(body)
+
+
+def _too_large(max_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The body is larger than the limit of {max_bytes:,} bytes. Shorten it.")
 
 
 def _parse(raw: bytes) -> Any:

@@ -34,6 +34,7 @@ def invocations_router(service: ChatService, default_lm: Callable[[], LMChoice])
         _failure,
         body_max_bytes=service.settings.input_max_chars * 8 + 65_536,
         body_timeout_s=service.settings.request_timeout_s,
+        chat=True,
     )
     router = APIRouter(route_class=route)
 

@@ -280,6 +280,22 @@ def test_what_cannot_be_read_in_earlier_messages_is_left_out(make_sdk, earlier, 
     assert recorder.requests[-1].inputs == {"question": "What is 2 + 2?"}
 
 
+def test_an_earlier_picture_may_be_as_large_as_pictures_are(make_sdk):
+    sdk, recorder = make_sdk()
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 3_000_000}}
+    document = {"type": "file", "file": {"file_data": "data:application/pdf;base64," + "A" * 3_000_000}}
+    earlier = [
+        {"role": "user", "content": [{"type": "text", "text": "Look"}, picture, document]},
+        said("Hm."),
+    ]
+    sdk.chat.completions.create(model="qa", messages=[*earlier, *QUESTION])
+    assert recorder.requests[-1].history == (Message("user", "Look"), Message("assistant", "Hm."))
+    for too_long in ([{"role": "user", "content": "A" * 6_000_000}], [*earlier, *earlier, *QUESTION]):
+        with pytest.raises(openai.APIStatusError) as caught:
+            sdk.chat.completions.create(model="qa", messages=too_long)
+        assert caught.value.status_code == 413
+
+
 REPORT = {"reasoning": "r", "title": "Bees", "tags": ["a", 1]}
 
 
@@ -356,6 +372,15 @@ def test_a_stop_text_ends_the_turn_behind_it(make_sdk, stream):
     content = read(answer)[1] if stream else answer.choices[0].message.content
     assert content == "Wa"
     assert silent.closed.wait(5)
+
+
+def test_what_was_held_back_comes_before_a_failure(make_sdk):
+    sdk, _ = make_sdk([STARTED, delta("Wa"), UpstreamCut()])
+    content = ""
+    with pytest.raises(openai.APIError, match="stopped in the middle"):
+        for chunk in sdk.chat.completions.create(model="qa", messages=QUESTION, stream=True, stop="ait"):
+            content += chunk.choices[0].delta.content or ""
+    assert content == "Wa"
 
 
 def test_a_stop_text_in_an_answer_that_came_whole(make_sdk):

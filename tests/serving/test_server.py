@@ -84,6 +84,14 @@ ALIKE: dict[str, Any] = {
         ]
     },
     "a system message": {"messages": [{"role": "system", "content": "Be brief."}, *QUESTION["messages"]]},
+    "old messages that are not text": {
+        "messages": [
+            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]},
+            {"role": "assistant", "content": None},
+            {"role": "tool", "content": "20"},
+            {"role": "user", "content": "What is 2 + 2?"},
+        ]
+    },
     "an OpenAI body": QUESTION | {"model": "gpt", "temperature": 0.3, "max_tokens": 50, "stream": False},
     "inputs": {"inputs": QUESTION},
     "inputs in a list": {"inputs": [QUESTION]},
