@@ -114,6 +114,35 @@ def test_the_openai_sdk(app: ServerProcess, fake_openai: FakeOpenAI) -> None:
     assert caught.value.response.headers["retry-after"] == "7"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_stop_text_stops_the_upstream(app: ServerProcess, fake_openai: FakeOpenAI, stream: bool) -> None:
+    fake_openai.reply(
+        tokens_per_second=50, fields={"reasoning": "So.", "answer": "One STOP " + "word " * 5000}
+    )
+    with openai.OpenAI(base_url=f"{app.url}/v1", api_key="unused", max_retries=0) as client:
+        answer = client.chat.completions.create(
+            model="chain_of_thought",
+            messages=[{"role": "user", "content": "hello"}],
+            stop=["STOP"],
+            stream=stream,
+        )
+        if stream:
+            content = "".join(chunk.choices[0].delta.content or "" for chunk in answer)
+        else:
+            content = answer.choices[0].message.content
+        fake_openai.wait_for(lambda: fake_openai.streams[-1].client_left)
+    assert content == "One "
+    assert fake_openai.streams[-1].tokens_sent < 500
+
+
+def test_another_api_of_openai_is_refused_with_the_routes(app: ServerProcess) -> None:
+    with openai.OpenAI(base_url=f"{app.url}/v1", api_key="unused") as client:
+        with pytest.raises(openai.NotFoundError, match="/v1/chat/completions"):
+            client.responses.create(model="chain_of_thought", input="hello")
+        with pytest.raises(openai.NotFoundError, match="/v1/chat/completions"):
+            client.embeddings.create(model="chain_of_thought", input="hello")
+
+
 def test_the_gradio_client(app: ServerProcess, blocked_connections: list[str]) -> None:
     client = gradio_client.Client(app.url, verbose=False, analytics_enabled=False)
     try:
