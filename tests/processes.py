@@ -138,6 +138,16 @@ def live_children() -> set[int]:
     }
 
 
+def model_server_of(data_dir: Path) -> int:
+    """The process that answers for the app of a data folder: not its warden, nor anybody else's server."""
+    for pid in _process_table():
+        words = _command(pid).split()
+        ours = "dspy_demo.serving" in words and str(data_dir) in words
+        if ours and not any(word.endswith("warden.py") for word in words):
+            return pid
+    raise AssertionError("no model server runs")
+
+
 def describe(pids: set[int]) -> str:
     return ", ".join(f"{pid}: {_command(pid)}" for pid in sorted(pids))
 
