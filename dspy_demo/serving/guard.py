@@ -40,8 +40,8 @@ NOBODY_NAMED = (
 class Guard:
     """ASGI middleware around a whole model server.
 
-    On loopback a request must be addressed to loopback, or to one of `allowed`. Beyond it a request brings
-    the token, where there is one, or is addressed to one of `allowed`.
+    A request is addressed to loopback, to the address where the server listens, or to one of `allowed`.
+    Beyond loopback it brings the token, where there is one, which stands for the names unless some are given.
 
     Args:
         host: Where the server listens.
@@ -54,12 +54,14 @@ class Guard:
     def __init__(
         self, app: ASGIApp, *, host: str, allowed: Collection[str] = (), token: SecretStr | None = None
     ) -> None:
-        beyond = not is_loopback_name(f"[{host}]" if ":" in host else host)
+        address = f"[{host}]" if ":" in host else host
+        beyond = not is_loopback_name(address)
         if beyond and not allowed and token is None:
             raise SettingsError(NOBODY_NAMED)
         self._app = app
-        self._allowed = {_name(name) for name in allowed}
+        self._names = {_name(name) for name in (*allowed, address)}
         self._token = token if beyond else None
+        self._any_name = self._token is not None and not allowed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] not in OPEN:
@@ -78,8 +80,7 @@ class Guard:
             raise Forbidden(OTHER_SITE)
         if self._token is not None and not same(asking.bearer, self._token.get_secret_value()):
             raise Unauthorized(UNKNOWN_CLIENT)
-        named = is_loopback_name(host) or _name(host) in self._allowed
-        if not named and (self._token is None or self._allowed):
+        if not (self._any_name or is_loopback_name(host) or _name(host) in self._names):
             raise Forbidden(OTHER_NAME)
 
 

@@ -88,6 +88,8 @@ async def test_the_life_of_a_server(served_world: ServedWorld, servers: ModelSer
     assert following is not None
     assert (following.phase, following.version) == ("failed", "models:/served/77")
     assert "no version models:/served/77" in following.reason
+    with pytest.raises(ChildFailed, match="no version models:/served/77"):
+        await servers.retry()
 
     async with contextlib.aclosing(served_world.backend()) as backend:
         await _switch_under_load(served_world, backend, servers)
@@ -187,6 +189,8 @@ async def test_a_typed_key_reaches_the_server_and_nobody_else(
         assert planted.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
     for path in (served_world.settings.data_dir / "run").iterdir():
         assert planted not in path.read_text()
+    corrected = await servers.serve(Wanted(served_world.keyless, api_key=SecretStr("sk-corrected")))
+    assert environment_of(corrected)["DSPY_DEMO_API_KEY"] == "sk-corrected"
 
 
 async def test_a_server_finds_the_key_of_its_own_provider_and_no_secret_of_ours(

@@ -5,11 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -23,15 +19,13 @@ from dspy_demo.errors import DemoError
 from dspy_demo.events import Event, FieldDelta, Message, TurnFinished
 from dspy_demo.streaming.pump import Pump
 from tests.backends.served_fixtures import (
-    LIVE_ENV,
     ServedWorld,
     served_session,
     served_world,
     start_model_server,
 )
-from tests.environment import scrubbed
 from tests.fake_openai import FAULTS, Reply
-from tests.processes import REPO, ServerProcess, wait_until
+from tests.processes import ServerProcess
 
 pytestmark = pytest.mark.integration
 
@@ -375,167 +369,3 @@ async def test_sigterm_does_not_wait_for_an_endless_answer(
                 server.process.send_signal(signal.SIGTERM)
     assert await asyncio.to_thread(server.process.wait, 14) == 0
     assert time.monotonic() - begun < 11
-
-
-# --- when it cannot start ---
-
-
-def run(world: ServedWorld, *arguments: str, **env: str) -> tuple[int, str]:
-    """The exit code and the output of ``python -m dspy_demo.serving``."""
-    done = subprocess.run(
-        [sys.executable, "-m", "dspy_demo.serving", *arguments],
-        cwd=REPO,
-        env=scrubbed(os.environ, world.home) | LIVE_ENV | env,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    return done.returncode, done.stdout + done.stderr
-
-
-def test_an_unknown_version_ends_with_a_sentence(served_world: ServedWorld) -> None:
-    data_dir = str(served_world.settings.data_dir)
-    code, output = run(served_world, "models:/served@champion", "--port", "0", "--data-dir", data_dir)
-    assert (code, output) == (
-        3,
-        "There is no version models:/served@champion. Check its name, number or alias in MLflow.\n",
-    )
-
-
-def test_no_database_ends_with_a_sentence_and_makes_none(served_world: ServedWorld, tmp_path: Path) -> None:
-    code, output = run(served_world, "models:/served/1", "--data-dir", str(tmp_path))
-    assert code == 3
-    assert output.count("\n") == 1 and "There is no version models:/served/1" in output
-    assert not list(tmp_path.glob("*.db"))
-
-
-def test_a_port_in_use_ends_with_a_sentence(served_world: ServedWorld) -> None:
-    code, output = run(served_world, served_world.version, "--port", str(served_world.live.port))
-    assert code == 2
-    in_use = f"Port {served_world.live.port} of 127.0.0.1 is in use."
-    assert output == f"{in_use} Choose another one with --port.\n"
-
-
-def test_two_starts_cannot_take_one_port(served_world: ServedWorld) -> None:
-    """The first one still loads, and answers nothing yet."""
-    server = start_model_server(served_world.version, served_world.settings, served_world.home)
-    try:
-        wait_until(lambda: listens(server.port), 20, "the port is taken")
-        code, output = run(served_world, served_world.version, "--port", str(server.port))
-        assert (code, "is in use" in output) == (2, True)
-    finally:
-        server.stop()
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def test_a_host_that_is_none_of_this_machine_is_named(served_world: ServedWorld) -> None:
-    code, output = run(served_world, served_world.version, "--host", "203.0.113.7")
-    assert (code, output.count("\n")) == (2, 1)
-    assert "203.0.113.7 is not an address of this machine" in output
-
-
-# --- who may ask ---
-
-HOSTS = {
-    "its address": ("127.0.0.1:{port}", True),
-    "this machine's name": ("localhost:{port}", True),
-    "IPv6": ("[::1]:{port}", True),
-    "no port": ("localhost", True),
-    "a tunnel's port": ("127.0.0.1:9", True),
-    "a name that was pointed here": ("evil.test:{port}", False),
-    "its address as the beginning of a name": ("127.0.0.1.evil.test:{port}", False),
-    "its address as credentials": ("127.0.0.1@evil.test", False),
-    "every address": ("0.0.0.0:{port}", False),
-    "nothing": ("", False),
-    "nonsense": ("[::1", False),
-}
-ASKED = [("POST", "/predict"), ("POST", "/invocations"), ("GET", "/model"), ("GET", "/metrics")]
-
-
-@pytest.mark.parametrize("name", HOSTS)
-async def test_only_the_names_of_this_machine_are_answered(
-    served_world: ServedWorld, client: httpx.AsyncClient, name: str
-) -> None:
-    """Also for a page of another site that has pointed its own name at this machine: its Origin fits."""
-    host, answered = HOSTS[name]
-    host = host.format(port=served_world.live.port)
-    for method, path in ASKED:
-        headers = {"Host": host} | ({"Origin": f"http://{host}"} if method == "POST" else {})
-        body = QUESTION if path == "/invocations" else {"text": "What is 2 + 2?"}
-        reply = await client.request(
-            method, served_world.live.url + path, headers=headers, json=body if method == "POST" else None
-        )
-        assert reply.status_code == (200 if answered else 403), (path, reply.text)
-        assert answered or reply.json()["message"].endswith(".")
-    assert bool(served_world.fake.requests) is answered
-
-
-@pytest.mark.parametrize(
-    "origin", ["http://evil.test", "null", "http://127.0.0.1:1", "http://localhost:{port}"]
-)
-async def test_a_page_of_another_site_is_not_answered(
-    served_world: ServedWorld, client: httpx.AsyncClient, origin: str
-) -> None:
-    headers = {"Origin": origin.format(port=served_world.live.port)}
-    for path, body in (("/invocations", QUESTION), ("/predict", {"text": "hi"})):
-        reply = await client.post(served_world.live.url + path, json=body, headers=headers)
-        assert reply.status_code == 403
-        assert "another site" in reply.json()["message"]
-    assert not served_world.fake.requests
-
-
-def test_beyond_this_machine_somebody_has_to_be_named(served_world: ServedWorld) -> None:
-    data_dir = str(served_world.settings.data_dir)
-    code, output = run(
-        served_world, served_world.builtin, "--host", "0.0.0.0", "--port", "0", "--data-dir", data_dir
-    )
-    assert (code, output.count("\n")) == (2, 1)
-    assert "--allow-host" in output and "DSPY_DEMO_OWNER_TOKEN" in output
-
-
-async def test_beyond_this_machine_a_token_or_a_name_lets_in(
-    served_world: ServedWorld, own_server: Any, client: httpx.AsyncClient
-) -> None:
-    token = "a-token-of-the-test"
-    by_token = own_server(served_world.builtin, "--host", "0.0.0.0", env={"DSPY_DEMO_OWNER_TOKEN": token})
-    bearer = {"Authorization": f"Bearer {token}"}
-    service, evil = {"Host": "model.svc:5001"}, {"Origin": "http://evil.test"}
-    for headers, status in (
-        ({}, 401),
-        ({"Authorization": "Bearer guessed"}, 401),
-        (bearer, 200),
-        (bearer | service, 200),
-        (bearer | service | evil, 403),
-        (bearer | evil, 403),
-    ):
-        assert (await client.get(f"{by_token.url}/model", headers=headers)).status_code == status, headers
-    assert (await client.get(f"{by_token.url}/ready", headers=service)).status_code == 200
-    by_token.stop()
-
-    by_name = own_server(served_world.builtin, "--host", "0.0.0.0", "--allow-host", "Model.svc")
-    for headers, status in (
-        (service, 200),
-        ({}, 200),  # by loopback
-        ({"Host": "evil.test"}, 403),
-        (service | evil, 403),
-    ):
-        assert (await client.get(f"{by_name.url}/model", headers=headers)).status_code == status, headers
-
-
-def test_a_wrong_setting_ends_with_a_sentence(served_world: ServedWorld) -> None:
-    code, output = run(served_world, served_world.version, DSPY_DEMO_MAX_TURNS="many")
-    assert code == 2
-    assert output.count("\n") == 1 and "DSPY_DEMO_MAX_TURNS" in output
-
-
-def test_sigterm_while_it_loads(served_world: ServedWorld) -> None:
-    server = start_model_server(served_world.version, served_world.settings, served_world.home)
-    wait_until(lambda: Path(f"/proc/{server.process.pid}/status").exists(), 5, "it runs")
-    time.sleep(1)
-    server.process.terminate()
-    assert server.process.wait(10) in {0, -signal.SIGTERM}
