@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +29,8 @@ if TYPE_CHECKING:
     from dspy_demo.versions.version import Version
 
 
+#: Where the app listens without --port: on the first one that is free.
+PORTS = range(7860, 7960)
 #: Longest request of the page: a chat that a browser kept comes back in one.
 PAGE_BODY_MAX_BYTES = 8 * 1024 * 1024
 #: How long the last traces may take at the end.
@@ -61,15 +62,15 @@ def run(settings: Settings) -> None:
     """Start the services and the page, and serve them until SIGINT or SIGTERM."""
     from dspy_demo.lm.detection import detect
     from dspy_demo.logs import configure_logging
+    from dspy_demo.ports import listen
     from dspy_demo.programs.offered import offered
     from dspy_demo.ui.gradio_import import import_gradio
-    from dspy_demo.web_server import listen
+    from dspy_demo.web_server import on_stop_signal
 
     configure_logging(settings)
     collector.pause()
-    for number in (signal.SIGINT, signal.SIGTERM):  # until the server has taken them over
-        signal.signal(number, lambda *_: sys.exit(0))
-    listening = listen(settings)
+    on_stop_signal(lambda: sys.exit(0))  # until the server has taken the signals over
+    listening = listen(settings.host, [settings.port] if settings.port else PORTS)
     programs = offered(settings)
     # Importing gradio takes seconds; look for models meanwhile.
     with ThreadPoolExecutor(1) as thread:
@@ -100,7 +101,8 @@ def serve(
     from dspy_demo.lm.local_models.downloads import Downloads
     from dspy_demo.metrics import Metrics
     from dspy_demo.serving.mlflow_ui import MLflowPages
-    from dspy_demo.serving.model_server import SERVER_PHASES, ModelServers
+    from dspy_demo.serving.model_server import ModelServers
+    from dspy_demo.serving.version_process import SERVER_PHASES
     from dspy_demo.share import state as share_state
     from dspy_demo.share.tunnel import Tunnel
     from dspy_demo.terminal import Terminal
@@ -118,9 +120,9 @@ def serve(
     host, port = listening.getsockname()[:2]
     gate = Gate(settings, port)
     terminal = Terminal(settings, gate, port)
-    tunnel = Tunnel(settings, on_public=terminal.shared, on_link=terminal.linked)
+    tunnel = Tunnel(settings, on_public=terminal.shared, on_link=terminal.linked, environ=os.environ)
     tunnel.listening_at(host, port)
-    servers, mlflow = ModelServers(settings), MLflowPages(versions.tracking)
+    servers, mlflow = ModelServers(settings, os.environ), MLflowPages(versions.tracking, os.environ)
     workbench = Workbench(versions, servers, served, mlflow, tunnel, Downloads(settings))
     allowance = Allowance(settings, programs.specs(), detection, workbench.guest_urls(settings))
     local, metrics = LocalBackend(settings, programs, catalog), Metrics()
@@ -134,7 +136,9 @@ def serve(
         observer=metrics,
         limits=GuestLimits(settings, SpendingFile(settings.data_dir)),
     )
-    metrics.show_state("model_server", "State of the model server.", SERVER_PHASES, workbench.servers.phase)
+    metrics.show_state(
+        "model_server", "State of the model server.", SERVER_PHASES, lambda: servers.state().phase
+    )
     metrics.show_state("share", "State of the public link.", share_state.PHASES, lambda: tunnel.state().phase)
     pages = Pages(
         owner=build_page(service, catalog, settings, workbench),
@@ -146,7 +150,7 @@ def serve(
     readiness = Readiness(
         service,
         lambda: local.prepare(LocalTarget(programs.default.name, detection.choice)),
-        workbench.servers.phase,
+        servers.phase,
     )
     router.include_router(probes_router(metrics, readiness))
     share = terminal.share(tunnel) if settings.share else None
@@ -189,14 +193,13 @@ def lifespan(
     @asynccontextmanager
     async def span(_: Any) -> AsyncIterator[None]:
         warming = asyncio.create_task(asyncio.to_thread(_warm))
-        cleaning = asyncio.create_task(asyncio.to_thread(workbench.servers.clean_leftovers))
         sharing = [asyncio.create_task(share)] if share else []
         async with pages.running():
             yield
         await workbench.tunnel.close()
         await service.aclose()
         await workbench.downloads.aclose()
-        await asyncio.gather(workbench.servers.aclose(), workbench.pages.stop(), warming, cleaning, *sharing)
+        await asyncio.gather(workbench.servers.aclose(), workbench.pages.stop(), warming, *sharing)
         await asyncio.to_thread(service.tracer.close, TRACES_WRITTEN_S)
 
     return span

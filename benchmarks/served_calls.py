@@ -24,6 +24,7 @@ from dspy_demo.lm.detection import Detection
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.shipped import SHIPPED
 from dspy_demo.serving.model_server import ModelServers
+from dspy_demo.serving.version_process import Wanted
 from dspy_demo.settings import Settings
 from dspy_demo.versions import LogRequest, VersionStore
 
@@ -130,7 +131,7 @@ async def _beside_local(
     found: dict[str, list[float]] = {"local": [], "served": [], "switch": []}
     try:
         for version in versions:
-            await servers.serve(version, beside=True)
+            await servers.beside(Wanted(version))
         for number in range(rounds):
             for name in ("local", "served"):
                 target = await _target(servers, choice, versions[0]) if name == "served" else None
@@ -159,7 +160,7 @@ async def _beside_local(
 
 async def _target(servers: ModelServers, choice: LMChoice, version: str) -> ServedTarget:
     """What **Serve** of a version that runs already gives."""
-    state = await servers.serve(version, beside=True)
+    state = await servers.beside(Wanted(version))
     assert state.url is not None
     return ServedTarget(state.url, version)
 

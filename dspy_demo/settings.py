@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
@@ -215,6 +215,12 @@ class Settings(BaseModel):
     )
     serve_start_timeout_s: float = _setting(
         120, "Longest time for a model server to become ready.", unit="s", group="Versions", gt=0, le=3600
+    )
+    serve_env: tuple[str, ...] = _setting(
+        (),
+        "Variables that a served version finds in its environment though they hold the key of another "
+        "provider than its model's; separated by commas.",
+        group="Versions",
     )
     tracing: bool = _setting(True, "Record each turn as an MLflow trace.", group="Versions")
 
@@ -439,7 +445,9 @@ class Settings(BaseModel):
     #: Keys found in the environment under the names of `PROVIDER_KEYS`. Not a flag.
     provider_keys: Mapping[str, SecretStr] = Field(default_factory=dict, exclude=True, repr=False)
 
-    @field_validator("cors_origins", "guest_programs", "guest_models", "guest_backends", mode="before")
+    @field_validator(
+        "cors_origins", "guest_programs", "guest_models", "guest_backends", "serve_env", mode="before"
+    )
     @classmethod
     def _split(cls, value: Any) -> Any:
         return (
@@ -515,12 +523,32 @@ class Settings(BaseModel):
             values.setdefault("embed", True)
         keys = {name: SecretStr(environ[name]) for name, _ in PROVIDER_KEYS if environ.get(name)}
         try:
-            return cls(**values, provider_keys=keys)
+            settings = cls(**values, provider_keys=keys)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             name = str(first["loc"][0]) if first["loc"] else ""
             message = first["msg"].removeprefix("Value error, ")
             raise SettingsError(f"{source.get(name, name)}: {message}.") from None
+        for variable in settings.serve_env:
+            if variable not in environ:
+                raise SettingsError(
+                    f"{source['serve_env']}: {variable} is not set in the environment. Set it first."
+                )
+        return settings
+
+    def variables(self, leave_out: Set[str] = frozenset()) -> dict[str, str]:
+        """The environment by which another process of ours gets these settings; secrets are never in it.
+
+        Args:
+            leave_out: Names of settings, and of groups of them, that the process has no use for.
+        """
+        names = [name for name, info in _fields() if leave_out.isdisjoint({name, _extra(info)["group"]})]
+        values = {name: getattr(self, name) for name in names}
+        return {
+            ENV_PREFIX + name.upper(): _text(value)
+            for name, value in values.items()
+            if value is not None and not isinstance(value, SecretStr)
+        }
 
     @property
     def cache_dir(self) -> Path:

@@ -1,4 +1,4 @@
-"""The process's one HTTP server, from the bound port to a graceful end."""
+"""The process's one HTTP server, from the first request to a graceful end."""
 
 from __future__ import annotations
 
@@ -11,36 +11,20 @@ from collections.abc import Awaitable, Callable, Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
-from dspy_demo.errors import SettingsError
-from dspy_demo.settings import Settings
-
-DEFAULT_PORT, PORTS_TRIED = 7860, 100
 #: After the running turns have ended: for responses that are being written. Gradio's streams to open
 #: pages never end by themselves.
 LAST_WORDS_S = 1
 
 
-def listen(settings: Settings) -> socket.socket:
-    """Take the port, before the slow imports, so that a conflict is known at once.
+def on_stop_signal(stop: Callable[[], object]) -> None:
+    """Call `stop` when the process is asked to end. A further Ctrl-C ends it at once, whatever it does."""
 
-    Raises:
-        SettingsError: The chosen port, or each of those after 7860, is in use.
-    """
-    ports = [settings.port] if settings.port else range(DEFAULT_PORT, DEFAULT_PORT + PORTS_TRIED)
-    for port in ports:
-        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-        listening = socket.socket(family)
-        if hasattr(socket, "SO_REUSEPORT"):  # elsewhere SO_REUSEADDR would share a port that is in use
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind((settings.host, port))
-            listening.listen(2048)
-        except OSError:
-            listening.close()
-            continue
-        return listening
-    which = f"Port {settings.port}" if settings.port else f"Each port from {DEFAULT_PORT} on"
-    raise SettingsError(f"{which} on {settings.host} cannot be used. Choose another one with --port.")
+    def asked(*_: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, asked)
 
 
 class WebServer:
@@ -82,8 +66,7 @@ class WebServer:
     async def _run(self) -> None:
         asked_to_stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: loop.call_soon_threadsafe(asked_to_stop.set))
+        on_stop_signal(lambda: loop.is_closed() or loop.call_soon_threadsafe(asked_to_stop.set))
         serving = asyncio.create_task(self._server.serve([self._listening]), name="web-server")
         stopping = asyncio.create_task(asked_to_stop.wait(), name="stop-signal")
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)

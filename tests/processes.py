@@ -55,7 +55,7 @@ class ServerProcess:
     def group_ended(self) -> bool:
         """No process of the group runs any more."""
         self.process.poll()  # reaps the leader
-        return not _group_members(self.process.pid)
+        return not group_of(self.process.pid)
 
     def wait_until_healthy(self, path: str = "/health", timeout: float = START_DEADLINE_S) -> None:
         def healthy() -> bool:
@@ -78,7 +78,7 @@ class ServerProcess:
         try:
             wait_until(lambda: self.group_ended, timeout, "the process group ends")
         except TimeoutError:
-            left = [_command(pid) for pid in _group_members(self.process.pid)]
+            left = [_command(pid) for pid in group_of(self.process.pid)]
             self._signal(signal.SIGKILL)
             self.process.wait(5)
             raise AssertionError(
@@ -138,6 +138,16 @@ def live_children() -> set[int]:
     }
 
 
+def model_server_of(data_dir: Path) -> int:
+    """The process that answers for the app of a data folder: not its warden, nor anybody else's server."""
+    for pid in _process_table():
+        words = _command(pid).split()
+        ours = "dspy_demo.serving" in words and str(data_dir) in words
+        if ours and not any(word.endswith("warden.py") for word in words):
+            return pid
+    raise AssertionError("no model server runs")
+
+
 def describe(pids: set[int]) -> str:
     return ", ".join(f"{pid}: {_command(pid)}" for pid in sorted(pids))
 
@@ -151,8 +161,9 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _group_members(group: int) -> list[int]:
-    return [pid for pid, (state, _, its) in _process_table().items() if its == group and state != "Z"]
+def group_of(leader: int | None) -> set[int]:
+    """The running processes of a process group."""
+    return {pid for pid, (state, _, group) in _process_table().items() if group == leader and state != "Z"}
 
 
 def _process_table() -> dict[int, tuple[str, int, int]]:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.fake_openai import FakeOpenAI, Reply
-from tests.processes import ServerProcess
+from tests.processes import ServerProcess, wait_until
 
 ROOT = Path(__file__).parent.parent
 Start = Callable[..., ServerProcess]
@@ -74,6 +74,9 @@ def test_help_names_the_flags() -> None:
         (["--program", "missing.py"], "no file"),
         (["--program", "no_such"], "no shipped program"),
         (["--api-base", "http://127.0.0.1:9/v1"], "--api-base"),
+        (["--host", "203.0.113.7"], "203.0.113.7 is not an address of this machine"),
+        (["--host", "no-such-host.invalid"], "no-such-host.invalid is not an address of this machine"),
+        (["--serve-env", "PATH,MYCORP_KEY"], "--serve-env: MYCORP_KEY is not set in the environment"),
     ],
 )
 def test_what_cannot_start_says_why_in_a_sentence(
@@ -120,6 +123,22 @@ def test_a_turn_that_runs_at_sigterm_ends_with_its_whole_answer(
     assert last == "data: [DONE]"
     assert app.process.wait(15) == 0
     assert "Traceback" not in app.log
+
+
+@pytest.mark.integration
+def test_a_second_ctrl_c_ends_at_once(server_process: Start, fake_openai: FakeOpenAI) -> None:
+    app = server_process(
+        *("--lm", "openai/fake", "--api-base", fake_openai.url, "--no-cache", "--shutdown-grace-s", "100")
+    )
+    fake_openai.reply(Reply(tokens_per_second=5, filler_chars=20_000))
+    with httpx.stream("POST", f"{app.url}/predict/stream", json={"text": "hi"}, timeout=30) as response:
+        for line in response.iter_lines():
+            if '"delta"' in line:
+                break
+        app.process.send_signal(signal.SIGINT)
+        wait_until(lambda: httpx.get(f"{app.url}/ready").status_code == 503, 10, "it shuts down")
+        app.process.send_signal(signal.SIGINT)
+        assert app.process.wait(3) == -signal.SIGINT
 
 
 @pytest.mark.integration

@@ -31,7 +31,7 @@ class Ready(BaseModel):
         examples=["ok"],
     )
     model_server: str = Field(
-        description="State of the app's model server: `ready`, `starting`, `failed`, ...; or `none`.",
+        description="State of the app's model server: `ready`, `starting`, `failed`, `hung`, ...; or `none`.",
         examples=["none"],
     )
 
@@ -41,14 +41,14 @@ class Readiness:
 
     Args:
         prepare: Builds the program and the model of a turn, or finds them built; raises why it cannot.
-        model_server: The state of the app's model server.
+        model_server: Asks the app's model server for its state.
     """
 
     def __init__(
         self,
         service: ChatService,
         prepare: Callable[[], Awaitable[object]],
-        model_server: Callable[[], str] = lambda: "none",
+        model_server: Callable[[], Awaitable[str]] | None = None,
     ) -> None:
         self._service = service
         self._prepare = prepare
@@ -56,10 +56,12 @@ class Readiness:
         self._told = ""
 
     async def __call__(self) -> Ready:
-        reason = await self._reason()
-        return Ready(
-            ready=not reason, reason=reason, tracking=self._tracking(), model_server=self._model_server()
-        )
+        reason, model_server = await self._reason(), await self.model_server()
+        return Ready(ready=not reason, reason=reason, tracking=self._tracking(), model_server=model_server)
+
+    async def model_server(self) -> str:
+        """The state of the app's model server as it is now."""
+        return await self._model_server() if self._model_server else "none"
 
     async def _reason(self) -> str:
         try:
@@ -97,6 +99,7 @@ def probes_router(metrics: Metrics, readiness: Readiness) -> APIRouter:
     @router.get("/metrics", summary="Figures for Prometheus", response_class=Response, responses={200: _TEXT})
     async def figures(request: Request) -> Response:
         """Turns by outcome, times, tokens, cost, limits that were hit, and states; nobody's words."""
+        await readiness.model_server()  # so that the gauge does not show the state of an earlier look
         text, content_type = metrics.exposition(request.headers.get("accept", ""))
         return Response(text, media_type=content_type)
 

@@ -18,7 +18,6 @@ class ProgramRegistry:
 
     def __init__(self, specs: Iterable[ProgramSpec]) -> None:
         self._specs = {spec.name: spec for spec in specs}
-        self._unlisted: dict[str, ProgramSpec] = {}
         self._modules: dict[str, dspy.Module] = {}
         self._lock = threading.Lock()
 
@@ -29,17 +28,10 @@ class ProgramRegistry:
     def specs(self) -> list[ProgramSpec]:
         return list(self._specs.values())
 
-    def add(self, spec: ProgramSpec, module: dspy.Module, *, listed: bool = True) -> None:
-        """One more program, built already: a version that was loaded back. One of the same name is replaced.
-
-        Args:
-            listed: Whether `specs` names it; `get` finds it in any case.
-        """
+    def add(self, spec: ProgramSpec, module: dspy.Module) -> None:
+        """One more program, built already: a version that was loaded back. It replaces one of its name."""
         with self._lock:
-            if listed:
-                self._specs = {**self._specs, spec.name: spec}
-            else:
-                self._unlisted[spec.name] = spec
+            self._specs = {**self._specs, spec.name: spec}
             self._modules[spec.name] = module
 
     def get(self, name: str, among: Sequence[str] | None = None) -> ProgramSpec:
@@ -51,7 +43,7 @@ class ProgramRegistry:
         Raises:
             NotFound: There is no program of that name.
         """
-        spec = self._specs.get(name) or self._unlisted.get(name)
+        spec = self._specs.get(name)
         if spec is None or (among is not None and name not in among):
             known = ", ".join(self._specs if among is None else among)
             raise NotFound(f"There is no program named “{str(name)[:80]}”. The programs here are: {known}.")

@@ -15,7 +15,8 @@ from typing import NoReturn
 
 from dspy_demo import collector
 from dspy_demo.errors import DemoError, SettingsError
-from dspy_demo.serving.handshake import CANNOT_SERVE, PORT_IN_USE, WRONG_USAGE
+from dspy_demo.ports import listen
+from dspy_demo.serving.handshake import CANNOT_SERVE, WRONG_USAGE
 from dspy_demo.settings import Settings, prepare_libraries
 
 #: Seconds after those of the settings in which clients read the last event of their turns.
@@ -27,11 +28,20 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         prog="python -m dspy_demo.serving",
         description="Serve a version that was logged to MLflow: its /invocations, and streaming routes.",
         epilog="The key of the language model comes from the environment, for example OPENAI_API_KEY. "
-        "Limits are set by the variables of the app, for example DSPY_DEMO_TOTAL_TIMEOUT_S.",
+        "Limits are set by the variables of the app, for example DSPY_DEMO_TOTAL_TIMEOUT_S. Beyond this "
+        "machine clients are known by --allow-host, or by the bearer token in DSPY_DEMO_OWNER_TOKEN.",
     )
     parser.add_argument("version", metavar="VERSION", help="models:/NAME/VERSION or models:/NAME@ALIAS")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on [%(default)s]")
     parser.add_argument("--port", type=int, default=5001, help="port to listen on [%(default)s]")
+    parser.add_argument("--fd", type=int, help="listen on this open socket instead; used by the app")
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name that the server is asked by, beside this machine's own; may be given more than once",
+    )
     parser.add_argument("--tracking-uri", help="MLflow server or database [the one in --data-dir]")
     parser.add_argument("--data-dir", type=Path, help="the app's data folder")
     return parser.parse_args(argv)
@@ -43,13 +53,11 @@ def main() -> int:
         signal.signal(number, _leave)
     try:
         settings = _settings(options)
-        listening = _listen(options.host, options.port)
+        given = socket.socket(fileno=options.fd) if options.fd is not None else None
+        listening = given or listen(options.host, [options.port])
+        host, port = listening.getsockname()[:2]
     except SettingsError as error:
         return _give_up(error.public_message, WRONG_USAGE)
-    except OSError as error:
-        return _give_up(
-            f"Port {options.port} of {options.host} cannot be used: {error.strerror}.", PORT_IN_USE
-        )
     collector.pause()
     prepare_libraries(settings, os.environ)
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
@@ -59,6 +67,7 @@ def main() -> int:
 
     from dspy_demo.api.connection import bounded_protocol
     from dspy_demo.logs import configure_logging
+    from dspy_demo.serving.guard import Guard
     from dspy_demo.serving.served_version import load
     from dspy_demo.serving.server import build_app
 
@@ -66,9 +75,12 @@ def main() -> int:
     try:
         version = load(options.version, settings)
         app = build_app(version, settings, asked_as=options.version)
+        guarded = Guard(app, host=host, allowed=options.allow_host, token=settings.owner_token)
+    except SettingsError as error:
+        return _give_up(error.public_message, WRONG_USAGE)
     except DemoError as error:
         return _give_up(error.public_message, CANNOT_SERVE)
-    address = f"http://{options.host}:{listening.getsockname()[1]}"
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -83,7 +95,7 @@ def main() -> int:
             await draining
 
     config = uvicorn.Config(
-        app,
+        guarded,
         log_config=None,
         access_log=False,
         ws="none",
@@ -100,16 +112,6 @@ def _settings(options: argparse.Namespace) -> Settings:
     return Settings.load(
         [text for flag, value in given.items() if value for text in (flag, str(value))], os.environ
     )
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """Take the port before the slow part, so that a conflict is known at once."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family)
-    if os.name == "posix":  # elsewhere it would share a port that is in use
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listening.bind((host, port))
-    return listening
 
 
 def _say(text: str) -> None:

@@ -13,4 +13,3 @@ INSTANCE_VARIABLE = f"{ENV_PREFIX}INSTANCE"
 WRONG_USAGE = 2
 #: The version cannot be served; the last line on stderr says why.
 CANNOT_SERVE = 3
-PORT_IN_USE = 4

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import httpx
 
-from dspy_demo.children.process import ChildFailed, ChildProcess, ChildState
-from dspy_demo.settings import PROVIDER_KEYS
+from dspy_demo.ports import free_port
+from dspy_demo.processes import ChildFailed, ChildProcess, ChildState, plain_environment
 from dspy_demo.versions.confidential import public_url
 from dspy_demo.versions.tracking import Tracking
 
@@ -29,10 +28,15 @@ HOST = "127.0.0.1"
 
 
 class MLflowPages:
-    """Owns the one ``mlflow server`` of this app. `open` is for one event loop; the rest for any thread."""
+    """Owns the one ``mlflow server`` of this app. `open` is for one event loop; the rest for any thread.
 
-    def __init__(self, tracking: Tracking) -> None:
+    Args:
+        environ: Where the server finds its programs, its language and the way to the network; no more.
+    """
+
+    def __init__(self, tracking: Tracking, environ: Mapping[str, str] = os.environ) -> None:
         self._tracking = tracking
+        self._environ = environ
         self._child: ChildProcess | None = None
         self._url = public_url(tracking.uri) or "" if tracking.remote else ""
         self._opening = asyncio.Lock()
@@ -68,7 +72,7 @@ class MLflowPages:
 
     async def _start(self, progress: Callable[[str], None], timeout_s: float) -> None:
         for attempt in range(1, ATTEMPTS + 1):
-            port = _free_port()
+            port = free_port(HOST)
             self._child = child = self._server(port)
             self._url = f"http://{HOST}:{port}"
             try:
@@ -95,8 +99,7 @@ class MLflowPages:
 
     def _environment(self) -> dict[str, str]:
         """The store's address, which may hold a password, goes by the environment; our keys stay here."""
-        kept = {name: value for name, value in os.environ.items() if name not in dict(PROVIDER_KEYS)}
-        return kept | {
+        return plain_environment(self._environ) | {
             "MLFLOW_BACKEND_STORE_URI": self._tracking.uri,
             "MLFLOW_REGISTRY_STORE_URI": self._tracking.uri,
             "MLFLOW_DEFAULT_ARTIFACT_ROOT": self._tracking.artifact_root.as_uri(),
@@ -115,9 +118,3 @@ class MLflowPages:
 
 def _is_mlflow(reply: httpx.Response) -> bool:
     return reply.text.strip() == "OK"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])

@@ -1,39 +1,44 @@
 """Model servers as the page sees them: serve a version, switch to another without a failed turn, stop.
 
     servers = ModelServers(settings)
-    await servers.serve("models:/dspy-demo/3")       # ready, or ChildFailed; `state()` tells more meanwhile
-    await servers.serve("models:/dspy-demo/4")       # the old one goes when its last turn has ended
+    await servers.serve(Wanted("models:/demo/3"))    # ready, or ChildFailed; `state()` tells more meanwhile
+    await servers.serve(Wanted("models:/demo/4"))    # the old one goes when its last turn has ended
+    await servers.beside(Wanted("models:/demo/1"))   # for a comparison; ends by itself
     await servers.stop()
 
-All of it belongs to one event loop; `state` and `states` may be called from any thread.
+All of it belongs to one event loop; `state` may be called from any thread.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import get_args
+import os
+from collections.abc import Mapping
 
-from pydantic import SecretStr
-
-from dspy_demo.children import leftovers
-from dspy_demo.children.process import ChildFailed, Phase
-from dspy_demo.serving.version_process import ServerState, VersionProcess, run_dir
+from dspy_demo.processes import ChildFailed
+from dspy_demo.serving.version_process import ServerPhase, ServerState, VersionProcess, Wanted
 from dspy_demo.settings import Settings
 
-__all__ = ["SERVER_PHASES", "ModelServers", "ServerState"]
-
-#: What `ModelServers.phase` can be.
-SERVER_PHASES: tuple[str, ...] = ("none", *get_args(Phase))
+#: Servers for comparisons: one for each side. Each is as large as the app.
+BESIDE_MAX = 2
+#: They end when nobody has asked for them for so long.
+BESIDE_IDLE_S = 600.0
 
 
 class ModelServers:
-    """The model servers of this app: the current one, the next one, and old ones that finish their turns."""
+    """The model servers of this app: the current one, the next one, those beside it, and old ones that
+    finish their turns.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        environ: What the servers find in their environment, less what is not for them.
+    """
+
+    def __init__(self, settings: Settings, environ: Mapping[str, str] = os.environ) -> None:
         self._settings = settings
+        self._environ = environ
         self._current: VersionProcess | None = None
         self._next: VersionProcess | None = None
-        self._beside: list[VersionProcess] = []
+        self._beside: dict[VersionProcess, asyncio.TimerHandle | None] = {}  # with its end; the latest last
         self._retiring: dict[asyncio.Task[None], VersionProcess] = {}
         self._turn = asyncio.Lock()
 
@@ -46,50 +51,41 @@ class ModelServers:
             return following or ServerState()
         return self._current.state(following)
 
-    def phase(self) -> str:
-        """The current server's phase, or ``none``."""
+    async def phase(self) -> ServerPhase:
+        """The current server's phase, or ``none``; it is asked whether it answers, at most every 5 s."""
         server = self._current or self._next
-        return server.phase if server else "none"
-
-    def states(self) -> list[ServerState]:
-        """Every server that can be asked: the current one first, then those beside it."""
-        states = [server.state() for server in [self._current, *self._beside] if server]
-        return [state for state in states if state.phase == "ready"]
+        if server is None:
+            return "none"
+        await server.look()
+        return server.phase
 
     # --- act ---
 
-    async def serve(
-        self, version: str, *, api_key: SecretStr | None = None, port: int | None = None, beside: bool = False
-    ) -> ServerState:
-        """Start a server for `version` and make it the current one.
+    async def serve(self, wanted: Wanted) -> ServerState:
+        """Start a server and make it the current one. The one before goes when its turns have ended.
 
-        One that serves it already is taken as it is. The one before goes when its turns have ended.
-
-        Args:
-            version: ``models:/NAME/3`` or ``models:/NAME@champion``.
-            api_key: A typed key for the version's language model; it goes into the server's environment.
-                Without it the server finds the provider's own variable there.
-            port: Where to listen; if it is in use another one is taken.
-            beside: Keep the current one, and this as a further one: for a comparison.
+        One that serves it already, with the same key, is taken as it is.
 
         Raises:
             ChildFailed: It did not start; what was current stays so.
         """
         async with self._turn:
-            running = self._ready_for(version)
-            if running is None:
-                running = self._next = VersionProcess(version, self._settings, api_key)
-                await running.start(port)  # a failure stays visible as `next`
-                self._next = None
-            if beside:
-                if running is not self._current and running not in self._beside:
-                    self._beside.append(running)
-            else:
-                self._make_current(running)
-            return running.state()
+            for server in (self._current, *self._beside):
+                if server is not None and server.answers_for(wanted):
+                    return self._make_current(server)
+            self._next = VersionProcess(wanted, self._settings, self._environ)
+            return await self._start_next(self._next)
 
-    #: Serving another version is switching to it.
-    switch = serve
+    async def retry(self) -> ServerState:
+        """Start the server that failed to become the current one once more.
+
+        Raises:
+            ChildFailed: There is none, or it did not start.
+        """
+        async with self._turn:
+            if self._next is None:
+                raise ChildFailed("Nothing is left to be tried again. Choose a version under “Versions”.")
+            return await self._start_next(self._next)
 
     async def restart(self) -> ServerState:
         """Start the current server again, on the same version, after it failed or to take up a new alias.
@@ -106,13 +102,33 @@ class ModelServers:
             await server.start()
             return server.state()
 
+    async def beside(self, wanted: Wanted) -> ServerState:
+        """A server for a comparison, which leaves the current one as it is.
+
+        Raises:
+            ChildFailed: It did not start.
+        """
+        if self._current is not None and self._current.answers_for(wanted):
+            return self._current.state()
+        found = (server for server in self._beside if server.wanted == wanted)
+        server = next(found, None) or VersionProcess(wanted, self._settings, self._environ)
+        self._take_from_beside(server)
+        self._beside[server] = None
+        while len(self._beside) > BESIDE_MAX:
+            self._let_go(next(iter(self._beside)))
+        await server.start()
+        self._take_from_beside(server)
+        self._beside[server] = asyncio.get_running_loop().call_later(BESIDE_IDLE_S, self._let_go, server)
+        return server.state()
+
     async def stop(self, version: str | None = None) -> None:
         """End the servers of `version`, or all of them, also one that is starting."""
         servers = [server for server in self._all() if version is None or server.serves(version)]
         await asyncio.gather(*(server.stop() for server in servers))
         if self._next in servers:
             self._next = None
-        self._beside = [server for server in self._beside if server not in servers]
+        for server in servers:
+            self._take_from_beside(server)
 
     async def aclose(self) -> None:
         """End everything; for the app's exit."""
@@ -120,25 +136,30 @@ class ModelServers:
             task.cancel()
         await self.stop()
 
-    def clean_leftovers(self) -> list[str]:
-        """End what a crash of this app left running, and say what it was. Blocks for some seconds at most."""
-        return leftovers.clean(run_dir(self._settings))
-
     def _all(self) -> list[VersionProcess]:
         return [s for s in (self._current, self._next, *self._beside, *self._retiring.values()) if s]
 
-    def _ready_for(self, version: str) -> VersionProcess | None:
-        """A server that answers for exactly this version; an alias may mean another one by now."""
-        for server in (self._current, *self._beside):
-            if server and server.state().phase == "ready" and server.version == version:
-                return server
-        return None
+    async def _start_next(self, server: VersionProcess) -> ServerState:
+        await server.start()  # a failure stays visible as `next`
+        self._next = None
+        return self._make_current(server)
 
-    def _make_current(self, server: VersionProcess) -> None:
+    def _make_current(self, server: VersionProcess) -> ServerState:
         before, self._current = self._current, server
-        if server in self._beside:
-            self._beside.remove(server)
+        self._take_from_beside(server)
         if before is not None and before is not server:
-            task = asyncio.create_task(before.retire(), name="retire-model-server")
-            self._retiring[task] = before
-            task.add_done_callback(self._retiring.pop)
+            self._retire(before)
+        return server.state()
+
+    def _take_from_beside(self, server: VersionProcess) -> None:
+        if timer := self._beside.pop(server, None):
+            timer.cancel()
+
+    def _let_go(self, server: VersionProcess) -> None:
+        self._take_from_beside(server)
+        self._retire(server)
+
+    def _retire(self, server: VersionProcess) -> None:
+        task = asyncio.create_task(server.retire(), name="retire-model-server")
+        self._retiring[task] = server
+        task.add_done_callback(self._retiring.pop)

@@ -155,4 +155,7 @@ def missing_key(choice: LMChoice, settings: Settings) -> str:
         return ""
     if any(variable in settings.provider_keys for variable in variables):
         return ""
-    return f"{choice.model} needs a key: set {' or '.join(variables)} where the model server is started."
+    return (
+        f"{choice.model} needs a key: set {' or '.join(variables)} where the model server is started. "
+        f"An app that serves it passes that on with --serve-env {variables[0]}."
+    )

@@ -16,14 +16,14 @@ import dataclasses
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 import httpx
 
-from dspy_demo.children.process import ChildFailed, ChildProcess
 from dspy_demo.errors import ShareFailed, in_seconds
+from dspy_demo.processes import ChildFailed, ChildProcess, plain_environment
 from dspy_demo.settings import Settings
 from dspy_demo.share.frpc import LogReader, command, notice, why_ended
 from dspy_demo.share.gradio_service import GradioService, gradio_service
@@ -39,8 +39,6 @@ OPENING_LOOK_S, OPEN_LOOK_S = 0.1, 0.5
 STOP_GRACE_S = 2.0
 #: Addresses to listen on that are none to connect to.
 _ANY = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104
-#: All that the program gets of our environment: it was written by others, and our keys are not for it.
-_PASSED_ON = {"PATH", "HOME", "TMPDIR", "LANG", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"}
 
 NOT_LISTENING = "The page is not up yet. Share it in a moment."
 BROKE_OFF = "The public link broke off: the tunnel program ended. Share again for a new link."
@@ -56,6 +54,7 @@ class Tunnel:
         on_link: Called with the link when the tunnel program has given it, and when it gives another one.
         service: Where Gradio's share service is; by default what the installed Gradio says.
         clock: Seconds since 1970.
+        environ: Where the tunnel program finds the way to the network; it gets no more of it.
     """
 
     def __init__(
@@ -66,8 +65,10 @@ class Tunnel:
         on_link: Callable[[str], None] = lambda _: None,
         service: Callable[[], GradioService] = gradio_service,
         clock: Callable[[], float] = time.time,
+        environ: Mapping[str, str] = os.environ,
     ) -> None:
         self._settings = settings
+        self._environ = environ
         self._on_public = on_public
         self._on_link = on_link
         self._service = service
@@ -129,9 +130,8 @@ class Tunnel:
             reason = _why_ended(work)
         finally:
             if self._child is not None:
-                if self._state.phase == "opening":
-                    self._child.kill()  # it has nothing to sign off, and the deadline may have passed
-                await self._child.stop()
+                # One without a link has nothing to sign off, and the deadline may have passed.
+                await self._child.stop(0 if self._state.phase == "opening" else None)
                 log_tail = self._child.log_tail()
                 if reason:
                     code = self._child.state().exit_code
@@ -176,7 +176,7 @@ class Tunnel:
             "tunnel program",
             command(program, server, *self._local),
             run_dir=self._settings.data_dir / "logs",
-            env={name: value for name, value in os.environ.items() if name.upper() in _PASSED_ON},
+            env=plain_environment(self._environ),
             stop_grace_s=STOP_GRACE_S,
             explain=why_ended,
         )

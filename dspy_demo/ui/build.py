@@ -218,7 +218,7 @@ def _wire_compare(demo: gr.Blocks, page: Page, compare: CompareHandlers) -> None
     chosen = [page.sidebar.program, page.sidebar.server.connected]
     view.tab.select(compare.choices, chosen, sides, queue=False, **page.quiet)
     demo.unload(compare.unload)
-    accepted = view.composer.submit(compare.ask, compare.inputs, **now)
+    accepted = view.composer.submit(compare.ask, compare.inputs, **(now | {"queue": True}))
     for side, draw in ((view.left, compare.draw_left), (view.right, compare.draw_right)):
         drawn = accepted.then(draw, None, side.chat, postprocess=False, **page.quiet)
         drawn.then(compare.settle, None, **now)

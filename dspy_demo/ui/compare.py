@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import html
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -16,8 +15,9 @@ from gradio.components import Component
 
 from dspy_demo.chat import ChatService
 from dspy_demo.errors import DemoError, InvalidInput
-from dspy_demo.events import LocalTarget, ServedTarget, TurnRequest, Visitor
+from dspy_demo.events import LocalTarget, ServedTarget, Status, TurnRequest, Visitor
 from dspy_demo.programs.spec import ProgramSpec
+from dspy_demo.serving.version_process import Wanted
 from dspy_demo.ui.asker import owner_only, visitor_of
 from dspy_demo.ui.cadence import Cadence
 from dspy_demo.ui.compare_view import LOCAL_SIDE, NOTHING_YET, SERVED_SIDE, CompareView, Side
@@ -29,6 +29,7 @@ from dspy_demo.ui.served_program import program_behind
 from dspy_demo.ui.server_lines import Connected
 from dspy_demo.ui.server_panel import ServedChoice, served_choice
 from dspy_demo.ui.turn_view import TurnView
+from dspy_demo.ui.version_handlers import typed_key
 from dspy_demo.ui.version_rows import title_of
 from dspy_demo.ui.word_diff import difference_html
 from dspy_demo.ui.workbench import Workbench, sentence_of
@@ -38,15 +39,22 @@ Update = dict[Component, Any]
 
 @dataclass(slots=True)
 class Comparison:
-    """The two turns of one question in one tab."""
+    """The two turns of one question in one tab.
 
+    Attributes:
+        asking: Ends with what the sides are asked, when the servers of their versions have started.
+        turns: By side, from then on.
+    """
+
+    asking: asyncio.Task[list[tuple[TurnRequest, TurnView]]]
     turns: dict[str, LiveTurn] = field(default_factory=dict)
 
     @property
     def running(self) -> bool:
-        return any(turn.view.running for turn in self.turns.values())
+        return not self.asking.done() or any(turn.view.running for turn in self.turns.values())
 
     async def stop(self) -> None:
+        self.asking.cancel()
         await asyncio.gather(*(turn.stop() for turn in self.turns.values()))
 
 
@@ -87,38 +95,46 @@ class CompareHandlers:
         ]
         return {side.target: gr.update(choices=rows) for side in (self.view.left, self.view.right)}
 
-    async def ask(self, given: dict[Component, Any], request: gr.Request) -> Update:
-        """Begin both turns, or none."""
+    async def ask(self, given: dict[Component, Any], request: gr.Request) -> AsyncIterator[Update]:
+        """Begin both turns, or none; a version's server has to start first, and the page says so."""
         key = str(request.session_hash)
         if (last := self.open.get(key)) and last.running:
-            skip: Update = gr.skip()
-            return skip
+            yield gr.skip()
+            return
         text = given[self.view.composer] or ""
         try:
             owner_only(request)
             if not text.strip():
                 raise InvalidInput("Write a question first.")
-            sides = {"left": self.view.left, "right": self.view.right}
-            # A version may have to be loaded first.
-            visitor = visitor_of(request)
-            asked = await asyncio.gather(
-                *(self._request(given, side, text, visitor) for side in sides.values())
-            )
-            for turn, _ in asked:
-                self.service.check(turn)
-        except Exception as error:
-            return {self.view.notice: html.escape(sentence_of(error))}
-        comparison = self.open[key] = Comparison()
-        for name, (turn, view) in zip(sides, asked, strict=True):
-            live = comparison.turns[name] = LiveTurn(self.service.turn(turn), view)
-            live.start()
-        return {
-            self.view.left.chat: messages(asked[0][1]),
-            self.view.right.chat: messages(asked[1][1]),
+        except DemoError as error:
+            yield {self.view.notice: html.escape(sentence_of(error))}
+            return
+        asking = asyncio.create_task(self._asked(given, text, visitor_of(request)), name="compare")
+        comparison = self.open[key] = Comparison(asking)
+        yield {
+            **{side.chat: messages(_waiting(text, given[side.target])) for side in self.view.sides},
             self.view.difference: NOTHING_YET,
             self.view.notice: "",
             self.view.composer: gr.update(value="", submit_btn=False, stop_btn="Stop"),
         }
+        await asyncio.wait({asking})
+        yield self._begun(comparison, text)
+
+    def _begun(self, comparison: Comparison, text: str) -> Update:
+        """Both turns run from here on; if they cannot, the question goes back to who asked it."""
+        asking = comparison.asking
+        error = None if asking.cancelled() else asking.exception()
+        if asking.cancelled() or error is not None:
+            return {
+                **{side.chat: [] for side in self.view.sides},
+                self.view.notice: html.escape(sentence_of(error)) if isinstance(error, Exception) else "",
+                self.view.composer: gr.update(value=text, submit_btn="Send", stop_btn=False),
+            }
+        for name, (turn, view) in zip(("left", "right"), asking.result(), strict=True):
+            live = comparison.turns[name] = LiveTurn(self.service.turn(turn), view)
+            live.start()
+        views = [view for _, view in asking.result()]
+        return {side.chat: messages(view) for side, view in zip(self.view.sides, views, strict=True)}
 
     async def draw_left(self, request: gr.Request) -> AsyncIterator[list[WireMessage]]:
         async for drawn in self._draw("left", request):
@@ -131,7 +147,7 @@ class CompareHandlers:
     async def settle(self, request: gr.Request) -> Update:
         """One side has ended; after the second one the difference is shown."""
         comparison = self.open.get(str(request.session_hash))
-        if comparison is None or comparison.running:
+        if comparison is None or comparison.running or not comparison.turns:
             skip: Update = gr.skip()
             return skip
         left, right = (turn.view for turn in comparison.turns.values())
@@ -158,16 +174,24 @@ class CompareHandlers:
 
     async def _draw(self, name: str, request: gr.Request) -> AsyncIterator[list[WireMessage]]:
         comparison = self.open.get(str(request.session_hash))
-        if comparison is None:
+        live = comparison.turns.get(name) if comparison else None
+        if live is None:
             yield gr.skip()
             return
-        live = comparison.turns[name]
         try:
             async for snapshot in live.snapshots(self.cadence, partial(delivered, request)):
                 yield messages(snapshot)
         finally:
             if live.view.running:
                 await live.stop()
+
+    async def _asked(
+        self, given: Mapping[Component, Any], text: str, visitor: Visitor
+    ) -> list[tuple[TurnRequest, TurnView]]:
+        asked = await asyncio.gather(*(self._request(given, side, text, visitor) for side in self.view.sides))
+        for turn, _ in asked:
+            self.service.check(turn)
+        return asked
 
     async def _request(
         self, given: Mapping[Component, Any], side: Side, text: str, visitor: Visitor
@@ -187,25 +211,29 @@ class CompareHandlers:
     async def _target(
         self, given: Mapping[Component, Any], picked: str
     ) -> tuple[LocalTarget | ServedTarget, ProgramSpec]:
-        """What answers: a version without a server of its own is loaded into this process."""
+        """What answers. A version does so in a process of its own, by the code that it was logged with."""
         sidebar = self.page.sidebar
         if picked == LOCAL_SIDE:
             spec = self.service.programs.get(given[sidebar.program])
             return LocalTarget(spec.name, sidebar.choice(given)), spec
         if picked == SERVED_SIDE:
             choice = served_choice(self.workbench.servers, given[sidebar.server.connected])
-            return choice.target, program_behind(choice, self.service.programs)
-        for state in self.workbench.servers.states():
-            if state.version == picked and state.phase == "ready" and state.url:
-                choice = ServedChoice(state.target, state.program)
-                return choice.target, program_behind(choice, self.service.programs)
-        return await self._loaded(picked)
+        else:
+            version = await asyncio.to_thread(self.workbench.store.get, picked)
+            if not version.servable:
+                raise InvalidInput(version.reason)
+            wanted = Wanted(version.uri, version.lm, typed_key(version, sidebar, given))
+            state = await self.workbench.servers.beside(wanted)
+            choice = ServedChoice(state.target, state.program)
+        return choice.target, program_behind(choice, self.service.programs)
 
-    async def _loaded(self, uri: str) -> tuple[LocalTarget, ProgramSpec]:
-        loaded = await asyncio.to_thread(self.workbench.store.load, uri)
-        spec = dataclasses.replace(loaded.spec, name=uri.removeprefix("models:/"), title=title_of(uri))
-        self.service.programs.add(spec, loaded.module, listed=False)
-        return LocalTarget(spec.name, loaded.lm), spec
+
+def _waiting(text: str, picked: str) -> TurnView:
+    """A side before its turn has begun."""
+    view = TurnView.start(text, now_s=time.monotonic())
+    if picked in {LOCAL_SIDE, SERVED_SIDE}:
+        return view
+    return view.apply(Status(f"Starting {title_of(picked)}", "pending", "start"), time.monotonic())
 
 
 def _reasoning(view: TurnView) -> str:

@@ -32,8 +32,12 @@ class CompareView:
     notice: gr.HTML
 
     @property
+    def sides(self) -> tuple[Side, Side]:
+        return self.left, self.right
+
+    @property
     def chats(self) -> set[Component]:
-        return {self.left.chat, self.right.chat}
+        return {side.chat for side in self.sides}
 
 
 def draw_compare(tab: gr.Tab, latex: list[dict[str, str | bool]]) -> CompareView:

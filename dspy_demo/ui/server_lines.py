@@ -6,7 +6,7 @@ import html
 from dataclasses import dataclass
 
 from dspy_demo.backends.served import ServerInfo
-from dspy_demo.serving.model_server import ServerState
+from dspy_demo.serving.version_process import ServerState
 from dspy_demo.ui.ages import lasting
 from dspy_demo.ui.version_rows import title_of
 
@@ -15,8 +15,8 @@ NOTHING_FOR_GUESTS = "No version is served at the moment."
 LOG_LINES = 12
 PLAIN = "A plain MLflow server: the whole answer comes at once, without live tokens."
 
-HUNG = "not answering"
 _WORDS = {
+    "hung": "Not answering",
     "starting": "Starting",
     "ready": "Ready",
     "stopping": "Stopping",
@@ -65,7 +65,7 @@ def spoken_html(state: ServerState, connected: Connected | None = None) -> str:
     words = [f"Connected to {connected.title}."] if connected else []
     for server in (state, state.next):
         if server is not None and server.phase != "none":
-            word = HUNG if server.silent_s else _WORDS.get(server.phase, server.phase).lower()
+            word = _WORDS.get(server.phase, server.phase).lower()
             words.append(f"Model server {title_of(server.version)}: {word}. {server.reason}".strip())
     return f'<span role="status">{html.escape(" ".join(words))}</span>'
 
@@ -75,10 +75,9 @@ def _server(state: ServerState, *, current: bool) -> str:
     match state.phase:
         case "starting":
             more, actions = _progress(state) + _log(state), _action("stop", "Cancel", uri)
-        case "ready" if state.silent_s:
+        case "hung":
             more = _wrong("Its process runs, but it answers nothing any more.") + _log(state)
             actions = _action("restart", "Restart", uri) + _action("stop", "Stop", uri)
-            return _block("failed", HUNG.capitalize(), title_of(uri), actions, more)
         case "ready":
             more, actions = _address(state), _action("stop", "Stop", uri)
         case "failed":
@@ -86,7 +85,7 @@ def _server(state: ServerState, *, current: bool) -> str:
             if current:
                 actions = _action("restart", "Restart", uri)
             else:
-                actions = _action("serve", "Try again", uri) + _action("dismiss", "Dismiss", uri)
+                actions = _action("retry", "Try again", uri) + _action("dismiss", "Dismiss", uri)
         case "stopping":
             more, actions = "", ""
         case _:

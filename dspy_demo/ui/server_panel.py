@@ -11,10 +11,11 @@ import gradio as gr
 from gradio.components import Component
 
 from dspy_demo.backends.served import base_url
-from dspy_demo.children.process import ChildFailed
 from dspy_demo.errors import DemoError, NotFound
 from dspy_demo.events import ServedTarget
-from dspy_demo.serving.model_server import ModelServers, ServerState
+from dspy_demo.processes import ChildFailed
+from dspy_demo.serving.model_server import ModelServers
+from dspy_demo.serving.version_process import ServerState
 from dspy_demo.settings import Settings
 from dspy_demo.ui.actions import action_html, said
 from dspy_demo.ui.asker import owner_only
@@ -25,8 +26,8 @@ Update = dict[Component, Any]
 
 #: The two sides of the backend's switch.
 LOCAL, SERVED = "Local", "Served"
-#: Seconds between two looks: while a server starts or stops, and while it just runs.
-BUSY_LOOK_S, RUNNING_LOOK_S = 1.0, 2.0
+#: Seconds between two looks while there is something to see: within one a crash is on the page.
+LOOK_S = 1.0
 HUNG = "The model server does not answer any more. Restart it, or choose the Local backend."
 NOT_SERVED = "No version is served now. Choose Serve at a version, or the Local backend."
 
@@ -67,7 +68,7 @@ def draw_server_panel(*, owner: bool) -> ServerPanel:
     state = action_html(server_html(ServerState(), owner=owner), elem_id="server")
     other = _draw_other_server() if owner else None
     spoken = gr.HTML(elem_classes="sr")
-    timer = gr.Timer(BUSY_LOOK_S, active=False)
+    timer = gr.Timer(LOOK_S, active=False)
     return ServerPanel(state, other, timer, gr.State(), gr.State(""), spoken)
 
 
@@ -131,7 +132,7 @@ def served_choice(servers: ModelServers, connected: Connected | None) -> ServedC
     if connected is not None:
         return ServedChoice(ServedTarget(connected.url, connected.info.version), connected.info.program)
     state = servers.state()
-    if state.phase == "ready" and state.silent_s:
+    if state.phase == "hung":
         raise NotFound(HUNG)
     if state.phase == "ready" and state.url:
         return ServedChoice(state.target, state.program)
@@ -160,6 +161,7 @@ class ServerHandlers:
 
     async def look(self, connected: Connected | None, seen: str) -> Update:
         """A tick of the timer, or a page that has just loaded."""
+        await self.workbench.servers.phase()
         drawn = self.drawn(connected)
         if drawn[self.panel.seen] == seen:
             skip: Update = gr.skip()
@@ -190,8 +192,8 @@ class ServerHandlers:
                     return self.drawn(None)
                 case "restart":
                     await self.serving.begin(servers.restart())
-                case "serve":
-                    await self.serving.begin(servers.serve(given.get("uri", "")))
+                case "retry":
+                    await self.serving.begin(servers.retry())
                 case "stop" | "dismiss":
                     await self.serving.begin(servers.stop(given.get("uri")))
         except DemoError as error:
@@ -204,14 +206,13 @@ class ServerHandlers:
         shown = server_html(state, connected, trouble or self.serving.trouble, owner=self.owner)
         phases = {state.phase, state.next.phase if state.next else state.phase}
         busy = self.serving.busy or bool(phases & {"starting", "stopping"})
-        look_s = BUSY_LOOK_S if busy else RUNNING_LOOK_S
         usable = connected is not None or state.phase != "none"
         return {
             self.panel.state: shown,
             self.panel.seen: shown,
             self.panel.connected: connected,
             self.panel.spoken: spoken_html(state, connected),
-            self.panel.timer: gr.Timer(look_s, active=busy or "ready" in phases),
+            self.panel.timer: gr.Timer(LOOK_S, active=busy or bool(phases & {"ready", "hung"})),
             self.backend: gr.update(interactive=True)
             if usable
             else gr.update(interactive=False, value=LOCAL),

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from dspy_demo.errors import DemoError, InvalidInput
 from dspy_demo.programs.registry import ProgramRegistry
-from dspy_demo.serving.model_server import ServerState
+from dspy_demo.serving.version_process import ServerState, Wanted
 from dspy_demo.settings import Settings
 from dspy_demo.ui.actions import said
 from dspy_demo.ui.asker import owner_only, visitor_of
@@ -155,16 +155,9 @@ class VersionHandlers:
         if not version.servable:
             raise InvalidInput(version.reason)
         serving = self.server.serving
-        await serving.begin(serving.servers.serve(uri, api_key=self._key_for(version, given)))
+        wanted = Wanted(uri, version.lm, typed_key(version, self.sidebar, given))
+        await serving.begin(serving.servers.serve(wanted))
         return self.server.drawn(None) | self._said("") | await self._listed()
-
-    def _key_for(self, version: Version, given: Mapping[Component, Any]) -> SecretStr | None:
-        """A typed key is for the model that it was typed for, and for no other."""
-        try:
-            choice = self.sidebar.choice(given)
-        except DemoError:
-            return None
-        return choice.api_key if choice.model == version.lm else None
 
     def _edit(self, uri: str, told: Mapping[str, str]) -> None:
         tags = parse_tags(told.get("tags", ""))
@@ -235,6 +228,15 @@ class VersionHandlers:
 
     def _wrong(self, error: Exception) -> Update:
         return {self.panel.result: message_html(sentence_of(error), wrong=True)}
+
+
+def typed_key(version: Version, sidebar: Sidebar, given: Mapping[Component, Any]) -> SecretStr | None:
+    """A typed key is for the model that it was typed for, and for no other."""
+    try:
+        choice = sidebar.choice(given)
+    except DemoError:
+        return None
+    return choice.api_key if choice.model == version.lm else None
 
 
 async def _watched(action: Awaitable[Any], steps: list[str]) -> AsyncIterator[str]:

@@ -33,7 +33,7 @@ class Workbench:
     def guest_urls(self, settings: Settings) -> Callable[[], set[str]]:
         """The servers that a guest's turn may go to: the app's own, and the one of ``--served-url``."""
         fixed = {base_url(settings.served_url)} if settings.served_url else set()
-        return lambda: fixed | {state.url for state in self.servers.states() if state.url}
+        return lambda: fixed | {url for url in [self.servers.state().url] if url}
 
 
 def sentence_of(error: Exception) -> str:

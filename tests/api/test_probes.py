@@ -33,10 +33,13 @@ class Probed:
             if prepare is not None:
                 raise prepare
 
+        async def asked() -> str:
+            return model_server
+
         self.service = make_service(ScriptedBackend(script), **settings)
         metrics = self.service.observer = Metrics()
         router = build_router(self.service, lambda: LM)
-        router.include_router(probes_router(metrics, Readiness(self.service, prepared, lambda: model_server)))
+        router.include_router(probes_router(metrics, Readiness(self.service, prepared, asked)))
         app = FastAPI(routes=with_docs(router), docs_url=None, redoc_url=None, openapi_url=None)
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
 

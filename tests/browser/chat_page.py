@@ -6,6 +6,8 @@ from playwright.async_api import Locator, Page, expect
 
 #: For what a model has to say first; everything else is quicker than Playwright's own five seconds.
 TURN_MS = 30_000
+#: For a model server to start: 2 to 4 s on a quiet machine.
+START_MS = 60_000
 #: What Gradio itself reports when a page is left in the middle of a stream; the last is an update that comes
 #: to a stream which it has given up already (6.31, `apply_diff_stream`).
 LEFT_MID_STREAM = r"AbortError|Connection errored out|network error|Unexpected client exception TypeError"
@@ -61,3 +63,40 @@ class ChatPage:
     def title(self, index: int = 0) -> Locator:
         """The line of a thought that opens and closes it."""
         return self.thoughts.nth(index).locator("> .title")
+
+
+class ComparePage:
+    """The Compare tab: a question, and two columns that answer it."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.composer = page.get_by_placeholder("Ask both")
+        self.dock = page.locator("#compare-dock")
+        self.send_button = self.dock.get_by_role("button", name="Send", exact=True)
+        self.stop_button = self.dock.get_by_role("button", name="Stop", exact=True)
+        self.notice = page.locator("#compare-notice")
+        self.difference = page.locator("#difference")
+
+    async def open(self) -> ComparePage:
+        await self.page.get_by_role("tab", name="Compare").click()
+        await expect(self.composer).to_be_visible()
+        return self
+
+    def side(self, name: str) -> Locator:
+        """The column ``left`` or ``right``."""
+        return self.page.locator(f"#chat-{name}")
+
+    async def choose(self, side: str, option: str) -> None:
+        """Say what answers in a column."""
+        await self.page.get_by_label(f"{side.capitalize()} answers with").click()
+        await self.page.get_by_role("option", name=option).last.click()
+
+    async def ask(self, question: str) -> None:
+        await self.composer.fill(question)
+        await self.composer.press("Enter")
+
+    async def done(self) -> None:
+        """Both have answered, and the composer is free again."""
+        for name in ("left", "right"):
+            await expect(self.side(name).locator(".turn-footer")).to_contain_text("total", timeout=START_MS)
+        await expect(self.send_button).to_be_visible()

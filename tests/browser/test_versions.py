@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Locator, Page, expect
 
-from tests.browser.chat_page import ChatPage
+from tests.browser.chat_page import ChatPage, ComparePage
 from tests.browser.conftest import NewPage
-from tests.processes import ServerProcess, running_app, wait_until
+from tests.processes import ServerProcess, model_server_of, running_app, wait_until
 
 #: A model server starts in 2 to 4 s on a quiet machine; MLflow's first database takes as long.
 START_MS = 60_000
@@ -161,18 +161,12 @@ async def test_the_whole_story(new_page: NewPage, app: ServerProcess, home: Path
     await expect(chat.answers.last).not_to_contain_text("I hope that helps.")
 
     # Compare the served version with another one: both stream, and the difference is marked.
-    await page.get_by_role("tab", name="Compare").click()
-    await page.locator("#compare-left input").click()
-    await page.get_by_role("option", name="Served · dspy-demo 2").click()
-    await page.locator("#compare-right input").click()
-    await page.get_by_role("option", name="Version · dspy-demo 1").last.click()
-    question = page.locator("#compare-composer textarea")
-    await question.fill("Which weekday was 2000-02-29?")
-    await question.press("Enter")
-    for side in ("left", "right"):
-        await expect(page.locator(f"#chat-{side} .turn-footer")).to_contain_text("total", timeout=START_MS)
-    await expect(page.locator("#difference ins")).to_contain_text(["only right", "I hope that helps."])
-    await expect(page.locator("#compare-dock").get_by_role("button", name="Send")).to_be_visible()
+    compare = await ComparePage(page).open()
+    await compare.choose("left", "Served · dspy-demo 2")
+    await compare.choose("right", "Version · dspy-demo 1")
+    await compare.ask("Which weekday was 2000-02-29?")
+    await compare.done()
+    await expect(compare.difference.locator("ins")).to_contain_text(["only right", "I hope that helps."])
     await page.get_by_role("tab", name="Chat").click()
 
     # Promote, promote another, roll back, undo that.
@@ -204,7 +198,7 @@ async def test_the_whole_story(new_page: NewPage, app: ServerProcess, home: Path
 
     # The server crashes: it is noticed, and can be started again.
     await bench.switch("Served")
-    kill_model_server(home / "data")
+    os.kill(model_server_of(home / "data"), signal.SIGKILL)
     await expect(bench.server.locator(".dot.failed")).to_be_visible(timeout=NOTICED_MS)
     await expect(bench.server).to_contain_text("signal 9")
     await chat.composer.fill("What is 5 + 5?")
@@ -238,17 +232,6 @@ async def assessment(home: Path, wanted: tuple[str, str] | None = None) -> tuple
         return row if wanted is None or row == wanted else None
 
     return await asyncio.to_thread(wait_until, found, 20, "the rating is in MLflow")  # type: ignore[return-value]
-
-
-def kill_model_server(data_dir: Path) -> None:
-    """End the process that answers for this test's app: not its warden, nor anybody else's server."""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        words = path.read_text(errors="replace").split("\0")
-        ours = "dspy_demo.serving" in words and str(data_dir) in words
-        if ours and not any(word.endswith("warden.py") for word in words):
-            os.kill(int(path.parent.name), signal.SIGKILL)
-            return
-    raise AssertionError("no model server runs")
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from dspy_demo.programs.shipped import SHIPPED
 from dspy_demo.serving.mlflow_ui import MLflowPages
 from dspy_demo.settings import Settings
 from dspy_demo.versions import LogRequest, VersionStore
-from tests.processes import wait_until
+from tests.services import until
 
 
 @pytest.mark.integration
@@ -24,7 +24,15 @@ async def test_it_starts_shows_the_version_and_stops(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One server for all of it: starting one takes seconds."""
-    monkeypatch.setenv("OPENAI_API_KEY", "planted-key-for-the-server")
+    for name in (
+        "OPENAI_API_KEY",
+        "AZURE_API_KEY",
+        "DSPY_DEMO_API_KEY",
+        "DSPY_DEMO_OWNER_TOKEN",
+        "DB_PASSWORD",
+    ):
+        monkeypatch.setenv(name, "planted-secret")
+    monkeypatch.setenv("SSL_CERT_FILE", "/etc/ssl/of-the-company.pem")
     programs, store = ProgramRegistry(SHIPPED), VersionStore(Settings(data_dir=data_dir))
     version = store.log(LogRequest("demo", "predict", LMChoice("builtin/rules")), programs)
     pages = MLflowPages(store.tracking)
@@ -36,7 +44,8 @@ async def test_it_starts_shows_the_version_and_stops(
         assert any("Starting MLflow" in line for line in said)
         state = pages.state()
         environment = Path(f"/proc/{state.pid}/environ").read_bytes()
-        assert b"planted-key-for-the-server" not in environment
+        assert b"planted-secret" not in environment
+        assert b"SSL_CERT_FILE=/etc/ssl/of-the-company.pem" in environment
         async with httpx.AsyncClient(trust_env=False) as client:
             assert (await client.get(url + "/health")).status_code == 200
             assert "<html" in (await client.get(url)).text
@@ -54,7 +63,7 @@ async def test_it_starts_shows_the_version_and_stops(
         assert await MLflowPages(remote.tracking).open() == url, "a remote server is only linked to"
 
         os.killpg(state.pid or 0, signal.SIGKILL)
-        wait_until(lambda: pages.state().phase == "failed", 2, "the crash is noticed")
+        await until(lambda: pages.state().phase == "failed", 2)
         assert pages.url == "" and pages.state().reason
     finally:
         await pages.stop()

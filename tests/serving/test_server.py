@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -22,15 +19,13 @@ from dspy_demo.errors import DemoError
 from dspy_demo.events import Event, FieldDelta, Message, TurnFinished
 from dspy_demo.streaming.pump import Pump
 from tests.backends.served_fixtures import (
-    LIVE_ENV,
     ServedWorld,
     served_session,
     served_world,
     start_model_server,
 )
-from tests.environment import scrubbed
 from tests.fake_openai import FAULTS, Reply
-from tests.processes import REPO, ServerProcess, wait_until
+from tests.processes import ServerProcess
 
 pytestmark = pytest.mark.integration
 
@@ -373,56 +368,3 @@ async def test_sigterm_does_not_wait_for_an_endless_answer(
                 server.process.send_signal(signal.SIGTERM)
     assert await asyncio.to_thread(server.process.wait, 14) == 0
     assert time.monotonic() - begun < 11
-
-
-# --- when it cannot start ---
-
-
-def run(world: ServedWorld, *arguments: str, **env: str) -> tuple[int, str]:
-    """The exit code and the output of ``python -m dspy_demo.serving``."""
-    done = subprocess.run(
-        [sys.executable, "-m", "dspy_demo.serving", *arguments],
-        cwd=REPO,
-        env=scrubbed(os.environ, world.home) | LIVE_ENV | env,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    return done.returncode, done.stdout + done.stderr
-
-
-def test_an_unknown_version_ends_with_a_sentence(served_world: ServedWorld) -> None:
-    data_dir = str(served_world.settings.data_dir)
-    code, output = run(served_world, "models:/served@champion", "--port", "0", "--data-dir", data_dir)
-    assert (code, output) == (
-        3,
-        "There is no version models:/served@champion. Check its name, number or alias in MLflow.\n",
-    )
-
-
-def test_no_database_ends_with_a_sentence_and_makes_none(served_world: ServedWorld, tmp_path: Path) -> None:
-    code, output = run(served_world, "models:/served/1", "--data-dir", str(tmp_path))
-    assert code == 3
-    assert output.count("\n") == 1 and "There is no version models:/served/1" in output
-    assert not list(tmp_path.glob("*.db"))
-
-
-def test_a_port_in_use_ends_with_a_sentence(served_world: ServedWorld) -> None:
-    code, output = run(served_world, served_world.version, "--port", str(served_world.live.port))
-    assert code == 4
-    assert output == f"Port {served_world.live.port} of 127.0.0.1 cannot be used: Address already in use.\n"
-
-
-def test_a_wrong_setting_ends_with_a_sentence(served_world: ServedWorld) -> None:
-    code, output = run(served_world, served_world.version, DSPY_DEMO_MAX_TURNS="many")
-    assert code == 2
-    assert output.count("\n") == 1 and "DSPY_DEMO_MAX_TURNS" in output
-
-
-def test_sigterm_while_it_loads(served_world: ServedWorld) -> None:
-    server = start_model_server(served_world.version, served_world.settings, served_world.home)
-    wait_until(lambda: Path(f"/proc/{server.process.pid}/status").exists(), 5, "it runs")
-    time.sleep(1)
-    server.process.terminate()
-    assert server.process.wait(10) in {0, -signal.SIGTERM}

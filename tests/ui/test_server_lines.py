@@ -13,7 +13,8 @@ from dspy_demo.errors import NotFound
 from dspy_demo.events import ServedTarget
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.shipped import SHIPPED
-from dspy_demo.serving.model_server import ModelServers, ServerState
+from dspy_demo.serving.model_server import ModelServers
+from dspy_demo.serving.version_process import ServerState
 from dspy_demo.ui.served_program import program_behind
 from dspy_demo.ui.server_lines import NOTHING, NOTHING_FOR_GUESTS, PLAIN, Connected, server_html, spoken_html
 from dspy_demo.ui.server_panel import ServedChoice, served_choice
@@ -45,7 +46,7 @@ def test_a_missing_key_is_said_before_the_first_question() -> None:
 
 
 def test_a_hung_server_is_not_called_ready() -> None:
-    state = dataclasses.replace(READY, silent_s=12.0)
+    state = dataclasses.replace(READY, phase="hung", url=None)
     assert "Not answering" in server_html(state) and "Ready" not in server_html(state)
     assert actions(server_html(state)) == ["restart", "stop"]
     assert "not answering" in spoken_html(state)
@@ -72,7 +73,7 @@ def test_failed_shows_the_reason_and_can_be_restarted() -> None:
 def test_a_failed_successor_leaves_the_current_one_alone() -> None:
     following = ServerState("failed", "models:/dspy-demo/4", reason="No.")
     state = ServerState("ready", URI, "http://127.0.0.1:5001", next=following)
-    assert actions(server_html(state)) == ["stop", "serve", "dismiss"]
+    assert actions(server_html(state)) == ["stop", "retry", "dismiss"]
 
 
 def test_who_does_not_own_the_app_cannot_press_anything() -> None:

@@ -1,12 +1,12 @@
 """Runs a command and ends its whole process group when the app that wanted it is gone.
 
-    python -I -S warden.py RUN_FILE GRACE_S COMMAND [ARGUMENT ...]
+    python -I -S warden.py GRACE_S COMMAND [ARGUMENT ...]
 
 It leads a session of its own, and its standard input is a pipe whose other end only the app holds: the kernel
 closes that when the app ends, also by ``kill -9``. (Linux' PR_SET_PDEATHSIG would not do: it is bound to the
 thread that started the child, reaches no grandchildren, and other systems lack it; see prctl(2).)
 
-A script without imports of ours, so that it starts in 10 ms. RUN_FILE only marks the process as ours.
+A script without imports of ours, so that it starts in 10 ms.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import time
 
 def main() -> int:
     """Run the command; its exit status, or 128 + the signal that ended it."""
-    grace_s, command = float(sys.argv[2]), sys.argv[3:]
+    grace_s, command = float(sys.argv[1]), sys.argv[2:]
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake)

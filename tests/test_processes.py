@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -17,10 +15,9 @@ from typing import Any
 
 import pytest
 
-from dspy_demo.children import leftovers
-from dspy_demo.children.process import ChildFailed, ChildProcess, ChildState
+from dspy_demo.processes import ChildFailed, ChildProcess, ChildState
 from tests.fake_openai import free_port
-from tests.processes import REPO, wait_until
+from tests.processes import REPO, group_of, wait_until
 
 #: A server with a child of its own, as `mlflow server` has one.
 SERVER = """
@@ -50,17 +47,6 @@ async def make(tmp_path: Path) -> AsyncIterator[Make]:
     await asyncio.gather(*(child.stop() for child in made))
 
 
-def group(leader: int | None) -> set[int]:
-    assert leader is not None
-    found = set()
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            state, _, its_group = stat.read_text().rpartition(")")[2].split()[:3]
-            if int(its_group) == leader and state != "Z":
-                found.add(int(stat.parent.name))
-    return found
-
-
 async def until(condition: Callable[[], Any], timeout_s: float = 5.0) -> None:
     await asyncio.to_thread(wait_until, condition, timeout_s, "the condition of the test")
 
@@ -71,8 +57,8 @@ async def test_it_is_ready_when_it_answers(make: Make) -> None:
     assert child.state().phase == "new"
     state = await child.start(timeout_s=10, on_progress=seen.append)
     assert state.phase == "ready"
-    assert state.pid in group(state.pid)
-    assert len(group(state.pid)) == 3  # the warden, the server, and what that started
+    assert state.pid in group_of(state.pid)
+    assert len(group_of(state.pid)) == 3  # the warden, the server, and what that started
     assert all(progress.phase == "starting" for progress in seen)  # none where it answers at once
     assert "listening" in child.log_tail()
 
@@ -81,7 +67,7 @@ async def test_stop_ends_the_whole_group(make: Make) -> None:
     child = make()
     pid = (await child.start(timeout_s=10)).pid
     await child.stop()
-    await until(lambda: group(pid) == set())
+    await until(lambda: group_of(pid) == set())
     assert (child.state().phase, child.state().reason) == ("stopped", "")
     await child.stop()
 
@@ -92,7 +78,7 @@ async def test_what_ignores_sigterm_is_killed_after_the_grace(make: Make) -> Non
     begun = time.monotonic()
     await child.stop()
     assert 0.2 < time.monotonic() - begun < 3
-    await until(lambda: group(pid) == set())
+    await until(lambda: group_of(pid) == set())
     assert child.state().phase == "stopped"
 
 
@@ -110,12 +96,12 @@ async def test_a_crash_is_noticed_at_once_and_leaves_nothing(make: Make, victim:
     child = make()
     leader = (await child.start(timeout_s=10)).pid
     assert leader is not None
-    server = min(group(leader) - {leader})
+    server = min(group_of(leader) - {leader})
     os.kill(leader if victim == "the leader" else server, signal.SIGKILL)
     await until(lambda: child.state().phase == "failed", 2)
     assert child.state().exit_code == 137
     assert "signal 9" in child.state().reason
-    await until(lambda: group(leader) == set(), 2)
+    await until(lambda: group_of(leader) == set(), 2)
 
 
 async def test_a_child_that_ends_at_start_says_so(make: Make) -> None:
@@ -141,6 +127,16 @@ async def test_a_command_that_does_not_exist(tmp_path: Path) -> None:
     assert "No such file" in child.log_tail()
 
 
+async def test_a_folder_that_cannot_be_written_is_told_and_hangs_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    child = ChildProcess("thing", [sys.executable, "-c", ""], run_dir=tmp_path / "file" / "run")
+    async with asyncio.timeout(5):
+        with pytest.raises(ChildFailed, match="could not be started: Not a directory"):
+            await child.start(timeout_s=60)
+        await child.stop()
+    assert child.state().phase == "failed"
+
+
 async def test_a_child_that_never_answers_is_stopped(make: Make) -> None:
     child = make(code="import time; time.sleep(60)")
     starting = asyncio.create_task(child.start(timeout_s=0.6))
@@ -148,7 +144,7 @@ async def test_a_child_that_never_answers_is_stopped(make: Make) -> None:
     pid = child.state().pid
     with pytest.raises(ChildFailed, match=r"within 0\.6 seconds"):
         await starting
-    await until(lambda: group(pid) == set())
+    await until(lambda: group_of(pid) == set())
     assert child.state().phase == "failed"
 
 
@@ -176,7 +172,7 @@ async def test_cancelling_the_start_stops_it(make: Make) -> None:
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting
-    await until(lambda: group(pid) == set())
+    await until(lambda: group_of(pid) == set())
 
 
 async def test_the_log_tail_is_bounded(make: Make) -> None:
@@ -193,8 +189,7 @@ async def test_secrets_go_through_the_environment(make: Make, tmp_path: Path) ->
     assert "planted" in child.log_tail()
     assert b"planted" not in Path(f"/proc/{pid}/cmdline").read_bytes()
     assert child.log_path.stat().st_mode & 0o077 == 0
-    notes = [path.read_text() for path in (tmp_path / "run").glob("*.json")]
-    assert notes and not any("planted" in note for note in notes)
+    assert (tmp_path / "run").stat().st_mode & 0o077 == 0
 
 
 # --- when the app dies ---
@@ -202,7 +197,7 @@ async def test_secrets_go_through_the_environment(make: Make, tmp_path: Path) ->
 PARENT = f"""
 import asyncio, sys
 from pathlib import Path
-from dspy_demo.children.process import ChildProcess
+from dspy_demo.processes import ChildProcess
 async def main():
     command = [sys.executable, "-c", Path(sys.argv[1]).read_text(), sys.argv[2], *sys.argv[4:]]
     url = f"http://127.0.0.1:{{sys.argv[2]}}/"
@@ -248,106 +243,12 @@ def parent(tmp_path: Path) -> Any:
 @pytest.mark.parametrize("arguments", [[], ["stubborn"]], ids=["obedient", "stubborn"])
 async def test_the_child_goes_when_the_app_is_killed(parent: Any, arguments: list[str]) -> None:
     process, leader = parent(*arguments)
-    assert len(group(leader)) == 3
+    assert len(group_of(leader)) == 3
     process.kill()
-    await until(lambda: group(leader) == set(), 3)
+    await until(lambda: group_of(leader) == set(), 3)
 
 
 async def test_the_child_goes_when_the_app_ends_without_a_word(parent: Any) -> None:
     process, leader = parent("exits")
     assert process.wait(10) == 0
-    await until(lambda: group(leader) == set(), 2)
-
-
-# --- what a crash left ---
-
-
-def _note(run_dir: Path, leader: int, owner: int) -> Path:
-    run_dir.mkdir(exist_ok=True)
-    note = run_dir / f"model-server-{owner}-1.json"
-    note.write_text(json.dumps({"leader": leader, "owner": owner}))
-    return note
-
-
-@pytest.fixture
-def sleeper() -> Any:
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(*arguments: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-c", "import time; time.sleep(600)", *arguments]
-        started.append(subprocess.Popen(command, start_new_session=True))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait(5)
-
-
-async def test_a_leftover_of_a_dead_app_is_ended(tmp_path: Path, sleeper: Any) -> None:
-    note = tmp_path / "run" / "model-server-999999-1.json"
-    process = sleeper(str(note))
-    _note(tmp_path / "run", process.pid, 999999)
-    reaping = asyncio.create_task(asyncio.to_thread(process.wait, 5))
-    assert await asyncio.to_thread(leftovers.clean, tmp_path / "run")
-    assert await reaping == -signal.SIGTERM
-    assert not note.exists()
-
-
-async def test_a_leftover_is_found_also_when_its_warden_was_killed_too(parent: Any, tmp_path: Path) -> None:
-    process, leader = parent("stubborn")
-    server = min(group(leader) - {leader})
-    os.kill(leader, signal.SIGSTOP)  # so that it sees nothing of what follows
-    process.kill()
-    process.wait(5)  # until then it is still the parent of what it started, though it runs no more
-    os.kill(leader, signal.SIGKILL)
-    await until(lambda: leader not in group(leader))
-    assert server in group(leader)
-    (ended,) = await asyncio.to_thread(leftovers.clean, tmp_path / "run")
-    assert str(leader) in ended
-    await until(lambda: group(leader) == set(), 2)
-    assert not list((tmp_path / "run").glob("*.json"))
-
-
-async def test_the_child_of_another_living_app_is_left_alone(tmp_path: Path, sleeper: Any) -> None:
-    note = tmp_path / "run" / f"model-server-{os.getpid()}-1.json"
-    process = sleeper(str(note))
-    _note(tmp_path / "run", process.pid, os.getpid())
-    assert leftovers.clean(tmp_path / "run") == []
-    assert process.poll() is None
-    assert note.exists()
-
-
-async def test_a_stranger_with_the_same_process_id_is_left_alone(tmp_path: Path, sleeper: Any) -> None:
-    process = sleeper("something else")
-    note = _note(tmp_path / "run", process.pid, 999999)
-    assert leftovers.clean(tmp_path / "run") == []
-    assert process.poll() is None
-    assert not note.exists()
-
-
-def test_a_folder_without_notes_or_with_odd_ones(tmp_path: Path) -> None:
-    assert leftovers.clean(tmp_path / "missing") == []
-    (tmp_path / "odd.json").write_text("[1")
-    assert leftovers.clean(tmp_path) == []
-
-
-async def test_a_folder_that_cannot_be_written_stops_nothing(
-    tmp_path: Path, sleeper: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _note(tmp_path / "run", sleeper("something else").pid, 999999)
-
-    def refused(*_: Any, **__: Any) -> None:
-        raise PermissionError("read-only")
-
-    monkeypatch.setattr(Path, "unlink", refused)
-    assert leftovers.clean(tmp_path / "run") == []
-
-
-async def test_a_child_removes_its_note(make: Make, tmp_path: Path) -> None:
-    child = make()
-    await child.start(timeout_s=10)
-    assert list((tmp_path / "run").glob("*.json"))
-    assert leftovers.clean(tmp_path / "run") == []
-    await child.stop()
-    assert not list((tmp_path / "run").glob("*.json"))
+    await until(lambda: group_of(leader) == set(), 2)

@@ -1,0 +1,287 @@
+"""One child process: start it, wait until it answers, notice its end, end all of it.
+
+    child = ChildProcess("MLflow server", [sys.executable, ...], run_dir=..., health_url=f"{url}/health")
+    await child.start(timeout_s=60)          # returns when it answers, or raises ChildFailed
+    child.state()                            # at any time, from any thread
+    await child.stop()                       # the whole process group is gone when this returns
+
+The child, and whatever it starts, is a process group of its own under `warden`, which ends it when this
+process dies in any way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import itertools
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import httpx
+
+from dspy_demo.errors import DemoError, in_seconds
+
+Phase = Literal["new", "starting", "ready", "stopping", "stopped", "failed"]
+
+#: Seconds between two questions whether the child answers, and how long one may take.
+PROBE_EVERY_S, PROBE_TIMEOUT_S = 0.05, 2.0
+#: Seconds between two calls of a progress callback.
+PROGRESS_EVERY_S = 0.5
+LOG_TAIL_BYTES = 16_384
+#: Logs of children that are gone are kept so long, for whoever wants to know why.
+LOGS_KEPT_S = 7 * 24 * 3600
+_WARDEN = Path(__file__).with_name("warden.py")
+#: What a program of others needs of our environment: where things are, the language, the way to the network.
+_PASSED_ON = frozenset(
+    {"PATH", "HOME", "USER", "TMPDIR", "TZ", "LANG", "LANGUAGE", "LD_LIBRARY_PATH"}
+    | {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}
+    | {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"}
+    | {"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"}
+)
+#: A number for each child of this process, in the names of the logs.
+_numbers = itertools.count(1)
+
+
+def plain_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The part of `environ` that a program of others gets: no key, token or password of ours is in it."""
+    return {
+        name: value for name, value in environ.items() if name.upper() in _PASSED_ON or name.startswith("LC_")
+    }
+
+
+class ChildFailed(DemoError):
+    """A server of ours did not start, or ended by itself."""
+
+    code, http_status, retryable = "server_failed", 503, True
+    default_message = "The server did not start. Its log says why."
+
+
+@dataclass(frozen=True, slots=True)
+class ChildState:
+    """A child at one moment.
+
+    Attributes:
+        reason: Why it failed, in one sentence; empty otherwise.
+        pid: Of the process group's leader, while it runs.
+        exit_code: Of the last end; None before. 128 + the number of a signal.
+        entered_at: When this phase began, by `time.monotonic`.
+    """
+
+    phase: Phase = "new"
+    reason: str = ""
+    pid: int | None = None
+    exit_code: int | None = None
+    entered_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def running(self) -> bool:
+        return self.phase in {"starting", "ready", "stopping"}
+
+    @property
+    def since_s(self) -> float:
+        """Seconds in this phase: in ``ready``, the uptime."""
+        return time.monotonic() - self.entered_at
+
+
+class ChildProcess:
+    """Owns one child. `start` and `stop` belong to one event loop; `state` and `log_tail` to any thread.
+
+    Args:
+        name: For its log in `run_dir` and for sentences: ``model server``.
+        command: What to run. No secrets in it: everybody on the machine can read it. Use `env`.
+        run_dir: Where its log goes; made if missing.
+        health_url: Answers 200 when the child is ready. None: it is ready once started.
+        is_ready: A further look at that answer, for example that it is not another process on the port.
+        env: Its whole environment; None for a copy of ours.
+        pass_fds: Descriptors that it inherits, such as a socket that listens.
+        stop_grace_s: Seconds between SIGTERM and SIGKILL.
+        explain: Makes the sentence of a failure from the exit code and the log's tail.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        run_dir: Path,
+        health_url: str | None = None,
+        is_ready: Callable[[httpx.Response], bool] = lambda _: True,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        pass_fds: Sequence[int] = (),
+        stop_grace_s: float = 8.0,
+        explain: Callable[[int, str], str] | None = None,
+    ) -> None:
+        self.name = name
+        self.command = list(command)
+        self.log_path = run_dir / f"{name.replace(' ', '-')}-{os.getpid()}-{next(_numbers)}.log"
+        self._health_url = health_url
+        self._is_ready = is_ready
+        self._env = env
+        self._cwd = cwd
+        self._pass_fds = pass_fds
+        self._stop_grace_s = stop_grace_s
+        self._explain = explain or self._default_reason
+        self._state = ChildState()
+        self._spawned = asyncio.Event()
+        self._owner: asyncio.Task[None] | None = None  # from the child's start to its end
+
+    def state(self) -> ChildState:
+        return self._state
+
+    def log_tail(self, lines: int = 40) -> str:
+        """The last lines of what it wrote."""
+        try:
+            with self.log_path.open("rb") as log:
+                log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
+                text = log.read().decode("utf-8", "replace")
+        except OSError:
+            return ""
+        return "\n".join(text.splitlines()[-lines:])
+
+    # --- start ---
+
+    async def start(
+        self, *, timeout_s: float, on_progress: Callable[[ChildState], None] = lambda _: None
+    ) -> ChildState:
+        """Start it and wait until it answers. Cancelling this stops it.
+
+        Args:
+            timeout_s: After so long without an answer it is stopped.
+            on_progress: Called about twice a second meanwhile.
+
+        Raises:
+            ChildFailed: It ended, or did not answer in time; the state is ``failed`` with the same reason.
+        """
+        assert not self._state.running, f"the {self.name} runs already"
+        self._enter("starting")
+        self._spawned.clear()
+        owner = self._owner = asyncio.create_task(self._own(), name=f"own-{self.name}")
+        answering = asyncio.create_task(self._until_it_answers(on_progress), name=f"probe-{self.name}")
+        try:
+            await asyncio.wait({owner, answering}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            if not owner.done() and not answering.done():
+                await self.stop()
+                reason = f"The {self.name} did not answer within {in_seconds(timeout_s)}, so it was stopped."
+                self._enter("failed", reason)
+                raise ChildFailed(reason)
+            if self._state.phase != "starting":  # it has ended, or is being stopped
+                await asyncio.wait({owner})
+                raise ChildFailed(self._state.reason or f"The {self.name} was stopped while it started.")
+            answering.result()
+            self._enter("ready")
+            return self._state
+        except BaseException:
+            await asyncio.shield(self.stop())
+            raise
+        finally:
+            answering.cancel()
+
+    async def _until_it_answers(self, on_progress: Callable[[ChildState], None]) -> None:
+        await self._spawned.wait()
+        next_progress = time.monotonic()
+        async with httpx.AsyncClient(timeout=PROBE_TIMEOUT_S, trust_env=False) as client:
+            while self._health_url is not None and not await self._answers(client, self._health_url):
+                if time.monotonic() >= next_progress:
+                    next_progress += PROGRESS_EVERY_S
+                    on_progress(self._state)
+                await asyncio.sleep(PROBE_EVERY_S)
+
+    async def _answers(self, client: httpx.AsyncClient, url: str) -> bool:
+        try:
+            reply = await client.get(url)
+            return reply.status_code == 200 and self._is_ready(reply)
+        except (httpx.HTTPError, ValueError, KeyError, TypeError):
+            return False
+
+    # --- from its start to its end ---
+
+    async def _own(self) -> None:
+        read_end, write_end = os.pipe()
+        with os.fdopen(write_end, "wb"):  # the kernel closes it when this process ends, however it ends
+            try:
+                process = await self._spawn(read_end)
+            except OSError as error:
+                self._enter("failed", f"The {self.name} could not be started: {error.strerror}.")
+                return
+            else:
+                self._state = dataclasses.replace(self._state, pid=process.pid)
+            finally:
+                os.close(read_end)
+                self._spawned.set()
+            try:
+                code = await process.wait()
+            finally:  # also where the event loop ends before the child
+                _signal_group(process.pid, signal.SIGKILL)
+        code = code if code >= 0 else 128 - code
+        stopped = self._state.phase == "stopping"
+        reason = "" if stopped else self._explain(code, self.log_tail())
+        self._state = ChildState("stopped" if stopped else "failed", reason, exit_code=code)
+
+    async def _spawn(self, pipe: int) -> asyncio.subprocess.Process:
+        self.log_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _remove_old_logs(self.log_path.parent)
+        warden = [sys.executable, "-I", "-S", str(_WARDEN), f"{self._stop_grace_s:g}"]
+        descriptor = os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+        with os.fdopen(descriptor, "wb") as log:
+            return await asyncio.create_subprocess_exec(
+                *warden,
+                *self.command,
+                cwd=self._cwd,
+                env=self._env,
+                stdin=pipe,
+                stdout=log,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=self._pass_fds,
+            )
+
+    def _default_reason(self, code: int, _log: str) -> str:
+        if code > 128:
+            return f"The {self.name} was ended by signal {code - 128}."
+        return f"The {self.name} ended by itself (exit code {code}). Its log says why."
+
+    def _enter(self, phase: Phase, reason: str = "") -> None:
+        self._state = dataclasses.replace(
+            self._state, phase=phase, reason=reason, entered_at=time.monotonic()
+        )
+
+    # --- stop ---
+
+    async def stop(self, grace_s: float | None = None) -> None:
+        """End the whole group: SIGTERM, and SIGKILL after the grace. Safe at any time, more than once.
+
+        Args:
+            grace_s: Instead of the child's own grace, for one that is known to be hung.
+        """
+        if self._owner is None:
+            return
+        await self._spawned.wait()
+        pid = self._state.pid
+        if pid is not None and not self._owner.done():
+            if self._state.phase != "stopping":
+                self._enter("stopping")
+            _signal_group(pid, signal.SIGTERM)
+            await asyncio.wait({self._owner}, timeout=self._stop_grace_s if grace_s is None else grace_s)
+            if not self._owner.done():
+                _signal_group(pid, signal.SIGKILL)
+        await asyncio.wait({self._owner})
+
+
+def _signal_group(leader: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS refuses a group of zombies only
+        os.killpg(leader, number)
+
+
+def _remove_old_logs(folder: Path) -> None:
+    for log in folder.glob("*.log"):
+        with contextlib.suppress(OSError):
+            if time.time() - log.stat().st_mtime > LOGS_KEPT_S:
+                log.unlink()
