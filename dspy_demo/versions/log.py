@@ -19,7 +19,6 @@ from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.settings import Settings
 from dspy_demo.versions.confidential import known_secrets, public_url, secret_in
 from dspy_demo.versions.tracking import Tracking, tracking_errors
-from dspy_demo.versions.unfinished import unfinished_logs
 from dspy_demo.versions.version import LogRequest, check_description, check_name, check_tags
 
 if TYPE_CHECKING:
@@ -101,17 +100,6 @@ def _begun(
     except BaseException:
         _undo(client, run_id, logged)
         raise
-
-
-def remove_unfinished(tracking: Tracking) -> int:
-    """Remove what logs that were killed midway left; how many they were."""
-    client = tracking.client
-    with tracking_errors():
-        found = unfinished_logs(client, tracking.experiment_id)
-    for run, logged in found:
-        log.warning("removing a version that was not logged to its end", extra={"run_id": run.info.run_id})
-        _undo(client, run.info.run_id, logged)
-    return len(found)
 
 
 def _undo(client: MlflowClient, run_id: str, logged: LoggedModel | None) -> None:

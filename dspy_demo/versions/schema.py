@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,21 +57,19 @@ def upgrade(database: Path) -> Path:
     with locked(database):
         if not is_outdated(database):  # another process was faster
             return before
-        upgraded = database.with_name(f"{database.name}.{os.getpid()}.making")
-        for name in (upgraded, before):
-            name.unlink(missing_ok=True)
-        with _opened(database) as old, contextlib.closing(sqlite3.connect(upgraded)) as new:
-            old.backup(new)
-        engine = create_engine(f"sqlite:///{upgraded}")
-        try:
-            _upgrade_db(engine)
-        except BaseException:
-            upgraded.unlink(missing_ok=True)
-            raise
-        finally:
-            engine.dispose()
-        before.hardlink_to(database)
-        upgraded.replace(database)
+        if before.exists():  # the copy of an earlier update, which is kept too
+            before = before.with_name(f"{before.name}-{int(time.time())}")
+        with tempfile.TemporaryDirectory(dir=database.parent, prefix=f"{database.name}.making-") as folder:
+            upgraded = Path(folder, database.name)
+            with _opened(database) as old, contextlib.closing(sqlite3.connect(upgraded)) as new:
+                old.backup(new)
+            engine = create_engine(f"sqlite:///{upgraded}")
+            try:
+                _upgrade_db(engine)
+            finally:
+                engine.dispose()
+            before.hardlink_to(database)
+            upgraded.replace(database)
     return before
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from importlib import import_module
 
-from dspy_demo.errors import TrackingError
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.settings import Settings
 from dspy_demo.versions.browse import Registry
 from dspy_demo.versions.confidential import public_url
-from dspy_demo.versions.log import checked, log_version, remove_unfinished
+from dspy_demo.versions.log import checked, log_version
 from dspy_demo.versions.tracking import Progress, Tracking
 from dspy_demo.versions.version import Links, LoadedVersion, LogRequest, Version
 
@@ -43,8 +41,6 @@ class VersionStore:
     def prepare(self, progress: Progress = lambda _: None) -> None:
         """Open the store, so that the next click is quick; `progress` gets a few words at each step."""
         self.tracking.prepare(progress)
-        with contextlib.suppress(TrackingError):  # a folder that is read-only can still be read
-            remove_unfinished(self.tracking)
         from dspy_demo.versions.source_code import app_source
 
         import_module("dspy_demo.versions.artifact")  # with dspy
