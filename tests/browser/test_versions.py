@@ -194,7 +194,7 @@ async def test_the_whole_story(new_page: NewPage, app: ServerProcess, home: Path
     await expect(bench.row(2).locator(".v-tags span")).to_have_text(["note=a, b", "tier=1"])
 
     # Load one back into this process.
-    await bench.act(1, "Load locally")
+    await bench.act(1, "Use here")
     await expect(bench.result).to_contain_text("dspy-demo v1 is picked")
     await bench.switch("Local")
     await expect(page.locator("#active")).to_contain_text("dspy-demo v1")

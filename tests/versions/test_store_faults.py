@@ -58,7 +58,7 @@ def logged_files(data_dir: Path) -> int:
 
 
 def test_what_others_left_running_is_never_touched(database: Path, programs: ProgramRegistry) -> None:
-    """A training of another team in the same experiment, with a tag as this app writes it, and its weights."""
+    """A training of another team in the same experiment, with a tag as this app writes it."""
     store = store_at(database.parent)
     client, experiment_id = store.tracking.client, store.tracking.experiment_id
     long_ago_ms = int((time.time() - 3600) * 1000)
