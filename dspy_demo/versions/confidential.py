@@ -51,12 +51,17 @@ _LOOKS_LIKE_KEY = re.compile(
     rb"\b(sk-(proj-|ant-|or-)?[A-Za-z0-9_-]{32,}|AIza[A-Za-z0-9_-]{35}|gsk_[A-Za-z0-9]{40,}|hf_[A-Za-z0-9]{30,}"
     rb"|xai-[A-Za-z0-9]{60,}|gh[pousr]_[A-Za-z0-9]{36}|AKIA[A-Z0-9]{16})\b"
 )
-#: A text after a name: ``api_key="…"``, ``"X-Api-Key": "…"``, ``os.environ["MY_TOKEN"] = "…"``.
+#: A text after a name: ``api_key="…"``, ``"X-Api-Key": "…"``, ``os.environ["MY_TOKEN"] = "…"``. Everything
+#: that repeats has a bound, so that a search takes time in proportion to the file.
 _NAMED_TEXT = re.compile(
-    rb"""([\w-]+)["']?\]?\s*(?::\s*[\w.]+\s*)?[:=]\s*[bru]?["']((?:Bearer |Basic )?[^"'\s]{8,})["']"""
+    rb"""(?<![\w-])([\w-]{1,80})["']?\]?\s{0,20}(?::\s{0,20}[\w.]{1,40}\s{0,20})?[:=]\s{0,20}[bru]?"""
+    rb"""["']((?:Bearer |Basic )?[^"'\s]{8,1000})["']"""
 )
-_URL_USER = re.compile(rb"""[a-z][a-z0-9+.-]*://([^\s/@:"'<>{}]*)(?::([^\s/@"'<>{}]+))?@""", re.IGNORECASE)
-_URL_QUERY = re.compile(rb"""[?&]([\w-]+)=([^\s&"'#<>{}]{8,})""")
+_URL_USER = re.compile(
+    rb"""(?<![a-z0-9+.-])[a-z][a-z0-9+.-]{0,20}://([^\s/@:"'<>{}]{0,500})(?::([^\s/@"'<>{}]{1,500}))?@""",
+    re.IGNORECASE,
+)
+_URL_QUERY = re.compile(rb"""[?&]([\w-]{1,80})=([^\s&"'#<>{}]{8,1000})""")
 #: In ``https://NAME@host`` a name of that length is a token.
 _URL_TOKEN_MIN_CHARS, _URL_PASSWORD_MIN_CHARS = 16, 6
 

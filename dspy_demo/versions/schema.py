@@ -9,8 +9,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from filelock import FileLock
+
 from dspy_demo.errors import TrackingUnavailable
-from dspy_demo.versions.file_lock import locked
 
 NEWER = (
     "The MLflow database was made by a newer version of MLflow. Update this app's packages "
@@ -54,7 +55,7 @@ def upgrade(database: Path) -> Path:
     from sqlalchemy import create_engine
 
     before = database.with_name(f"{database.name}.before-{_revision(database)}")
-    with locked(database):
+    with FileLock(f"{database}.lock"):
         if not is_outdated(database):  # another process was faster
             return before
         if before.exists():  # the copy of an earlier update, which is kept too

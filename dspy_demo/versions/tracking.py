@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from filelock import FileLock
+
 from dspy_demo.errors import DemoError, InvalidInput, TrackingError, TrackingUnavailable, VersionNotFound
 from dspy_demo.settings import Settings
 from dspy_demo.versions import schema
-from dspy_demo.versions.file_lock import locked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -217,7 +218,7 @@ def _make_database(path: Path) -> None:
     from mlflow import MlflowClient
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path):
+    with FileLock(f"{path}.lock"):  # the kernel lets go of it when its process ends
         if path.exists():
             return
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f"{path.name}.making-") as folder:

@@ -159,6 +159,48 @@ def test_what_does_not_travel_is_named(
     assert "their own words" not in message + caplog.text and "dspy-demo-version-" not in message
 
 
+NOTEBOOK = """
+import sys, dspy
+from pathlib import Path
+from dspy_demo.events import LMChoice
+from dspy_demo.programs.inspecting import spec_of
+from dspy_demo.programs.registry import ProgramRegistry
+from dspy_demo.settings import Settings
+from dspy_demo.versions import LogRequest, VersionStore
+
+class Loud(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.ask = dspy.Predict("question -> answer")
+    def forward(self, question: str):
+        return dspy.Prediction(answer=self.ask(question=question).answer.upper())
+
+store = VersionStore(Settings(data_dir=Path(sys.argv[1]), offline_tokens_per_s=0))
+programs = ProgramRegistry([spec_of(Loud(), name="loud")])
+print(store.log(LogRequest("loud", "loud", LMChoice("builtin/rules")), programs).uri)
+"""
+ASK = """
+import sys, mlflow.pyfunc
+mlflow.set_tracking_uri(sys.argv[1])
+asked = {"messages": [{"role": "user", "content": "What is the capital of Australia?"}]}
+print(mlflow.pyfunc.load_model(sys.argv[2]).predict(asked)["choices"][0]["message"]["content"])
+"""
+
+
+def test_a_program_without_a_file_travels_in_the_pickle(data_dir: Path, home: Path) -> None:
+    """As from a notebook: its class is in ``__main__``, which no other process has."""
+
+    def run(code: str, *arguments: str) -> str:
+        command = [sys.executable, "-W", "ignore", "-c", code, *arguments]
+        environment = os.environ | {"PYTHONPATH": str(REPO)}
+        done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    uri = run(NOTEBOOK, str(data_dir))
+    assert "CANBERRA" in run(ASK, f"sqlite:///{data_dir}/mlflow.db", uri)
+
+
 def test_until_it_is_loaded_it_is_being_checked(store: VersionStore, name: str) -> None:
     programs, made = ProgramRegistry(SHIPPED), list[Version]()
     request = LogRequest(name, "predict", BUILTIN, "soon")
