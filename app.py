@@ -115,7 +115,7 @@ def serve(
     from dspy_demo.web_server import WebServer
 
     catalog = LMCatalog(settings, detection)
-    versions = VersionStore(settings)
+    versions = VersionStore(settings, os.environ)
     served = ServedBackend(settings)
     host, port = listening.getsockname()[:2]
     gate = Gate(settings, port)
@@ -196,6 +196,7 @@ def lifespan(
         sharing = [asyncio.create_task(share)] if share else []
         async with pages.running():
             yield
+        workbench.store.close()
         await workbench.tunnel.close()
         await service.aclose()
         await workbench.downloads.aclose()

@@ -67,6 +67,7 @@ def versions_router(log_version: LogVersion) -> APIRouter:
         status_code=201,
         response_model=VersionMade,
         responses={
+            400: {"model": ErrorBody, "description": "No new process can load it, or it holds a secret"},
             403: {"model": ErrorBody, "description": "Only the owner may do that"},
             404: {"model": ErrorBody, "description": "No such program"},
             408: {"model": ErrorBody, "description": "The body did not arrive in time"},
@@ -77,7 +78,10 @@ def versions_router(log_version: LogVersion) -> APIRouter:
         },
     )
     async def log(body: VersionBody, request: Request) -> Response:
-        """Logs the program with the app's own model. No language model is called."""
+        """Logs the program with the app's own model, as soon as a new process could load it.
+
+        That takes seconds. No language model is called.
+        """
         if visitor_of(request).role != "owner":
             raise Forbidden()
         made = await asyncio.to_thread(log_version, body.name, body.program, body.description, body.tags)

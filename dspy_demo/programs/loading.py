@@ -14,6 +14,7 @@ import dspy
 
 from dspy_demo.errors import ProgramLoadError
 from dspy_demo.programs.inspecting import spec_of
+from dspy_demo.programs.loaded_code import note_loaded_code
 from dspy_demo.programs.spec import ProgramSpec
 
 
@@ -28,6 +29,7 @@ def load_program(reference: str) -> ProgramSpec:
     """
     source, attribute = _parts(reference)
     code = _import_file(Path(source)) if source.endswith(".py") else _import_module(source)
+    note_loaded_code()
     name, found = _attribute(code, attribute, reference)
     module = _instance(found, reference)
     if name == "program":  # says nothing; its file does

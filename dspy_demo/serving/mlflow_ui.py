@@ -2,7 +2,7 @@
 
 ui = MLflowPages(store.tracking)
 url = await ui.open(progress)      # starts `mlflow server`, or gives the remote server's address
-store.links(version, url)
+store.link(version, url)
 await ui.stop()
 """
 

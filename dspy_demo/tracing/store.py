@@ -95,7 +95,7 @@ class TraceStore:
 
     def _secrets(self, record: TurnRecord) -> list[str]:
         """What must not be written, though nothing of it should be in a record."""
-        known = set(known_secrets(self._settings, LMChoice("")).values())
+        known = set(known_secrets(self._settings, LMChoice("")))
         known |= {key.get_secret_value() for key in record.keys}
         return sorted((key for key in known if len(key) >= SECRET_MIN_CHARS), key=len, reverse=True)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import gradio as gr
 from gradio.components import Component
@@ -28,7 +28,6 @@ from dspy_demo.ui.workbench import Workbench, sentence_of
 from dspy_demo.versions.confidential import public_url
 from dspy_demo.versions.version import LogRequest, Version
 
-T = TypeVar("T")
 Update = dict[Component, Any]
 #: How often a step of a slow action is shown.
 STEP_S = 0.25
@@ -73,13 +72,13 @@ class VersionHandlers:
                 parse_tags(given[panel.tags] or ""),
             )
             yield {panel.log: gr.update(interactive=False)} | self._said("Logging…")
-            version: Version | None = None
-            async for step in self._prepared(lambda: self._log(wanted)):
-                if isinstance(step, Version):
-                    version = step
-                else:
-                    yield self._said(f"{step}…")
-            assert version is not None
+            async for step in self._opened():
+                yield self._said(f"{step}…")
+            logging = asyncio.create_task(asyncio.to_thread(self._log, wanted))
+            if not (await asyncio.wait({logging}, timeout=STEP_S))[0]:
+                checking = self._said("Checking that a new process can load it. This takes some seconds…")
+                yield {panel.fold: gr.update(open=True)} | checking | await self._listed()
+            version = await logging
             link = self._link(version)
             yield (
                 {
@@ -92,6 +91,8 @@ class VersionHandlers:
             )
         except Exception as error:
             yield {panel.log: gr.update(interactive=True)} | self._wrong(error)
+            if self.workbench.store.ready:
+                yield await self._listed()
 
     def _log(self, request: LogRequest) -> Version:
         return self.workbench.store.log(request, self.programs, self.settings.adapter)
@@ -201,7 +202,7 @@ class VersionHandlers:
         versions = store.versions()
         previous = {v.name: store.previous_champion(v.name) for v in versions if v.champion}
         serving = _served_uris(self.workbench.servers.state())
-        rows = [
+        rows = [Row(v) for v in store.checking] + [
             Row(v, previous.get(v.name) if v.champion else None, self._link(v), serving.get(v.uri, ""))
             for v in versions
         ]
@@ -210,18 +211,17 @@ class VersionHandlers:
 
     def _link(self, version: Version) -> str:
         url = self.workbench.pages.url
-        return self.workbench.store.links(version, url).version if url else ""
+        return self.workbench.store.link(version, url) if url else ""
 
     async def _get(self, uri: str) -> Version:
         return await asyncio.to_thread(self.workbench.store.get, uri)
 
-    async def _prepared(self, action: Callable[[], T]) -> AsyncIterator[T | str]:
-        """Run `action` in a thread when the store is open; the steps of opening it come first."""
+    async def _opened(self) -> AsyncIterator[str]:
+        """Open the store where it is not open yet; the steps of that."""
         steps: list[str] = []
         if not self.workbench.store.ready:
             async for step in _watched(asyncio.to_thread(self.workbench.store.prepare, steps.append), steps):
                 yield step
-        yield await asyncio.to_thread(action)
 
     def _said(self, text: str) -> Update:
         return {self.panel.result: message_html(text) if text else ""}

@@ -76,6 +76,8 @@ def title_of(uri: str) -> str:
 
 
 def _row(row: Row, now_s: float, tracking_uri: str, reveal: str) -> str:
+    if row.version.checking:
+        return _checking(row.version)
     version, key = row.version, html.escape(row.version.uri)
     badges = "".join(
         f'<span class="badge{" champion" if alias == CHAMPION else ""}">{html.escape(alias)}</span>'
@@ -99,6 +101,16 @@ def _row(row: Row, now_s: float, tracking_uri: str, reveal: str) -> str:
     )
 
 
+def _checking(version: Version) -> str:
+    """A version that is being logged: nothing can be done with it yet."""
+    return (
+        '<div class="version muted checking"><span class="v-head">'
+        f'<span class="v-name">{html.escape(version.name)}</span> <i class="dot starting"></i>'
+        '<span class="badge">checking</span></span>'
+        f'<span class="v-what">{html.escape(version.reason)}</span></div>'
+    )
+
+
 _SERVING = {"ready": "being served", "starting": "starting to be served"}
 
 
@@ -107,7 +119,8 @@ def _about(version: Version) -> str:
     tags = "".join(
         f"<span>{html.escape(key)}={html.escape(value)}</span>" for key, value in sorted(version.tags.items())
     )
-    return text + (f'<div class="v-tags">{tags}</div>' if tags else "")
+    files = f"<p>With {html.escape(', '.join(version.files))}</p>" if version.files else ""
+    return text + files + (f'<div class="v-tags">{tags}</div>' if tags else "")
 
 
 def _actions(row: Row) -> str:
@@ -119,7 +132,8 @@ def _actions(row: Row) -> str:
             buttons.append(_button("serve", "Serve", uri, strong=True))
         if not version.champion:
             buttons.append(_button("promote", "Promote", uri))
-        buttons.append(_button("load", "Load locally", uri))
+        if version.same_code:
+            buttons.append(_button("load", "Use here", uri))
     if version.champion and row.previous is not None:
         buttons.append(_button("roll-back", f"Roll back to {row.previous}", uri))
     buttons.append(f'<button type="button" class="b" data-toggle="{uri}#edit">Edit</button>')

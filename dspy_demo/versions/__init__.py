@@ -5,6 +5,6 @@
 
 from dspy_demo.versions.store import VersionStore
 from dspy_demo.versions.tracking import Progress
-from dspy_demo.versions.version import CHAMPION, Links, LoadedVersion, LogRequest, Version
+from dspy_demo.versions.version import CHAMPION, LoadedVersion, LogRequest, Version
 
-__all__ = ["CHAMPION", "Links", "LoadedVersion", "LogRequest", "Progress", "Version", "VersionStore"]
+__all__ = ["CHAMPION", "LoadedVersion", "LogRequest", "Progress", "Version", "VersionStore"]

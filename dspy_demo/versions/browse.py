@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from dspy_demo.errors import DemoError, VersionNotFound, VersionNotServable
-from dspy_demo.versions.flavor import why_not_servable
+from dspy_demo.versions.flavor import Contents, read_contents
 from dspy_demo.versions.log import local_folder
+from dspy_demo.versions.source_code import runs_here
 from dspy_demo.versions.tracking import Tracking, tracking_errors
 from dspy_demo.versions.version import (
     CHAMPION,
     OWN_TAGS,
-    Links,
     Version,
     check_description,
     check_tags,
@@ -38,8 +38,7 @@ class Registry:
 
     def __init__(self, tracking: Tracking) -> None:
         self._tracking = tracking
-        self._reasons: dict[tuple[str, str, str], str] = {}
-        self._experiments: dict[str, str] = {}
+        self._contents: dict[tuple[str, str, str], Contents] = {}
         self._moving = threading.Lock()
 
     def versions(self, name: str | None = None) -> list[Version]:
@@ -51,7 +50,6 @@ class Registry:
             else:
                 models, wanted = [client.get_registered_model(name)], f"name={_quoted(name)}"
             found = client.search_model_versions(wanted, LISTED_MAX, order_by=["creation_timestamp DESC"])
-            self._look_up_experiments(found)
         aliases = {model.name: _aliases(model) for model in models}
         made = [self._version(item, aliases.get(item.name, {})) for item in found]
         return sorted(made, key=lambda version: (version.created_at, version.version), reverse=True)
@@ -74,9 +72,7 @@ class Registry:
         return self._version(item, _aliases(model))
 
     def made(self, item: ModelVersion) -> Version:
-        """The version that was just logged here: it was checked, and has no alias yet."""
-        self._reasons[_identity(item)] = ""
-        self._experiments[str(item.run_id)] = self._tracking.experiment_id
+        """The version that was just logged here: it has no alias yet."""
         return self._version(item, {})
 
     def promote(self, reference: str) -> Version:
@@ -154,19 +150,13 @@ class Registry:
         self._tracking.write(change)
         return self.get(version.uri)
 
-    def links(self, version: Version, ui_url: str) -> Links:
-        """Where `version` is on MLflow's pages at `ui_url` (paths of mlflow 3.17)."""
-        base = ui_url.rstrip("/") + "/#"
-        experiment = f"{base}/experiments/{version.experiment_id or self._tracking.experiment_id}"
-        return Links(
-            experiment=experiment,
-            run=f"{experiment}/runs/{version.run_id}" if version.run_id else "",
-            version=f"{base}/models/{quote(version.name, safe='')}/versions/{version.version}",
-        )
+    def link(self, version: Version, ui_url: str) -> str:
+        """Where `version` is on MLflow's pages at `ui_url`."""
+        return f"{ui_url.rstrip('/')}/#/models/{quote(version.name, safe='')}/versions/{version.version}"
 
     def _version(self, item: ModelVersion, aliases: Mapping[str, tuple[str, ...]]) -> Version:
         tags = dict(item.tags)
-        reason = self._reason(item)
+        contents = self._read_once(item)
         return Version(
             name=item.name,
             version=int(item.version),
@@ -179,37 +169,37 @@ class Registry:
                 if key not in OWN_TAGS and not key.startswith("mlflow.")
             },
             created_at=item.creation_timestamp / 1000,
-            run_id=item.run_id or "",
-            experiment_id=self._experiment_of(item.run_id),
             program=tags.get("program", ""),
             lm=tags.get("lm", ""),
             adapter=tags.get("adapter", ""),
             app_version=tags.get("app_version", ""),
             git_commit=tags.get("git_commit", ""),
-            servable=not reason,
-            reason=reason,
+            files=tuple(tags.get("files", "").splitlines()),
+            servable=not contents.reason,
+            reason=contents.reason,
+            same_code=bool(contents.sources) and runs_here(contents.sources),
         )
 
-    def _reason(self, item: ModelVersion) -> str:
-        """Read once per version; its files do not change."""
+    def _read_once(self, item: ModelVersion) -> Contents:
+        """The files of a version do not change."""
         identity = _identity(item)
-        if identity not in self._reasons:
+        if identity not in self._contents:
             try:
                 with tracking_errors():
-                    reason = self._read_reason(item)
+                    contents = self._read(item)
             except DemoError:
-                return "Its files cannot be read from here."
-            self._reasons[identity] = reason
-        return self._reasons[identity]
+                return Contents("Its files cannot be read from here.", {})
+            self._contents[identity] = contents
+        return self._contents[identity]
 
-    def _read_reason(self, item: ModelVersion) -> str:
+    def _read(self, item: ModelVersion) -> Contents:
         if item.status != "READY":
             raise VersionNotServable()
         location = str(item.source)
         if "://" not in location or location.startswith(("models:", "runs:")):
             location = self._tracking.client.get_model_version_download_uri(item.name, str(item.version))
         if folder := local_folder(location):
-            return why_not_servable(folder)
+            return read_contents(folder)
         from mlflow.artifacts import download_artifacts
 
         with tempfile.TemporaryDirectory(prefix="dspy-demo-mlmodel-") as temporary:
@@ -218,26 +208,7 @@ class Registry:
                 dst_path=temporary,
                 tracking_uri=self._tracking.uri,
             )
-            return why_not_servable(Path(temporary))
-
-    def _look_up_experiments(self, found: Iterable[ModelVersion]) -> None:
-        """In one query for the runs that are ours; `_experiment_of` asks for each of the others."""
-        if all(not item.run_id or item.run_id in self._experiments for item in found):
-            return
-        experiment_id = self._tracking.experiment_id
-        for run in self._tracking.client.search_runs([experiment_id], max_results=LISTED_MAX):
-            self._experiments[run.info.run_id] = experiment_id
-
-    def _experiment_of(self, run_id: str | None) -> str:
-        if not run_id:
-            return ""
-        if run_id not in self._experiments:
-            try:
-                with tracking_errors():
-                    self._experiments[run_id] = str(self._tracking.client.get_run(run_id).info.experiment_id)
-            except DemoError:  # a run of another store, or a deleted one
-                return ""
-        return self._experiments[run_id]
+            return read_contents(Path(temporary))
 
 
 def _all_models(client: MlflowClient) -> list[RegisteredModel]:

@@ -9,7 +9,7 @@ import logging
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 
 from dspy_demo.errors import DemoError, InvalidInput
 from dspy_demo.settings import Settings, argument_parser, prepare_libraries
@@ -32,10 +32,10 @@ def log_command(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
     own, rest = _parser([]).parse_known_args(list(argv))
     try:
         settings = Settings.load(rest, environ)
-        tags = dict(_tag(text) for text in own.tag)
+        own.tag = dict(_tag(text) for text in own.tag)
         prepare_libraries(settings, environ)
         with _quiet_libraries():
-            uri = _log(settings, own.name or settings.model_name, own.description, tags)
+            uri = _log(settings, environ, own)
     except DemoError as error:
         if "debug" in argv:  # its text may hold addresses and keys, so only where it was asked for
             traceback.print_exception(error)
@@ -45,7 +45,7 @@ def log_command(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
     return 0
 
 
-def _log(settings: Settings, name: str, description: str, tags: dict[str, str]) -> str:
+def _log(settings: Settings, environ: Mapping[str, str], own: argparse.Namespace) -> str:
     from dspy_demo.lm.detection import detect
     from dspy_demo.programs.offered import offered
     from dspy_demo.versions.store import VersionStore
@@ -53,9 +53,10 @@ def _log(settings: Settings, name: str, description: str, tags: dict[str, str]) 
 
     programs = offered(settings)
     choice = asyncio.run(detect(settings)).choice
-    store = VersionStore(settings)
+    store = VersionStore(settings, environ)
     store.prepare(lambda step: print(f"{step} …", file=sys.stderr))  # noqa: T201
-    request = LogRequest(name, programs.default.name, choice, description, tags)
+    name = own.name or settings.model_name
+    request = LogRequest(name, programs.default.name, choice, own.description, own.tag)
     return store.log(request, programs, settings.adapter).uri
 
 

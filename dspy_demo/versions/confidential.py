@@ -1,8 +1,8 @@
-"""What must not travel with a version: keys, credentials in URLs, and what looks like either.
+"""What must not travel with a version: keys, passwords, credentials in URLs, and what looks like one.
 
-Three lines of defence: the language model is built without a key (`artifact.portable_lm`), what a
-program holds itself is cleaned (`cleaned_lm`), and the finished files are searched for every secret that
-this process knows of (`find_secret`) before anything is registered.
+The language model is built without a key (`artifact.portable_lm`), and those that a program holds are
+cleaned (`cleaned_lm`). Before anything is stored the finished files are searched (`find_secret`) for every
+secret that this process knows, for what was cleaned away, and for what has the name or form of a secret.
 """
 
 from __future__ import annotations
@@ -11,19 +11,39 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+
+from pydantic import SecretBytes, SecretStr
 
 from dspy_demo.events import LMChoice
-from dspy_demo.settings import Settings
+from dspy_demo.settings import Settings, flag_name
 
 if TYPE_CHECKING:
     import dspy
 
 #: Shorter ones, such as the placeholder “none”, are found in any text.
 SECRET_MIN_CHARS = 8
-_SECRET_NAME = re.compile(
+#: Of a variable that is only named like a secret.
+VARIABLE_MIN_CHARS = 12
+_VARIABLE_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
+
+#: What is taken out of a language model and out of a URL's query, by name.
+_REMOVED_NAME = re.compile(
     r"(api|access|secret|private|subscription|account)[_-]?key|^key$|secret|passw|credential|auth|cookie"
-    r"|headers?$|(^|[_-])(token|sig|signature|code)$",
+    r"|headers?$|(^|[_-])(token|sig|signature|code)$|^user$|organi[sz]ation|tenant|^account",
+    re.IGNORECASE,
+)
+#: Under such a name a text is taken for a secret. Narrower: a program's field may be named “code”.
+_SECRET_NAME = re.compile(
+    r"(api|access|secret|private|subscription|account|auth)[_-]?key$|secret$|pass(wor)?d$|passphrase$"
+    r"|credentials?$|authorization$|(^|[_-])(auth|token|cookie)$|[a-z](Token|Password|Secret)$",
+    re.IGNORECASE,
+)
+#: Whose values may be plain words: ``token = "question"`` is no secret, ``password = "question"`` may be.
+_MILD_NAME = re.compile(r"(auth|token|cookie|credentials?)$", re.IGNORECASE)
+_PLACEHOLDER = re.compile(
+    r"\$?\{.*\}|\$\w+|<.*>|[*.x•-]+|\[.*\]|(sk-)?(no|your|my|any)[-_].*|not[-_]needed|dummy.*|placeholder|"
+    r"change[-_]?me|lm-studio|unused|passw(or)?d|secret",
     re.IGNORECASE,
 )
 #: How the keys of well-known providers look; somebody may have written one into a program's source.
@@ -31,6 +51,19 @@ _LOOKS_LIKE_KEY = re.compile(
     rb"\b(sk-(proj-|ant-|or-)?[A-Za-z0-9_-]{32,}|AIza[A-Za-z0-9_-]{35}|gsk_[A-Za-z0-9]{40,}|hf_[A-Za-z0-9]{30,}"
     rb"|xai-[A-Za-z0-9]{60,}|gh[pousr]_[A-Za-z0-9]{36}|AKIA[A-Z0-9]{16})\b"
 )
+#: A text after a name: ``api_key="…"``, ``"X-Api-Key": "…"``, ``os.environ["MY_TOKEN"] = "…"``. Everything
+#: that repeats has a bound, so that a search takes time in proportion to the file.
+_NAMED_TEXT = re.compile(
+    rb"""(?<![\w-])([\w-]{1,80})["']?\]?\s{0,20}(?::\s{0,20}[\w.]{1,40}\s{0,20})?[:=]\s{0,20}[bru]?"""
+    rb"""["']((?:Bearer |Basic )?[^"'\s]{8,1000})["']"""
+)
+_URL_USER = re.compile(
+    rb"""(?<![a-z0-9+.-])[a-z][a-z0-9+.-]{0,20}://([^\s/@:"'<>{}]{0,500})(?::([^\s/@"'<>{}]{1,500}))?@""",
+    re.IGNORECASE,
+)
+_URL_QUERY = re.compile(rb"""[?&]([\w-]{1,80})=([^\s&"'#<>{}]{8,1000})""")
+#: In ``https://NAME@host`` a name of that length is a token.
+_URL_TOKEN_MIN_CHARS, _URL_PASSWORD_MIN_CHARS = 16, 6
 
 
 def public_url(url: str | None) -> str | None:
@@ -39,42 +72,107 @@ def public_url(url: str | None) -> str | None:
         return None
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
-    query = [(name, value) for name, value in parse_qsl(parts.query) if not _SECRET_NAME.search(name)]
+    query = [(name, value) for name, value in parse_qsl(parts.query) if not _REMOVED_NAME.search(name)]
     return urlunsplit((parts.scheme, host, parts.path, urlencode(query), ""))
 
 
-def known_secrets(settings: Settings, choice: LMChoice) -> dict[str, str]:
-    """Every secret that this process was given, by a name that may be shown."""
-    named = {name: secret.get_secret_value() for name, secret in settings.provider_keys.items()}
-    if settings.api_key:
-        named["the key given with --api-key"] = settings.api_key.get_secret_value()
+# What this process knows
+
+
+def known_secrets(
+    settings: Settings, choice: LMChoice, environ: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Every secret that this process was given, each with a name that may be shown.
+
+    Args:
+        environ: Variables that are named like secrets count too. Not what no secret looks like: a number, a
+            path, an address, a part of the model's name.
+    """
+    named: list[tuple[str, str]] = []
+    for variable, value in (environ or {}).items():
+        if _VARIABLE_NAME.search(variable) and _may_be_secret(value) and value not in choice.model:
+            named.append((value, f"the value of {variable}"))
+    for field in type(settings).model_fields:
+        value = getattr(settings, field)
+        if isinstance(value, SecretStr):
+            named.append((value.get_secret_value(), f"the value of {flag_name(field)}"))
+        elif isinstance(value, str):
+            named += (
+                (part, f"a credential in the address of {flag_name(field)}") for part in _url_secrets(value)
+            )
+    named += (
+        (key.get_secret_value(), f"the value of {name}") for name, key in settings.provider_keys.items()
+    )
     if choice.api_key:
-        named["the key typed for the model"] = choice.api_key.get_secret_value()
-    for url in (choice.api_base, settings.api_base, settings.tracking_uri, settings.served_url):
-        for secret in _url_secrets(url):
-            named[f"a credential of {urlsplit(url or '').hostname}"] = secret
-    return {name: secret for name, secret in named.items() if len(secret) >= SECRET_MIN_CHARS}
+        named.append((choice.api_key.get_secret_value(), "the key typed for the model"))
+    named += ((part, "a credential in the model's address") for part in _url_secrets(choice.api_base))
+    return {value: name for value, name in named if len(value) >= SECRET_MIN_CHARS}
 
 
-def _url_secrets(url: str | None) -> Iterable[str]:
+def _may_be_secret(value: str) -> bool:
+    """Whether the value of a variable can be one, by its form alone."""
+    if len(value) < VARIABLE_MIN_CHARS or "://" in value or re.fullmatch(r"[\d.,_+-]+", value):
+        return False
+    path = value.startswith(("/", "~/", "./", "../")) and (value.count("/") > 1 or Path(value).exists())
+    return not path
+
+
+def _url_secrets(url: str | None) -> Iterator[str]:
     parts = urlsplit(url or "")
     if parts.password:
-        yield parts.password
+        yield from {parts.password, unquote(parts.password)}
     if parts.username and not parts.password:  # a token alone, as in https://TOKEN@host
         yield parts.username
-    yield from (value for name, value in parse_qsl(parts.query) if _SECRET_NAME.search(name))
+    yield from (value for name, value in parse_qsl(parts.query) if _REMOVED_NAME.search(name))
 
 
 def secret_in(data: bytes, secrets: Mapping[str, str]) -> str | None:
     """The name of a secret that `data` holds, or None."""
-    return next((name for name, secret in secrets.items() if secret.encode() in data), None)
+    return next((name for secret, name in secrets.items() if secret.encode() in data), None)
+
+
+# What looks like a secret
+
+
+def is_secret(name: str, value: Any) -> bool:
+    """Whether a value is a secret by its name and its form."""
+    if isinstance(value, SecretStr | SecretBytes):
+        return bool(value.get_secret_value())
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    if not isinstance(text, str) or not _SECRET_NAME.search(name):
+        return False
+    text = text.removeprefix("Bearer ").removeprefix("Basic ")
+    if (
+        len(text) < SECRET_MIN_CHARS
+        or re.search(r"\s", text)
+        or "://" in text
+        or _PLACEHOLDER.fullmatch(text)
+    ):
+        return False
+    if text.isidentifier() and (text.isupper() or (text.islower() and _MILD_NAME.search(name))):
+        return False  # the name of a variable, or a word
+    return not text.startswith(("/", "./", "~/"))
+
+
+def secret_held(value: Any) -> str | None:
+    """What a part of a program holds, as a phrase for the user, where that is a secret; else None."""
+    pairs: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, Mapping):
+        pairs = value.items()
+    elif isinstance(value, tuple) and len(value) in {2, 3}:  # as the headers of an HTTP client
+        pairs = [(value[0], value[-1])]
+    for name, inner in pairs:
+        shown = name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
+        if is_secret(shown, inner):
+            return f"a value named “{shown[:60]}” that the program holds"
+    return None
 
 
 def find_secret(folder: Path, secrets: Mapping[str, str], *, skipped: Path) -> str | None:
     """What was found where, as a phrase for the user, or None.
 
     Args:
-        secrets: Those to look for, beside anything that looks like a well-known provider's key.
+        secrets: Those to look for, beside anything that looks like one.
         skipped: The app's own source, which nobody writes keys into.
     """
     for path in sorted(_files(folder, skipped)):
@@ -82,9 +180,26 @@ def find_secret(folder: Path, secrets: Mapping[str, str], *, skipped: Path) -> s
         where = path.relative_to(folder).as_posix()
         if name := secret_in(data, secrets):
             return f"{name}, in {where}"
-        if _LOOKS_LIKE_KEY.search(data):
-            return f"something that looks like an API key, in {where}"
+        if found := next(_suspects(data), None):
+            what, position = found
+            line = data[:position].count(b"\n") + 1
+            return f"{what}, in {where}" + ("" if path.suffix == ".pkl" else f", line {line}")
     return None
+
+
+def _suspects(data: bytes) -> Iterator[tuple[str, int]]:
+    for match in _LOOKS_LIKE_KEY.finditer(data):
+        yield "something that looks like an API key", match.start()
+    for pattern in (_NAMED_TEXT, _URL_QUERY):
+        for match in pattern.finditer(data):
+            name = match[1].decode("utf-8", "replace")
+            if is_secret(name, match[2]):
+                yield f"a text named “{name[:60]}”", match.start()
+    for match in _URL_USER.finditer(data):
+        user, password = match[1].decode("utf-8", "replace"), (match[2] or b"").decode("utf-8", "replace")
+        long = len(password) >= _URL_PASSWORD_MIN_CHARS if password else len(user) >= _URL_TOKEN_MIN_CHARS
+        if long and not _PLACEHOLDER.fullmatch(password or user):
+            yield "an address with a password", match.start()
 
 
 def _files(folder: Path, skipped: Path) -> Iterator[Path]:
@@ -96,25 +211,38 @@ def _files(folder: Path, skipped: Path) -> Iterator[Path]:
             yield path
 
 
-def cleaned_lm(lm: dspy.LM) -> dspy.LM:
-    """A copy of a model that a program holds itself, without keys, headers, history and callbacks."""
-    clean = lm.copy()
+# The language models that a program holds
+
+
+def cleaned_lm(lm: dspy.LM) -> tuple[dspy.LM, dict[str, str]]:
+    """A copy of a model without keys, headers, account, history and callbacks; and what was taken out.
+
+    That is searched for in the files: the source that made the model may hold it.
+    """
+    clean, removed = lm.copy(), dict[str, str]()
     clean.history, clean.callbacks = [], []
     for name, value in list(vars(clean).items()):
         if isinstance(value, str | dict) and name != "model":
-            setattr(clean, name, _cleaned(name, value))
-    return clean
+            setattr(clean, name, _cleaned(name, value, removed))
+    return clean, {value: name for value, name in removed.items() if len(value) >= SECRET_MIN_CHARS}
 
 
-def _cleaned(name: str, value: Any) -> Any:
+def _cleaned(name: str, value: Any, removed: dict[str, str]) -> Any:
+    said = f"“{name}” of a language model that the program holds"
     if isinstance(value, Mapping):
-        return {
-            key: _cleaned(str(key), inner)
-            for key, inner in value.items()
-            if not _SECRET_NAME.search(str(key))
-        }
-    if isinstance(value, str) and _SECRET_NAME.search(name):
+        kept = {}
+        for key, inner in value.items():
+            clean = _cleaned(str(key), inner, removed)
+            if not _REMOVED_NAME.search(str(key)):
+                kept[key] = clean
+        return kept
+    if not isinstance(value, str):
+        return value
+    if _REMOVED_NAME.search(name):
+        if not _PLACEHOLDER.fullmatch(value):
+            removed[value.removeprefix("Bearer ").removeprefix("Basic ")] = said
         return None
-    if isinstance(value, str) and "://" in value:
+    if "://" in value:
+        removed.update((part, said) for part in _url_secrets(value))
         return public_url(value)
     return value

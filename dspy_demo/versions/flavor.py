@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import pickletools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+#: Under this key the MLmodel's metadata holds what `loading` and the model server need.
+METADATA_KEY = "dspy_demo"
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it was built
 
 
@@ -20,13 +23,31 @@ def read_mlmodel(folder: Path) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def why_not_servable(folder: Path) -> str:
-    """The reason why the version in `folder` cannot chat, or empty.
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What the files of a version say.
+
+    Attributes:
+        reason: Why it cannot chat, or empty.
+        sources: The digests of its source (`source_code.OwnCode.digests`); empty for other tools' versions.
+    """
+
+    reason: str
+    sources: Mapping[str, str]
+
+
+def read_contents(folder: Path) -> Contents:
+    """What the version in `folder` says of itself.
 
     Raises:
         OSError: The files cannot be read.
     """
-    flavors = read_mlmodel(folder).get("flavors") or {}
+    mlmodel = read_mlmodel(folder)
+    metadata = (mlmodel.get("metadata") or {}).get(METADATA_KEY) or {}
+    return Contents(_why_not_servable(folder, mlmodel.get("flavors") or {}), metadata.get("sources") or {})
+
+
+def _why_not_servable(folder: Path, flavors: Mapping[str, Any]) -> str:
     dspy_flavor = flavors.get("dspy")
     if dspy_flavor is None:
         others = ", ".join(sorted(set(flavors) - {"python_function"})) or "plain Python"

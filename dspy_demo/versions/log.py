@@ -6,20 +6,16 @@ import logging
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dspy_demo
-from dspy_demo.errors import InvalidInput
-from dspy_demo.programs.registry import ProgramRegistry
-from dspy_demo.settings import Settings
-from dspy_demo.versions.confidential import known_secrets, public_url, secret_in
+from dspy_demo.errors import InvalidInput, VersionNotLogged
+from dspy_demo.versions.confidential import find_secret, public_url, secret_in
+from dspy_demo.versions.source_code import APP
 from dspy_demo.versions.tracking import Tracking, tracking_errors
-from dspy_demo.versions.unfinished import unfinished_logs
 from dspy_demo.versions.version import LogRequest, check_description, check_name, check_tags
 
 if TYPE_CHECKING:
@@ -28,162 +24,118 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
     from dspy_demo.versions.artifact import Draft
+    from dspy_demo.versions.trial import Trials
 
 log = logging.getLogger(__name__)
 
 GIT_TIMEOUT_S = 2.0
+#: How many characters the tag may have that lists the files which travel along.
+FILES_TAG_MAX_CHARS = 1000
 
 
-def checked(request: LogRequest, settings: Settings) -> LogRequest:
+def checked(request: LogRequest, secrets: Mapping[str, str]) -> LogRequest:
     """The request with its texts in order.
 
     Raises:
-        InvalidInput: A name, tag or description cannot be stored, or one of them holds a key.
+        InvalidInput: A name, tag or description cannot be stored, or one of them holds a secret.
     """
     name, description = check_name(request.name), check_description(request.description)
     tags = check_tags(request.tags)
-    typed = "\n".join([name, description, *tags, *tags.values()]).encode()
-    if found := secret_in(typed, known_secrets(settings, request.lm)):
-        raise InvalidInput(f"The name, description or tags hold {found}. Take it out.")
+    refuse_secrets([name, description, *tags, *tags.values()], secrets)
     return replace(request, name=name, description=description, tags=tags)
 
 
+def refuse_secrets(texts: Iterable[str], secrets: Mapping[str, str]) -> None:
+    """
+    Raises:
+        InvalidInput: One of the texts holds a secret.
+    """
+    if found := secret_in("\n".join(texts).encode(), secrets):
+        raise InvalidInput(f"The name, description or tags hold {found}. Take it out.")
+
+
 def log_version(
-    tracking: Tracking, request: LogRequest, programs: ProgramRegistry, adapter: str, settings: Settings
+    tracking: Tracking, draft: Draft, request: LogRequest, trials: Trials, secrets: Mapping[str, str]
 ) -> ModelVersion:
-    """Log and register; the version comes last, when its files are complete and were read back.
+    """Make the files, try them in a new process, search them for secrets; then store and register them.
 
     Raises:
-        NotFound: There is no such program.
-        VersionNotLogged: The program cannot be saved, or only with a secret in it.
+        VersionNotLogged: No new process can load it, or it holds a secret.
         TrackingUnavailable: MLflow's store failed. What was begun is removed again.
     """
-    from dspy_demo.versions.artifact import Draft, in_clean_context
-
-    spec, module = programs.get(request.program), programs.module(request.program)
-    client = tracking.prepare()
-    draft: Draft = in_clean_context(Draft, spec, module, request.lm, spec.adapter or adapter, settings)
-    tags = version_tags(draft)
-    with (
-        ThreadPoolExecutor(1, "log-version") as beside,
-        _begun(tracking, request, draft, tags) as (run_id, logged),
-    ):
-        # Beside the writing of the files: git is another process, SQLite waits for the disk.
-        commit = beside.submit(git_commit, draft.own.folder or Path(__file__).parent)
-        linked = beside.submit(tracking.write, lambda: _link(client, run_id, logged))
-        in_clean_context(_write_files, tracking, logged, run_id, draft, known_secrets(settings, request.lm))
-        linked.result()
-        tags |= {"git_commit": commit.result()} if commit.result() else {}
-        tracking.write(lambda: _complete(client, run_id, logged))
-        return tracking.write(lambda: _register(client, request, logged, run_id, tags))
+    with tempfile.TemporaryDirectory(prefix="dspy-demo-version-") as temporary:
+        folder = Path(temporary)
+        trials.prepare(draft, folder)
+        _refuse_secrets_in(folder, draft, secrets)
+        files = trials.run(draft, folder)
+        _refuse_secrets_in(folder / "model", draft, secrets)
+        tags = version_tags(draft, files, git_commit([*draft.own.folders, Path(__file__).parent][0]))
+        return _stored(tracking, request, folder / "model", tags)
 
 
-@contextmanager
-def _begun(
-    tracking: Tracking, request: LogRequest, draft: Draft, tags: dict[str, str]
-) -> Iterator[tuple[str, LoggedModel]]:
-    """A run and a logged model, both of which end as deleted when the block fails."""
+def _refuse_secrets_in(folder: Path, draft: Draft, secrets: Mapping[str, str]) -> None:
+    from dspy_demo.versions.artifact import secret_sentence
+
+    words = draft.own.words | {draft.spec.name}
+    wanted = {value: name for value, name in secrets.items() if value not in words} | draft.removed
+    if found := find_secret(folder, wanted, skipped=folder / "code" / APP):
+        raise VersionNotLogged(secret_sentence(found))
+
+
+def _stored(tracking: Tracking, request: LogRequest, model: Path, tags: dict[str, str]) -> ModelVersion:
+    """The registered version; what was begun in the store is removed again where a step fails."""
     client, experiment_id = tracking.client, tracking.experiment_id
-    run = tracking.write(
-        lambda: client.create_run(
-            experiment_id, run_name=f"log {request.name}", tags={**tags, **request.tags}
+    logged: LoggedModel = tracking.write(
+        lambda: client.create_logged_model(
+            experiment_id, _logged_name(request.name), tags=tags, model_type="dspy"
         )
     )
-    run_id = str(run.info.run_id)
-    logged: Any = None
     try:
-        logged = tracking.write(
-            lambda: client.create_logged_model(
-                experiment_id, _logged_name(request.name), run_id, tags=tags, model_type="dspy"
-            )
-        )
-        yield run_id, logged
+        with tracking_errors():
+            client.log_model_artifacts(logged.model_id, str(model))
+        tracking.write(lambda: client.finalize_logged_model(logged.model_id, "READY"))
+        return tracking.write(lambda: _register(tracking, request, logged, tags))
     except BaseException:
-        _undo(client, run_id, logged)
+        _undo(client, logged)
         raise
 
 
-def remove_unfinished(tracking: Tracking) -> int:
-    """Remove what logs that were killed midway left; how many they were."""
-    client = tracking.client
-    with tracking_errors():
-        found = unfinished_logs(client, tracking.experiment_id)
-    for run, logged in found:
-        log.warning("removing a version that was not logged to its end", extra={"run_id": run.info.run_id})
-        _undo(client, run.info.run_id, logged)
-    return len(found)
-
-
-def _undo(client: MlflowClient, run_id: str, logged: LoggedModel | None) -> None:
+def _undo(client: MlflowClient, logged: LoggedModel) -> None:
     """Delete what a failed log began. What failed is reported; that it left something is for the log."""
+    # The files first: on a full disk the rest needs their room.
     steps: list[Callable[[], Any]] = [
-        lambda: client.set_terminated(run_id, "FAILED"),
-        lambda: client.delete_run(run_id),
+        lambda: _remove_files(logged),
+        lambda: client.delete_logged_model(logged.model_id),
     ]
-    if logged is not None:
-        # The files first: on a full disk the rest needs their room.
-        steps = [lambda: _remove_files(logged), *steps, lambda: client.delete_logged_model(logged.model_id)]
     for step in steps:
         try:
             step()
         except Exception:
-            log.warning("a failed log left something in MLflow", exc_info=True, extra={"run_id": run_id})
-
-
-def _write_files(
-    tracking: Tracking, logged: LoggedModel, run_id: str, draft: Draft, secrets: dict[str, str]
-) -> None:
-    """Save, check and store the files: in place where the store is a folder here, else by upload."""
-    from mlflow.models import Model
-
-    model = Model(
-        artifact_path=logged.artifact_location,
-        run_id=run_id,
-        model_uuid=logged.model_id,
-        model_id=logged.model_id,
-    )
-    if folder := local_folder(logged.artifact_location):
-        with tracking_errors():
-            draft.save(folder, model)
-            draft.check(folder, secrets)
-        return
-    with tempfile.TemporaryDirectory(prefix="dspy-demo-version-") as temporary, tracking_errors():
-        draft.save(Path(temporary, "model"), model)
-        draft.check(Path(temporary, "model"), secrets)
-        tracking.client.log_model_artifacts(logged.model_id, str(Path(temporary, "model")))
-
-
-def _link(client: MlflowClient, run_id: str, logged: LoggedModel) -> None:
-    """Show the logged model on the run's page."""
-    from mlflow.entities import LoggedModelOutput
-
-    output: Any = LoggedModelOutput(logged.model_id, step=0)
-    client.log_outputs(run_id, [output])
-
-
-def _complete(client: MlflowClient, run_id: str, logged: LoggedModel) -> None:
-    client.finalize_logged_model(logged.model_id, "READY")
-    client.set_terminated(run_id)
+            log.warning(
+                "a failed log left something in MLflow", exc_info=True, extra={"model_id": logged.model_id}
+            )
 
 
 def _register(
-    client: MlflowClient, request: LogRequest, logged: LoggedModel, run_id: str, tags: dict[str, str]
+    tracking: Tracking, request: LogRequest, logged: LoggedModel, tags: dict[str, str]
 ) -> ModelVersion:
     """The version of `logged`, and the registered model where its name is new.
 
-    Its source is the path, not ``models:/ID``: for that the SQL store (mlflow 3.17) asks the process's global
-    tracking URI, which is ./mlflow.db where nobody set it.
+    A tracking server gets the logged model's id too, to find that the source is one of its own. A database
+    does not keep the id, but MLflow would look it up at the process's global tracking URI: ./mlflow.db where
+    nobody set one.
     """
     from mlflow.exceptions import MlflowException
+
+    client = tracking.client
 
     def create() -> ModelVersion:
         return client.create_model_version(
             request.name,
             logged.artifact_location,
-            run_id,
             tags={**tags, **request.tags},
             description=request.description or None,
-            model_id=logged.model_id,
+            model_id=logged.model_id if tracking.remote else None,
         )
 
     try:
@@ -204,8 +156,8 @@ def _register(
         raise
 
 
-def version_tags(draft: Draft) -> dict[str, str]:
-    """The app's own tags, but for the git commit: how the version runs and where it comes from."""
+def version_tags(draft: Draft, files: list[str], commit: str) -> dict[str, str]:
+    """The app's own tags: how the version runs, where it comes from, what travels with it."""
     choice = draft.choice
     tags = {
         "program": draft.spec.name,
@@ -215,6 +167,8 @@ def version_tags(draft: Draft) -> dict[str, str]:
         "temperature": choice.temperature,
         "max_tokens": choice.max_tokens,
         "api_base": public_url(choice.api_base),
+        "git_commit": commit,
+        "files": "\n".join(files)[:FILES_TAG_MAX_CHARS],
     }
     return {name: str(value) for name, value in tags.items() if value not in (None, "")}
 
@@ -251,5 +205,5 @@ def _remove_files(logged: LoggedModel) -> None:
 
 
 def _logged_name(name: str) -> str:
-    """MLflow (3.17) refuses these characters in a logged model's name."""
+    """MLflow refuses these characters in a logged model's name."""
     return "".join("-" if letter in "/:.%\"'" else letter for letter in name)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from filelock import FileLock
+
 from dspy_demo.errors import TrackingUnavailable
-from dspy_demo.versions.file_lock import locked
 
 NEWER = (
     "The MLflow database was made by a newer version of MLflow. Update this app's packages "
@@ -53,24 +55,22 @@ def upgrade(database: Path) -> Path:
     from sqlalchemy import create_engine
 
     before = database.with_name(f"{database.name}.before-{_revision(database)}")
-    with locked(database):
+    with FileLock(f"{database}.lock"):
         if not is_outdated(database):  # another process was faster
             return before
-        upgraded = database.with_name(f"{database.name}.{os.getpid()}.making")
-        for name in (upgraded, before):
-            name.unlink(missing_ok=True)
-        with _opened(database) as old, contextlib.closing(sqlite3.connect(upgraded)) as new:
-            old.backup(new)
-        engine = create_engine(f"sqlite:///{upgraded}")
-        try:
-            _upgrade_db(engine)
-        except BaseException:
-            upgraded.unlink(missing_ok=True)
-            raise
-        finally:
-            engine.dispose()
-        before.hardlink_to(database)
-        upgraded.replace(database)
+        if before.exists():  # the copy of an earlier update, which is kept too
+            before = before.with_name(f"{before.name}-{int(time.time())}")
+        with tempfile.TemporaryDirectory(dir=database.parent, prefix=f"{database.name}.making-") as folder:
+            upgraded = Path(folder, database.name)
+            with _opened(database) as old, contextlib.closing(sqlite3.connect(upgraded)) as new:
+                old.backup(new)
+            engine = create_engine(f"sqlite:///{upgraded}")
+            try:
+                _upgrade_db(engine)
+            finally:
+                engine.dispose()
+            before.hardlink_to(database)
+            upgraded.replace(database)
     return before
 
 

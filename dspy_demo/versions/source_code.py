@@ -1,26 +1,28 @@
 """The Python source that travels with a version, so that it loads where neither app nor program is.
 
-Only ``.py`` files: no ``.env``, no data and no credentials file can slip in. Packages from an index do not
-travel; they are named in the requirements.
+Packages from an index do not travel; they are named in the requirements. Other files travel where the
+program opens them while it is loaded: see `dspy_demo.versions.saving`.
 """
 
 from __future__ import annotations
 
 import ast
 import atexit
+import contextlib
+import hashlib
 import importlib.util
 import shutil
 import sys
-import sysconfig
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import tokenize
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import dspy_demo
+from dspy_demo.programs.loaded_code import digest, is_users, loaded_digest, note_loaded_code
 
 APP = "dspy_demo"
 #: The part of the app that answers. The page, the routes and the servers stay here: fifty files less to copy.
@@ -44,6 +46,15 @@ def app_source() -> Path:
         return _staged
 
 
+@cache
+def app_digest() -> str:
+    """One digest of all of `app_source`."""
+    source, whole = app_source(), hashlib.sha256()
+    for path in sorted(_files(source)):
+        whole.update(f"{path.relative_to(source)} {digest(path)}\n".encode())
+    return whole.hexdigest()
+
+
 class OwnCode:
     """The source of a user's program: the modules of its classes, and those that they import.
 
@@ -56,6 +67,7 @@ class OwnCode:
     """
 
     def __init__(self, module_names: Iterable[str]) -> None:
+        note_loaded_code()
         self.sources: dict[str, Path] = {}
         imported: set[str] = set()
         waiting = {name.partition(".")[0] for name in module_names}
@@ -71,23 +83,67 @@ class OwnCode:
         self.requirements = _distributions_of(imported - set(self.sources))
 
     @property
-    def folder(self) -> Path | None:
-        """A folder of the program's source, for its git commit."""
-        return next((source.parent for source in self.sources.values()), None)
+    def folders(self) -> list[Path]:
+        """The folders from which it is imported."""
+        return list(dict.fromkeys(source.parent for source in self.sources.values()))
 
-    @contextmanager
-    def copied(self) -> Iterator[list[str]]:
-        """A copy of it, as paths for MLflow's ``code_paths``."""
-        if not self.sources:
-            yield []
-            return
-        with tempfile.TemporaryDirectory(prefix="dspy-demo-own-") as folder:
-            for source in self.sources.values():
-                if source.is_dir():
-                    _copy_package(source, Path(folder, source.name))
-                else:
-                    shutil.copyfile(source, Path(folder, source.name))
-            yield sorted(str(path) for path in Path(folder).iterdir())
+    @property
+    def changed(self) -> list[str]:
+        """The files whose source is another than the one that this process loaded."""
+        return sorted(path.name for path in self._paths() if loaded_digest(path) != digest(path))
+
+    @property
+    def words(self) -> set[str]:
+        """Every name in it: of variables, functions, modules."""
+        return {name for path in self._paths() for name in _names(path)}
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """By the path below the version's code folder; with one entry for the app's part."""
+        own = {
+            path.relative_to(source.parent).as_posix(): digest(path)
+            for source in self.sources.values()
+            for path in _files(source)
+        }
+        return {APP: app_digest(), **own}
+
+    def copy_to(self, code: Path) -> None:
+        """Copy it, and the part of the app that a version needs, into a folder."""
+        shutil.copytree(app_source(), code / APP)
+        for source in self.sources.values():
+            if source.is_dir():
+                _copy_package(source, code / source.name)
+            else:
+                shutil.copyfile(source, code / source.name)
+
+    def _paths(self) -> Iterator[Path]:
+        for source in self.sources.values():
+            yield from _files(source)
+
+
+def runs_here(digests: Mapping[str, str]) -> bool:
+    """Whether this process runs the very code that a version was logged with.
+
+    Args:
+        digests: Those of the version, as `OwnCode.digests` gives them, with the files that it opened.
+    """
+    if digests.get(APP) != app_digest():
+        return False
+    note_loaded_code()
+    own = {name: wanted for name, wanted in digests.items() if name != APP}
+    modules = {PurePosixPath(name).parts[0].removesuffix(".py") for name in own}
+    folders = {source.parent for name in modules if (source := _users_source(name))}
+    return all(_any_has(folders, name, wanted) for name, wanted in own.items())
+
+
+def _any_has(folders: Iterable[Path], name: str, wanted: str) -> bool:
+    for folder in folders:
+        try:
+            if loaded_digest(folder / name) == wanted:
+                return True
+        except OSError:
+            continue
+    return False
 
 
 def requirements(extra: set[str]) -> list[str]:
@@ -128,21 +184,31 @@ def _users_source(name: str) -> Path | None:
     source = Path(folders[0] if folders else spec.origin or "")
     if source.suffix not in {".py", ""} or not source.exists() or not source.name:
         return None
-    return None if any(source.is_relative_to(path) for path in _installed_paths()) else source
-
-
-@cache
-def _installed_paths() -> tuple[str, ...]:
-    return tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+    return source if is_users(source) else None
 
 
 def _imports(path: Path) -> Iterator[str]:
-    """The top-level names that a file imports, also inside functions; not its own package's."""
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    """The top-level names that a file imports, also inside functions; not its own package's.
+
+    A file that Python cannot read, such as a template, imports nothing.
+    """
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             yield node.module.partition(".")[0]
+
+
+def _names(path: Path) -> Iterator[str]:
+    """The names in a source, as far as Python can read it; nothing from its texts and comments."""
+    with path.open("rb") as file, contextlib.suppress(SyntaxError, tokenize.TokenError):
+        for token in tokenize.tokenize(file.readline):
+            if token.type == tokenize.NAME:
+                yield token.string
 
 
 def _files(source: Path) -> Iterator[Path]:

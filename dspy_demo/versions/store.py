@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Mapping
-from importlib import import_module
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from dspy_demo.errors import TrackingError
+from dspy_demo.events import LMChoice
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.settings import Settings
 from dspy_demo.versions.browse import Registry
-from dspy_demo.versions.confidential import public_url
-from dspy_demo.versions.log import checked, log_version, remove_unfinished
+from dspy_demo.versions.confidential import known_secrets, public_url
+from dspy_demo.versions.log import checked, log_version, refuse_secrets
 from dspy_demo.versions.tracking import Progress, Tracking
-from dspy_demo.versions.version import Links, LoadedVersion, LogRequest, Version
+from dspy_demo.versions.version import LoadedVersion, LogRequest, Version
+
+if TYPE_CHECKING:
+    from dspy_demo.versions.trial import Trials
 
 
 class VersionStore:
@@ -22,14 +27,20 @@ class VersionStore:
     MLflow is imported and its database made on first use. Every method blocks, some of them for seconds:
     call them in a thread (``asyncio.to_thread``). Many may be called at once, and while turns stream.
 
+    Args:
+        environ: The app's environment: for the processes that try a version, and for the secrets in it.
+
     Raises (every method):
         TrackingUnavailable: The store cannot be reached or written.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, environ: Mapping[str, str] = os.environ) -> None:
         self._settings = settings
+        self._environ = environ
         self.tracking = Tracking(settings)
         self._registry = Registry(self.tracking)
+        self._trials: Trials | None = None
+        self._checking: list[Version] = []
 
     @property
     def tracking_uri(self) -> str:
@@ -43,24 +54,56 @@ class VersionStore:
     def prepare(self, progress: Progress = lambda _: None) -> None:
         """Open the store, so that the next click is quick; `progress` gets a few words at each step."""
         self.tracking.prepare(progress)
-        with contextlib.suppress(TrackingError):  # a folder that is read-only can still be read
-            remove_unfinished(self.tracking)
-        from dspy_demo.versions.source_code import app_source
-
-        import_module("dspy_demo.versions.artifact")  # with dspy
-        app_source()
+        self._ready_trials()
 
     def log(self, request: LogRequest, programs: ProgramRegistry, adapter: str = "chat") -> Version:
         """Make the program of `request` a registered version. No language model is called.
 
+        It takes seconds: a new process loads the version first. Meanwhile `checking` names it.
+
         Raises:
-            InvalidInput: A name, tag or description cannot be stored.
+            InvalidInput: A name, tag or description cannot be stored, or holds a secret.
             NotFound: There is no such program.
-            VersionNotLogged: The program cannot be saved, or only with a secret in it.
+            VersionNotLogged: It cannot be saved, no new process can load it, or it holds a secret.
         """
-        request = checked(request, self._settings)
-        made = log_version(self.tracking, request, programs, adapter, self._settings)
-        return self._registry.made(made)
+        secrets = known_secrets(self._settings, request.lm, self._environ)
+        request = checked(request, secrets)
+        spec, module = programs.get(request.program), programs.module(request.program)
+        with self._announced(request):
+            self.tracking.prepare()
+            trials = self._ready_trials()
+            from dspy_demo.versions.artifact import Draft, in_clean_context
+
+            draft: Draft = in_clean_context(
+                Draft, spec, module, request.lm, spec.adapter or adapter, self._settings
+            )
+            return self._registry.made(log_version(self.tracking, draft, request, trials, secrets))
+
+    @property
+    def checking(self) -> list[Version]:
+        """What is being logged now, newest first. It can be neither served nor promoted yet."""
+        return self._checking[::-1]
+
+    @contextmanager
+    def _announced(self, request: LogRequest) -> Iterator[None]:
+        announced = Version.checking_of(request, time.time())
+        self._checking = [*self._checking, announced]
+        try:
+            yield
+        finally:
+            self._checking = [one for one in self._checking if one is not announced]
+
+    def _ready_trials(self) -> Trials:
+        from dspy_demo.versions.trial import Trials  # with dspy
+
+        if self._trials is None:
+            self._trials = Trials(self._settings, self._environ)
+        return self._trials
+
+    def close(self) -> None:
+        """End the processes that try a version; such a log fails."""
+        if self._trials is not None:
+            self._trials.close()
 
     def versions(self, name: str | None = None) -> list[Version]:
         """All versions, or those of one name; newest first, others' too, with the reason if they cannot chat.
@@ -99,24 +142,37 @@ class VersionStore:
         return self._registry.previous_champion(name)
 
     def describe(self, reference: str, description: str) -> Version:
+        """
+        Raises:
+            InvalidInput: It is too long, or holds a secret.
+        """
+        self._refuse_secrets(description)
         return self._registry.describe(reference, description)
 
     def tag(self, reference: str, tags: Mapping[str, str]) -> Version:
-        """Replace the user's tags; the app's own stay."""
+        """Replace the user's tags; the app's own stay.
+
+        Raises:
+            InvalidInput: One of them cannot be stored, or holds a secret.
+        """
+        self._refuse_secrets(*tags, *tags.values())
         return self._registry.tag(reference, tags)
+
+    def _refuse_secrets(self, *texts: str) -> None:
+        refuse_secrets(texts, known_secrets(self._settings, LMChoice(""), self._environ))
 
     def load(self, reference: str) -> LoadedVersion:
         """The program of a version in this process, with its model and adapter. Runs code of the version.
 
         Raises:
-            VersionNotServable: It is no DSPy program, or does not load here.
+            VersionNotServable: It was logged with other code than this process has, or does not load here.
         """
         from dspy_demo.versions.loading import load_version
 
         return load_version(self.tracking, self.get(reference))
 
-    def links(self, version: Version, ui_url: str | None = None) -> Links:
-        """Its pages in MLflow: at `ui_url` (`serving.mlflow_ui`), or at the remote server; else empty."""
+    def link(self, version: Version, ui_url: str | None = None) -> str:
+        """Its page in MLflow: at `ui_url` (`serving.mlflow_ui`), or at the remote server; else empty."""
         if not ui_url and not self.tracking.remote:
-            return Links("", "", "")
-        return self._registry.links(version, ui_url or public_url(self.tracking.uri) or "")
+            return ""
+        return self._registry.link(version, ui_url or public_url(self.tracking.uri) or "")

@@ -10,6 +10,7 @@ import errno
 import logging
 import os
 import sqlite3
+import tempfile
 import threading
 import time
 import warnings
@@ -19,11 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from filelock import FileLock
+
 from dspy_demo.errors import DemoError, InvalidInput, TrackingError, TrackingUnavailable, VersionNotFound
 from dspy_demo.settings import Settings
 from dspy_demo.versions import schema
-from dspy_demo.versions.file_lock import locked
-from dspy_demo.versions.unfinished import remove_side_files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -132,8 +133,6 @@ class Tracking:
             if database is not None and not database.exists():
                 progress("Making the MLflow database")
                 _make_database(database)
-            elif database is not None:
-                remove_side_files(database)
             if database is not None and schema.is_outdated(database):
                 self._upgrade(database, progress)
             return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
@@ -211,24 +210,22 @@ _TROUBLES = (
 
 
 def _make_database(path: Path) -> None:
-    """Make the tables in a file beside `path`, which then takes its name.
+    """Make the tables in a folder beside `path`, then move the finished file to `path`.
 
-    Two processes that make one database at once leave it broken, and so does one that is killed meanwhile
-    (mlflow 3.17 runs forty migrations, each by itself).
+    MLflow runs forty migrations, each by itself: two processes that make one database at once would leave it
+    broken, and so would one that is killed meanwhile.
     """
     from mlflow import MlflowClient
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path):
+    with FileLock(f"{path}.lock"):  # the kernel lets go of it when its process ends
         if path.exists():
             return
-        for left in path.parent.glob(f"{path.name}.*.making"):  # by a process that was killed
-            left.unlink()
-        making = path.with_name(f"{path.name}.{os.getpid()}.making")
-        MlflowClient(
-            tracking_uri=f"sqlite:///{making}", registry_uri=f"sqlite:///{making}"
-        ).search_experiments()
-        making.rename(path)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f"{path.name}.making-") as folder:
+            making = Path(folder, path.name)
+            uri = f"sqlite:///{making}"
+            MlflowClient(tracking_uri=uri, registry_uri=uri).search_experiments()
+            making.rename(path)
 
 
 def _absolute(uri: str | None) -> str | None:

@@ -22,6 +22,7 @@ OWN_TAGS = frozenset(
         "adapter",
         "api_base",
         "app_version",
+        "files",
         "git_commit",
         "lm",
         "max_tokens",
@@ -65,9 +66,11 @@ class Version:
         uri: ``models:/NAME/VERSION``, as every MLflow tool takes it.
         tags: The user's tags, without the app's.
         created_at: Seconds since the epoch.
-        run_id: The run it comes from, or empty.
         program, lm, adapter: As it was logged; empty for a version that another tool logged.
+        files: What travels with it beside its source, by the path below the program's folder.
         servable: Whether it can answer a chat; `reason` says why not.
+        same_code: Whether this process has the very code that it was logged with, so that it can run here.
+        checking: Whether it is being logged: it has no number and no URI yet.
     """
 
     name: str
@@ -77,28 +80,37 @@ class Version:
     description: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     created_at: float = 0.0
-    run_id: str = ""
-    experiment_id: str = ""
     program: str = ""
     lm: str = ""
     adapter: str = ""
     app_version: str = ""
     git_commit: str = ""
+    files: tuple[str, ...] = ()
     servable: bool = True
     reason: str = ""
+    same_code: bool = False
+    checking: bool = False
+
+    @classmethod
+    def checking_of(cls, request: LogRequest, now_s: float) -> Version:
+        """What a request will become, while a new process tries it."""
+        return cls(
+            request.name,
+            0,
+            "",
+            description=request.description,
+            tags=dict(request.tags),
+            created_at=now_s,
+            program=request.program,
+            lm=request.lm.model,
+            servable=False,
+            reason="Checking: a new process loads it first.",
+            checking=True,
+        )
 
     @property
     def champion(self) -> bool:
         return CHAMPION in self.aliases
-
-
-@dataclass(frozen=True, slots=True)
-class Links:
-    """Where a version is in MLflow's own pages. `run` is empty where it has none."""
-
-    experiment: str
-    run: str
-    version: str
 
 
 @dataclass(frozen=True, slots=True)

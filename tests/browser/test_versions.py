@@ -117,7 +117,12 @@ async def test_the_whole_story(new_page: NewPage, app: ServerProcess, home: Path
     await expect(bench.row(1)).to_contain_text("team=search")
     await chat.pick("program", "Chain of thought")
     await bench.log("The plain one")
-    await expect(bench.result).to_contain_text("Logged dspy-demo 2")
+    # The click shows at once: a row that can be neither served nor promoted until a new process loaded it.
+    checking = page.locator(".version").filter(has_text="checking")
+    await expect(checking).to_contain_text("a new process loads it first")
+    await expect(checking.get_by_role("button")).to_have_count(0)
+    await expect(bench.result).to_contain_text("Logged dspy-demo 2", timeout=START_MS)
+    await expect(checking).to_have_count(0)
     await expect(bench.rows).to_have_count(2)
     await expect(bench.rows.first).to_contain_text("dspy-demo 2")
 
@@ -188,7 +193,7 @@ async def test_the_whole_story(new_page: NewPage, app: ServerProcess, home: Path
     await expect(bench.row(2).locator(".v-tags span")).to_have_text(["note=a, b", "tier=1"])
 
     # Load one back into this process.
-    await bench.act(1, "Load locally")
+    await bench.act(1, "Use here")
     await expect(bench.result).to_contain_text("dspy-demo v1 is picked")
     await bench.switch("Local")
     await expect(page.locator("#active")).to_contain_text("dspy-demo v1")

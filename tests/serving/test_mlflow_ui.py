@@ -51,8 +51,8 @@ async def test_it_starts_shows_the_version_and_stops(
             assert "<html" in (await client.get(url)).text
             query = {"name": "demo", "version": "1"}
             reply = await client.get(url + "/api/2.0/mlflow/model-versions/get", params=query)
-            assert reply.json()["model_version"]["run_id"] == version.run_id
-        assert store.links(version, url).version == f"{url}/#/models/demo/versions/1"
+            assert reply.json()["model_version"]["name"] == version.name
+        assert store.link(version, url) == f"{url}/#/models/demo/versions/1"
 
         # The same store through that server, as a team's remote one: log, list, load, artifacts by HTTP.
         remote = VersionStore(Settings(data_dir=tmp_path / "elsewhere", tracking_uri=url))

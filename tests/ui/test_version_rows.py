@@ -90,7 +90,9 @@ def test_a_row_tells_what_it_is() -> None:
 
 def test_actions_are_those_that_work_now() -> None:
     usual = ["Edit", "Commands", "MLflow", "Save"]
-    assert labels(drawn(Row(version())))[:6] == ["Serve", "Promote", "Load locally", *usual[:3]]
+    here = version(same_code=True)
+    assert labels(drawn(Row(here)))[:6] == ["Serve", "Promote", "Use here", *usual[:3]]
+    assert labels(drawn(Row(version())))[:5] == ["Serve", "Promote", *usual[:3]]
     champion = version(aliases=("champion",))
     assert "Promote" not in labels(drawn(Row(champion)))
     assert "Roll back to 2" in labels(drawn(Row(champion, previous=2)))
@@ -99,9 +101,18 @@ def test_actions_are_those_that_work_now() -> None:
 
 
 def test_a_version_that_cannot_be_served_says_why() -> None:
-    text = drawn(Row(version(servable=False, reason="It is not a DSPy program.")))
+    text = drawn(Row(version(servable=False, same_code=True, reason="It is not a DSPy program.")))
     assert "It is not a DSPy program." in text
-    assert not {"Serve", "Promote", "Load locally"} & set(labels(text))
+    assert not {"Serve", "Promote", "Use here"} & set(labels(text))
+
+
+def test_a_version_that_is_being_checked_has_no_button() -> None:
+    text = drawn(Row(version(0, checking=True, servable=False, reason="A new process loads it first.")))
+    assert "checking" in text and "A new process loads it first." in text and labels(text) == []
+
+
+def test_the_files_that_travel_are_listed() -> None:
+    assert "data/a.json, data/b.json" in drawn(Row(version(files=("data/a.json", "data/b.json"))))
 
 
 def test_mlflow_is_a_link_once_its_pages_run() -> None:
@@ -125,6 +136,8 @@ def test_nothing_of_a_version_is_markup() -> None:
             link=f"http://x/{bad}",
         ),
         Row(version(servable=False, reason=bad)),
+        Row(version(0, checking=True, reason=bad, files=(bad,))),
+        Row(version(files=(bad,))),
     )
     assert "<img" not in text + message_html(bad) + logged_html(version(), bad)
 

@@ -1,8 +1,10 @@
-"""No key and nobody's words in what is logged: every byte of the store is searched."""
+"""No secret and nobody's words in what is logged: every byte of the store is searched, and what is said."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dspy
@@ -10,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from dspy_demo.backends.local import LocalBackend
-from dspy_demo.errors import InvalidInput, VersionNotLogged
+from dspy_demo.errors import DemoError, InvalidInput
 from dspy_demo.events import LMChoice, LocalTarget, Message, TurnFinished, TurnRequest
 from dspy_demo.lm.catalog import LMCatalog
 from dspy_demo.lm.detection import Detection
@@ -22,35 +24,21 @@ from dspy_demo.versions import LogRequest, VersionStore
 from dspy_demo.versions.confidential import public_url
 from tests.fake_openai import FakeOpenAI
 
-ENV_KEY = "planted-environment-key-1"
-TYPED_KEY = "planted-typed-key-2"
-URL_PASSWORD = "planted-url-password-3"
-QUERY_KEY = "planted-query-key-4"
-HEADER_KEY = "planted-header-key-5"
-HELD_KEY = "planted-held-key-6"
-CONFIGURED_KEY = "planted-configured-key-7"
+BUILTIN = LMChoice("builtin/rules")
+#: What is planted; it looks like nothing in particular.
+PLANTED = "planted-Value-1f9"
+ANOTHER = "planted-Other-2a7"
 USER_TEXT = "planted user words about a private matter"
 EARLIER_TEXT = "planted earlier words"
-PLANTED = (
-    ENV_KEY,
-    TYPED_KEY,
-    URL_PASSWORD,
-    QUERY_KEY,
-    HEADER_KEY,
-    HELD_KEY,
-    CONFIGURED_KEY,
-    USER_TEXT,
-    EARLIER_TEXT,
-)
 
 
-def found_in(folder: Path, planted: tuple[str, ...] = PLANTED) -> list[tuple[str, str]]:
+def found_in(folder: Path, *planted: str) -> list[tuple[str, str]]:
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert files
     return [(text, str(path)) for path in files for text in planted if text.encode() in path.read_bytes()]
 
 
-async def test_nothing_planted_is_found(
+async def test_what_turns_and_models_hold_stays_out(
     store: VersionStore,
     store_dir: Path,
     name: str,
@@ -59,13 +47,15 @@ async def test_nothing_planted_is_found(
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", ENV_KEY)
-    settings = Settings.load(["--data-dir", str(store_dir)], {"OPENAI_API_KEY": ENV_KEY})
-    base = fake_openai.url.replace("://", f"://user:{URL_PASSWORD}@") + f"?api_key={QUERY_KEY}&api-version=1"
-    choice = LMChoice("openai/fake", base, SecretStr(TYPED_KEY), temperature=0.2, cache=False)
+    """Keys, headers, account and words: in the program's models, in DSPy's settings, in an earlier turn."""
+    keys = [f"planted-key-{number}" for number in range(9)]
+    monkeypatch.setenv("OPENAI_API_KEY", keys[0])
+    settings = Settings.load(["--data-dir", str(store_dir)], {"OPENAI_API_KEY": keys[0]})
+    base = fake_openai.url.replace("://", f"://user:{keys[1]}@") + f"?api_key={keys[2]}&api-version=1"
+    choice = LMChoice("openai/fake", base, SecretStr(keys[3]), temperature=0.2, cache=False)
     registry = ProgramRegistry(SHIPPED)
     backend = LocalBackend(settings, registry, LMCatalog(settings, Detection(choice, "", ())))
-    reachable = LMChoice("openai/fake", fake_openai.url, SecretStr(TYPED_KEY), cache=False)
+    reachable = LMChoice("openai/fake", fake_openai.url, SecretStr(keys[3]), cache=False)
     request = TurnRequest(
         LocalTarget("chain_of_thought", reachable),
         {"question": USER_TEXT},
@@ -75,64 +65,190 @@ async def test_nothing_planted_is_found(
     await backend.aclose()
 
     module = registry.module("chain_of_thought")
-    held = dspy.LM("openai/held", api_key=HELD_KEY, extra_headers={"Authorization": f"Bearer {HEADER_KEY}"})
+    held = dspy.LM(
+        "openai/held",
+        api_key=keys[4],
+        api_base=f"https://u:{keys[5]}@gateway.test/v1",
+        extra_headers={"Authorization": f"Bearer {keys[6]}"},
+        extra_body={"api_key": keys[7], "tenant": ANOTHER, "top_k": 5},
+        organization=ANOTHER,
+        user=ANOTHER,
+    )
     held.history.append({"prompt": USER_TEXT})
     module.predict.lm = held
     module.judges = {"second": [held]}
     module.history.append({"prompt": USER_TEXT})
     module.predict.traces.append((USER_TEXT,))
-    configured = dspy.LM("openai/configured", api_key=CONFIGURED_KEY)
+    configured = dspy.LM("openai/configured", api_key=keys[8])
     configured.history.append({"prompt": USER_TEXT})
-    with dspy.context(lm=configured, own_setting=CONFIGURED_KEY, trace=[USER_TEXT], callbacks=[object()]):
+    with dspy.context(lm=configured, own_setting=keys[8], trace=[USER_TEXT], callbacks=[object()]):
         version = VersionStore(settings).log(LogRequest(name, "chain_of_thought", choice, "text"), registry)
 
-    assert found_in(store_dir) == []
+    planted = (*keys, ANOTHER, USER_TEXT, EARLIER_TEXT)
+    assert found_in(store_dir, *planted) == []
     printed = capfd.readouterr()
-    assert not [text for text in PLANTED if text in caplog.text + printed.out + printed.err]
+    assert not [text for text in planted if text in caplog.text + printed.out + printed.err]
     loaded = store.load(version.uri)
     assert loaded.lm.api_key is None and loaded.lm.temperature == 0.2
     assert loaded.lm.api_base == fake_openai.url + "?api-version=1"
-    assert loaded.module.predict.lm.model == "openai/held" and loaded.module.predict.traces == []
-    assert loaded.module.judges["second"][0] is loaded.module.predict.lm
-    assert held.kwargs["api_key"] == HELD_KEY, "the running program is left as it was"
+    lm = loaded.module.predict.lm
+    assert lm.model == "openai/held" and lm.kwargs["extra_body"] == {"top_k": 5}
+    assert loaded.module.predict.traces == []
+    assert loaded.module.judges["second"][0] is lm
+    assert held.kwargs["api_key"] == keys[4], "the running program is left as it was"
+
+
+# --- what a program holds or its source says ---
+
+PROGRAM = """import os
+from pathlib import Path
+import dspy
+{before}
+class Keyed(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.ask = dspy.Predict('question -> answer')
+        {held}
+    def forward(self, question: str):
+        return self.ask(question=question)
+program = Keyed()
+"""
 
 
 @pytest.fixture
-def own_file(tmp_path: Path) -> Iterator[Path]:
+def program(tmp_path: Path) -> Iterator[Callable[[str, str], ProgramRegistry]]:
+    """A program that begins with some lines and keeps something."""
     folder = tmp_path / "own"
     folder.mkdir()
-    yield folder / f"keyed_{abs(hash(tmp_path)) % 10**8}.py"
+    path = folder / f"keyed_{abs(hash(tmp_path)) % 10**8}.py"
+
+    def make(before: str, held: str = "pass") -> ProgramRegistry:
+        path.write_text(PROGRAM.format(before=before, held=held))
+        return ProgramRegistry([load_program(str(path))])
+
+    yield make
+    sys.modules.pop(path.stem, None)
+
+
+def refusal(store: VersionStore, folder: Path, request: LogRequest, programs: ProgramRegistry) -> str:
+    """The sentence; nothing planted is in it or in the store."""
+    with pytest.raises(DemoError) as caught:
+        store.log(request, programs)
+    assert found_in(folder, PLANTED, ANOTHER) == []
+    assert not store.tracking.client.search_registered_models(f"name='{request.name}'")
+    message = caught.value.public_message
+    assert PLANTED not in message and ANOTHER not in message
+    return message
+
+
+LM = "self.lm = dspy.LM('openai/m', {})"
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("before", "held", "said"),
     [
-        (f'KEY = "{TYPED_KEY}"', "the key typed for the model"),
-        ('KEY = "sk-proj-' + "a1B2" * 12 + '"', "looks like an API key"),
+        ("", f'self.conf = {{"api_key": "{PLANTED}"}}', "“api_key”"),
+        ("", f'self.url = "https://me:{PLANTED}@db.test/x"', "address with a password"),
+        ("", f'self.client_token = "{PLANTED}"', "“client_token”"),
+        ("", f'self.headers = [("X-Api-Key", "{PLANTED}")]', "“X-Api-Key”"),
+        ("", "self.anything = os.environ['MYCORP_TOKEN']", "the value of MYCORP_TOKEN"),
+        ("", LM.format(f"api_key='{PLANTED}'"), "“api_key”"),
+        ("", LM.format(f"extra_body={{'api_key': '{PLANTED}'}}"), "“api_key”"),
+        ("", LM.format(f"extra_body={{'tenant': '{PLANTED}'}}"), "“tenant”"),
+        ("", LM.format(f"extra_headers={{'X-Api-Key': '{PLANTED}'}}"), "“X-Api-Key”"),
+        ("", LM.format(f"api_base='http://me:{PLANTED}@gw.test/v1'"), "of a language model"),
+        ("", LM.format(f"organization='{PLANTED}'"), "“organization”"),
+        ("", LM.format(f"user='{PLANTED}'"), "“user”"),
+        (f"JUDGE = dspy.LM('openai/m', api_key='{PLANTED}')", "pass", "“api_key”, in code/keyed_"),
+        (f"DB_PASSWORD = '{PLANTED}'", "pass", "“DB_PASSWORD”, in code/keyed_"),
+        (f"os.environ['SOME_TOKEN'] = '{PLANTED}'", "pass", "SOME_TOKEN, in code"),
+        (f"URL = 'https://gw.test/v1?access_token={PLANTED}'", "pass", "“access_token”"),
+        (f"# {PLANTED}", "pass", "the value of MYCORP_TOKEN, in code/keyed_"),
+        ("KEY = 'sk-proj-" + "a1B2" * 12 + "'", "pass", "looks like an API key"),
     ],
 )
-def test_a_key_in_a_programs_source_is_refused(
-    store: VersionStore, store_dir: Path, name: str, own_file: Path, line: str, said: str
+def test_a_secret_of_a_program_is_refused_by_its_place(
+    store: VersionStore,
+    store_dir: Path,
+    name: str,
+    program: Callable[[str, str], ProgramRegistry],
+    monkeypatch: pytest.MonkeyPatch,
+    before: str,
+    held: str,
+    said: str,
 ) -> None:
-    own_file.write_text(
-        f"import dspy\n{line}\nclass Keyed(dspy.Module):\n"
-        "    def __init__(self):\n        super().__init__()\n        self.p = dspy.Predict('q -> a')\n"
-        "    def forward(self, q: str):\n        return self.p(q=q)\n"
+    needed = "MYCORP" in said
+    monkeypatch.setenv("MYCORP_TOKEN", PLANTED if needed else "something else in it")
+    programs = program(before, held)
+    request = LogRequest(name, programs.default.name, BUILTIN)
+    assert said in refusal(store, store_dir, request, programs)
+
+
+def test_a_secret_in_a_file_that_the_program_opens_is_refused(
+    store: VersionStore,
+    store_dir: Path,
+    name: str,
+    program: Callable[[str, str], ProgramRegistry],
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "own" / "service.json").write_text(f'{{"private_key": "{PLANTED}"}}')
+    programs = program("DATA = (Path(__file__).parent / 'service.json').read_text()", "pass")
+    said = refusal(store, store_dir, LogRequest(name, programs.default.name, BUILTIN), programs)
+    assert "“private_key”, in code/service.json, line 1" in said
+
+
+@pytest.mark.parametrize("place", ["name", "description", "tags", "describe", "tag"])
+def test_no_secret_in_what_is_said_of_a_version(
+    store_dir: Path, store: VersionStore, programs: ProgramRegistry, place: str
+) -> None:
+    """Each of the owner's, the guests' and the environment's; also where it is edited later."""
+    values = [f"{PLANTED}-{number}" for number in range(7)]
+    settings = Settings(
+        data_dir=store_dir,
+        owner_token=SecretStr(values[0]),
+        guest_token=SecretStr(values[1]),
+        guest_password=SecretStr(values[2]),
+        api_key=SecretStr(values[3]),
+        served_url=f"http://me:{values[4]}@host.test/?api_key={values[5]}",
     )
-    spec = load_program(str(own_file))
-    choice = LMChoice("builtin/rules", api_key=SecretStr(TYPED_KEY))
-    with pytest.raises(VersionNotLogged, match=said):
-        store.log(LogRequest(name, spec.name, choice), ProgramRegistry([spec]))
-    assert not store.tracking.client.search_registered_models(f"name='{name}'")
-    assert found_in(store_dir, (TYPED_KEY, "a1B2" * 12)) == []
+    other = VersionStore(settings, dict(os.environ) | {"AZURE_API_KEY": values[6], "OUR_PASSWORD": ANOTHER})
+    for value in (*values, ANOTHER):
+        with pytest.raises(InvalidInput, match="hold") as caught:
+            match place:
+                case "name":
+                    other.log(LogRequest(f"a {value}", "predict", BUILTIN), programs)
+                case "description":
+                    other.log(LogRequest("noted", "predict", BUILTIN, f"with {value}!"), programs)
+                case "tags":
+                    other.log(LogRequest("noted", "predict", BUILTIN, tags={"a": value}), programs)
+                case "describe":
+                    other.describe("models:/noted/1", f"with {value}!")
+                case "tag":
+                    other.tag("models:/noted/1", {value: "b"})
+        assert value not in caught.value.public_message
 
 
-def test_a_key_in_the_description_is_refused(
-    store: VersionStore, programs: ProgramRegistry, name: str
+def test_variables_that_are_no_secrets_stop_nothing(
+    store_dir: Path,
+    name: str,
+    store: VersionStore,
+    program: Callable[[str, str], ProgramRegistry],
+    tmp_path: Path,
 ) -> None:
-    choice = LMChoice("builtin/rules", api_key=SecretStr(TYPED_KEY))
-    with pytest.raises(InvalidInput, match="the key typed"):
-        store.log(LogRequest(name, "predict", choice, f"uses {TYPED_KEY}"), programs)
+    environ = dict(os.environ) | {
+        "TOKENIZERS_PARALLELISM": "false",
+        "MAX_TOKENS": "100000000000",
+        "KEY_FILE": str(tmp_path),
+        "TOKEN_URL": "https://login.example.org/token",
+        "SECRET_BACKEND": "secret_backend",
+        "TOKENIZER_MODEL": "openai/some-model-name",
+    }
+    used = f"LIMIT = 100000000000\nsecret_backend = None\nPLACE = '{tmp_path}'\nURL = 'https://login.example.org/token'"
+    words = "self.token = 'question'\n        self.api_key_name = self.api_key = 'MYCORP_API_KEY'"
+    programs = program(used, words)
+    other = VersionStore(Settings(data_dir=store_dir), environ)
+    choice = LMChoice("openai/some-model-name", api_key=SecretStr("none"))
+    assert other.log(LogRequest(name, programs.default.name, choice, "false"), programs).version == 1
 
 
 @pytest.mark.parametrize(

@@ -6,26 +6,25 @@ import contextlib
 import errno
 import http.server
 import shutil
-import signal
 import socket
 import sqlite3
-import subprocess
-import sys
 import threading
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from dspy_demo.errors import TrackingUnavailable
+from dspy_demo.errors import TrackingUnavailable, VersionNotLogged
 from dspy_demo.events import LMChoice
+from dspy_demo.programs.inspecting import spec_of
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.settings import Settings
-from dspy_demo.versions import schema, tracking, unfinished
+from dspy_demo.versions import schema, tracking
 from dspy_demo.versions.store import VersionStore
 from dspy_demo.versions.tracking import DATABASE_NAME, tracking_errors
 from dspy_demo.versions.version import LogRequest
-from tests.processes import REPO
 from tests.versions.disks import Disk, mounted
 
 BUILTIN = LMChoice("builtin/rules")
@@ -53,6 +52,43 @@ def refused(store: VersionStore) -> str:
 
 def logged_files(data_dir: Path) -> int:
     return len(list(data_dir.glob("artifacts/models/*")))
+
+
+# --- what others keep in the same store ---
+
+
+def test_what_others_left_running_is_never_touched(database: Path, programs: ProgramRegistry) -> None:
+    """A training of another team in the same experiment, with a tag as this app writes it."""
+    store = store_at(database.parent)
+    client, experiment_id = store.tracking.client, store.tracking.experiment_id
+    long_ago_ms = int((time.time() - 3600) * 1000)
+    run_id = client.create_run(experiment_id, long_ago_ms, tags={"app_version": "9.1"}).info.run_id
+    training = client.create_logged_model(experiment_id, "training", run_id)
+    weights = Path(training.artifact_location.removeprefix("file://"), "weights.bin")
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"a night's work")
+    half_made = database.with_name(f"{DATABASE_NAME}.1.making")
+    half_made.touch()
+
+    restarted = store_at(database.parent)
+    restarted.prepare()
+    with pytest.raises(VersionNotLogged):
+        restarted.log(replace(REQUEST, program="broken"), with_a_lock())
+    restarted.log(REQUEST, programs)
+
+    run = client.get_run(run_id)
+    assert (run.info.status, run.info.lifecycle_stage) == ("RUNNING", "active")
+    assert client.get_logged_model(training.model_id).status == training.status
+    assert weights.read_bytes() == b"a night's work" and half_made.exists()
+
+
+def with_a_lock() -> ProgramRegistry:
+    """One program, ``broken``, which cannot be saved."""
+    import dspy
+
+    module = dspy.Predict("question -> answer")
+    module.lock = threading.Lock()
+    return ProgramRegistry([spec_of(module, name="broken")])
 
 
 # --- the disk ---
@@ -212,45 +248,6 @@ def test_a_database_of_a_newer_mlflow_is_not_touched(database: Path) -> None:
 def test_a_file_that_is_no_database(database: Path) -> None:
     database.write_bytes(b"this is no database, but a text of some length. " * 100)
     assert refused(store_at(database.parent)) == schema.NO_DATABASE
-
-
-# --- a crash ---
-
-KILLED_MIDWAY = """
-import os, sys
-from pathlib import Path
-from dspy_demo.events import LMChoice
-from dspy_demo.programs.registry import ProgramRegistry
-from dspy_demo.programs.shipped import SHIPPED
-from dspy_demo.settings import Settings
-from dspy_demo.versions import artifact
-from dspy_demo.versions.store import VersionStore
-from dspy_demo.versions.version import LogRequest
-artifact.Draft.check = lambda *_: os.kill(os.getpid(), 9)
-store = VersionStore(Settings(data_dir=Path(sys.argv[1]), experiment="faults"))
-store.log(LogRequest("demo", "chain_of_thought", LMChoice("builtin/rules")), ProgramRegistry(SHIPPED))
-"""
-
-
-@pytest.mark.integration
-def test_what_a_killed_log_left_is_removed_by_a_later_start(
-    database: Path, programs: ProgramRegistry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    done = subprocess.run([sys.executable, "-c", KILLED_MIDWAY, str(database.parent)], cwd=REPO, check=False)
-    assert done.returncode == -signal.SIGKILL
-    (database.parent / f"{DATABASE_NAME}.1.making").touch()
-    assert logged_files(database.parent) == 1
-    store_at(database.parent).prepare()
-    assert logged_files(database.parent) == 1  # it may be running in another process
-    monkeypatch.setattr(unfinished, "GIVEN_UP_AFTER_S", 0)
-    store = store_at(database.parent)
-    store.prepare()
-    assert logged_files(database.parent) == 0
-    assert not list(database.parent.glob("*.making"))
-    assert REQUEST.name not in {version.name for version in store.versions()}
-    assert store.log(REQUEST, programs).version == 1
-    store.prepare()
-    assert logged_files(database.parent) == 1
 
 
 # --- the tracking server ---

@@ -1,0 +1,5 @@
+PREFIX = "note: "
+
+
+def clean(text):
+    return text.strip()

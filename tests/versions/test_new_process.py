@@ -1,0 +1,258 @@
+"""A version is what a new process can load: what it needs travels along, or the log says what is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from dspy_demo.errors import VersionNotFound, VersionNotLogged, VersionNotServable
+from dspy_demo.events import LMChoice
+from dspy_demo.programs.loading import load_program
+from dspy_demo.programs.registry import ProgramRegistry
+from dspy_demo.programs.shipped import SHIPPED
+from dspy_demo.settings import Settings
+from dspy_demo.versions import LogRequest, Version, VersionStore
+from tests.backends.served_fixtures import start_model_server
+from tests.fake_openai import FakeOpenAI
+from tests.processes import REPO, wait_until
+
+pytestmark = pytest.mark.integration
+
+BUILTIN = LMChoice("builtin/rules")
+CASES = Path(__file__).parent.parent / "cases"
+
+
+def log_command(program: Path, data_dir: Path, *flags: str) -> str:
+    """``python app.py log`` in a folder of its own; the URI of the version."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(REPO / "app.py"),
+            "log",
+            "--program",
+            str(program),
+            "--data-dir",
+            str(data_dir),
+            *flags,
+        ],
+        cwd=data_dir.parent,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+async def test_what_it_reads_travels_along(tmp_path: Path, home: Path, fake_openai: FakeOpenAI) -> None:
+    """Data and optimised state beside the source; then the source is moved away, and the version served."""
+    folder, data_dir = tmp_path / "mine", tmp_path / "data"
+    shutil.copytree(CASES / "reads_its_folder", folder)
+    (folder / "lib" / "template.py").write_text("def {{ name }}(:\n")  # in a package, but no Python
+    (folder / "data" / ".notes.json.swp").write_text("hidden")
+    model = ("--lm", "openai/fake", "--api-base", fake_openai.url)
+    uri = log_command(folder / "agent.py", data_dir, *model)
+    assert not fake_openai.requests, "no language model was called"
+    store = VersionStore(Settings(data_dir=data_dir))
+    assert store.get(uri).files == ("data/notes.json", "data/opt.json")
+    folder.rename(tmp_path / "moved")
+
+    fake_openai.reply(fields={"reasoning": "r", "answer": "Cats?"})
+    fake_openai.reply(fields={"person": '{"name": "Ann", "age": 3}', "answer": "They purr."})
+    server = start_model_server(uri, Settings(data_dir=data_dir), home)
+    try:
+        server.wait_until_healthy("/ping")
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
+            reply = await client.post(f"{server.url}/predict", json={"text": "What do cats do?"})
+    finally:
+        server.stop()
+    answered = reply.json()["data"]
+    assert answered["answer"] == "They purr.", reply.text
+    assert answered["person"] == {"name": "Ann", "age": 3}
+    first, second = (json.dumps(request.json["messages"]) for request in fake_openai.requests)
+    assert "Demo!" in first, "the optimised state"
+    assert "cats purr" in second, "the data"
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Writes a program whose module begins with some lines, under a name of its own."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    path = folder / f"mine_{abs(hash(tmp_path)) % 10**8}.py"
+
+    def write(lines: str) -> Path:
+        path.write_text(
+            f"import json, os\nfrom pathlib import Path\nimport dspy\nHERE = Path(__file__).parent\n{lines}\n"
+            "class Mine(dspy.Module):\n"
+            "    def __init__(self):\n        super().__init__()\n"
+            "        self.ask = dspy.Predict('question -> answer')\n"
+            "    def forward(self, question: str):\n        return self.ask(question=question)\n"
+        )
+        return path
+
+    yield write
+    sys.modules.pop(path.stem, None)
+
+
+def refused(store: VersionStore, program: Path, name: str) -> str:
+    spec = load_program(str(program))
+    with pytest.raises(VersionNotLogged) as caught:
+        store.log(LogRequest(name, spec.name, BUILTIN), ProgramRegistry([spec]))
+    assert not store.tracking.client.search_registered_models(f"name='{name}'")
+    return caught.value.public_message
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ('NOTES = Path("notes.json").read_text()', "“notes.json”"),
+        ('NOTES = Path("notes.json").read_text() if Path("notes.json").exists() else ""', "“notes.json”"),
+        ('NOTES = (HERE / ".hidden.json").read_text()', "“.hidden.json”"),
+        ('NOTES = (HERE / "link.json").read_text()', "“link.json”"),
+        ('NOTES = Path("FOLDER/notes.json").read_text()', "notes.json”"),
+        ('NOTES = (HERE / "large.json").read_text()', "more than 10 MB"),
+        ('KEY = os.environ["ANTHROPIC_API_KEY"]', "--serve-env ANTHROPIC_API_KEY"),
+        ('if HERE.name == "code": raise ValueError("their own words")', "ValueError in mine_"),
+    ],
+    ids=[
+        "by the working folder",
+        "only where it is",
+        "hidden",
+        "link",
+        "by its whole path",
+        "large",
+        "key",
+        "error",
+    ],
+)
+def test_what_does_not_travel_is_named(
+    store: VersionStore,
+    name: str,
+    written: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    lines: str,
+    said: str,
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "planted-key-of-another-provider")
+    program = written("")
+    folder = program.parent
+    for file in ("notes.json", ".hidden.json"):
+        (folder / file).write_text("{}")
+    (folder / "link.json").symlink_to(folder / "notes.json")
+    (folder / "large.json").write_bytes(b" " * 10_000_001)
+    monkeypatch.chdir(folder)
+    message = refused(store, written(lines.replace("FOLDER", str(folder))), name)
+    assert said in message
+    assert "their own words" not in message + caplog.text and "dspy-demo-version-" not in message
+
+
+NOTEBOOK = """
+import sys, dspy
+from pathlib import Path
+from dspy_demo.events import LMChoice
+from dspy_demo.programs.inspecting import spec_of
+from dspy_demo.programs.registry import ProgramRegistry
+from dspy_demo.settings import Settings
+from dspy_demo.versions import LogRequest, VersionStore
+
+class Loud(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.ask = dspy.Predict("question -> answer")
+    def forward(self, question: str):
+        return dspy.Prediction(answer=self.ask(question=question).answer.upper())
+
+store = VersionStore(Settings(data_dir=Path(sys.argv[1]), offline_tokens_per_s=0))
+programs = ProgramRegistry([spec_of(Loud(), name="loud")])
+print(store.log(LogRequest("loud", "loud", LMChoice("builtin/rules")), programs).uri)
+"""
+ASK = """
+import sys, mlflow.pyfunc
+mlflow.set_tracking_uri(sys.argv[1])
+asked = {"messages": [{"role": "user", "content": "What is the capital of Australia?"}]}
+print(mlflow.pyfunc.load_model(sys.argv[2]).predict(asked)["choices"][0]["message"]["content"])
+"""
+
+
+def test_a_program_without_a_file_travels_in_the_pickle(data_dir: Path, home: Path) -> None:
+    """As from a notebook: its class is in ``__main__``, which no other process has."""
+
+    def run(code: str, *arguments: str) -> str:
+        command = [sys.executable, "-W", "ignore", "-c", code, *arguments]
+        environment = os.environ | {"PYTHONPATH": str(REPO)}
+        done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    uri = run(NOTEBOOK, str(data_dir))
+    assert "CANBERRA" in run(ASK, f"sqlite:///{data_dir}/mlflow.db", uri)
+
+
+def test_until_it_is_loaded_it_is_being_checked(store: VersionStore, name: str) -> None:
+    programs, made = ProgramRegistry(SHIPPED), list[Version]()
+    request = LogRequest(name, "predict", BUILTIN, "soon")
+    logging = threading.Thread(target=lambda: made.append(store.log(request, programs)))
+    logging.start()
+    (row,) = wait_until(lambda: store.checking, 5, "the row is there at once")
+    assert (row.name, row.description, row.checking, row.servable) == (name, "soon", True, False)
+    with pytest.raises(VersionNotFound):
+        store.promote(f"models:/{name}/1")
+    logging.join()
+    assert store.checking == [] and store.promote(made[0].uri).champion
+
+
+def test_a_check_ends_with_the_app(store_dir: Path, name: str) -> None:
+    store, failed = VersionStore(Settings(data_dir=store_dir)), list[Exception]()
+
+    def log() -> None:
+        try:
+            store.log(LogRequest(name, "predict", BUILTIN), ProgramRegistry(SHIPPED))
+        except VersionNotLogged as error:
+            failed.append(error)
+
+    logging = threading.Thread(target=log)
+    logging.start()
+    wait_until(lambda: store.checking and children_of_the_check(), 20, "the processes run")
+    store.close()
+    logging.join(10)
+    assert failed and not children_of_the_check()
+
+
+def children_of_the_check() -> list[str]:
+    lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    return [line.decode() for line in lines if b"dspy_demo.versions.saving" in line]
+
+
+def test_other_code_never_answers_for_a_version(
+    tmp_path: Path, written: Callable[[str], Path], programs: ProgramRegistry
+) -> None:
+    """The first version is logged, then the file changes, and another process loads that."""
+    data_dir, program = tmp_path / "data", written('DAY = "one"')
+    first = log_command(program, data_dir, "--name", "days")
+    written('DAY = "two"')
+    spec = load_program(str(program))
+    store, today = VersionStore(Settings(data_dir=data_dir)), ProgramRegistry([spec])
+    assert not store.get(first).same_code
+    with pytest.raises(VersionNotServable, match="Serve it instead"):
+        store.load(first)
+
+    second = store.log(LogRequest("days", spec.name, BUILTIN), today)
+    assert second.same_code and type(store.load(second.uri).module) is type(today.module(spec.name))
+    written('DAY = "three"')
+    assert store.get(second.uri).same_code, "what is loaded here is still that"
+    with pytest.raises(VersionNotLogged, match="changed after this app loaded it"):
+        store.log(LogRequest("days", spec.name, BUILTIN), today)
+    assert [version.version for version in store.versions("days")] == [2, 1]
