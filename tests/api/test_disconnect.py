@@ -19,7 +19,7 @@ CHAT = b'{"model":"qa","messages":[{"role":"user","content":"hi"}]}'
 STREAMED_CHAT = CHAT[:-1] + b',"stream":true}'
 
 
-@pytest.mark.parametrize("behind_middleware", [False, True], ids=["plain", "as in MLflow's scoring app"])
+@pytest.mark.parametrize("behind_middleware", [False, True], ids=["plain", "behind a middleware"])
 @pytest.mark.parametrize(
     ("path", "body"),
     [
