@@ -42,8 +42,8 @@ _SECRET_NAME = re.compile(
 #: Whose values may be plain words: ``token = "question"`` is no secret, ``password = "question"`` may be.
 _MILD_NAME = re.compile(r"(auth|token|cookie|credentials?)$", re.IGNORECASE)
 _PLACEHOLDER = re.compile(
-    r"\$?\{.*\}|\$\w+|<.*>|[*.x•-]+|\[.*\]|(sk-)?(no|your|my|any)[-_].*|not[-_]needed|dummy.*|placeholder|"
-    r"change[-_]?me|lm-studio|unused|passw(or)?d|secret",
+    r"\$?\{.*\}|\$\w+|<.*>|[*.x•-]+|\[.*\]|(sk-)?(no|your)[-_](api[-_])?key.*|not[-_]needed|dummy([-_]?key)?"
+    r"|placeholder|change[-_]?me|lm-studio|unused|passw(or)?d|secret",
     re.IGNORECASE,
 )
 #: How the keys of well-known providers look; somebody may have written one into a program's source.
@@ -106,7 +106,11 @@ def known_secrets(
     if choice.api_key:
         named.append((choice.api_key.get_secret_value(), "the key typed for the model"))
     named += ((part, "a credential in the model's address") for part in _url_secrets(choice.api_base))
-    return {value: name for value, name in named if len(value) >= SECRET_MIN_CHARS}
+    return {
+        value: name
+        for value, name in named
+        if len(value) >= SECRET_MIN_CHARS and not _PLACEHOLDER.fullmatch(value)
+    }
 
 
 def _may_be_secret(value: str) -> bool:
