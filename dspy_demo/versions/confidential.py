@@ -130,11 +130,6 @@ def _url_secrets(url: str | None) -> Iterator[str]:
     yield from (value for name, value in parse_qsl(parts.query) if _REMOVED_NAME.search(name))
 
 
-def secret_in(data: bytes, secrets: Mapping[str, str]) -> str | None:
-    """The name of a secret that `data` holds, or None."""
-    return next((name for secret, name in secrets.items() if secret.encode() in data), None)
-
-
 # What looks like a secret
 
 
@@ -172,6 +167,14 @@ def secret_held(value: Any) -> str | None:
     return None
 
 
+def secret_in(data: bytes, secrets: Mapping[str, str]) -> tuple[str, int] | None:
+    """What `data` holds, as a phrase for the user, and at which byte: a known secret, or what looks so."""
+    for secret, name in secrets.items():
+        if (position := data.find(secret.encode())) >= 0:
+            return name, position
+    return next(_suspects(data), None)
+
+
 def find_secret(folder: Path, secrets: Mapping[str, str], *, skipped: Path) -> str | None:
     """What was found where, as a phrase for the user, or None.
 
@@ -182,9 +185,7 @@ def find_secret(folder: Path, secrets: Mapping[str, str], *, skipped: Path) -> s
     for path in sorted(_files(folder, skipped)):
         data = path.read_bytes()
         where = path.relative_to(folder).as_posix()
-        if name := secret_in(data, secrets):
-            return f"{name}, in {where}"
-        if found := next(_suspects(data), None):
+        if found := secret_in(data, secrets):
             what, position = found
             line = data[:position].count(b"\n") + 1
             return f"{what}, in {where}" + ("" if path.suffix == ".pkl" else f", line {line}")
