@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import sys
 import sysconfig
@@ -11,6 +12,7 @@ from pathlib import Path
 import dspy_demo
 
 _digests: dict[str, str] = {}
+_seen: set[str] = set()
 
 
 def note_loaded_code() -> None:
@@ -20,11 +22,12 @@ def note_loaded_code() -> None:
     """
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)
-        if isinstance(file, str) and file.endswith(".py") and file not in _digests and is_users(Path(file)):
-            try:
+        if not isinstance(file, str) or file in _seen:
+            continue
+        _seen.add(file)
+        if file.endswith(".py") and is_users(Path(file)):
+            with contextlib.suppress(OSError):  # it is gone, or was never a file
                 _digests[file] = digest(Path(file))
-            except OSError:  # it is gone, or was never a file
-                continue
 
 
 def loaded_digest(path: Path) -> str:

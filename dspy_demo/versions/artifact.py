@@ -84,7 +84,7 @@ class Draft:
         (folder / "code").mkdir()
         self.own.copy_to(folder / "code")
         program = {"program": self.program, "lm": self.lm, "adapter": adapter_of(self.adapter)}
-        (folder / "draft.pkl").write_bytes(cloudpickle.dumps(program))
+        (folder / "program.pkl").write_bytes(cloudpickle.dumps(program))
         draft = {
             "metadata": self.metadata,
             "requirements": self.requirements,

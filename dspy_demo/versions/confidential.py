@@ -42,8 +42,8 @@ _SECRET_NAME = re.compile(
 #: Whose values may be plain words: ``token = "question"`` is no secret, ``password = "question"`` may be.
 _MILD_NAME = re.compile(r"(auth|token|cookie|credentials?)$", re.IGNORECASE)
 _PLACEHOLDER = re.compile(
-    r"\$?\{.*\}|\$\w+|<.*>|[*.x•-]+|\[.*\]|(sk-)?(no|your|my|any)[-_].*|not[-_]needed|dummy.*|placeholder|"
-    r"change[-_]?me|lm-studio|unused|passw(or)?d|secret",
+    r"\$?\{.*\}|\$\w+|<.*>|[*.x•-]+|\[.*\]|(sk-)?(no|your)[-_](api[-_])?key.*|not[-_]needed|dummy([-_]?key)?"
+    r"|placeholder|change[-_]?me|lm-studio|unused|passw(or)?d|secret",
     re.IGNORECASE,
 )
 #: How the keys of well-known providers look; somebody may have written one into a program's source.
@@ -106,7 +106,11 @@ def known_secrets(
     if choice.api_key:
         named.append((choice.api_key.get_secret_value(), "the key typed for the model"))
     named += ((part, "a credential in the model's address") for part in _url_secrets(choice.api_base))
-    return {value: name for value, name in named if len(value) >= SECRET_MIN_CHARS}
+    return {
+        value: name
+        for value, name in named
+        if len(value) >= SECRET_MIN_CHARS and not _PLACEHOLDER.fullmatch(value)
+    }
 
 
 def _may_be_secret(value: str) -> bool:
@@ -124,11 +128,6 @@ def _url_secrets(url: str | None) -> Iterator[str]:
     if parts.username and not parts.password:  # a token alone, as in https://TOKEN@host
         yield parts.username
     yield from (value for name, value in parse_qsl(parts.query) if _REMOVED_NAME.search(name))
-
-
-def secret_in(data: bytes, secrets: Mapping[str, str]) -> str | None:
-    """The name of a secret that `data` holds, or None."""
-    return next((name for secret, name in secrets.items() if secret.encode() in data), None)
 
 
 # What looks like a secret
@@ -168,6 +167,14 @@ def secret_held(value: Any) -> str | None:
     return None
 
 
+def secret_in(data: bytes, secrets: Mapping[str, str]) -> tuple[str, int] | None:
+    """What `data` holds, as a phrase for the user, and at which byte: a known secret, or what looks so."""
+    for secret, name in secrets.items():
+        if (position := data.find(secret.encode())) >= 0:
+            return name, position
+    return next(_suspects(data), None)
+
+
 def find_secret(folder: Path, secrets: Mapping[str, str], *, skipped: Path) -> str | None:
     """What was found where, as a phrase for the user, or None.
 
@@ -178,9 +185,7 @@ def find_secret(folder: Path, secrets: Mapping[str, str], *, skipped: Path) -> s
     for path in sorted(_files(folder, skipped)):
         data = path.read_bytes()
         where = path.relative_to(folder).as_posix()
-        if name := secret_in(data, secrets):
-            return f"{name}, in {where}"
-        if found := next(_suspects(data), None):
+        if found := secret_in(data, secrets):
             what, position = found
             line = data[:position].count(b"\n") + 1
             return f"{what}, in {where}" + ("" if path.suffix == ".pkl" else f", line {line}")

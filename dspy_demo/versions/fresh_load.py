@@ -89,6 +89,8 @@ def _source_of(path: Path) -> Path:
 
 def main() -> int:
     """Write ``{"opened": [...], "failure": {...} or null}`` to the file that the first argument names."""
+    import dspy  # noqa: F401  what every version imports, while the files are being made
+    import mlflow.dspy
     import mlflow.pyfunc
 
     asked = json.loads(sys.stdin.readline())

@@ -51,7 +51,7 @@ def refuse_secrets(texts: Iterable[str], secrets: Mapping[str, str]) -> None:
         InvalidInput: One of the texts holds a secret.
     """
     if found := secret_in("\n".join(texts).encode(), secrets):
-        raise InvalidInput(f"The name, description or tags hold {found}. Take it out.")
+        raise InvalidInput(f"The name, description or tags hold {found[0]}. Take it out.")
 
 
 def log_version(

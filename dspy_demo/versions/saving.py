@@ -60,7 +60,7 @@ def _saved(folder: Path, draft: dict[str, Any]) -> list[str]:
     sys.path[:0] = draft["folders"]  # only now: nothing there may take the place of a library
     opened = OpenedFiles(draft["folders"], draft["ignored"])
     opened.active = True
-    loaded = pickle.loads((folder / "draft.pkl").read_bytes())  # noqa: S301 - the app's own
+    loaded = pickle.loads((folder / "program.pkl").read_bytes())  # noqa: S301 - the app's own
     opened.active = False
     code = folder / "code"
     added = _travelling(opened.found, code)
@@ -143,6 +143,8 @@ def _loads_elsewhere(
     """Why the saved model does not load in a new process, or None where it does."""
     asked = {"model": str(folder / "model"), "folders": draft["folders"], "ignored": draft["ignored"]}
     fresh.communicate(json.dumps(asked).encode() + b"\n")
+    if not (folder / "fresh.json").exists():
+        raise _Refused("A new process ended while it loaded the program, so it was not logged.")
     report = json.loads((folder / "fresh.json").read_text())
     if report["failure"]:
         return dict(report["failure"])

@@ -129,8 +129,9 @@ def runs_here(digests: Mapping[str, str]) -> bool:
     """
     if digests.get(APP) != app_digest():
         return False
-    note_loaded_code()
     own = {name: wanted for name, wanted in digests.items() if name != APP}
+    if own:
+        note_loaded_code()
     modules = {PurePosixPath(name).parts[0].removesuffix(".py") for name in own}
     folders = {source.parent for name in modules if (source := _users_source(name))}
     return all(_any_has(folders, name, wanted) for name, wanted in own.items())

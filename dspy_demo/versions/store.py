@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from importlib import import_module
 
 from dspy_demo.events import LMChoice
 from dspy_demo.programs.registry import ProgramRegistry
@@ -15,10 +15,8 @@ from dspy_demo.versions.browse import Registry
 from dspy_demo.versions.confidential import known_secrets, public_url
 from dspy_demo.versions.log import checked, log_version, refuse_secrets
 from dspy_demo.versions.tracking import Progress, Tracking
+from dspy_demo.versions.trial import Trials
 from dspy_demo.versions.version import LoadedVersion, LogRequest, Version
-
-if TYPE_CHECKING:
-    from dspy_demo.versions.trial import Trials
 
 
 class VersionStore:
@@ -39,7 +37,7 @@ class VersionStore:
         self._environ = environ
         self.tracking = Tracking(settings)
         self._registry = Registry(self.tracking)
-        self._trials: Trials | None = None
+        self._trials = Trials(settings, environ)
         self._checking: list[Version] = []
 
     @property
@@ -54,7 +52,10 @@ class VersionStore:
     def prepare(self, progress: Progress = lambda _: None) -> None:
         """Open the store, so that the next click is quick; `progress` gets a few words at each step."""
         self.tracking.prepare(progress)
-        self._ready_trials()
+        from dspy_demo.versions.source_code import app_source
+
+        import_module("dspy_demo.versions.artifact")  # with dspy
+        app_source()
 
     def log(self, request: LogRequest, programs: ProgramRegistry, adapter: str = "chat") -> Version:
         """Make the program of `request` a registered version. No language model is called.
@@ -71,13 +72,12 @@ class VersionStore:
         spec, module = programs.get(request.program), programs.module(request.program)
         with self._announced(request):
             self.tracking.prepare()
-            trials = self._ready_trials()
             from dspy_demo.versions.artifact import Draft, in_clean_context
 
             draft: Draft = in_clean_context(
                 Draft, spec, module, request.lm, spec.adapter or adapter, self._settings
             )
-            return self._registry.made(log_version(self.tracking, draft, request, trials, secrets))
+            return self._registry.made(log_version(self.tracking, draft, request, self._trials, secrets))
 
     @property
     def checking(self) -> list[Version]:
@@ -93,17 +93,9 @@ class VersionStore:
         finally:
             self._checking = [one for one in self._checking if one is not announced]
 
-    def _ready_trials(self) -> Trials:
-        from dspy_demo.versions.trial import Trials  # with dspy
-
-        if self._trials is None:
-            self._trials = Trials(self._settings, self._environ)
-        return self._trials
-
     def close(self) -> None:
         """End the processes that try a version; such a log fails."""
-        if self._trials is not None:
-            self._trials.close()
+        self._trials.close()
 
     def versions(self, name: str | None = None) -> list[Version]:
         """All versions, or those of one name; newest first, others' too, with the reason if they cannot chat.

@@ -10,14 +10,16 @@ import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dspy_demo
 from dspy_demo import children
 from dspy_demo.errors import VersionNotLogged, in_seconds
 from dspy_demo.settings import Settings
-from dspy_demo.versions.artifact import Draft
 from dspy_demo.versions.environment import version_environment
+
+if TYPE_CHECKING:
+    from dspy_demo.versions.artifact import Draft
 
 log = logging.getLogger(__name__)
 

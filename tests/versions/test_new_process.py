@@ -23,7 +23,7 @@ from dspy_demo.settings import Settings
 from dspy_demo.versions import LogRequest, Version, VersionStore
 from tests.backends.served_fixtures import start_model_server
 from tests.fake_openai import FakeOpenAI
-from tests.processes import REPO, wait_until
+from tests.processes import REPO, live_children, wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -223,17 +223,12 @@ def test_a_check_ends_with_the_app(store_dir: Path, name: str) -> None:
         except VersionNotLogged as error:
             failed.append(error)
 
-    logging = threading.Thread(target=log)
+    before, logging = live_children(), threading.Thread(target=log)
     logging.start()
-    wait_until(lambda: store.checking and children_of_the_check(), 20, "the processes run")
+    wait_until(lambda: store.checking and live_children() - before, 20, "the process runs")
     store.close()
     logging.join(10)
-    assert failed and not children_of_the_check()
-
-
-def children_of_the_check() -> list[str]:
-    lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
-    return [line.decode() for line in lines if b"dspy_demo.versions.saving" in line]
+    assert failed and live_children() == before
 
 
 def test_other_code_never_answers_for_a_version(

@@ -212,7 +212,7 @@ def test_no_secret_in_what_is_said_of_a_version(
         served_url=f"http://me:{values[4]}@host.test/?api_key={values[5]}",
     )
     other = VersionStore(settings, dict(os.environ) | {"AZURE_API_KEY": values[6], "OUR_PASSWORD": ANOTHER})
-    for value in (*values, ANOTHER):
+    for value in (*values, ANOTHER, f"api_key='{PLANTED}'"):
         with pytest.raises(InvalidInput, match="hold") as caught:
             match place:
                 case "name":
