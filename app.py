@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from dspy_demo import collector
 from dspy_demo.errors import DemoError
-from dspy_demo.settings import Settings, prepare_libraries
+from dspy_demo.settings import PRIVATE_UMASK, Settings, close_to_others, prepare_libraries
 
 if TYPE_CHECKING:
     import socket
@@ -38,6 +38,7 @@ TRACES_WRITTEN_S = 3.0
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the app until it is told to stop. Returns the exit code."""
+    os.umask(PRIVATE_UMASK)
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["log"]:
         from dspy_demo.versions.command import log_command
@@ -66,6 +67,7 @@ def run(settings: Settings) -> None:
     from dspy_demo.web_server import listen
 
     configure_logging(settings)
+    close_to_others(settings.data_dir)
     collector.pause()
     for number in (signal.SIGINT, signal.SIGTERM):  # until the server has taken them over
         signal.signal(number, lambda *_: sys.exit(0))

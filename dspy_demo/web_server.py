@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
+from dspy_demo.api.connection import IDLE_S
 from dspy_demo.errors import SettingsError
 from dspy_demo.settings import Settings
 
@@ -18,6 +19,9 @@ DEFAULT_PORT, PORTS_TRIED = 7860, 100
 #: After the running turns have ended: for responses that are being written. Gradio's streams to open
 #: pages never end by themselves.
 LAST_WORDS_S = 1
+#: Connections that wait in the kernel, and how many of them are taken at a time: asyncio gives each of them a
+#: descriptor up to four turns of its loop before the protocol can count it.
+WAITING, TAKEN_AT_ONCE = 2048, 32
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -34,7 +38,7 @@ def listen(settings: Settings) -> socket.socket:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((settings.host, port))
-            listening.listen(2048)
+            listening.listen(WAITING)
         except OSError:
             listening.close()
             continue
@@ -70,6 +74,8 @@ class WebServer:
             ws="none",
             proxy_headers=False,  # who asks is decided by `access`, never by a header of addresses
             server_header=False,
+            timeout_keep_alive=IDLE_S,
+            backlog=TAKEN_AT_ONCE,
             timeout_graceful_shutdown=LAST_WORDS_S,
         )
         self._server = _Server(config, on_ready)
@@ -101,6 +107,8 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        for listening in sockets or ():  # uvicorn has one number for both
+            listening.listen(WAITING)
         self._on_ready()
 
     @contextlib.contextmanager

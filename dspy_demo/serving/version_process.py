@@ -50,7 +50,6 @@ _SHARED_SETTINGS = (
     "reply_max_chars",
     "request_timeout_s",
     "shutdown_grace_s",
-    "stalled_client_timeout_s",
     "total_timeout_s",
     "tracing",
 )
