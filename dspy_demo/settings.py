@@ -515,10 +515,8 @@ class Settings(BaseModel):
 
 
 #: What the app keeps in its data folder.
-OWN_NAMES = frozenset(
-    "artifacts cache guest-spending.json logs mlflow.db mlflow.db.lock mlflow.db-shm mlflow.db-wal run "
-    "session.key share".split()
-)
+OWN_NAMES = frozenset({"artifacts", "cache", "guest-spending.json", "logs", "run", "session.key", "share"})
+OWN_NAMES |= {"mlflow.db", "mlflow.db.lock", "mlflow.db-shm", "mlflow.db-wal"}
 #: The mode mask of a process of ours: its files are read by their user alone, who may have chats in them.
 PRIVATE_UMASK = 0o077
 

@@ -50,8 +50,8 @@ class Terminal:
         Its address is not printed: a stranger could have made it up.
         """
         if not self._told:
-            print("The page was opened from elsewhere, where everybody is a guest. If that was you, open the")
-            print(f"owner's link there: add /?token={self._gate.link.code} to the address of the page.")
+            print("The page was opened from elsewhere, where everybody is a guest. If that was you, use the")
+            print(f"owner's link there: add /?token={self._gate.link.code} to the address.", flush=True)
         self.tell_owner()
 
     def tell_owner_link(self) -> None:

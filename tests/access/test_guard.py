@@ -252,3 +252,15 @@ async def test_a_refusal_is_a_page_for_a_person_and_json_for_a_script(client: Ma
     page = await guest.get("/docs", headers={"accept": "text/html,*/*"})
     assert page.headers["content-type"].startswith("text/html")
     assert "Open the page" in page.text
+
+
+async def test_the_owner_who_comes_through_a_proxy_is_told_how(client: MakeClient, gates: list[Gate]) -> None:
+    """Codespaces, JupyterHub: nothing is public, and yet nobody there is at this machine."""
+    browser = client()
+    told: list[str] = []
+    gates[0].on_outside = lambda: told.append("outside")
+    await browser.get("/")
+    assert told == []
+    proxied = await client(gate=gates[0]).get("/", headers={"x-forwarded-host": "me.github.dev"})
+    assert proxied.json()["role"] == "guest"
+    assert told == ["outside"]
