@@ -149,6 +149,9 @@ def test_events_that_a_guest_makes_up_fill_no_log(app: ServerProcess) -> None:
         for data in ([], ["x" * 1000] * len(event["inputs"])):  # type: ignore[arg-type]
             wrong = {"fn_index": event["id"], "data": data, "session_hash": "made-up"}
             assert guest.post(f"{API}/run/predict", json=wrong).status_code == 500
+        for history in (["x"], "x", [{"role": "system", "content": "x"}], 3):
+            answer = guest.post(f"{API}/run/chat", json={"data": ["hello", history]})
+            assert answer.status_code == 500
         for path in ("queue/data?session_hash=made-up", "call/chat/made-up"):
             with contextlib.suppress(httpx.RemoteProtocolError):
                 guest.get(f"{API}/{path}", timeout=5)
