@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dspy_demo import collector
 from dspy_demo.errors import DemoError
-from dspy_demo.settings import Settings, prepare_libraries
+from dspy_demo.settings import PRIVATE_UMASK, Settings, close_to_others, prepare_libraries
 
 if TYPE_CHECKING:
     import socket
@@ -39,6 +39,7 @@ TRACES_WRITTEN_S = 3.0
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the app until it is told to stop. Returns the exit code."""
+    os.umask(PRIVATE_UMASK)
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["log"]:
         from dspy_demo.versions.command import log_command
@@ -68,6 +69,7 @@ def run(settings: Settings) -> None:
     from dspy_demo.web_server import on_stop_signal
 
     configure_logging(settings)
+    close_to_others(settings.data_dir)
     collector.pause()
     on_stop_signal(lambda: sys.exit(0))  # until the server has taken the signals over
     listening = listen(settings.host, [settings.port] if settings.port else PORTS)

@@ -181,7 +181,7 @@ class AnswerTooLong(Busy):
 
 
 class TooManyOpen(Busy):
-    code, http_status, limit = "too_many_open", 503, "guests_open_requests"
+    code, http_status, limit = "too_many_open", 503, "max_connections"
     default_message = "Many people have this app open at the moment. Try again in a minute."
 
 

@@ -7,6 +7,7 @@ README's table are drawn from them. Nothing else in the house reads the environm
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 from collections.abc import Mapping, MutableMapping, Sequence, Set
 from pathlib import Path
@@ -293,19 +294,20 @@ class Settings(BaseModel):
     max_turns: int = _setting(300, "Turns that may run at the same time.", group="Limits", ge=1, le=100_000)
     request_timeout_s: float = _setting(
         15,
-        "Longest time for a request's head to arrive, and for its body.",
+        "Longest time for a request's body to arrive.",
         unit="s",
         group="Limits",
         gt=0,
         le=3600,
     )
-    stalled_client_timeout_s: float = _setting(
-        30,
-        "How long a client may read nothing of a stream before its turn and its connection are ended.",
-        unit="s",
+    max_connections: int = _setting(
+        512,
+        "Connections that may be open at the same time, half of them by guests; a page holds about three. "
+        "Each needs a file descriptor (`ulimit -n`), and a running turn one more.",
+        unit="connections",
         group="Limits",
-        gt=0,
-        le=3600,
+        ge=8,
+        le=100_000,
     )
 
     # Guests
@@ -341,22 +343,6 @@ class Settings(BaseModel):
     )
     guests_queue_timeout_s: float = _setting(
         60, "Longest time for a guest's turn to wait in line.", unit="s", group="Guests", gt=0, le=3600
-    )
-    guest_open_requests: int = _setting(
-        128,
-        "Requests and streams of one guest that may be open at a time; a page holds about three.",
-        unit="requests",
-        group="Guests",
-        ge=8,
-        le=100_000,
-    )
-    guests_open_requests: int = _setting(
-        1_000,
-        "Requests and streams of all guests that may be open at a time.",
-        unit="requests",
-        group="Guests",
-        ge=8,
-        le=100_000,
     )
     guest_input_max_chars: int = _setting(
         8_000,
@@ -554,6 +540,26 @@ class Settings(BaseModel):
     def cache_dir(self) -> Path:
         """Where DSPy keeps answers to repeated requests."""
         return self.data_dir / "cache"
+
+
+#: What the app keeps in its data folder.
+OWN_NAMES = frozenset({"artifacts", "cache", "guest-spending.json", "logs", "run", "session.key", "share"})
+OWN_NAMES |= {"mlflow.db", "mlflow.db.lock", "mlflow.db-shm", "mlflow.db-wal"}
+#: The mode mask of a process of ours: its files are read by their user alone, who may have chats in them.
+PRIVATE_UMASK = 0o077
+
+
+def close_to_others(data_dir: Path) -> None:
+    """Take other users' rights from what is in the data folder already; new files have none by the umask.
+
+    The folder itself is closed where it holds nothing else: it may be any that somebody named.
+    """
+    with contextlib.suppress(OSError):  # a folder that cannot be used is told of by what needs it
+        data_dir.mkdir(parents=True, exist_ok=True)
+        paths = [path for path in data_dir.iterdir() if not path.is_symlink()]
+        ours = [path for path in paths if path.name in OWN_NAMES]
+        for path in [*ours, *([data_dir] if ours == paths else [])]:
+            path.chmod(path.stat().st_mode & ~PRIVATE_UMASK)
 
 
 def _fields() -> list[tuple[str, FieldInfo]]:

@@ -23,6 +23,7 @@ class Terminal:
         self._told = False
         self._elsewhere = settings.public_url or ""
         gate.link.on_used = self.tell_owner_link
+        gate.on_outside = self.opened_outside
 
     def tell_ready(self) -> None:
         print(f"Ready: {self.url}", flush=True)
@@ -42,6 +43,16 @@ class Terminal:
         if self._settings.owner_token is None:
             token = self._gate.owner_token.get_secret_value()
             print(f"Owner's token for the routes: {token}", flush=True)
+
+    def opened_outside(self) -> None:
+        """A page was opened through a proxy, such as that of Codespaces or JupyterHub, or by another name.
+
+        Its address is not printed: a stranger could have made it up.
+        """
+        if not self._told:
+            print("The page was opened from elsewhere, where everybody is a guest. If that was you, use the")
+            print(f"owner's link there: add /?token={self._gate.link.code} to the address.", flush=True)
+        self.tell_owner()
 
     def tell_owner_link(self) -> None:
         """The link works once, at whichever address."""

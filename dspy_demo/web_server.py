@@ -11,9 +11,15 @@ from collections.abc import Awaitable, Callable, Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
+from dspy_demo.api.connection import IDLE_S
+from dspy_demo.ports import BACKLOG
+
 #: After the running turns have ended: for responses that are being written. Gradio's streams to open
 #: pages never end by themselves.
 LAST_WORDS_S = 1
+#: Connections that are taken at a time, of those that wait in the kernel: asyncio gives each of them a
+#: descriptor up to four turns of its loop before the protocol can count it.
+TAKEN_AT_ONCE = 32
 
 
 def on_stop_signal(stop: Callable[[], object]) -> None:
@@ -54,6 +60,8 @@ class WebServer:
             ws="none",
             proxy_headers=False,  # who asks is decided by `access`, never by a header of addresses
             server_header=False,
+            timeout_keep_alive=IDLE_S,
+            backlog=TAKEN_AT_ONCE,
             timeout_graceful_shutdown=LAST_WORDS_S,
         )
         self._server = _Server(config, on_ready)
@@ -84,6 +92,8 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        for listening in sockets or ():  # uvicorn has one number for both
+            listening.listen(BACKLOG)
         self._on_ready()
 
     @contextlib.contextmanager

@@ -103,3 +103,16 @@ def test_on_a_space_the_link_has_the_address_of_the_space(data_dir: Path, capsys
     terminal, gate = terminal_of(data_dir, host=space.host, public_url=space.public_url)
     terminal.tell_ready()
     assert f"https://me-demo.hf.space/?token={gate.link.code}\n" in capsys.readouterr().out
+
+
+def test_whoever_opens_the_page_from_elsewhere_is_told_how_to_be_the_owner(
+    data_dir: Path, capsys: Captured
+) -> None:
+    terminal, gate = terminal_of(data_dir)
+    terminal.tell_ready()
+    assert gate.link.code not in capsys.readouterr().out
+    for _ in range(2):
+        gate.on_outside()
+    out = capsys.readouterr().out
+    assert f"add /?token={gate.link.code} to the address" in out
+    assert out.count(gate.owner_link(LOCAL)) == 1

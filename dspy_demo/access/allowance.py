@@ -80,7 +80,7 @@ class Allowance:
 def _for_guests(settings: Settings, detection: Detection) -> Detection:
     """The same detection as a guest may know it: the models allowed, no word of keys or addresses."""
     start = detection.choice
-    found = {option.model: option for option in detection.options}
+    found = {option.model: option for option in reversed(detection.options)}  # the first of a name
     models = settings.guest_models or (start.model,)
     for model in models:
         if model not in found:

@@ -1,10 +1,15 @@
-"""The two small pages before the page: the guests' password, and a refusal. They load nothing."""
+"""What is answered before the page: the password, the owner's link, refusals. They load nothing."""
 
 from __future__ import annotations
 
 import html
+from typing import Any
 
-from starlette.responses import HTMLResponse, Response
+from starlette.datastructures import Headers
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.types import Scope
+
+from dspy_demo.errors import DemoError, Unauthorized
 
 WRONG = "This is not the password. Ask the person who shared the link."
 
@@ -39,6 +44,12 @@ _FORM = """<p>This page is shared with a password.</p>{note}
 <button>Open the page</button>
 </form>"""
 
+_OWNER = """<p>This link makes the browser that uses it the owner's. It works once.</p>
+<form method="post" action="./">
+<input name="token" type="hidden" value="{code}">
+<button autofocus>Open the page as the owner</button>
+</form>"""
+
 
 def password_page(*, wrong: bool = False) -> Response:
     """The form; what it posts goes to ``/login``."""
@@ -47,6 +58,29 @@ def password_page(*, wrong: bool = False) -> Response:
     return HTMLResponse(page, 403 if wrong else 401, {"Cache-Control": "no-store"})
 
 
-def refused_html(sentence: str) -> str:
-    """One sentence, and the way to the page."""
-    return _PAGE.format(content=f'<p>{html.escape(sentence)}</p><p><a href="./">Open the page</a></p>')
+def owner_page(code: str) -> Response:
+    """The page behind the owner's link. Its button uses the link; a messenger's preview presses none."""
+    page = _PAGE.format(content=_OWNER.format(code=html.escape(code)))
+    return HTMLResponse(page, headers={"Cache-Control": "no-store"})
+
+
+def refusal(scope: Scope, error: DemoError) -> Response:
+    """A page for who came by a link or a form, JSON for all others."""
+    headers = {"Cache-Control": "no-store"}
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
+    if "text/html" in Headers(scope=scope).get("accept", ""):
+        sentence = html.escape(error.public_message)
+        page = _PAGE.format(content=f'<p>{sentence}</p><p><a href="./">Open the page</a></p>')
+        return HTMLResponse(page, error.http_status, headers)
+    content: dict[str, Any] = {
+        "status": "error",
+        "code": error.code,
+        "message": error.public_message,
+        "retryable": error.retryable,
+        "error_id": error.error_id,
+    }
+    if scope["path"].startswith("/v1/"):  # as OpenAI's clients read it
+        kind = "invalid_request_error"
+        content = {"error": {"message": error.public_message, "type": kind, "code": error.code}}
+    return JSONResponse(content, error.http_status, headers)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from dspy_demo.access.tokens import Attempts, OwnerLink, Sessions, same
+from dspy_demo.access.tokens import KEY_BYTES, Attempts, OwnerLink, Sessions, same, stored_key
 from dspy_demo.events import Visitor
 from dspy_demo.settings import Settings
 
@@ -50,17 +50,22 @@ class Gate:
 
     Args:
         port: Where the app listens; cookies are shared by all ports of a host, so it is in their name.
+
+    Attributes:
+        on_outside: Called when a page is opened through a proxy or by another name, while the app is not
+            public. Whoever did so is a guest, and perhaps the owner.
     """
 
     def __init__(self, settings: Settings, port: int) -> None:
         self.settings = settings
         self.owner_token = settings.owner_token or SecretStr(secrets.token_urlsafe(32))
         self.link = OwnerLink()
-        self.attempts = Attempts()
+        self.on_outside: Callable[[], None] = lambda: None
+        self._attempts = Attempts()
         self.cookie_name = f"dspy-demo-{port}"
         self._always_public = settings.public or not is_loopback_name(settings.host)
         self._shared = False
-        self.sessions = Sessions(_seed(settings))
+        self.sessions = Sessions(_session_key(settings))
 
     @property
     def public(self) -> bool:
@@ -97,15 +102,16 @@ class Gate:
         return self.settings.guest_password is not None
 
     def password_fits(self, text: str) -> bool:
-        """Whether a guest may come in."""
+        """Whether a guest may come in.
+
+        Raises:
+            TooManyAttempts: Too many wrong ones were tried.
+        """
         password = self.settings.guest_password
-        if password is not None and same(text, password.get_secret_value()):
-            return True
-        self.attempts.failed()
-        return False
+        return password is not None and self._attempts.fits(text, password.get_secret_value())
 
     def owner_link(self, base_url: str) -> str:
-        """The link that makes the next browser that opens it the owner's."""
+        """The link that makes the next browser that uses it the owner's."""
         return f"{base_url.rstrip('/')}/?token={self.link.code}"
 
 
@@ -118,9 +124,13 @@ def is_loopback_name(host: str) -> bool:
         return False
 
 
-def _seed(settings: Settings) -> str:
-    """Sessions outlive a restart where the owner fixed a token; a changed password ends them all."""
+def _session_key(settings: Settings) -> bytes:
+    """Sessions outlive a restart where the owner fixed a token; another token or password ends them all.
+
+    Those two are not enough for a key: whoever holds a cookie could try words on it for as long as they like.
+    """
     if settings.owner_token is None:
-        return ""
+        return secrets.token_bytes(KEY_BYTES)
     password = settings.guest_password.get_secret_value() if settings.guest_password else ""
-    return f"{settings.owner_token.get_secret_value()} {password}"
+    fixed = f"{settings.owner_token.get_secret_value()} {password}"
+    return stored_key(settings.data_dir) + fixed.encode("utf-8", "surrogatepass")

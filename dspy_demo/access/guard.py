@@ -7,30 +7,34 @@ one-time link, the guests' password. What a visitor may do inside is checked aga
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import MutableHeaders
-from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dspy_demo.access import door
 from dspy_demo.access.gate import Asking, Gate
-from dspy_demo.access.open_requests import OpenRequests
+from dspy_demo.access.reading import read_body
 from dspy_demo.access.tokens import Role
-from dspy_demo.errors import BodyTooLarge, DemoError, Forbidden, NotFound, TooManyAttempts, Unauthorized
+from dspy_demo.errors import BodyTooLarge, DemoError, Forbidden, NotFound, TooManyOpen, Unauthorized
+from dspy_demo.events import Visitor
 from dspy_demo.logs import log_failure
 
 log = logging.getLogger(__name__)
 
-#: What a stranger may always ask: whether the server is up.
-OPEN = frozenset({"/health"})
+#: What a stranger may always ask: whether the server is up, and whether it can answer.
+OPEN = frozenset({"/health", "/ready"})
 #: Figures of the whole app. The model server has the route too, and no guard: it has no guests.
 OWNERS = frozenset({"/metrics"})
 PAGE, LOGIN = "/", "/login"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-PASSWORD_MAX_BYTES = 4096
+FORM_MAX_BYTES = 4096
+#: What guests and strangers may hold open of the places for connections, so that the owner finds one.
+GUESTS_SHARE = 0.5
 
 OTHER_SITE = "Another site may not do this here. Open the app in a tab of its own."
 NO_SESSION = "Open the page first, or send a token in the header “Authorization: Bearer …”."
@@ -48,7 +52,8 @@ class Guard:
         self._app = app
         self._gate = gate
         self._body_max_bytes = body_max_bytes
-        self._open = OpenRequests(gate.settings)
+        self._guests_places = int(gate.settings.max_connections * GUESTS_SHARE)
+        self._guests_open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -58,19 +63,44 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
             return
         request = Request(scope, receive)
+        visitor = self._gate.visitor(asking(request))
         try:
-            response = await self._at_the_door(request) or await self._admit(request, send)
+            with self._place(request, visitor):
+                response = await self._at_the_door(request) or await self._admit(request, visitor, send)
         except DemoError as error:
-            response = _refusal(request, error)
+            response = door.refusal(scope, error)
+        except ClientDisconnect:
+            return
         if response is not None:
+            response.headers["Connection"] = "close"
             await response(scope, receive, send)
+
+    @contextmanager
+    def _place(self, request: Request, visitor: Visitor | None) -> Iterator[None]:
+        """Room for one request that is not the owner's, until it is answered.
+
+        Raises:
+            TooManyOpen: There is none.
+        """
+        counts = request.url.path not in OPEN and not _is_owner(visitor)
+        if counts and self._guests_open >= self._guests_places:
+            raise TooManyOpen()
+        self._guests_open += counts
+        try:
+            yield
+        finally:
+            self._guests_open -= counts
 
     async def _at_the_door(self, request: Request) -> Response | None:
         """What is answered here: a refusal by the kind of request, and the ways to get a session."""
         self._same_site(request)
         path = request.url.path
-        if path == PAGE and "token" in request.query_params:
-            if not self._gate.link.redeem(request.query_params["token"]):
+        if path == PAGE and "token" in request.query_params and request.method in SAFE_METHODS:
+            if not self._gate.link.fits(request.query_params["token"]):
+                raise Forbidden(USED_LINK)
+            return door.owner_page(request.query_params["token"])
+        if path == PAGE and request.method == "POST":
+            if not self._gate.link.redeem(await self._field(request, "token")):
                 raise Forbidden(USED_LINK)
             return self._enter(request, "owner")
         if path == LOGIN and request.method == "POST":
@@ -79,13 +109,15 @@ class Guard:
             return RedirectResponse("./", 303)  # the form again: a reload after a wrong password
         return None
 
-    async def _admit(self, request: Request, send: Send) -> Response | None:
+    async def _admit(self, request: Request, visitor: Visitor | None, send: Send) -> Response | None:
         """Pass the request on, with its visitor; a page that is loaded begins a session."""
         scope, path = request.scope, request.url.path
-        visitor = self._gate.visitor(asking(request))
         loads_page = path == PAGE and request.method in {"GET", "HEAD"}
-        if visitor is None and loads_page and self._gate.asks_password:
-            return door.password_page()
+        if visitor is None and loads_page:
+            if not self._gate.public:
+                self._gate.on_outside()
+            if self._gate.asks_password:
+                return door.password_page()
         session = ""
         held = self._gate.sessions.visitor(request.cookies.get(self._gate.cookie_name, ""))
         if loads_page and (visitor is None or held is None or held.role != visitor.role):
@@ -94,20 +126,23 @@ class Guard:
             visitor = self._gate.sessions.visitor(session)
         if visitor is None and path not in OPEN:
             raise Unauthorized(NO_SESSION)
-        if path in OWNERS and visitor is not None and visitor.role != "owner":
+        if path in OWNERS and visitor is not None and not _is_owner(visitor):
             raise Forbidden()
         scope.setdefault("state", {})["visitor"] = visitor
-        answer = _Answer(send, self._cookie(request, session) if session else "")
+        cookie = self._cookie(request, session) if session else ""
+        return await self._pass_on(request, _Answer(send, cookie, last=not _is_owner(visitor)))
+
+    async def _pass_on(self, request: Request, answer: _Answer) -> Response | None:
         try:
-            with self._open.place(visitor):
-                await self._app(scope, self._bounded(request), answer.send)
+            await self._app(request.scope, self._bounded(request), answer.send)
         except DemoError:
-            raise
-        except Exception as error:
-            # Gradio (6.31) fails on an event that its page does not have; raised on, it cuts the connection.
+            if not answer.begun:
+                raise
+        except Exception as error:  # raised on, it would cut the connection
             failure = DemoError.of(error)
             log_failure(log, "request failed", failure)
-            return None if answer.begun else _refusal(request, failure)
+            if not answer.begun:
+                return door.refusal(request.scope, failure)
         return None
 
     def _same_site(self, request: Request) -> None:
@@ -132,17 +167,14 @@ class Guard:
     async def _login(self, request: Request) -> Response:
         if not self._gate.asks_password:
             raise NotFound("There is no password here. Open the page.")
-        if self._gate.attempts.exhausted:
-            raise TooManyAttempts()
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > PASSWORD_MAX_BYTES:
-                raise BodyTooLarge()
-        fields = parse_qs(body.decode("utf-8", "replace"))
-        if not self._gate.password_fits(fields.get("password", [""])[0]):
+        if not self._gate.password_fits(await self._field(request, "password")):
             return door.password_page(wrong=True)
         return self._enter(request, "guest")
+
+    async def _field(self, request: Request, name: str) -> str:
+        """A field of a form that is posted."""
+        body = await read_body(request.receive, FORM_MAX_BYTES)
+        return parse_qs(body.decode("utf-8", "replace")).get(name, [""])[0]
 
     def _enter(self, request: Request, role: Role) -> Response:
         """Into the page, with a session; the link's token leaves the address bar."""
@@ -162,19 +194,29 @@ class Guard:
         return "; ".join([*parts, *(["Secure"] if secure else []), *(["Partitioned"] if embed else [])])
 
     def _bounded(self, request: Request) -> Receive:
-        """`receive` that gives up on a body that is too long."""
-        limit, left, receive = self._body_max_bytes, self._body_max_bytes, request.receive
+        """`receive` that refuses a body which is too long.
+
+        Raises:
+            BodyTooLarge: By its declared length already.
+        """
+        left, receive = self._body_max_bytes, request.receive
         declared = request.headers.get("content-length", "")
-        if declared.isdecimal() and int(declared[:20]) > limit:
+        if declared.isdecimal() and int(declared[:20]) > left:
             raise BodyTooLarge()
 
         async def bounded() -> Message:
             nonlocal left
             message = await receive()
             left -= len(message.get("body", b""))
-            return message if left >= 0 else {"type": "http.disconnect"}
+            if left < 0:
+                raise BodyTooLarge()
+            return message
 
         return bounded
+
+
+def _is_owner(visitor: Visitor | None) -> bool:
+    return visitor is not None and visitor.role == "owner"
 
 
 def asking(request: Request) -> Asking:
@@ -183,36 +225,26 @@ def asking(request: Request) -> Asking:
 
 
 class _Answer:
-    """An answer on its way: whether it has begun, and the cookie that it takes along."""
+    """An answer on its way: whether it has begun, and what it takes along.
 
-    def __init__(self, send: Send, cookie: str) -> None:
+    Args:
+        cookie: The session that it begins.
+        last: Whether the connection ends with it. Only the owner's are kept for a next request, so that what
+            others hold open is a request, of which there is a bound, and never a line that is silent.
+    """
+
+    def __init__(self, send: Send, cookie: str, *, last: bool) -> None:
         self.begun = False
         self._send = send
         self._cookie = cookie
+        self._last = last
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.begun = True
+            headers = MutableHeaders(scope=message)
             if self._cookie:
-                MutableHeaders(scope=message).append("Set-Cookie", self._cookie)
+                headers.append("Set-Cookie", self._cookie)
+            if self._last:
+                headers["Connection"] = "close"
         await self._send(message)
-
-
-def _refusal(request: Request, error: DemoError) -> Response:
-    """A page for who came by a link or a form, JSON for all others."""
-    headers = {"Cache-Control": "no-store"}
-    if isinstance(error, Unauthorized):
-        headers["WWW-Authenticate"] = "Bearer"
-    if "text/html" in request.headers.get("accept", ""):
-        return HTMLResponse(door.refused_html(error.public_message), error.http_status, headers)
-    content: dict[str, Any] = {
-        "status": "error",
-        "code": error.code,
-        "message": error.public_message,
-        "retryable": error.retryable,
-        "error_id": error.error_id,
-    }
-    if request.url.path.startswith("/v1/"):  # as OpenAI's clients read it
-        kind = "invalid_request_error"
-        content = {"error": {"message": error.public_message, "type": kind, "code": error.code}}
-    return JSONResponse(content, error.http_status, headers)

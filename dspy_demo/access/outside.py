@@ -5,7 +5,6 @@ from __future__ import annotations
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from dspy_demo.access.closed_routes import ClosedRoutes
 from dspy_demo.access.gate import Gate
 from dspy_demo.access.guard import Guard
 from dspy_demo.access.headers import ResponseHeaders
@@ -23,7 +22,7 @@ def guarded(app: ASGIApp, gate: Gate, *, body_max_bytes: int, head: str = "") ->
         head: The HTML that Gradio adds to the page's head from a script.
     """
     settings = gate.settings
-    inside: ASGIApp = Guard(ClosedRoutes(app), gate, body_max_bytes=body_max_bytes)
+    inside: ASGIApp = Guard(app, gate, body_max_bytes=body_max_bytes)
     if settings.cors_origins:
         inside = CORSMiddleware(
             inside,

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import secrets
 import time
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Literal, cast
 
+from itsdangerous import BadSignature, TimestampSigner
+
+from dspy_demo.errors import TooManyAttempts
 from dspy_demo.events import Visitor
 
 Role = Literal["owner", "guest"]
 
 #: A session ends with the longest life of a Gradio link.
-SESSION_S = 7 * 24 * 3600.0
+SESSION_S = 7 * 24 * 3600
+KEY_BYTES = 32
 
 
 def same(given: str, expected: str) -> bool:
@@ -26,35 +33,44 @@ def _digest(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
+def stored_key(folder: Path) -> bytes:
+    """The key that is kept in `folder`; a new one each time where none can be kept there."""
+    path = folder / "session.key"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            with NamedTemporaryFile(dir=folder) as made:  # for this user's eyes
+                made.write(secrets.token_bytes(KEY_BYTES))
+                made.flush()
+                with contextlib.suppress(FileExistsError):  # another app was quicker
+                    path.hardlink_to(made.name)
+        key = path.read_bytes()
+    except OSError:
+        key = b""
+    return key if len(key) == KEY_BYTES else secrets.token_bytes(KEY_BYTES)
+
+
 class Sessions:
-    """Signed cookies ``role.id.issued.signature``: a stranger without one costs no memory here.
+    """Signed cookies ``role.id``: a stranger without one costs no memory here.
 
     Args:
-        seed: What the key is made of: the same seed keeps sessions across a restart, none at all ends them.
-        clock: Seconds since the epoch.
+        key: The same key keeps sessions across a restart.
     """
 
-    def __init__(self, seed: str = "", *, clock: Callable[[], float] = time.time) -> None:
-        self._key = _digest(f"dspy-demo session {seed}") if seed else secrets.token_bytes(32)
-        self._clock = clock
+    def __init__(self, key: bytes) -> None:
+        self._signer = TimestampSigner(key, salt="dspy-demo session", digest_method=hashlib.sha256)
 
     def issue(self, role: Role) -> str:
         """A new session's cookie."""
-        body = f"{role}.{secrets.token_hex(16)}.{int(self._clock())}"
-        return f"{body}.{self._signature(body)}"
+        return self._signer.sign(f"{role}.{secrets.token_hex(16)}").decode()
 
     def visitor(self, cookie: str) -> Visitor | None:
         """Who holds this cookie; None where it is not ours, or too old."""
-        body, _, signature = cookie.rpartition(".")
-        if not same(signature, self._signature(body)):
-            return None
-        role, identity, issued = body.split(".")  # ours, so it has these parts
-        if not 0 <= self._clock() - int(issued) + 60 <= SESSION_S:
+        try:
+            role, _, identity = self._signer.unsign(cookie, max_age=SESSION_S).decode().partition(".")
+        except (BadSignature, UnicodeError):
             return None
         return Visitor(cast(Role, role), _digest(identity).hex()[:12])
-
-    def _signature(self, body: str) -> str:
-        return hmac.new(self._key, body.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
 
 
 class OwnerLink:
@@ -68,8 +84,12 @@ class OwnerLink:
         self.code = secrets.token_urlsafe(32)
         self.on_used = on_used
 
+    def fits(self, code: str) -> bool:
+        """Whether this is the code. It is not used up by that."""
+        return same(code, self.code)
+
     def redeem(self, code: str) -> bool:
-        if not same(code, self.code):
+        if not self.fits(code):
             return False
         self.code = secrets.token_urlsafe(32)
         self.on_used()
@@ -87,10 +107,16 @@ class Attempts:
         self._clock = clock
         self._wrong: list[float] = []
 
-    @property
-    def exhausted(self) -> bool:
-        self._wrong = [at for at in self._wrong if self._clock() - at < self._within_s]
-        return len(self._wrong) >= self._most
+    def fits(self, guess: str, password: str) -> bool:
+        """Judge a guess and count it, in one step: nothing else can run between the two.
 
-    def failed(self) -> None:
+        Raises:
+            TooManyAttempts: There were too many wrong ones; this one is not looked at.
+        """
+        self._wrong = [at for at in self._wrong if self._clock() - at < self._within_s]
+        if len(self._wrong) >= self._most:
+            raise TooManyAttempts()
+        if same(guess, password):
+            return True
         self._wrong.append(self._clock())
+        return False

@@ -20,6 +20,9 @@ from dspy_demo.tracing.base import NoTracer
 
 log = logging.getLogger(__name__)
 
+#: Instead of the reason, which may name models and addresses.
+NOT_READY = "It cannot answer now. Its owner is told why at this address."
+
 
 class Ready(BaseModel):
     """Whether a question can be answered now."""
@@ -81,6 +84,14 @@ class Readiness:
         return "off" if isinstance(tracer, NoTracer) else "failing" if tracer.notice else "ok"
 
 
+def _may_know(request: Request) -> bool:
+    """The owner; around a model server there is no guard that would name visitors."""
+    if not hasattr(request.state, "visitor"):
+        return True
+    visitor = request.state.visitor
+    return visitor is not None and bool(visitor.role == "owner")
+
+
 def probes_router(metrics: Metrics, readiness: Readiness) -> APIRouter:
     """The two routes, to be included in a server's own router."""
     router = APIRouter(route_class=json_route(own_error, body_max_bytes=0, body_timeout_s=1))
@@ -91,9 +102,14 @@ def probes_router(metrics: Metrics, readiness: Readiness) -> APIRouter:
         response_model=Ready,
         responses={503: {"model": Ready, "description": "Not now; `reason` says why"}},
     )
-    async def ready() -> Response:
-        """Asks no model. Not ready: the program or the model cannot be built, or the app shuts down."""
+    async def ready(request: Request) -> Response:
+        """Asks no model. Not ready: the program or the model cannot be built, or the app shuts down.
+
+        In the app anybody may ask; why it is not ready is for its owner.
+        """
         answer = await readiness()
+        if answer.reason and not _may_know(request):
+            answer.reason = NOT_READY
         return JsonResponse(answer.model_dump(), 200 if answer.ready else 503)
 
     @router.get("/metrics", summary="Figures for Prometheus", response_class=Response, responses={200: _TEXT})

@@ -20,6 +20,7 @@ from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from dspy_demo.api.problems import BadBody, MethodNotAllowed, UnsupportedMediaType, bad_body
@@ -85,8 +86,17 @@ def json_route(
 
             return handle_json
 
+        def matches(self, scope: Scope) -> tuple[Match, Scope]:
+            return super().matches(self._without_head(scope))
+
+        def _without_head(self, scope: Scope) -> Scope:
+            """HEAD, which monitors ask, is GET to a route; the server leaves the body of the answer out."""
+            is_head = scope.get("method") == "HEAD" and "GET" in (self.methods or ())
+            return {**scope, "method": "GET"} if is_head else scope
+
         async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
             methods = self.methods or {"GET"}
+            scope = self._without_head(scope)
             if scope["method"] in methods:
                 await super().handle(scope, receive, send)
                 return

@@ -21,26 +21,20 @@ KEEP_ALIVE = b": keep-alive\n\n"
 T = TypeVar("T")
 
 
-async def while_connected(
-    receive: Receive, work: Coroutine[Any, Any, T], *, or_until: Coroutine[Any, Any, None] | None = None
-) -> T | None:
+async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T | None:
     """The result of `work`, or None if the client leaves first; then `work` is cancelled and gone.
-
-    So it is if `or_until` ends first.
 
     Starlette 1.10 watches for the client only in some of its responses, and under some ASGI versions
     only when something is sent, which never happens while a model is silent. So we watch ourselves.
     The body of the request must have been read.
     """
     working = asyncio.create_task(work, name="api-work")
-    watching = [asyncio.create_task(_disconnected(receive), name="api-disconnect")]
-    if or_until is not None:
-        watching.append(asyncio.create_task(or_until, name="api-until"))
+    watching = asyncio.create_task(_disconnected(receive), name="api-disconnect")
     try:
-        await asyncio.wait({working, *watching}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
         return working.result() if working.done() else None
     finally:
-        await _end(working, *watching)
+        await _end(working, watching)
 
 
 async def _end(*tasks: asyncio.Task[Any]) -> None:
@@ -74,9 +68,8 @@ class Encoder(Protocol):
 class EventStream(Response):
     """Runs a turn and writes each event as it comes, as server-sent events.
 
-    The turn runs inside the response, so that it cannot outlive its client, nor one that reads nothing for
-    `Settings.stalled_client_timeout_s`. ``data: [DONE]`` follows the encoder's end only: a stream without it
-    was cut.
+    The turn runs inside the response, so that it cannot outlive its client. ``data: [DONE]`` follows the
+    encoder's end only: a stream without it was cut.
 
     Args:
         keep_alive_s: After so long a silence a comment is sent, so that proxies keep the connection.
@@ -102,13 +95,12 @@ class EventStream(Response):
         self._encoder = encoder
         self._keep_alive_s = keep_alive_s
         self._sent_at = 0.0
-        self._blocked_since: float | None = None
         self.init_headers(self.extra_headers | turn_id_header(request))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Some servers say that the client is gone by failing to send; it is the same end.
         with contextlib.suppress(OSError):
-            await while_connected(receive, self._write(send), or_until=self._stalled())
+            await while_connected(receive, self._write(send))
 
     async def _write(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -128,19 +120,8 @@ class EventStream(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send(self, send: Send, chunk: bytes) -> None:
-        self._sent_at = self._blocked_since = time.monotonic()
+        self._sent_at = time.monotonic()
         await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        self._blocked_since = None
-
-    async def _stalled(self) -> None:
-        """Returns when the client has read nothing for too long. It costs nothing a token."""
-        allowed_s = self._service.settings.stalled_client_timeout_s
-        while True:
-            since = self._blocked_since
-            blocked_s = 0.0 if since is None else time.monotonic() - since
-            if blocked_s >= allowed_s:
-                return
-            await asyncio.sleep(allowed_s - blocked_s)
 
     async def _keep_alive(self, send: Send) -> None:
         """Beside the turn rather than around each read of it: no cost per token, nothing to cancel."""

@@ -17,7 +17,7 @@ from dspy_demo import collector
 from dspy_demo.errors import DemoError, SettingsError
 from dspy_demo.ports import listen
 from dspy_demo.serving.handshake import CANNOT_SERVE, WRONG_USAGE
-from dspy_demo.settings import Settings, prepare_libraries
+from dspy_demo.settings import PRIVATE_UMASK, Settings, prepare_libraries
 
 #: Seconds after those of the settings in which clients read the last event of their turns.
 LAST_WORDS_S = 1
@@ -48,6 +48,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
 
 
 def main() -> int:
+    os.umask(PRIVATE_UMASK)
     options = arguments(sys.argv[1:])
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
@@ -65,7 +66,7 @@ def main() -> int:
     # Only now: these imports take seconds, and libraries read the environment while they are imported.
     import uvicorn
 
-    from dspy_demo.api.connection import bounded_protocol
+    from dspy_demo.api.connection import IDLE_S, bounded_protocol
     from dspy_demo.logs import configure_logging
     from dspy_demo.serving.guard import Guard
     from dspy_demo.serving.served_version import load
@@ -101,6 +102,7 @@ def main() -> int:
         ws="none",
         timeout_graceful_shutdown=math.ceil(settings.shutdown_grace_s) + LAST_WORDS_S,
         http=bounded_protocol(settings),
+        timeout_keep_alive=IDLE_S,
     )
     with contextlib.suppress(SystemExit):  # of `_leave`
         asyncio.run(Server(config).serve([listening]))

@@ -9,7 +9,6 @@ from functools import partial
 import gradio as gr
 
 from dspy_demo.chat import ChatService
-from dspy_demo.errors import InvalidInput
 from dspy_demo.events import LMChoice, LocalTarget, Message, TurnRequest
 from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.ui.asker import visitor_of
@@ -65,13 +64,15 @@ def chat_endpoint(
     return chat
 
 
-def _messages(history: list[dict[str, str]] | None) -> tuple[Message, ...]:
+def _messages(history: object) -> tuple[Message, ...]:
+    """The earlier messages, as a client gave them: they may be any JSON."""
     messages = []
-    for item in history or []:
-        role, text = item.get("role"), item.get("content")
+    for item in history if isinstance(history, list) else [] if history is None else [history]:
+        role, text = (item.get("role"), item.get("content")) if isinstance(item, dict) else ("", "")
         if role not in {"user", "assistant"} or not isinstance(text, str):
-            raise InvalidInput(
-                'Each message of the history needs a "role" (user or assistant) and a "content".'
+            raise gr.Error(
+                'Each message of the history needs a "role" (user or assistant) and a "content".',
+                print_exception=False,
             )
         messages.append(Message("user" if role == "user" else "assistant", text))
     return tuple(messages)

@@ -16,8 +16,11 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
+from dspy_demo.access.gradio_routes import GradioRoutes
+from dspy_demo.access.page_sessions import PageSessions
 from dspy_demo.events import GUEST
 from dspy_demo.ui.build import page_options
+from dspy_demo.ui.gradio_bridge import log_failing_events
 from dspy_demo.ui.sessions import keep_lean_sessions
 
 #: Gradio (6.31) keeps what each page that was ever loaded has changed, with its chat: of up to 10,000 pages,
@@ -35,11 +38,23 @@ class Pages:
     """
 
     def __init__(self, owner: gr.Blocks, guest: gr.Blocks, *, max_turns: int) -> None:
-        self._apps = {"owner": _mounted(owner, max_turns), "guest": _mounted(guest, max_turns)}
+        log_failing_events()
+        pages = {"owner": owner, "guest": guest}
+        sessions = PageSessions()
+        self._apps = {role: _mounted(page, max_turns) for role, page in pages.items()}
+        self._open = {
+            role: GradioRoutes(
+                self._apps[role],
+                events=page.fns,
+                names=[fn.api_name for fn in page.fns.values() if isinstance(fn.api_name, str)],
+                sessions=sessions,
+            )
+            for role, page in pages.items()
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         visitor = scope.get("state", {}).get("visitor") or GUEST
-        await self._apps[visitor.role](scope, receive, send)
+        await self._open[visitor.role](scope, receive, send)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -80,8 +81,8 @@ class Sidebar:
         if given[self.model] == OTHER and self.typed is not None:
             return self.typed.choice(given, settings)
         found = self.detection.choice
-        option = next((row for row in self.offer.rows if option_id(row) == given[self.model]), None)
-        if option is None or (option.model, option.api_base) == (found.model, found.api_base):
+        option = option_ids(self.offer.rows).get(given[self.model])
+        if option is None or _is_choice(option, found):
             return replace(found, **settings)
         return LMChoice(option.model, option.api_base, **settings)
 
@@ -89,7 +90,7 @@ class Sidebar:
         """How the picked model is called in the line of what is active."""
         if model == OTHER:
             return typed.strip() or "no model yet"
-        option = next((row for row in self.offer.rows if option_id(row) == model), None)
+        option = option_ids(self.offer.rows).get(model)
         return option.title if option else model
 
     def active_html(self, model: str, typed: str, program: str, backend: str, served: str = "") -> str:
@@ -100,13 +101,24 @@ class Sidebar:
         return "<span> · </span>".join(f"<b>{html.escape(part)}</b>" for part in parts)
 
 
-def option_id(option: LMOption) -> str:
-    return option.model + (f" @ {option.api_base}" if option.api_base else "")
+def option_ids(options: Sequence[LMOption]) -> dict[str, LMOption]:
+    """The options by what the picker sends for them: the model, with a number where two have the same.
+
+    They are part of the page and of its configuration, so the address of a model's server is not in them.
+    The same options have the same ids after a restart.
+    """
+    named: dict[str, LMOption] = {}
+    seen: Counter[str] = Counter()
+    for option in options:
+        seen[option.model] += 1
+        number = seen[option.model]
+        named[option.model if number == 1 else f"{option.model}#{number}"] = option
+    return named
 
 
 def picker_rows(options: Sequence[LMOption], *, owner: bool = True) -> list[tuple[str, str]]:
     """The picker's choices: what a reader sees, and what is meant."""
-    rows = [(_row(option), option_id(option)) for option in options]
+    rows = [(_row(option), name) for name, option in option_ids(options).items()]
     return [*rows, ("Other…", OTHER)] if owner else rows
 
 
@@ -132,7 +144,7 @@ def draw_sidebar(
         with _section("Model"):
             model = gr.Dropdown(
                 picker_rows(detection.options, owner=owner),
-                value=option_id(LMOption(start.model, "", api_base=start.api_base)),
+                value=_picked(detection),
                 label="Model",
                 show_label=False,
                 elem_id="model",
@@ -205,6 +217,17 @@ def _section(title: str) -> gr.Column:
     with column:
         gr.HTML(f"<h2>{html.escape(title)}</h2>")
     return column
+
+
+def _picked(detection: Detection) -> str | None:
+    """The id of the option that the page starts with."""
+    start = detection.choice
+    same = (name for name, row in option_ids(detection.options).items() if _is_choice(row, start))
+    return next(same, None)
+
+
+def _is_choice(option: LMOption, choice: LMChoice) -> bool:
+    return (option.model, option.api_base) == (choice.model, choice.api_base)
 
 
 def _shown(value: float | None) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dspy_demo
-from dspy_demo import children
+from dspy_demo import warden
 from dspy_demo.errors import VersionNotLogged, in_seconds
 from dspy_demo.settings import Settings
 from dspy_demo.versions.environment import version_environment
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: Ends the process together with this one, however this one ends.
-_WARDEN = Path(children.__path__[0], "warden.py")
+_WARDEN = Path(warden.__file__)
 #: Seconds between SIGTERM and SIGKILL.
 GRACE_S = 1.0
 _PACKAGE = Path(dspy_demo.__path__[0])
@@ -75,7 +75,7 @@ class Trials:
         if self._closed:
             raise VersionNotLogged("The app ends, so nothing was logged.")
         limit_s = self._settings.serve_start_timeout_s
-        warden = [sys.executable, "-I", "-S", str(_WARDEN), str(folder), f"{GRACE_S:g}"]
+        warden = [sys.executable, "-I", "-S", str(_WARDEN), f"{GRACE_S:g}"]
         command = [sys.executable, "-P", "-W", "ignore", "-m", "dspy_demo.versions.saving", str(folder)]
         process = self._running = subprocess.Popen(  # noqa: S603 - the command is the app's own
             [*warden, *command],
@@ -98,9 +98,7 @@ class Trials:
             process.wait()
 
     def _environment(self, folder: Path, draft: Draft) -> dict[str, str]:
-        environment = version_environment(
-            self._environ, draft.models, getattr(self._settings, "serve_env", ())
-        )
+        environment = version_environment(self._environ, draft.models, self._settings.serve_env)
         kept = {name: text for name, text in environment.items() if not name.startswith("MLFLOW_TRACKING_")}
         python_path = os.pathsep.join(filter(None, [str(_PACKAGE.parent), kept.get("PYTHONPATH", "")]))
         ours = {"DSPY_CACHEDIR": str(folder / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import stat
+import time
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from itsdangerous import TimestampSigner
 
-from dspy_demo.access.tokens import SESSION_S, Attempts, OwnerLink, Sessions, same
+from dspy_demo.access.tokens import (
+    KEY_BYTES,
+    SESSION_S,
+    Attempts,
+    OwnerLink,
+    Sessions,
+    same,
+    stored_key,
+)
+from dspy_demo.errors import TooManyAttempts
 
 
 class Clock:
@@ -17,9 +31,12 @@ class Clock:
         return self.now
 
 
+KEY = b"k" * KEY_BYTES
+
+
 @pytest.mark.parametrize("role", ["owner", "guest"])
 def test_a_session_says_who_it_is_for(role: str) -> None:
-    sessions = Sessions()
+    sessions = Sessions(KEY)
     cookie = sessions.issue(role)  # type: ignore[arg-type]
     visitor = sessions.visitor(cookie)
     assert visitor is not None
@@ -29,35 +46,45 @@ def test_a_session_says_who_it_is_for(role: str) -> None:
 
 
 def test_two_browsers_are_two_visitors() -> None:
-    sessions = Sessions()
+    sessions = Sessions(KEY)
     assert sessions.visitor(sessions.issue("guest")) != sessions.visitor(sessions.issue("guest"))
 
 
 def test_a_guest_cannot_write_owner_on_a_cookie() -> None:
-    sessions = Sessions()
+    sessions = Sessions(KEY)
     assert sessions.visitor(sessions.issue("guest").replace("guest", "owner")) is None
 
 
 @given(st.text())
 def test_nothing_else_is_a_session(text: str) -> None:
-    assert Sessions("seed").visitor(text) is None
+    assert Sessions(KEY).visitor(text) is None
 
 
-def test_a_session_ends() -> None:
-    clock = Clock()
-    sessions = Sessions(clock=clock)
+def test_a_session_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    sessions = Sessions(KEY)
     cookie = sessions.issue("guest")
-    clock.now += SESSION_S - 120
-    assert sessions.visitor(cookie)
-    clock.now += 121
-    assert sessions.visitor(cookie) is None
+    now = int(time.time())
+    for later_s, ended in ((SESSION_S - 60, False), (SESSION_S + 60, True)):
+        monkeypatch.setattr(TimestampSigner, "get_timestamp", lambda _, at=now + later_s: at)
+        assert (sessions.visitor(cookie) is None) is ended
 
 
-def test_only_the_same_seed_keeps_sessions_over_a_restart() -> None:
-    cookie = Sessions("seed").issue("owner")
-    assert Sessions("seed").visitor(cookie)
-    assert Sessions("other").visitor(cookie) is None
-    assert Sessions().visitor(Sessions().issue("owner")) is None
+def test_only_the_same_key_keeps_sessions_over_a_restart() -> None:
+    cookie = Sessions(KEY).issue("owner")
+    assert Sessions(KEY).visitor(cookie)
+    assert Sessions(KEY + b"other password").visitor(cookie) is None
+
+
+def test_the_key_is_kept_for_its_user_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    key = stored_key(folder)
+    (kept,) = folder.iterdir()
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert stored_key(folder) == key
+    assert stored_key(tmp_path / "other") != key
+    nowhere = tmp_path / "file"
+    nowhere.touch()
+    assert stored_key(nowhere) != stored_key(nowhere)
 
 
 def test_the_owners_link_works_once() -> None:
@@ -75,11 +102,11 @@ def test_guesses_run_out_and_come_back() -> None:
     clock = Clock()
     attempts = Attempts(most=3, within_s=60, clock=clock)
     for _ in range(3):
-        assert not attempts.exhausted
-        attempts.failed()
-    assert attempts.exhausted
+        assert not attempts.fits("wrong", "right")
+    with pytest.raises(TooManyAttempts):
+        attempts.fits("right", "right")
     clock.now += 61
-    assert not attempts.exhausted
+    assert attempts.fits("right", "right")
 
 
 @given(st.text(), st.text())

@@ -69,6 +69,17 @@ async def test_another_row_has_no_base_url_of_the_first(sidebar: Sidebar) -> Non
     assert sidebar.choice(given) == LMChoice("ollama_chat/x", max_tokens=200, cache=False)
 
 
+async def test_two_servers_of_one_model_are_told_apart_without_their_addresses() -> None:
+    here, there = "http://here:1/v1", "http://there:1/v1"
+    options = tuple(LMOption("openai/m", "m", api_base=base) for base in (here, there))
+    with gr.Blocks(analytics_enabled=False):
+        drawn = draw_sidebar(Detection(LMChoice("openai/m", there), "", options), [SPEC], SPEC)
+    assert drawn.model.value == "openai/m#2"
+    assert [value for _, value in drawn.model.choices] == ["openai/m", "openai/m#2"]
+    assert drawn.choice(values(drawn, model="openai/m")).api_base == here
+    assert drawn.choice(values(drawn)).api_base == there
+
+
 async def test_a_typed_model_and_its_key(sidebar: Sidebar) -> None:
     given = values(sidebar, model=OTHER, typed_model=" groq/y ", api_base="", api_key="sk-planted")
     choice = sidebar.choice(given)
