@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,6 +17,9 @@ from dspy.clients.call_context import adapter_fallback_scope
 from dspy.utils.exceptions import is_retryable_lm_error
 
 from dspy_demo.events import StatusState
+
+# The scope of the cache is no sampling request.
+warnings.filterwarnings("ignore", message="rollout_id has no effect")
 
 
 class CallObserver(Protocol):
@@ -52,7 +56,8 @@ class ChatLM(dspy.LM):
     - No history is kept, neither the LM's nor the global one, which hold every user's text; the price
       of a call, which DSPy tells only there, goes to the observer.
     - ``cache_scope`` keeps servers apart that have a model of the same name: DSPy's cache key
-      leaves out ``api_base``, but not ``rollout_id``.
+      leaves out where a model is asked, but not ``rollout_id``.
+    - It owns its engines: `aclose` closes them.
 
     Args:
         retries: Further attempts after a failure that may pass.
@@ -67,15 +72,17 @@ class ChatLM(dspy.LM):
         retries: int = 2,
         retry_wait_s: float = 1.0,
         max_retry_wait_s: float = 30.0,
-        cache_scope: int | None = None,
+        cache_scope: str = "",
+        engine: Any = "auto",
+        async_engine: Any = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(model, num_retries=0, **kwargs)
+        super().__init__(model, num_retries=0, engine=engine, async_engine=async_engine, **kwargs)
+        self._engines = (engine, async_engine)
         self.retries = retries
         self.retry_wait_s = retry_wait_s
         self.max_retry_wait_s = max_retry_wait_s
         self.cache_scope = cache_scope
-        self._warned_zero_temp_rollout = True  # the scope is no sampling request
 
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """Call the model from a program without ``aforward``."""
@@ -121,11 +128,26 @@ class ChatLM(dspy.LM):
         return wait_s if wait_s <= self.max_retry_wait_s else None
 
     def _scoped(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        return kwargs if self.cache_scope is None else {"rollout_id": self.cache_scope, **kwargs}
+        """With the scope in the ``rollout_id``, beside the one of a program such as `dspy.BestOfN`."""
+        if not self.cache_scope:
+            return kwargs
+        rollout = kwargs.get("rollout_id", self.kwargs.get("rollout_id"))
+        scope = self.cache_scope if rollout is None else f"{self.cache_scope} {rollout}"
+        return {**kwargs, "rollout_id": scope}
 
     def update_history(self, entry: dict[str, Any]) -> None:
         """Hand the price of a finished call to its attempt; nothing else is kept."""
-        _cost_usd.set(entry.get("cost"))
+        price = getattr(self.engine, "price_usd", None)  # DSPy knows it for engines of its own only
+        paid = bool(entry.get("usage"))  # an answer from the cache used nothing
+        _cost_usd.set(price(entry["response"]) if price and paid else entry.get("cost"))
+
+    async def aclose(self) -> None:
+        """Close the connections that idle."""
+        await super().aclose()
+        engine, async_engine = self._engines
+        if async_engine is not None:
+            await async_engine.aclose()
+            engine.close()
 
 
 @dataclass(slots=True)

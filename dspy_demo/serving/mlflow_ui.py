@@ -17,7 +17,7 @@ from collections.abc import Callable
 import httpx
 
 from dspy_demo.children.process import ChildFailed, ChildProcess, ChildState
-from dspy_demo.settings import PROVIDER_KEYS
+from dspy_demo.lm.providers import keys_of_others
 from dspy_demo.versions.confidential import public_url
 from dspy_demo.versions.tracking import Tracking
 
@@ -95,7 +95,8 @@ class MLflowPages:
 
     def _environment(self) -> dict[str, str]:
         """The store's address, which may hold a password, goes by the environment; our keys stay here."""
-        kept = {name: value for name, value in os.environ.items() if name not in dict(PROVIDER_KEYS)}
+        withheld = keys_of_others(())
+        kept = {name: value for name, value in os.environ.items() if name not in withheld}
         return kept | {
             "MLFLOW_BACKEND_STORE_URI": self._tracking.uri,
             "MLFLOW_REGISTRY_STORE_URI": self._tracking.uri,

@@ -1,0 +1,24 @@
+"""What we use of DSPy that it does not document. Without one of these parts the app works, but tells less."""
+
+from __future__ import annotations
+
+from dspy import lm15
+
+
+def price_usd(reply: lm15.Response, client: str, model: str) -> float | None:
+    """What a reply cost, from the price list that DSPy brings; None where it is unknown.
+
+    DSPy prices the calls of its own engines only, and ours are not (DSPy 3.4.1, ``dspy.clients.costs``).
+    Without it no price is shown, and guests are bound by tokens alone.
+
+    Args:
+        client: The name of DSPy's client for the provider's API.
+        model: The model's name at its provider.
+    """
+    try:
+        from dspy.clients.costs import estimate_cost
+
+        price: float | None = estimate_cost(reply, provider=client, requested_model=model)[0]
+        return price
+    except (ImportError, TypeError, AttributeError):
+        return None
