@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 import warnings
 from collections.abc import Iterator
@@ -14,9 +13,10 @@ from typing import Any, Protocol
 
 import dspy
 from dspy.clients.call_context import adapter_fallback_scope
-from dspy.utils.exceptions import is_retryable_lm_error
+from dspy.utils.exceptions import LMInvalidRequestError, is_retryable_lm_error
 
 from dspy_demo.events import StatusState
+from dspy_demo.lm.chat_replies import OPTIONAL, other_parameters
 
 # The scope of the cache is no sampling request.
 warnings.filterwarnings("ignore", message="rollout_id has no effect")
@@ -86,38 +86,58 @@ class ChatLM(dspy.LM):
 
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """Call the model from a program without ``aforward``."""
-        for number in itertools.count():
-            with self._attempt(number) as retry:
-                return super().__call__(prompt, messages=messages, **self._scoped(kwargs))
-            time.sleep(retry.wait_s)
+        call = _Call(kwargs)
+        while True:
+            with self._attempt(call):
+                return super().__call__(prompt, messages=messages, **self._scoped(call.kwargs))
+            time.sleep(call.wait_s)
 
     async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """Call the model, with `retries` further attempts as long as nothing was streamed."""
-        for number in itertools.count():
-            with self._attempt(number) as retry:
-                return await super().acall(prompt, messages=messages, **self._scoped(kwargs))
-            await asyncio.sleep(retry.wait_s)
+        call = _Call(kwargs)
+        while True:
+            with self._attempt(call):
+                return await super().acall(prompt, messages=messages, **self._scoped(call.kwargs))
+            await asyncio.sleep(call.wait_s)
 
     @contextmanager
-    def _attempt(self, number: int) -> Iterator[_Retry]:
+    def _attempt(self, call: _Call) -> Iterator[None]:
         """One attempt: a failure that may pass leaves the wait before the next one; any other is raised."""
-        retry = _Retry()
         observer = call_observer.get()
         _cost_usd.set(None)
-        with adapter_fallback_scope() as progress, dspy.context(disable_history=False):
+        options = {"disable_history": False} | ({} if call.usage_asked else {"track_usage": False})
+        with adapter_fallback_scope() as progress, dspy.context(**options):
             try:
-                yield retry
+                yield
             except Exception as error:
-                wait_s = self._wait_s(error, number)
-                if progress.emitted or wait_s is None:
+                if progress.emitted:
                     raise
-                retry.wait_s = wait_s
+                if self._adjusted(call, error):
+                    return
+                wait_s = self._wait_s(error, call.failed)
+                if wait_s is None:
+                    raise
+                call.wait_s, call.failed = wait_s, call.failed + 1
                 if observer:
-                    observer.call_retrying(wait_s, number + 1, self.retries)
+                    observer.call_retrying(wait_s, call.failed, self.retries)
                 return
         cost_usd = _cost_usd.get()
         if observer and cost_usd is not None:
             observer.call_priced(cost_usd)
+
+    def _adjusted(self, call: _Call, error: Exception) -> bool:
+        """Leave out what a server refuses, where litellm asks it; our own engines do so themselves."""
+        if not isinstance(error, LMInvalidRequestError) or not isinstance(self.engine, str):
+            return False
+        asked = {"stream_options": True if call.usage_asked else None}
+        given = {name: {**self.kwargs, **call.kwargs}.get(name) for name in OPTIONAL} | asked
+        other = other_parameters(given, str(error))
+        if other is None or call.adjusted == len(OPTIONAL):
+            return False
+        call.usage_asked = bool(other.pop("stream_options", None))
+        call.kwargs = {**call.kwargs, **dict.fromkeys(OPTIONAL[1:]), **other}
+        call.adjusted, call.wait_s = call.adjusted + 1, 0.0
+        return True
 
     def _wait_s(self, error: Exception, number: int) -> float | None:
         """Seconds to wait before the next attempt, or None where another one makes no sense."""
@@ -151,5 +171,18 @@ class ChatLM(dspy.LM):
 
 
 @dataclass(slots=True)
-class _Retry:
+class _Call:
+    """One call over its attempts.
+
+    Attributes:
+        kwargs: What is asked for, less what the server refused.
+        usage_asked: The server is asked to count the tokens of a stream, by ``stream_options``.
+        failed: How many attempts failed.
+        adjusted: How often something was left out.
+    """
+
+    kwargs: dict[str, Any]
+    usage_asked: bool = True
+    failed: int = 0
+    adjusted: int = 0
     wait_s: float = 0.0

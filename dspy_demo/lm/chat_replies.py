@@ -45,6 +45,32 @@ _WORD_ERRORS: tuple[tuple[str, type[lm15.ProviderError]], ...] = (
 _PIECE_CHARS = 8_000
 
 
+def is_too_long(text: str) -> bool:
+    """Whether a server's words say that the chat does not fit into the model's context."""
+    return _TOO_LONG.search(text) is not None
+
+
+def other_parameters(given: Mapping[str, Any], refusal: str) -> dict[str, Any] | None:
+    """What to send instead of parameters of which one was refused; None where it was for something else.
+
+    Args:
+        given: The parameters that were sent.
+        refusal: What the server said of them.
+    """
+    named = re.search(r'"param"\s*:\s*"(\w+)"', refusal)
+    names = [named[1]] if named else []
+    names += [name for name in OPTIONAL if re.search(rf"\b{name}\b", refusal)]
+    names += ["max_completion_tokens"] if "max_tokens" in names else []  # the same bound by its new name
+    name = next((name for name in names if name in OPTIONAL and given.get(name) is not None), None)
+    if name is None:
+        return None
+    other = {key: value for key, value in given.items() if key != name}
+    instead = re.search(r"[Uu]se ['\"`]?(max_tokens|max_completion_tokens)", refusal)
+    if instead and instead[1] != name and name in {"max_tokens", "max_completion_tokens"}:
+        other[instead[1]] = given[name]
+    return other
+
+
 def request_without(body: bytes, refusal: bytes) -> bytes | None:
     """The request to send instead of one that was refused for a parameter, or None.
 
@@ -52,20 +78,8 @@ def request_without(body: bytes, refusal: bytes) -> bytes | None:
         body: The request that was refused.
         refusal: What the server said of it, with a status of 400 or 422.
     """
-    try:
-        request, said = json.loads(body), refusal.decode("utf-8", "replace")
-        error = json.loads(refusal).get("error")
-    except (ValueError, AttributeError):
-        return None
-    named = [error["param"]] if isinstance(error, dict) and isinstance(error.get("param"), str) else []
-    named += [name for name in OPTIONAL if re.search(rf"\b{name}\b", said)]
-    name = next((name for name in named if name in OPTIONAL and name in request), None)
-    if name is None:
-        return None
-    value = request.pop(name)
-    if name == "max_tokens" and "max_completion_tokens" in said and "too large" not in said:
-        request["max_completion_tokens"] = value
-    return json.dumps(request).encode()
+    other = other_parameters(json.loads(body), refusal.decode("utf-8", "replace"))
+    return None if other is None else json.dumps(other).encode()
 
 
 def said_error(body: bytes, status: int | None = None) -> lm15.ProviderError | None:
@@ -76,7 +90,7 @@ def said_error(body: bytes, status: int | None = None) -> lm15.ProviderError | N
     """
     text = body.decode("utf-8", "replace")
     if status is not None:
-        return lm15.ContextLengthError(text, status=status) if _TOO_LONG.search(text) else None
+        return lm15.ContextLengthError(text, status=status) if is_too_long(text) else None
     try:
         content = json.loads(body)
     except ValueError:
@@ -92,7 +106,7 @@ def _error(error: Any) -> lm15.ProviderError:
     detail = error if isinstance(error, dict) else {"message": str(error)}
     message = str(detail.get("message") or "")
     code, kind = str(detail.get("code") or ""), str(detail.get("type") or "")
-    if _TOO_LONG.search(f"{message} {code} {kind}"):
+    if is_too_long(f"{message} {code} {kind}"):
         return lm15.ContextLengthError(message, provider_code=code)
     if re.fullmatch(r"[45]\d\d", code):
         status = int(code)

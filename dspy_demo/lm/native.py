@@ -25,6 +25,8 @@ from dspy_demo.dspy_bridge import price_usd
 from dspy_demo.lm.chat_replies import EventLines, lines_of_whole, request_without, said_error
 
 CONNECT_TIMEOUT_S = 10.0
+#: How often a request is sent again without a parameter that was refused.
+REFUSALS_MAX = 5
 #: How long the end of a stream is waited for after ``[DONE]``, so that the connection can be used again.
 END_WAIT_S = 0.1
 
@@ -53,6 +55,11 @@ class Server:
         """The model's name at its server."""
         return self.model.partition("/")[2] or self.model
 
+    @property
+    def target(self) -> str:
+        """The model as DSPy's client names it."""
+        return f"{self.client}:{self.name}"
+
     def options(self) -> dict[str, Any]:
         """Of httpx's clients."""
         return {
@@ -70,7 +77,7 @@ class Server:
         )
 
     def request(self, request: lm15.Request) -> lm15.Request:
-        return replace(request, model=f"{self.client}:{self.name}")
+        return replace(request, model=self.target)
 
 
 @functools.cache
@@ -87,7 +94,7 @@ class NativeEngine:
     """
 
     def __init__(self, server: Server) -> None:
-        known = dspy.LM(server.model, engine="lm15")
+        known = dspy.LM(server.target, engine="lm15")
         self.supports_function_calling = known.supports_function_calling
         self.supports_reasoning = known.supports_reasoning
         self.supports_response_schema = known.supports_response_schema
@@ -159,14 +166,17 @@ class Transport:
 
     @contextmanager
     def stream(self, request: Sent) -> Iterator[Reply]:
-        """Send a request; again without a parameter that is refused, of which there are a few."""
-        body: bytes | None = request.body
+        """Send a request; again without a parameter that is refused."""
+        body = request.body
         with failures():
-            while body is not None:
+            for left in reversed(range(REFUSALS_MAX + 1)):
                 with self._client.stream(request.method, request.url, **_content(request, body)) as got:
-                    body = request_without(body, got.read()) if _may_refuse(request, got) else None
-                    if body is None:
+                    refused = left and _may_refuse(request, got)
+                    other = request_without(body, got.read()) if refused else None
+                    if other is None:
                         yield Reply(request, got)
+                        return
+                    body = other
 
     def close(self) -> None:
         self._client.close()
@@ -180,15 +190,18 @@ class AsyncTransport:
 
     @asynccontextmanager
     async def stream(self, request: Sent) -> AsyncIterator[AsyncReply]:
-        """Send a request; again without a parameter that is refused, of which there are a few."""
-        body: bytes | None = request.body
+        """Send a request; again without a parameter that is refused."""
+        body = request.body
         with failures():
-            while body is not None:
+            for left in reversed(range(REFUSALS_MAX + 1)):
                 sending = self._client.stream(request.method, request.url, **_content(request, body))
                 async with sending as got:
-                    body = request_without(body, await got.aread()) if _may_refuse(request, got) else None
-                    if body is None:
+                    refused = left and _may_refuse(request, got)
+                    other = request_without(body, await got.aread()) if refused else None
+                    if other is None:
                         yield AsyncReply(request, got)
+                        return
+                    body = other
 
     async def aclose(self) -> None:
         await self._client.aclose()

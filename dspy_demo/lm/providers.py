@@ -6,7 +6,7 @@ A variable of one provider is never used for another: a key must not reach a ser
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -27,6 +27,7 @@ class Provider:
         example: The model that is taken where only a key is known; empty where there is no good guess.
         client: What DSPy's own client calls the provider's API; empty where DSPy has litellm ask it.
         path: Added to a base URL without a path: where the routes are, which everybody names without it.
+        usual_base: The base URL where none is given, if DSPy's client has another one.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Provider:
     example: str = ""
     client: str = ""
     path: str = ""
+    usual_base: str | None = None
 
     def key_variable(self, settings: Settings) -> str | None:
         """The variable that holds the key, if one is set."""
@@ -74,6 +76,8 @@ PROVIDERS: tuple[Provider, ...] = (
     _provider("ollama", client="ollama", path="/v1"),
     _provider("ollama_chat", "", "OLLAMA_API_KEY", client="ollama", path="/v1"),
     _provider("hosted_vllm", client="vllm"),
+    _provider("vllm", client="vllm"),
+    replace(_provider("lm_studio", client="openai-chat"), usual_base="http://127.0.0.1:1234/v1"),
     _provider("together_ai", "", "TOGETHERAI_API_KEY", "TOGETHER_API_KEY"),
     _provider("fireworks_ai", "", "FIREWORKS_API_KEY"),
     _provider("perplexity", "", "PERPLEXITYAI_API_KEY"),
@@ -85,11 +89,9 @@ PROVIDERS: tuple[Provider, ...] = (
             "cohere",
             "databricks",
             "huggingface",
-            "lm_studio",
             "nvidia_nim",
             "replicate",
             "sambanova",
-            "vllm",
             "voyage",
         )
     ),
@@ -146,7 +148,7 @@ def shown_url(url: str) -> str:
 def base_of(choice: LMChoice, settings: Settings) -> str | None:
     """The base URL that a choice is asked at: its own, else that of its provider's variable, else None."""
     provider = provider_for(choice.model)
-    base = choice.api_base or provider.base(settings)
+    base = choice.api_base or provider.base(settings) or provider.usual_base
     if base and provider.path and not urlsplit(base).path.strip("/"):
         return base.rstrip("/") + provider.path
     return base

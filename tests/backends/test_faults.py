@@ -34,7 +34,7 @@ from tests.backends.served_fixtures import log_versions
 from tests.fake_openai import FAULTS, ODDITIES, FakeOpenAI, Reply, huge_reply, refused_url
 from tests.services import Heard, House, house, settings_for, until
 
-NATIVE, LITELLM = "openai/fake", "lm_studio/fake"  # DSPy 3.4.1 has its own engine for the first only
+NATIVE, LITELLM = "openai/fake", "mistral/fake"  # DSPy 3.4.1 has its own engine for the first only
 SILENT = {"idle_timeout_s": 1.0}
 SHORT = {"reply_max_chars": 50_000}
 
@@ -231,7 +231,7 @@ def bad_url(name: str, fake: FakeOpenAI, folder: Path, monkeypatch: pytest.Monke
             lookup = socket.getaddrinfo
 
             def unknown(host: Any, *args: Any, **options: Any) -> Any:
-                if str(host) == "nowhere.invalid":
+                if host in {"nowhere.invalid", b"nowhere.invalid"}:
                     raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
                 return lookup(host, *args, **options)
 
