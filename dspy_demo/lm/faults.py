@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
+import httpx
 from dspy import lm15
 from dspy.utils import exceptions as dspy_errors
 
@@ -149,7 +150,8 @@ def _broken(error: dspy_errors.LMError, streamed: bool) -> UpstreamError:
         return UpstreamUnavailable(NO_TLS)
     if socket.gaierror in causes:
         return UpstreamUnavailable(NO_SUCH_HOST)
-    if isinstance(error, dspy_errors.LMTransportError) or "connection error" in text:
+    unreached = any(issubclass(cause, httpx.TransportError) for cause in causes)
+    if unreached or isinstance(error, dspy_errors.LMTransportError) or "connection error" in text:
         return UpstreamUnavailable()
     if error.status in {503, 529} or "overloaded" in text:
         return UpstreamUnavailable(

@@ -34,7 +34,7 @@ from tests.backends.served_fixtures import log_versions
 from tests.fake_openai import FAULTS, ODDITIES, FakeOpenAI, Reply, huge_reply, refused_url
 from tests.services import Heard, House, house, settings_for, until
 
-NATIVE, LITELLM = "openai/fake", "mistral/fake"  # DSPy 3.4.1 has its own engine for the first only
+NATIVE, LITELLM = "openai/fake", "nvidia_nim/fake"  # DSPy 3.4.1 has its own engine for the first only
 SILENT = {"idle_timeout_s": 1.0}
 SHORT = {"reply_max_chars": 50_000}
 

@@ -18,10 +18,10 @@ from dspy_demo.events import LMChoice
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.shipped import SHIPPED
 from dspy_demo.programs.spec import ProgramSpec
-from tests.fake_openai import FakeOpenAI, Reply
+from tests.fake_openai import FakeOpenAI, Reply, refused_url
 from tests.services import Heard, house, settings_for
 
-NATIVE, LITELLM = "openai/fake", "mistral/fake"
+NATIVE, LITELLM = "openai/fake", "nvidia_nim/fake"
 BOTH = pytest.mark.parametrize("model", [NATIVE, LITELLM], ids=["native", "litellm"])
 
 pytestmark = pytest.mark.integration  # importing litellm takes a while
@@ -198,13 +198,18 @@ class InAThread(dspy.Module):
 """
 
 
+@BOTH
 @pytest.mark.parametrize("in_a_thread", [False, True])
 async def test_done_ends_the_answer_though_the_connection_stays_open(
-    fake_openai: FakeOpenAI, data_dir: Path, own_program: Callable[[str], ProgramSpec], in_a_thread: bool
+    fake_openai: FakeOpenAI,
+    data_dir: Path,
+    own_program: Callable[[str], ProgramSpec],
+    in_a_thread: bool,
+    model: str,
 ) -> None:
     fake_openai.reply(fault="open_after_done")
     spec = own_program(IN_A_THREAD) if in_a_thread else SHIPPED[0]
-    chosen = LMChoice(NATIVE, fake_openai.url, cache=False)
+    chosen = LMChoice(model, fake_openai.url, cache=False)
     async with house(settings_for(data_dir), chosen, programs=ProgramRegistry([spec])) as home:
         heard = await home.ask("visitor-1", program=spec.name)
     assert "visitor-1" in heard.finished.outputs["answer"]
@@ -218,6 +223,14 @@ async def test_an_answer_that_ends_well_leaves_its_connection_for_the_next(
         for _ in range(3):
             await home.ask("visitor-1")
         assert len(fake_openai.connections) == 1
+
+
+@pytest.mark.parametrize("model", [NATIVE, LITELLM, "mistral/fake"])
+async def test_a_server_that_is_not_there_is_called_so(data_dir: Path, model: str) -> None:
+    choice = LMChoice(model, refused_url(), cache=False)
+    async with house(settings_for(data_dir, lm_retries=0), choice) as home:
+        failed = (await home.ask("visitor-1")).failed
+    assert failed.code == "upstream_unavailable"
 
 
 async def test_a_date_far_off_is_told_as_a_date(fake_openai: FakeOpenAI, data_dir: Path) -> None:
