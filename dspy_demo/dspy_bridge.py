@@ -5,6 +5,17 @@ from __future__ import annotations
 from dspy import lm15
 
 
+class SilentRollouts:
+    """A base of a `dspy.LM` whose ``rollout_id`` keeps servers apart in the cache: no wish to sample again.
+
+    `dspy.LM` (3.4.1) warns once for each of its copies that it has no effect at a temperature of 0. Without
+    this method the warning is printed.
+    """
+
+    def _warn_zero_temp_rollout(self, temperature: float | None, rollout_id: object) -> None:
+        pass
+
+
 def price_usd(reply: lm15.Response, client: str, model: str) -> float | None:
     """What a reply cost, from the price list that DSPy brings; None where it is unknown.
 

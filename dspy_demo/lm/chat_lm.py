@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -15,11 +14,9 @@ import dspy
 from dspy.clients.call_context import adapter_fallback_scope
 from dspy.utils.exceptions import LMInvalidRequestError, is_retryable_lm_error
 
+from dspy_demo.dspy_bridge import SilentRollouts
 from dspy_demo.events import StatusState
 from dspy_demo.lm.chat_replies import OPTIONAL, other_parameters
-
-# The scope of the cache is no sampling request.
-warnings.filterwarnings("ignore", message="rollout_id has no effect")
 
 
 class CallObserver(Protocol):
@@ -47,7 +44,7 @@ def observing(observer: CallObserver) -> Iterator[None]:
         call_observer.reset(token)
 
 
-class ChatLM(dspy.LM):
+class ChatLM(SilentRollouts, dspy.LM):
     """A `dspy.LM` for turns that people watch.
 
     - Retries are ours: DSPy (3.4.1) sleeps between its own without a word, so it gets

@@ -21,7 +21,7 @@ from dspy_demo.programs.spec import ProgramSpec
 from tests.fake_openai import FakeOpenAI, Reply, refused_url
 from tests.services import Heard, house, settings_for
 
-NATIVE, LITELLM = "openai/fake", "nvidia_nim/fake"
+NATIVE, LITELLM = "openai/fake", "litellm_proxy/fake"
 BOTH = pytest.mark.parametrize("model", [NATIVE, LITELLM], ids=["native", "litellm"])
 
 pytestmark = pytest.mark.integration  # importing litellm takes a while
@@ -233,11 +233,52 @@ async def test_a_server_that_is_not_there_is_called_so(data_dir: Path, model: st
     assert failed.code == "upstream_unavailable"
 
 
-async def test_a_date_far_off_is_told_as_a_date(fake_openai: FakeOpenAI, data_dir: Path) -> None:
+@BOTH
+async def test_a_date_far_off_is_told_as_a_date(fake_openai: FakeOpenAI, data_dir: Path, model: str) -> None:
     fake_openai.reply(status=429, retry_after="Thu, 03 Dec 2099 14:00:00 GMT")
     async with house(
-        settings_for(data_dir, lm_retries=2), LMChoice(NATIVE, fake_openai.url, cache=False)
+        settings_for(data_dir, lm_retries=2), LMChoice(model, fake_openai.url, cache=False)
     ) as home:
         failed = (await home.ask("visitor-1")).failed
     assert failed.public_message.endswith("Try again after 3 December 2099, 14:00 UTC.")
     assert len(fake_openai.streams) == 1
+
+
+BROKEN = """
+import dspy
+from dspy import lm15
+class Engine:
+    def complete(self, request):
+        raise RuntimeError("a bug")
+class Async:
+    async def complete(self, request):
+        raise RuntimeError("a bug")
+class Broken(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.answer = dspy.Predict("question -> answer")
+    async def aforward(self, question: str):
+        lm = dspy.LM("own/model", engine=Engine(), async_engine=Async())
+        with dspy.context(lm=lm, send_stream=None):
+            return await self.answer.acall(question=question)
+    def forward(self, question: str):
+        raise NotImplementedError
+"""
+
+
+async def test_a_bug_on_this_side_is_not_blamed_on_the_server(
+    fake_openai: FakeOpenAI, data_dir: Path, own_program: Callable[[str], ProgramSpec]
+) -> None:
+    spec = own_program(BROKEN)
+    choice = LMChoice(NATIVE, fake_openai.url, cache=False)
+    async with house(settings_for(data_dir), choice, programs=ProgramRegistry([spec])) as home:
+        assert (await home.ask("visitor-1", program=spec.name)).failed.code == "internal"
+
+
+async def test_the_price_of_a_known_model_is_told(fake_openai: FakeOpenAI, data_dir: Path) -> None:
+    fake_openai.reply(usage={"prompt_tokens": 1_000_000, "completion_tokens": 0})
+    choice = LMChoice("openai/gpt-4o-mini", fake_openai.url)
+    async with house(settings_for(data_dir), choice) as home:
+        first, again = await home.ask("visitor-1"), await home.ask("visitor-1")
+    assert first.finished.usage.cost_usd == pytest.approx(0.15, rel=0.5)
+    assert again.finished.usage.cached and not again.finished.usage.cost_usd
