@@ -133,34 +133,35 @@ class EventLines:
         self._chat = chat
         self._rest = bytearray()
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
+    def feed(self, data: bytes) -> list[bytes]:
         """The lines that are whole now.
 
         Raises:
             lm15.ProviderError: One of them says an error.
         """
         self._rest += data
+        if b"\n" not in data:
+            return []
         *lines, rest = bytes(self._rest).split(b"\n")
         self._rest = bytearray(rest)
-        for line in lines:
-            yield from self._checked(line)
-            if self.done:
-                return
+        return self._read(lines)
 
-    def finish(self) -> Iterator[bytes]:
+    def finish(self) -> list[bytes]:
         """What stands behind the last line's end."""
-        if self._rest and not self.done:
-            yield from self._checked(bytes(self._rest))
+        return self._read([bytes(self._rest)]) if self._rest and not self.done else []
 
-    def _checked(self, line: bytes) -> Iterator[bytes]:
-        if self._chat and (b'"error"' in line or line.startswith(b"error:")):
-            error = said_error(line.partition(b":")[2])
-            if error is not None:
-                raise error
-        self.done = self._chat and line.rstrip() == DONE
-        yield line + b"\n"
-        if self.done:
-            yield b"\n"
+    def _read(self, lines: list[bytes]) -> list[bytes]:
+        read = []
+        for line in lines:
+            read.append(line + b"\n")
+            if self._chat and (b'"error"' in line or line.startswith(b"error:")):
+                error = said_error(line.partition(b":")[2])
+                if error is not None:
+                    raise error
+            if self._chat and line.rstrip() == DONE:
+                self.done = True
+                return [*read, b"\n"]
+        return read
 
 
 def lines_of_whole(body: bytes) -> Iterator[bytes]:

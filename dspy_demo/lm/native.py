@@ -1,30 +1,28 @@
-"""DSPy's own clients for the providers' APIs, over connections of ours.
+"""DSPy's own clients for the providers' APIs, each for one model at one server with one key.
 
-An engine here asks one model at one server with one key: nothing is looked up in the environment. DSPy's
-client writes the requests and reads the replies; `chat_replies` reads what it does not understand.
+Nothing is looked up in the environment. Between a client and its connections stands a transport of ours: it
+reads with `chat_replies` what the client does not understand.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import ssl
 import weakref
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
 import dspy
-import httpx
 from dspy import lm15
 
 from dspy_demo.dspy_bridge import price_usd
 from dspy_demo.lm.chat_replies import EventLines, lines_of_whole, request_without, said_error
 
-CONNECT_TIMEOUT_S = 10.0
+#: In place of a key where connections are made and nobody is asked.
+NO_KEY = "none"
 #: How often a request is sent again without a parameter that was refused.
 REFUSALS_MAX = 5
 #: How long the end of a stream is waited for after ``[DONE]``, so that the connection can be used again.
@@ -60,15 +58,8 @@ class Server:
         """The model as DSPy's client names it."""
         return f"{self.client}:{self.name}"
 
-    def options(self) -> dict[str, Any]:
-        """Of httpx's clients."""
-        return {
-            "timeout": httpx.Timeout(self.timeout_s, connect=CONNECT_TIMEOUT_S),
-            "limits": httpx.Limits(max_connections=self.connections),
-            "verify": certificates() if urlsplit(self.base or "https:").scheme == "https" else False,
-        }
-
-    def config(self, transport: object) -> lm15.RouterConfig:
+    def asked_over(self, transport: object) -> lm15.RouterConfig:
+        """For DSPy's client of the model."""
         return lm15.RouterConfig(
             env={},
             api_keys={self.client: self.key} if self.key else None,
@@ -76,14 +67,17 @@ class Server:
             transport=transport,
         )
 
+    def connected(self) -> lm15.RouterConfig:
+        """For one that only brings its connections."""
+        return lm15.RouterConfig(
+            env={},
+            api_keys={self.client: NO_KEY},
+            timeouts=lm15.Timeouts(read=self.timeout_s, write=self.timeout_s, pool=self.timeout_s),
+            max_connections=self.connections,
+        )
+
     def request(self, request: lm15.Request) -> lm15.Request:
         return replace(request, model=self.target)
-
-
-@functools.cache
-def certificates() -> ssl.SSLContext:
-    """The system's certificates; reading them takes a while."""
-    return httpx.create_ssl_context()
 
 
 class NativeEngine:
@@ -101,7 +95,7 @@ class NativeEngine:
         self.supported_params = known.supported_params
         self._server = server
         self._transport = Transport(server)
-        self._router = lm15.LMRouter(server.config(self._transport))
+        self._router = lm15.LMRouter(server.asked_over(self._transport))
 
     def complete(self, request: lm15.Request) -> lm15.Response:
         return self._router.complete(self._server.request(request))
@@ -139,7 +133,7 @@ class AsyncNativeEngine:
     def _router(self) -> lm15.AsyncLMRouter:
         loop = asyncio.get_running_loop()
         if loop not in self._routers:
-            self._routers[loop] = lm15.AsyncLMRouter(self._server.config(AsyncTransport(self._server)))
+            self._routers[loop] = lm15.AsyncLMRouter(self._server.asked_over(AsyncTransport(self._server)))
         return self._routers[loop]
 
     async def aclose(self) -> None:
@@ -149,115 +143,91 @@ class AsyncNativeEngine:
             await router.aclose()
 
 
-class Sent(Protocol):
-    """A request as DSPy's client hands it over."""
-
-    method: str
-    url: str
-    headers: list[tuple[str, str]]
-    body: bytes
-
-
 class Transport:
-    """What DSPy's synchronous client sends its requests with."""
+    """What DSPy's synchronous client sends its requests with: connections of DSPy's, which are read here."""
 
     def __init__(self, server: Server) -> None:
-        self._client = httpx.Client(**server.options())
+        self._owner = lm15.LMRouter(server.connected())
+        self._inner = self._owner.lm(server.target).transport
 
     @contextmanager
-    def stream(self, request: Sent) -> Iterator[Reply]:
-        """Send a request; again without a parameter that is refused."""
-        body = request.body
-        with failures():
-            for left in reversed(range(REFUSALS_MAX + 1)):
-                with self._client.stream(request.method, request.url, **_content(request, body)) as got:
-                    refused = left and _may_refuse(request, got)
-                    other = request_without(body, got.read()) if refused else None
-                    if other is None:
-                        yield Reply(request, got)
-                        return
-                    body = other
+    def stream(self, request: Any) -> Iterator[Reply]:
+        """Send a request; again without a parameter that is refused.
+
+        Args:
+            request: As DSPy's client hands it over, with ``url``, ``headers`` and ``body``.
+        """
+        for left in reversed(range(REFUSALS_MAX + 1)):
+            with self._inner.stream(request) as got:
+                body = got.read() if left and may_refuse(request, got) else None
+                other = request_without(request.body, body) if body is not None else None
+                if other is None:
+                    yield Reply(request, got, body)
+                    return
+                request = replace(request, body=other)
 
     def close(self) -> None:
-        self._client.close()
+        self._owner.close()
 
 
 class AsyncTransport:
-    """What DSPy's asynchronous client sends its requests with."""
+    """The same for DSPy's asynchronous client."""
 
     def __init__(self, server: Server) -> None:
-        self._client = httpx.AsyncClient(**server.options())
+        self._owner = lm15.AsyncLMRouter(server.connected())
+        self._inner = self._owner.lm(server.target).transport
 
     @asynccontextmanager
-    async def stream(self, request: Sent) -> AsyncIterator[AsyncReply]:
+    async def stream(self, request: Any) -> AsyncIterator[AsyncReply]:
         """Send a request; again without a parameter that is refused."""
-        body = request.body
-        with failures():
-            for left in reversed(range(REFUSALS_MAX + 1)):
-                sending = self._client.stream(request.method, request.url, **_content(request, body))
-                async with sending as got:
-                    refused = left and _may_refuse(request, got)
-                    other = request_without(body, await got.aread()) if refused else None
-                    if other is None:
-                        yield AsyncReply(request, got)
-                        return
-                    body = other
+        for left in reversed(range(REFUSALS_MAX + 1)):
+            async with self._inner.stream(request) as got:
+                body = await got.read() if left and may_refuse(request, got) else None
+                other = request_without(request.body, body) if body is not None else None
+                if other is None:
+                    yield AsyncReply(request, got, body)
+                    return
+                request = replace(request, body=other)
 
     async def aclose(self) -> None:
-        await self._client.aclose()
+        await self._owner.aclose()
 
 
-def _content(request: Sent, body: bytes) -> dict[str, Any]:
-    lengthless = [(name, value) for name, value in request.headers if name.lower() != "content-length"]
-    return {"headers": lengthless, "content": body}
-
-
-def _is_chat(request: Sent) -> bool:
+def is_chat(request: Any) -> bool:
     return urlsplit(request.url).path.endswith("/chat/completions")
 
 
-def _may_refuse(request: Sent, got: httpx.Response) -> bool:
-    return got.status_code in {400, 422} and _is_chat(request)
-
-
-@contextmanager
-def failures() -> Iterator[None]:
-    """DSPy's errors for httpx's. Their text names no address."""
-    try:
-        yield
-    except httpx.PoolTimeout as error:
-        raise lm15.TransportError("no connection is free") from error
-    except httpx.TimeoutException as error:
-        raise lm15.TransportError("timed out") from error
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise lm15.TransportError(type(error).__name__) from error
+def may_refuse(request: Any, got: Any) -> bool:
+    """Whether a reply may be the refusal of a parameter."""
+    status: int = got.status
+    return status in {400, 422} and is_chat(request)
 
 
 class _Reply:
-    """The head of a reply, as DSPy's client reads it."""
+    """A reply, as DSPy's client reads it.
 
-    def __init__(self, request: Sent, got: httpx.Response) -> None:
-        self._got = got
-        self._chat = _is_chat(request)
-        self.status, self.reason, self.http_version = got.status_code, got.reason_phrase, got.http_version
-        self.headers = list(got.headers.multi_items())
+    Args:
+        got: What its connection gives: ``status``, ``headers``, and the body in pieces.
+        body: The whole body, where it has been read.
+    """
 
-    @property
-    def _whole(self) -> bool:
-        return self._chat and "json" in self._got.headers.get("content-type", "")
+    def __init__(self, request: Any, got: Any, body: bytes | None) -> None:
+        self._got, self._body = got, body
+        self._chat = is_chat(request)
+        self._whole = self._chat and "json" in (got.header("content-type") or "")
+        self.status, self.reason, self.http_version = got.status, got.reason, got.http_version
+        self.headers = got.headers
 
     def _checked(self, body: bytes) -> bytes:
-        if self._chat:
-            failed = self.status >= 400
-            error = said_error(body, self.status if failed else None)
-            if error is not None:
-                raise error
+        error = said_error(body, self.status if self.status >= 400 else None) if self._chat else None
+        if error is not None:
+            raise error
         return body
 
 
 class Reply(_Reply):
     def read(self) -> bytes:
-        return self._checked(self._got.read())
+        return self._checked(self._got.read() if self._body is None else self._body)
 
     def iter_lines(self) -> Iterator[bytes]:
         """The lines of a stream. After ``[DONE]`` the connection is closed: a thread cannot wait shortly."""
@@ -265,7 +235,7 @@ class Reply(_Reply):
             yield from lines_of_whole(self._got.read())
             return
         lines = EventLines(chat=self._chat)
-        for data in self._got.iter_bytes():
+        for data in self._got:
             yield from lines.feed(data)
             if lines.done:
                 return
@@ -274,22 +244,22 @@ class Reply(_Reply):
 
 class AsyncReply(_Reply):
     async def read(self) -> bytes:
-        return self._checked(await self._got.aread())
+        return self._checked(await self._got.read() if self._body is None else self._body)
 
     async def aiter_lines(self) -> AsyncIterator[bytes]:
         """The lines of a stream, up to ``[DONE]``, also where the server leaves it open."""
         if self._whole:
-            for line in lines_of_whole(await self._got.aread()):
+            for line in lines_of_whole(await self._got.read()):
                 yield line
             return
-        lines, body = EventLines(chat=self._chat), self._got.aiter_bytes()
-        async for data in body:
+        lines, pieces = EventLines(chat=self._chat), aiter(self._got)
+        async for data in pieces:
             for line in lines.feed(data):
                 yield line
             if lines.done:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(END_WAIT_S):
-                        await anext(body, None)
+                        await anext(pieces, None)
                 return
         for line in lines.finish():
             yield line
