@@ -194,7 +194,9 @@ class AsyncTransport:
 
 
 def is_chat(request: Any) -> bool:
-    return urlsplit(request.url).path.endswith("/chat/completions")
+    """Whether it goes to OpenAI's chat API, at whatever server."""
+    path: str = urlsplit(request.url).path
+    return path.endswith("/chat/completions")
 
 
 def may_refuse(request: Any, got: Any) -> bool:
