@@ -94,12 +94,14 @@ class ServedTarget:
         max_tokens: Upper bound of output tokens per model call, or None for the version's own. A plain
             ``mlflow models serve`` cannot be told.
         instance: The very process that is meant, where this app started it. Anything else is refused.
+        cache: Whether the server may answer from its cache, as far as it can be told.
     """
 
     url: str
     version: str | None = None
     max_tokens: int | None = None
     instance: str = ""
+    cache: bool = True
 
     @property
     def model(self) -> str:

@@ -22,18 +22,12 @@ from dspy_demo.errors import SettingsError
 
 ENV_PREFIX = "DSPY_DEMO_"
 
-#: Keys that a provider's own tools read, in the order in which we look for them.
-PROVIDER_KEYS: tuple[tuple[str, str], ...] = (
-    ("OPENAI_API_KEY", "openai/gpt-4o-mini"),
-    ("ANTHROPIC_API_KEY", "anthropic/claude-haiku-4-5"),
-    ("GEMINI_API_KEY", "gemini/gemini-2.5-flash"),
-    ("GOOGLE_API_KEY", "gemini/gemini-2.5-flash"),
-    ("GROQ_API_KEY", "groq/llama-3.3-70b-versatile"),
-    ("OPENROUTER_API_KEY", "openrouter/openai/gpt-4o-mini"),
-    ("DEEPSEEK_API_KEY", "deepseek/deepseek-chat"),
-    ("MISTRAL_API_KEY", "mistral/mistral-small-latest"),
-    ("XAI_API_KEY", "xai/grok-3-mini"),
-)
+#: Not a word of the URL itself: it is shown in the terminal.
+WITH_CREDENTIALS = "must not hold a user or a password; give the key with --api-key or in its variable"
+
+#: Variables of providers. `lm.providers` says which belong to which.
+_KEY = re.compile(r"[A-Z0-9_]+_API_KEY")
+_BASE = re.compile(r"[A-Z0-9_]+_(API_BASE|BASE_URL)")
 
 
 def _setting(
@@ -116,8 +110,7 @@ class Settings(BaseModel):
     )
     api_base: str | None = _setting(
         None,
-        "Base URL of an OpenAI-compatible (or the provider's) server.",
-        env=["OPENAI_API_BASE", "OPENAI_BASE_URL"],
+        "Base URL of an OpenAI-compatible server, or with --lm of one of its provider's kind.",
         group="Program and model",
     )
     api_key: SecretStr | None = _setting(
@@ -428,8 +421,10 @@ class Settings(BaseModel):
         le=1000,
     )
 
-    #: Keys found in the environment under the names of `PROVIDER_KEYS`. Not a flag.
+    #: Keys of providers by their variable, such as ``OPENAI_API_KEY``. Not a flag.
     provider_keys: Mapping[str, SecretStr] = Field(default_factory=dict, exclude=True, repr=False)
+    #: Base URLs of providers by their variable, such as ``OPENAI_BASE_URL``. Not a flag.
+    provider_bases: Mapping[str, str] = Field(default_factory=dict, exclude=True, repr=False)
 
     @field_validator(
         "cors_origins", "guest_programs", "guest_models", "guest_backends", "serve_env", mode="before"
@@ -486,6 +481,13 @@ class Settings(BaseModel):
             raise ValueError("must be a URL such as http://localhost:8000/v1")
         return value
 
+    @field_validator("api_base", "ollama_url")
+    @classmethod
+    def _is_without_credentials(cls, value: str | None) -> str | None:
+        if value and has_credentials(value):
+            raise ValueError(WITH_CREDENTIALS)
+        return value
+
     @classmethod
     def load(cls, argv: Sequence[str], environ: Mapping[str, str]) -> Self:
         """Settings from flags, then the environment, then defaults.
@@ -507,9 +509,8 @@ class Settings(BaseModel):
                 values[name], source[name] = flags[name], flag_name(name)
         if environ.get("SPACE_ID"):
             values.setdefault("embed", True)
-        keys = {name: SecretStr(environ[name]) for name, _ in PROVIDER_KEYS if environ.get(name)}
         try:
-            settings = cls(**values, provider_keys=keys)
+            settings = cls(**values, **_of_providers(environ))
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             name = str(first["loc"][0]) if first["loc"] else ""
@@ -560,6 +561,20 @@ def close_to_others(data_dir: Path) -> None:
         ours = [path for path in paths if path.name in OWN_NAMES]
         for path in [*ours, *([data_dir] if ours == paths else [])]:
             path.chmod(path.stat().st_mode & ~PRIVATE_UMASK)
+
+
+def _of_providers(environ: Mapping[str, str]) -> dict[str, Any]:
+    """The keys and base URLs of providers; not ours, which begin with `ENV_PREFIX`."""
+    given = {name: value for name, value in environ.items() if value and not name.startswith(ENV_PREFIX)}
+    return {
+        "provider_keys": {name: SecretStr(value) for name, value in given.items() if _KEY.fullmatch(name)},
+        "provider_bases": {name: value for name, value in given.items() if _BASE.fullmatch(name)},
+    }
+
+
+def has_credentials(url: str) -> bool:
+    """Whether there is a user or a password before the host of a URL."""
+    return "@" in re.split(r"[/?#]", url.partition("://")[2], maxsplit=1)[0]
 
 
 def _fields() -> list[tuple[str, FieldInfo]]:
@@ -656,7 +671,3 @@ def prepare_libraries(settings: Settings, environ: MutableMapping[str, str]) -> 
     environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     environ.setdefault("DSPY_CACHEDIR", str(settings.cache_dir))
-    # DSPy takes the slow litellm path where these are set (backend_selection.py, 3.4.1); the URL is
-    # already ours as `api_base`.
-    environ.pop("OPENAI_API_BASE", None)
-    environ.pop("OPENAI_BASE_URL", None)

@@ -193,6 +193,11 @@ class FakeOpenAI:
             return list(self._streams)
 
     @property
+    def connections(self) -> list[Connection]:
+        """Those that are open."""
+        return list(self._connections)
+
+    @property
     def active_streams(self) -> int:
         with self._changed:
             return sum(stream.closed_at is None for stream in self._streams)

@@ -88,6 +88,32 @@ def test_what_cannot_start_says_why_in_a_sentence(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "variables", "where"),
+    [
+        (["--api-base", "http://me:hunter2@127.0.0.1:9/v1"], {}, "--api-base"),
+        ([], {"DSPY_DEMO_API_BASE": "http://me:hunter2@127.0.0.1:9/v1"}, "DSPY_DEMO_API_BASE"),
+        ([], {"OPENAI_BASE_URL": "http://me:hunter2@127.0.0.1:9/v1"}, "OPENAI_BASE_URL"),
+        (["--lm", "openai/x"], {"OPENAI_API_BASE": "http://hunter2@127.0.0.1:9"}, "OPENAI_API_BASE"),
+        (["--ollama-url", "http://me:hunter2@127.0.0.1:9"], {}, "--ollama-url"),
+        (["--api-base", "http://127.0.0.1:9/v1?api_key=hunter2"], {}, "--api-base http://127.0.0.1:9/v1:"),
+    ],
+)
+def test_no_credentials_of_an_address_are_shown(
+    arguments: list[str],
+    variables: dict[str, str],
+    where: str,
+    data_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    done = run_app(*arguments, "--no-open", "--data-dir", str(data_dir))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(where)
+    assert "hunter2" not in done.stderr
+
+
 @pytest.mark.integration
 def test_the_app_serves_page_and_routes_and_ends_cleanly(server_process: Start, tmp_path: Path) -> None:
     app = server_process()

@@ -28,7 +28,7 @@ from tests.services import house, settings_for
 KEY = "sk-planted-5ca1ab1e"
 WORDS = "zebra crossing"
 QUESTION = f"Why does a {WORDS} have 'stripes'?"
-BOTH_PATHS = ("openai/fake", "lm_studio/fake")
+BOTH_PATHS = ("openai/fake", "litellm_proxy/fake")
 
 
 @pytest.fixture

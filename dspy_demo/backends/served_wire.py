@@ -98,6 +98,8 @@ def predict_body(request: TurnRequest) -> dict[str, Any]:
         body["inputs"] = dict(request.inputs)
     if isinstance(request.target, ServedTarget) and request.target.max_tokens is not None:
         body["max_tokens"] = request.target.max_tokens
+    if isinstance(request.target, ServedTarget) and not request.target.cache:
+        body["cache"] = False
     if re.fullmatch(r"[\w.-]{1,128}", request.session_id):
         body["session_id"] = request.session_id
     return body

@@ -193,12 +193,17 @@ class Seat:
         return target.lm.model if isinstance(target, LocalTarget) else target.version or target.url
 
     def _capped(self) -> TurnRequest:
-        """No single model call may be longer than the whole turn."""
+        """No single model call may be longer than the whole turn, and none is answered from DSPy's cache.
+
+        From a cached answer a guest could tell what others have asked.
+        """
         most, target = self._limits.settings.guest_output_max_tokens, self._request.target
         if isinstance(target, LocalTarget):
-            lm = dataclasses.replace(target.lm, max_tokens=min(most, target.lm.max_tokens or most))
+            most = min(most, target.lm.max_tokens or most)
+            lm = dataclasses.replace(target.lm, max_tokens=most, cache=False)
             return dataclasses.replace(self._request, target=dataclasses.replace(target, lm=lm))
-        served = dataclasses.replace(target, max_tokens=min(most, target.max_tokens or most))
+        most = min(most, target.max_tokens or most)
+        served = dataclasses.replace(target, max_tokens=most, cache=False)
         return dataclasses.replace(self._request, target=served)
 
 

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import math
 import threading
-import zlib
 from collections import OrderedDict
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from dspy_demo.errors import ModelSetupError
 from dspy_demo.events import LMChoice
 from dspy_demo.lm.detection import BUILTIN_MODEL, Detection
 from dspy_demo.lm.local_models import PREFIX, LocalModel, find
-from dspy_demo.settings import Settings
+from dspy_demo.lm.providers import base_of, is_web_url, key_of, provider_for
+from dspy_demo.settings import Settings, has_credentials
 
 if TYPE_CHECKING:
     import dspy
 
-#: Connections that one `dspy.LM` may open (lm15's pool, DSPy 3.4.1); a copy shares them.
-CONNECTIONS_PER_LM = 100
 #: How many models (with their base URL and key) stay built; typed ones come and go.
 MODELS_KEPT = 32
 #: The native engine insists on a key, also for a local server that needs none.
@@ -39,7 +33,7 @@ class LMCatalog:
     def __init__(self, settings: Settings, detection: Detection) -> None:
         self.detection = detection
         self._settings = settings
-        self._pools: OrderedDict[tuple[str, str | None, str | None], Iterator[dspy.LM]] = OrderedDict()
+        self._models: OrderedDict[tuple[str, str | None, str | None], dspy.LM] = OrderedDict()
         self._lock = threading.Lock()
 
     def lm(self, choice: LMChoice) -> dspy.LM:
@@ -48,7 +42,11 @@ class LMCatalog:
         Raises:
             ModelSetupError: The model string or one of its parameters cannot be used.
         """
-        if choice.api_base and not _is_web_url(choice.api_base):
+        if choice.api_base and has_credentials(choice.api_base):
+            raise ModelSetupError(
+                "The base URL must not hold a user or a password. Give the key in its own field."
+            )
+        if choice.api_base and not is_web_url(choice.api_base):
             raise ModelSetupError("The base URL must be one such as http://localhost:8000/v1.")
         try:
             base = self._base(choice)
@@ -64,43 +62,46 @@ class LMCatalog:
             ) from error
 
     def _base(self, choice: LMChoice) -> dspy.LM:
-        """One of the few `LM` objects that share the connections to this model, in turns."""
-        key = choice.api_key.get_secret_value() if choice.api_key else None
-        identity = (choice.model, choice.api_base, key)
+        """The `LM` object that keeps the connections to this model."""
+        base, key = base_of(choice, self._settings), key_of(choice, self._settings)
+        identity = (choice.model, base, key.get_secret_value() if key else None)
         with self._lock:
-            if identity not in self._pools:
-                self._pools[identity] = self._pool(choice, key)
-                if len(self._pools) > MODELS_KEPT:
-                    self._pools.popitem(last=False)
-            self._pools.move_to_end(identity)
-            return next(self._pools[identity])
+            if identity not in self._models:
+                self._models[identity] = self._built(choice, base, identity[-1])
+                if len(self._models) > MODELS_KEPT:
+                    self._models.popitem(last=False)
+            self._models.move_to_end(identity)
+            return self._models[identity]
 
-    def _pool(self, choice: LMChoice, key: str | None) -> Iterator[dspy.LM]:
+    def _built(self, choice: LMChoice, base: str | None, key: str | None) -> dspy.LM:
         if choice.model == BUILTIN_MODEL:
             from dspy_demo.lm.offline import offline_lm
 
-            return itertools.repeat(offline_lm(tokens_per_second=self._settings.offline_tokens_per_s))
+            return offline_lm(tokens_per_second=self._settings.offline_tokens_per_s)
         if choice.model.startswith(PREFIX):
-            return itertools.repeat(self._local_lm(choice))
-        size = math.ceil(self._settings.lm_connections / CONNECTIONS_PER_LM)
-        return itertools.cycle([self._network_lm(choice, key) for _ in range(size)])
+            return self._local_lm(choice)
+        return self._network_lm(choice.model, base, key)
 
-    def _network_lm(self, choice: LMChoice, key: str | None) -> dspy.LM:
+    def _network_lm(self, model: str, base: str | None, key: str | None) -> dspy.LM:
         from dspy_demo.lm.chat_lm import ChatLM
+        from dspy_demo.lm.native import AsyncNativeEngine, NativeEngine, Server
 
-        client: dict[str, Any] = {"timeout": self._settings.idle_timeout_s + 5}  # ours ends the turn first
-        if choice.api_base:
-            client["api_base"] = _chat_url(choice)
-            client["api_key"] = key or self._own_key(choice) or PLACEHOLDER_KEY
-        elif key:
-            client["api_key"] = key
+        key = key or (PLACEHOLDER_KEY if base else None)
+        timeout_s = self._settings.idle_timeout_s + 5  # ours ends the turn first
+        client = provider_for(model).client
+        how: dict[str, Any]
+        if client:
+            server = Server(model, client, base, key, timeout_s, self._settings.lm_connections)
+            how = {"engine": NativeEngine(server), "async_engine": AsyncNativeEngine(server)}
+        else:
+            how = {"timeout": timeout_s, "api_base": base, "api_key": key or _no_key_of_another(model)}
         return ChatLM(
-            choice.model,
+            model,
             retries=self._settings.lm_retries,
             retry_wait_s=self._settings.lm_retry_wait_s,
             max_retry_wait_s=min(30.0, self._settings.idle_timeout_s / 2),
-            cache_scope=zlib.crc32(choice.api_base.encode()) if choice.api_base else None,
-            **client,
+            cache_scope=base or "",
+            **{name: value for name, value in how.items() if value is not None},
         )
 
     def _local_lm(self, choice: LMChoice) -> dspy.LM:
@@ -116,47 +117,31 @@ class LMCatalog:
             threads=self._settings.local_threads,
             kind=ChatLM,
             retries=0,  # what fails on this machine fails again
-            cache_scope=zlib.crc32(f"{model.path} {model.sha256} {model.path.stat().st_mtime_ns}".encode()),
+            cache_scope=f"{model.path} {model.sha256} {model.path.stat().st_mtime_ns}",
         )
 
     def _model_file(self, choice: LMChoice) -> LocalModel:
         """The file of a ``local/`` model."""
         return find(choice.model, self._settings)
 
-    def _own_key(self, choice: LMChoice) -> str | None:
-        """The owner's key, only for the server that the owner named: never for one typed into the page."""
-        if choice.api_base == self._settings.api_base and self._settings.provider_keys:
-            provider = choice.model.partition("/")[0].upper()
-            secret = self._settings.provider_keys.get(f"{provider}_API_KEY")
-            return secret.get_secret_value() if secret else None
-        return None
-
     async def aclose(self) -> None:
         """Close the connections that idle in the pools, and free the model that is in memory."""
         from dspy_demo.lm.gguf.line import close_line
 
         with self._lock:
-            pools = list(self._pools.values())
-            self._pools.clear()
-        for pool in pools:
-            for lm in {id(lm): lm for lm in itertools.islice(pool, 64)}.values():
-                await lm.aclose()
+            models = list(self._models.values())
+            self._models.clear()
+        for lm in models:
+            await lm.aclose()
         await asyncio.to_thread(close_line)
 
 
-def _is_web_url(text: str) -> bool:
+def _no_key_of_another(model: str) -> str | None:
+    """A key for litellm where none is known: it would send OpenAI's to whoever has an API like OpenAI's."""
+    import litellm
+
     try:
-        parts = urlsplit(text)
-        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number, a broken IPv6 address
-        return False
-
-
-def _chat_url(choice: LMChoice) -> str:
-    """Where the OpenAI-compatible routes are. Ollama has them below /v1, and everybody names it without.
-
-    litellm adds its own path to Ollama's address; DSPy's native engine (3.4.1) takes the address as it is.
-    """
-    url = (choice.api_base or "").rstrip("/")
-    is_ollama = choice.model.startswith(("ollama/", "ollama_chat/"))
-    return f"{url}/v1" if is_ollama and not urlsplit(url).path else url
+        _, provider, own_key, _ = litellm.get_llm_provider(model)
+    except litellm.BadRequestError:  # a provider that it does not know: the call says so
+        return None
+    return None if own_key or provider not in litellm.openai_compatible_providers else PLACEHOLDER_KEY

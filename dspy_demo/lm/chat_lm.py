@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +12,11 @@ from typing import Any, Protocol
 
 import dspy
 from dspy.clients.call_context import adapter_fallback_scope
-from dspy.utils.exceptions import is_retryable_lm_error
+from dspy.utils.exceptions import LMInvalidRequestError, is_retryable_lm_error
 
+from dspy_demo.dspy_bridge import SilentRollouts
 from dspy_demo.events import StatusState
+from dspy_demo.lm.chat_replies import OPTIONAL, other_parameters
 
 
 class CallObserver(Protocol):
@@ -43,7 +44,7 @@ def observing(observer: CallObserver) -> Iterator[None]:
         call_observer.reset(token)
 
 
-class ChatLM(dspy.LM):
+class ChatLM(SilentRollouts, dspy.LM):
     """A `dspy.LM` for turns that people watch.
 
     - Retries are ours: DSPy (3.4.1) sleeps between its own without a word, so it gets
@@ -52,7 +53,8 @@ class ChatLM(dspy.LM):
     - No history is kept, neither the LM's nor the global one, which hold every user's text; the price
       of a call, which DSPy tells only there, goes to the observer.
     - ``cache_scope`` keeps servers apart that have a model of the same name: DSPy's cache key
-      leaves out ``api_base``, but not ``rollout_id``.
+      leaves out where a model is asked, but not ``rollout_id``.
+    - It owns its engines: `aclose` closes them.
 
     Args:
         retries: Further attempts after a failure that may pass.
@@ -67,50 +69,72 @@ class ChatLM(dspy.LM):
         retries: int = 2,
         retry_wait_s: float = 1.0,
         max_retry_wait_s: float = 30.0,
-        cache_scope: int | None = None,
+        cache_scope: str = "",
+        engine: Any = "auto",
+        async_engine: Any = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(model, num_retries=0, **kwargs)
+        super().__init__(model, num_retries=0, engine=engine, async_engine=async_engine, **kwargs)
+        self._engines = (engine, async_engine)
         self.retries = retries
         self.retry_wait_s = retry_wait_s
         self.max_retry_wait_s = max_retry_wait_s
         self.cache_scope = cache_scope
-        self._warned_zero_temp_rollout = True  # the scope is no sampling request
 
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """Call the model from a program without ``aforward``."""
-        for number in itertools.count():
-            with self._attempt(number) as retry:
-                return super().__call__(prompt, messages=messages, **self._scoped(kwargs))
-            time.sleep(retry.wait_s)
+        call = _Call(kwargs)
+        while True:
+            with self._attempt(call):
+                return super().__call__(prompt, messages=messages, **self._scoped(call.kwargs))
+            time.sleep(call.wait_s)
 
     async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """Call the model, with `retries` further attempts as long as nothing was streamed."""
-        for number in itertools.count():
-            with self._attempt(number) as retry:
-                return await super().acall(prompt, messages=messages, **self._scoped(kwargs))
-            await asyncio.sleep(retry.wait_s)
+        call = _Call(kwargs)
+        while True:
+            with self._attempt(call):
+                return await super().acall(prompt, messages=messages, **self._scoped(call.kwargs))
+            await asyncio.sleep(call.wait_s)
 
     @contextmanager
-    def _attempt(self, number: int) -> Iterator[_Retry]:
+    def _attempt(self, call: _Call) -> Iterator[None]:
         """One attempt: a failure that may pass leaves the wait before the next one; any other is raised."""
-        retry = _Retry()
         observer = call_observer.get()
         _cost_usd.set(None)
-        with adapter_fallback_scope() as progress, dspy.context(disable_history=False):
+        options = {"disable_history": False} | ({} if call.usage_asked else {"track_usage": False})
+        with adapter_fallback_scope() as progress, dspy.context(**options):
             try:
-                yield retry
+                yield
             except Exception as error:
-                wait_s = self._wait_s(error, number)
-                if progress.emitted or wait_s is None:
+                if progress.emitted:
                     raise
-                retry.wait_s = wait_s
+                if self._adjusted(call, error):
+                    return
+                wait_s = self._wait_s(error, call.failed)
+                if wait_s is None:
+                    raise
+                call.wait_s, call.failed = wait_s, call.failed + 1
                 if observer:
-                    observer.call_retrying(wait_s, number + 1, self.retries)
+                    observer.call_retrying(wait_s, call.failed, self.retries)
                 return
         cost_usd = _cost_usd.get()
         if observer and cost_usd is not None:
             observer.call_priced(cost_usd)
+
+    def _adjusted(self, call: _Call, error: Exception) -> bool:
+        """Leave out what a server refuses, where litellm asks it; our own engines do so themselves."""
+        if not isinstance(error, LMInvalidRequestError) or not isinstance(self.engine, str):
+            return False
+        asked = {"stream_options": True if call.usage_asked else None}
+        given = {name: {**self.kwargs, **call.kwargs}.get(name) for name in OPTIONAL} | asked
+        other = other_parameters(given, str(error))
+        if other is None or call.adjusted == len(OPTIONAL):
+            return False
+        call.usage_asked = bool(other.pop("stream_options", None))
+        call.kwargs = {**call.kwargs, **dict.fromkeys(OPTIONAL[1:]), **other}
+        call.adjusted, call.wait_s = call.adjusted + 1, 0.0
+        return True
 
     def _wait_s(self, error: Exception, number: int) -> float | None:
         """Seconds to wait before the next attempt, or None where another one makes no sense."""
@@ -121,13 +145,41 @@ class ChatLM(dspy.LM):
         return wait_s if wait_s <= self.max_retry_wait_s else None
 
     def _scoped(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        return kwargs if self.cache_scope is None else {"rollout_id": self.cache_scope, **kwargs}
+        """With the scope in the ``rollout_id``, beside the one of a program such as `dspy.BestOfN`."""
+        if not self.cache_scope:
+            return kwargs
+        rollout = kwargs.get("rollout_id", self.kwargs.get("rollout_id"))
+        scope = self.cache_scope if rollout is None else f"{self.cache_scope} {rollout}"
+        return {**kwargs, "rollout_id": scope}
 
     def update_history(self, entry: dict[str, Any]) -> None:
         """Hand the price of a finished call to its attempt; nothing else is kept."""
-        _cost_usd.set(entry.get("cost"))
+        price = getattr(self.engine, "price_usd", None)  # DSPy knows it for engines of its own only
+        paid = bool(entry.get("usage"))  # an answer from the cache used nothing
+        _cost_usd.set(price(entry["response"]) if price and paid else entry.get("cost"))
+
+    async def aclose(self) -> None:
+        """Close the connections that idle."""
+        await super().aclose()
+        engine, async_engine = self._engines
+        if async_engine is not None:
+            await async_engine.aclose()
+            engine.close()
 
 
 @dataclass(slots=True)
-class _Retry:
+class _Call:
+    """One call over its attempts.
+
+    Attributes:
+        kwargs: What is asked for, less what the server refused.
+        usage_asked: The server is asked to count the tokens of a stream, by ``stream_options``.
+        failed: How many attempts failed.
+        adjusted: How often something was left out.
+    """
+
+    kwargs: dict[str, Any]
+    usage_asked: bool = True
+    failed: int = 0
+    adjusted: int = 0
     wait_s: float = 0.0

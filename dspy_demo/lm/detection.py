@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +13,25 @@ from dspy_demo.errors import ModelSetupError, SettingsError
 from dspy_demo.events import LMChoice
 from dspy_demo.lm.local_models import DOWNLOADED, PREFIX, find, offered
 from dspy_demo.lm.local_models.runtime import INSTALL_HINT, runtime_installed
-from dspy_demo.settings import PROVIDER_KEYS, Settings
+from dspy_demo.lm.providers import (
+    PROVIDERS,
+    check_bases,
+    key_of,
+    provider_for,
+    shown_url,
+)
+from dspy_demo.settings import Settings
 
 BUILTIN_MODEL = "builtin/rules"
-#: Seconds in which a server named by --api-base must list its models.
+OPENAI = provider_for("openai/")
+KEY_FOUND = "key found in the environment"
+LISTED = "listed at OPENAI_BASE_URL"
+#: Seconds in which a server named by a base URL must list its models.
 LISTING_TIMEOUT_S = 5.0
+#: In the ids of models that cannot chat; a listing says nothing else of what a model is for.
+_NO_CHAT = re.compile(
+    r"embed|rerank|moderation|whisper|transcribe|tts|audio|realtime|image|dall-e|sora|\bclip|\bbge|\be5\b"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +60,16 @@ class Detection:
 async def detect(settings: Settings) -> Detection:
     """Choose the model to start with; it is never switched later but by the user.
 
-    In this order: the explicit choice, the explicit base URL, a provider's key, a running Ollama with a
-    chat model, a downloaded model, the built-in engine.
+    In this order: the explicit choice, the explicit base URL, what OPENAI_BASE_URL lists, a provider's key, a
+    running Ollama with a chat model, a downloaded model, the built-in engine.
 
     Raises:
         SettingsError: What was chosen explicitly cannot be used. There is no falling through.
         ModelSetupError: The same, of a model on this machine.
     """
-    keyed = _keyed_options(settings)
+    check_bases(settings)
+    gateway = None if settings.lm or settings.api_base else await _gateway(settings)
+    keyed = _keyed_options(settings, gateway)
     ollama = [] if settings.lm else await _ollama_options(settings)
     local = await asyncio.to_thread(local_options, settings)
     model, reason, api_base = await _first(settings, keyed, ollama, local)
@@ -110,19 +127,27 @@ async def _first(
 ) -> tuple[str, str, str | None]:
     if settings.lm:
         _check_explicit(settings)
-        return settings.lm, "Chosen by you with --lm.", settings.api_base
+        base = settings.api_base or provider_for(settings.lm).base(settings)
+        return settings.lm, "Chosen by you with --lm.", base
     if settings.api_base:
         model = await _model_at(settings.api_base, settings)
-        return model, f"The first model that {settings.api_base} lists.", settings.api_base
+        if model is None:
+            raise _no_models("--api-base", settings.api_base)
+        return model, f"The first model that {shown_url(settings.api_base)} lists.", settings.api_base
     if keyed:
-        variable = next(name for name, _ in PROVIDER_KEYS if name in settings.provider_keys)
-        return keyed[0].model, f"{variable} is set.", None
+        return keyed[0].model, _why(keyed[0], settings), keyed[0].api_base
     if ollama:
         return ollama[0].model, "Ollama is running on this machine.", ollama[0].api_base
     downloaded = next((option for option in local if option.note == DOWNLOADED), None)
     if downloaded:
         return downloaded.model, "Downloaded; no API key is set and no Ollama is running.", None
     return BUILTIN_MODEL, "No API key is set and no Ollama is running.", None
+
+
+def _why(row: LMOption, settings: Settings) -> str:
+    if row.note == LISTED:
+        return f"The first model that {shown_url(row.api_base or '')} lists."
+    return f"{provider_for(row.model).key_variable(settings)} is set."
 
 
 def _check_explicit(settings: Settings) -> None:
@@ -135,34 +160,64 @@ def _check_explicit(settings: Settings) -> None:
         if not runtime_installed():
             raise ModelSetupError(INSTALL_HINT)
         return
-    needed = [variable for variable, example in PROVIDER_KEYS if example.startswith(provider + "/")]
-    has_key = settings.api_key or any(variable in settings.provider_keys for variable in needed)
-    if needed and not has_key and not settings.api_base:
+    needs_key = provider_for(model)
+    has_key = settings.api_key or needs_key.key_variable(settings)
+    if needs_key.example and not has_key and not (settings.api_base or needs_key.base(settings)):
         raise SettingsError(
-            f"--lm {model[:80]} needs a key: set {needed[0]}, or give --api-key or --api-base."
+            f"--lm {model[:80]} needs a key: set {needs_key.keys[0]}, or give --api-key or --api-base."
         )
 
 
-async def _model_at(api_base: str, settings: Settings) -> str:
-    """The first model that an OpenAI-compatible server lists."""
-    key = settings.api_key.get_secret_value() if settings.api_key else "none"
+async def _gateway(settings: Settings) -> LMOption | None:
+    """The first model of the server that OPENAI_BASE_URL names, where it is set.
+
+    Raises:
+        SettingsError: It lists no model, and there is no key either, so that there is nothing to start with.
+    """
+    base, key = OPENAI.base(settings), OPENAI.key_variable(settings)
+    if base is None:
+        return None
+    model = await _model_at(base, settings)
+    if model is not None:
+        return LMOption(model, model, LISTED, base)
+    if key is None:
+        raise _no_models(OPENAI.base_variable(settings) or "", base)
+    return None
+
+
+async def _model_at(api_base: str, settings: Settings) -> str | None:
+    """The first chat model that an OpenAI-compatible server lists, asked with the key of that server."""
+    key = key_of(LMChoice("openai/", api_base), settings)
+    token = key.get_secret_value() if key else "none"
     try:
         async with httpx.AsyncClient(timeout=LISTING_TIMEOUT_S) as client:
             reply = await client.get(
-                api_base.rstrip("/") + "/models", headers={"Authorization": f"Bearer {key}"}
+                api_base.rstrip("/") + "/models", headers={"Authorization": f"Bearer {token}"}
             )
-            reply.raise_for_status()
-            return f"openai/{reply.json()['data'][0]['id']}"
-    except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise SettingsError(
-            f"--api-base {api_base}: no OpenAI-compatible server lists a model there. "
-            "Check the URL (it often ends in /v1), or name the model with --lm."
-        ) from error
+            names = [str(model["id"]) for model in reply.raise_for_status().json()["data"]]
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return None
+    chat = [name for name in names if not _NO_CHAT.search(name.lower())]
+    usual = OPENAI.example.removeprefix("openai/")
+    first = usual if usual in chat else next(iter(chat or names), None)
+    return f"openai/{first}" if first else None
 
 
-def _keyed_options(settings: Settings) -> list[LMOption]:
-    models = dict.fromkeys(model for name, model in PROVIDER_KEYS if name in settings.provider_keys)
-    return [LMOption(model, model, "key found in the environment") for model in models]
+def _no_models(where: str, api_base: str) -> SettingsError:
+    return SettingsError(
+        f"{where} {shown_url(api_base)}: no OpenAI-compatible server lists a model there. "
+        "Check the URL (it often ends in /v1) and the key, or name the model with --lm."
+    )
+
+
+def _keyed_options(settings: Settings, gateway: LMOption | None) -> list[LMOption]:
+    """A row for each provider whose key is set, with its own base URL."""
+    rows = [gateway] if gateway else []
+    for provider in PROVIDERS:
+        variable = provider.key_variable(settings)
+        if provider.example and variable and not (gateway and provider is OPENAI):
+            rows.append(LMOption(provider.example, provider.example, KEY_FOUND, provider.base(settings)))
+    return rows
 
 
 async def _ollama_options(settings: Settings) -> list[LMOption]:

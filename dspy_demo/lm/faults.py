@@ -7,10 +7,14 @@ may repeat keys, addresses or the prompt in it.
 
 from __future__ import annotations
 
+import math
 import socket
 import ssl
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
+import httpx
+from dspy import lm15
 from dspy.utils import exceptions as dspy_errors
 
 from dspy_demo.errors import (
@@ -28,11 +32,18 @@ from dspy_demo.errors import (
     UpstreamUnavailable,
     in_seconds,
 )
+from dspy_demo.lm.chat_replies import is_too_long
+
+#: Waits from here on are told as a date.
+FAR_OFF_S = 3600.0
+#: What an engine meets in a reply that is not that of a language model.
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, lm15.LM15Error)
 
 NOT_A_MODEL = (
     "The server's reply is not that of a language model. "
     "Check the base URL (it often ends in /v1), then retry."
 )
+TOO_LONG = "The chat has become too long for this model. Start a new chat."
 NO_SUCH_HOST = "The language model's server was not found. Check the host in its base URL, and the network."
 NO_TLS = (
     "A secure connection to the language model failed. Check whether its base URL is http or https, "
@@ -73,7 +84,9 @@ def _classified(error: BaseException, streamed: bool) -> DemoError | None:
         case dspy_errors.LMTimeoutError():
             return UpstreamTimeout()
         case dspy_errors.ContextWindowExceededError():
-            return UpstreamRejected("The chat has become too long for this model. Start a new chat.")
+            return UpstreamRejected(TOO_LONG)
+        case dspy_errors.LMProviderError() if is_too_long(str(error)):  # litellm does not read all words
+            return UpstreamRejected(TOO_LONG)
         case dspy_errors.LMUnsupportedModelError():
             return UpstreamRejected("The server does not have this model. Check its name, or choose another.")
         case dspy_errors.LMInvalidRequestError():
@@ -86,6 +99,8 @@ def _classified(error: BaseException, streamed: bool) -> DemoError | None:
             return ModelSetupError()
         case dspy_errors.LMTransportError() | dspy_errors.LMServerError():
             return _broken(error, streamed)
+        case dspy_errors.LMUnexpectedError() if not isinstance(error.__cause__, UNREADABLE):
+            return None  # a bug of ours, of DSPy or of the program
         case dspy_errors.LMError():
             return UpstreamCut() if streamed else UpstreamError(NOT_A_MODEL)
     return None
@@ -100,9 +115,21 @@ def _rate_limited(retry_after_s: float | None) -> UpstreamRateLimited:
     if retry_after_s is None:
         return UpstreamRateLimited()
     return UpstreamRateLimited(
-        f"The language model is receiving too many requests. It asks to wait {in_seconds(retry_after_s)}.",
+        f"The language model is receiving too many requests. {_when(retry_after_s)}",
         retry_after_s=retry_after_s,
     )
+
+
+def _when(retry_after_s: float) -> str:
+    """A wait in words: its length, or the date where it is far off."""
+    if retry_after_s < FAR_OFF_S:
+        return f"It asks to wait {in_seconds(math.ceil(retry_after_s))}."
+    try:
+        then = datetime.now(UTC) + timedelta(seconds=retry_after_s)
+    except OverflowError:
+        return "It names no time that can be waited for."
+    year = f" {then.year}" if then.year != datetime.now(UTC).year else ""
+    return f"Try again after {then.day} {then:%B}{year}, {then:%H:%M} UTC."
 
 
 def _broken(error: dspy_errors.LMError, streamed: bool) -> UpstreamError:
@@ -123,9 +150,10 @@ def _broken(error: dspy_errors.LMError, streamed: bool) -> UpstreamError:
         return UpstreamUnavailable(NO_TLS)
     if socket.gaierror in causes:
         return UpstreamUnavailable(NO_SUCH_HOST)
-    if isinstance(error, dspy_errors.LMTransportError) or "connection error" in text:
+    unreached = any(issubclass(cause, httpx.TransportError) for cause in causes)
+    if unreached or isinstance(error, dspy_errors.LMTransportError) or "connection error" in text:
         return UpstreamUnavailable()
-    if error.status in {503, 529}:
+    if error.status in {503, 529} or "overloaded" in text:
         return UpstreamUnavailable(
             "The language model's server is overloaded or down. Try again in a moment."
         )

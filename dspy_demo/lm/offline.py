@@ -164,7 +164,7 @@ def _limited(text: str, max_tokens: int | None, read: int) -> _Reply:
 
 def _stopped(text: str, stops: tuple[str, ...]) -> str:
     for stop in stops:
-        text = text.partition(stop)[0] or text
+        text = text.partition(stop)[0]
     return text
 
 

@@ -6,7 +6,14 @@ A variable of one provider is never used for another: a key must not reach a ser
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from dspy_demo.errors import SettingsError
+from dspy_demo.events import LMChoice
+from dspy_demo.settings import WITH_CREDENTIALS, Settings, has_credentials
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,31 +25,62 @@ class Provider:
         keys: Variables that may hold its key; the first that is set counts.
         bases: Variables that may hold the base URL of its server; the first that is set counts.
         example: The model that is taken where only a key is known; empty where there is no good guess.
+        client: What DSPy's own client calls the provider's API; empty where DSPy has litellm ask it.
+        path: Added to a base URL without a path: where the routes are, which everybody names without it.
+        usual_base: The base URL where none is given, if DSPy's client has another one.
     """
 
     name: str
     keys: tuple[str, ...]
     bases: tuple[str, ...]
     example: str = ""
+    client: str = ""
+    path: str = ""
+    usual_base: str | None = None
+
+    def key_variable(self, settings: Settings) -> str | None:
+        """The variable that holds the key, if one is set."""
+        return next((name for name in self.keys if name in settings.provider_keys), None)
+
+    def key(self, settings: Settings) -> SecretStr | None:
+        variable = self.key_variable(settings)
+        return settings.provider_keys[variable] if variable else None
+
+    def base_variable(self, settings: Settings) -> str | None:
+        """The variable that holds the base URL, if one is set."""
+        return next((name for name in self.bases if name in settings.provider_bases), None)
+
+    def base(self, settings: Settings) -> str | None:
+        variable = self.base_variable(settings)
+        return settings.provider_bases[variable] if variable else None
 
 
-def _provider(name: str, example: str = "", *further_keys: str) -> Provider:
+def _provider(name: str, example: str = "", *further_keys: str, client: str = "", path: str = "") -> Provider:
     prefix = name.upper()
     keys = (f"{prefix}_API_KEY", *further_keys)
-    return Provider(name, keys, (f"{prefix}_API_BASE", f"{prefix}_BASE_URL"), example)
+    return Provider(name, keys, (f"{prefix}_API_BASE", f"{prefix}_BASE_URL"), example, client, path)
 
 
 #: In the order in which a key is looked for at the start. Those without an example are known so that their
 #: keys are kept from whom they do not concern.
 PROVIDERS: tuple[Provider, ...] = (
-    _provider("openai", "openai/gpt-4o-mini"),
-    _provider("anthropic", "anthropic/claude-haiku-4-5"),
-    _provider("gemini", "gemini/gemini-2.5-flash", "GOOGLE_API_KEY"),
-    _provider("groq", "groq/llama-3.3-70b-versatile"),
-    _provider("openrouter", "openrouter/openai/gpt-4o-mini"),
-    _provider("deepseek", "deepseek/deepseek-chat"),
+    _provider("openai", "openai/gpt-4o-mini", client="openai-chat"),
+    _provider("anthropic", "anthropic/claude-haiku-4-5", client="anthropic", path="/v1"),
+    _provider("gemini", "gemini/gemini-2.5-flash", "GOOGLE_API_KEY", client="gemini", path="/v1beta"),
+    _provider("groq", "groq/llama-3.3-70b-versatile", client="groq"),
+    _provider("openrouter", "openrouter/openai/gpt-4o-mini", client="openrouter"),
+    _provider("deepseek", "deepseek/deepseek-chat", client="deepseek"),
     _provider("mistral", "mistral/mistral-small-latest"),
-    _provider("xai", "xai/grok-3-mini"),
+    _provider("xai", "xai/grok-3-mini", client="xai"),
+    _provider("moonshot", client="moonshotai"),
+    _provider("ollama", client="ollama", path="/v1"),
+    _provider("ollama_chat", "", "OLLAMA_API_KEY", client="ollama", path="/v1"),
+    _provider("hosted_vllm", client="vllm"),
+    _provider("vllm", client="vllm"),
+    replace(_provider("lm_studio", client="openai-chat"), usual_base="http://127.0.0.1:1234/v1"),
+    _provider("together_ai", "", "TOGETHERAI_API_KEY", "TOGETHER_API_KEY"),
+    _provider("fireworks_ai", "", "FIREWORKS_API_KEY"),
+    _provider("perplexity", "", "PERPLEXITYAI_API_KEY"),
     *(
         _provider(name)
         for name in (
@@ -50,21 +88,15 @@ PROVIDERS: tuple[Provider, ...] = (
             "cerebras",
             "cohere",
             "databricks",
-            "fireworks_ai",
-            "hosted_vllm",
             "huggingface",
-            "lm_studio",
-            "moonshot",
             "nvidia_nim",
-            "perplexity",
             "replicate",
             "sambanova",
-            "together_ai",
-            "vllm",
             "voyage",
         )
     ),
 )
+_BY_NAME = {provider.name: provider for provider in PROVIDERS}
 
 
 def provider_of(model: str) -> str:
@@ -73,8 +105,66 @@ def provider_of(model: str) -> str:
     return name if slash else "openai"
 
 
+def provider_for(model: str) -> Provider:
+    """The provider of a model string. One that is not in the table has its own variables too."""
+    name = provider_of(model)
+    return _BY_NAME.get(name) or _provider(name)
+
+
 def keys_of_others(models: Iterable[str]) -> frozenset[str]:
     """The key variables of every provider that none of `models` asks."""
-    asked = {provider_of(model) for model in models}
-    used = {key for provider in PROVIDERS if provider.name in asked for key in provider.keys}
+    used = {key for model in models for key in provider_for(model).keys}
     return frozenset(key for provider in PROVIDERS for key in provider.keys) - used
+
+
+def check_bases(settings: Settings) -> None:
+    """Refuse a provider's base URL that cannot be used.
+
+    Raises:
+        SettingsError: The message names the variable, never what it holds.
+    """
+    for provider in PROVIDERS:
+        variable, base = provider.base_variable(settings), provider.base(settings)
+        if base and has_credentials(base):
+            raise SettingsError(f"{variable}: {WITH_CREDENTIALS}.")
+        if base and not is_web_url(base):
+            raise SettingsError(f"{variable}: must be a URL such as http://localhost:8000/v1.")
+
+
+def is_web_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, a broken IPv6 address
+        return False
+
+
+def shown_url(url: str) -> str:
+    """A URL as a message may say it: without a query, which may hold a key."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def base_of(choice: LMChoice, settings: Settings) -> str | None:
+    """The base URL that a choice is asked at: its own, else that of its provider's variable, else None."""
+    provider = provider_for(choice.model)
+    base = choice.api_base or provider.base(settings) or provider.usual_base
+    if base and provider.path and not urlsplit(base).path.strip("/"):
+        return base.rstrip("/") + provider.path
+    return base
+
+
+def key_of(choice: LMChoice, settings: Settings) -> SecretStr | None:
+    """The key for a choice: typed with it, or the owner's, which goes only where the owner sends it.
+
+    That is the provider's own server, the one that the provider's variable names, and for the provider that
+    the app was started with the one of ``--api-base``. It is never one typed into the page.
+    """
+    if choice.api_key:
+        return choice.api_key
+    provider, started = provider_for(choice.model), provider_for(settings.lm or "openai/")
+    usual = provider.base(settings)
+    base = choice.api_base or usual
+    if provider.name == started.name and base == (settings.api_base or usual):
+        return settings.api_key or provider.key(settings)
+    return provider.key(settings) if base == usual else None

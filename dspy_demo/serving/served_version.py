@@ -16,8 +16,9 @@ from dspy_demo.errors import (
 )
 from dspy_demo.events import LMChoice
 from dspy_demo.lm.detection import BUILTIN_MODEL
+from dspy_demo.lm.providers import provider_for
 from dspy_demo.programs.spec import AdapterName, ProgramSpec
-from dspy_demo.settings import PROVIDER_KEYS, Settings
+from dspy_demo.settings import Settings
 from dspy_demo.versions.logged_with import adapter_name, logged_choice
 from dspy_demo.versions.tracking import Tracking
 
@@ -142,20 +143,12 @@ def _program(uri: str, model: dspy.Module) -> tuple[dspy.Module, ProgramSpec]:
     return model, spec
 
 
-def key_variables(choice: LMChoice) -> list[str]:
-    """The environment variables in which the provider of a model expects its key."""
-    provider = choice.model.partition("/")[0]
-    return [variable for variable, example in PROVIDER_KEYS if example.partition("/")[0] == provider]
-
-
 def missing_key(choice: LMChoice, settings: Settings) -> str:
     """Why this version cannot answer yet, as a sentence; empty where a key is there or none is needed."""
-    variables = key_variables(choice)
-    if not variables or choice.api_base or settings.api_key:
-        return ""
-    if any(variable in settings.provider_keys for variable in variables):
+    provider = provider_for(choice.model)
+    if not provider.example or choice.api_base or provider.base(settings) or choice.api_key:
         return ""
     return (
-        f"{choice.model} needs a key: set {' or '.join(variables)} where the model server is started. "
-        f"An app that serves it passes that on with --serve-env {variables[0]}."
+        f"{choice.model} needs a key: set {' or '.join(provider.keys)} where the model server is started. "
+        f"An app that serves it passes that on with --serve-env {provider.keys[0]}."
     )

@@ -32,11 +32,12 @@ from dspy_demo.lm.catalog import PLACEHOLDER_KEY, LMCatalog
 from dspy_demo.lm.detection import Detection
 from dspy_demo.lm.gguf.identity import the_same
 from dspy_demo.lm.local_models import LocalModel
+from dspy_demo.lm.providers import provider_for
 from dspy_demo.metrics import Metrics
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.serving.handshake import INSTANCE_VARIABLE
 from dspy_demo.serving.invocations import invocations_router
-from dspy_demo.serving.served_version import ServedVersion, key_variables, missing_key
+from dspy_demo.serving.served_version import ServedVersion, missing_key
 from dspy_demo.settings import Settings
 from dspy_demo.tracing.tracer import tracer_for
 from dspy_demo.versions.tracking import Tracking
@@ -97,7 +98,8 @@ class ServedModel:
 
 def build_app(version: ServedVersion, settings: Settings, *, asked_as: str = "") -> FastAPI:
     """The ASGI application of a version."""
-    choice = replace(version.lm, api_key=settings.api_key or _key_of(version.lm, settings))
+    key = settings.api_key or provider_for(version.lm.model).key(settings)
+    choice = replace(version.lm, api_key=key)
     programs = ProgramRegistry([replace(version.spec, build=lambda: version.module, adapter=version.adapter)])
     catalog = VersionCatalog(settings, choice, version)
     tracer = tracer_for(settings, Tracking(settings), serves=version.uri)
@@ -139,14 +141,6 @@ def build_app(version: ServedVersion, settings: Settings, *, asked_as: str = "")
     return app
 
 
-def _key_of(choice: LMChoice, settings: Settings) -> Any:
-    """The key of the model's provider, as the environment has it."""
-    return next(
-        (settings.provider_keys[name] for name in key_variables(choice) if name in settings.provider_keys),
-        None,
-    )
-
-
 def _trial(catalog: LMCatalog, choice: LMChoice) -> str:
     """Build the model once, before the first question needs it; why it cannot be, or nothing."""
     try:
@@ -178,7 +172,7 @@ def _lend_key(choice: LMChoice) -> None:
     key = (
         choice.api_key.get_secret_value() if choice.api_key else PLACEHOLDER_KEY if choice.api_base else None
     )
-    for variable in key_variables(choice):
+    for variable in provider_for(choice.model).keys:
         if key is not None:
             os.environ.setdefault(variable, key)
 

@@ -34,7 +34,7 @@ from tests.backends.served_fixtures import log_versions
 from tests.fake_openai import FAULTS, ODDITIES, FakeOpenAI, Reply, huge_reply, refused_url
 from tests.services import Heard, House, house, settings_for, until
 
-NATIVE, LITELLM = "openai/fake", "lm_studio/fake"  # DSPy 3.4.1 has its own engine for the first only
+NATIVE, LITELLM = "openai/fake", "litellm_proxy/fake"  # DSPy 3.4.1 has its own engine for the first only
 SILENT = {"idle_timeout_s": 1.0}
 SHORT = {"reply_max_chars": 50_000}
 
@@ -73,9 +73,7 @@ FAULTS_BY_NAME = {
     "401": Row(FAULTS["401"], "upstream_auth", "refused the API key"),
     "403": Row(FAULTS["403"], "upstream_auth", "refused the API key"),
     "404": Row(FAULTS["404"], "upstream_rejected", "does not have this model"),
-    "429 with Retry-After": Row(
-        FAULTS["429"], "upstream_rate_limited", "wait 7 seconds", ("upstream_rate_limited", "Wait a moment")
-    ),
+    "429 with Retry-After": Row(FAULTS["429"], "upstream_rate_limited", "wait 7 seconds"),
     "500": Row(FAULTS["500"], "upstream", "server failed"),
     "503": Row(FAULTS["503"], "upstream_unavailable", "overloaded or down"),
     "refused": Row(None, "upstream_unavailable", UNREACHED),
@@ -231,7 +229,7 @@ def bad_url(name: str, fake: FakeOpenAI, folder: Path, monkeypatch: pytest.Monke
             lookup = socket.getaddrinfo
 
             def unknown(host: Any, *args: Any, **options: Any) -> Any:
-                if str(host) == "nowhere.invalid":
+                if host in {"nowhere.invalid", b"nowhere.invalid"}:
                     raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
                 return lookup(host, *args, **options)
 

@@ -13,7 +13,7 @@ from dspy_demo.events import LMChoice, TurnFailed, TurnFinished
 from tests.fake_openai import FAULTS, ODDITIES, FakeOpenAI, Reply, tool_reply
 from tests.services import conversation, house, settings_for, until
 
-NATIVE, LITELLM = "openai/fake", "lm_studio/fake"  # DSPy 3.4.1 has its own engine for the first only
+NATIVE, LITELLM = "openai/fake", "litellm_proxy/fake"  # DSPy 3.4.1 has its own engine for the first only
 PATHS = pytest.mark.parametrize("model", [NATIVE, LITELLM])
 
 

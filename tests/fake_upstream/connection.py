@@ -141,7 +141,7 @@ class Connection(asyncio.Protocol):
             await self._send_error(request, reply)
         elif not await self._fail_at_once(reply):
             completion = Completion(request.json, reply, self._fake.tokens_per_second, self._fake.tokens)
-            if completion.streaming:
+            if completion.streaming and reply.fault != "whole":
                 await self._send_stream(stream, completion)
             else:
                 await self._send_whole(stream, completion)
@@ -167,9 +167,9 @@ class Connection(asyncio.Protocol):
                 return False
         return True
 
-    async def _fail_midway(self, fault: str | None) -> None:
+    async def _fail_midway(self, reply: Reply) -> None:
         """The faults after some tokens: what comes instead of the rest."""
-        match fault:
+        match reply.fault:
             case "stall":
                 await _forever()
             case "cut":
@@ -182,42 +182,52 @@ class Connection(asyncio.Protocol):
                 self._transport.write(b"0\r\n\r\n")
                 self._transport.close()
 
+            case "error_event":
+                await self._write_chunk(f"data: {reply.error_body}\n\n".encode())
+                self._transport.write(b"0\r\n\r\n")
+
     def _hang_up(self) -> None:
         """Close without an orderly end, after what was written is out."""
         self._transport.close()
 
     async def _send_stream(self, stream: Stream, completion: Completion) -> None:
         reply = completion.reply
+        broken = reply.fault is not None and reply.fault != "open_after_done"
         await self._send_stream_head()
         await self._write_chunk(completion.event({"role": "assistant", "content": ""}), reply.write_bytes)
         async for kind, text in paced(completion):
-            if reply.fault and stream.tokens_sent >= reply.after_tokens:
+            if broken and stream.tokens_sent >= reply.after_tokens:
                 break
             await self._write_chunk(completion.event({kind: text}), reply.write_bytes)
             self._count(stream, text)
-        if reply.fault:
-            await self._fail_midway(reply.fault)
+        if broken:
+            await self._fail_midway(reply)
             return
         *events, done = completion.last_events()
         for event in events:
             await self._write_chunk(event, reply.write_bytes)
         self._end_stream(completed=True)  # before the client can see the end and leave
         await self._write_chunk(done, reply.write_bytes)
+        if reply.fault == "open_after_done":
+            await _forever()
         self._transport.write(b"0\r\n\r\n")
 
     async def _send_whole(self, stream: Stream, completion: Completion) -> None:
         reply = completion.reply
+        broken = reply.fault not in {None, "whole", "open_after_done"}
         async for _, text in paced(completion):
-            if reply.fault and stream.tokens_sent >= reply.after_tokens:
+            if broken and stream.tokens_sent >= reply.after_tokens:
                 break
             self._count(stream, text)
         body = completion.whole()
         if reply.fault == "garbage":
             await self._send(200, "application/json", b'{"choices": [{]] \xff')
-        elif reply.fault:
+        elif reply.fault == "error_event":
+            await self._send(200, "application/json", reply.error_body.encode())
+        elif broken:
             head = _head(200, "application/json", [f"Content-Length: {len(body)}"])
             await self._write(head + body[: len(body) // 2])
-            await self._fail_midway("stall" if reply.fault == "stall" else "cut")
+            await self._fail_midway(reply if reply.fault == "stall" else Reply(fault="cut"))
         else:
             await self._send(200, "application/json", body, reply.write_bytes)
 
@@ -238,8 +248,10 @@ class Connection(asyncio.Protocol):
             "code": ERROR_CODES.get(reply.status),
             "param": None,
         }
-        extra = [] if reply.retry_after_s is None else [f"Retry-After: {reply.retry_after_s:g}"]
-        await self._send(reply.status, "application/json", to_json({"error": error}), extra=extra)
+        wait = reply.retry_after or (None if reply.retry_after_s is None else f"{reply.retry_after_s:g}")
+        extra = [] if wait is None else [f"Retry-After: {wait}"]
+        body = reply.error_body.encode() or to_json({"error": error})
+        await self._send(reply.status, "application/json", body, extra=extra)
 
     async def _send(
         self, status: int, kind: str, body: bytes, write_bytes: int = 0, *, extra: Sequence[str] = ()

@@ -26,7 +26,9 @@ class Request:
 
     @property
     def api_key(self) -> str:
-        return self.headers.get("authorization", "").removeprefix("Bearer ")
+        """As OpenAI, Anthropic or Gemini take it."""
+        bearer = self.headers.get("authorization", "").removeprefix("Bearer ")
+        return bearer or self.headers.get("x-api-key", "") or self.headers.get("x-goog-api-key", "")
 
 
 @dataclass

@@ -18,6 +18,9 @@ Fault = Literal[
     "garbage",  # `after_tokens` tokens, then bytes that are no JSON
     "empty_body",  # 200 with no body at all
     "html",  # 200 with a page instead of JSON: a captive portal, a wrong URL
+    "whole",  # the reply as one JSON object, though a stream was asked for
+    "open_after_done",  # the whole answer and [DONE], then nothing: the connection stays open
+    "error_event",  # `after_tokens` tokens, then `error_body` as an event of the stream, which ends well
 ]
 
 
@@ -38,7 +41,8 @@ class Reply:
         delay_s: Seconds before each further token, beside the pace.
         tokens_per_second: The pace; None is the server's, 0 as fast as possible.
         write_bytes: Bytes per TCP write; 0 is one write per token.
-        status: An HTTP status; other than 200 the body is OpenAI's error JSON.
+        status: An HTTP status; other than 200 the body is OpenAI's error JSON, or `error_body`.
+        retry_after: The header as it is, for a date; `retry_after_s` is one in seconds.
     """
 
     text: str | None = None
@@ -58,7 +62,9 @@ class Reply:
     after_tokens: int = 0
     status: int = 200
     retry_after_s: float | None = None
+    retry_after: str = ""
     error_message: str = ""
+    error_body: str = ""
 
     def content_chunks(self, request: Mapping[str, Any], tokens: int = 0) -> list[str]:
         """The content of this reply to `request`, as the chunks to send."""

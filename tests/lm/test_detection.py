@@ -15,7 +15,8 @@ from dspy_demo.errors import ModelSetupError, SettingsError
 from dspy_demo.lm.detection import BUILTIN_MODEL, LMOption, Offer, detect
 from dspy_demo.lm.local_models import folder as model_folder
 from dspy_demo.lm.local_models import runtime
-from dspy_demo.settings import PROVIDER_KEYS, Settings
+from dspy_demo.lm.providers import PROVIDERS
+from dspy_demo.settings import Settings
 from tests.fake_hub import gguf_bytes, known_for
 from tests.fake_openai import FakeOpenAI, Reply, refused_url
 from tests.services import house, settings_for
@@ -79,19 +80,22 @@ async def test_a_broken_ollama_is_none_and_costs_300_ms_at_most(
     assert time.monotonic() - started < 1.0
 
 
-@pytest.mark.parametrize(("variable", "model"), PROVIDER_KEYS)
+@pytest.mark.parametrize(
+    ("variable", "model"),
+    [(key, provider.example) for provider in PROVIDERS if provider.example for key in provider.keys],
+)
 async def test_a_provider_key_wins_over_ollama(
     data_dir: Path, fake_openai: FakeOpenAI, variable: str, model: str
 ) -> None:
     found = await detect(settings(data_dir, "--ollama-url", fake_openai.origin, **{variable: "sk-planted"}))
     assert found.choice.model == model
-    assert found.choice.api_key is None  # read by DSPy from the environment, not handed around
+    assert found.choice.api_key is None  # found by `lm.providers.key_of`, not handed around
     assert variable in found.reason
     assert "sk-planted" not in repr(found)
 
 
 async def test_keys_are_tried_in_their_order(data_dir: Path, nowhere: str) -> None:
-    keys = {name: "k" for name, _ in reversed(PROVIDER_KEYS)}
+    keys = {provider.keys[0]: "k" for provider in reversed(PROVIDERS)}
     found = await detect(settings(data_dir, "--ollama-url", nowhere, **keys))
     assert found.choice.model == "openai/gpt-4o-mini"
     assert [option.model for option in found.options][:2] == [

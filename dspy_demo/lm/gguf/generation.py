@@ -159,7 +159,6 @@ class _Attempt:
             missing = self._grammar.completion("".join(self._text))
             if missing is not None:
                 self._write(missing)
-                cut = False
         self._has_read()  # also where the reply has no text
         details = self._usage.get("prompt_tokens_details") or {}
         self._tell(

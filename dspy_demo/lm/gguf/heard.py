@@ -26,7 +26,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The reply is complete, in `cut` only as far as its limit allowed."""
+    """The reply is over. Where its limit `cut` it, its format may still have been completed."""
 
     read_tokens: int
     written_tokens: int

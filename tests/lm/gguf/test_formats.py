@@ -44,7 +44,8 @@ def test_any_signature_parses(
     text = "".join(item.text for item in heard if isinstance(item, Text))
     assert ADAPTERS[kind].parse(asked, text).keys() == asked.output_fields.keys()
     end = heard[-1]
-    assert isinstance(end, Ended) and not end.cut and end.written_tokens <= max_tokens
+    assert isinstance(end, Ended) and end.written_tokens <= max_tokens
+    assert end.cut == (end.written_tokens == max_tokens)
 
 
 def ask(model: LoadedModel, asked: AskedFormat, max_tokens: int, seed: int) -> list[Heard]:

@@ -1,0 +1,35 @@
+"""What we use of DSPy that it does not document. Without one of these parts the app works, but tells less."""
+
+from __future__ import annotations
+
+from dspy import lm15
+
+
+class SilentRollouts:
+    """A base of a `dspy.LM` whose ``rollout_id`` keeps servers apart in the cache: no wish to sample again.
+
+    `dspy.LM` (3.4.1) warns once for each of its copies that it has no effect at a temperature of 0. Without
+    this method the warning is printed.
+    """
+
+    def _warn_zero_temp_rollout(self, temperature: float | None, rollout_id: object) -> None:
+        pass
+
+
+def price_usd(reply: lm15.Response, client: str, model: str) -> float | None:
+    """What a reply cost, from the price list that DSPy brings; None where it is unknown.
+
+    DSPy prices the calls of its own engines only, and ours are not (DSPy 3.4.1, ``dspy.clients.costs``).
+    Without it no price is shown, and guests are bound by tokens alone.
+
+    Args:
+        client: The name of DSPy's client for the provider's API.
+        model: The model's name at its provider.
+    """
+    try:
+        from dspy.clients.costs import estimate_cost
+
+        price: float | None = estimate_cost(reply, provider=client, requested_model=model)[0]
+        return price
+    except (ImportError, TypeError, AttributeError):
+        return None

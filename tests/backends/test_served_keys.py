@@ -1,0 +1,65 @@
+"""A version finds its key where it is served, by the same table as the app."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+from dspy_demo.events import LMChoice
+from dspy_demo.serving.served_version import ServedVersion, load
+from dspy_demo.serving.server import build_app
+from dspy_demo.settings import Settings
+from tests.backends.served_fixtures import log_versions
+from tests.fake_openai import FakeOpenAI
+from tests.services import settings_for
+
+pytestmark = pytest.mark.integration  # importing mlflow takes a while
+
+KEYS = {
+    "OPENAI_API_KEY": "sk-of-openai",
+    "ANTHROPIC_API_KEY": "sk-of-anthropic",
+    "GOOGLE_API_KEY": "sk-of-google",
+}
+
+
+@pytest.fixture(scope="module")
+def version(tmp_path_factory: pytest.TempPathFactory) -> ServedVersion:
+    settings = settings_for(tmp_path_factory.mktemp("keys"), tracing=False)
+    choice = LMChoice("openai/fake", "http://127.0.0.1:1/v1", cache=False)
+    return load(log_versions(settings, choice)[0], settings)
+
+
+@pytest.mark.parametrize(
+    ("model", "logged_with_base", "key"),
+    [
+        ("openai/fake", False, "sk-of-openai"),
+        ("openai/fake", True, "sk-of-openai"),
+        ("anthropic/fake", True, "sk-of-anthropic"),
+        ("gemini/fake", True, "sk-of-google"),
+    ],
+)
+async def test_a_version_served_elsewhere_finds_its_key(
+    version: ServedVersion,
+    data_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    model: str,
+    logged_with_base: bool,
+    key: str,
+) -> None:
+    with FakeOpenAI() as gateway, FakeOpenAI() as own:
+        environ = KEYS | {"OPENAI_BASE_URL": gateway.url}
+        for name, value in environ.items():
+            monkeypatch.setenv(name, value)
+        flags = ["--data-dir", str(data_dir), "--no-tracing", "--lm-retries", "0"]
+        choice = LMChoice(model, own.url if logged_with_base else None, cache=False)
+        app = build_app(replace(version, lm=choice), Settings.load(flags, environ))
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+            await client.post("/predict", json={"text": "hello"})
+        await app.state.service.aclose()
+        asked, other = (own, gateway) if logged_with_base else (gateway, own)
+        assert {request.api_key for request in asked.requests} == {key}
+        assert not other.requests

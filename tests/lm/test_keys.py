@@ -1,0 +1,185 @@
+"""Which key reaches which server: two real ones, each of which records what comes."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from dspy_demo.events import LMChoice
+from dspy_demo.lm.detection import Detection, detect
+from dspy_demo.settings import Settings
+from tests.fake_openai import FakeOpenAI
+from tests.services import house
+
+NAMES = ("OPENAI", "ANTHROPIC", "GOOGLE", "MISTRAL", "GROQ")
+KEYS = {f"{name}_API_KEY": f"sk-of-{name.lower()}" for name in NAMES}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A start, and where the question goes with which key.
+
+    Attributes:
+        keys: Providers whose variable holds a key.
+        bases: Variables that hold the address of one of the two servers.
+        flags: Of the command line.
+        picked: What is asked, instead of the model of the start.
+        server: ``gateway``, ``other``, or empty where the question must reach neither.
+    """
+
+    server: str
+    key: str = ""
+    keys: tuple[str, ...] = ()
+    bases: dict[str, str] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+    picked: LMChoice | str | None = None
+
+
+GATEWAY = {"OPENAI_BASE_URL": "gateway"}
+ROWS = {
+    "a gateway with its key": Row("gateway", "sk-of-openai", ("OPENAI",), GATEWAY),
+    "a gateway by its older variable": Row(
+        "gateway", "sk-of-openai", ("OPENAI",), {"OPENAI_API_BASE": "gateway"}
+    ),
+    "a gateway without a key": Row("gateway", "none", (), GATEWAY),
+    "a model at the gateway": Row("gateway", "sk-of-openai", ("OPENAI",), GATEWAY, ("--lm", "openai/fake")),
+    "another provider beside a gateway": Row(
+        "", "", ("ANTHROPIC",), GATEWAY, ("--lm", "anthropic/claude-haiku-4-5")
+    ),
+    "a provider and a gateway, each with its key": Row(
+        "", "", ("ANTHROPIC", "OPENAI"), GATEWAY, ("--lm", "anthropic/claude-haiku-4-5")
+    ),
+    "a provider with its own base URL": Row(
+        "other", "sk-of-anthropic", ("ANTHROPIC", "OPENAI"), GATEWAY | {"ANTHROPIC_BASE_URL": "other"},
+        ("--lm", "anthropic/claude-haiku-4-5"),
+    ),
+    "the gateway beside another provider": Row(
+        "gateway", "sk-of-openai", ("ANTHROPIC", "OPENAI"), GATEWAY | {"ANTHROPIC_BASE_URL": "other"}
+    ),
+    "the gateway's row, started with another": Row(
+        "gateway", "sk-of-openai", ("ANTHROPIC", "OPENAI"), GATEWAY, ("--lm", "anthropic/claude-haiku-4-5"),
+        picked="openai/gpt-4o-mini",
+    ),
+    "Google's key for Gemini": Row("other", "sk-of-google", ("GOOGLE",), {"GEMINI_API_BASE": "other"}),
+    "by litellm": Row(
+        "other", "sk-of-mistral", ("OPENAI", "MISTRAL"), GATEWAY | {"MISTRAL_API_BASE": "other"},
+        ("--lm", "mistral/fake"),
+    ),
+    "by litellm, without a key": Row(
+        "other", "none", ("OPENAI",), GATEWAY, ("--lm", "mistral/fake", "--api-base", "{other}")
+    ),
+    "by litellm, with a like API and neither key nor base": Row(
+        "", "", ("OPENAI",), GATEWAY, ("--lm", "together_ai/fake")
+    ),
+    "a base URL for the model of the start": Row(
+        "other", "sk-of-groq", ("GROQ", "OPENAI"), GATEWAY, ("--lm", "groq/fake", "--api-base", "{other}")
+    ),
+    "a base URL alone": Row("other", "sk-of-openai", ("OPENAI",), {}, ("--api-base", "{other}")),
+    "a typed address": Row(
+        "other", "none", ("OPENAI",), GATEWAY, picked=LMChoice("openai/fake", "other")
+    ),
+    "a typed address with a typed key": Row(
+        "other", "typed", ("OPENAI",), GATEWAY, picked=LMChoice("openai/fake", "other", SecretStr("typed"))
+    ),
+    "a typed model": Row("gateway", "sk-of-openai", ("OPENAI",), GATEWAY, picked=LMChoice("openai/fake")),
+    "a model of another provider at the owner's server": Row(
+        "other", "none", ("GROQ", "OPENAI"), {}, ("--lm", "groq/fake", "--api-base", "{other}"),
+        picked=LMChoice("openai/fake", "other"),
+    ),
+    "the key of --lm stays with its server": Row(
+        "gateway", "sk-of-openai", ("OPENAI",), GATEWAY,
+        ("--lm", "openai/fake", "--api-base", "{other}", "--api-key", "sk-of-the-flag"),
+        picked=LMChoice("openai/fake"),
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture
+def servers() -> Iterator[dict[str, FakeOpenAI]]:
+    with FakeOpenAI() as gateway, FakeOpenAI() as other:
+        gateway.models = ["text-embedding-3-small", "fake"]
+        yield {"gateway": gateway, "other": other}
+
+
+@pytest.fixture(autouse=True)
+def this_machine_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A question for a provider's own server fails at once."""
+    lookup = socket.getaddrinfo
+
+    def local(host: Any, *args: Any, **options: Any) -> Any:
+        if host not in {"127.0.0.1", b"127.0.0.1"}:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return lookup(host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", local)
+
+
+@pytest.mark.parametrize("name", ROWS)
+async def test_a_key_reaches_its_own_server_only(
+    name: str, servers: dict[str, FakeOpenAI], data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = ROWS[name]
+    urls = {name: server.url for name, server in servers.items()}
+    environ = {f"{key}_API_KEY": KEYS[f"{key}_API_KEY"] for key in row.keys}
+    environ |= {variable: urls[server] for variable, server in row.bases.items()}
+    for variable, value in environ.items():
+        monkeypatch.setenv(variable, value)  # where libraries might look
+    flags = ["--data-dir", str(data_dir), "--ollama-probe-s", "0", "--lm-retries", "0", "--no-cache"]
+    settings = Settings.load([*flags, *(flag.format(**urls) for flag in row.flags)], environ)
+    detection = await detect(settings)
+    async with house(settings, chosen(row, detection, urls)) as home:
+        await home.ask("visitor-1")
+
+    came = [(name, request) for name, server in servers.items() for request in server.requests]
+    asked = {(name, request.api_key) for name, request in came if request.method == "POST"}
+    assert asked == ({(row.server, row.key)} if row.server else set())
+    listed = {request.api_key for _, request in came if request.method == "GET"}
+    assert listed <= {KEYS["OPENAI_API_KEY"], "none"}
+    assert environ.items() <= os.environ.items()
+
+
+def chosen(row: Row, detection: Detection, urls: dict[str, str]) -> LMChoice:
+    if row.picked is None:
+        return detection.choice
+    if isinstance(row.picked, str):
+        option = next(option for option in detection.options if option.model == row.picked)
+        return LMChoice(option.model, option.api_base)
+    base = row.picked.api_base
+    return replace(row.picked, api_base=urls[base] if base else None)
+
+
+async def test_a_gateway_that_lists_nothing_is_started_with_all_the_same(
+    servers: dict[str, FakeOpenAI], data_dir: Path
+) -> None:
+    gateway = servers["gateway"]
+    gateway.models = []
+    environ = {"OPENAI_API_KEY": "sk-of-openai", "OPENAI_BASE_URL": gateway.url}
+    found = await detect(Settings.load(["--data-dir", str(data_dir)], environ))
+    assert (found.choice.model, found.choice.api_base) == ("openai/gpt-4o-mini", gateway.url)
+
+
+async def test_a_listing_is_asked_with_the_key_and_an_embedding_is_not_taken(
+    servers: dict[str, FakeOpenAI], data_dir: Path
+) -> None:
+    gateway = servers["gateway"]
+    gateway.api_key = "sk-of-openai"
+    environ = {"OPENAI_API_KEY": "sk-of-openai", "OPENAI_BASE_URL": gateway.url}
+    found = await detect(Settings.load(["--data-dir", str(data_dir)], environ))
+    assert (found.choice.model, found.choice.api_base) == ("openai/fake", gateway.url)
+    assert found.options[0].model == "openai/fake"
+
+
+async def test_an_address_with_a_password_is_refused_without_repeating_it(data_dir: Path) -> None:
+    settings = Settings.load(["--data-dir", str(data_dir)], {})
+    async with house(settings, LMChoice("openai/fake", "http://me:hunter2@127.0.0.1:9/v1")) as home:
+        failed = (await home.ask("visitor-1")).failed
+    assert failed.code == "model_setup"
+    assert "must not hold a user or a password" in failed.public_message
+    assert "hunter2" not in failed.public_message
