@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -20,6 +21,12 @@ from dspy_demo.events import StatusState
 
 class CallObserver(Protocol):
     """Who wants to hear of the model calls of a turn."""
+
+    def in_turn(self, call: Callable[[], Coroutine[Any, Any, Any]]) -> Future[Any] | None:
+        """Make `call` in the event loop of the turn; None where the caller is in that loop's thread."""
+
+    def call_ended(self, finish_reason: str | None) -> None:
+        """The reply of the running call is there; it ended in this way, where that is known."""
 
     def call_retrying(self, wait_s: float, attempt: int, attempts: int) -> None: ...
 
@@ -78,18 +85,32 @@ class ChatLM(dspy.LM):
         self._warned_zero_temp_rollout = True  # the scope is no sampling request
 
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
-        """Call the model from a program without ``aforward``."""
+        """Call the model from a thread, as a program without ``aforward`` does.
+
+        In a turn the turn's event loop makes the call. A program that has ``aforward`` and still calls this
+        in the event loop holds it up, and gets its reply whole.
+        """
+        elsewhere = self._in_turn(prompt, messages, kwargs)
+        if elsewhere is not None:
+            return elsewhere.result()
         for number in itertools.count():
-            with self._attempt(number) as retry:
+            with self._attempt(number) as retry, dspy.context(send_stream=None):
                 return super().__call__(prompt, messages=messages, **self._scoped(kwargs))
             time.sleep(retry.wait_s)
 
     async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """Call the model, with `retries` further attempts as long as nothing was streamed."""
+        elsewhere = self._in_turn(prompt, messages, kwargs)
+        if elsewhere is not None:  # an event loop that the program started
+            return await asyncio.wrap_future(elsewhere)
         for number in itertools.count():
             with self._attempt(number) as retry:
                 return await super().acall(prompt, messages=messages, **self._scoped(kwargs))
             await asyncio.sleep(retry.wait_s)
+
+    def _in_turn(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Future[Any] | None:
+        observer = call_observer.get()
+        return observer.in_turn(lambda: self.acall(prompt, messages=messages, **kwargs)) if observer else None
 
     @contextmanager
     def _attempt(self, number: int) -> Iterator[_Retry]:
@@ -124,8 +145,17 @@ class ChatLM(dspy.LM):
         return kwargs if self.cache_scope is None else {"rollout_id": self.cache_scope, **kwargs}
 
     def update_history(self, entry: dict[str, Any]) -> None:
-        """Hand the price of a finished call to its attempt; nothing else is kept."""
+        """Hand the price of a finished call to its attempt, and tell how it ended; nothing else is kept."""
         _cost_usd.set(entry.get("cost"))
+        if observer := call_observer.get():
+            observer.call_ended(_finish_reason(entry.get("response")))
+
+
+def _finish_reason(response: Any) -> str | None:
+    """How a reply ended, in DSPy's own response or in one of OpenAI's shape."""
+    choices = getattr(response, "choices", None)
+    reason = getattr(choices[0] if choices else response, "finish_reason", None)
+    return reason if isinstance(reason, str) else None
 
 
 @dataclass(slots=True)
