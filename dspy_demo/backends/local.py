@@ -31,7 +31,7 @@ class LocalBackend:
         spec = self._programs.get(target.program)
         yield TurnStarted(self.name, target.lm.model)
         program, lm = await self.prepare(target)
-        from dspy_demo.streaming.adapters import adapter_for
+        from dspy_demo.programs.adapters import adapter_for
         from dspy_demo.streaming.turn_stream import run_turn
 
         async for event in run_turn(

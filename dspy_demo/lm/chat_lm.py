@@ -87,14 +87,14 @@ class ChatLM(dspy.LM):
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """Call the model from a thread, as a program without ``aforward`` does.
 
-        In a turn the turn's event loop makes the call. A program that has ``aforward`` and still calls this
-        in the event loop holds it up, and gets its reply whole.
+        In a turn the turn's event loop makes the call. A program that calls this in the event loop itself,
+        below its ``aforward``, holds that up.
         """
         elsewhere = self._in_turn(prompt, messages, kwargs)
         if elsewhere is not None:
             return elsewhere.result()
         for number in itertools.count():
-            with self._attempt(number) as retry, dspy.context(send_stream=None):
+            with self._attempt(number) as retry:
                 return super().__call__(prompt, messages=messages, **self._scoped(kwargs))
             time.sleep(retry.wait_s)
 

@@ -5,7 +5,9 @@ They run where the program makes its calls: in the event loop, or in any thread 
 
 from __future__ import annotations
 
+import inspect
 import json
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine
@@ -16,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import dspy
+from anyio.from_thread import check_cancelled
 from dspy.clients.call_context import stream_emitted
 from dspy.utils.callback import BaseCallback
 from dspy.utils.usage_tracker import UsageTracker, track_usage
@@ -168,7 +171,9 @@ class TurnObserver(BaseCallback):
         step = _step.get() or self._new_step("lm")
         step = replace(step)  # as it is now: DSPy may ask again in another format
         call = ModelCall(step, self._stream, stack.enter_context(track_usage()))
-        call.whole = dspy.settings.send_stream is None or not self._stream.reachable()
+        # The frame that called back: DSPy does not tell whether this is a `__call__` or an `acall`.
+        asynchronous = bool(sys._getframe(2).f_code.co_flags & inspect.CO_COROUTINE)
+        call.whole = dspy.settings.send_stream is None or not (asynchronous or _in_worker_thread())
         stack.enter_context(dspy.context(send_stream=None if call.whole else call))
         stack.enter_context(_set(_call, call))
         self._calls[call_id] = call
@@ -271,6 +276,15 @@ class TurnObserver(BaseCallback):
             sum(known) if known and len(known) == len(costs) else None,
             cached,
         )
+
+
+def _in_worker_thread() -> bool:
+    """Whether this is a thread of AnyIO: a blocking call streams only from one of those."""
+    try:
+        check_cancelled()
+    except RuntimeError:
+        return False
+    return True
 
 
 @contextmanager

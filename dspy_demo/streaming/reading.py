@@ -184,9 +184,9 @@ def _pieces(item: Any) -> Iterator[tuple[ModelCall | None, Kind, Any]]:
     if isinstance(item, Status):
         yield None, "event", item
         return
-    call, chunk = item
+    call, chunk = item if isinstance(item, tuple) else (None, None)  # sent past `ModelCall`: shown at the end
     choices = getattr(chunk, "choices", None)
-    if not choices:
+    if call is None or not choices:
         return
     call.ended(choices[0].finish_reason)
     delta = choices[0].delta

@@ -5,16 +5,7 @@ Only a block at the very start counts: later in a text the tag is part of what s
 
 from __future__ import annotations
 
-import re
-
-OPEN, CLOSE = "<think>", "</think>"
-_BLOCK = re.compile(rf"\s*{OPEN}.*?(?:{CLOSE}\s*|\Z)", re.DOTALL)
-
-
-def without_thinking(text: str) -> str:
-    """`text` without a block of thinking at its start; a block that was cut off is all there is."""
-    block = _BLOCK.match(text)
-    return text[block.end() :] if block else text
+from dspy_demo.programs.adapters import THINK_CLOSE, THINK_OPEN
 
 
 class ThinkTags:
@@ -34,12 +25,12 @@ class ThinkTags:
         self._held += text
         if not self._opened:
             start = self._held.lstrip()
-            if OPEN.startswith(start[: len(OPEN)]) and len(start) < len(OPEN):
+            if THINK_OPEN.startswith(start[: len(THINK_OPEN)]) and len(start) < len(THINK_OPEN):
                 return "", ""
-            if not start.startswith(OPEN):
+            if not start.startswith(THINK_OPEN):
                 return "", self._rest(self._held)
-            self._opened, self._held = True, start[len(OPEN) :]
-        thinking, closed, rest = self._held.partition(CLOSE)
+            self._opened, self._held = True, start[len(THINK_OPEN) :]
+        thinking, closed, rest = self._held.partition(THINK_CLOSE)
         if closed:
             return thinking, self._rest(rest)
         sure = len(thinking) - _overlap(thinking)
@@ -58,4 +49,4 @@ class ThinkTags:
 
 def _overlap(text: str) -> int:
     """How many characters at the end of `text` may be the start of the closing tag."""
-    return next((size for size in range(len(CLOSE) - 1, 0, -1) if text.endswith(CLOSE[:size])), 0)
+    return next((size for size in range(len(THINK_CLOSE) - 1, 0, -1) if text.endswith(THINK_CLOSE[:size])), 0)

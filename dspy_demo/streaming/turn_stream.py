@@ -10,7 +10,6 @@ from typing import Any
 
 import anyio
 import dspy
-from anyio.from_thread import check_cancelled
 from dspy.utils.exceptions import AdapterParseError
 from dspy.utils.usage_tracker import track_usage
 
@@ -97,16 +96,6 @@ class TurnStream:
             return await call()
         finally:
             self._calls.discard(task)
-
-    def reachable(self) -> bool:
-        """Whether DSPy can stream from this thread: the event loop's own, or a worker thread of AnyIO."""
-        if threading.get_ident() == self._thread:
-            return True
-        try:
-            check_cancelled()
-        except RuntimeError:
-            return False
-        return True
 
     def check_open(self) -> None:
         """End a program whose turn is over, at its next call.

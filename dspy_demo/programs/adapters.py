@@ -1,14 +1,20 @@
-"""DSPy's adapters as this app asks with them: the format of a prompt and of its reply."""
+"""DSPy's adapters as this app asks with them: the format of a prompt and of its reply.
+
+A version is logged with one of them, so that any server of it asks as the page did.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import dspy
 
 from dspy_demo.programs.spec import AdapterName
-from dspy_demo.streaming.thinking import without_thinking
 
+#: Some servers leave what a model thinks in its reply, between these tags.
+THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+_THINKING = re.compile(rf"\s*{THINK_OPEN}.*?(?:{THINK_CLOSE}\s*|\Z)", re.DOTALL)
 #: Stands in a chat's history for what an earlier answer had beside its text, such as its reasoning.
 NOT_KEPT = "Not kept in the history of this chat."
 
@@ -16,8 +22,8 @@ NOT_KEPT = "Not kept in the history of this chat."
 class _Conversation:
     """What DSPy's adapters lack for a chat with any model.
 
-    The history of a chat has the answers only. DSPy writes the other output fields of an earlier turn as
-    ``None``, which models then write too, as their reasoning.
+    They take thinking between tags for a part of the reply. And the history of a chat has the answers only:
+    DSPy writes the other output fields of an earlier turn as ``None``, and models then do the same.
     """
 
     def format_conversation_history(
@@ -56,6 +62,12 @@ def adapter_for(name: AdapterName) -> dspy.Adapter:
     """A new adapter of that format."""
     kinds = {"chat": ChatAdapter, "json": JSONAdapter, "xml": XMLAdapter}
     return kinds[name]()
+
+
+def without_thinking(text: str) -> str:
+    """`text` without a block of thinking at its start; where that was cut off, it is all there is."""
+    block = _THINKING.match(text)
+    return text[block.end() :] if block else text
 
 
 def _calls_tools(turn: dict[str, Any]) -> bool:
