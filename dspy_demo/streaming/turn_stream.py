@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any
 
 import anyio
@@ -13,7 +14,7 @@ import dspy
 from dspy.utils.exceptions import AdapterParseError
 from dspy.utils.usage_tracker import track_usage
 
-from dspy_demo.errors import ProgramLoadError, ReplyTooLong
+from dspy_demo.errors import DemoError, ProgramLoadError, ReplyTooLong
 from dspy_demo.events import Event, Message, TurnFinished
 from dspy_demo.lm.chat_lm import observing
 from dspy_demo.lm.faults import fault_from
@@ -68,9 +69,8 @@ class TurnStream:
             anyio.ClosedResourceError: The turn is over. It ends a program that runs in a thread.
         """
         self.put(item)
-        if threading.get_ident() != self._thread:
-            return
-        while len(self._items) >= AHEAD_MAX and not self._ended:
+        here = threading.get_ident() == self._thread
+        while here and len(self._items) >= AHEAD_MAX and not self._ended:
             self._room.clear()
             await self._room.wait()
         if self._ended:
@@ -165,23 +165,10 @@ async def run_turn(
     """
     arguments = program_inputs(spec, inputs, history)
     stream = TurnStream()
-    answering = answering_predictor(program)
     reader = ReplyReader(spec.outputs, max_chars=reply_max_chars)
-    observer = TurnObserver(stream, program, answering)
-    with (
-        dspy.context(
-            lm=lm,
-            adapter=adapter,
-            callbacks=[*dspy.settings.callbacks, observer],
-            send_stream=stream,  # each call gets its own, see `TurnObserver`
-            disable_history=True,
-            trace=[],  # DSPy's own is one list for all: it would keep the last 10,000 predictions
-            track_usage=True,
-            async_max_workers=max_threads,
-        ),
-        track_usage(),  # else DSPy tracks each module's by itself, and warns of what returns no prediction
-        observing(observer),
-    ):
+    observer = TurnObserver(stream, program, answering_predictor(program))
+    settings = {"lm": lm, "adapter": adapter, "async_max_workers": max_threads}
+    with _settings_of_a_turn(stream, observer, settings):
         call = asyncio.create_task(_call(program, spec, arguments), name="program")
     call.add_done_callback(lambda _: stream.end())
     try:
@@ -200,9 +187,7 @@ async def run_turn(
         if last is not None and last.finish_reason != "stop" and _lacks_fields(error):
             yield TurnFinished(reader.arrived(), observer.usage(), finish_reason=last.finish_reason)
             return
-        if isinstance(error, ValueError) and NO_MODEL in str(error):
-            raise ProgramLoadError(LOST_SETTINGS) from error
-        fault = fault_from(error, streamed=last is not None and last.streamed)
+        fault = _fault(error, streamed=last is not None and last.streamed)
         if fault is None or fault is error:
             raise
         raise fault from error
@@ -210,9 +195,35 @@ async def run_turn(
         await stream.close(call)
 
 
+@contextmanager
+def _settings_of_a_turn(
+    stream: TurnStream, observer: TurnObserver, settings: Mapping[str, Any]
+) -> Iterator[None]:
+    """What DSPy finds in the task that starts here, and in the threads that it starts."""
+    with (
+        dspy.context(
+            callbacks=[*dspy.settings.callbacks, observer],
+            send_stream=stream,  # each call gets its own, see `TurnObserver`
+            disable_history=True,
+            trace=[],  # DSPy's own is one list for all: it would keep the last 10,000 predictions
+            track_usage=True,
+            **settings,
+        ),
+        track_usage(),  # else DSPy tracks each module's by itself, and warns of what returns no prediction
+        observing(observer),
+    ):
+        yield
+
+
 async def _call(program: dspy.Module, spec: ProgramSpec, arguments: Mapping[str, Any]) -> dspy.Prediction:
     run = program.acall if hasattr(program, "aforward") else dspy.asyncify(program)
     return prediction_of(await run(**arguments), spec)
+
+
+def _fault(error: Exception, *, streamed: bool) -> DemoError | None:
+    if isinstance(error, ValueError) and NO_MODEL in str(error):
+        return ProgramLoadError(LOST_SETTINGS)
+    return fault_from(error, streamed=streamed)
 
 
 def _lacks_fields(error: BaseException | None) -> bool:
