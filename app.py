@@ -182,7 +182,7 @@ def version_logger(
 def _warm() -> None:
     """The first question should not wait for dspy's import."""
     try:
-        import dspy_demo.streaming.turn  # noqa: F401
+        import dspy_demo.streaming.turn_stream  # noqa: F401
     finally:
         collector.keep_what_is_loaded()
 

@@ -18,7 +18,6 @@ from dspy_demo.errors import (
     DemoError,
     EmptyReply,
     InputTooLong,
-    InvalidInput,
     NotFound,
     Stopped,
     UpstreamTimeout,
@@ -40,6 +39,7 @@ from dspy_demo.limits.guests import GuestLimits
 from dspy_demo.limits.seat import Seat
 from dspy_demo.logs import current_turn_id, log_failure
 from dspy_demo.observer import ChatObserver, NoObserver, Outcome, TurnEnd
+from dspy_demo.programs.inputs import check_inputs
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.settings import Settings
 from dspy_demo.streaming.pump import Pump
@@ -136,7 +136,7 @@ class ChatService:
                 f"{most:,}. Shorten it or start a new chat."
             )
         if isinstance(request.target, LocalTarget):
-            self._check_fields(request.target.program, request)
+            check_inputs(self.programs.get(request.target.program), request.inputs)
         if self.limits:
             self.limits.check(request)
         self.check_room()
@@ -149,20 +149,6 @@ class ChatService:
         """
         if len(self.running) >= self.settings.max_turns:
             raise Busy()
-
-    def _check_fields(self, program: str, request: TurnRequest) -> None:
-        spec = self.programs.get(program)
-        known = {field.name: field for field in spec.inputs}
-        for name in request.inputs:
-            if name not in known:
-                raise InvalidInput(
-                    f"The program “{spec.title}” has no input “{name[:80]}”. "
-                    f"Its inputs are: {', '.join(known)}."
-                )
-        for name, field in known.items():
-            value = request.inputs.get(name)
-            if field.required and (value is None or (isinstance(value, str) and not value.strip())):
-                raise InvalidInput(f"The input “{name}” is empty. Fill it in and send again.")
 
     def turn(self, request: TurnRequest) -> Turn:
         """A turn that is ready to run; see `Turn`."""

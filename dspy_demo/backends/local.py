@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from dspy_demo.events import Event, LocalTarget, TurnRequest, TurnStarted
 from dspy_demo.lm.catalog import LMCatalog
 from dspy_demo.programs.registry import ProgramRegistry
-from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,7 +31,8 @@ class LocalBackend:
         spec = self._programs.get(target.program)
         yield TurnStarted(self.name, target.lm.model)
         program, lm = await self.prepare(target)
-        from dspy_demo.streaming.turn import run_turn
+        from dspy_demo.programs.adapters import adapter_for
+        from dspy_demo.streaming.turn_stream import run_turn
 
         async for event in run_turn(
             program,
@@ -40,7 +40,7 @@ class LocalBackend:
             request.inputs,
             request.history,
             lm,
-            self._adapter(spec),
+            adapter_for(spec.adapter or self._settings.adapter),
             max_threads=self._settings.max_turns,
             reply_max_chars=self._settings.reply_max_chars,
         ):
@@ -56,15 +56,9 @@ class LocalBackend:
 
     def _built(self, target: LocalTarget) -> tuple[dspy.Module, dspy.LM]:
         """Blocks: the first time it imports dspy and whatever program and model need, for seconds."""
-        import dspy_demo.streaming.turn  # noqa: F401 - in the event loop it would hold every other request up
+        import dspy_demo.streaming.turn_stream  # noqa: F401 - in the event loop it would hold every other request up
 
         return self._programs.module(target.program), self._catalog.lm(target.lm)
-
-    def _adapter(self, spec: ProgramSpec) -> dspy.Adapter:
-        import dspy
-
-        kinds = {"chat": dspy.ChatAdapter, "json": dspy.JSONAdapter, "xml": dspy.XMLAdapter}
-        return kinds[spec.adapter or self._settings.adapter]()
 
     async def aclose(self) -> None:
         await self._catalog.aclose()

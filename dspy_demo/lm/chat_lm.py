@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -21,6 +22,12 @@ from dspy_demo.lm.chat_replies import OPTIONAL, other_parameters
 
 class CallObserver(Protocol):
     """Who wants to hear of the model calls of a turn."""
+
+    def in_turn(self, call: Callable[[], Coroutine[Any, Any, Any]]) -> Future[Any] | None:
+        """Make `call` in the event loop of the turn; None where the caller is in that loop's thread."""
+
+    def call_ended(self, finish_reason: str | None) -> None:
+        """The reply of the running call is there; it ended in this way, where that is known."""
 
     def call_retrying(self, wait_s: float, attempt: int, attempts: int) -> None: ...
 
@@ -82,7 +89,14 @@ class ChatLM(SilentRollouts, dspy.LM):
         self.cache_scope = cache_scope
 
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
-        """Call the model from a program without ``aforward``."""
+        """Call the model from a thread, as a program without ``aforward`` does.
+
+        In a turn the turn's event loop makes the call. A program that calls this in the event loop itself,
+        below its ``aforward``, holds that up.
+        """
+        elsewhere = self._in_turn(prompt, messages, kwargs)
+        if elsewhere is not None:
+            return elsewhere.result()
         call = _Call(kwargs)
         while True:
             with self._attempt(call):
@@ -91,11 +105,18 @@ class ChatLM(SilentRollouts, dspy.LM):
 
     async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """Call the model, with `retries` further attempts as long as nothing was streamed."""
+        elsewhere = self._in_turn(prompt, messages, kwargs)
+        if elsewhere is not None:  # an event loop that the program started
+            return await asyncio.wrap_future(elsewhere)
         call = _Call(kwargs)
         while True:
             with self._attempt(call):
                 return await super().acall(prompt, messages=messages, **self._scoped(call.kwargs))
             await asyncio.sleep(call.wait_s)
+
+    def _in_turn(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Future[Any] | None:
+        observer = call_observer.get()
+        return observer.in_turn(lambda: self.acall(prompt, messages=messages, **kwargs)) if observer else None
 
     @contextmanager
     def _attempt(self, call: _Call) -> Iterator[None]:
@@ -153,10 +174,12 @@ class ChatLM(SilentRollouts, dspy.LM):
         return {**kwargs, "rollout_id": scope}
 
     def update_history(self, entry: dict[str, Any]) -> None:
-        """Hand the price of a finished call to its attempt; nothing else is kept."""
+        """Hand the price of a finished call to its attempt, and tell how it ended; nothing else is kept."""
         price = getattr(self.engine, "price_usd", None)  # DSPy knows it for engines of its own only
         paid = bool(entry.get("usage"))  # an answer from the cache used nothing
         _cost_usd.set(price(entry["response"]) if price and paid else entry.get("cost"))
+        if observer := call_observer.get():
+            observer.call_ended(_finish_reason(entry.get("response")))
 
     async def aclose(self) -> None:
         """Close the connections that idle."""
@@ -165,6 +188,13 @@ class ChatLM(SilentRollouts, dspy.LM):
         if async_engine is not None:
             await async_engine.aclose()
             engine.close()
+
+
+def _finish_reason(response: Any) -> str | None:
+    """How a reply ended, in DSPy's own response or in one of OpenAI's shape."""
+    choices = getattr(response, "choices", None)
+    reason = getattr(choices[0] if choices else response, "finish_reason", None)
+    return reason if isinstance(reason, str) else None
 
 
 @dataclass(slots=True)

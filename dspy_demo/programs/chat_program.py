@@ -10,7 +10,7 @@ import dspy
 from dspy_demo.errors import InvalidInput
 from dspy_demo.events import Message
 from dspy_demo.programs.inputs import program_inputs
-from dspy_demo.programs.outputs import json_ready
+from dspy_demo.programs.outputs import json_ready, prediction_of
 from dspy_demo.programs.spec import ProgramSpec
 
 
@@ -51,9 +51,7 @@ class ChatProgram(dspy.Module):
         return program_inputs(self.spec, {self.spec.chat_field: question.text, **fields}, earlier)
 
     def _prediction(self, result: Any) -> dspy.Prediction:
-        if isinstance(result, str):
-            return dspy.Prediction(**{self.spec.answer_field or "answer": result})
-        return dspy.Prediction(**json_ready(result))
+        return dspy.Prediction(**json_ready(prediction_of(result, self.spec)))
 
 
 _SYSTEM_ROLES, _TOOL_ROLES = ("system", "developer"), ("tool", "function")

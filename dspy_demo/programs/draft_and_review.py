@@ -23,6 +23,8 @@ class Review(dspy.Signature):
 class DraftAndReview(dspy.Module):
     """Drafts an answer, then reviews it with a reason."""
 
+    answer_step = "review"
+
     def __init__(self) -> None:
         super().__init__()
         self.draft = dspy.Predict(Draft)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import types
 import typing
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin
 
 import dspy
@@ -18,7 +19,8 @@ def spec_of(module: dspy.Module, *, name: str, title: str = "", description: str
     """The spec of a program that we did not write.
 
     Its inputs are those of its signature where it has one (`dspy.Predict`, `dspy.ReAct`,
-    `dspy.ChainOfThought`), else the parameters of its ``forward``.
+    `dspy.ChainOfThought`, and `dspy.BestOfN` or `dspy.Refine` of one of them), else the parameters of its
+    ``forward``, whose types are their hints or those of the predictors' inputs of the same name.
 
     Raises:
         ProgramLoadError: It has no input that a chat box could fill.
@@ -30,7 +32,7 @@ def spec_of(module: dspy.Module, *, name: str, title: str = "", description: str
     else:
         inputs = _from_forward(module)
         outputs = ()
-    history = next((field.name for field in inputs if field.annotation is dspy.History), None)
+    history = next((field.name for field in inputs if _without_none(field.annotation) is dspy.History), None)
     inputs = [field for field in inputs if field.name != history]
     chat_field = next((field.name for field in inputs if field.kind == "text"), None)
     if chat_field is None:
@@ -47,15 +49,26 @@ def spec_of(module: dspy.Module, *, name: str, title: str = "", description: str
         chat_field=chat_field,
         outputs=outputs,
         history_field=history,
-        answer_field=outputs[0] if outputs else None,
+        answer_field=outputs[0] if outputs else _remembered(module),
     )
 
 
 def _own_signature(module: dspy.Module) -> Any:
+    if isinstance(module, dspy.BestOfN | dspy.Refine):
+        return _own_signature(module.module)
     if isinstance(module, dspy.ChainOfThought):
         return module.predict.signature
     signature = getattr(module, "signature", None)
     return signature if hasattr(signature, "input_fields") else None
+
+
+def _remembered(module: dspy.Module) -> str | None:
+    """The field by which the history holds the answer: what the predictor writes that takes the history."""
+    for predictor in module.predictors():
+        signature = predictor.signature
+        if any(_without_none(field.annotation) is dspy.History for field in signature.input_fields.values()):
+            return next((name for name in signature.output_fields if name not in REASONING_FIELDS), None)
+    return None
 
 
 def _from_signature(name: str, field: Any) -> InputField:
@@ -84,15 +97,23 @@ def _from_forward(module: dspy.Module) -> list[InputField]:
         if not predictors:
             return []
         return [_from_signature(key, field) for key, field in predictors[0].signature.input_fields.items()]
+    asked = [predictor.signature.input_fields for predictor in module.predictors()]
     return [
         _field(
             p.name,
-            hints.get(p.name, str),
+            _type_of(p.name, hints, asked),
             required=p.default is p.empty,
             default=None if p.default is p.empty else p.default,
         )
         for p in named
     ]
+
+
+def _type_of(name: str, hints: Mapping[str, Any], asked: Sequence[Mapping[str, Any]]) -> Any:
+    """The type of a parameter: its hint, else that of the first predictor's input of that name, else text."""
+    if hints.get(name, Any) is not Any:
+        return hints[name]
+    return next((fields[name].annotation for fields in asked if name in fields), str)
 
 
 def _field(name: str, annotation: Any, *, required: bool, default: Any, description: str = "") -> InputField:

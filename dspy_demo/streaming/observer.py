@@ -1,66 +1,211 @@
-"""What DSPy tells us between the chunks: which reply is coming, which tool runs, what a call cost.
+"""What DSPy's callbacks tell of a turn: which call a reply belongs to, which tool runs, what it cost.
 
-Its callbacks are plain functions that run inside the event loop, or in a program's thread. DSPy's own status
-messages (3.4.1) enter the stream from a second thread and wait, for ever where it is full; ours never do.
+They run where the program makes its calls: in the event loop, or in any thread that the program started.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Collection, Coroutine
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import dspy
+from anyio.from_thread import check_cancelled
+from dspy.clients.call_context import stream_emitted
 from dspy.utils.callback import BaseCallback
-from dspy.utils.usage_tracker import UsageTracker
+from dspy.utils.usage_tracker import UsageTracker, track_usage
 
-from dspy_demo.events import Status, StatusState, Usage
+from dspy_demo.events import FinishReason, Status, StatusState, Usage
+from dspy_demo.lm.chat_lm import call_observer, observing
 from dspy_demo.streaming.splitter import AdapterKind, adapter_kind
 from dspy_demo.tracing.record import Call, current_record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dspy_demo.streaming.turn_stream import TurnStream
 
 TOOL_TEXT_MAX_CHARS = 200
 #: Options of a model call that a trace shows. Others may be a key or a header.
 RECORDED_OPTIONS = ("temperature", "max_tokens", "top_p", "reasoning_effort")
 
 
+@dataclass(slots=True, eq=False)
+class Step:
+    """One call of a predictor: what it is named in the turn, and what it asks a model for.
+
+    Attributes:
+        name: The predictor's name in the program; from its second call on with a number, ``react#2``.
+        answers: What it writes may be shown as the answer, see `reading.answering_predictor`.
+        fields: The output fields, and `adapter` the format in which they are asked for.
+    """
+
+    name: str
+    answers: bool = False
+    fields: tuple[str, ...] = ()
+    adapter: AdapterKind | None = None
+
+
+@dataclass(slots=True, eq=False)
+class ModelCall:
+    """One call of a language model, and the stream to which DSPy sends the chunks of its reply.
+
+    Each call has a stream of its own, because a chunk says at most which predictor it is for, and one
+    predictor may be asked twice at once.
+
+    Attributes:
+        whole: The reply comes in one piece.
+        received: A chunk of the reply has come; no answer from the cache has one.
+        streamed: Text of the reply has come.
+    """
+
+    step: Step
+    stream: TurnStream
+    tracker: UsageTracker
+    whole: bool = False
+    recorded: Call | None = None
+    received: bool = False
+    streamed: bool = False
+    finish_reason: FinishReason = "stop"
+    failed: bool = False
+    usage: Usage = field(default_factory=Usage)
+
+    async def send(self, chunk: Any) -> None:
+        """Take a chunk (DSPy's side of a stream)."""
+        self.received = True
+        await self.stream.send((self, chunk))
+
+    def ended(self, finish_reason: str | None) -> None:
+        """Note how the reply ended, in the words of DSPy or the provider."""
+        if finish_reason in {"length", "content_filter"}:
+            self.finish_reason = "length" if finish_reason == "length" else "content_filter"
+
+
 @dataclass(frozen=True, slots=True)
-class CallStarted:
-    """A predictor is about to ask the model for `fields`, written as `adapter` writes them."""
+class CallEnded:
+    """No more chunks come for this call.
 
-    predictor_id: int
-    adapter: AdapterKind | None
-    fields: tuple[str, ...]
+    Attributes:
+        whole_text: The reply, where it came in one piece.
+    """
+
+    call: ModelCall
+    whole_text: str = ""
 
 
-Note = CallStarted | Status
+_step: ContextVar[Step | None] = ContextVar("step", default=None)
+_call: ContextVar[ModelCall | None] = ContextVar("call", default=None)
 
 
 class TurnObserver(BaseCallback):
-    """Puts notes between the chunks of one turn, counts its calls, and records them for its trace.
+    """Gives each model call of one turn its stream, counts what it used, and records it for the trace.
 
     Args:
-        note: Takes the notes, from any thread.
-        steps: The names of the program's predictors, by their identity.
+        stream: Takes what happens, from any thread.
+        program: Whose predictors give the steps their names.
+        answering: The predictor whose text is the answer, or None.
     """
 
-    def __init__(self, note: Callable[[Note], None], steps: Mapping[int, str] | None = None) -> None:
-        self._note = note
-        self._steps = steps or {}
+    def __init__(self, stream: TurnStream, program: dspy.Module, answering: dspy.Predict | None) -> None:
+        self._stream = stream
+        self._predictors = [(name.removesuffix(".predict"), p) for name, p in program.named_predictors()]
+        self._answering = answering
         self._record = current_record.get()
-        self._counted: set[int] = set()
-        self._last_call: Call | None = None
-        self.calls = 0
-        self.costs_usd: list[float] = []
+        self._counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._open: dict[str, ExitStack] = {}
         self._tools: dict[str, str] = {}
+        self._calls: dict[str, ModelCall] = {}
+        self._ended: list[ModelCall] = []
 
-    # DSPy's side
+    # Programs and predictors
+
+    def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        self._stream.check_open()
+        stack = ExitStack()
+        if call_observer.get() is not self:  # a thread without the context of the turn's task
+            stack.enter_context(observing(self))
+        if isinstance(instance, dspy.Predict):
+            step = self._new_step(self._name(instance), answers=instance is self._answering)
+            stack.enter_context(_set(_step, step))
+        self._open[call_id] = stack
+
+    def on_module_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
+        self._close(call_id)
 
     def on_adapter_format_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-        predictor, signature = dspy.settings.caller_predict, inputs.get("signature")
-        # XMLAdapter's method is wrapped twice (3.4.1): the outer call names no arguments.
-        if predictor is not None and signature is not None:
-            self._note(CallStarted(id(predictor), adapter_kind(instance), tuple(signature.output_fields)))
+        step, signature = _step.get(), inputs.get("signature")
+        # An adapter's subclass has this callback twice; the outer one does not name the arguments.
+        if step is not None and signature is not None:
+            step.fields, step.adapter = tuple(signature.output_fields), adapter_kind(instance)
+
+    def _new_step(self, name: str, *, answers: bool = False) -> Step:
+        with self._lock:
+            self._counts[name] += 1
+            count = self._counts[name]
+        return Step(name if count == 1 else f"{name}#{count}", answers)
+
+    def _name(self, predictor: dspy.Predict) -> str:
+        """By the object, or for a copy (`dspy.BestOfN` makes them) by its signature."""
+        asked = predictor.signature
+        tests: list[Callable[[dspy.Predict], bool]] = [
+            lambda known: known is predictor,
+            lambda known: known.signature is asked,
+            lambda known: list(known.signature.fields) == list(asked.fields),
+        ]
+        return next((name for test in tests for name, known in self._predictors if test(known)), "step")
+
+    # Models
+
+    def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        self._stream.check_open()
+        stack = self._open[call_id] = ExitStack()
+        step = _step.get() or self._new_step("lm")
+        step = replace(step)  # as it is now: DSPy may ask again in another format
+        call = ModelCall(step, self._stream, stack.enter_context(track_usage()))
+        # The frame that called back: DSPy does not tell whether this is a `__call__` or an `acall`.
+        asynchronous = bool(sys._getframe(2).f_code.co_flags & inspect.CO_COROUTINE)
+        call.whole = dspy.settings.send_stream is None or not (asynchronous or _in_worker_thread())
+        stack.enter_context(dspy.context(send_stream=None if call.whole else call))
+        stack.enter_context(_set(_call, call))
+        self._calls[call_id] = call
+        if self._record:
+            asked = inputs.get("messages") or inputs.get("prompt")
+            options = {**instance.kwargs, **(inputs.get("kwargs") or {})}
+            sampling = {name: options[name] for name in RECORDED_OPTIONS if options.get(name) is not None}
+            self._record.lm_started(call_id, step.name, instance.model, asked, sampling)
+
+    def on_lm_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
+        call = self._calls.pop(call_id, None)
+        if call is None:
+            return
+        call.failed = exception is not None
+        call.usage = _used(call)
+        if self._record:
+            call.recorded = self._record.call_ended(call_id, outputs, exception)
+        if call.recorded is not None and not call.failed:
+            call.recorded.usage = call.usage
+        self._close(call_id)
+        if call.finish_reason != "stop":
+            stream_emitted()  # DSPy would pay for another try in JSON, which is cut as well
+        self._ended.append(call)
+        _call.set(call)  # `ChatLM` tells the price after the end
+        self._stream.put(CallEnded(call, "" if call.received else _text(outputs)))
+
+    def _close(self, call_id: str) -> None:
+        stack = self._open.pop(call_id, None)
+        if stack is not None:
+            stack.close()
+
+    # Tools
 
     def on_tool_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         if instance.name == "finish":  # ReAct's way to say that it is done
@@ -69,7 +214,7 @@ class TurnObserver(BaseCallback):
         self._tools[call_id] = title
         if self._record:
             self._record.tool_started(call_id, instance.name, inputs.get("kwargs", inputs))
-        self._note(Status(title, "pending", key=f"tool-{call_id}"))
+        self._stream.put(Status(title, "pending", key=f"tool-{call_id}"))
 
     def on_tool_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
         if call_id not in self._tools:
@@ -78,59 +223,92 @@ class TurnObserver(BaseCallback):
         if self._record:
             self._record.call_ended(call_id, outputs, exception)
         if exception is None:
-            self._note(Status(f"{title} → {_short(str(outputs))}", "done", key=f"tool-{call_id}"))
+            self._stream.put(Status(f"{title} → {_short(str(outputs))}", "done", key=f"tool-{call_id}"))
         else:
-            self._note(Status(f"{title} failed", "failed", key=f"tool-{call_id}"))
-
-    def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-        if self._record:
-            step = self._steps.get(id(dspy.settings.caller_predict), "lm")
-            asked = inputs.get("messages") or inputs.get("prompt")
-            options = {**instance.kwargs, **(inputs.get("kwargs") or {})}
-            sampling = {name: options[name] for name in RECORDED_OPTIONS if options.get(name) is not None}
-            self._record.lm_started(call_id, step, instance.model, asked, sampling)
-
-    def on_lm_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
-        self.calls += exception is None
-        call = self._record.call_ended(call_id, outputs, exception) if self._record else None
-        if call is not None and exception is None:
-            call.usage, self._last_call = self._newly_used(call.model), call
-
-    def _newly_used(self, model: str) -> Usage:
-        """What DSPy counted for the call that just ended. An answer from the cache is not counted."""
-        tracker = dspy.settings.usage_tracker
-        for entry in reversed(tracker.usage_data.get(model, ()) if tracker else ()):
-            if id(entry) not in self._counted:
-                self._counted.add(id(entry))
-                return Usage(
-                    _count(entry, "prompt_tokens", "input_tokens"),
-                    _count(entry, "completion_tokens", "output_tokens"),
-                )
-        return Usage(cached=True)
+            self._stream.put(Status(f"{title} failed", "failed", key=f"tool-{call_id}"))
 
     # The model's side, see `lm.chat_lm.CallObserver`
 
+    def in_turn(self, call: Callable[[], Coroutine[Any, Any, Any]]) -> Future[Any] | None:
+        return self._stream.run(call)
+
     def call_retrying(self, wait_s: float, attempt: int, attempts: int) -> None:
         text = f"The model failed to answer; trying again in {wait_s:g} s ({attempt} of {attempts})"
-        self._note(Status(text, "info", key="retry"))
+        self._stream.put(Status(text, "info", key="retry"))
 
     def call_notice(self, text: str, state: StatusState, key: str) -> None:
-        self._note(Status(text, state, key=key))
+        self._stream.put(Status(text, state, key=key))
+
+    def call_ended(self, finish_reason: str | None) -> None:
+        call = _call.get()
+        if call is not None:
+            call.ended(finish_reason)
 
     def call_priced(self, cost_usd: float) -> None:
-        self.costs_usd.append(cost_usd)
-        call = self._last_call  # `ChatLM` tells the price right after the call's end
-        if call is not None and call.usage is not None and not call.usage.cached:
+        call = _call.get()
+        if call is not None and not call.usage.cached:
             call.usage = replace(call.usage, cost_usd=cost_usd)
+            if call.recorded is not None:
+                call.recorded.usage = call.usage
 
-    def usage(self, tracker: UsageTracker, *, streamed: bool) -> Usage:
+    # What came of it
+
+    @property
+    def last_call(self) -> ModelCall | None:
+        """The model call that ended last."""
+        return self._ended[-1] if self._ended else None
+
+    def finish_reason(self, outputs: Collection[str]) -> FinishReason:
+        """How the reply ended that made the program's `outputs`; of several the last one counts."""
+        made = [call for call in self._ended if not call.failed and set(call.step.fields) & set(outputs)]
+        return made[-1].finish_reason if made else "stop"
+
+    def usage(self) -> Usage:
         """What the turn used. Its price is known only where that of every call is."""
-        totals = tracker.get_total_tokens().values()
-        prompt = sum(_count(total, "prompt_tokens", "input_tokens") for total in totals)
-        completion = sum(_count(total, "completion_tokens", "output_tokens") for total in totals)
-        priced = self.calls > 0 and len(self.costs_usd) == self.calls
-        cached = self.calls > 0 and not totals and not streamed
-        return Usage(prompt, completion, sum(self.costs_usd) if priced and not cached else None, cached)
+        used = [call.usage for call in self._ended]
+        answered = [call.usage for call in self._ended if not call.failed]
+        cached = bool(answered) and all(usage.cached for usage in answered)
+        costs = [usage.cost_usd for usage in answered if not usage.cached]
+        known = [cost for cost in costs if cost is not None]
+        return Usage(
+            sum(usage.prompt_tokens for usage in used),
+            sum(usage.completion_tokens for usage in used),
+            sum(known) if known and len(known) == len(costs) else None,
+            cached,
+        )
+
+
+def _in_worker_thread() -> bool:
+    """Whether this is a thread of AnyIO: a blocking call streams only from one of those."""
+    try:
+        check_cancelled()
+    except RuntimeError:
+        return False
+    return True
+
+
+@contextmanager
+def _set(variable: ContextVar[Any], value: Any) -> Iterator[None]:
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
+
+
+def _used(call: ModelCall) -> Usage:
+    """What DSPy counted during `call`. It counts nothing for an answer from the cache."""
+    totals = list(call.tracker.get_total_tokens().values())
+    prompt = sum(_count(total, "prompt_tokens", "input_tokens") for total in totals)
+    completion = sum(_count(total, "completion_tokens", "output_tokens") for total in totals)
+    return Usage(prompt, completion, cached=not (totals or call.received or call.whole or call.failed))
+
+
+def _text(outputs: Any) -> str:
+    """The first of DSPy's outputs of a call: a text, or a dict that has one."""
+    first = outputs[0] if isinstance(outputs, list) and outputs else None
+    text = first.get("text") if isinstance(first, dict) else first
+    return text if isinstance(text, str) else ""
 
 
 def _count(total: dict[str, Any], *names: str) -> int:

@@ -20,6 +20,7 @@ from pydantic import SecretStr
 from dspy_demo.events import (
     Event,
     FieldDelta,
+    FinishReason,
     LocalTarget,
     Message,
     TurnFailed,
@@ -87,7 +88,6 @@ class TurnRecord:
     end: TurnFinished | TurnFailed | None = None
     traced_elsewhere: bool = False
     _running: dict[str, Call] = field(default_factory=dict)
-    _counts: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, request: TurnRequest, *, serves: str = "") -> TurnRecord:
@@ -133,22 +133,27 @@ class TurnRecord:
             self.traced_elsewhere = True
 
     def close(self) -> None:
-        """The turn is over: what still runs was stopped with it. Later calls are not recorded."""
+        """The turn is over: what still runs was stopped with it. Later calls are not recorded.
+
+        A finished turn's outputs are told by its end, so its deltas, of which there is one for each token,
+        are dropped: a record may wait long until MLflow can be reached.
+        """
         if self.ended_ns:
             return
+        if isinstance(self.end, TurnFinished):
+            self.deltas.clear()
         self.ended_ns = time.time_ns()
         for call in self._running.values():
             call.ended_ns, call.stopped = self.ended_ns, True
         self._running.clear()
 
-    # The turn's calls, from `streaming.observer`; a program without ``aforward`` makes them in a thread
+    # The turn's calls, from `streaming.observer`, from whatever thread the program makes them in
 
     def lm_started(
         self, call_id: str, step: str, model: str, messages: Any, settings: Mapping[str, Any]
     ) -> None:
-        count = self._counts[step] = self._counts.get(step, 0) + 1
-        name = step if count == 1 else f"{step}#{count}"
-        self._start(call_id, Call("lm", name, messages, model, settings))
+        """A model call of the predictor call `step` starts."""
+        self._start(call_id, Call("lm", step, messages, model, settings))
 
     def tool_started(self, call_id: str, name: str, arguments: Any) -> None:
         self._start(call_id, Call("tool", name, arguments))
@@ -190,6 +195,10 @@ class TurnRecord:
                 delta.text
             )
         return {name: "".join(texts) for name, texts in parts.items()}
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        return self.end.finish_reason if isinstance(self.end, TurnFinished) else "stop"
 
     @property
     def first_delta_s(self) -> float | None:

@@ -104,6 +104,7 @@ def _root_attributes(record: TurnRecord) -> dict[str, Any]:
         "user.id": record.user[:SESSION_MAX_CHARS] or None,
         "first_delta_s": record.first_delta_s,
         "cached": record.usage.cached or None,
+        "finish_reason": None if record.finish_reason == "stop" else record.finish_reason,
         **{f"mlflow.traceTag.{name}": value for name, value in tags.items() if value},
     }
     # MLflow adds up the calls' tokens and cost; those of the root would be counted beside them by model.

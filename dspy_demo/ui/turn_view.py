@@ -172,10 +172,13 @@ class TurnView:
                 return view
 
     def _with_thought(self, event: FieldDelta, now_s: float) -> Self:
-        last = self.thoughts[-1] if self.thoughts else None
-        if last and last.open and (last.step, last.field) == (event.step, event.field):
-            longer = dataclasses.replace(last, text=last.text + event.text)
-            return dataclasses.replace(self, thoughts=(*self.thoughts[:-1], longer))
+        # Steps that run at once write in turns; a step's name is that of one call.
+        for index, thought in enumerate(self.thoughts):
+            if (thought.step, thought.field) == (event.step, event.field):
+                longer = dataclasses.replace(thought, text=thought.text + event.text, open=True)
+                return dataclasses.replace(
+                    self, thoughts=(*self.thoughts[:index], longer, *self.thoughts[index + 1 :])
+                )
         closed = self._closed(now_s)
         new = Thought(event.step, event.field, event.text, started_s=now_s, open=True)
         return closed._adding(new)
@@ -211,9 +214,7 @@ class TurnView:
         for name, value in event.outputs.items():
             if name == TRAJECTORY_FIELD and isinstance(value, Mapping):
                 view = view._with_trajectory(value)
-            elif name in REASONING_FIELDS or (
-                name not in view.expected and any(thought.field == name for thought in view.thoughts)
-            ):
+            elif name in REASONING_FIELDS and name not in view.expected:
                 view = view._with_final_thought(name, _reasoning_text(value))
             else:
                 answers.append(Answer(name, value=value))
@@ -259,9 +260,9 @@ class TurnView:
         return dataclasses.replace(self, answers=answers)
 
     def _closed(self, now_s: float) -> Self:
-        if not self.thoughts or not self.thoughts[-1].open:
+        if not any(thought.open for thought in self.thoughts):
             return self
-        return dataclasses.replace(self, thoughts=(*self.thoughts[:-1], self.thoughts[-1].closed(now_s)))
+        return dataclasses.replace(self, thoughts=tuple(thought.closed(now_s) for thought in self.thoughts))
 
     def _ended(self, state: TurnState, now_s: float) -> Self:
         lines = tuple(

@@ -9,7 +9,7 @@ import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cloudpickle  # type: ignore[import-untyped]
 import dspy
@@ -21,8 +21,9 @@ from dspy_demo.lm.detection import BUILTIN_MODEL
 from dspy_demo.lm.gguf.identity import identified, record
 from dspy_demo.lm.local_models import PREFIX, LocalModel, find
 from dspy_demo.lm.local_models.runtime import MODULE as RUNTIME
+from dspy_demo.programs.adapters import adapter_for
 from dspy_demo.programs.chat_program import ChatProgram
-from dspy_demo.programs.spec import ProgramSpec
+from dspy_demo.programs.spec import AdapterName, ProgramSpec
 from dspy_demo.settings import Settings
 from dspy_demo.versions.confidential import cleaned_lm, public_url, secret_held
 from dspy_demo.versions.source_code import OwnCode, requirements
@@ -171,8 +172,7 @@ def portable_lm(choice: LMChoice, settings: Settings, file: LocalModel | None = 
 
 
 def adapter_of(name: str) -> dspy.Adapter:
-    kinds = {"chat": dspy.ChatAdapter, "json": dspy.JSONAdapter, "xml": dspy.XMLAdapter}
-    return kinds[name]()
+    return adapter_for(cast(AdapterName, name))
 
 
 def in_clean_context(action: Any, *arguments: Any) -> Any:

@@ -288,7 +288,7 @@ async def test_a_program_that_returns_something_else_is_told(
         import dspy
         class Wrong(dspy.Module):
             async def aforward(self, question: str):
-                return "just text"
+                return 42
         """
     )
     async with house(settings_for(data_dir), programs=ProgramRegistry([spec])) as home:

@@ -66,6 +66,20 @@ def test_history_uses_the_programs_own_field_names() -> None:
     assert arguments["history"].messages == [{"question": "a?", "answer": "b."}]
 
 
+@pytest.mark.parametrize(
+    ("inputs", "named"),
+    [({}, "question"), ({"question": " "}, "question"), ({"question": "?", "tone": "calm"}, "tone")],
+)
+@pytest.mark.parametrize("ask", [ChatProgram.forward, ChatProgram.aforward])
+async def test_a_missing_or_unknown_input_is_refused_before_a_model_is_asked(
+    ask: Any, inputs: dict[str, str], named: str
+) -> None:
+    """Also where no service checks: `mlflow models serve` calls the logged program itself."""
+    with pytest.raises(InvalidInput, match=named):
+        result = ask(ChatProgram(Echo(), SHIPPED[0]), **inputs)
+        await result
+
+
 class Echo(dspy.Module):
     def forward(self, question: str, history: dspy.History) -> dspy.Prediction:
         return dspy.Prediction(answer=f"{question} after {len(history.messages)}")

@@ -60,6 +60,54 @@ def test_forward_parameters_become_a_form() -> None:
     assert spec.outputs == ()
 
 
+class Asked(dspy.Signature):
+    """Types that the modules below do not repeat."""
+
+    question: str = dspy.InputField()
+    history: dspy.History = dspy.InputField()
+    picture: dspy.Image = dspy.InputField()
+    tags: list[str] = dspy.InputField()
+    tone: Literal["calm", "bold"] = dspy.InputField()
+    reasoning: str = dspy.OutputField()
+    reply: str = dspy.OutputField()
+
+
+class Untyped(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.respond = dspy.Predict(Asked)
+
+    def forward(self, question, picture, tags, tone="calm", history=None): ...  # type: ignore[no-untyped-def]
+
+
+class Typed(Untyped):
+    def forward(  # type: ignore[no-untyped-def, override]
+        self, question: str, picture, tags: Any, tone="calm", history: dspy.History | None = None
+    ): ...
+
+
+@pytest.mark.parametrize("kind", [Untyped, Typed])
+def test_types_that_a_module_leaves_out_are_those_of_its_predictors(kind: type[Untyped]) -> None:
+    spec = spec_of(kind(), name="untyped")
+    assert spec.history_field == "history"
+    assert spec.answer_field == "reply"
+    assert {field.name: (field.annotation, field.required) for field in spec.inputs} == {
+        "question": (str, True),
+        "picture": (dspy.Image, True),
+        "tags": (list[str], True),
+        "tone": (Literal["calm", "bold"], False),
+    }
+    assert spec.inputs[-1].choices == ("calm", "bold")
+
+
+@pytest.mark.parametrize("kind", [dspy.BestOfN, dspy.Refine])
+def test_attempts_at_a_program_have_its_inputs_and_outputs(kind: Any) -> None:
+    module = dspy.ChainOfThought("question, history: dspy.History -> title, score: float")
+    spec = spec_of(kind(module=module, N=2, reward_fn=lambda *_: 1.0, threshold=1.0), name="attempts")
+    assert spec.history_field == "history"
+    assert spec.outputs == ("title", "score")
+
+
 class Wrapped(dspy.Module):
     def __init__(self) -> None:
         super().__init__()

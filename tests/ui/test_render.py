@@ -145,6 +145,17 @@ def test_rounds_of_the_same_step_are_numbered() -> None:
     assert [title for title, _, _ in thoughts(view)] == ["Reasoning", "Reasoning 2"]
 
 
+def test_steps_that_run_at_once_have_one_thought_each() -> None:
+    parts = [
+        thinks(text, step, "answer") for text, step in [("a", "p"), ("x", "p#2"), ("b", "p"), ("y", "p#2")]
+    ]
+    view = after([STARTED, *parts])
+    assert [(status, text) for _, status, text in thoughts(view)] == [("pending", "ab"), ("pending", "xy")]
+    done = view.apply(TurnFinished({"answer": "ab / xy"}), 9.0)
+    assert [(status, text) for _, status, text in thoughts(done)] == [("done", "ab"), ("done", "xy")]
+    assert answer(done) == "ab / xy"
+
+
 def test_an_answer_of_a_later_step_replaces_the_earlier_which_stays_as_a_thought() -> None:
     view = after([STARTED, says("Sydney?", "draft"), thinks("No.", "review"), says("Canberra", "review")])
     assert answer(view) == "Canberra"
@@ -164,10 +175,9 @@ def test_labels_do_not_jump_in_when_the_second_field_starts() -> None:
     assert answer(view).startswith("**Title**")
 
 
-def test_an_expected_output_that_streamed_as_reasoning_is_still_an_answer() -> None:
-    view = after(
-        [STARTED, thinks("x", field="critique"), TurnFinished({"critique": "x"})], expected=("critique",)
-    )
+@pytest.mark.parametrize("expected", [(), ("critique",)])
+def test_an_output_that_streamed_as_reasoning_is_still_an_answer(expected: tuple[str, ...]) -> None:
+    view = after([STARTED, thinks("x", field="critique"), TurnFinished({"critique": "x"})], expected=expected)
     assert answer(view) == "x"
 
 

@@ -30,6 +30,11 @@ class Notices:
     def call_retrying(self, wait_s: float, attempt: int, attempts: int) -> None:
         raise AssertionError("nothing is tried again here")
 
+    def in_turn(self, call: Any) -> None:
+        return None
+
+    def call_ended(self, finish_reason: str | None) -> None: ...
+
     def call_priced(self, cost_usd: float) -> None:
         raise AssertionError("it costs nothing")
 

@@ -1,0 +1,382 @@
+"""A visitor's own program: threads of its own, several predictors, attempts, and whatever it returns."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from dspy_demo.api import build_api
+from dspy_demo.events import FieldDelta, LMChoice, TurnFinished
+from dspy_demo.programs.registry import ProgramRegistry
+from dspy_demo.programs.spec import ProgramSpec
+from dspy_demo.tracing.base import NoTracer
+from dspy_demo.tracing.record import TurnRecord
+from tests.fake_openai import FAULTS, FakeOpenAI, Reply
+from tests.services import Heard, conversation, house, settings_for, until
+
+# Nobody closes a model that a program made for itself: the garbage collector finds its sockets.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+CASES = Path(__file__).parent.parent / "cases"
+PATHS = pytest.mark.parametrize("model", ["openai/fake", "lm_studio/fake"])  # DSPy's engine, and litellm
+OwnProgram = Callable[[str], ProgramSpec]
+
+FAN = """
+    import asyncio, contextvars, dspy
+    from concurrent.futures import ThreadPoolExecutor
+
+    class Fan(dspy.Module):
+        def __init__(self):
+            super().__init__()
+            self.one = dspy.Predict("question -> draft")
+            self.one.lm = {lm}
+            self.join = dspy.Predict("question, drafts -> answer")
+
+        {program}
+"""
+JOINED = 'return self.join(question=question, drafts="; ".join(draft.draft for draft in drafts))'
+AJOINED = 'return await self.join.acall(question=question, drafts="; ".join(d.draft for d in drafts))'
+#: Ways in which a program may make two calls where the turn's task does not run.
+THREADS = {
+    "to_thread": f"""
+        async def aforward(self, question: str):
+            drafts = await asyncio.gather(*(
+                asyncio.to_thread(self.one, question=f"{{question}} {{n}}") for n in range(2)))
+            {AJOINED}
+    """,
+    "executor": f"""
+        def forward(self, question: str):
+            with ThreadPoolExecutor() as pool:
+                contexts = [contextvars.copy_context() for _ in range(2)]
+                waiting = [
+                    pool.submit(context.run, lambda: self.one(question=question)) for context in contexts
+                ]
+            drafts = [future.result() for future in waiting]
+            {JOINED}
+    """,
+    "evaluate": f"""
+        def forward(self, question: str):
+            example = dspy.Example(question=question).with_inputs("question")
+            evaluate = dspy.Evaluate(devset=[example, example], metric=lambda *_: 1.0, num_threads=2)
+            drafts = [prediction for _, prediction, _ in evaluate(self.one).results]
+            {JOINED}
+    """,
+    "event loop of its own": f"""
+        def forward(self, question: str):
+            async def both():
+                return await asyncio.gather(*(self.one.acall(question=question) for _ in range(2)))
+            drafts = asyncio.run(both())
+            {JOINED}
+    """,
+    "forward in the event loop": f"""
+        async def aforward(self, question: str):
+            drafts = [self.one(question=f"{{question}} {{n}}") for n in range(2)]
+            {AJOINED}
+    """,
+}
+
+
+@pytest.fixture
+def case(own_program: OwnProgram) -> OwnProgram:
+    """Load a program of `tests/cases`."""
+    return lambda name: own_program((CASES / f"{name}.py").read_text())
+
+
+async def ask(
+    spec: ProgramSpec, fake: FakeOpenAI, data_dir: Path, *, model: str = "openai/fake", **more: object
+) -> Heard:
+    choice = LMChoice(model, fake.url, cache=False)
+    async with house(settings_for(data_dir), choice, programs=ProgramRegistry([spec])) as home:
+        return await home.ask("Who is visitor-7?", program=spec.name, **more)
+
+
+def streamed(heard: Heard) -> dict[tuple[str, str, str], str]:
+    """What streamed, by step, field and channel."""
+    texts: dict[tuple[str, str, str], str] = {}
+    for delta in heard.deltas:
+        place = (delta.step, delta.field, delta.channel)
+        texts[place] = texts.get(place, "") + delta.text
+    return texts
+
+
+# Threads
+
+
+@PATHS
+@pytest.mark.parametrize("own_model", [False, True], ids=["the turn's model", "a model of its own"])
+@pytest.mark.parametrize("way", THREADS)
+async def test_calls_of_a_programs_own_threads_work(
+    fake_openai: FakeOpenAI, data_dir: Path, own_program: OwnProgram, way: str, own_model: bool, model: str
+) -> None:
+    """A model of the program's own cannot stream from every thread; its reply comes whole then."""
+    lm = f'dspy.LM("{model}", api_base="{fake_openai.url}", api_key="k", cache=False)' if own_model else None
+    spec = own_program(FAN.format(lm=lm, program=THREADS[way].strip()))
+    heard = await ask(spec, fake_openai, data_dir, model=model)
+    assert "visitor-7" in heard.finished.outputs["answer"]
+    steps = {step for step, _, _ in streamed(heard)}
+    streams = way == "event loop of its own" if own_model else way != "forward in the event loop"
+    assert steps == ({"one", "one#2", "join"} if streams else {"join"})
+    assert len(fake_openai.streams) == 3
+    assert heard.finished.usage.completion_tokens == sum(stream.tokens_sent for stream in fake_openai.streams)
+    assert not heard.finished.usage.cached
+
+
+@PATHS
+@pytest.mark.parametrize("kind", ["forward", "aforward"])
+async def test_a_model_of_the_programs_own_streams_from_the_program(
+    fake_openai: FakeOpenAI, data_dir: Path, own_program: OwnProgram, kind: str, model: str
+) -> None:
+    program = {
+        "forward": f"""def forward(self, question: str):
+            drafts = [self.one(question=question)]
+            {JOINED}""",
+        "aforward": f"""async def aforward(self, question: str):
+            drafts = [await self.one.acall(question=question)]
+            {AJOINED}""",
+    }[kind]
+    lm = f'dspy.LM("{model}", api_base="{fake_openai.url}", api_key="k", cache=False)'
+    fake_openai.respond_with(lambda _: Reply(tokens_per_second=100))
+    heard = await ask(own_program(FAN.format(lm=lm, program=program)), fake_openai, data_dir, model=model)
+    assert sum(delta.step == "one" for delta in heard.deltas) > 2
+
+
+@PATHS
+async def test_parallel_streams_each_call_by_itself(
+    fake_openai: FakeOpenAI, data_dir: Path, case: OwnProgram, model: str
+) -> None:
+    fake_openai.respond_with(lambda _: Reply(tokens_per_second=100))
+    heard = await ask(case("parallel"), fake_openai, data_dir, model=model)
+    texts = streamed(heard)
+    assert set(texts) == {
+        *((step, "draft", "reasoning") for step in ("one", "one#2", "one#3")),
+        ("join", "answer", "reasoning"),
+    }
+    assert all(
+        text.startswith("The draft for visitor-7 reply-")
+        for (_, field, _), text in texts.items()
+        if field == "draft"
+    )
+    assert len(set(texts.values())) == 4
+    assert texts["join", "answer", "reasoning"] == heard.finished.outputs["answer"]
+    assert heard.finished.usage.completion_tokens == sum(stream.tokens_sent for stream in fake_openai.streams)
+
+
+async def test_a_call_of_a_thread_is_tried_again_and_recorded(
+    fake_openai: FakeOpenAI, data_dir: Path, case: OwnProgram
+) -> None:
+    spec, tracer = case("parallel"), Records()
+    fake_openai.reply(FAULTS["500"])
+    choice = LMChoice("openai/fake", fake_openai.url, cache=False)
+    async with house(settings_for(data_dir), choice, programs=ProgramRegistry([spec])) as home:
+        home.service.tracer = tracer
+        heard = await home.ask("?", program=spec.name)
+    assert heard.finished.outputs["answer"]
+    assert [status.key for status in heard.statuses] == ["retry"]
+    (record,) = tracer.records
+    assert sorted(call.name for call in record.calls if not call.error) == ["join", "one", "one#2", "one#3"]
+    assert [call.error for call in record.calls if call.error] == ["LMServerError"]
+    used = [call.usage for call in record.calls if call.usage]
+    assert sum(usage.total_tokens for usage in used) == heard.finished.usage.total_tokens
+
+
+@pytest.mark.parametrize("name", ["parallel", "best_of_n", "two_calls_at_once"])
+async def test_stop_ends_all_calls_and_starts_no_other(
+    fake_openai: FakeOpenAI, data_dir: Path, case: OwnProgram, name: str
+) -> None:
+    at_once = {"parallel": 3, "best_of_n": 1, "two_calls_at_once": 2}[name]
+    spec = case(name)
+    fake_openai.respond_with(lambda _: Reply(filler_chars=20_000, tokens_per_second=20))
+    choice = LMChoice("openai/fake", fake_openai.url, cache=False)
+    async with house(settings_for(data_dir), choice, programs=ProgramRegistry([spec])) as home:
+        turn = home.service.turn(home.request("?", program=spec.name))
+
+        async def watch() -> list[object]:
+            async with turn:
+                return [event async for event in turn]
+
+        watching = asyncio.create_task(watch())
+        await until(lambda: sum(stream.tokens_sent > 3 for stream in fake_openai.streams) == at_once, 20)
+        await turn.stop()
+        await fake_openai.await_for(lambda: fake_openai.active_streams == 0)
+        events = await watching
+    assert not any(isinstance(event, TurnFinished) for event in events)
+    assert len(fake_openai.streams) == at_once
+    assert all(stream.client_left for stream in fake_openai.streams)
+
+
+async def test_a_thread_that_does_not_know_the_turn_is_told_what_to_do(
+    fake_openai: FakeOpenAI, data_dir: Path, own_program: OwnProgram
+) -> None:
+    program = f"""
+        def forward(self, question: str):
+            with ThreadPoolExecutor() as pool:
+                drafts = [pool.submit(self.one, question=question).result()]
+            {JOINED}
+    """
+    heard = await ask(own_program(FAN.format(lm=None, program=program.strip())), fake_openai, data_dir)
+    assert heard.failed.code == "program_load"
+    assert "dspy.Parallel" in heard.failed.public_message
+    assert not fake_openai.streams
+
+
+# Who answers
+
+
+@PATHS
+@pytest.mark.parametrize(
+    ("name", "places"),
+    [
+        ("declared_out_of_order", [("sketch", "draft"), ("respond", "answer")]),
+        ("two_calls_at_once", [("p", "answer"), ("p#2", "answer")]),
+        ("best_of_n", [("module", "reasoning"), ("module", "answer")]),
+    ],
+)
+async def test_what_may_not_be_the_answer_streams_as_thoughts(
+    fake_openai: FakeOpenAI,
+    data_dir: Path,
+    case: OwnProgram,
+    name: str,
+    places: list[tuple[str, str]],
+    model: str,
+) -> None:
+    fake_openai.respond_with(lambda _: Reply(tokens_per_second=200))
+    heard = await ask(case(name), fake_openai, data_dir, model=model)
+    texts = streamed(heard)
+    assert set(texts) == {(*place, "reasoning") for place in places}
+    assert all(texts.values())
+    answer = heard.finished.outputs["answer"]
+    if name == "two_calls_at_once":
+        assert answer == " / ".join(texts[step, "answer", "reasoning"] for step in ("p", "p#2"))
+    else:
+        assert answer == texts[(*places[-1], "reasoning")]
+
+
+async def test_each_attempt_is_a_thought_of_its_own(
+    fake_openai: FakeOpenAI, data_dir: Path, case: OwnProgram
+) -> None:
+    fake_openai.reply(fields={"answer": "too long " * 80})
+    fake_openai.reply(fields={"answer": "short"})
+    heard = await ask(case("best_of_n"), fake_openai, data_dir)
+    texts = streamed(heard)
+    assert texts["module", "answer", "reasoning"].startswith("too long")
+    assert texts["module#2", "answer", "reasoning"] == heard.finished.outputs["answer"] == "short"
+
+
+NAMED = """
+    import dspy
+    class Named(dspy.Module):
+        answer_step = "respond"
+        def __init__(self):
+            super().__init__()
+            self.respond = dspy.ChainOfThought("question -> answer")
+        async def aforward(self, question: str):
+            for _ in range({calls}):
+                prediction = await self.respond.acall(question=question)
+            return prediction
+"""
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+async def test_a_module_may_name_the_step_that_answers(
+    fake_openai: FakeOpenAI, data_dir: Path, own_program: OwnProgram, calls: int
+) -> None:
+    heard = await ask(own_program(NAMED.format(calls=calls)), fake_openai, data_dir)
+    assert heard.text("answer", step="respond", channel="answer")
+    if calls == 2:
+        assert heard.text("answer", step="respond#2", channel="reasoning") == heard.finished.outputs["answer"]
+
+
+@pytest.mark.parametrize(
+    ("name", "whole"), [("best_of_n", True), ("two_calls_at_once", True), ("chain_of_thought", False)]
+)
+async def test_a_chat_client_gets_no_text_that_may_not_be_the_answer(
+    fake_openai: FakeOpenAI, data_dir: Path, case: OwnProgram, name: str, whole: bool
+) -> None:
+    from dspy_demo.programs.shipped import SHIPPED
+
+    spec = SHIPPED[0] if name == "chain_of_thought" else case(name)
+    choice = LMChoice("openai/fake", fake_openai.url, cache=False)
+    fake_openai.respond_with(lambda _: Reply(tokens_per_second=200))
+    async with house(settings_for(data_dir), choice, programs=ProgramRegistry([spec])) as home:
+        app = build_api(home.service, lambda: choice)
+        body = {"model": spec.name, "stream": True, "messages": [{"role": "user", "content": "visitor-7?"}]}
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            reply = await client.post("/v1/chat/completions", json=body)
+            lines = [line for line in reply.text.splitlines() if '"content":"' in line]
+    contents = [line for line in lines if '"content":""' not in line]
+    assert (len(contents) == 1) is whole
+    assert '"reasoning_content"' in reply.text
+
+
+# Memory, inputs and outputs
+
+
+async def test_a_program_without_types_remembers(
+    fake_openai: FakeOpenAI, data_dir: Path, case: OwnProgram
+) -> None:
+    history = conversation("What is red?", "A colour.")
+    heard = await ask(case("history_without_a_type"), fake_openai, data_dir, history=history)
+    assert heard.finished.outputs["answer"]
+    messages = fake_openai.requests[-1].json["messages"]
+    assert [message["role"] for message in messages] == ["system", "user", "assistant", "user"]
+    assert "What is red?" in messages[1]["content"]
+    assert "A colour." in messages[2]["content"]
+
+
+RETURNS = """
+    import dspy
+    class Own(dspy.Module):
+        async def aforward(self, question: str):
+            return {value}
+"""
+
+
+@pytest.mark.parametrize(
+    ("value", "outputs"),
+    [
+        ('"just text"', {"answer": "just text"}),
+        ('{"title": "Spring", "score": 3}', {"title": "Spring", "score": 3}),
+        ('dspy.Prediction(answer="yes")', {"answer": "yes"}),
+    ],
+)
+async def test_what_a_program_returns_is_its_answer(
+    fake_openai: FakeOpenAI, data_dir: Path, own_program: OwnProgram, value: str, outputs: dict[str, object]
+) -> None:
+    heard = await ask(own_program(RETURNS.format(value=value)), fake_openai, data_dir)
+    assert heard.finished.outputs == outputs
+
+
+# The trace
+
+
+class Records(NoTracer):
+    """Keeps the records of turns, as a tracer does while MLflow is down."""
+
+    def __init__(self) -> None:
+        self.records: list[TurnRecord] = []
+
+    def begin(self, request: object) -> TurnRecord:
+        return TurnRecord.of(request)  # type: ignore[arg-type]
+
+    def finish(self, record: TurnRecord) -> None:
+        if not record.ended_ns:
+            record.close()
+            self.records.append(record)
+
+
+async def test_a_record_that_waits_is_small(fake_openai: FakeOpenAI, data_dir: Path) -> None:
+    tracer = Records()
+    choice = LMChoice("openai/fake", fake_openai.url, cache=False)
+    fake_openai.reply(fields={"reasoning": "r " * 1000, "answer": "a " * 1000})
+    async with house(settings_for(data_dir), choice) as home:
+        home.service.tracer = tracer
+        heard = await home.ask("?")
+    (record,) = tracer.records
+    assert record.outputs == heard.finished.outputs
+    assert not any(isinstance(part, FieldDelta) for part in record.deltas)
+    assert len(repr(record)) < 20_000

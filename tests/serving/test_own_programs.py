@@ -1,0 +1,78 @@
+"""A served version streams what the local backend streams: own programs, cut replies, thinking."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dspy_demo.backends.served import ServedBackend
+from dspy_demo.events import FieldDelta, LMChoice, ServedTarget, TurnFinished, TurnRequest
+from dspy_demo.programs.loading import load_program
+from dspy_demo.programs.registry import ProgramRegistry
+from dspy_demo.streaming.pump import Pump
+from dspy_demo.versions import LogRequest, VersionStore
+from tests.backends.served_fixtures import ServedWorld, served_session, served_world, start_model_server
+from tests.fake_openai import FakeOpenAI
+from tests.services import settings_for
+
+pytestmark = pytest.mark.integration
+
+__all__ = ["served_session", "served_world"]
+
+CASES = Path(__file__).parent.parent / "cases"
+
+
+@pytest.fixture
+def no_trace_of_imports() -> Iterator[None]:
+    path, modules = list(sys.path), set(sys.modules)
+    yield
+    sys.path[:] = path
+    for name in set(sys.modules) - modules:
+        if getattr(sys.modules[name], "__file__", "") and str(CASES) in str(sys.modules[name].__file__):
+            del sys.modules[name]
+
+
+async def heard(request: TurnRequest, data_dir: Path) -> tuple[list[FieldDelta], TurnFinished]:
+    backend = ServedBackend(settings_for(data_dir))
+    try:
+        async with Pump(backend.stream(request)) as pump:
+            *events, end = [event async for event in pump]
+    finally:
+        await backend.aclose()
+    assert isinstance(end, TurnFinished), end
+    return [event for event in events if isinstance(event, FieldDelta)], end
+
+
+async def test_a_programs_own_threads_stream_behind_a_server(
+    fake_openai: FakeOpenAI, data_dir: Path, home: Path, no_trace_of_imports: None
+) -> None:
+    settings = settings_for(data_dir, tracing=False)
+    spec = load_program(str(CASES / "parallel.py"))
+    choice = LMChoice("openai/fake", fake_openai.url, cache=False)
+    version = VersionStore(settings).log(LogRequest("fan", spec.name, choice), ProgramRegistry([spec]))
+    server = start_model_server(version.uri, settings, home)
+    try:
+        server.wait_until_healthy("/ping")
+        request = TurnRequest(ServedTarget(server.url, version.uri), {"question": "visitor-7?"})
+        deltas, end = await heard(request, data_dir)
+    finally:
+        server.stop()
+    assert {(delta.step, delta.field, delta.channel) for delta in deltas} == {
+        *((step, "draft", "reasoning") for step in ("one", "one#2", "one#3")),
+        ("join", "answer", "reasoning"),
+    }
+    assert "visitor-7" in end.outputs["answer"]
+    assert end.usage.completion_tokens == sum(stream.tokens_sent for stream in fake_openai.streams)
+
+
+async def test_a_cut_reply_and_its_thinking_come_through_a_server(
+    served_world: ServedWorld, data_dir: Path
+) -> None:
+    text = "<think>hm</think>[[ ## reasoning ## ]]\nbecause it is"
+    served_world.fake.reply(text=text, finish_reason="length")
+    deltas, end = await heard(served_world.request(served_world.live.url), data_dir)
+    assert (end.finish_reason, end.outputs) == ("length", {"reasoning": "because it is"})
+    assert "".join(delta.text for delta in deltas if delta.field == "thinking") == "hm"
