@@ -58,6 +58,48 @@ class ChatPage:
         await self.page.locator(f"#{picker} input").click()
         await self.page.get_by_role("option", name=option).click()
 
+    async def copied(self) -> str:
+        """What the copy button of the last answer gives; the page needs the clipboard's permissions."""
+        await self.page.get_by_role("button", name="Copy message").last.click()
+        return str(await self.page.evaluate("navigator.clipboard.readText()"))
+
+    async def width(self) -> int:
+        """How wide the page is, with what of it is out of sight at the right."""
+        return int(await self.page.evaluate("document.documentElement.scrollWidth"))
+
     def title(self, index: int = 0) -> Locator:
         """The line of a thought that opens and closes it."""
         return self.thoughts.nth(index).locator("> .title")
+
+
+async def lines_of(text: Locator) -> dict[str, int]:
+    """The words of an element, and over how many lines each is drawn."""
+    words: dict[str, int] = await text.evaluate(
+        """element => {
+          const lines = {}, walker = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
+          for (let node; (node = walker.nextNode()); ) {
+            for (const word of node.data.matchAll(/\\S+/g)) {
+              const range = document.createRange();
+              range.setStart(node, word.index);
+              range.setEnd(node, word.index + word[0].length);
+              lines[word[0]] = new Set(Array.from(range.getClientRects(), (box) => Math.round(box.top))).size;
+            }
+          }
+          return lines;
+        }"""
+    )
+    return words
+
+
+async def edges_of(text: Locator) -> tuple[float, float]:
+    """The room at the left and at the right of an element's text, in its column, in pixels."""
+    left, right = await text.evaluate(
+        """element => {
+          const range = document.createRange();
+          range.selectNodeContents(element);
+          const text = range.getBoundingClientRect();
+          const column = element.closest(".prose").getBoundingClientRect();
+          return [text.left - column.left, column.right - text.right];
+        }"""
+    )
+    return left, right

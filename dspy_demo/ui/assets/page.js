@@ -39,6 +39,8 @@
     }
     return (start < 0 ? written : unescaped(written))
       .replaceAll("\u2060[\u2060Image: ", "![")
+      .replace(/\u2060\\\((.*?)\\\)\u2060/g, (_, tex) => `$${tex}$`)
+      .replaceAll("{\\relax}", "")
       .replaceAll("\u2060", "");
   };
   if (navigator.clipboard) {
@@ -79,11 +81,16 @@
 
   // Gradio labels each message with its whole source text, which a screen reader would read instead of
   // it, calls the examples a list that has no items, and does not say whether a thought is open.
+  const BLOCKS = ["p", "li", "table", "h1", "h2", "h3", "h4", "h5", "h6"]
+    .map((name) => `.prose.chatbot ${name}:not([dir])`)
+    .join();
   const describe = () => {
     for (const node of document.querySelectorAll("#chat [data-testid][aria-label*='s message: ']")) {
       node.removeAttribute("aria-label");
     }
     document.querySelector("#chat .examples[role=list]")?.setAttribute("role", "group");
+    // Each block reads in its own direction: an answer may be Arabic with English code and a quotation.
+    for (const block of document.querySelectorAll(BLOCKS)) block.dir = "auto";
     for (const title of document.querySelectorAll("#chat .thought-group > .title")) {
       const expanded = String(title.classList.contains("expanded"));
       if (title.getAttribute("aria-expanded") !== expanded) title.setAttribute("aria-expanded", expanded);
