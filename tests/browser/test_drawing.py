@@ -107,6 +107,7 @@ async def test_a_table_breaks_between_words_and_scrolls_by_itself(
 ) -> None:
     await show(chat, upstream, TABLE)
     table = chat.answers.get_by_role("table")
+    await expect(table).to_be_visible()
     lines = await lines_of(table)
     # A hyphen is a place to break; no other word and no number has one.
     assert {word: count for word, count in lines.items() if count > 1 and "-" not in word[1:]} == {}
@@ -120,13 +121,13 @@ async def test_a_table_breaks_between_words_and_scrolls_by_itself(
 @BOTH_SIZES
 async def test_lists_have_their_signs_and_keep_their_size(chat: ChatPage, upstream: FakeOpenAI) -> None:
     await show(chat, upstream, LISTS)
+    await expect(chat.answers.get_by_role("listitem")).to_have_count(5)
     items = await chat.answers.get_by_role("listitem").all()
-    signs = [
-        await item.evaluate("item => getComputedStyle(item).listStyleType") for item in await items.all()
+    styles = [
+        await item.evaluate("item => [getComputedStyle(item).listStyleType, getComputedStyle(item).fontSize]")
+        for item in items
     ]
-    assert signs == ["none", "none", "none", "circle", "square"]
-    sizes = {await item.evaluate("item => getComputedStyle(item).fontSize") for item in items}
-    assert sizes == {"16px"}
+    assert styles == [[sign, "16px"] for sign in ("none", "none", "none", "circle", "square")]
     boxes = await chat.answers.get_by_role("checkbox").all()
     drawn = [await box.evaluate("box => getComputedStyle(box).backgroundImage !== 'none'") for box in boxes]
     assert drawn == [await box.is_checked() for box in boxes] == [True, False, True]
