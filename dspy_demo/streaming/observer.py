@@ -15,7 +15,7 @@ import dspy
 from dspy.utils.callback import BaseCallback
 from dspy.utils.usage_tracker import UsageTracker
 
-from dspy_demo.events import Status, StatusState, Usage
+from dspy_demo.events import RETRY_KEY, Status, StatusState, Usage
 from dspy_demo.streaming.splitter import AdapterKind, adapter_kind
 from dspy_demo.tracing.record import Call, current_record
 
@@ -111,8 +111,8 @@ class TurnObserver(BaseCallback):
     # The model's side, see `lm.chat_lm.CallObserver`
 
     def call_retrying(self, wait_s: float, attempt: int, attempts: int) -> None:
-        text = f"The model failed to answer; trying again in {wait_s:g} s ({attempt} of {attempts})"
-        self._note(Status(text, "info", key="retry"))
+        text = f"No answer, retrying in {wait_s:g} s ({attempt}/{attempts})"
+        self._note(Status(text, "info", key=RETRY_KEY))
 
     def call_notice(self, text: str, state: StatusState, key: str) -> None:
         self._note(Status(text, state, key=key))

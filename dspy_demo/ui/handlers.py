@@ -270,6 +270,7 @@ class ChatHandlers:
             form=values,
             expected=spec.outputs,
             answer_field=spec.answer_field,
+            guest=visitor.role == "guest",
         )
         if spec.history_field and len(history) < 2 * tab.visitor.conversation.answered():
             view = view.apply(Status(FORGOTTEN), time.monotonic())

@@ -34,7 +34,7 @@
     const start = text.indexOf(ANSWER);
     let written = start < 0 ? text : text.slice(start + ANSWER.length);
     for (const own of ["footer", "error"]) {
-      const end = written.lastIndexOf(`\n<div class="turn-${own}"`);
+      const end = written.lastIndexOf(`\n<div class="turn-${own}`);
       if (end >= 0) written = written.slice(0, end);
     }
     return (start < 0 ? written : unescaped(written))
