@@ -71,8 +71,8 @@ def opened_html(link: str) -> str:
 
 
 def title_of(uri: str) -> str:
-    """``models:/dspy-demo/3`` as a reader says it: ``dspy-demo 3``."""
-    return uri.removeprefix("models:/").replace("/", " ").replace("@", " @")
+    """``models:/dspy-demo/3`` as a reader says it: ``dspy-demo v3``."""
+    return uri.removeprefix("models:/").replace("/", " v").replace("@", " @")
 
 
 def _row(row: Row, now_s: float, tracking_uri: str, reveal: str) -> str:
@@ -92,7 +92,7 @@ def _row(row: Row, now_s: float, tracking_uri: str, reveal: str) -> str:
     return (
         f'<details class="{look}" name="version" data-key="{key}"{revealed}>'
         f'<summary><span class="v-head"><span class="v-name">{html.escape(version.name)}</span> '
-        f"<b>{version.version}</b>{badges}{mark}{spoken}"
+        f"<b>v{version.version}</b>{badges}{mark}{spoken}"
         f"<time>{ago(now_s - version.created_at)}</time></span>"
         f'<span class="v-what">{what}</span></summary>'
         f'<div class="v-body">{body}</div></details>'

@@ -58,6 +58,22 @@ class ChatPage:
         await self.page.locator(f"#{picker} input").click()
         await self.page.get_by_role("option", name=option).click()
 
+    def picker(self, name: str) -> Locator:
+        """The model or the program picker."""
+        return self.page.locator(f"#{name} input")
+
+    async def connect(self, url: str) -> None:
+        """Use the model server at an address, and switch to it."""
+        await self.page.get_by_role("button", name="Another server…").click()
+        await self.page.get_by_placeholder("http://127.0.0.1:5001").fill(url)
+        await self.page.get_by_role("button", name="Connect").click()
+        await expect(self.page.locator("#server")).to_contain_text("Connected")
+        await self.switch("Served")
+
+    async def switch(self, backend: str) -> None:
+        """Let the turns run in the app (Local) or on a model server (Served)."""
+        await self.page.locator("#backend").get_by_text(backend, exact=True).click()
+
     async def copied(self) -> str:
         """What the copy button of the last answer gives; the page needs the clipboard's permissions."""
         await self.page.get_by_role("button", name="Copy message").last.click()

@@ -92,7 +92,7 @@ class Workbench:
 
     async def is_served(self, version: int) -> None:
         await expect(self.server.locator(".server").first).to_contain_text(
-            re.compile(rf"^Ready\s*dspy-demo {version}"), timeout=START_MS
+            re.compile(rf"^Ready\s*dspy-demo v{version}"), timeout=START_MS
         )
         await expect(self.server.locator(".server")).to_have_count(1)
 
@@ -112,14 +112,14 @@ async def test_the_whole_story(new_page: NewPage, app: ServerProcess, home: Path
 
     # Log it: the first time MLflow's database is made. Then another program.
     await bench.log("The kind one", "team=search, tier=2")
-    await expect(bench.result).to_contain_text("Logged dspy-demo 1", timeout=START_MS)
+    await expect(bench.result).to_contain_text("Logged dspy-demo v1", timeout=START_MS)
     await expect(bench.row(1)).to_contain_text("The kind one")
     await expect(bench.row(1)).to_contain_text("team=search")
     await chat.pick("program", "Chain of thought")
     await bench.log("The plain one")
-    await expect(bench.result).to_contain_text("Logged dspy-demo 2")
+    await expect(bench.result).to_contain_text("Logged dspy-demo v2")
     await expect(bench.rows).to_have_count(2)
-    await expect(bench.rows.first).to_contain_text("dspy-demo 2")
+    await expect(bench.rows.first).to_contain_text("dspy-demo v2")
 
     # Serve the first one, and watch it start.
     await bench.act(1, "Serve")
@@ -129,7 +129,7 @@ async def test_the_whole_story(new_page: NewPage, app: ServerProcess, home: Path
 
     # Switch between two turns of one chat: reasoning streams live from the served version.
     await bench.switch("Served")
-    await expect(page.locator("#active")).to_contain_text("dspy-demo 1")
+    await expect(page.locator("#active")).to_contain_text("dspy-demo v1")
     await chat.ask(LONG)
     await expect(chat.answers.last.locator(".thought-group")).to_contain_text("takes", timeout=START_MS)
     await expect(chat.footers).to_have_count(1)
@@ -163,9 +163,9 @@ async def test_the_whole_story(new_page: NewPage, app: ServerProcess, home: Path
     # Compare the served version with another one: both stream, and the difference is marked.
     await page.get_by_role("tab", name="Compare").click()
     await page.locator("#compare-left input").click()
-    await page.get_by_role("option", name="Served · dspy-demo 2").click()
+    await page.get_by_role("option", name="Served · dspy-demo v2").click()
     await page.locator("#compare-right input").click()
-    await page.get_by_role("option", name="Version · dspy-demo 1").last.click()
+    await page.get_by_role("option", name="Version · dspy-demo v1").last.click()
     question = page.locator("#compare-composer textarea")
     await question.fill("Which weekday was 2000-02-29?")
     await question.press("Enter")

@@ -138,5 +138,5 @@ def test_commands_can_be_pasted_into_a_shell() -> None:
 
 
 def test_titles() -> None:
-    assert title_of("models:/dspy-demo/3") == "dspy-demo 3"
+    assert title_of("models:/dspy-demo/3") == "dspy-demo v3"
     assert title_of("models:/dspy-demo@champion") == "dspy-demo @champion"
