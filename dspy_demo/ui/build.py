@@ -143,7 +143,7 @@ def _wire_sidebar(demo: gr.Blocks, page: Page, sidebar: SidebarHandlers) -> None
         [side.model.change, side.backend.change],
         sidebar.model_changed,
         [side.model, side.backend],
-        {page.banner, *([side.typed.group] if side.typed else [])},
+        {page.banner, side.reason, *([side.typed.group] if side.typed else [])},
         **now,
     )
     gr.on(

@@ -63,6 +63,7 @@ class Sidebar:
     Attributes:
         of_model, of_program: The pickers as groups that can be shown as fixed.
         offer: The rows of the model picker.
+        reason: Why the app started with its model; it says nothing of another one.
         server: The model server's state, below the switch.
         typed, models, versions, share: None on the guests' page.
     """
@@ -73,6 +74,7 @@ class Sidebar:
     of_model: Picker
     of_program: Picker
     model: gr.Dropdown
+    reason: gr.HTML
     typed: TypedModel | None
     temperature: gr.Textbox
     max_tokens: gr.Textbox
@@ -185,8 +187,9 @@ def draw_sidebar(
                 elem_id="model",
                 filterable=False,
             )
-            if detection.reason:
-                gr.HTML(html.escape(detection.reason), elem_classes="note")
+            reason = gr.HTML(
+                html.escape(detection.reason), visible=bool(detection.reason), elem_classes="note"
+            )
             typed = draw_typed_model() if owner else None
             models = draw_model_panel(open=detection.builtin) if owner else None
             with gr.Accordion("Options", open=False, elem_classes="options"):
@@ -232,6 +235,7 @@ def draw_sidebar(
         of_model,
         of_program,
         model,
+        reason,
         typed,
         temperature,
         max_tokens,

@@ -11,14 +11,14 @@ import gradio as gr
 from gradio.components import Component
 
 from dspy_demo.errors import NotFound
-from dspy_demo.lm.detection import BUILTIN_MODEL
+from dspy_demo.lm.detection import BUILTIN_MODEL, LMOption
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.ui.layout import Page, example_rows, placeholder
 from dspy_demo.ui.served_program import program_behind
 from dspy_demo.ui.server_lines import Connected
 from dspy_demo.ui.server_panel import LOCAL, SERVED, served_choice
-from dspy_demo.ui.sidebar import OTHER, ServedFacts
+from dspy_demo.ui.sidebar import OTHER, ServedFacts, option_id
 from dspy_demo.ui.titles import in_words
 from dspy_demo.ui.version_rows import title_of
 from dspy_demo.ui.workbench import Workbench
@@ -36,8 +36,11 @@ class SidebarHandlers:
     workbench: Workbench | None = None
 
     def model_changed(self, model: str, backend: str) -> Update:
-        typed = self.page.sidebar.typed
+        side = self.page.sidebar
+        typed, found = side.typed, side.detection
+        picked = option_id(LMOption(found.choice.model, "", api_base=found.choice.api_base)) == model
         return {
+            side.reason: gr.update(visible=picked and bool(found.reason)),
             self.page.banner: gr.update(visible=model == BUILTIN_MODEL and backend == LOCAL),
             **({typed.group: gr.update(visible=model == OTHER)} if typed else {}),
         }

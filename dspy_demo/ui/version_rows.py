@@ -115,8 +115,13 @@ def _actions(row: Row) -> str:
     version, uri = row.version, html.escape(row.version.uri)
     buttons = []
     if version.servable:
-        if row.serving != "ready":
-            buttons.append(_button("serve", "Serve", uri, strong=True))
+        match row.serving:
+            case "ready":
+                buttons.append(_button("chat", "Chat with it", uri, strong=True))
+            case "starting":
+                buttons.append('<button type="button" class="b" disabled>Starting…</button>')
+            case _:
+                buttons.append(_button("serve", "Serve", uri, strong=True))
         if not version.champion:
             buttons.append(_button("promote", "Promote", uri))
         buttons.append(_button("load", "Load locally", uri))

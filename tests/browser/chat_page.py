@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from playwright.async_api import Locator, Page, expect
 
 #: For what a model has to say first; everything else is quicker than Playwright's own five seconds.
@@ -73,6 +75,18 @@ class ChatPage:
     async def switch(self, backend: str) -> None:
         """Let the turns run in the app (Local) or on a model server (Served)."""
         await self.page.locator("#backend").get_by_text(backend, exact=True).click()
+
+    def image_field(self, name: str) -> Locator:
+        """The text of a field for an image: an address, or the image itself."""
+        return self.page.locator(".image-input").filter(has_text=name).first.get_by_role("textbox")
+
+    async def choose_file(self, field: str, name: str, content: bytes) -> None:
+        """Give the program's form a file for one of its images."""
+        box = self.page.locator(".image-input").filter(has_text=field).first
+        async with self.page.expect_file_chooser() as chooser:
+            await box.get_by_role("button", name="Choose a file").click()
+        await (await chooser.value).set_files([{"name": name, "mimeType": "image/png", "buffer": content}])
+        await expect(box.get_by_role("textbox")).to_have_value(re.compile("^data:image/jpeg"))
 
     async def copied(self) -> str:
         """What the copy button of the last answer gives; the page needs the clipboard's permissions."""

@@ -77,7 +77,7 @@ async def test_what_a_version_has_set_cannot_be_picked(chat: ChatPage) -> None:
     await expect(banner).to_be_visible()
     with model_server("stop") as url:
         await chat.connect(url)
-        for picker, value in (("model", "openai/big"), ("program", "ReAct")):
+        for picker, value in (("model", "openai/big"), ("program", "ReAct with tools")):
             await expect(chat.picker(picker)).to_be_hidden()
             await expect(chat.sidebar.get_by_text(value, exact=True)).to_be_visible()
         await expect(chat.sidebar.get_by_text("Set by demo v4")).to_have_count(2)

@@ -58,6 +58,53 @@
     }
   });
 
+  // An image for a program: a chosen or pasted file is read here, made small enough for a field's text
+  // (programs/images.py) and put into it as a data URL, so that nothing is uploaded and no file is stored.
+  const IMAGE_MAX_CHARS = 150_000;
+  const asDataURL = async (file) => {
+    const picture = await createImageBitmap(file);
+    const canvas = document.createElement("canvas");
+    for (let side = 1536; ; side *= 0.75) {
+      const scale = Math.min(1, side / Math.max(picture.width, picture.height));
+      canvas.width = Math.max(1, picture.width * scale);
+      canvas.height = Math.max(1, picture.height * scale);
+      const pen = canvas.getContext("2d");
+      pen.fillStyle = "#fff"; // behind what is transparent, which JPEG would make black
+      pen.fillRect(0, 0, canvas.width, canvas.height);
+      pen.drawImage(picture, 0, 0, canvas.width, canvas.height);
+      const url = canvas.toDataURL("image/jpeg", 0.85);
+      if (url.length <= IMAGE_MAX_CHARS) return url;
+    }
+  };
+  const fill = async (field, file) => {
+    const tell = (text) => field.setCustomValidity(text) || field.reportValidity();
+    try {
+      const url = await asDataURL(file);
+      tell("");
+      field.value = url;
+      field.dispatchEvent(new Event("input", { bubbles: true }));
+    } catch {
+      tell("This file is no picture that the browser can read.");
+    }
+  };
+  const imageField = (target) => target.closest?.(".image-input")?.querySelector("textarea, input");
+  document.addEventListener("click", (event) => {
+    const field = event.target.closest?.("button") && imageField(event.target);
+    if (!field) return;
+    event.preventDefault();
+    event.stopPropagation();
+    const chooser = Object.assign(document.createElement("input"), { type: "file", accept: "image/*" });
+    chooser.addEventListener("change", () => chooser.files[0] && fill(field, chooser.files[0]));
+    chooser.click();
+  }, true);
+  document.addEventListener("paste", (event) => {
+    const field = imageField(event.target);
+    const file = Array.from(event.clipboardData?.files ?? []).find((one) => one.type.startsWith("image/"));
+    if (!field || !file) return;
+    event.preventDefault();
+    fill(field, file);
+  });
+
   // On a phone the sidebar lies over the chat; a tap beside it closes it.
   document.addEventListener("pointerdown", (event) => {
     const sidebar = document.querySelector("#sidebar.open");
