@@ -39,6 +39,7 @@ from dspy_demo.limits.guests import GuestLimits
 from dspy_demo.limits.seat import Seat
 from dspy_demo.logs import current_turn_id, log_failure
 from dspy_demo.observer import ChatObserver, NoObserver, Outcome, TurnEnd
+from dspy_demo.programs.images import check_images, image_chars, image_fields
 from dspy_demo.programs.inputs import check_inputs
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.settings import Settings
@@ -127,7 +128,7 @@ class ChatService:
         self.check_open()
         if self.allowance is not None:
             self.allowance.check(request)
-        size = sum(len(str(value)) for value in request.inputs.values())
+        size = sum(len(str(value)) for value in request.inputs.values()) - self._image_chars(request)
         size += sum(len(message.text) for message in request.history)
         most = self.input_max_chars(request.visitor)
         if size > most:
@@ -140,6 +141,15 @@ class ChatService:
         if self.limits:
             self.limits.check(request)
         self.check_room()
+
+    def _image_chars(self, request: TurnRequest) -> int:
+        """How much of a question is pictures. Which inputs of a served version are some, it alone knows."""
+        guest = request.visitor.role == "guest"
+        if not isinstance(request.target, LocalTarget):
+            return 0 if guest else image_chars(request.inputs, request.inputs)
+        spec = self.programs.get(request.target.program)
+        check_images(spec, request.inputs, guest=guest)
+        return image_chars(request.inputs, image_fields(spec))
 
     def check_room(self) -> None:
         """Refuse one turn too many.

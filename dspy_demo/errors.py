@@ -47,6 +47,7 @@ failed, or a number of its own where no turn was running.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 
 
 class DemoError(Exception):
@@ -227,7 +228,10 @@ class UpstreamError(DemoError):
 
 class UpstreamAuth(UpstreamError):
     code, http_status, retryable = "upstream_auth", 502, False
-    default_message = "The language model refused the API key. Check the key for this model."
+    default_message = (
+        "The language model refused the API key. Enter another under Model, Other…, or set its variable "
+        "(such as OPENAI_API_KEY) and start the app again."
+    )
 
 
 class UpstreamRejected(UpstreamError):
@@ -276,9 +280,15 @@ class ReplyTooLong(UpstreamError):
 
 class MalformedReply(UpstreamError):
     code, http_status = "malformed_reply", 502
-    default_message = (
-        "The reply did not have the fields that this program needs. Retry, or choose a stronger model."
-    )
+    default_message = "The model ignored the output format. Retry, or choose a stronger model."
+
+    @classmethod
+    def without(cls, fields: Sequence[str]) -> MalformedReply:
+        """The reply lacks these output fields."""
+        names, are = " and ".join(f"`{field}`" for field in fields), "are" if len(fields) > 1 else "is"
+        return cls(
+            f"The model ignored the output format: {names} {are} missing. Retry, or choose a stronger model."
+        )
 
 
 class EmptyReply(UpstreamError):

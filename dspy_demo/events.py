@@ -39,6 +39,8 @@ class Visitor:
 
 #: The key of the status line of a turn that waits in line, before it starts.
 QUEUE_KEY = "queue"
+#: The key of the status line of a model call that is tried again.
+RETRY_KEY = "retry"
 
 #: Who asks where nothing else is known: the one who may do least.
 GUEST = Visitor("guest", "")

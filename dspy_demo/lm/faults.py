@@ -74,7 +74,7 @@ def fault_from(error: BaseException, *, streamed: bool = False) -> DemoError | N
 def _classified(error: BaseException, streamed: bool) -> DemoError | None:
     match error:
         case dspy_errors.AdapterParseError():
-            return EmptyReply() if _is_empty(error) else MalformedReply()
+            return EmptyReply() if _is_empty(error) else _malformed(error)
         case dspy_errors.LMAuthError():
             return UpstreamAuth()
         case dspy_errors.LMBillingError():
@@ -109,6 +109,12 @@ def _classified(error: BaseException, streamed: bool) -> DemoError | None:
 def _is_empty(error: dspy_errors.AdapterParseError) -> bool:
     text = str(error.lm_response or "").strip()
     return text in {"", "None", "{}"} or "'text': None" in text or "'text': ''" in text
+
+
+def _malformed(error: dspy_errors.AdapterParseError) -> MalformedReply:
+    found = error.parsed_result if isinstance(error.parsed_result, dict) else {}
+    missing = [name for name in error.signature.output_fields if name not in found]
+    return MalformedReply.without(missing) if missing else MalformedReply()
 
 
 def _rate_limited(retry_after_s: float | None) -> UpstreamRateLimited:

@@ -144,4 +144,4 @@ def _kind(annotation: Any) -> tuple[InputKind, tuple[str, ...]]:
         return plain[annotation], ()
     if get_origin(annotation) is Literal and all(isinstance(choice, str) for choice in get_args(annotation)):
         return "choice", get_args(annotation)
-    return "json", ()
+    return ("image" if annotation is dspy.Image else "json"), ()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from dspy_demo.errors import InvalidInput
+from dspy_demo.programs.images import image_url
 
 if TYPE_CHECKING:
     import dspy
@@ -18,7 +19,7 @@ REASONING_FIELDS = frozenset({"reasoning", "rationale", "thought", "next_thought
 #: Output fields that record the steps of a program.
 TRACE_FIELDS = frozenset({"trajectory"})
 
-InputKind = Literal["text", "integer", "number", "boolean", "choice", "json"]
+InputKind = Literal["text", "integer", "number", "boolean", "choice", "image", "json"]
 AdapterName = Literal["chat", "json", "xml"]
 
 
@@ -27,7 +28,8 @@ class InputField:
     """One input of a program, as a form draws it.
 
     Attributes:
-        kind: ``json`` is any other type: the user writes JSON, and DSPy validates it.
+        kind: ``image`` is a `dspy.Image`, see `programs.images`. ``json`` is any other type: the user writes
+            JSON, and DSPy validates it.
         choices: The values of a ``choice`` (a `typing.Literal`).
         default: None where the field is required.
         annotation: The Python type that the program gets; `read_value` makes it from what the form holds.
@@ -88,6 +90,8 @@ def read_value(field: InputField, raw: Any) -> Any:
     """
     if raw is None or (raw == "" and not field.required):
         return field.default
+    if field.kind == "image":
+        raw = {"url": image_url(raw)}
     adapter: TypeAdapter[Any] = TypeAdapter(field.annotation)
     try:
         if field.kind == "json" and isinstance(raw, str):

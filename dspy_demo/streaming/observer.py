@@ -23,7 +23,7 @@ from dspy.clients.call_context import stream_emitted
 from dspy.utils.callback import BaseCallback
 from dspy.utils.usage_tracker import UsageTracker, track_usage
 
-from dspy_demo.events import FinishReason, Status, StatusState, Usage
+from dspy_demo.events import RETRY_KEY, FinishReason, Status, StatusState, Usage
 from dspy_demo.lm.chat_lm import call_observer, observing
 from dspy_demo.streaming.splitter import AdapterKind, adapter_kind
 from dspy_demo.tracing.record import Call, current_record
@@ -233,8 +233,8 @@ class TurnObserver(BaseCallback):
         return self._stream.run(call)
 
     def call_retrying(self, wait_s: float, attempt: int, attempts: int) -> None:
-        text = f"The model failed to answer; trying again in {wait_s:g} s ({attempt} of {attempts})"
-        self._stream.put(Status(text, "info", key="retry"))
+        text = f"No answer, retrying in {wait_s:g} s ({attempt}/{attempts})"
+        self._stream.put(Status(text, "info", key=RETRY_KEY))
 
     def call_notice(self, text: str, state: StatusState, key: str) -> None:
         self._stream.put(Status(text, state, key=key))

@@ -139,14 +139,18 @@ def _wire_sidebar(demo: gr.Blocks, page: Page, sidebar: SidebarHandlers) -> None
     side = page.sidebar
     now: dict[str, Any] = {**page.quiet, "queue": False}
     demo.load(sidebar.programs_now, None, {side.program}, **now)
-    side.model.change(
-        sidebar.model_changed, side.model, {page.banner, *([side.typed.group] if side.typed else [])}, **now
+    gr.on(
+        [side.model.change, side.backend.change],
+        sidebar.model_changed,
+        [side.model, side.backend],
+        {page.banner, side.reason, *([side.typed.group] if side.typed else [])},
+        **now,
     )
     gr.on(
         [side.program.change, side.backend.change, side.server.spoken.change],
         sidebar.program_changed,
         [side.program, side.backend, side.server.connected],
-        {side.about_program, page.chatbot, page.composer, *page.form_groups},
+        {side.about_program, page.chatbot, page.composer, *page.form_groups, *side.fixed_outputs},
         **now,
     )
     gr.on(

@@ -11,6 +11,7 @@ import gradio as gr
 from gradio.components import Component
 
 from dspy_demo.errors import InvalidInput
+from dspy_demo.programs.images import image_url, is_address
 from dspy_demo.programs.spec import InputField, ProgramSpec
 from dspy_demo.ui.markdown_safety import as_typed
 from dspy_demo.ui.titles import in_words
@@ -43,7 +44,7 @@ class ProgramForm:
     def pairs(self, values: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
         """The inputs as a reader sees them: labels and values."""
         return tuple(
-            (label(field), _in_words(values[field.name]))
+            (label(field), _in_words(field, values[field.name]))
             for field in self.spec.form_fields
             if field.name in values
         )
@@ -57,6 +58,7 @@ def program_form(spec: ProgramSpec, *, visible: bool) -> ProgramForm:
 
 
 SPARE_FIELDS = 6
+IMAGE_HINT = "Paste a picture, or its address"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ class SpareForm:
                     "integer": "Number",
                     "number": "Number",
                     "boolean": "yes or no",
+                    "image": IMAGE_HINT,
                 }.get(field.kind, ""),
             )
         return drawn
@@ -129,11 +132,23 @@ def _widget(field: InputField) -> Component:
         case "json":
             text = "" if field.default is None else json.dumps(field.default, ensure_ascii=False)
             return gr.Textbox(text, lines=1, max_lines=6, placeholder="JSON", **shown)
+        case "image":
+            # No gr.Image: that uploads. page.js reads a file or a paste into the field, as a data URL.
+            return gr.Textbox(
+                max_lines=1,
+                submit_btn="Choose a file",
+                elem_classes="image-input",
+                placeholder=IMAGE_HINT,
+                **shown,
+            )
         case "text":
             return gr.Textbox(field.default, lines=1, max_lines=6, **shown)
 
 
-def _in_words(value: Any) -> Any:
+def _in_words(field: InputField, value: Any) -> Any:
+    if field.kind == "image":
+        url = image_url(value)
+        return url if is_address(url) else f"a picture of {len(url) * 3 // 4 // 1024 + 1} kB"
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
 
 

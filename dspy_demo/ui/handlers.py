@@ -19,6 +19,7 @@ from gradio.components import Component
 from dspy_demo.chat import ChatService
 from dspy_demo.errors import DemoError, InvalidInput, NotFound
 from dspy_demo.events import LocalTarget, ServedTarget, Status, TurnRequest, Visitor
+from dspy_demo.programs.images import check_images, image_chars, image_fields
 from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.settings import Settings
 from dspy_demo.ui.asker import visitor_of
@@ -258,7 +259,11 @@ class ChatHandlers:
         known = {field.name for field in spec.form_fields}
         values = dict(form) if form and set(form) <= known else drawn_form.values(given)
         inputs = {**values, spec.chat_field: text}
-        room = self.service.input_max_chars(visitor) - sum(len(str(value)) for value in inputs.values())
+        check_images(spec, inputs, guest=visitor.role == "guest")
+        given_chars = sum(len(str(value)) for value in inputs.values()) - image_chars(
+            inputs, image_fields(spec)
+        )
+        room = self.service.input_max_chars(visitor) - given_chars
         history = tab.visitor.conversation.history(room) if spec.history_field else ()
         request = TurnRequest(target, inputs, history, tab.visitor.session_id, visitor=visitor)
         self.service.check(request)
@@ -270,6 +275,7 @@ class ChatHandlers:
             form=values,
             expected=spec.outputs,
             answer_field=spec.answer_field,
+            guest=visitor.role == "guest",
         )
         if spec.history_field and len(history) < 2 * tab.visitor.conversation.answered():
             view = view.apply(Status(FORGOTTEN), time.monotonic())

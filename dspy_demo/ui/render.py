@@ -6,7 +6,10 @@ costs more with every message, and it would strip the leading spaces of code (gr
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, assert_never
 
 from dspy_demo.ui.footer import footer_html
 from dspy_demo.ui.markdown_safety import as_html, as_label, as_markdown, as_typed
@@ -29,7 +32,7 @@ def messages(view: TurnView) -> list[WireMessage]:
         if len(drawn) == 1 + bool(view.inputs):
             drawn.append(_thought("Thinking", "", pending=True))
         return drawn
-    return [*drawn, *_failure(view), _message("assistant", footer_html(view))]
+    return [*drawn, *_cut_off(view), *_failure(view), _message("assistant", footer_html(view))]
 
 
 def _inputs(view: TurnView) -> list[WireMessage]:
@@ -57,8 +60,9 @@ def _work(view: TurnView) -> list[WireMessage]:
             _thought(
                 as_label(titles[index]),
                 as_markdown(thought.text),
-                id=own_id,
+                ids={"id": own_id},
                 pending=busy,
+                unfolded=thought.open and not busy,
                 duration=None if busy else thought.duration_s,
                 log=_tool_count(lines) if not busy else "",
             )
@@ -68,17 +72,17 @@ def _work(view: TurnView) -> list[WireMessage]:
 
 
 def _status(line: StatusLine, *, parent_id: str = "") -> WireMessage:
-    if not line.key and line.state == "info":
+    title, rest = _one_line(line.text)
+    if line.state == "info" or not (parent_id or rest or line.state == "pending"):
+        # A thought would have a sign to unfold it, and nothing inside.
         return _message("assistant", f'<div class="turn-status">{as_html(line.text)}</div>')
-    title, rest = _cut(line.text)
-    details = {"parent_id": parent_id} if parent_id else {}
     return _thought(
         as_label(title),
         as_typed(rest),
         pending=line.state == "pending",
         duration=line.duration_s,
         log="failed" if line.state == "failed" else "",
-        **details,
+        ids={"parent_id": parent_id} if parent_id else {},
     )
 
 
@@ -100,16 +104,32 @@ def _field(answer: Answer, *, labelled: bool, final: bool) -> str:
     return f"**{as_label(in_words(answer.field))}**\n\n{text}"
 
 
+def _cut_off(view: TurnView) -> list[WireMessage]:
+    """Why a reply has no end, and what to do; the turn itself went well."""
+    match view.finish_reason:
+        case "stop":
+            return []
+        case "content_filter":
+            text = "The provider's filter cut this reply. Ask in other words, or choose another model."
+        case "length" if view.guest:
+            text = "The reply was cut at the token limit for guests. Ask for a shorter answer."
+        case "length" if view.backend == "served":
+            text = "The reply was cut at this version's limit. Ask for less, or log it with a higher limit."
+        case "length":
+            text = "The reply was cut at the token limit. Raise Max tokens under Options, then retry."
+        case _ as never:
+            assert_never(never)
+    return [_message("assistant", f'<div class="turn-error cut" role="status">{as_html(text)}</div>')]
+
+
 def _failure(view: TurnView) -> list[WireMessage]:
+    """What went wrong; the sentence itself says what to do."""
     if view.failure is None:
         return []
-    hint = "Retry below, or change the model." if view.failure.retryable else ""
-    if view.failure.retryable and view.failure.retry_after_s:
-        hint = f"Retry in about {view.failure.retry_after_s:.0f} s."
-    error_id = f"Error {view.failure.error_id}" if view.failure.error_id else ""
-    notes = " · ".join(as_html(note) for note in (hint, error_id) if note)
-    small = f'<div class="turn-error-note">{notes}</div>' if notes else ""
-    text = as_html(view.failure.public_message)
+    # A field's name stands between backticks, in sentences that API clients read too.
+    text = re.sub(r"`([^`]+)`", r"<code>\1</code>", as_html(view.failure.public_message))
+    error_id = view.failure.error_id
+    small = f'<div class="turn-error-note">Error {as_html(error_id)}</div>' if error_id else ""
     return [_message("assistant", f'<div class="turn-error" role="alert"><div>{text}</div>{small}</div>')]
 
 
@@ -118,11 +138,14 @@ def _thought(
     text: str,
     *,
     pending: bool = False,
+    unfolded: bool = False,
     duration: float | None = None,
     log: str = "",
-    **ids: str,
+    ids: Mapping[str, str] = MappingProxyType({}),
 ) -> WireMessage:
-    metadata: dict[str, Any] = {"title": title, "status": "pending" if pending else "done", **ids}
+    """A part that can be folded: Gradio shows it unfolded unless it is "done", with a wheel if "pending"."""
+    status = "pending" if pending else None if unfolded else "done"
+    metadata: dict[str, Any] = {"title": title, "status": status, **ids}
     if duration is not None:
         metadata["duration"] = round(duration, 1) or 0.1
     if log:
@@ -144,7 +167,7 @@ def _tool_count(lines: list[StatusLine]) -> str:
     return "" if not count else f"{count} tool call" + ("s" if count > 1 else "")
 
 
-def _cut(text: str) -> tuple[str, str]:
+def _one_line(text: str) -> tuple[str, str]:
     """A title of one line, and the whole text where it does not fit into that."""
     line = " ".join(text.split())
     if len(line) <= TITLE_MAX_CHARS:

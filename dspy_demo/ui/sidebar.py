@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import html
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -28,11 +29,42 @@ ROW_MAX_CHARS = 30
 
 
 @dataclass(frozen=True, slots=True)
+class ServedFacts:
+    """The model and the program of the version that is served, by its name; empty where it does not tell."""
+
+    version: str
+    model: str
+    program: str
+
+
+@dataclass(frozen=True, slots=True)
+class Picker:
+    """What chooses the model or the program here, and what stands in its place while a version is served.
+
+    A version has a model and a program of its own, so choosing others would change nothing.
+    """
+
+    group: gr.Column
+    fixed: gr.HTML
+
+    def updates(self, value: str, version: str) -> dict[Component, Any]:
+        """Show the pickers; where a version is served, `value` as it has set it."""
+        shown = html.escape(value or "Not told by the server")
+        fixed = f"<b>{shown}</b><span>Set by {html.escape(version)}</span>"
+        return {
+            self.group: gr.update(visible=not version),
+            self.fixed: gr.update(visible=bool(version), value=fixed if version else ""),
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Sidebar:
     """The sidebar's widgets, and what their values mean.
 
     Attributes:
+        of_model, of_program: The pickers as groups that can be shown as fixed.
         offer: The rows of the model picker.
+        reason: Why the app started with its model; it says nothing of another one.
         server: The model server's state, below the switch.
         typed, models, versions, share: None on the guests' page.
     """
@@ -40,7 +72,10 @@ class Sidebar:
     detection: Detection
     offer: Offer
     active: gr.HTML
+    of_model: Picker
+    of_program: Picker
     model: gr.Dropdown
+    reason: gr.HTML
     typed: TypedModel | None
     temperature: gr.Textbox
     max_tokens: gr.Textbox
@@ -85,6 +120,20 @@ class Sidebar:
         if option is None or _is_choice(option, found):
             return replace(found, **settings)
         return LMChoice(option.model, option.api_base, **settings)
+
+    @property
+    def fixed_outputs(self) -> set[Component]:
+        """What `fixed_updates` changes."""
+        pickers = (self.of_model, self.of_program)
+        return {component for picker in pickers for component in (picker.group, picker.fixed)}
+
+    def fixed_updates(self, served: ServedFacts | None) -> dict[Component, Any]:
+        """The pickers where they choose something; None: nothing is served to this visitor."""
+        facts = served or ServedFacts("", "", "")
+        return {
+            **self.of_model.updates(facts.model, facts.version),
+            **self.of_program.updates(facts.program, facts.version),
+        }
 
     def model_name(self, model: str, typed: str) -> str:
         """How the picked model is called in the line of what is active."""
@@ -141,17 +190,18 @@ def draw_sidebar(
     with gr.Sidebar(width=304, elem_id="sidebar"):
         gr.HTML(f"<h1>{PRODUCT}</h1>", elem_id="product")
         active = gr.HTML(elem_id="active")
-        with _section("Model"):
+        with _section("Model"), _picker() as of_model:
             model = gr.Dropdown(
                 picker_rows(detection.options, owner=owner),
-                value=_picked(detection),
+                value=picked_id(detection),
                 label="Model",
                 show_label=False,
                 elem_id="model",
                 filterable=False,
             )
-            if detection.reason:
-                gr.HTML(html.escape(detection.reason), elem_classes="note")
+            reason = gr.HTML(
+                html.escape(detection.reason), visible=bool(detection.reason), elem_classes="note"
+            )
             typed = draw_typed_model() if owner else None
             models = draw_model_panel(open=detection.builtin) if owner else None
             with gr.Accordion("Options", open=False, elem_classes="options"):
@@ -163,7 +213,7 @@ def draw_sidebar(
                     _shown(start.max_tokens), label="Max tokens", placeholder="model's own"
                 )
                 cache = gr.Checkbox(start.cache, label="Answer repeated questions from the cache")
-        with _section("Program"):
+        with _section("Program"), _picker() as of_program:
             picker = gr.Dropdown(
                 [(spec.title, spec.name) for spec in programs],
                 value=program.name,
@@ -194,7 +244,10 @@ def draw_sidebar(
         detection,
         Offer(detection),
         active,
+        of_model,
+        of_program,
         model,
+        reason,
         typed,
         temperature,
         max_tokens,
@@ -219,7 +272,7 @@ def _section(title: str) -> gr.Column:
     return column
 
 
-def _picked(detection: Detection) -> str | None:
+def picked_id(detection: Detection) -> str | None:
     """The id of the option that the page starts with."""
     start = detection.choice
     same = (name for name, row in option_ids(detection.options).items() if _is_choice(row, start))
@@ -228,6 +281,14 @@ def _picked(detection: Detection) -> str | None:
 
 def _is_choice(option: LMOption, choice: LMChoice) -> bool:
     return (option.model, option.api_base) == (choice.model, choice.api_base)
+
+
+@contextmanager
+def _picker() -> Iterator[Picker]:
+    """The widgets of a section that choose something, in a group of their own."""
+    fixed = gr.HTML(visible=False, elem_classes="fixed")
+    with gr.Column(elem_classes="picker") as group:
+        yield Picker(group, fixed)
 
 
 def _shown(value: float | None) -> str:

@@ -17,8 +17,9 @@ from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.ui.layout import Page, example_rows, placeholder
 from dspy_demo.ui.served_program import program_behind
 from dspy_demo.ui.server_lines import Connected
-from dspy_demo.ui.server_panel import SERVED, served_choice
-from dspy_demo.ui.sidebar import OTHER
+from dspy_demo.ui.server_panel import LOCAL, SERVED, served_choice
+from dspy_demo.ui.sidebar import OTHER, ServedFacts, picked_id
+from dspy_demo.ui.titles import in_words
 from dspy_demo.ui.version_rows import title_of
 from dspy_demo.ui.workbench import Workbench
 
@@ -34,10 +35,13 @@ class SidebarHandlers:
     offered: Callable[[], list[ProgramSpec]]
     workbench: Workbench | None = None
 
-    def model_changed(self, model: str) -> Update:
-        typed = self.page.sidebar.typed
+    def model_changed(self, model: str, backend: str) -> Update:
+        side = self.page.sidebar
+        typed, found = side.typed, side.detection
+        picked = picked_id(found) == model
         return {
-            self.page.banner: gr.update(visible=model == BUILTIN_MODEL),
+            side.reason: gr.update(visible=picked and bool(found.reason)),
+            self.page.banner: gr.update(visible=model == BUILTIN_MODEL and backend == LOCAL),
             **({typed.group: gr.update(visible=model == OTHER)} if typed else {}),
         }
 
@@ -49,6 +53,7 @@ class SidebarHandlers:
             self.page.chatbot: gr.update(examples=example_rows(answering)),
             self.page.composer: gr.update(placeholder=placeholder(answering)),
             **self.page.form_updates(answering),
+            **self.page.sidebar.fixed_updates(self._served(backend, connected)),
         }
 
     def active(self, given: dict[Component, Any]) -> str:
@@ -56,17 +61,31 @@ class SidebarHandlers:
         side = self.page.sidebar
         backend, connected = given[side.backend], given[side.server.connected]
         typed = given[side.typed.model] or "" if side.typed else ""
-        served = ""
-        if backend == SERVED and self.workbench is not None:
-            state = self.workbench.servers.state()
-            served = connected.title if connected else title_of(state.version)
+        served = self._served(backend, connected)
         title = self.programs.get(given[side.program]).title
-        return side.active_html(given[side.model], typed, title, backend, served)
+        return side.active_html(given[side.model], typed, title, backend, served.version if served else "")
 
     def programs_now(self) -> Update:
         """The picker of a page that has just loaded: versions may have been loaded since it was drawn."""
         choices = [(spec.title, spec.name) for spec in self.offered()]
         return {self.page.sidebar.program: gr.update(choices=choices)}
+
+    def _served(self, backend: str, connected: Connected | None) -> ServedFacts | None:
+        """What answers in place of the picked model and program, if anything does."""
+        if backend != SERVED or self.workbench is None:
+            return None
+        if connected is not None:
+            info = connected.info
+            return ServedFacts(connected.title, info.lm or "", self._title(info.program))
+        state = self.workbench.servers.state()
+        return ServedFacts(title_of(state.version), state.lm, self._title(state.program))
+
+    def _title(self, program: str) -> str:
+        """A program's title, where it is known here; else its name in words."""
+        try:
+            return self.programs.get(program).title
+        except NotFound:
+            return in_words(program)
 
     def _answering(self, spec: ProgramSpec, backend: str, connected: Connected | None) -> ProgramSpec:
         if backend != SERVED or self.workbench is None:

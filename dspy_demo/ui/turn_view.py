@@ -17,8 +17,10 @@ from typing import Any, Literal, Self
 
 from dspy_demo.events import (
     QUEUE_KEY,
+    RETRY_KEY,
     Event,
     FieldDelta,
+    FinishReason,
     Status,
     StatusState,
     TurnFailed,
@@ -34,11 +36,18 @@ TurnState = Literal["running", "done", "stopped", "failed"]
 
 #: What ReAct returns beside its answer: its tool calls, which have lines of their own.
 TRAJECTORY_FIELD = "trajectory"
+#: The field in which ReAct says why it calls a tool.
+TOOL_THOUGHT = "next_thought"
 
 
 @dataclass(frozen=True, slots=True)
 class Thought:
-    """What one step wrote into one field that is not the answer."""
+    """What one step wrote into one field that is not the answer.
+
+    Attributes:
+        open: It is being written, or was when the turn was stopped, cut or failed: then it is shown unfolded,
+            since it may be all that arrived.
+    """
 
     step: str
     field: str
@@ -47,16 +56,23 @@ class Thought:
     duration_s: float | None = None
     open: bool = False
 
-    def closed(self, now_s: float) -> Thought:
+    def ended(self, now_s: float, *, open: bool = False) -> Thought:
+        """As it is when nothing more comes; `open` leaves it unfolded."""
         if not self.open:
             return self
         started_s = now_s if self.started_s is None else self.started_s
-        return dataclasses.replace(self, open=False, duration_s=max(0.0, now_s - started_s))
+        return dataclasses.replace(self, open=open, duration_s=max(0.0, now_s - started_s))
 
 
 @dataclass(frozen=True, slots=True)
 class StatusLine:
-    """A tool call or another thing worth seeing; `thought` is the index of the one it belongs to."""
+    """A tool call or another thing worth seeing.
+
+    Attributes:
+        key: Later news with the same key change this line.
+        thought: The index of the thought that it belongs to.
+        count: How often it was told: for a line of `RETRY_KEY`, the retries so far.
+    """
 
     text: str
     state: StatusState
@@ -64,6 +80,7 @@ class StatusLine:
     thought: int | None = None
     started_s: float | None = None
     duration_s: float | None = None
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +103,8 @@ class TurnView:
         order: What came in which order: ``t0`` a thought, ``s0`` a status line without a thought.
         trace_url: The trace on MLflow's pages, while they run.
         rated: The visitor's thumb, up or down; `comment` is what they wrote to it.
+        finish_reason: How the reply ended; other than ``stop``, it was cut.
+        guest: Whether a guest asked, who cannot raise the token limit.
     """
 
     user: str
@@ -111,6 +130,8 @@ class TurnView:
     trace_url: str = ""
     rated: bool | None = None
     comment: str = ""
+    finish_reason: FinishReason = "stop"
+    guest: bool = False
 
     @classmethod
     def start(cls, user: str, *, now_s: float, **details: Any) -> Self:
@@ -159,7 +180,7 @@ class TurnView:
     def _with_delta(self, event: FieldDelta, now_s: float) -> Self:
         if not event.text:
             return self
-        view = self
+        view = self._retries_over("Answered")
         if view.first_delta_s is None:
             view = dataclasses.replace(view, first_delta_s=now_s - view.started_s)
         match event.channel:
@@ -197,19 +218,19 @@ class TurnView:
     def _with_status(self, event: Status, now_s: float) -> Self:
         for index, line in enumerate(self.lines):
             if event.key and line.key == event.key:
-                changed = dataclasses.replace(line, text=event.text, state=event.state)
+                changed = dataclasses.replace(line, text=event.text, state=event.state, count=line.count + 1)
                 if event.state in {"done", "failed"} and line.started_s is not None:
                     changed = dataclasses.replace(changed, duration_s=now_s - line.started_s)
-                return dataclasses.replace(
-                    self, lines=(*self.lines[:index], changed, *self.lines[index + 1 :])
-                )
-        thought = len(self.thoughts) - 1 if event.key and self.thoughts else None
+                return self._with_line(index, changed)
+        alone = not event.key or event.key == RETRY_KEY or not self.thoughts
+        thought = None if alone else len(self.thoughts) - 1
         line = StatusLine(event.text, event.state, event.key, thought, started_s=now_s)
         order = self.order if thought is not None else (*self.order, f"s{len(self.lines)}")
         return dataclasses.replace(self, lines=(*self.lines, line), order=order)
 
     def _finished(self, event: TurnFinished, now_s: float) -> Self:
-        view = self._ended("done", now_s)
+        cut = event.finish_reason != "stop"
+        view = self._ended("done", now_s, unfolded=cut)
         answers: list[Answer] = []
         for name, value in event.outputs.items():
             if name == TRAJECTORY_FIELD and isinstance(value, Mapping):
@@ -218,6 +239,8 @@ class TurnView:
                 view = view._with_final_thought(name, _reasoning_text(value))
             else:
                 answers.append(Answer(name, value=value))
+        if cut:
+            answers += [answer for answer in view.answers if answer.field not in event.outputs]
         return dataclasses.replace(
             view,
             answers=tuple(answers) or view.answers,
@@ -225,6 +248,7 @@ class TurnView:
             first_delta_s=event.first_delta_s,
             elapsed_s=event.elapsed_s or now_s - self.started_s,
             trace_id=event.trace_id,
+            finish_reason=event.finish_reason,
         )
 
     def _with_final_thought(self, name: str, text: str) -> Self:
@@ -238,12 +262,13 @@ class TurnView:
         return self._adding(Thought("", name, text))
 
     def _with_trajectory(self, trajectory: Mapping[str, Any]) -> Self:
-        if any(line.key not in {"", QUEUE_KEY} for line in self.lines):
-            return self
+        tools = any(line.key not in {"", QUEUE_KEY, RETRY_KEY} for line in self.lines)
+        if tools or any(thought.field == TOOL_THOUGHT for thought in self.thoughts):
+            return self  # seen live
         view = self
         for call in tool_calls(trajectory):
             if call.thought:
-                view = view._adding(Thought("", "next_thought", call.thought))
+                view = view._adding(Thought("", TOOL_THOUGHT, call.thought))
             if call.text:
                 line = StatusLine(call.text, "done", key=call.key, thought=len(view.thoughts) - 1)
                 view = dataclasses.replace(view, lines=(*view.lines, line))
@@ -259,18 +284,35 @@ class TurnView:
         answers = tuple(answer if old.field == answer.field else old for old in self.answers)
         return dataclasses.replace(self, answers=answers)
 
-    def _closed(self, now_s: float) -> Self:
+    def _closed(self, now_s: float, *, unfolded: bool = False) -> Self:
         if not any(thought.open for thought in self.thoughts):
             return self
-        return dataclasses.replace(self, thoughts=tuple(thought.closed(now_s) for thought in self.thoughts))
+        thoughts = tuple(thought.ended(now_s, open=unfolded) for thought in self.thoughts)
+        return dataclasses.replace(self, thoughts=thoughts)
 
-    def _ended(self, state: TurnState, now_s: float) -> Self:
+    def _with_line(self, index: int, line: StatusLine) -> Self:
+        return dataclasses.replace(self, lines=(*self.lines[:index], line, *self.lines[index + 1 :]))
+
+    def _retries_over(self, how: str) -> Self:
+        """With what became of the retries in place of the line that announced the last one."""
+        for index, line in enumerate(self.lines):
+            if line.key == RETRY_KEY:
+                many = "retry" if line.count == 1 else "retries"
+                told = dataclasses.replace(line, key="", text=f"{how} after {line.count} {many}")
+                return self._with_line(index, told)
+        return self
+
+    def _ended(self, state: TurnState, now_s: float, *, unfolded: bool = True) -> Self:
+        view = self._retries_over({"done": "Answered", "stopped": "Stopped"}.get(state, "Gave up"))
         lines = tuple(
             dataclasses.replace(line, state="failed") if line.state == "pending" else line
-            for line in self.lines
+            for line in view.lines
         )
         return dataclasses.replace(
-            self._closed(now_s), state=state, lines=lines, elapsed_s=max(0.0, now_s - self.started_s)
+            view._closed(now_s, unfolded=unfolded),
+            state=state,
+            lines=lines,
+            elapsed_s=max(0.0, now_s - self.started_s),
         )
 
 

@@ -19,7 +19,7 @@ from dspy_demo.serving.version_process import ServerState, Wanted
 from dspy_demo.settings import Settings
 from dspy_demo.ui.actions import said
 from dspy_demo.ui.asker import owner_only, visitor_of
-from dspy_demo.ui.server_panel import ServerHandlers
+from dspy_demo.ui.server_panel import SERVED, ServerHandlers
 from dspy_demo.ui.sidebar import Sidebar
 from dspy_demo.ui.tag_text import parse_tags
 from dspy_demo.ui.version_panel import VersionPanel, head_html
@@ -126,6 +126,8 @@ class VersionHandlers:
                     yield await self._listed() | self._said("")
                 case "serve":
                     yield await self._serve(uri, given)
+                case "chat":
+                    yield {self.sidebar.backend: gr.update(value=SERVED, interactive=True)}
                 case "promote":
                     version = await asyncio.to_thread(store.promote, uri)
                     yield self._said(f"{title_of(version.uri)} is the champion now.") | await self._listed()

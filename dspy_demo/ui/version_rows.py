@@ -71,8 +71,8 @@ def opened_html(link: str) -> str:
 
 
 def title_of(uri: str) -> str:
-    """``models:/dspy-demo/3`` as a reader says it: ``dspy-demo 3``."""
-    return uri.removeprefix("models:/").replace("/", " ").replace("@", " @")
+    """``models:/dspy-demo/3`` as a reader says it: ``dspy-demo v3``."""
+    return uri.removeprefix("models:/").replace("/", " v").replace("@", " @")
 
 
 def _row(row: Row, now_s: float, tracking_uri: str, reveal: str) -> str:
@@ -94,7 +94,7 @@ def _row(row: Row, now_s: float, tracking_uri: str, reveal: str) -> str:
     return (
         f'<details class="{look}" name="version" data-key="{key}"{revealed}>'
         f'<summary><span class="v-head"><span class="v-name">{html.escape(version.name)}</span> '
-        f"<b>{version.version}</b>{badges}{mark}{spoken}"
+        f"<b>v{version.version}</b>{badges}{mark}{spoken}"
         f"<time>{ago(now_s - version.created_at)}</time></span>"
         f'<span class="v-what">{what}</span></summary>'
         f'<div class="v-body">{body}</div></details>'
@@ -128,8 +128,13 @@ def _actions(row: Row) -> str:
     version, uri = row.version, html.escape(row.version.uri)
     buttons = []
     if version.servable:
-        if row.serving != "ready":
-            buttons.append(_button("serve", "Serve", uri, strong=True))
+        match row.serving:
+            case "ready":
+                buttons.append(_button("chat", "Chat with it", uri, strong=True))
+            case "starting":
+                buttons.append('<button type="button" class="b" disabled>Starting…</button>')
+            case _:
+                buttons.append(_button("serve", "Serve", uri, strong=True))
         if not version.champion:
             buttons.append(_button("promote", "Promote", uri))
         if version.same_code:

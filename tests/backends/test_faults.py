@@ -97,11 +97,11 @@ FAULTS_BY_NAME = {
     ),
     "cut": Row(FAULTS["cut"], "upstream_cut", CUT, kept=BEGUN),
     "an orderly end too early": Row(
-        FAULTS["clean_cut"], "upstream_cut", CUT, ("malformed_reply", "did not have the fields"), kept=BEGUN
+        FAULTS["clean_cut"], "upstream_cut", CUT, ("malformed_reply", "ignored the output format"), kept=BEGUN
     ),
     "garbage": Row(FAULTS["garbage"], "upstream", WRONG_SERVER, ("upstream", "server failed")),
     "garbage later": Row(FAULTS["garbage_later"], "upstream_cut", CUT, kept=BEGUN),
-    "without the fields": Row(FAULTS["malformed"], "malformed_reply", "did not have the fields"),
+    "without the fields": Row(FAULTS["malformed"], "malformed_reply", "ignored the output format"),
     "empty": Row(FAULTS["empty"], "empty_reply", "empty reply"),
     "no body": Row(FAULTS["empty_body"], "upstream", WRONG_SERVER, ("empty_reply", "empty reply")),
     "a page (wrong content type)": Row(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from playwright.async_api import Locator, Page, expect
 
 #: For what a model has to say first; everything else is quicker than Playwright's own five seconds.
@@ -60,6 +62,43 @@ class ChatPage:
         await self.page.locator(f"#{picker} input").click()
         await self.page.get_by_role("option", name=option).click()
 
+    def picker(self, name: str) -> Locator:
+        """The model or the program picker."""
+        return self.page.locator(f"#{name} input")
+
+    async def connect(self, url: str) -> None:
+        """Use the model server at an address, and switch to it."""
+        await self.page.get_by_role("button", name="Another server…").click()
+        await self.page.get_by_placeholder("http://127.0.0.1:5001").fill(url)
+        await self.page.get_by_role("button", name="Connect").click()
+        await expect(self.page.locator("#server")).to_contain_text("Connected")
+        await self.switch("Served")
+
+    async def switch(self, backend: str) -> None:
+        """Let the turns run in the app (Local) or on a model server (Served)."""
+        await self.page.locator("#backend").get_by_text(backend, exact=True).click()
+
+    def image_field(self, name: str) -> Locator:
+        """The text of a field for an image: an address, or the image itself."""
+        return self.page.locator(".image-input").filter(has_text=name).first.get_by_role("textbox")
+
+    async def choose_file(self, field: str, name: str, content: bytes) -> None:
+        """Give the program's form a file for one of its images."""
+        box = self.page.locator(".image-input").filter(has_text=field).first
+        async with self.page.expect_file_chooser() as chooser:
+            await box.get_by_role("button", name="Choose a file").click()
+        await (await chooser.value).set_files([{"name": name, "mimeType": "image/png", "buffer": content}])
+        await expect(box.get_by_role("textbox")).to_have_value(re.compile("^data:image/jpeg"))
+
+    async def copied(self) -> str:
+        """What the copy button of the last answer gives; the page needs the clipboard's permissions."""
+        await self.page.get_by_role("button", name="Copy message").last.click()
+        return str(await self.page.evaluate("navigator.clipboard.readText()"))
+
+    async def width(self) -> int:
+        """How wide the page is, with what of it is out of sight at the right."""
+        return int(await self.page.evaluate("document.documentElement.scrollWidth"))
+
     def title(self, index: int = 0) -> Locator:
         """The line of a thought that opens and closes it."""
         return self.thoughts.nth(index).locator("> .title")
@@ -100,3 +139,36 @@ class ComparePage:
         for name in ("left", "right"):
             await expect(self.side(name).locator(".turn-footer")).to_contain_text("total", timeout=START_MS)
         await expect(self.send_button).to_be_visible()
+
+
+async def lines_of(text: Locator) -> dict[str, int]:
+    """The words of an element, and over how many lines each is drawn."""
+    words: dict[str, int] = await text.evaluate(
+        """element => {
+          const lines = {}, walker = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
+          for (let node; (node = walker.nextNode()); ) {
+            for (const word of node.data.matchAll(/\\S+/g)) {
+              const range = document.createRange();
+              range.setStart(node, word.index);
+              range.setEnd(node, word.index + word[0].length);
+              lines[word[0]] = new Set(Array.from(range.getClientRects(), (box) => Math.round(box.top))).size;
+            }
+          }
+          return lines;
+        }"""
+    )
+    return words
+
+
+async def edges_of(text: Locator) -> tuple[float, float]:
+    """The room at the left and at the right of an element's text, in its column, in pixels."""
+    left, right = await text.evaluate(
+        """element => {
+          const range = document.createRange();
+          range.selectNodeContents(element);
+          const text = range.getBoundingClientRect();
+          const column = element.closest(".prose").getBoundingClientRect();
+          return [text.left - column.left, column.right - text.right];
+        }"""
+    )
+    return left, right

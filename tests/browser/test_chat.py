@@ -84,8 +84,9 @@ async def test_stop_keeps_what_was_streamed_and_frees_the_composer(slow_chat: Ch
     await slow_chat.stop_button.click()
     await slow_chat.done()
     await expect(slow_chat.footers).to_contain_text("Stopped")
-    await slow_chat.title().click()
-    await expect(slow_chat.thoughts.first.locator(".message-content").first).not_to_be_empty()
+    await expect(slow_chat.title()).to_have_attribute("aria-expanded", "true")
+    await expect(slow_chat.title().locator(".loading-spinner")).to_be_hidden()
+    await expect(slow_chat.thoughts.first.locator(".message-content").first).to_have_text(re.compile("1"))
 
 
 async def test_escape_stops_too(slow_chat: ChatPage) -> None:
@@ -130,8 +131,9 @@ async def test_a_reload_in_mid_stream_restores_what_had_streamed(
     await slow_chat.reload()
     await slow_chat.done()
     await expect(slow_chat.footers).to_contain_text("Stopped")
-    await slow_chat.title().click()
-    await expect(slow_chat.thoughts.first.locator(".message-content").first).not_to_be_empty()
+    await expect(slow_chat.title()).to_have_attribute("aria-expanded", "true")
+    await expect(slow_chat.title().locator(".loading-spinner")).to_be_hidden()
+    await expect(slow_chat.thoughts.first.locator(".message-content").first).to_have_text(re.compile("1"))
 
 
 async def test_chats_survive_a_restart_of_the_app(

@@ -92,7 +92,7 @@ class Workbench:
 
     async def is_served(self, version: int) -> None:
         await expect(self.server.locator(".server").first).to_contain_text(
-            re.compile(rf"^Ready\s*dspy-demo {version}"), timeout=START_MS
+            re.compile(rf"^Ready\s*dspy-demo v{version}"), timeout=START_MS
         )
         await expect(self.server.locator(".server")).to_have_count(1)
 
@@ -112,7 +112,7 @@ async def test_the_whole_story(new_page: NewPage, app: ServerProcess, home: Path
 
     # Log it: the first time MLflow's database is made. Then another program.
     await bench.log("The kind one", "team=search, tier=2")
-    await expect(bench.result).to_contain_text("Logged dspy-demo 1", timeout=START_MS)
+    await expect(bench.result).to_contain_text("Logged dspy-demo v1", timeout=START_MS)
     await expect(bench.row(1)).to_contain_text("The kind one")
     await expect(bench.row(1)).to_contain_text("team=search")
     await chat.pick("program", "Chain of thought")
@@ -121,10 +121,10 @@ async def test_the_whole_story(new_page: NewPage, app: ServerProcess, home: Path
     checking = page.locator(".version").filter(has_text="checking")
     await expect(checking).to_contain_text("a new process loads it first")
     await expect(checking.get_by_role("button")).to_have_count(0)
-    await expect(bench.result).to_contain_text("Logged dspy-demo 2", timeout=START_MS)
+    await expect(bench.result).to_contain_text("Logged dspy-demo v2", timeout=START_MS)
     await expect(checking).to_have_count(0)
     await expect(bench.rows).to_have_count(2)
-    await expect(bench.rows.first).to_contain_text("dspy-demo 2")
+    await expect(bench.rows.first).to_contain_text("dspy-demo v2")
 
     # Serve the first one, and watch it start.
     await bench.act(1, "Serve")
@@ -134,7 +134,7 @@ async def test_the_whole_story(new_page: NewPage, app: ServerProcess, home: Path
 
     # Switch between two turns of one chat: reasoning streams live from the served version.
     await bench.switch("Served")
-    await expect(page.locator("#active")).to_contain_text("dspy-demo 1")
+    await expect(page.locator("#active")).to_contain_text("dspy-demo v1")
     await chat.ask(LONG)
     await expect(chat.answers.last.locator(".thought-group")).to_contain_text("takes", timeout=START_MS)
     await expect(chat.footers).to_have_count(1)
@@ -167,8 +167,8 @@ async def test_the_whole_story(new_page: NewPage, app: ServerProcess, home: Path
 
     # Compare the served version with another one: both stream, and the difference is marked.
     compare = await ComparePage(page).open()
-    await compare.choose("left", "Served · dspy-demo 2")
-    await compare.choose("right", "Version · dspy-demo 1")
+    await compare.choose("left", "Served · dspy-demo v2")
+    await compare.choose("right", "Version · dspy-demo v1")
     await compare.ask("Which weekday was 2000-02-29?")
     await compare.done()
     await expect(compare.difference.locator("ins")).to_contain_text(["only right", "I hope that helps."])

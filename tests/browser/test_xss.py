@@ -53,7 +53,7 @@ WATCH = """
 
   const TAGS = new Set(`A P BR EM STRONG DEL CODE PRE SPAN DIV UL OL LI BLOCKQUOTE H1 H2 H3 H4 H5 H6 HR
     TABLE THEAD TBODY TR TH TD`.split(/\\s+/));
-  const ATTRIBUTES = new Set("class href target rel title align start role".split(" "));
+  const ATTRIBUTES = new Set("class href target rel title align start role dir".split(" "));
   const LOADING = /^(src|srcset|href|xlink:href|poster|data|action|formaction|background|ping|style)$/;
   const note = (what, node) => found.push(`${what}: ${node.outerHTML.slice(0, 200)}`);
 

@@ -119,6 +119,12 @@ _MATH = [
     f'[x](https://ok.example "%%%LATEX_BLOCK_0%%%") %%%LATEX_BLOCK_99%%% $$" onmouseover="{RUN}$$',
     f"\\[ $$ \\]\n```\n$$\n<img src={EVIL}/k3.png>\n```\n$$",
     f"```<b>\\(\n\\)```\n<img src={EVIL}/k4.png onerror={RUN}>\n```",
+    f"$<img src=x onerror={RUN}>$ $![x]({EVIL}/k5.png)$ $[x](javascript:{RUN})$ $<javascript:{RUN}>$",
+    f"$\\href{{javascript:{RUN}}}{{x}}$ $\\includegraphics{{{EVIL}/k6.png}}$ $\\htmlStyle{{color:red}}{{x}}$",
+    f"\\( $x$\n```\n$y$ \\)\n<img src={EVIL}/k7.png>\n```\n$z$ \\)",
+    f"[x $a$ \\\\\\](javascript:{RUN}) \\[ [x \\\\](javascript:{RUN}) [$x$](javascript:{RUN})",
+    f"$a$\n~~~\n$<img src={EVIL}/k8.png>$\n~~~ $\n$<img src={EVIL}/k9.png>$ `$` <img src=x> `$`",
+    f"|$<b>|</b>$|\n|---|\n|$<img src={EVIL}/k10.png>|$|",
 ]
 _OTHER = [
     f"${{{RUN}}} {{{{constructor.constructor('{RUN}')()}}}} {{% x %}} #{{{RUN}}}",

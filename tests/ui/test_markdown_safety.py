@@ -147,6 +147,7 @@ def _without_fences(text: str) -> str:
     return prose
 
 
+@settings(max_examples=400)
 @given(st.text(alphabet="<>b/!?`~$ \n\t-[](x\\", max_size=60))
 def test_outside_margin_fences_no_tag_is_left(text: str) -> None:
     shown = as_markdown(text)
@@ -172,6 +173,8 @@ PIECES = [
     "\\)",
     "\\[",
     "\\]",
+    "$",
+    "x",
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from dspy_demo.events import (
     QUEUE_KEY,
+    RETRY_KEY,
     Event,
     FieldDelta,
     Status,
@@ -19,6 +21,7 @@ from dspy_demo.events import (
     Usage,
 )
 from dspy_demo.ui.footer import footer_parts, money
+from dspy_demo.ui.markdown_safety import as_html
 from dspy_demo.ui.render import ANSWER_MARK, messages
 from dspy_demo.ui.turn_view import TurnView
 
@@ -45,8 +48,8 @@ def text_of(message: dict[str, Any]) -> str:
     return str(message["content"][0]["text"])
 
 
-def thoughts(view: TurnView) -> list[tuple[str, str, str]]:
-    """(title, status, text) of each thought and tool line."""
+def thoughts(view: TurnView) -> list[tuple[str, str | None, str]]:
+    """(title, status, text) of each thought and tool line; those whose status is None are unfolded."""
     return [
         (m["metadata"]["title"], m["metadata"]["status"], text_of(m)) for m in messages(view) if m["metadata"]
     ]
@@ -218,9 +221,28 @@ def test_a_tool_before_any_thought_stands_alone() -> None:
     assert "parent_id" not in line["metadata"]
 
 
-def test_a_retry_is_a_quiet_line_before_the_thought() -> None:
-    view = after([STARTED, Status("Busy; trying again <now>."), thinks("Hm.")])
-    assert text_of(messages(view)[1]) == '<div class="turn-status">Busy; trying again &lt;now&gt;.</div>'
+RETRY = Status("No answer, retrying in 2 s (2/2)", "info", RETRY_KEY)
+
+
+@pytest.mark.parametrize(
+    ("events", "line"),
+    [
+        ([RETRY], "No answer, retrying in 2 s (2/2)"),
+        ([RETRY, thinks("Hm.")], "Answered after 1 retry"),
+        ([RETRY, RETRY, TurnFinished({"answer": "4"})], "Answered after 2 retries"),
+        ([RETRY, RETRY, TurnFailed("x", "It broke.", retryable=True)], "Gave up after 2 retries"),
+    ],
+)
+def test_a_retry_is_a_quiet_line_that_ends_in_the_past_tense(events: list[Event], line: str) -> None:
+    view = after([STARTED, *events])
+    assert text_of(messages(view)[1]) == f'<div class="turn-status">{line}</div>'
+    assert messages(view)[1]["metadata"] is None
+
+
+def test_the_retries_of_two_steps_are_counted_apart() -> None:
+    view = after([STARTED, RETRY, thinks("Hm.", "draft"), RETRY, RETRY, says("4")])
+    lines = re.findall('turn-status">(.*?)<', plain(view))
+    assert lines == ["Answered after 1 retry", "Answered after 2 retries"]
 
 
 TRAJECTORY = {
@@ -252,6 +274,19 @@ def test_a_trajectory_adds_nothing_to_tools_seen_live() -> None:
     assert len(thoughts(view)) == 2
 
 
+def test_thoughts_seen_live_are_not_read_from_the_trajectory_again() -> None:
+    """A model that calls no tool: there is no tool line to tell by."""
+    live = [STARTED, thinks("Done.", "react", "next_thought"), thinks("So.", "extract.predict"), says("6")]
+    trajectory = {
+        "thought_0": "Done.",
+        "tool_name_0": "finish",
+        "tool_args_0": {},
+        "observation_0": "Completed.",
+    }
+    view = after([*live, TurnFinished({"trajectory": trajectory, "reasoning": "So.", "answer": "6"})])
+    assert [title for title, _, _ in thoughts(view)] == ["Reasoning", "Conclusion"]
+
+
 def test_a_long_tool_line_is_cut_in_the_title_only() -> None:
     long = "read(" + "x" * 400 + ")"
     line = messages(after([STARTED, Status(long, "done", "c1")]))[1]
@@ -270,26 +305,49 @@ def test_a_failure_keeps_what_was_streamed_and_says_what_to_do() -> None:
     view = after([STARTED, thinks("Hm."), says("Fo"), failed(error_id="abc123")])
     assert thoughts(view) == [("Reasoning", "done", "Hm.")]
     assert answer(view) == "Fo"
-    assert "It &lt;broke&gt;." in plain(view)
-    assert "Retry" in plain(view)
-    assert "Error abc123" in plain(view)
+    assert '<div>It &lt;broke&gt;.</div><div class="turn-error-note">Error abc123</div>' in plain(view)
 
 
-def test_a_failure_that_retrying_cannot_mend_has_no_such_hint() -> None:
-    assert "Retry" not in plain(after([STARTED, failed(retryable=False)]))
+def test_a_field_that_an_error_names_is_set_as_code() -> None:
+    view = after([failed(public_message="The model ignored the output format: `a<b` is missing.")])
+    assert "<code>a&lt;b</code> is missing." in plain(view)
 
 
-def test_a_failure_that_names_its_wait_repeats_it() -> None:
-    assert "Retry in about 12 s." in plain(after([STARTED, failed(retry_after_s=12.0)]))
+@pytest.mark.parametrize(
+    ("details", "says_so"),
+    [
+        ({"finish_reason": "stop"}, ""),
+        ({"finish_reason": "length"}, "Raise Max tokens"),
+        ({"finish_reason": "length", "guest": True}, "limit for guests"),
+        ({"finish_reason": "length", "backend": "served"}, "this version's limit"),
+        ({"finish_reason": "content_filter"}, "provider's filter cut this reply"),
+    ],
+)
+def test_a_reply_that_was_cut_says_why_and_keeps_what_came(details: dict[str, Any], says_so: str) -> None:
+    started = TurnStarted(details.pop("backend", "local"), "openai/m")
+    finished = TurnFinished({"title": "Spring"}, finish_reason=details.pop("finish_reason"))
+    view = after([started, says("Spring", field="title"), says("It is", field="text"), finished], **details)
+    notices = re.findall('turn-error cut" role="status">(.*?)<', plain(view))
+    assert [as_html(says_so) in notice for notice in notices] == [True] * bool(says_so)
+    assert ("It is" in answer(view)) == bool(says_so)
+    assert text_of(messages(view)[-1]).startswith('<div class="turn-footer">')
+
+
+@pytest.mark.parametrize("end", [failed(), TurnFinished({"reasoning": "Hm."}, finish_reason="length"), None])
+def test_a_thought_that_was_being_written_stays_unfolded(end: Event | None) -> None:
+    view = after([STARTED, thinks("Hm.")])
+    view = view.apply(end, 4.0) if end else view.stopped(4.0)
+    assert thoughts(view) == [("Reasoning", None, "Hm.")]
+    assert messages(view)[1]["metadata"]["duration"] == 2.0
 
 
 def test_a_failure_before_the_start_is_drawn() -> None:
     assert "turn-error" in plain(after([failed()]))
 
 
-def test_a_stopped_turn_keeps_its_text_and_closes_what_was_open() -> None:
+def test_a_stopped_turn_keeps_its_text_and_nothing_of_it_runs() -> None:
     view = after([STARTED, thinks("Hm."), CALL]).stopped(9.0)
-    assert all(status == "done" for _, status, _ in thoughts(view))
+    assert [status for _, status, _ in thoughts(view)] == [None, "done"]
     assert "Stopped" in text_of(messages(view)[-1])
     assert view.elapsed_s == 9.0
 
@@ -357,8 +415,8 @@ def test_the_place_in_line_is_one_line_that_changes() -> None:
     waiting = [Status(f"You are {place} in line.", "pending", QUEUE_KEY) for place in ("2nd", "1st")]
     assert thoughts(after(waiting)) == [("You are 1st in line.", "pending", "")]
     begun = after([*waiting, Status("Waited in line for 3 s.", "done", QUEUE_KEY), STARTED, thinks("Hm")])
-    assert thoughts(begun)[0] == ("Waited in line for 3 s.", "done", "")
-    assert [title for title, _, _ in thoughts(begun)] == ["Waited in line for 3 s.", "Reasoning"]
+    assert text_of(messages(begun)[1]) == '<div class="turn-status">Waited in line for 3 s.</div>'
+    assert [title for title, _, _ in thoughts(begun)] == ["Reasoning"]
 
 
 def test_the_wait_in_line_is_not_part_of_the_turns_time() -> None:
@@ -383,4 +441,4 @@ def test_who_gave_up_waiting_sees_why() -> None:
 def test_tool_calls_of_a_plain_server_are_shown_also_after_a_wait_in_line() -> None:
     line = Status("Waited in line for 3 s.", "done", QUEUE_KEY)
     last = TurnFinished({"trajectory": TRAJECTORY, "reasoning": "So.", "answer": "6"})
-    assert thoughts(after([line, STARTED, last]))[1:] == thoughts(after([STARTED, last]))
+    assert thoughts(after([line, STARTED, last])) == thoughts(after([STARTED, last]))

@@ -35,7 +35,7 @@ def test_nothing_served() -> None:
 
 def test_ready_shows_version_address_and_uptime() -> None:
     text = server_html(READY)
-    for part in ('class="dot ready"', "Ready", "dspy-demo 3", "127.0.0.1:5001", "up 3 min"):
+    for part in ('class="dot ready"', "Ready", "dspy-demo v3", "127.0.0.1:5001", "up 3 min"):
         assert part in text
     assert actions(text) == ["stop"]
 

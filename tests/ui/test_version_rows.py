@@ -78,7 +78,7 @@ def test_an_empty_list_says_what_to_do() -> None:
 def test_a_row_tells_what_it_is() -> None:
     text = drawn(Row(version(description="New words", tags={"team": "search"})))
     for part in (
-        "dspy-demo</span> <b>3</b>",
+        "dspy-demo</span> <b>v3</b>",
         "Chain of thought ·&nbsp;openai/x",
         "3 min ago",
         "New words",
@@ -97,7 +97,8 @@ def test_actions_are_those_that_work_now() -> None:
     assert "Promote" not in labels(drawn(Row(champion)))
     assert "Roll back to 2" in labels(drawn(Row(champion, previous=2)))
     assert not any("Roll back" in label for label in labels(drawn(Row(champion))))
-    assert "Serve" not in labels(drawn(Row(version(), serving="ready")))
+    assert labels(drawn(Row(version(), serving="starting")))[0] == "Starting…"
+    assert labels(drawn(Row(version(), serving="ready")))[0] == "Chat with it"
 
 
 def test_a_version_that_cannot_be_served_says_why() -> None:
@@ -151,5 +152,5 @@ def test_commands_can_be_pasted_into_a_shell() -> None:
 
 
 def test_titles() -> None:
-    assert title_of("models:/dspy-demo/3") == "dspy-demo 3"
+    assert title_of("models:/dspy-demo/3") == "dspy-demo v3"
     assert title_of("models:/dspy-demo@champion") == "dspy-demo @champion"

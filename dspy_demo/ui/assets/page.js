@@ -34,11 +34,13 @@
     const start = text.indexOf(ANSWER);
     let written = start < 0 ? text : text.slice(start + ANSWER.length);
     for (const own of ["footer", "error"]) {
-      const end = written.lastIndexOf(`\n<div class="turn-${own}"`);
+      const end = written.lastIndexOf(`\n<div class="turn-${own}`);
       if (end >= 0) written = written.slice(0, end);
     }
     return (start < 0 ? written : unescaped(written))
       .replaceAll("\u2060[\u2060Image: ", "![")
+      .replace(/\u2060\\\((.*?)\\\)\u2060/g, (_, tex) => `$${tex}$`)
+      .replaceAll("{\\relax}", "")
       .replaceAll("\u2060", "");
   };
   if (navigator.clipboard) {
@@ -54,6 +56,53 @@
       event.clipboardData.setData("text/plain", asWritten(selected));
       event.preventDefault();
     }
+  });
+
+  // An image for a program: a chosen or pasted file is read here, made small enough for a field's text
+  // (programs/images.py) and put into it as a data URL, so that nothing is uploaded and no file is stored.
+  const IMAGE_MAX_CHARS = 150_000;
+  const asDataURL = async (file) => {
+    const picture = await createImageBitmap(file);
+    const canvas = document.createElement("canvas");
+    for (let side = 1536; ; side *= 0.75) {
+      const scale = Math.min(1, side / Math.max(picture.width, picture.height));
+      canvas.width = Math.max(1, picture.width * scale);
+      canvas.height = Math.max(1, picture.height * scale);
+      const pen = canvas.getContext("2d");
+      pen.fillStyle = "#fff"; // behind what is transparent, which JPEG would make black
+      pen.fillRect(0, 0, canvas.width, canvas.height);
+      pen.drawImage(picture, 0, 0, canvas.width, canvas.height);
+      const url = canvas.toDataURL("image/jpeg", 0.85);
+      if (url.length <= IMAGE_MAX_CHARS) return url;
+    }
+  };
+  const fill = async (field, file) => {
+    const tell = (text) => field.setCustomValidity(text) || field.reportValidity();
+    try {
+      const url = await asDataURL(file);
+      tell("");
+      field.value = url;
+      field.dispatchEvent(new Event("input", { bubbles: true }));
+    } catch {
+      tell("This file is no picture that the browser can read.");
+    }
+  };
+  const imageField = (target) => target.closest?.(".image-input")?.querySelector("textarea, input");
+  document.addEventListener("click", (event) => {
+    const field = event.target.closest?.("button") && imageField(event.target);
+    if (!field) return;
+    event.preventDefault();
+    event.stopPropagation();
+    const chooser = Object.assign(document.createElement("input"), { type: "file", accept: "image/*" });
+    chooser.addEventListener("change", () => chooser.files[0] && fill(field, chooser.files[0]));
+    chooser.click();
+  }, true);
+  document.addEventListener("paste", (event) => {
+    const field = imageField(event.target);
+    const file = Array.from(event.clipboardData?.files ?? []).find((one) => one.type.startsWith("image/"));
+    if (!field || !file) return;
+    event.preventDefault();
+    fill(field, file);
   });
 
   // On a phone the sidebar lies over the chat; a tap beside it closes it.
@@ -79,11 +128,16 @@
 
   // Gradio labels each message with its whole source text, which a screen reader would read instead of
   // it, calls the examples a list that has no items, and does not say whether a thought is open.
+  const BLOCKS = ["p", "li", "table", "h1", "h2", "h3", "h4", "h5", "h6"]
+    .map((name) => `.prose.chatbot ${name}:not([dir])`)
+    .join();
   const describe = () => {
     for (const node of document.querySelectorAll("#chat [data-testid][aria-label*='s message: ']")) {
       node.removeAttribute("aria-label");
     }
     document.querySelector("#chat .examples[role=list]")?.setAttribute("role", "group");
+    // Each block reads in its own direction: an answer may be Arabic with English code and a quotation.
+    for (const block of document.querySelectorAll(BLOCKS)) block.dir = "auto";
     for (const title of document.querySelectorAll("#chat .thought-group > .title")) {
       const expanded = String(title.classList.contains("expanded"));
       if (title.getAttribute("aria-expanded") !== expanded) title.setAttribute("aria-expanded", expanded);

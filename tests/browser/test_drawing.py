@@ -1,0 +1,162 @@
+"""How the page draws what models write: tables, lists, maths, code, and scripts from right to left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import expect
+
+from tests.browser.chat_page import ChatPage, edges_of, lines_of
+from tests.browser.conftest import DESKTOP, PHONE, NewPage
+from tests.fake_openai import FakeOpenAI, Reply
+from tests.processes import ServerProcess, running_app
+
+BOTH_SIZES = pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+
+TABLE = """
+| Language | Year | Typing | Paradigm and what it is known for | Price |
+|:--|--:|:-:|---|---|
+| JavaScript | 1995 | dynamically typed | Object-oriented, imperative, functional | $1,299.00 |
+| Rust | 2015 | static | concurrent, generic, memory-safe | -3.25 |
+"""
+LISTS = """
+- [x] Done with **this**
+- [ ] Not done yet
+    - [x] Nested and done
+    - Second level
+        - Third level
+
+Before the rule
+
+---
+
+After the rule
+"""
+MATHS = r"""
+Euler: $e^{i\pi} + 1 = 0$, and **$a<b$** for the $n$th one; in lines:
+
+- item with $x_i$
+    - and $\frac{1}{2}$
+
+$$\int_0^1 x^2\,dx < 1$$ and \(a^2\) and \[b^2\]
+
+It costs $5 and $10, US$5/A$6, $20-$30, or **$5**/**$7**, in $HOME or ${A}/${B}, \$x\$ and $ y $.
+
+Code: `$c$` and `\(d\)`.
+
+```sh
+echo "$e$" \(f\)
+```
+"""
+#: What of it is drawn as maths, in TeX; a `<` has something behind it that draws nothing.
+DRAWN = [
+    "e^{i\\pi} + 1 = 0",
+    "a<{\\relax}b",
+    "n",
+    "x_i",
+    "\\frac{1}{2}",
+    "\\int_0^1 x^2\\,dx < 1",
+    "a^2",
+    "b^2",
+]
+RIGHT_TO_LEFT = """
+مرحبا بالعالم. هذه فقرة.
+
+- عنصر أول
+
+שלום עולם עם Python ו-`code`.
+
+1. פריט ראשון
+
+From left to right.
+"""
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[FakeOpenAI]:
+    with FakeOpenAI() as fake:
+        yield fake
+
+
+@pytest.fixture(scope="module")
+def app(upstream: FakeOpenAI, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    home = tmp_path_factory.mktemp("drawing")
+    options = ("--api-base", upstream.url, "--no-cache", "--lm-retries", "0")
+    with running_app(*options, data_dir=home / "data", home=home) as server:
+        yield server
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def chat(new_page: NewPage, app: ServerProcess, upstream: FakeOpenAI) -> ChatPage:
+    upstream.reset()
+    page = await new_page(permissions=["clipboard-read", "clipboard-write"])
+    return await ChatPage(page).open(app.url)
+
+
+async def show(chat: ChatPage, upstream: FakeOpenAI, answer: str) -> None:
+    upstream.reply(Reply(fields={"reasoning": "So.", "answer": answer.strip()}))
+    await chat.ask("Go on")
+    await chat.done()
+
+
+@BOTH_SIZES
+async def test_a_table_breaks_between_words_and_scrolls_by_itself(
+    chat: ChatPage, upstream: FakeOpenAI, viewport: dict[str, int]
+) -> None:
+    await show(chat, upstream, TABLE)
+    table = chat.answers.get_by_role("table")
+    await expect(table).to_be_visible()
+    lines = await lines_of(table)
+    # A hyphen is a place to break; no other word and no number has one.
+    assert {word: count for word, count in lines.items() if count > 1 and "-" not in word[1:]} == {}
+    assert lines["1995"] == lines["$1,299.00"] == lines["-3.25"] == 1
+    assert await chat.width() <= viewport["width"]
+    hidden = await table.evaluate("table => table.scrollWidth - table.clientWidth")
+    assert (hidden > 0) == (viewport == PHONE)
+    await expect(table.get_by_role("cell", name="1995")).to_have_css("text-align", "right")
+
+
+@BOTH_SIZES
+async def test_lists_have_their_signs_and_keep_their_size(chat: ChatPage, upstream: FakeOpenAI) -> None:
+    await show(chat, upstream, LISTS)
+    await expect(chat.answers.get_by_role("listitem")).to_have_count(5)
+    items = await chat.answers.get_by_role("listitem").all()
+    styles = [
+        await item.evaluate("item => [getComputedStyle(item).listStyleType, getComputedStyle(item).fontSize]")
+        for item in items
+    ]
+    assert styles == [[sign, "16px"] for sign in ("none", "none", "none", "circle", "square")]
+    boxes = await chat.answers.get_by_role("checkbox").all()
+    drawn = [await box.evaluate("box => getComputedStyle(box).backgroundImage !== 'none'") for box in boxes]
+    assert drawn == [await box.is_checked() for box in boxes] == [True, False, True]
+    before = await chat.answers.get_by_text("Before the rule").bounding_box()
+    after = await chat.answers.get_by_text("After the rule").bounding_box()
+    assert before is not None
+    assert after is not None
+    assert after["y"] - before["y"] - before["height"] < 60
+
+
+async def test_maths_is_drawn_money_and_code_stay_and_all_is_copied_as_it_was_written(
+    chat: ChatPage, upstream: FakeOpenAI
+) -> None:
+    await show(chat, upstream, MATHS)
+    await expect(chat.answers.locator("annotation")).to_have_text(DRAWN)
+    await expect(chat.answers.locator(".katex-error")).to_have_count(0)
+    money = "It costs $5 and $10, US$5/A$6, $20-$30, or $5/$7, in $HOME or ${A}/${B}, $x$ and $ y $."
+    await expect(chat.answers.get_by_text("It costs")).to_have_text(money)
+    await expect(chat.answers.get_by_text("Code:")).to_have_text("Code: $c$ and \\(d\\).")
+    await expect(chat.answers.locator("pre code")).to_have_text('echo "$e$" \\(f\\)\n')
+    assert await chat.copied() == MATHS.strip()
+
+
+@BOTH_SIZES
+async def test_each_block_reads_in_its_own_direction(chat: ChatPage, upstream: FakeOpenAI) -> None:
+    await show(chat, upstream, RIGHT_TO_LEFT)
+    for text in ("مرحبا", "عنصر", "שלום", "פריט"):
+        left, right = await edges_of(chat.answers.get_by_text(text))
+        assert right < left
+        assert right < 40, "no further from the edge than a list's sign"
+    left, right = await edges_of(chat.answers.get_by_text("From left to right."))
+    assert left == 0
