@@ -49,6 +49,8 @@ class LMCatalog:
         if choice.api_base and not is_web_url(choice.api_base):
             raise ModelSetupError("The base URL must be one such as http://localhost:8000/v1.")
         try:
+            if not choice.model.rpartition("/")[2]:
+                raise ValueError("no model is named")
             base = self._base(choice)
             given = {"temperature": choice.temperature, "max_tokens": choice.max_tokens}
             return base.copy(

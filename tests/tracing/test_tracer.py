@@ -301,7 +301,7 @@ def test_no_secret_is_written(
 ) -> None:
     typed, provider = "sk-typed-0123456789abcdef", 'sk-pro"vider-0123456789abcdef'
     settings = Settings(
-        **(trace_settings.model_dump() | {"api_key": provider, "api_base": "http://me:hunter2hunter2@h/v1"})
+        **(trace_settings.model_dump() | {"api_key": provider, "served_url": "http://me:hunter2hunter2@h/v1"})
     )
     tracer = MlflowTracer(settings, tracking)
     record = tracer.begin(request_of(f"my key is {typed}", key=typed))
