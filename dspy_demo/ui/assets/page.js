@@ -87,6 +87,11 @@
       tell("This file is no picture that the browser can read.");
     }
   };
+  const showImage = (field) => {
+    const filled = field.value.startsWith("data:image/");
+    field.style.backgroundImage = filled ? `url("${field.value}")` : "";
+    field.style.color = filled ? "transparent" : "";
+  };
   const imageField = (target) => target.closest?.(".image-input")?.querySelector("textarea, input");
   document.addEventListener("click", (event) => {
     const field = event.target.closest?.("button") && imageField(event.target);
@@ -97,6 +102,9 @@
     chooser.addEventListener("change", () => chooser.files[0] && fill(field, chooser.files[0]));
     chooser.click();
   }, true);
+  document.addEventListener("input", (event) => {
+    if (imageField(event.target) === event.target) showImage(event.target);
+  });
   document.addEventListener("paste", (event) => {
     const field = imageField(event.target);
     const file = Array.from(event.clipboardData?.files ?? []).find((one) => one.type.startsWith("image/"));
