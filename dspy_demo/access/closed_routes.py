@@ -21,8 +21,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 API = "/gradio_api"
 
 _OPEN_API = {
-    # The page as it stays alive, starts and follows its events.
-    "GET": r"/(heartbeat/[^/]+|queue/data|call/(v2/)?[^/]+/[^/]+|info/?|startup-events|theme\.css)",
+    # The page as it stays alive, starts, follows its events, and looks whether the app is back: the number at
+    # app_id only tells one start of the app from the next.
+    "GET": r"/(app_id|heartbeat/[^/]+|queue/data|call/(v2/)?[^/]+/[^/]+|info/?|startup-events|theme\.css)",
     # Events. Gradio does not check who may send which: the handlers do.
     "POST": r"/(queue/join|run/[^/]+/?|call/(v2/)?[^/]+/?|cancel|reset/?)",
 }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from playwright.async_api import Locator, Page, expect
+import re
+from collections.abc import Awaitable, Callable
+
+from playwright.async_api import Locator, Page, Response, expect
 
 #: For what a model has to say first; everything else is quicker than Playwright's own five seconds.
 TURN_MS = 30_000
@@ -24,6 +27,12 @@ class ChatPage:
         self.footers = page.locator("#chat .turn-footer")
         self.thoughts = page.locator("#chat .thought-group")
         self.notice = page.locator("#notice")
+        self.new_chat = page.get_by_role("button", name="New chat")
+        self.editor = page.locator("#chat .edit-textarea")
+        self.active = page.locator("#active")
+        self.typed_model = page.get_by_placeholder("openai/gpt-4o-mini")
+        self.temperature = page.get_by_label("Temperature")
+        self.rating = page.get_by_label("Comment on the answer")
         self.sidebar = page.locator("#sidebar")
         self.toggle = page.get_by_role("button", name="Toggle Sidebar")
 
@@ -61,3 +70,66 @@ class ChatPage:
     def title(self, index: int = 0) -> Locator:
         """The line of a thought that opens and closes it."""
         return self.thoughts.nth(index).locator("> .title")
+
+    async def is_refused(self, text: str, act: Callable[[], Awaitable[None]]) -> None:
+        """What `act` asks is refused, and the notice is still there after the last event that it causes.
+
+        A question is accepted, drawn and settled; the first and the last of these are plain requests.
+        """
+        answered = 0
+
+        def settled(reply: Response) -> bool:
+            nonlocal answered
+            answered += "/run/" in reply.url
+            return answered == 2
+
+        async with self.page.expect_response(settled):
+            await act()
+        await expect(self.notice).to_contain_text(text)
+
+    async def scroll_to_top(self) -> None:
+        """As a reader does, with the wheel."""
+        await self.page.locator("#chat").hover()
+        await self.page.mouse.wheel(0, -20_000)
+
+    async def open_editor(self, index: int) -> None:
+        """Begin to edit a question."""
+        await self.questions.nth(index).hover()
+        await self.page.get_by_role("button", name="Edit").nth(index).click()
+        await expect(self.editor).to_be_visible()
+
+    async def edit_question(self, index: int, text: str) -> None:
+        """Ask an edited question."""
+        await self.open_editor(index)
+        await self.editor.fill(text)
+        await self.page.get_by_role("button", name="Submit").click()
+
+    async def thumb(self, index: int, name: str) -> None:
+        """Rate an answer: Like or Dislike."""
+        await self.answers.nth(index).hover()
+        await self.page.get_by_role("button", name=name, exact=True).nth(index).click()
+
+    async def show_sidebar(self) -> None:
+        """Open the sidebar where it is closed, as on a phone."""
+        if not await self.page.locator("#sidebar.open").count():
+            await self.toggle.click()
+        await expect(self.page.locator("#model input")).to_be_in_viewport()
+
+    async def hide_sidebar(self) -> None:
+        """Close the sidebar where it lies over the chat, as on a phone."""
+        await self.toggle.click()
+        await expect(self.page.locator("#model input")).not_to_be_in_viewport()
+
+    async def show_settings(self) -> None:
+        """Open the model's settings in the sidebar."""
+        await self.show_sidebar()
+        if not await self.temperature.is_visible():
+            await self.page.get_by_role("button", name=re.compile("^(Options|Generation settings)")).click()
+
+    async def set_temperature(self, value: str) -> None:
+        """Type the temperature into the model's settings."""
+        opened = bool(await self.page.locator("#sidebar.open").count())
+        await self.show_settings()
+        await self.temperature.fill(value)
+        if not opened:
+            await self.hide_sidebar()

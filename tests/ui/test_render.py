@@ -48,7 +48,9 @@ def text_of(message: dict[str, Any]) -> str:
 def thoughts(view: TurnView) -> list[tuple[str, str, str]]:
     """(title, status, text) of each thought and tool line."""
     return [
-        (m["metadata"]["title"], m["metadata"]["status"], text_of(m)) for m in messages(view) if m["metadata"]
+        (m["metadata"]["title"], m["metadata"]["status"], text_of(m))
+        for m in messages(view)
+        if "title" in (m["metadata"] or {})
     ]
 
 
