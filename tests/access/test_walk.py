@@ -193,10 +193,14 @@ def arguments_for(fn: Any, click: dict[str, Any], session_hash: str = "tab") -> 
         gr.EventData: lambda: gr.EventData(None, click),
         gr.LikeData: lambda: gr.LikeData(None, liked),
         gr.EditData: lambda: gr.EditData(None, {"index": 0, "value": "x", "previous_value": "y"}),
+        gr.RetryData: lambda: gr.RetryData(None, {"index": 0, "value": "x"}),
+        gr.UndoData: lambda: gr.UndoData(None, {"index": 0, "value": "x"}),
         gr.SelectData: lambda: gr.SelectData(None, {"index": 0, "value": {"text": "x"}}),
     }
+    given = {widget: [] if isinstance(widget, gr.Chatbot) else "x" for widget in fn.inputs}
+    values = {"given": given, "chat": []}
     return [
-        events[hint]() if hint in events else dict.fromkeys(fn.inputs, "x") if parameter == "given" else None
+        events[hint]() if hint in events else values.get(parameter)
         for parameter, hint in inspect.get_annotations(fn.fn, eval_str=True).items()
         if parameter != "return"
     ]

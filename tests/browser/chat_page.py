@@ -5,13 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable
 
-from playwright.async_api import Locator, Page, Response, expect
+from playwright.async_api import Locator, Page, Request, Response, expect
 
 #: For what a model has to say first; everything else is quicker than Playwright's own five seconds.
 TURN_MS = 30_000
 #: What Gradio itself reports when a page is left in the middle of a stream; the last is an update that comes
 #: to a stream which it has given up already (6.31, `apply_diff_stream`).
 LEFT_MID_STREAM = r"AbortError|Connection errored out|network error|Unexpected client exception TypeError"
+
+#: Resolves when the page has been drawn often enough for what has arrived to be seen.
+DRAWN = """new Promise((resolve) => {
+  const wait = (frames) => (frames ? requestAnimationFrame(() => wait(frames - 1)) : resolve());
+  wait(20);
+})"""
 
 
 class ChatPage:
@@ -76,15 +82,21 @@ class ChatPage:
 
         A question is accepted, drawn and settled; the first and the last of these are plain requests.
         """
-        answered = 0
+        sent: list[Request] = []
+        answered: list[Request] = []
 
         def settled(reply: Response) -> bool:
-            nonlocal answered
-            answered += "/run/" in reply.url
-            return answered == 2
+            answered.extend(request for request in sent if request == reply.request)
+            return len(answered) == 2
 
+        def note(request: Request) -> None:
+            sent.extend([request] if "/run/" in request.url else [])
+
+        self.page.on("request", note)
         async with self.page.expect_response(settled):
             await act()
+        self.page.remove_listener("request", note)
+        await self.page.evaluate(DRAWN)
         await expect(self.notice).to_contain_text(text)
 
     async def scroll_to_top(self) -> None:
