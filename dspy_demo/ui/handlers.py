@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,9 +15,7 @@ import orjson
 from gradio.components import Component
 
 from dspy_demo.chat import ChatService
-from dspy_demo.errors import DemoError, InvalidInput, NotFound
-from dspy_demo.events import LocalTarget, ServedTarget, Status, TurnRequest
-from dspy_demo.programs.spec import ProgramSpec
+from dspy_demo.errors import DemoError, InvalidInput
 from dspy_demo.settings import Settings
 from dspy_demo.ui.actions import said
 from dspy_demo.ui.asker import visitor_of
@@ -31,16 +28,12 @@ from dspy_demo.ui.markdown_safety import typed_text
 from dspy_demo.ui.notices import (
     PUT_BACK,
     RELOAD,
-    RESTART_SERVER,
-    SERVE_A_VERSION,
-    USE_LOCAL,
-    Action,
     notice_html,
 )
+from dspy_demo.ui.questions import Questions
 from dspy_demo.ui.render import WireMessage, messages, turn_id_at
 from dspy_demo.ui.saved import from_json, saved_copy
-from dspy_demo.ui.served_program import program_behind
-from dspy_demo.ui.server_panel import LOCAL, NOT_SERVED, SERVED, served_choice
+from dspy_demo.ui.server_panel import LOCAL
 from dspy_demo.ui.tabs import Tab, Tabs
 from dspy_demo.ui.turn_view import TurnView
 from dspy_demo.ui.workbench import Workbench
@@ -54,8 +47,6 @@ NEW_CHAT = "New chat."
 TAKEN_BACK = "The last question was taken back."
 LOST = "The connection was lost for a moment and is back."
 LOST_DRAFT = f"{LOST} Your question is still here: send it again."
-
-FORGOTTEN = "The chat is longer than the limit, so its earliest turns are not sent along."
 
 Update = dict[Component, Any]
 
@@ -77,6 +68,10 @@ class ChatHandlers:
     workbench: Workbench | None = None
     #: One at a time: threads that compute take turns with the event loop, each of them.
     restoring: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+
+    @property
+    def questions(self) -> Questions:
+        return Questions(self.service, self.page, self.workbench)
 
     async def load(self, saved: Any, request: gr.Request) -> Update:
         """A page has loaded: show the chat it had before a reload, else the one that its browser had last."""
@@ -152,6 +147,9 @@ class ChatHandlers:
         if tab is None or tab.live is not None or not tab.unsettled:
             return _nothing()
         tab.unsettled = False
+        if tab.set_aside is not None:
+            # New chat stopped the turn and has said so; the end of the drawing may have come after it.
+            return self._shown(tab)
         rated = gr.update(feedback_value=self._ratings(tab))
         notice = self._notice(self.service.tracer.notice or "")
         return self._controls(tab) | self._saved(tab) | notice | {self.page.chatbot: rated}
@@ -233,17 +231,8 @@ class ChatHandlers:
             return action(tab)
         except DemoError as error:
             # The page may show an edited question as if it had been asked.
-            notice = notice_html(error.public_message, *self._ways_out(given, error), wrong=True)
+            notice = notice_html(error.public_message, *self.questions.ways_out(given, error), wrong=True)
             return self._shown(tab) | {self.page.notice: notice}
-
-    def _ways_out(self, given: Mapping[Component, Any], error: DemoError) -> list[Action]:
-        """The buttons that help where a served version was to answer and cannot."""
-        if given.get(self.page.sidebar.backend) != SERVED or not isinstance(error, NotFound):
-            return []
-        phase = self.workbench.servers.state().phase if self.workbench else "none"
-        if not self.page.owner or phase == "starting":
-            return [USE_LOCAL]
-        return [SERVE_A_VERSION if phase == "none" else RESTART_SERVER, USE_LOCAL]
 
     def _asked(
         self,
@@ -262,7 +251,7 @@ class ChatHandlers:
             after: The conversation that it goes on from; the tab's own where none is given.
         """
         conversation = tab.conversation if after is None else after
-        turn, view = self._request(tab, conversation, given, text, form)
+        turn, view = self.questions.of(tab, conversation, given, text, form)
         live = LiveTurn(self.service.turn(turn), view, on_end=lambda last: tab.end(self._linked(last)))
         tab.begin(live, conversation)
         live.start()
@@ -289,55 +278,12 @@ class ChatHandlers:
         """The turn of the message that was clicked.
 
         Raises:
-            NotFound: The page shows what the tab does not hold any more.
+            InvalidInput: The page shows what the tab does not hold any more.
         """
         index = tab.conversation.index_of(turn_id_at(given[self.page.chatbot], message))
         if index is None:
-            raise NotFound(NOT_HERE)
+            raise InvalidInput(NOT_HERE)
         return index
-
-    def _request(
-        self,
-        tab: Tab,
-        conversation: Conversation,
-        given: Mapping[Component, Any],
-        text: str,
-        form: Mapping[str, Any] | None,
-    ) -> tuple[TurnRequest, TurnView]:
-        if not text.strip():
-            raise InvalidInput("Write a question first.")
-        target, spec = self._target(given)
-        drawn_form = self.page.form_for(spec)
-        known = {field.name for field in spec.form_fields}
-        values = dict(form) if form and set(form) <= known else drawn_form.values(given)
-        inputs = {**values, spec.chat_field: text}
-        room = self.service.input_max_chars(tab.visitor) - sum(len(str(value)) for value in inputs.values())
-        history = conversation.history(room) if spec.history_field else ()
-        request = TurnRequest(target, inputs, history, tab.session_id, visitor=tab.visitor)
-        self.service.check(request)
-        view = TurnView.start(
-            text,
-            now_s=time.monotonic(),
-            turn_id=request.turn_id,
-            inputs=drawn_form.pairs(values),
-            form=values,
-            expected=spec.outputs,
-            answer_field=spec.answer_field,
-        )
-        if spec.history_field and len(history) < 2 * conversation.answered():
-            view = view.apply(Status(FORGOTTEN), time.monotonic())
-        return request, view
-
-    def _target(self, given: Mapping[Component, Any]) -> tuple[LocalTarget | ServedTarget, ProgramSpec]:
-        """Where the turn runs, and which program answers there."""
-        sidebar = self.page.sidebar
-        if given[sidebar.backend] != SERVED:
-            spec = self.service.programs.get(given[sidebar.program])
-            return LocalTarget(spec.name, sidebar.choice(given)), spec
-        if self.workbench is None:
-            raise NotFound(NOT_SERVED)
-        choice = served_choice(self.workbench.servers, given[sidebar.server.connected])
-        return choice.target, program_behind(choice, self.service.programs)
 
     # Drawing
 

@@ -112,6 +112,7 @@ class Tabs:
         """The tab that `visitor` opened under this hash; None where there is none, as after a restart."""
         tab = self._tabs.get((visitor, session_hash))
         if tab is not None:
+            tab.closed = False  # a page that was cut off for a moment is told of as closed, too
             self._tabs.move_to_end((visitor, session_hash))
         return tab
 

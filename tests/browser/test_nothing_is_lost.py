@@ -233,6 +233,21 @@ async def test_new_chat_can_be_undone_and_keeps_the_draft(chat: ChatPage) -> Non
     await expect(chat.answers).to_contain_text("2 + 2 = 4")
 
 
+@BOTH
+async def test_new_chat_stops_a_running_turn_and_can_bring_back_what_had_come(
+    new_page: NewPage, slow_app: ServerProcess
+) -> None:
+    chat = await ChatPage(await new_page()).open(slow_app.url)
+    await chat.ask(LONG)
+    await expect(chat.thoughts.first.locator(".message-content").first).not_to_be_empty()
+    await chat.new_chat.click()
+    await expect(chat.send_button).to_be_visible()
+    await expect(chat.questions).to_have_count(0)
+    await chat.notice.get_by_role("button", name="Undo").click()
+    await chat.done()
+    await expect(chat.footers).to_contain_text("Stopped")
+
+
 async def test_new_chat_is_ready_to_type_in(chat: ChatPage) -> None:
     await conversation(chat, "What is 2 + 2?")
     await chat.new_chat.click()

@@ -80,9 +80,14 @@
   };
 
   // A tab keeps its own chat and choices for a reload; a new tab starts with what this browser had last.
+  // Where the browser keeps nothing for this site, as in another site's frame, a reload starts anew.
   const kept = {
-    get: (name) => JSON.parse(sessionStorage.getItem(`dspy-demo-${name}`) ?? "null"),
-    set: (name, value) => sessionStorage.setItem(`dspy-demo-${name}`, JSON.stringify(value)),
+    get(name) {
+      try { return JSON.parse(sessionStorage.getItem(`dspy-demo-${name}`)); } catch { return null; }
+    },
+    set(name, value) {
+      try { sessionStorage.setItem(`dspy-demo-${name}`, JSON.stringify(value)); } catch { /* full, or forbidden */ }
+    },
   };
   const restored = new Set();
   // Called by the events of the page, see build.py.
