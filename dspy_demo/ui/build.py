@@ -20,7 +20,6 @@ from dspy_demo.ui.endpoint import chat_endpoint
 from dspy_demo.ui.handlers import ChatHandlers
 from dspy_demo.ui.layout import Page, draw_page
 from dspy_demo.ui.model_download import ModelHandlers
-from dspy_demo.ui.questions import Questions
 from dspy_demo.ui.rating import RatingHandlers
 from dspy_demo.ui.server_panel import ServerHandlers, Serving
 from dspy_demo.ui.share_panel import ShareHandlers
@@ -59,9 +58,7 @@ def build_page(
         # Of this page alone: guests can push out each other's chats by their number, and not the owner's.
         tabs = Tabs(window=settings.ui_window_messages)
         cadence = Cadence(1 / settings.ui_updates_per_s)
-        chat = ChatHandlers(
-            service, settings, tabs, page, cadence, Questions(service, page, workbench), workbench
-        )
+        chat = ChatHandlers(service, settings, tabs, page, cadence, workbench)
         _wire_chat(demo, page, chat)
         if settings.tracing:
             _wire_rating(page, RatingHandlers(tabs, service, page.rating, page.notice, page.saved))

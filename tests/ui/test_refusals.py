@@ -15,7 +15,6 @@ from dspy_demo.limits.guests import GuestLimits
 from dspy_demo.ui.cadence import Cadence
 from dspy_demo.ui.handlers import ChatHandlers
 from dspy_demo.ui.layout import draw_page
-from dspy_demo.ui.questions import Questions
 from dspy_demo.ui.tabs import Tabs
 from tests.services import house, settings_for
 from tests.visitors import STRANGER, request_of
@@ -31,9 +30,7 @@ async def chat(data_dir: Path) -> AsyncIterator[ChatHandlers]:
     async with house(settings, LMChoice("scripted/model"), local=backend, limits=limits) as home:
         with gr.Blocks(analytics_enabled=False):
             page = draw_page(home.catalog.detection, home.programs.specs(), home.programs.default)
-        chat = ChatHandlers(
-            home.service, settings, Tabs(window=40), page, Cadence(0.0), Questions(home.service, page)
-        )
+        chat = ChatHandlers(home.service, settings, Tabs(window=40), page, Cadence(0.0))
         await chat.load(None, REQUEST)
         yield chat
 

@@ -18,7 +18,6 @@ from dspy_demo.ui.cadence import Cadence
 from dspy_demo.ui.conversation import Conversation
 from dspy_demo.ui.handlers import ChatHandlers
 from dspy_demo.ui.layout import draw_page
-from dspy_demo.ui.questions import Questions
 from dspy_demo.ui.saved import DRAWN_MAX_CHARS, SAVED_MAX_CHARS, SAVED_MAX_TURNS, from_json, to_json
 from dspy_demo.ui.tabs import Tabs
 from dspy_demo.ui.turn_view import TurnView
@@ -146,14 +145,7 @@ async def chat(data_dir: Path) -> AsyncIterator[ChatHandlers]:
     async with house(settings) as home:
         with gr.Blocks(analytics_enabled=False):
             page = draw_page(home.catalog.detection, home.programs.specs(), home.programs.default)
-        yield ChatHandlers(
-            home.service,
-            settings,
-            Tabs(window=40, max_tabs=50),
-            page,
-            Cadence(0.0),
-            Questions(home.service, page),
-        )
+        yield ChatHandlers(home.service, settings, Tabs(window=40, max_tabs=50), page, Cadence(0.0))
 
 
 def copy_of(number: int, turns: Any) -> dict[str, Any]:
