@@ -270,6 +270,7 @@ async def test_an_open_edit_ends_with_new_chat(chat: ChatPage) -> None:
     await chat.open_editor(0)
     await chat.new_chat.click()
     await expect(chat.editor).to_have_count(0)
+    await expect(chat.questions).to_have_count(0)
     await conversation(chat, "What is 3 + 3?")
     await expect(chat.questions).to_contain_text("3 + 3")
 
