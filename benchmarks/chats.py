@@ -124,7 +124,7 @@ class OurChat(GradioChat):
 
     async def open(self, messages: int) -> None:
         await self._listen(f"heartbeat/{self.session}")
-        past = {"visitor": secrets.token_urlsafe(32), "turns": past_turns(messages)}
+        past = {"chat": secrets.token_urlsafe(32), "turns": past_turns(messages)}
         await self._run(self.server.event("load"), [past])
 
     async def ask(self) -> None:

@@ -26,9 +26,13 @@ def _script() -> str:
     return _SCRIPT.read_text(encoding="utf-8")
 
 
-def action_html(value: str = "", **options: Any) -> gr.HTML:
-    """The component; give its ``click`` event a handler that takes `gr.EventData`."""
-    return gr.HTML(value, js_on_load=_script(), elem_classes="own", **options)
+def action_html(value: str = "", *, script: str = "", **options: Any) -> gr.HTML:
+    """The component; give its ``click`` event a handler that takes `gr.EventData`.
+
+    Args:
+        script: JavaScript that runs in it too.
+    """
+    return gr.HTML(value, js_on_load=_script() + script, elem_classes="own", **options)
 
 
 def said(event: gr.EventData) -> dict[str, str]:

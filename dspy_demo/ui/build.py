@@ -25,7 +25,7 @@ from dspy_demo.ui.server_panel import ServerHandlers, Serving
 from dspy_demo.ui.share_panel import ShareHandlers
 from dspy_demo.ui.sidebar import PRODUCT
 from dspy_demo.ui.sidebar_handlers import SidebarHandlers
-from dspy_demo.ui.store import ConversationStore
+from dspy_demo.ui.tabs import Tabs
 from dspy_demo.ui.version_handlers import VersionHandlers
 from dspy_demo.ui.workbench import Workbench
 
@@ -55,13 +55,13 @@ def build_page(
     with gr.Blocks(title=PRODUCT, analytics_enabled=False, fill_height=True, fill_width=True) as demo:
         owner = workbench is not None and guests is None
         page = draw_page(detection, specs, program, owner=owner, model_name=settings.model_name)
-        # Of this page alone: guests can let go of each other's chats by their number, and not of the owner's.
-        store = ConversationStore(window=settings.ui_window_messages)
+        # Of this page alone: guests can push out each other's chats by their number, and not the owner's.
+        tabs = Tabs(window=settings.ui_window_messages)
         cadence = Cadence(1 / settings.ui_updates_per_s)
-        chat = ChatHandlers(service, settings, store, page, cadence, workbench)
+        chat = ChatHandlers(service, settings, tabs, page, cadence, workbench)
         _wire_chat(demo, page, chat)
         if settings.tracing:
-            _wire_rating(page, RatingHandlers(store, service, page.rating, page.notice, page.saved))
+            _wire_rating(page, RatingHandlers(tabs, service, page.rating, page.notice, page.saved))
         _wire_sidebar(demo, page, SidebarHandlers(page, service.programs, offered, workbench))
         if workbench is not None:
             _wire_workbench(demo, page, chat, settings, workbench)
@@ -100,19 +100,25 @@ def page_options() -> dict[str, Any]:
 
 
 def _wire_chat(demo: gr.Blocks, page: Page, chat: ChatHandlers) -> None:
-    shown = {page.chatbot, page.composer, page.earlier, page.saved, page.notice}
+    shown = {page.chatbot, page.composer, page.earlier, page.saved, page.notice, page.rating.row}
     # The messages are ready for the wire; see `render`.
     now: dict[str, Any] = {**page.quiet, "outputs": shown, "postprocess": False, "queue": False}
+    # What the page itself does; see page.js. An event whose inputs hold the chat sends its ids alone.
+    in_page: dict[str, Any] = {"fn": None, "inputs": None, "outputs": None, "api_visibility": "private"}
+    by_id = {"js": "(...given) => chatPage.byId(given)"}
+    again = {page.chatbot, *page.turn_inputs}
 
-    demo.load(chat.load, page.saved, **now)
+    demo.load(chat.load, page.saved, js="(saved) => chatPage.chat(saved)", **now)
+    page.saved.change(**in_page | {"inputs": page.saved}, js="(saved) => chatPage.keep('chat', saved)")
     demo.unload(chat.unload)
-    for event, accept in (
-        (page.composer.submit, chat.send),
-        (page.chatbot.example_select, chat.example),
-        (page.chatbot.retry, chat.retry),
-        (page.chatbot.edit, chat.edit),
+    for event, accept, inputs in (
+        (page.composer.submit, chat.send, page.turn_inputs),
+        (page.chatbot.example_select, chat.example, page.turn_inputs),
+        (page.chatbot.retry, chat.retry, again),
+        (page.chatbot.edit, chat.edit, again),
     ):
-        accepted = event(accept, page.turn_inputs, **now)
+        accepted = event(accept, inputs, **by_id, **now)
+        accepted.then(**in_page, js="() => chatPage.showQuestion()")
         # The page (gradio 6.31) leaves a "once" out while the last one runs. That of a refused question
         # may be on its way when the next one is sent, whose answer would then never be drawn.
         drawn = accepted.then(
@@ -120,15 +126,17 @@ def _wire_chat(demo: gr.Blocks, page: Page, chat: ChatHandlers) -> None:
         )
         drawn.then(chat.settle, None, **now)
     page.composer.stop(chat.stop, queue=False, **page.quiet)
-    page.chatbot.undo(chat.undo, None, **now)
-    page.new_chat.click(chat.new_chat, None, **now)
+    page.chatbot.undo(chat.undo, {page.chatbot, page.composer}, **by_id, **now)
+    page.new_chat.click(chat.new_chat, None, js="() => chatPage.newChat()", **now)
     page.earlier.click(chat.show_earlier, None, **now)
+    page.notice.click(chat.fix, None, **now | {"outputs": {*shown, page.sidebar.backend}})
 
 
 def _wire_rating(page: Page, rating: RatingHandlers) -> None:
     now: dict[str, Any] = {**page.quiet, "queue": False}
     box = rating.box
-    page.chatbot.like(rating.rate, None, rating.outputs, **now)
+    by_id = "(...given) => chatPage.byId(given)"
+    page.chatbot.like(rating.rate, page.chatbot, rating.outputs, js=by_id, **now)
     gr.on(
         [box.send.click, box.comment.submit], rating.comment, [box.comment, box.turn], rating.outputs, **now
     )
@@ -138,7 +146,19 @@ def _wire_rating(page: Page, rating: RatingHandlers) -> None:
 def _wire_sidebar(demo: gr.Blocks, page: Page, sidebar: SidebarHandlers) -> None:
     side = page.sidebar
     now: dict[str, Any] = {**page.quiet, "queue": False}
-    demo.load(sidebar.programs_now, None, {side.program}, **now)
+    kept = side.kept
+    names = ", ".join(kept)
+    demo.load(
+        sidebar.restore, page.choices, {*kept.values()}, js="(kept) => chatPage.own('choices', kept)", **now
+    )
+    gr.on(
+        [widget.change for widget in kept.values()],
+        None,
+        [page.choices, *kept.values()],
+        page.choices,
+        js=f"(kept, {names}) => chatPage.choose(kept, {{ {names} }})",
+        **page.quiet,
+    )
     gr.on(
         [side.model.change, side.backend.change],
         sidebar.model_changed,
@@ -179,7 +199,7 @@ def _wire_workbench(
     panel.timer.tick(server.look, [panel.connected, panel.seen], outputs, **now)
     if side.versions is None or panel.other is None:  # the guests' page shows, and does nothing
         return
-    panel.state.click(server.act, panel.connected, outputs, **now)
+    gr.on([panel.state.click, page.notice.click], server.act, panel.connected, outputs, **now)
     other = panel.other
     gr.on([other.connect.click, other.address.submit], server.connect, other.address, outputs, **now)
     if side.share is not None:

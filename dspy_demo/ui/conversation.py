@@ -50,6 +50,11 @@ class Conversation:
         """Up to the turn at `index`, without it: what retry, undo and edit leave standing."""
         return Conversation(self.turns[: max(0, index)])
 
+    def index_of(self, turn_id: str) -> int | None:
+        """Where the turn stands; None where it is not, or no more, part of this conversation."""
+        ids = [turn.view.turn_id for turn in self.turns]
+        return ids.index(turn_id) if turn_id in ids else None
+
     def with_view(self, index: int, view: TurnView) -> Conversation:
         """With another view of the turn at `index`: a rating, a link."""
         return Conversation((*self.turns[:index], FinishedTurn.of(view), *self.turns[index + 1 :]))
@@ -105,11 +110,3 @@ class Conversation:
     def frozen(self, first: int) -> list[orjson.Fragment]:
         """`drawn` as JSON, for what stands before a turn that is running."""
         return [message for turn in self.turns[first:] for message in turn.frozen]
-
-    def turn_at(self, message_index: int, first: int) -> int:
-        """Which turn the message at `message_index` of a page that starts at `first` belongs to."""
-        for index, turn in enumerate(self.turns[first:], first):
-            message_index -= len(turn.drawn)
-            if message_index < 0:
-                return index
-        return len(self.turns) - 1

@@ -11,6 +11,7 @@ from gradio.components import Component
 
 from dspy_demo.lm.detection import Detection
 from dspy_demo.programs.spec import ProgramSpec
+from dspy_demo.ui.actions import action_html
 from dspy_demo.ui.compare_view import CompareView, draw_compare
 from dspy_demo.ui.forms import ProgramForm, SpareForm, program_form, spare_form
 from dspy_demo.ui.rating import RatingBox, draw_rating_box
@@ -22,6 +23,12 @@ BUILTIN_BANNER = (
 )
 TO_A_REAL_MODEL = " For a real model, download one or choose <b>Other…</b> under Model."
 WELCOME = "## What would you like to know?\n\nThe reasoning shows live, then the answer."
+#: A notice stays until something is edited that a question is made of.
+GONE_WITH_AN_EDIT = """
+addEventListener("input", (event) => {
+  if (event.target.closest?.("#composer, #sidebar, .program-form")) props.value = "";
+});
+"""
 # The browser encrypts with it what only this browser holds; it must be the same after a restart.
 BROWSER_SECRET = "dspy-demo-chat-1"  # noqa: S105
 #: `$$` and the two TeX forms that models write; single dollars are mostly money.
@@ -37,6 +44,8 @@ class Page:
     """Everything that a handler may read or change.
 
     Attributes:
+        saved: The browser's copy of the chat.
+        choices: The browser's copy of what was picked in the sidebar.
         owner: Whether it is the owner's page; the guests' one has no controls of the owner.
     """
 
@@ -51,6 +60,7 @@ class Page:
     notice: gr.HTML
     new_chat: gr.Button
     saved: gr.BrowserState
+    choices: gr.BrowserState
     compare: CompareView | None
     owner: bool = False
 
@@ -104,6 +114,7 @@ def draw_page(
 ) -> Page:
     """Draw the page inside the current `gr.Blocks`."""
     saved = gr.BrowserState(None, storage_key="dspy-demo-chat", secret=BROWSER_SECRET)
+    choices = gr.BrowserState(None, storage_key="dspy-demo-choices", secret=BROWSER_SECRET)
     sidebar = draw_sidebar(detection, programs, program, owner=owner, model_name=model_name)
     compare = None
     with gr.Column(elem_id="main", elem_classes="" if owner else "one-view"):
@@ -134,6 +145,7 @@ def draw_page(
                 forms = {spec.name: program_form(spec, visible=spec is program) for spec in programs}
                 spare = spare_form()
                 rating = draw_rating_box()
+                notice = action_html(elem_id="notice", script=GONE_WITH_AN_EDIT)
                 composer = gr.Textbox(
                     elem_id="composer",
                     label="Your question",
@@ -146,7 +158,6 @@ def draw_page(
                     submit_btn="Send",
                     html_attributes=gr.InputHTMLAttributes(autocomplete="off", enterkeyhint="send"),
                 )
-                notice = gr.HTML(elem_id="notice")
         if owner:
             with views, gr.Tab("Compare", id="compare") as tab:
                 compare = draw_compare(tab, MATH)
@@ -162,6 +173,7 @@ def draw_page(
         notice,
         new_chat,
         saved,
+        choices,
         compare,
         owner,
     )

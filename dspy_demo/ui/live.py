@@ -74,11 +74,15 @@ class LiveTurn:
         assert self._reader is not None
         await asyncio.wait({self._reader}, timeout=cadence.pause_s())
 
+    async def ended(self) -> None:
+        """Wait until the turn has ended by itself or was stopped, and its last view was handed over."""
+        if self._reader is not None:
+            await asyncio.wait({self._reader})
+
     async def stop(self) -> None:
         """End the turn: the upstream is closed when this returns, and the last snapshot follows."""
         await self._turn.stop()
-        if self._reader is not None:
-            await asyncio.wait({self._reader})
+        await self.ended()
 
     async def _read(self) -> None:
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import html
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +13,19 @@ from dspy_demo.chat import ChatService
 from dspy_demo.errors import RateLimited
 from dspy_demo.events import Visitor
 from dspy_demo.ui.asker import visitor_of
-from dspy_demo.ui.store import ConversationStore, Tab
+from dspy_demo.ui.notices import notice_html
+from dspy_demo.ui.render import WireMessage, turn_id_at
+from dspy_demo.ui.saved import saved_copy
+from dspy_demo.ui.tabs import Tab, Tabs
 from dspy_demo.ui.turn_view import TurnView
 
 Update = dict[Component, Any]
 
 COMMENT_MAX_CHARS = 2000
-NOT_RECORDED = "This answer was not recorded in MLflow, so a rating has no place to go."
+NOT_RECORDED = "Can't rate: this answer has no trace."
 NOT_OF_NOW = "This answer is from before the app was restarted, so it can no longer be rated."
+NOT_HERE = "Can't rate: this answer is no longer part of the chat."
+REMOVED = "Rating removed."
 THANKS = "Thank you. The rating is with the answer's trace in MLflow."
 
 
@@ -69,7 +73,7 @@ class RatingHandlers:
     what ran since then.
     """
 
-    store: ConversationStore
+    tabs: Tabs
     service: ChatService
     box: RatingBox
     notice: gr.HTML
@@ -79,39 +83,40 @@ class RatingHandlers:
     def outputs(self) -> set[Component]:
         return {*self.box.outputs, self.notice, self.saved}
 
-    async def rate(self, event: gr.LikeData, request: gr.Request) -> Update:
+    async def rate(self, event: gr.LikeData, chat: list[WireMessage], request: gr.Request) -> Update:
         """A thumb was clicked; the same one again takes it back."""
-        tab = self.store.tab(str(request.session_hash), visitor_of(request))
-        position = event.index if isinstance(event.index, int) else event.index[0]
-        if tab is None or not tab.visitor.conversation.turns:
-            return {self.notice: ""}
-        conversation = tab.visitor.conversation
-        index = conversation.turn_at(position, conversation.window(tab.window))
-        view = conversation.turns[index].view
+        tab = self.tabs.get(str(request.session_hash), visitor_of(request))
+        index = tab.conversation.index_of(turn_id_at(chat, event.index)) if tab else None
+        if tab is None or index is None:
+            return {self.notice: notice_html(NOT_HERE, wrong=True)}
+        view = tab.conversation.turns[index].view
         if refusal := self._refusal(tab, view, visitor_of(request)):
-            return {self.notice: html.escape(refusal)}
+            return {self.notice: notice_html(refusal, wrong=True)}
         rated = event.liked if isinstance(event.liked, bool) else None
         comment = view.comment if rated is not None else ""
-        self._keep(tab, index, rated, comment)
+        # Nobody has something good to say about an answer that did not come.
+        asks = rated is not None and not (rated and view.state == "failed")
         wanted = "What was good about it? (optional)" if rated else "What went wrong? (optional)"
-        return {
-            self.box.row: gr.update(visible=rated is not None),
+        return self._kept(tab, index, rated, comment) | {
+            self.box.row: gr.update(visible=asks),
             self.box.comment: gr.update(value=comment, placeholder=wanted),
             self.box.turn: view.turn_id,
-            self.notice: "" if rated is not None else "The rating was taken back.",
+            self.notice: "" if rated is not None else notice_html(REMOVED),
         }
 
     async def comment(self, text: str, turn_id: str, request: gr.Request) -> Update:
         """A comment was sent to the rating that was just given."""
-        tab = self.store.tab(str(request.session_hash), visitor_of(request))
-        turns = tab.visitor.conversation.turns if tab else ()
-        for index, turn in enumerate(turns):
-            if tab is not None and turn.view.turn_id == turn_id and turn.view.rated is not None:
-                if refusal := self._refusal(tab, turn.view, visitor_of(request)):
-                    return {self.notice: html.escape(refusal)}
-                self._keep(tab, index, turn.view.rated, (text or "").strip()[:COMMENT_MAX_CHARS])
-                return self.closed() | {self.notice: html.escape(THANKS)}
-        return self.closed()
+        tab = self.tabs.get(str(request.session_hash), visitor_of(request))
+        index = tab.conversation.index_of(turn_id) if tab else None
+        if tab is None or index is None or tab.conversation.turns[index].view.rated is None:
+            return self.closed()
+        view = tab.conversation.turns[index].view
+        if refusal := self._refusal(tab, view, visitor_of(request)):
+            return {self.notice: notice_html(refusal, wrong=True)}
+        comment = (text or "").strip()[:COMMENT_MAX_CHARS]
+        return (
+            self._kept(tab, index, view.rated, comment) | self.closed() | {self.notice: notice_html(THANKS)}
+        )
 
     def closed(self) -> Update:
         return {self.box.row: gr.update(visible=False), self.box.comment: ""}
@@ -120,7 +125,7 @@ class RatingHandlers:
         """Why this answer cannot be rated now; empty where it can, which counts as a rating."""
         if view.trace_id is None:
             return NOT_RECORDED
-        if visitor.role != "owner" and view.trace_id not in tab.visitor.answered:
+        if visitor.role != "owner" and view.trace_id not in tab.answered:
             return NOT_OF_NOW
         try:
             if self.service.limits is not None:
@@ -129,9 +134,9 @@ class RatingHandlers:
             return error.public_message
         return ""
 
-    def _keep(self, tab: Tab, index: int, rated: bool | None, comment: str) -> None:
-        """In the conversation, for a reload, and in MLflow, where nothing waits for it."""
-        conversation = tab.visitor.conversation
-        view = dataclasses.replace(conversation.turns[index].view, rated=rated, comment=comment)
-        tab.visitor.conversation = conversation.with_view(index, view)
+    def _kept(self, tab: Tab, index: int, rated: bool | None, comment: str) -> Update:
+        """In the conversation and in the browser, for a reload, and in MLflow, where nothing waits for it."""
+        view = dataclasses.replace(tab.conversation.turns[index].view, rated=rated, comment=comment)
+        tab.conversation = tab.conversation.with_view(index, view)
         self.service.tracer.feedback(str(view.trace_id), rated, comment or None, user=tab.visitor.name)
+        return {self.saved: saved_copy(tab)}

@@ -19,6 +19,20 @@ from dspy_demo.ui.values import as_json, is_structure, plain_text
 
 WireMessage = dict[str, Any]
 
+
+def turn_id_at(chat: list[WireMessage], index: Any) -> str:
+    """The id of the turn that a message of the page belongs to: the question before it bears it.
+
+    Args:
+        chat: The messages as the page sends them; the texts may be left out.
+        index: The message's place among them, as Gradio's events tell it. Both may be anything.
+    """
+    position = index[0] if isinstance(index, list | tuple) and index else index
+    before = chat[: position + 1] if isinstance(position, int) else []
+    asked = next((message for message in reversed(before) if message.get("role") == "user"), {})
+    return str((asked.get("metadata") or {}).get("id", ""))
+
+
 #: Longest title of a status line; the whole text is inside it.
 TITLE_MAX_CHARS = 160
 #: Stands before the answer, unseen. The page's copy button takes what lies between it and the footer.
@@ -27,7 +41,12 @@ ANSWER_MARK = "<!--answer-->\n\n"
 
 def messages(view: TurnView) -> list[WireMessage]:
     """The turn as messages: the question, thoughts with their tools, the answer, the footer."""
-    drawn = [_message("user", as_typed(view.user)), *_inputs(view), *_work(view), *_answer(view)]
+    drawn = [
+        _message("user", as_typed(view.user), {"id": view.turn_id}),
+        *_inputs(view),
+        *_work(view),
+        *_answer(view),
+    ]
     if view.running:
         if len(drawn) == 1 + bool(view.inputs):
             drawn.append(_thought("Thinking", "", pending=True))

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from dspy_demo.ui.conversation import Conversation, FinishedTurn
+from dspy_demo.ui.tabs import Tab
 from dspy_demo.ui.turn_view import TurnView
 
 #: The browser's storage holds about 5 MB for a site, encrypted text counts double.
@@ -27,6 +28,11 @@ PARTS_MAX = 500
 DEPTH_MAX = 40
 
 _TURN = TypeAdapter(TurnView)
+
+
+def saved_copy(tab: Tab) -> dict[str, str]:
+    """What the browser keeps of a tab, for a reload and for the next tab."""
+    return {"chat": tab.chat, "turns": to_json(tab.conversation)}
 
 
 def to_json(conversation: Conversation, max_chars: int = SAVED_MAX_CHARS) -> str:

@@ -102,6 +102,20 @@ class Sidebar:
             *(self.typed.inputs if self.typed else ()),
         }
 
+    @property
+    def kept(self) -> dict[str, Component]:
+        """What a reload finds as it was, by name. Never a key."""
+        typed = {"typed": self.typed.model, "base": self.typed.api_base} if self.typed else {}
+        return {
+            "program": self.program,
+            "model": self.model,
+            "temperature": self.temperature,
+            "tokens": self.max_tokens,
+            "cache": self.cache,
+            "backend": self.backend,
+            **typed,
+        }
+
     def choice(self, given: Mapping[Component, Any]) -> LMChoice:
         """The model as the visitor set it.
 

@@ -18,7 +18,7 @@ from dspy_demo.ui.layout import Page, example_rows, placeholder
 from dspy_demo.ui.served_program import program_behind
 from dspy_demo.ui.server_lines import Connected
 from dspy_demo.ui.server_panel import LOCAL, SERVED, served_choice
-from dspy_demo.ui.sidebar import OTHER, ServedFacts, picked_id
+from dspy_demo.ui.sidebar import OTHER, ServedFacts, picked_id, picker_rows
 from dspy_demo.ui.titles import in_words
 from dspy_demo.ui.version_rows import title_of
 from dspy_demo.ui.workbench import Workbench
@@ -65,10 +65,27 @@ class SidebarHandlers:
         title = self.programs.get(given[side.program]).title
         return side.active_html(given[side.model], typed, title, backend, served.version if served else "")
 
-    def programs_now(self) -> Update:
-        """The picker of a page that has just loaded: versions may have been loaded since it was drawn."""
-        choices = [(spec.title, spec.name) for spec in self.offered()]
-        return {self.page.sidebar.program: gr.update(choices=choices)}
+    def restore(self, kept: Any) -> Update:
+        """The pickers of a page that has just loaded, as they were before where they can be so now."""
+        side = self.page.sidebar
+        given = kept if isinstance(kept, dict) else {}
+        programs = [(spec.title, spec.name) for spec in self.offered()]
+        models = picker_rows(side.offer.rows, owner=self.page.owner)
+        served = self.workbench is not None and self.workbench.servers.state().phase == "ready"
+        offered = {
+            "program": [name for _, name in programs],
+            "model": [name for _, name in models],
+            "backend": [LOCAL, SERVED] if served else [LOCAL],
+        }
+        drawn: Update = {}
+        for name, component in side.kept.items():
+            value = given.get(name)
+            kind = bool if name == "cache" else str
+            if isinstance(value, kind) and value in offered.get(name, [value]):
+                drawn[component] = gr.update(value=value)
+        drawn[side.program] = gr.update(choices=programs) | drawn.get(side.program, {})
+        drawn[side.model] = gr.update(choices=models) | drawn.get(side.model, {})
+        return drawn
 
     def _served(self, backend: str, connected: Connected | None) -> ServedFacts | None:
         """What answers in place of the picked model and program, if anything does."""

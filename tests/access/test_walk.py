@@ -23,7 +23,6 @@ import pytest
 from dspy_demo.events import FieldDelta, Visitor
 from dspy_demo.serving.model_server import ServerState
 from dspy_demo.ui.build import build_page
-from dspy_demo.ui.conversation import Conversation
 from dspy_demo.ui.turn_view import TurnView
 from dspy_demo.ui.workbench import Workbench
 from tests.processes import ServerProcess, running_app
@@ -194,10 +193,14 @@ def arguments_for(fn: Any, click: dict[str, Any], session_hash: str = "tab") -> 
         gr.EventData: lambda: gr.EventData(None, click),
         gr.LikeData: lambda: gr.LikeData(None, liked),
         gr.EditData: lambda: gr.EditData(None, {"index": 0, "value": "x", "previous_value": "y"}),
+        gr.RetryData: lambda: gr.RetryData(None, {"index": 0, "value": "x"}),
+        gr.UndoData: lambda: gr.UndoData(None, {"index": 0, "value": "x"}),
         gr.SelectData: lambda: gr.SelectData(None, {"index": 0, "value": {"text": "x"}}),
     }
+    given = {widget: [] if isinstance(widget, gr.Chatbot) else "x" for widget in fn.inputs}
+    values = {"given": given, "chat": []}
     return [
-        events[hint]() if hint in events else dict.fromkeys(fn.inputs, "x") if parameter == "given" else None
+        events[hint]() if hint in events else values.get(parameter)
         for parameter, hint in inspect.get_annotations(fn.fn, eval_str=True).items()
         if parameter != "return"
     ]
@@ -228,15 +231,16 @@ async def test_the_handlers_of_both_pages_leave_the_chat_of_another_guest_alone(
     """A stranger who knows the session's hash, which is no secret, and calls each of them under it."""
     shared = {name: fn for name, fn in handlers.guests.items() if name.startswith(("Chat", "Rating"))}
     assert len(shared) >= 12, shared.keys()
-    store = shared["ChatHandlers.load"].fn.__self__.store
+    tabs = shared["ChatHandlers.load"].fn.__self__.tabs
     victim = Visitor("guest", "a-victim")
-    tab = store.open("theirs", "", Conversation(), asker=victim)
+    tab = tabs.open("theirs", victim)
     turn = TurnView.start("What is 2 + 2?", now_s=0.0).apply(FieldDelta("answer", "answer", "4"), 0.5)
     tab.end(dataclasses.replace(turn.stopped(1.0), trace_id="tr-1"))
-    chat, session = tab.visitor.conversation, tab.visitor.session_id
+    chat, session = tab.conversation, tab.session_id
     for name, fn in shared.items():
         await call(fn, arguments_for(fn, CLICKS[0], "theirs"))
-        assert store.tab("theirs", victim) is tab, name
-        assert tab.visitor.conversation is chat, name
-        assert tab.visitor.session_id == session, name
+        assert tabs.get("theirs", victim) is tab, name
+        assert tab.conversation is chat, name
+        assert tab.session_id == session, name
         assert tab.live is None, name
+        assert not tab.closed, name

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
 
-from playwright.async_api import Locator, Page, expect
+from playwright.async_api import Locator, Page, Request, Response, expect
 
 #: For what a model has to say first; everything else is quicker than Playwright's own five seconds.
 TURN_MS = 30_000
@@ -13,6 +14,12 @@ START_MS = 60_000
 #: What Gradio itself reports when a page is left in the middle of a stream; the last is an update that comes
 #: to a stream which it has given up already (6.31, `apply_diff_stream`).
 LEFT_MID_STREAM = r"AbortError|Connection errored out|network error|Unexpected client exception TypeError"
+
+#: Resolves when the page has been drawn often enough for what has arrived to be seen.
+DRAWN = """new Promise((resolve) => {
+  const wait = (frames) => (frames ? requestAnimationFrame(() => wait(frames - 1)) : resolve());
+  wait(20);
+})"""
 
 
 class ChatPage:
@@ -28,6 +35,12 @@ class ChatPage:
         self.footers = page.locator("#chat .turn-footer")
         self.thoughts = page.locator("#chat .thought-group")
         self.notice = page.locator("#notice")
+        self.new_chat = page.get_by_role("button", name="New chat")
+        self.editor = page.locator("#chat .edit-textarea")
+        self.active = page.locator("#active")
+        self.typed_model = page.get_by_placeholder("openai/gpt-4o-mini")
+        self.temperature = page.get_by_label("Temperature")
+        self.rating = page.get_by_label("Comment on the answer")
         self.sidebar = page.locator("#sidebar")
         self.toggle = page.get_by_role("button", name="Toggle Sidebar")
 
@@ -102,6 +115,75 @@ class ChatPage:
     def title(self, index: int = 0) -> Locator:
         """The line of a thought that opens and closes it."""
         return self.thoughts.nth(index).locator("> .title")
+
+    async def is_refused(self, text: str, act: Callable[[], Awaitable[None]]) -> None:
+        """What `act` asks is refused, and the notice is still there after the last event that it causes.
+
+        A question is accepted, drawn and settled; the first and the last of these are plain requests.
+        """
+        sent: list[Request] = []
+        answered: list[Request] = []
+
+        def settled(reply: Response) -> bool:
+            answered.extend(request for request in sent if request == reply.request)
+            return len(answered) == 2
+
+        def note(request: Request) -> None:
+            sent.extend([request] if "/run/" in request.url else [])
+
+        self.page.on("request", note)
+        async with self.page.expect_response(settled):
+            await act()
+        self.page.remove_listener("request", note)
+        await self.page.evaluate(DRAWN)
+        await expect(self.notice).to_contain_text(text)
+
+    async def scroll_to_top(self) -> None:
+        """As a reader does, with the wheel."""
+        await self.page.locator("#chat").hover()
+        await self.page.mouse.wheel(0, -20_000)
+
+    async def open_editor(self, index: int) -> None:
+        """Begin to edit a question."""
+        await self.questions.nth(index).hover()
+        await self.page.get_by_role("button", name="Edit").nth(index).click()
+        await expect(self.editor).to_be_visible()
+
+    async def edit_question(self, index: int, text: str) -> None:
+        """Ask an edited question."""
+        await self.open_editor(index)
+        await self.editor.fill(text)
+        await self.page.get_by_role("button", name="Submit").click()
+
+    async def thumb(self, index: int, name: str) -> None:
+        """Rate an answer: Like or Dislike."""
+        await self.answers.nth(index).hover()
+        await self.page.get_by_role("button", name=name, exact=True).nth(index).click()
+
+    async def show_sidebar(self) -> None:
+        """Open the sidebar where it is closed, as on a phone."""
+        if not await self.page.locator("#sidebar.open").count():
+            await self.toggle.click()
+        await expect(self.page.locator("#model input")).to_be_in_viewport()
+
+    async def hide_sidebar(self) -> None:
+        """Close the sidebar where it lies over the chat, as on a phone."""
+        await self.toggle.click()
+        await expect(self.page.locator("#model input")).not_to_be_in_viewport()
+
+    async def show_settings(self) -> None:
+        """Open the model's settings in the sidebar."""
+        await self.show_sidebar()
+        if not await self.temperature.is_visible():
+            await self.page.get_by_role("button", name=re.compile("^(Options|Generation settings)")).click()
+
+    async def set_temperature(self, value: str) -> None:
+        """Type the temperature into the model's settings."""
+        opened = bool(await self.page.locator("#sidebar.open").count())
+        await self.show_settings()
+        await self.temperature.fill(value)
+        if not opened:
+            await self.hide_sidebar()
 
 
 class ComparePage:

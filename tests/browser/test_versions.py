@@ -209,12 +209,18 @@ async def test_the_whole_story(new_page: NewPage, app: ServerProcess, home: Path
     await chat.composer.fill("What is 5 + 5?")
     await chat.composer.press("Enter")
     await expect(chat.notice).to_contain_text("Restart it")
-    await bench.server.get_by_role("button", name="Restart").click()
+    await chat.notice.get_by_role("button", name="Restart server").click()
     await bench.is_served(2)
+    await expect(chat.notice).to_have_text("")
 
     # Stop it, and use another server by its address: a plain one, which cannot stream.
     await bench.server.get_by_role("button", name="Stop").click()
     await expect(bench.server).to_contain_text("Stopped", timeout=START_MS)
+    await chat.composer.press("Enter")
+    await chat.notice.get_by_role("button", name="Use Local").click()
+    await expect(page.get_by_role("radio", name="Local")).to_be_checked()
+    await expect(chat.composer).to_have_value("What is 5 + 5?")
+    await bench.switch("Served")
     with plain_server() as url:
         await page.get_by_role("button", name="Another server…").click()
         await page.locator("#server-url input, #server-url textarea").fill(f"{url}/invocations")

@@ -80,11 +80,6 @@ def test_an_empty_conversation_has_an_empty_window() -> None:
     assert Conversation().drawn(0) == []
 
 
-@pytest.mark.parametrize(("message", "turn"), [(0, 2), (3, 2), (4, 3), (99, 4)])
-def test_a_message_of_the_page_belongs_to_a_turn(message: int, turn: int) -> None:
-    assert talk("a", "b", "c", "d", "e").turn_at(message, first=2) == turn
-
-
 def test_frozen_messages_are_the_drawn_ones_as_json() -> None:
     conversation = talk("a").adding(asked("b", "half a pair: \ud83d"))
     for frozen, drawn in zip(conversation.frozen(0), conversation.drawn(0), strict=True):

@@ -16,9 +16,10 @@ from dspy_demo.limits.guests import GuestLimits
 from dspy_demo.settings import Settings
 from dspy_demo.tracing.base import NoTracer
 from dspy_demo.ui.conversation import Conversation
-from dspy_demo.ui.rating import NOT_OF_NOW, NOT_RECORDED, RatingHandlers, draw_rating_box
+from dspy_demo.ui.rating import NOT_OF_NOW, RatingHandlers, draw_rating_box
+from dspy_demo.ui.render import WireMessage
 from dspy_demo.ui.saved import from_json, to_json
-from dspy_demo.ui.store import ConversationStore, Tab
+from dspy_demo.ui.tabs import Tab, Tabs
 from dspy_demo.ui.turn_view import TurnView
 from tests.visitors import OWNER, STRANGER, request_of
 
@@ -54,23 +55,21 @@ def service_with(tracer: NotingTracer) -> SimpleNamespace:
 async def rating() -> AsyncIterator[RatingHandlers]:
     with gr.Blocks(analytics_enabled=False):
         box, notice, saved = draw_rating_box(), gr.HTML(), gr.BrowserState()
-    yield RatingHandlers(
-        ConversationStore(window=40), cast(ChatService, service_with(NotingTracer())), box, notice, saved
-    )
+    yield RatingHandlers(Tabs(window=40), cast(ChatService, service_with(NotingTracer())), box, notice, saved)
 
 
 @pytest.fixture
 def tab(rating: RatingHandlers) -> Tab:
-    tab = rating.store.open("tab", "", Conversation(), asker=STRANGER)
+    tab = rating.tabs.open("tab", STRANGER)
     for number, trace_id in enumerate(("tr-0", "tr-1", None)):
         tab.end(turn(number, trace_id))
     return tab
 
 
-def thumb(tab: Tab, number: int, liked: bool | str) -> gr.LikeData:
-    """A click below the answer of a turn: Gradio tells the first message of the answer."""
-    before = sum(len(done.drawn) for done in tab.visitor.conversation.turns[:number])
-    return gr.LikeData(None, {"index": before + 1, "value": [], "liked": liked})
+def thumb(tab: Tab, number: int, liked: bool | str) -> tuple[gr.LikeData, list[WireMessage]]:
+    """A click below the answer of a turn, and the chat: Gradio tells the first message of the answer."""
+    before = sum(len(done.drawn) for done in tab.conversation.turns[:number])
+    return gr.LikeData(None, {"index": before + 1, "value": [], "liked": liked}), tab.conversation.drawn(0)
 
 
 def ratings(handlers: RatingHandlers) -> list[Any]:
@@ -78,16 +77,16 @@ def ratings(handlers: RatingHandlers) -> list[Any]:
 
 
 async def test_a_thumb_is_for_its_turn(rating: RatingHandlers, tab: Tab) -> None:
-    update = await rating.rate(thumb(tab, 1, True), REQUEST)
+    update = await rating.rate(*thumb(tab, 1, True), REQUEST)
     assert ratings(rating) == [("tr-1", True, None)]
-    assert tab.visitor.conversation.ratings(0) == [None, "Like", None]
+    assert tab.conversation.ratings(0) == [None, "Like", None]
     assert update[rating.box.row]["visible"] is True
 
 
 async def test_a_comment_follows_its_thumb_and_stays_with_another(rating: RatingHandlers, tab: Tab) -> None:
-    await rating.rate(thumb(tab, 0, True), REQUEST)
+    await rating.rate(*thumb(tab, 0, True), REQUEST)
     await rating.comment("  Short and right ", "turn-0", REQUEST)
-    await rating.rate(thumb(tab, 0, False), REQUEST)
+    await rating.rate(*thumb(tab, 0, False), REQUEST)
     assert ratings(rating) == [
         ("tr-0", True, None),
         ("tr-0", True, "Short and right"),
@@ -96,8 +95,8 @@ async def test_a_comment_follows_its_thumb_and_stays_with_another(rating: Rating
 
 
 async def test_the_same_thumb_again_takes_it_back(rating: RatingHandlers, tab: Tab) -> None:
-    await rating.rate(thumb(tab, 0, True), REQUEST)
-    update = await rating.rate(thumb(tab, 0, ""), REQUEST)
+    await rating.rate(*thumb(tab, 0, True), REQUEST)
+    update = await rating.rate(*thumb(tab, 0, ""), REQUEST)
     assert ratings(rating)[-1] == ("tr-0", None, None)
     assert update[rating.box.row]["visible"] is False
     await rating.comment("too late", "turn-0", REQUEST)
@@ -105,21 +104,31 @@ async def test_the_same_thumb_again_takes_it_back(rating: RatingHandlers, tab: T
 
 
 async def test_an_answer_without_a_trace_cannot_be_rated(rating: RatingHandlers, tab: Tab) -> None:
-    update = await rating.rate(thumb(tab, 2, True), REQUEST)
-    assert NOT_RECORDED in update[rating.notice]
+    update = await rating.rate(*thumb(tab, 2, True), REQUEST)
+    assert "this answer has no trace" in update[rating.notice]
+    assert ratings(rating) == []
+
+
+@pytest.mark.parametrize("index", [-1, 99, None, "0", [], [[]], [0, 0]])
+async def test_a_click_on_nothing_rates_nothing(rating: RatingHandlers, tab: Tab, index: object) -> None:
+    chat = [{"role": "user"}, {"role": "assistant", "metadata": {"id": "turn-0"}}]
+    await rating.rate(gr.LikeData(None, {"index": index, "value": [], "liked": True}), chat, REQUEST)
     assert ratings(rating) == []
 
 
 async def test_a_tab_of_another_life_changes_nothing(rating: RatingHandlers) -> None:
-    await rating.rate(gr.LikeData(None, {"index": 1, "value": [], "liked": True}), REQUEST)
+    update = await rating.rate(
+        *thumb(Tab(STRANGER, 40, Conversation().adding(turn(0, "tr-0"))), 0, True), REQUEST
+    )
+    assert "no longer part of the chat" in update[rating.notice]
     await rating.comment("words", "turn-0", REQUEST)
     assert ratings(rating) == []
 
 
 async def test_another_visitor_with_the_hash_rates_nothing(rating: RatingHandlers, tab: Tab) -> None:
     other = request_of(Visitor("guest", "another"))
-    await rating.rate(thumb(tab, 1, True), other)
-    await rating.rate(thumb(tab, 1, True), REQUEST)
+    await rating.rate(*thumb(tab, 1, True), other)
+    await rating.rate(*thumb(tab, 1, True), REQUEST)
     await rating.comment("theirs", "turn-1", other)
     assert ratings(rating) == [("tr-1", True, None)]
 
@@ -127,25 +136,25 @@ async def test_another_visitor_with_the_hash_rates_nothing(rating: RatingHandler
 async def test_a_trace_that_a_guests_browser_names_is_not_rated(rating: RatingHandlers) -> None:
     saved = Conversation().adding(dataclasses.replace(turn(0, "tr-of-another"), rated=True))
     for visitor in (STRANGER, OWNER):
-        rating.store.open("tab", "v" * 43 if visitor is OWNER else "w" * 43, saved, asker=visitor)
-    tab = rating.store.tab("tab", STRANGER)
+        rating.tabs.open("tab", visitor, saved=saved)
+    tab = rating.tabs.get("tab", STRANGER)
     assert tab is not None
-    assert NOT_OF_NOW in (await rating.rate(thumb(tab, 0, False), REQUEST))[rating.notice]
+    assert NOT_OF_NOW in (await rating.rate(*thumb(tab, 0, False), REQUEST))[rating.notice]
     assert NOT_OF_NOW in (await rating.comment("words", "turn-0", REQUEST))[rating.notice]
     assert ratings(rating) == []
-    await rating.rate(thumb(tab, 0, False), request_of(OWNER))  # it is their own database
+    await rating.rate(*thumb(tab, 0, False), request_of(OWNER))  # it is their own database
     assert ratings(rating) == [("tr-of-another", False, None)]
 
 
 async def test_ratings_are_bounded(rating: RatingHandlers, tab: Tab) -> None:
-    updates = [await rating.rate(thumb(tab, 0, number % 2 == 0), REQUEST) for number in range(7)]
+    updates = [await rating.rate(*thumb(tab, 0, number % 2 == 0), REQUEST) for number in range(7)]
     assert len(ratings(rating)) == 4
     assert "You are rating faster than 4 times a minute" in updates[-1][rating.notice]
 
 
 async def test_a_rating_survives_the_browser(rating: RatingHandlers, tab: Tab) -> None:
-    await rating.rate(thumb(tab, 1, False), REQUEST)
-    again = from_json(to_json(tab.visitor.conversation))
+    await rating.rate(*thumb(tab, 1, False), REQUEST)
+    again = from_json(to_json(tab.conversation))
     assert again.ratings(0) == [None, "Dislike", None]
 
 

@@ -15,7 +15,7 @@ from dspy_demo.limits.guests import GuestLimits
 from dspy_demo.ui.cadence import Cadence
 from dspy_demo.ui.handlers import ChatHandlers
 from dspy_demo.ui.layout import draw_page
-from dspy_demo.ui.store import ConversationStore
+from dspy_demo.ui.tabs import Tabs
 from tests.services import house, settings_for
 from tests.visitors import STRANGER, request_of
 
@@ -30,7 +30,7 @@ async def chat(data_dir: Path) -> AsyncIterator[ChatHandlers]:
     async with house(settings, LMChoice("scripted/model"), local=backend, limits=limits) as home:
         with gr.Blocks(analytics_enabled=False):
             page = draw_page(home.catalog.detection, home.programs.specs(), home.programs.default)
-        chat = ChatHandlers(home.service, settings, ConversationStore(window=40), page, Cadence(0.0))
+        chat = ChatHandlers(home.service, settings, Tabs(window=40), page, Cadence(0.0))
         await chat.load(None, REQUEST)
         yield chat
 
@@ -53,13 +53,15 @@ async def test_the_question_stays_in_the_composer(chat: ChatHandlers) -> None:
     assert "You are asking faster than 1 times a minute" in refused[chat.page.notice]
     assert "value" not in refused[chat.page.composer]
     assert refused[chat.page.composer]["submit_btn"] == "Send"
-    assert len(chat.store.tab("tab", STRANGER).visitor.conversation.turns) == 1
+    assert len(chat.tabs.get("tab", STRANGER).conversation.turns) == 1
 
 
 async def test_a_retry_that_is_refused_keeps_the_turn(chat: ChatHandlers) -> None:
     await chat.send(typed(chat, "first"), REQUEST)
     await to_the_end(chat)
-    refused = await chat.retry(typed(chat, ""), REQUEST)
+    shown = chat.tabs.get("tab", STRANGER).conversation.drawn(0)
+    clicked = gr.RetryData(None, {"index": 0, "value": "first"})
+    refused = await chat.retry(clicked, typed(chat, "") | {chat.page.chatbot: shown}, REQUEST)
     assert "Try again in" in refused[chat.page.notice]
-    turns = chat.store.tab("tab", STRANGER).visitor.conversation.turns
+    turns = chat.tabs.get("tab", STRANGER).conversation.turns
     assert [turn.view.answer_text for turn in turns] == ["four"]

@@ -19,7 +19,7 @@ from dspy_demo.ui.conversation import Conversation
 from dspy_demo.ui.handlers import ChatHandlers
 from dspy_demo.ui.layout import draw_page
 from dspy_demo.ui.saved import DRAWN_MAX_CHARS, SAVED_MAX_CHARS, SAVED_MAX_TURNS, from_json, to_json
-from dspy_demo.ui.store import ConversationStore
+from dspy_demo.ui.tabs import Tabs
 from dspy_demo.ui.turn_view import TurnView
 from tests.services import house, settings_for
 from tests.ui.test_conversation import asked, talk
@@ -145,29 +145,27 @@ async def chat(data_dir: Path) -> AsyncIterator[ChatHandlers]:
     async with house(settings) as home:
         with gr.Blocks(analytics_enabled=False):
             page = draw_page(home.catalog.detection, home.programs.specs(), home.programs.default)
-        yield ChatHandlers(
-            home.service, settings, ConversationStore(window=40, max_tabs=50), page, Cadence(0.0)
-        )
+        yield ChatHandlers(home.service, settings, Tabs(window=40, max_tabs=50), page, Cadence(0.0))
 
 
 def copy_of(number: int, turns: Any) -> dict[str, Any]:
-    return {"visitor": str(number).rjust(43, "a"), "turns": turns}
+    return {"chat": str(number).rjust(43, "a"), "turns": turns}
 
 
 async def test_pages_that_are_loaded_and_never_closed_stay_few(chat: ChatHandlers) -> None:
     text = many(SHORT, 100_000)
     for number in range(120):
         await chat.load(copy_of(number, text), request_of(STRANGER, f"hash-{number}"))
-    assert chat.store.open_tabs == 50
-    newest = chat.store.tab("hash-119", STRANGER)
+    assert len(chat.tabs) == 50
+    newest = chat.tabs.get("hash-119", STRANGER)
     assert newest is not None
-    assert len(newest.visitor.conversation.turns) > 100
+    assert len(newest.conversation.turns) > 100
 
 
 async def test_a_long_chat_comes_back_beside_the_others(
     chat: ChatHandlers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is read in a thread, one at a time, and only where this process does not know the visitor."""
+    """It is read in a thread, one at a time, and only where this process does not know the chat."""
     text, reading, threads, most = many(SHORT, 200_000), 0, set[int](), 0
 
     def read(turns: Any) -> Conversation:

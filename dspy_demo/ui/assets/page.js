@@ -122,16 +122,122 @@
     }
   });
 
+  // What Gradio draws is asked by its own names here and nowhere else.
+  const composer = () => document.querySelector("#composer textarea");
+  const running = () => document.querySelector("#composer .stop-button");
+  const editing = () => document.querySelector("#chat .edit-textarea");
+  // Submit and Cancel are the only buttons of a message that is being edited.
+  const endEdit = (which) => {
+    const row = editing()?.closest(".message-row");
+    row?.nextElementSibling?.querySelectorAll("button")[which === "submit" ? 0 : 1]?.click();
+  };
+  const write = (field, text) => {
+    field.value = text;
+    field.dispatchEvent(new Event("input", { bubbles: true }));
+  };
+
+  // A tab keeps its own chat and choices for a reload; a new tab starts with what this browser had last.
+  // Where the browser keeps nothing for this site, as in another site's frame, a reload starts anew.
+  const kept = {
+    get(name) {
+      try { return JSON.parse(sessionStorage.getItem(`dspy-demo-${name}`)); } catch { return null; }
+    },
+    set(name, value) {
+      try { sessionStorage.setItem(`dspy-demo-${name}`, JSON.stringify(value)); } catch { /* full, or forbidden */ }
+    },
+  };
+  const restored = new Set();
+  // Called by the events of the page, see build.py.
+  window.chatPage = {
+    own(name, last) {
+      restored.add(name);
+      return kept.get(name) ?? last;
+    },
+    keep(name, value) {
+      if (restored.has(name)) kept.set(name, value);
+      return [];
+    },
+    chat(last) {
+      return { ...(this.own("chat", { ...last, chat: "" })), lost: left.lost ? (left.draft ? "draft" : "chat") : "" };
+    },
+    // A base URL may hold a password, which is kept nowhere.
+    choose(last, chosen) {
+      const own = { ...chosen, base: chosen.base?.includes("@") ? "" : chosen.base };
+      this.keep("choices", own);
+      return [restored.has("choices") ? own : last];
+    },
+    // Names the turns that the page shows when it is clicked, which the server may have left behind.
+    byId(given) {
+      endEdit("cancel");
+      const isChat = (value) => Array.isArray(value) && value[0]?.role;
+      const bare = ({ role, metadata }) => ({ role, metadata, content: [{ type: "text", text: "" }], options: null });
+      return given.map((value) => (isChat(value) ? value.map(bare) : value));
+    },
+    newChat() {
+      endEdit("cancel");
+      if (!matchMedia("(pointer: coarse)").matches) composer()?.focus();
+      return [];
+    },
+    showQuestion() {
+      if (running()) {
+        const list = document.querySelector("#chat .bubble-wrap");
+        requestAnimationFrame(() => list?.scrollTo(0, list.scrollHeight));
+      }
+      return [];
+    },
+  };
+
+  // A draft outlives a reload, also the one by which Gradio comes back after the connection was lost.
+  const left = kept.get("left") ?? {};
+  for (const part of window.gradio_config?.components ?? []) {
+    if (part.props?.elem_id === "composer" && left.draft) part.props.value = left.draft;
+  }
+  addEventListener("pagehide", () => {
+    const toasts = [...document.querySelectorAll(".toast-body.error")];
+    const lost = toasts.some((toast) => toast.textContent.includes("Connection"));
+    kept.set("left", { draft: composer()?.value ?? "", lost });
+  });
+
+  document.addEventListener("click", (event) => {
+    const action = event.target.closest?.("#notice [data-do]")?.dataset.do;
+    if (action === "reload") location.reload();
+    if (action === "show-versions") {
+      const sidebar = document.querySelector("#sidebar");
+      if (!sidebar.classList.contains("open")) sidebar.querySelector(".toggle-button").click();
+      const fold = document.querySelector("#versions > button");
+      if (!fold?.classList.contains("open")) fold?.click();
+      fold?.scrollIntoView();
+    }
+  });
+
+  // ArrowUp in an empty composer recalls the last question of this tab.
+  let lastAsked = "";
+  document.addEventListener("keydown", (event) => {
+    const field = event.target;
+    if (field !== composer()) return;
+    if (event.key === "Enter" && !event.shiftKey && field.value.trim()) lastAsked = field.value;
+    if (event.key === "ArrowUp" && !field.value && lastAsked) {
+      event.preventDefault();
+      write(field, lastAsked);
+    }
+  }, true);
+
   document.addEventListener("keydown", (event) => {
     // A thought is a button, and buttons answer to the space bar too.
     if (event.key === " " && event.target.matches?.(".thought-group > .title")) {
       event.preventDefault();
       event.target.click();
     }
-    // Escape stops the running turn, unless it closes something else.
-    if (event.key === "Escape" && !event.target.closest?.(".edit-textarea, [role=listbox], [aria-expanded=true]")) {
-      document.querySelector("#composer .stop-button")?.click();
+    if (event.target === editing()) {
+      if (event.key === "Escape") endEdit("cancel");
+      if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+        event.preventDefault();
+        endEdit("submit");
+      }
+      return;
     }
+    // Escape stops the running turn, unless it closes something else.
+    if (event.key === "Escape" && !event.target.closest?.("[role=listbox], [aria-expanded=true]")) running()?.click();
   });
 
   // Gradio labels each message with its whole source text, which a screen reader would read instead of

@@ -1,0 +1,65 @@
+"""A line between browser and app that a test can cut: open connections break, new ones are refused."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+class CutLine:
+    """Passes bytes between `url` and the app's port.
+
+    Args:
+        port: The app's port on this machine.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._own_port = 0
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._own_port}"
+
+    async def mend(self) -> None:
+        """Take connections, at the same address as before."""
+        self._server = await asyncio.start_server(self._connect, "127.0.0.1", self._own_port)
+        self._own_port = self._server.sockets[0].getsockname()[1]
+
+    async def cut(self) -> None:
+        """Break every connection and take no more."""
+        if self._server is not None:
+            self._server.close()
+        for writer in list(self._writers):
+            writer.transport.abort()
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        app_reader, app_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        ends = {writer, app_writer}
+        self._writers |= ends
+        try:
+            await asyncio.gather(_pass(reader, app_writer), _pass(app_reader, writer))
+        finally:
+            self._writers -= ends
+
+
+async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+@asynccontextmanager
+async def cut_line(port: int) -> AsyncIterator[CutLine]:
+    line = CutLine(port)
+    await line.mend()
+    try:
+        yield line
+    finally:
+        await line.cut()

@@ -1,0 +1,371 @@
+"""What must not be lost: a question that was refused or sent, a draft, a chat, the turns of another tab."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import expect
+
+from tests.browser.chat_page import LEFT_MID_STREAM, TURN_MS, ChatPage
+from tests.browser.conftest import DESKTOP, PHONE, NewPage, Problems
+from tests.browser.cut_line import cut_line
+from tests.browser.test_chat import LONG
+from tests.processes import ServerProcess, running_app, start_process
+
+BOTH = pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+#: What a browser reports of a connection that a test has cut.
+CUT = r"net::ERR_|Failed to fetch|Connection errored out|network error|Unexpected client exception|TypeError"
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    home = tmp_path_factory.mktemp("app")
+    quick = ("--offline-tokens-per-s", "0", "--lm-retries", "0")
+    with running_app(*quick, data_dir=home / "data", home=home) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def slow_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    home = tmp_path_factory.mktemp("slow")
+    with running_app("--offline-tokens-per-s", "10", data_dir=home / "data", home=home) as server:
+        yield server
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def chat(new_page: NewPage, app: ServerProcess) -> ChatPage:
+    return await ChatPage(await new_page()).open(app.url)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def slow_chat(new_page: NewPage, slow_app: ServerProcess) -> ChatPage:
+    return await ChatPage(await new_page()).open(slow_app.url)
+
+
+async def conversation(chat: ChatPage, *questions: str) -> None:
+    for turn, question in enumerate(questions, 1):
+        await chat.ask(question)
+        await chat.done(turn)
+
+
+# Refusals
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("question", "setting", "said"),
+    [
+        ("x" * 25_000, "", "25,000 characters"),
+        ("What is 2 + 2?", "9", "Temperature must be a number"),
+        ("   ", "", "Write a question first."),
+    ],
+)
+async def test_a_refusal_stays_until_the_next_edit(
+    chat: ChatPage, question: str, setting: str, said: str
+) -> None:
+    if setting:
+        await chat.set_temperature(setting)
+    await chat.composer.fill(question)
+    await chat.is_refused(said, lambda: chat.composer.press("Enter"))
+    await expect(chat.composer).to_have_value(question)
+    await expect(chat.notice).to_be_in_viewport()
+    await chat.composer.fill("What is 3 + 3?")
+    await expect(chat.notice).to_have_text("")
+
+
+async def test_a_refused_retry_says_why_and_keeps_the_answer(chat: ChatPage) -> None:
+    await conversation(chat, "What is 2 + 2?")
+    await chat.set_temperature("9")
+    retry = chat.page.get_by_role("button", name="Retry")
+    await chat.is_refused("Temperature must be a number", retry.click)
+    await expect(chat.answers).to_contain_text("2 + 2 = 4")
+    await chat.set_temperature("")
+    await retry.click()
+    await expect(chat.notice).to_have_text("")
+    await chat.done()
+
+
+async def test_enter_while_a_turn_runs_says_what_to_do(slow_chat: ChatPage) -> None:
+    await slow_chat.ask(LONG)
+    await expect(slow_chat.stop_button).to_be_visible()
+    await slow_chat.composer.fill("next question")
+    await slow_chat.is_refused("Stop first", lambda: slow_chat.composer.press("Enter"))
+    await slow_chat.stop_button.click()
+    await slow_chat.done()
+    await expect(slow_chat.composer).to_have_value("next question")
+    await expect(slow_chat.questions).to_have_count(1)
+
+
+# Sending
+
+
+@BOTH
+async def test_a_question_sent_while_scrolled_up_is_shown(chat: ChatPage) -> None:
+    await conversation(chat, *(f"What is {number} + {number}?" for number in range(1, 7)))
+    await chat.scroll_to_top()
+    await expect(chat.questions.first).to_be_in_viewport()
+    await chat.ask("What is the capital of Peru?")
+    await expect(chat.questions.last).to_be_in_viewport()
+    await chat.done(7)
+    await expect(chat.footers.last).to_be_in_viewport()
+
+
+@BOTH
+async def test_a_question_sent_while_offline_is_still_there_when_the_page_is_back(
+    new_page: NewPage, app: ServerProcess, problems: Problems
+) -> None:
+    problems.allow(CUT)
+    page = await new_page()
+    chat = await ChatPage(page).open(app.url)
+    await conversation(chat, "What is 2 + 2?")
+    await page.context.set_offline(True)
+    await chat.composer.fill("What is 3 + 3?")
+    await chat.composer.press("Enter")
+    await expect(page.get_by_text("Connection to the server was lost")).to_be_visible()
+    await page.context.set_offline(False)
+    await expect(chat.notice).to_contain_text("The connection was lost", timeout=TURN_MS)
+    await expect(chat.composer).to_have_value("What is 3 + 3?")
+    await expect(chat.answers).to_contain_text("2 + 2 = 4")
+    await chat.composer.press("Enter")
+    await chat.done(2)
+    await expect(chat.answers.last).to_contain_text("3 + 3 = 6")
+
+
+async def test_an_answer_that_was_cut_off_is_kept_as_far_as_it_came(
+    new_page: NewPage, slow_app: ServerProcess, problems: Problems
+) -> None:
+    problems.allow(CUT)
+    async with cut_line(slow_app.port) as line:
+        chat = await ChatPage(await new_page()).open(line.url)
+        await chat.ask(LONG)
+        await expect(chat.thoughts.first.locator(".message-content").first).not_to_be_empty()
+        await line.cut()
+        await expect(chat.page.get_by_text("Connection to the server was lost")).to_be_visible()
+        await line.mend()
+        await expect(chat.notice).to_contain_text("The connection was lost", timeout=TURN_MS)
+        await chat.done()
+        await expect(chat.questions).to_have_count(1)
+        await expect(chat.footers).to_contain_text("Stopped")
+        await chat.ask("What is 2 + 2?")
+        await chat.done(2)
+
+
+async def test_the_page_comes_back_with_its_draft_after_the_app_was_restarted(
+    new_page: NewPage, free_port: Callable[[], int], data_dir: Path, home: Path, problems: Problems
+) -> None:
+    problems.allow(CUT)
+    chat, port = ChatPage(await new_page()), free_port()
+    command = ["app.py", "--port", str(port), "--no-open", "--data-dir", str(data_dir)]
+    server = start_process([*command, "--offline-tokens-per-s", "0"], port=port, home=home)
+    try:
+        server.wait_until_healthy()
+        await chat.open(server.url)
+        await conversation(chat, "What is 2 + 2?")
+        server.stop()
+        await chat.composer.fill("What is 3 + 3?")
+        await chat.composer.press("Enter")
+        server = start_process([*command, "--offline-tokens-per-s", "0"], port=port, home=home)
+        await expect(chat.notice).to_contain_text("The connection was lost", timeout=2 * TURN_MS)
+        await expect(chat.composer).to_have_value("What is 3 + 3?")
+        await chat.composer.press("Enter")
+        await chat.done(2)
+    finally:
+        server.stop()
+
+
+# Tabs
+
+
+@BOTH
+async def test_two_tabs_are_two_conversations(new_page: NewPage, app: ServerProcess) -> None:
+    page = await new_page()
+    first = await ChatPage(page).open(app.url)
+    await conversation(first, "What is 1 + 1?", "What is 2 + 2?")
+    second = await ChatPage(await page.context.new_page()).open(app.url)
+    await second.done(2)
+    await first.ask("What is 3 + 3?")
+    await first.done(3)
+    await second.edit_question(0, "What is 10 + 10?")
+    await expect(second.answers).to_contain_text(["10 + 10 = 20"], timeout=TURN_MS)
+    await second.done()
+    await first.page.get_by_role("button", name="Undo", exact=True).click()
+    await expect(first.questions).to_have_text([re.compile(r"1 \+ 1"), re.compile(r"2 \+ 2")])
+    await expect(second.questions).to_have_text([re.compile(r"10 \+ 10")])
+    await first.reload()
+    await expect(first.questions).to_have_text([re.compile(r"1 \+ 1"), re.compile(r"2 \+ 2")])
+    await second.reload()
+    await expect(second.questions).to_have_text([re.compile(r"10 \+ 10")])
+
+
+async def test_new_chat_does_not_wait_for_another_tab(new_page: NewPage, slow_app: ServerProcess) -> None:
+    page = await new_page()
+    first = await ChatPage(page).open(slow_app.url)
+    await conversation(first, "What is 1 + 1?")
+    second = await ChatPage(await page.context.new_page()).open(slow_app.url)
+    await second.done()
+    await first.ask(LONG)
+    await second.new_chat.click()
+    await expect(second.questions).to_have_count(0)
+    await expect(first.stop_button).to_be_visible()
+    await first.done(2)
+    await expect(first.footers.last).not_to_contain_text("Stopped")
+
+
+# Going back
+
+
+@BOTH
+async def test_new_chat_can_be_undone_and_keeps_the_draft(chat: ChatPage) -> None:
+    await conversation(chat, "What is 2 + 2?")
+    await chat.composer.fill("my unsent draft")
+    await chat.new_chat.click()
+    await expect(chat.questions).to_have_count(0)
+    await expect(chat.composer).to_have_value("my unsent draft")
+    await expect(chat.notice).to_contain_text("New chat.")
+    await chat.notice.get_by_role("button", name="Undo").click()
+    await expect(chat.answers).to_contain_text("2 + 2 = 4")
+    await expect(chat.composer).to_have_value("my unsent draft")
+    await chat.reload()
+    await expect(chat.answers).to_contain_text("2 + 2 = 4")
+
+
+@BOTH
+async def test_new_chat_stops_a_running_turn_and_can_bring_back_what_had_come(
+    new_page: NewPage, slow_app: ServerProcess
+) -> None:
+    chat = await ChatPage(await new_page()).open(slow_app.url)
+    await chat.ask(LONG)
+    await expect(chat.thoughts.first.locator(".message-content").first).not_to_be_empty()
+    await chat.new_chat.click()
+    await expect(chat.send_button).to_be_visible()
+    await expect(chat.questions).to_have_count(0)
+    await chat.notice.get_by_role("button", name="Undo").click()
+    await chat.done()
+    await expect(chat.footers).to_contain_text("Stopped")
+
+
+async def test_new_chat_is_ready_to_type_in(chat: ChatPage) -> None:
+    await conversation(chat, "What is 2 + 2?")
+    await chat.new_chat.click()
+    await expect(chat.composer).to_be_focused()
+
+
+async def test_undo_leaves_a_draft_alone_and_can_be_undone(chat: ChatPage) -> None:
+    await conversation(chat, "What is 2 + 2?")
+    await chat.composer.fill("my unsent draft")
+    await chat.page.get_by_role("button", name="Undo", exact=True).click()
+    await expect(chat.questions).to_have_count(0)
+    await expect(chat.composer).to_have_value("my unsent draft")
+    await chat.notice.get_by_role("button", name="Undo").click()
+    await expect(chat.answers).to_contain_text("2 + 2 = 4")
+
+
+@BOTH
+async def test_an_open_edit_ends_with_new_chat(chat: ChatPage) -> None:
+    await conversation(chat, "What is 2 + 2?")
+    await chat.open_editor(0)
+    await chat.new_chat.click()
+    await expect(chat.editor).to_have_count(0)
+    await expect(chat.questions).to_have_count(0)
+    await conversation(chat, "What is 3 + 3?")
+    await expect(chat.questions).to_contain_text("3 + 3")
+
+
+async def test_escape_closes_an_edit_and_enter_sends_it(chat: ChatPage) -> None:
+    await conversation(chat, "What is 2 + 2?")
+    await chat.open_editor(0)
+    await chat.editor.fill("What is 9 + 9?")
+    await chat.editor.press("Escape")
+    await expect(chat.editor).to_have_count(0)
+    await expect(chat.questions).to_contain_text("2 + 2")
+    await chat.open_editor(0)
+    await chat.editor.fill("What is 5 + 5?")
+    await chat.editor.press("Enter")
+    await expect(chat.answers).to_contain_text("5 + 5 = 10", timeout=TURN_MS)
+    await expect(chat.editor).to_have_count(0)
+    await expect(chat.questions).to_have_count(1)
+
+
+async def test_arrow_up_recalls_the_last_question(chat: ChatPage) -> None:
+    await conversation(chat, "What is 2 + 2?")
+    await chat.composer.press("ArrowUp")
+    await expect(chat.composer).to_have_value("What is 2 + 2?")
+    await chat.composer.fill("a draft")
+    await chat.composer.press("ArrowUp")
+    await expect(chat.composer).to_have_value("a draft")
+
+
+# Reload
+
+
+@BOTH
+async def test_a_reload_keeps_what_was_picked_and_no_key(chat: ChatPage, problems: Problems) -> None:
+    problems.allow(LEFT_MID_STREAM)
+    await chat.show_sidebar()
+    await chat.pick("program", "Plain predict")
+    await chat.pick("model", "Other…")
+    await chat.typed_model.fill("openai/x")
+    await chat.page.get_by_label("Base URL").fill("http://127.0.0.1:9/v1")
+    await chat.page.get_by_label("API key").fill("sk-not-to-be-kept-1234")
+    await chat.set_temperature("9")
+    await chat.hide_sidebar()
+    await chat.composer.fill("my unsent draft")
+    await expect(chat.active).to_contain_text("openai/x")
+    await chat.reload()
+    await expect(chat.active).to_contain_text("Plain predict")
+    await expect(chat.active).to_contain_text("openai/x")
+    await expect(chat.composer).to_have_value("my unsent draft")
+    await expect(chat.page.get_by_label("Base URL")).to_have_value("http://127.0.0.1:9/v1")
+    await expect(chat.page.get_by_label("API key")).to_have_value("")
+    await chat.is_refused("Temperature must be a number", lambda: chat.composer.press("Enter"))
+    await chat.show_settings()
+    await expect(chat.temperature).to_have_value("9")
+    stored = await chat.page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}])")
+    assert "sk-not-to-be-kept" not in stored
+
+
+# The rating box
+
+
+@pytest.fixture(scope="module")
+def traced_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    home = tmp_path_factory.mktemp("traced")
+    quick = ("--offline-tokens-per-s", "0", "--lm-retries", "0")
+    traced = {"DSPY_DEMO_TRACING": "true"}
+    with running_app(*quick, data_dir=home / "data", home=home, env=traced) as server:
+        yield server
+
+
+@BOTH
+async def test_the_rating_box_goes_with_its_turn(new_page: NewPage, traced_app: ServerProcess) -> None:
+    chat = await ChatPage(await new_page()).open(traced_app.url)
+    await conversation(chat, "What is 2 + 2?")
+    await chat.thumb(0, "Dislike")
+    await expect(chat.rating).to_have_attribute("placeholder", re.compile("What went wrong"))
+    await chat.ask("What is 3 + 3?")
+    await expect(chat.rating).to_be_hidden()
+    await chat.done(2)
+    await chat.thumb(0, "Like")
+    await expect(chat.rating).to_have_attribute("placeholder", re.compile("What was good"))
+    await chat.new_chat.click()
+    await expect(chat.rating).to_be_hidden()
+
+
+async def test_nobody_is_asked_what_was_good_about_an_error(
+    new_page: NewPage, traced_app: ServerProcess
+) -> None:
+    chat = await ChatPage(await new_page()).open(traced_app.url)
+    await chat.pick("model", "Other…")
+    await chat.typed_model.fill("openai/x")
+    await chat.page.get_by_label("Base URL").fill("http://127.0.0.1:9/v1")
+    await conversation(chat, "What is 2 + 2?")
+    await expect(chat.page.get_by_role("alert")).to_contain_text("cannot be reached")
+    async with chat.page.expect_response(lambda reply: "/run/" in reply.url):
+        await chat.thumb(0, "Like")
+    await expect(chat.rating).to_be_hidden()
+    await chat.thumb(0, "Dislike")
+    await expect(chat.rating).to_have_attribute("placeholder", re.compile("What went wrong"))
