@@ -91,8 +91,7 @@ class VersionHandlers:
             )
         except Exception as error:
             yield {panel.log: gr.update(interactive=True)} | self._wrong(error)
-            if self.workbench.store.ready:
-                yield await self._listed()
+            yield await self.refresh_open(request)
 
     def _log(self, request: LogRequest) -> Version:
         return self.workbench.store.log(request, self.programs, self.settings.adapter)
