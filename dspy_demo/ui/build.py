@@ -148,8 +148,16 @@ def _wire_sidebar(demo: gr.Blocks, page: Page, sidebar: SidebarHandlers) -> None
     now: dict[str, Any] = {**page.quiet, "queue": False}
     kept = side.kept
     names = ", ".join(kept)
+    pickers = {side.program, side.model, side.backend}
+    demo.load(sidebar.restore, page.choices, pickers, js="(last) => chatPage.own('choices', last)", **now)
+    # What is typed is restored without the server, which would answer when something else was typed already.
+    typed = {name: widget for name, widget in kept.items() if widget not in pickers}
     demo.load(
-        sidebar.restore, page.choices, {*kept.values()}, js="(kept) => chatPage.own('choices', kept)", **now
+        None,
+        [page.choices, *typed.values()],
+        [*typed.values()],
+        js=f"(last, {', '.join(typed)}) => chatPage.typed(last, {{ {', '.join(typed)} }})",
+        **page.quiet,
     )
     gr.on(
         [widget.change for widget in kept.values()],

@@ -77,12 +77,11 @@ class SidebarHandlers:
             "model": [name for _, name in models],
             "backend": [LOCAL, SERVED] if served else [LOCAL],
         }
-        drawn: Update = {}
-        for name, component in side.kept.items():
-            value = given.get(name)
-            kind = bool if name == "cache" else str
-            if isinstance(value, kind) and value in offered.get(name, [value]):
-                drawn[component] = gr.update(value=value)
+        drawn: Update = {
+            side.kept[name]: gr.update(value=given[name])
+            for name, values in offered.items()
+            if given.get(name) in values
+        }
         drawn[side.program] = gr.update(choices=programs) | drawn.get(side.program, {})
         drawn[side.model] = gr.update(choices=models) | drawn.get(side.model, {})
         return drawn

@@ -176,6 +176,9 @@ class ChatPage:
         await self.show_sidebar()
         if not await self.temperature.is_visible():
             await self.page.get_by_role("button", name=re.compile("^(Options|Generation settings)")).click()
+            # Gradio makes the fields only now, and forgets what is typed into one in the same moment.
+            await expect(self.temperature).to_be_visible()
+            await self.page.evaluate(DRAWN)
 
     async def set_temperature(self, value: str) -> None:
         """Type the temperature into the model's settings."""

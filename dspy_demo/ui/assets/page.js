@@ -160,6 +160,10 @@
     chat(last) {
       return { ...(this.own("chat", { ...last, chat: "" })), lost: left.lost ? (left.draft ? "draft" : "chat") : "" };
     },
+    typed(last, now) {
+      const own = this.own("choices", last) ?? {};
+      return Object.keys(now).map((name) => own[name] ?? now[name]);
+    },
     // A base URL may hold a password, which is kept nowhere.
     choose(last, chosen) {
       const own = { ...chosen, base: chosen.base?.includes("@") ? "" : chosen.base };
