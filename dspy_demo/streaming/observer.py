@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from dspy_demo.streaming.turn_stream import TurnStream
 
 TOOL_TEXT_MAX_CHARS = 200
+#: The name of a predictor that the program makes while it runs.
+OTHER_STEP = "step"
 #: Options of a model call that a trace shows. Others may be a key or a header.
 RECORDED_OPTIONS = ("temperature", "max_tokens", "top_p", "reasoning_effort")
 
@@ -153,6 +155,10 @@ class TurnObserver(BaseCallback):
             count = self._counts[name]
         return Step(name if count == 1 else f"{name}#{count}", answers)
 
+    def knows(self, predictor: dspy.Predict) -> bool:
+        """Whether it is one of the program's, or a copy of one."""
+        return self._name(predictor) != OTHER_STEP
+
     def _name(self, predictor: dspy.Predict) -> str:
         """By the object, or for a copy (`dspy.BestOfN` makes them) by its signature."""
         asked = predictor.signature
@@ -161,7 +167,7 @@ class TurnObserver(BaseCallback):
             lambda known: known.signature is asked,
             lambda known: list(known.signature.fields) == list(asked.fields),
         ]
-        return next((name for test in tests for name, known in self._predictors if test(known)), "step")
+        return next((name for test in tests for name, known in self._predictors if test(known)), OTHER_STEP)
 
     # Models
 

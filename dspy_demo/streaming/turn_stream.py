@@ -6,7 +6,8 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 import anyio
@@ -23,12 +24,13 @@ from dspy_demo.programs.outputs import json_ready, prediction_of
 from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.streaming.observer import TurnObserver
 from dspy_demo.streaming.reading import ReplyReader, answering_predictor
+from dspy_demo.streaming.threads import threads
 
 #: DSPy's words for a predictor without a model, which every turn has.
 NO_MODEL = "No LM is loaded"
 LOST_SETTINGS = (
-    "The program asks a model in a thread that does not know this turn. Start such threads with "
-    "dspy.Parallel or asyncio.to_thread, or run what they do by contextvars.copy_context().run."
+    "The program asks a model in a thread that does not know which turn it is for. Start such threads "
+    "with dspy.Parallel or asyncio.to_thread, or run what they do by contextvars.copy_context().run."
 )
 #: How far a model may run ahead of a slow reader, in chunks.
 AHEAD_MAX = 16
@@ -168,8 +170,10 @@ async def run_turn(
     reader = ReplyReader(spec.outputs, max_chars=reply_max_chars)
     observer = TurnObserver(stream, program, answering_predictor(program))
     settings = {"lm": lm, "adapter": adapter, "async_max_workers": max_threads}
-    with _settings_of_a_turn(stream, observer, settings):
-        call = asyncio.create_task(_call(program, spec, arguments), name="program")
+    surroundings = partial(_settings_of_a_turn, stream, observer, settings)
+    with surroundings():
+        running = threads.of(program, observer, surroundings)
+        call = asyncio.create_task(_call(program, spec, arguments, running), name="program")
     call.add_done_callback(lambda _: stream.end())
     try:
         while items := await stream.take():
@@ -215,9 +219,15 @@ def _settings_of_a_turn(
         yield
 
 
-async def _call(program: dspy.Module, spec: ProgramSpec, arguments: Mapping[str, Any]) -> dspy.Prediction:
+async def _call(
+    program: dspy.Module,
+    spec: ProgramSpec,
+    arguments: Mapping[str, Any],
+    running: AbstractContextManager[None],
+) -> dspy.Prediction:
     run = program.acall if hasattr(program, "aforward") else dspy.asyncify(program)
-    return prediction_of(await run(**arguments), spec)
+    with running:
+        return prediction_of(await run(**arguments), spec)
 
 
 def _fault(error: Exception, *, streamed: bool) -> DemoError | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -20,6 +21,14 @@ from tests.services import Heard, conversation, house, settings_for, until
 
 # Nobody closes a model that a program made for itself: the garbage collector finds its sockets.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """They are found within the test, where that is no failure, and not at the end of the session."""
+    yield
+    gc.collect()
+
 
 CASES = Path(__file__).parent.parent / "cases"
 PATHS = pytest.mark.parametrize("model", ["openai/fake", "lm_studio/fake"])  # DSPy's engine, and litellm
@@ -57,6 +66,19 @@ THREADS = {
                 ]
             drafts = [future.result() for future in waiting]
             {JOINED}
+    """,
+    "plain executor": f"""
+        def forward(self, question: str):
+            with ThreadPoolExecutor() as pool:
+                drafts = list(pool.map(lambda n: self.one(question=f"{{question}} {{n}}"), range(2)))
+            {JOINED}
+    """,
+    "default executor": f"""
+        async def aforward(self, question: str):
+            loop = asyncio.get_running_loop()
+            drafts = await asyncio.gather(*(
+                loop.run_in_executor(None, lambda: self.one(question=question)) for _ in range(2)))
+            {AJOINED}
     """,
     "evaluate": f"""
         def forward(self, question: str):
@@ -208,18 +230,25 @@ async def test_stop_ends_all_calls_and_starts_no_other(
     assert all(stream.client_left for stream in fake_openai.streams)
 
 
-async def test_a_thread_that_does_not_know_the_turn_is_told_what_to_do(
+async def test_a_thread_that_may_be_either_of_two_turns_is_told_what_to_do(
     fake_openai: FakeOpenAI, data_dir: Path, own_program: OwnProgram
 ) -> None:
-    program = f"""
+    program = """
+        both_run = __import__("threading").Barrier(2)
         def forward(self, question: str):
+            self.both_run.wait(20)
             with ThreadPoolExecutor() as pool:
-                drafts = [pool.submit(self.one, question=question).result()]
-            {JOINED}
+                drafts = [pool.submit(self.one, question=question).exception()]
+            self.both_run.wait(20)
+            raise drafts[0]
     """
-    heard = await ask(own_program(FAN.format(lm=None, program=program.strip())), fake_openai, data_dir)
-    assert heard.failed.code == "program_load"
-    assert "dspy.Parallel" in heard.failed.public_message
+    spec = own_program(FAN.format(lm=None, program=program.strip()))
+    choice = LMChoice("openai/fake", fake_openai.url, cache=False)
+    async with house(settings_for(data_dir), choice, programs=ProgramRegistry([spec])) as home:
+        turns = [home.ask("Who is it?", program=spec.name) for _ in range(2)]
+        for heard in await asyncio.gather(*turns):
+            assert heard.failed.code == "program_load"
+            assert "dspy.Parallel" in heard.failed.public_message
     assert not fake_openai.streams
 
 
