@@ -80,15 +80,20 @@ class PageVisitor:
 
     # The protocol
 
+    @property
+    def _asked(self) -> list[dict[str, Any]]:
+        """The events that ask the app; others happen within the page alone."""
+        return [event for event in self.config["dependencies"] if event["backend_fn"]]
+
     def _events(self, kind: str) -> list[dict[str, Any]]:
-        return [event for event in self.config["dependencies"] if any(t[1] == kind for t in event["targets"])]
+        return [event for event in self._asked if any(target[1] == kind for target in event["targets"])]
 
     def _event(self, elem_id: str, kind: str) -> dict[str, Any]:
         component = next(c["id"] for c in self.config["components"] if c["props"].get("elem_id") == elem_id)
         return next(event for event in self._events(kind) if [component, kind] in event["targets"])
 
     def _after(self, event: dict[str, Any]) -> dict[str, Any]:
-        return next(e for e in self.config["dependencies"] if e["trigger_after"] == event["id"])
+        return next(later for later in self._asked if later["trigger_after"] == event["id"])
 
     def _data(self, event: dict[str, Any], values: dict[str, Any]) -> list[Any]:
         by_id = {component["id"]: component for component in self.config["components"]}
@@ -96,7 +101,7 @@ class PageVisitor:
         for component in (by_id[number] for number in event["inputs"]):
             props = component["props"]
             if component["type"] == "browserstate":
-                data.append(self.saved)
+                data.append(self.saved if _keeps_chat(component) else None)
             else:
                 name = props.get("elem_id") if props.get("elem_id") in values else props.get("label")
                 data.append(values.get(name, props.get("value")))
@@ -116,7 +121,7 @@ class PageVisitor:
         assert reply.status_code == 200, (reply.status_code, event["id"], event["inputs"], reply.text[:300])
         by_id = {component["id"]: component for component in self.config["components"]}
         for number, value in zip(event["outputs"], reply.json()["data"], strict=False):
-            if by_id[number]["type"] == "browserstate" and isinstance(value, dict) and "visitor" in value:
+            if _keeps_chat(by_id[number]) and isinstance(value, dict) and "turns" in value:
                 self.saved = value
 
     async def _watch(self, event: dict[str, Any]) -> None:
@@ -135,3 +140,7 @@ class PageVisitor:
                     return
                 if message["msg"] == "close_stream":
                     return
+
+
+def _keeps_chat(component: dict[str, Any]) -> bool:
+    return bool(component["props"].get("storage_key") == "dspy-demo-chat")
