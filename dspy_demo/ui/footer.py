@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dspy_demo.ui.markdown_safety import as_html
 from dspy_demo.ui.turn_view import TurnView
+from dspy_demo.ui.version_rows import title_of
 
 FOOTER_CLASS = "turn-footer"
 
@@ -27,7 +28,7 @@ def footer_parts(view: TurnView) -> list[str]:
     )
     parts = [
         view.backend.capitalize(),
-        view.model,
+        title_of(view.model),
         tokens,
         f"first token {seconds(view.first_delta_s)}" if view.first_delta_s is not None else "",
         f"total {seconds(view.elapsed_s)}",

@@ -38,6 +38,7 @@ def draw_version_panel(model_name: str) -> VersionPanel:
             label="Description (optional)", lines=2, max_lines=6, placeholder="What is new in it?"
         )
         tags = gr.Textbox(label="Tags (optional)", placeholder="team=search, tier=2", lines=1, max_lines=6)
+        gr.HTML('<p class="quiet">Logs the program and the model that are picked for Local.</p>')
         log = gr.Button("Log to MLflow", variant="primary", size="sm", elem_id="log")
     result = gr.HTML(elem_id="log-result", elem_classes="own")
     with gr.Accordion("All versions", open=False, elem_classes="options", elem_id="versions") as fold:

@@ -71,7 +71,9 @@ def opened_html(link: str) -> str:
 
 
 def title_of(uri: str) -> str:
-    """``models:/dspy-demo/3`` as a reader says it: ``dspy-demo v3``."""
+    """``models:/dspy-demo/3`` as a reader says it: ``dspy-demo v3``. The name of a model stays as it is."""
+    if not uri.startswith("models:/"):
+        return uri
     return uri.removeprefix("models:/").replace("/", " v").replace("@", " @")
 
 

@@ -141,7 +141,7 @@ async def test_the_whole_story(new_page: NewPage, app: ServerProcess, home: Path
     await chat.done(2)
     await expect(chat.answers.last).to_contain_text("I hope that helps.")
     await expect(chat.footers.last).to_contain_text(
-        re.compile(r"Served.*models:/dspy-demo/1.*tokens in, .*out.*first token")
+        re.compile(r"Served.*dspy-demo v1.*tokens in, .*out.*first token")
     )
 
     # A thumb and a comment go to that turn's trace; changing one's mind changes them.
@@ -162,7 +162,7 @@ async def test_the_whole_story(new_page: NewPage, app: ServerProcess, home: Path
     await chat.ask("What is 3 + 3?")
     await chat.done(4)
     await expect(page.locator(".turn-error")).to_have_count(0)
-    await expect(chat.footers.last).to_contain_text("models:/dspy-demo/2")
+    await expect(chat.footers.last).to_contain_text("dspy-demo v2")
     await expect(chat.answers.last).not_to_contain_text("I hope that helps.")
 
     # Compare the served version with another one: both stream, and the difference is marked.
