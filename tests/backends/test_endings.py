@@ -11,7 +11,7 @@ from dspy_demo.events import LMChoice
 from tests.fake_openai import FakeOpenAI
 from tests.services import conversation, house, settings_for
 
-PATHS = pytest.mark.parametrize("model", ["openai/fake", "lm_studio/fake"])  # DSPy's engine, and litellm
+PATHS = pytest.mark.parametrize("model", ["openai/fake", "litellm_proxy/fake"])  # DSPy's engine, and litellm
 ADAPTERS = pytest.mark.parametrize("adapter", ["chat", "json", "xml"])
 CUT = {
     "chat": "[[ ## reasoning ## ]]\nbecause it is",

@@ -31,7 +31,7 @@ def collected() -> Iterator[None]:
 
 
 CASES = Path(__file__).parent.parent / "cases"
-PATHS = pytest.mark.parametrize("model", ["openai/fake", "lm_studio/fake"])  # DSPy's engine, and litellm
+PATHS = pytest.mark.parametrize("model", ["openai/fake", "litellm_proxy/fake"])  # DSPy's engine, and litellm
 OwnProgram = Callable[[str], ProgramSpec]
 
 FAN = """
