@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect, Request
@@ -161,7 +161,7 @@ class Guard:
             raise Forbidden(OTHER_SITE)
         if request.method in SAFE_METHODS or origin is None:
             return
-        if urlsplit(origin).netloc != request.headers.get("host", ""):
+        if origin.partition("://")[2] != request.headers.get("host", ""):
             raise Forbidden(OTHER_SITE)
 
     async def _login(self, request: Request) -> Response:

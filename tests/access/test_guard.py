@@ -211,6 +211,7 @@ async def test_another_site_cannot_act_for_a_visitor(client: MakeClient, base_ur
         {"origin": "https://evil.example"},
         {"origin": "null"},
         {"origin": "http://127.0.0.1:9999"},
+        {"origin": "http://[::1"},  # no address at all
         {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"},
     ):
         reply = await browser.post("/versions", headers=headers)
