@@ -125,6 +125,13 @@ def fake_openai() -> Iterator[FakeOpenAI]:
         yield fake
 
 
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[FakeOpenAI]:
+    """The same for all tests of a module, beside an app that is started once for them."""
+    with FakeOpenAI() as fake:
+        yield fake
+
+
 @pytest.fixture
 def server_process(data_dir: Path, home: Path) -> Iterator[Callable[..., ServerProcess]]:
     """Start the app: ``server_process("--lm", "openai/fake", env={"OPENAI_API_KEY": "k"})``.

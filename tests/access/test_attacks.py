@@ -25,12 +25,6 @@ CONNECTIONS = 60
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[FakeOpenAI]:
-    with FakeOpenAI() as fake:
-        yield fake
-
-
-@pytest.fixture(scope="module")
 def app(upstream: FakeOpenAI, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     home = tmp_path_factory.mktemp("attacks")
     flags = ["--public", "--lm", "openai/inner-model", "--api-base", upstream.url]

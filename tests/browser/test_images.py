@@ -27,12 +27,6 @@ ADDRESS = "https://pictures.example/cat.png"
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[FakeOpenAI]:
-    with FakeOpenAI() as fake:
-        yield fake
-
-
-@pytest.fixture(scope="module")
 def app(upstream: FakeOpenAI, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     home = tmp_path_factory.mktemp("images")
     options = ("--program", str(CASE), "--api-base", upstream.url, "--no-cache", "--lm-retries", "0")
