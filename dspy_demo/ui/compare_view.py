@@ -8,7 +8,6 @@ import gradio as gr
 from gradio.components import Component
 
 LOCAL_SIDE, SERVED_SIDE = "local", "served"
-HINT = "Ask once; both answer. Choose what answers at the top of each column."
 NOTHING_YET = '<p class="quiet">The difference of the two answers will be here.</p>'
 
 
