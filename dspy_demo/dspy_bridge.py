@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from dspy import lm15
+
+if TYPE_CHECKING:
+    import dspy
 
 
 class SilentRollouts:
@@ -33,3 +38,16 @@ def price_usd(reply: lm15.Response, client: str, model: str) -> float | None:
         return price
     except (ImportError, TypeError, AttributeError):
         return None
+
+
+def calling_signature() -> type[dspy.Signature] | None:
+    """The signature of the predictor that is calling a language model now; call it inside an engine.
+
+    DSPy keeps the modules that are calling each other, the last one being the predictor (DSPy 3.4.1,
+    ``settings.caller_modules``). None for a program that calls a model by itself. Without it the demo engine
+    answers nothing, and a model on this machine runs without a grammar.
+    """
+    import dspy
+
+    callers = getattr(dspy.settings, "caller_modules", None) or [None]
+    return getattr(callers[-1], "signature", None)
