@@ -175,10 +175,10 @@ def chat_interface(upstream: Upstream, messages: int = 0) -> Iterator[GradioServ
 def past_turns(messages: int) -> list[dict[str, Any]]:
     """The browser's copy of a chat that draws as so many messages."""
     from dspy_demo.events import FieldDelta, TurnFinished, TurnStarted
-    from dspy_demo.ui.conversation import Conversation
-    from dspy_demo.ui.render import messages as drawn
-    from dspy_demo.ui.saved import to_json
-    from dspy_demo.ui.turn_view import TurnView
+    from dspy_demo.ui.chat.conversation import Conversation
+    from dspy_demo.ui.chat.render import messages as drawn
+    from dspy_demo.ui.chat.saved import to_json
+    from dspy_demo.ui.chat.turn_view import TurnView
 
     view = TurnView.start(PAST_QUESTION, now_s=0.0, expected=("answer",), answer_field="answer")
     for event in (

@@ -14,18 +14,18 @@ from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.settings import Settings
 from dspy_demo.ui import theme
-from dspy_demo.ui.cadence import Cadence
+from dspy_demo.ui.chat.cadence import Cadence
+from dspy_demo.ui.chat.endpoint import chat_endpoint
+from dspy_demo.ui.chat.handlers import ChatHandlers
+from dspy_demo.ui.chat.rating import RatingHandlers
+from dspy_demo.ui.chat.tabs import Tabs
 from dspy_demo.ui.compare import CompareHandlers
-from dspy_demo.ui.endpoint import chat_endpoint
-from dspy_demo.ui.handlers import ChatHandlers
 from dspy_demo.ui.layout import Page, draw_page
 from dspy_demo.ui.model_download import ModelHandlers
-from dspy_demo.ui.rating import RatingHandlers
 from dspy_demo.ui.server_panel import ServerHandlers, Serving
 from dspy_demo.ui.share_panel import ShareHandlers
 from dspy_demo.ui.sidebar import PRODUCT
 from dspy_demo.ui.sidebar_handlers import SidebarHandlers
-from dspy_demo.ui.tabs import Tabs
 from dspy_demo.ui.version_handlers import VersionHandlers
 from dspy_demo.ui.workbench import Workbench
 

@@ -19,16 +19,16 @@ from dspy_demo.events import LocalTarget, ServedTarget, Status, TurnRequest, Vis
 from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.serving.version_process import Wanted
 from dspy_demo.ui.asker import owner_only, visitor_of
-from dspy_demo.ui.cadence import Cadence
+from dspy_demo.ui.chat.cadence import Cadence
+from dspy_demo.ui.chat.delivery import delivered
+from dspy_demo.ui.chat.live import LiveTurn
+from dspy_demo.ui.chat.render import WireMessage, messages
+from dspy_demo.ui.chat.turn_view import TurnView
 from dspy_demo.ui.compare_view import LOCAL_SIDE, NOTHING_YET, SERVED_SIDE, CompareView, Side
-from dspy_demo.ui.delivery import delivered
 from dspy_demo.ui.layout import Page
-from dspy_demo.ui.live import LiveTurn
-from dspy_demo.ui.render import WireMessage, messages
 from dspy_demo.ui.served_program import program_behind
 from dspy_demo.ui.server_lines import Connected
 from dspy_demo.ui.server_panel import ServedChoice, served_choice
-from dspy_demo.ui.turn_view import TurnView
 from dspy_demo.ui.version_handlers import typed_key
 from dspy_demo.ui.version_rows import title_of
 from dspy_demo.ui.word_diff import difference_html

@@ -12,9 +12,9 @@ from gradio.components import Component
 from dspy_demo.lm.detection import Detection
 from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.ui.actions import action_html
+from dspy_demo.ui.chat.forms import ProgramForm, SpareForm, program_form, spare_form
+from dspy_demo.ui.chat.rating import RatingBox, draw_rating_box
 from dspy_demo.ui.compare_view import CompareView, draw_compare
-from dspy_demo.ui.forms import ProgramForm, SpareForm, program_form, spare_form
-from dspy_demo.ui.rating import RatingBox, draw_rating_box
 from dspy_demo.ui.sidebar import Sidebar, draw_sidebar
 
 BUILTIN_BANNER = (

@@ -14,12 +14,12 @@ from dspy_demo.errors import NotFound
 from dspy_demo.lm.detection import BUILTIN_MODEL
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.spec import ProgramSpec
+from dspy_demo.ui.chat.titles import in_words
 from dspy_demo.ui.layout import Page, example_rows, placeholder
 from dspy_demo.ui.served_program import program_behind
 from dspy_demo.ui.server_lines import Connected
 from dspy_demo.ui.server_panel import LOCAL, SERVED, served_choice
 from dspy_demo.ui.sidebar import OTHER, ServedFacts, picked_id, picker_rows
-from dspy_demo.ui.titles import in_words
 from dspy_demo.ui.version_rows import title_of
 from dspy_demo.ui.workbench import Workbench
 

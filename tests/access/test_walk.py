@@ -23,7 +23,7 @@ import pytest
 from dspy_demo.events import FieldDelta, Visitor
 from dspy_demo.serving.model_server import ServerState
 from dspy_demo.ui.build import build_page
-from dspy_demo.ui.turn_view import TurnView
+from dspy_demo.ui.chat.turn_view import TurnView
 from dspy_demo.ui.workbench import Workbench
 from tests.processes import ServerProcess, running_app
 from tests.services import house, settings_for

@@ -12,7 +12,7 @@ from dspy_demo.errors import InvalidInput
 from dspy_demo.events import LMChoice
 from dspy_demo.lm.detection import Detection, LMOption
 from dspy_demo.programs.spec import InputField, ProgramSpec
-from dspy_demo.ui.forms import ProgramForm, program_form
+from dspy_demo.ui.chat.forms import ProgramForm, program_form
 from dspy_demo.ui.sidebar import OTHER, Sidebar, draw_sidebar
 
 FOUND = LMChoice("openai/gpt-4o-mini", api_base="http://found:1/v1", temperature=0.3)

@@ -12,11 +12,11 @@ import httpx
 import pytest
 
 from dspy_demo.backends.scripted import ScriptedBackend, scripted_answer
-from dspy_demo.ui.cadence import Cadence
-from dspy_demo.ui.delivery import delivered
-from dspy_demo.ui.live import LiveTurn
+from dspy_demo.ui.chat.cadence import Cadence
+from dspy_demo.ui.chat.delivery import delivered
+from dspy_demo.ui.chat.live import LiveTurn
 from dspy_demo.ui.pages import _mounted
-from tests.ui.test_live import live
+from tests.ui.chat.test_live import live
 
 TOKENS = 300
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 import html
 import re
 
-from dspy_demo.ui.maths import spans, with_tex_signs
+from dspy_demo.ui.chat.maths import spans, with_tex_signs
 
 #: Has no width and breaks a tag, a link or an image; `dspy_demo/ui/assets/page.js` removes it on copy.
 JOINER = "\u2060"

@@ -14,13 +14,13 @@ from dspy_demo.errors import DemoError, InvalidInput, NotFound
 from dspy_demo.events import LocalTarget, ServedTarget, Status, TurnRequest
 from dspy_demo.programs.images import check_images, image_chars, image_fields
 from dspy_demo.programs.spec import ProgramSpec
-from dspy_demo.ui.conversation import Conversation
+from dspy_demo.ui.chat.conversation import Conversation
+from dspy_demo.ui.chat.notices import RESTART_SERVER, SERVE_A_VERSION, USE_LOCAL, Action
+from dspy_demo.ui.chat.tabs import Tab
+from dspy_demo.ui.chat.turn_view import TurnView
 from dspy_demo.ui.layout import Page
-from dspy_demo.ui.notices import RESTART_SERVER, SERVE_A_VERSION, USE_LOCAL, Action
 from dspy_demo.ui.served_program import program_behind
 from dspy_demo.ui.server_panel import NOT_SERVED, SERVED, served_choice
-from dspy_demo.ui.tabs import Tab
-from dspy_demo.ui.turn_view import TurnView
 from dspy_demo.ui.workbench import Workbench
 
 FORGOTTEN = "The chat is longer than the limit, so its earliest turns are not sent along."

@@ -7,10 +7,10 @@ from typing import cast
 import pytest
 
 from dspy_demo.events import Visitor
-from dspy_demo.ui.conversation import Conversation
-from dspy_demo.ui.live import LiveTurn
-from dspy_demo.ui.tabs import Tab, Tabs
-from dspy_demo.ui.turn_view import TurnView
+from dspy_demo.ui.chat.conversation import Conversation
+from dspy_demo.ui.chat.live import LiveTurn
+from dspy_demo.ui.chat.tabs import Tab, Tabs
+from dspy_demo.ui.chat.turn_view import TurnView
 from tests.visitors import STRANGER
 
 OTHER = Visitor("guest", "another")

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from dspy_demo.programs.spec import REASONING_FIELDS
-from dspy_demo.ui.turn_view import Thought
+from dspy_demo.ui.chat.turn_view import Thought
 
 #: Names that say nothing to a reader: attributes of `dspy.ChainOfThought`, `dspy.ReAct` and the like.
 _PLUMBING = frozenset({"", "self", "predict", "react", "program", "module", "prog", "cot"})

@@ -15,12 +15,12 @@ from dspy_demo.events import FieldDelta, TurnFinished, TurnStarted, Visitor
 from dspy_demo.limits.guests import GuestLimits
 from dspy_demo.settings import Settings
 from dspy_demo.tracing.base import NoTracer
-from dspy_demo.ui.conversation import Conversation
-from dspy_demo.ui.rating import NOT_OF_NOW, RatingHandlers, draw_rating_box
-from dspy_demo.ui.render import WireMessage
-from dspy_demo.ui.saved import from_json, to_json
-from dspy_demo.ui.tabs import Tab, Tabs
-from dspy_demo.ui.turn_view import TurnView
+from dspy_demo.ui.chat.conversation import Conversation
+from dspy_demo.ui.chat.rating import NOT_OF_NOW, RatingHandlers, draw_rating_box
+from dspy_demo.ui.chat.render import WireMessage
+from dspy_demo.ui.chat.saved import from_json, to_json
+from dspy_demo.ui.chat.tabs import Tab, Tabs
+from dspy_demo.ui.chat.turn_view import TurnView
 from tests.visitors import OWNER, STRANGER, request_of
 
 REQUEST = request_of(STRANGER)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dspy_demo.ui.cadence import FORGET_S, LOOK_S, SLOWEST_S, Cadence
+from dspy_demo.ui.chat.cadence import FORGET_S, LOOK_S, SLOWEST_S, Cadence
 
 
 class Core:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import orjson
 
 from dspy_demo.events import Message
-from dspy_demo.ui.render import WireMessage, messages
-from dspy_demo.ui.turn_view import TurnView
+from dspy_demo.ui.chat.render import WireMessage, messages
+from dspy_demo.ui.chat.turn_view import TurnView
 
 
 @dataclass(frozen=True, slots=True)

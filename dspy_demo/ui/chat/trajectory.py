@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dspy_demo.ui.values import plain_text
+from dspy_demo.ui.chat.values import plain_text
 
 #: ReAct ends with a call of this name, which does nothing.
 FINISH = "finish"

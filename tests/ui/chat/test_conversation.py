@@ -8,8 +8,8 @@ import orjson
 import pytest
 
 from dspy_demo.events import FieldDelta, Message, TurnFailed, TurnFinished, TurnStarted, Usage
-from dspy_demo.ui.conversation import Conversation
-from dspy_demo.ui.turn_view import TurnView
+from dspy_demo.ui.chat.conversation import Conversation
+from dspy_demo.ui.chat.turn_view import TurnView
 
 
 def asked(question: str, answer: str = "4") -> TurnView:

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dspy_demo.ui.markdown_safety import IMAGE, JOINER, as_html, as_label, as_markdown, as_typed, typed_text
+from dspy_demo.ui.chat.markdown_safety import (
+    IMAGE,
+    JOINER,
+    as_html,
+    as_label,
+    as_markdown,
+    as_typed,
+    typed_text,
+)
 
 LIVE = re.compile(r"<[A-Za-z/!?]|!\[")
 #: How Gradio's parser finds a fenced block (marked 12, `block.fences`).

@@ -13,11 +13,11 @@ from dspy_demo.chat import ChatService
 from dspy_demo.errors import RateLimited
 from dspy_demo.events import Visitor
 from dspy_demo.ui.asker import visitor_of
-from dspy_demo.ui.notices import notice_html
-from dspy_demo.ui.render import WireMessage, turn_id_at
-from dspy_demo.ui.saved import saved_copy
-from dspy_demo.ui.tabs import Tab, Tabs
-from dspy_demo.ui.turn_view import TurnView
+from dspy_demo.ui.chat.notices import notice_html
+from dspy_demo.ui.chat.render import WireMessage, turn_id_at
+from dspy_demo.ui.chat.saved import saved_copy
+from dspy_demo.ui.chat.tabs import Tab, Tabs
+from dspy_demo.ui.chat.turn_view import TurnView
 
 Update = dict[Component, Any]
 

@@ -16,10 +16,10 @@ from dspy_demo.events import Event, FieldDelta, LMChoice, LocalTarget, TurnReque
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.shipped import SHIPPED
 from dspy_demo.settings import Settings
-from dspy_demo.ui.cadence import Cadence
-from dspy_demo.ui.live import LiveTurn
-from dspy_demo.ui.render import messages
-from dspy_demo.ui.turn_view import TurnView
+from dspy_demo.ui.chat.cadence import Cadence
+from dspy_demo.ui.chat.live import LiveTurn
+from dspy_demo.ui.chat.render import messages
+from dspy_demo.ui.chat.turn_view import TurnView
 
 
 def live(backend: ScriptedBackend, tmp_path: Path) -> LiveTurn:

@@ -9,9 +9,9 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from dspy_demo.events import Visitor
-from dspy_demo.ui.conversation import Conversation
-from dspy_demo.ui.live import LiveTurn
-from dspy_demo.ui.turn_view import TurnView
+from dspy_demo.ui.chat.conversation import Conversation
+from dspy_demo.ui.chat.live import LiveTurn
+from dspy_demo.ui.chat.turn_view import TurnView
 
 #: What `secrets.token_urlsafe(32)` makes. Who knows it can reload the chat, so nothing shorter is taken.
 _CHAT = re.compile(r"[A-Za-z0-9_-]{43}")

@@ -13,8 +13,8 @@ from gradio.components import Component
 from dspy_demo.errors import InvalidInput
 from dspy_demo.programs.images import image_url, is_address
 from dspy_demo.programs.spec import InputField, ProgramSpec
-from dspy_demo.ui.markdown_safety import as_typed
-from dspy_demo.ui.titles import in_words
+from dspy_demo.ui.chat.markdown_safety import as_typed
+from dspy_demo.ui.chat.titles import in_words
 
 
 @dataclass(frozen=True, slots=True)

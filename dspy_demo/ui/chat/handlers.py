@@ -19,23 +19,23 @@ from dspy_demo.errors import DemoError, InvalidInput
 from dspy_demo.settings import Settings
 from dspy_demo.ui.actions import said
 from dspy_demo.ui.asker import visitor_of
-from dspy_demo.ui.cadence import Cadence
-from dspy_demo.ui.conversation import Conversation
-from dspy_demo.ui.delivery import delivered
-from dspy_demo.ui.layout import Page
-from dspy_demo.ui.live import LiveTurn
-from dspy_demo.ui.markdown_safety import typed_text
-from dspy_demo.ui.notices import (
+from dspy_demo.ui.chat.cadence import Cadence
+from dspy_demo.ui.chat.conversation import Conversation
+from dspy_demo.ui.chat.delivery import delivered
+from dspy_demo.ui.chat.live import LiveTurn
+from dspy_demo.ui.chat.markdown_safety import typed_text
+from dspy_demo.ui.chat.notices import (
     PUT_BACK,
     RELOAD,
     notice_html,
 )
-from dspy_demo.ui.questions import Questions
-from dspy_demo.ui.render import WireMessage, messages, turn_id_at
-from dspy_demo.ui.saved import from_json, saved_copy
+from dspy_demo.ui.chat.questions import Questions
+from dspy_demo.ui.chat.render import WireMessage, messages, turn_id_at
+from dspy_demo.ui.chat.saved import from_json, saved_copy
+from dspy_demo.ui.chat.tabs import Tab, Tabs
+from dspy_demo.ui.chat.turn_view import TurnView
+from dspy_demo.ui.layout import Page
 from dspy_demo.ui.server_panel import LOCAL
-from dspy_demo.ui.tabs import Tab, Tabs
-from dspy_demo.ui.turn_view import TurnView
 from dspy_demo.ui.workbench import Workbench
 
 #: How long a reload waits for the page it replaces to let go of its turn.

@@ -20,10 +20,10 @@ from dspy_demo.events import (
     TurnStarted,
     Usage,
 )
-from dspy_demo.ui.footer import footer_parts, money
-from dspy_demo.ui.markdown_safety import as_html
-from dspy_demo.ui.render import ANSWER_MARK, messages
-from dspy_demo.ui.turn_view import TurnView
+from dspy_demo.ui.chat.footer import footer_parts, money
+from dspy_demo.ui.chat.markdown_safety import as_html
+from dspy_demo.ui.chat.render import ANSWER_MARK, messages
+from dspy_demo.ui.chat.turn_view import TurnView
 
 STARTED = TurnStarted("local", "openai/gpt-4o-mini")
 

@@ -12,10 +12,10 @@ from dspy_demo.chat import ChatService
 from dspy_demo.events import LMChoice, LocalTarget, Message, TurnRequest
 from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.ui.asker import visitor_of
-from dspy_demo.ui.cadence import Cadence
-from dspy_demo.ui.delivery import delivered
-from dspy_demo.ui.live import LiveTurn
-from dspy_demo.ui.turn_view import TurnView
+from dspy_demo.ui.chat.cadence import Cadence
+from dspy_demo.ui.chat.delivery import delivered
+from dspy_demo.ui.chat.live import LiveTurn
+from dspy_demo.ui.chat.turn_view import TurnView
 
 ChatEndpoint = Callable[..., AsyncIterator[str]]
 

@@ -12,10 +12,10 @@ import pytest
 from dspy_demo.backends.scripted import ScriptedBackend, scripted_answer
 from dspy_demo.events import LMChoice
 from dspy_demo.limits.guests import GuestLimits
-from dspy_demo.ui.cadence import Cadence
-from dspy_demo.ui.handlers import ChatHandlers
+from dspy_demo.ui.chat.cadence import Cadence
+from dspy_demo.ui.chat.handlers import ChatHandlers
+from dspy_demo.ui.chat.tabs import Tabs
 from dspy_demo.ui.layout import draw_page
-from dspy_demo.ui.tabs import Tabs
 from tests.services import house, settings_for
 from tests.visitors import STRANGER, request_of
 

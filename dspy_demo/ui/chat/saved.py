@@ -12,9 +12,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from dspy_demo.ui.conversation import Conversation, FinishedTurn
-from dspy_demo.ui.tabs import Tab
-from dspy_demo.ui.turn_view import TurnView
+from dspy_demo.ui.chat.conversation import Conversation, FinishedTurn
+from dspy_demo.ui.chat.tabs import Tab
+from dspy_demo.ui.chat.turn_view import TurnView
 
 #: The browser's storage holds about 5 MB for a site, encrypted text counts double.
 SAVED_MAX_CHARS = 1_000_000

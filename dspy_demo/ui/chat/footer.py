@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dspy_demo.ui.markdown_safety import as_html
-from dspy_demo.ui.turn_view import TurnView
+from dspy_demo.ui.chat.markdown_safety import as_html
+from dspy_demo.ui.chat.turn_view import TurnView
 from dspy_demo.ui.version_rows import title_of
 
 FOOTER_CLASS = "turn-footer"

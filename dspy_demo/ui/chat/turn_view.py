@@ -29,8 +29,8 @@ from dspy_demo.events import (
     Usage,
 )
 from dspy_demo.programs.spec import REASONING_FIELDS
-from dspy_demo.ui.trajectory import tool_calls
-from dspy_demo.ui.values import plain_text
+from dspy_demo.ui.chat.trajectory import tool_calls
+from dspy_demo.ui.chat.values import plain_text
 
 TurnState = Literal["running", "done", "stopped", "failed"]
 

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, assert_never
 
-from dspy_demo.ui.footer import footer_html
-from dspy_demo.ui.markdown_safety import as_html, as_label, as_markdown, as_typed
-from dspy_demo.ui.titles import in_words, thought_titles
-from dspy_demo.ui.turn_view import Answer, StatusLine, TurnView
-from dspy_demo.ui.values import as_json, is_structure, plain_text
+from dspy_demo.ui.chat.footer import footer_html
+from dspy_demo.ui.chat.markdown_safety import as_html, as_label, as_markdown, as_typed
+from dspy_demo.ui.chat.titles import in_words, thought_titles
+from dspy_demo.ui.chat.turn_view import Answer, StatusLine, TurnView
+from dspy_demo.ui.chat.values import as_json, is_structure, plain_text
 
 WireMessage = dict[str, Any]
 

@@ -14,15 +14,15 @@ import gradio as gr
 import pytest
 
 from dspy_demo.events import FieldDelta, Status, TurnFailed, TurnFinished
-from dspy_demo.ui.cadence import Cadence
-from dspy_demo.ui.conversation import Conversation
-from dspy_demo.ui.handlers import ChatHandlers
+from dspy_demo.ui.chat.cadence import Cadence
+from dspy_demo.ui.chat.conversation import Conversation
+from dspy_demo.ui.chat.handlers import ChatHandlers
+from dspy_demo.ui.chat.saved import DRAWN_MAX_CHARS, SAVED_MAX_CHARS, SAVED_MAX_TURNS, from_json, to_json
+from dspy_demo.ui.chat.tabs import Tabs
+from dspy_demo.ui.chat.turn_view import TurnView
 from dspy_demo.ui.layout import draw_page
-from dspy_demo.ui.saved import DRAWN_MAX_CHARS, SAVED_MAX_CHARS, SAVED_MAX_TURNS, from_json, to_json
-from dspy_demo.ui.tabs import Tabs
-from dspy_demo.ui.turn_view import TurnView
 from tests.services import house, settings_for
-from tests.ui.test_conversation import asked, talk
+from tests.ui.chat.test_conversation import asked, talk
 from tests.visitors import STRANGER, request_of
 
 
@@ -178,7 +178,7 @@ async def test_a_long_chat_comes_back_beside_the_others(
         finally:
             reading -= 1
 
-    monkeypatch.setattr("dspy_demo.ui.handlers.from_json", read)
+    monkeypatch.setattr("dspy_demo.ui.chat.handlers.from_json", read)
 
     async def load_all() -> None:
         await asyncio.gather(

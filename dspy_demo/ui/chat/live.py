@@ -12,8 +12,8 @@ from dspy_demo.chat import Turn
 from dspy_demo.errors import DemoError
 from dspy_demo.events import failed_from
 from dspy_demo.logs import log_failure
-from dspy_demo.ui.cadence import Cadence
-from dspy_demo.ui.turn_view import TurnView
+from dspy_demo.ui.chat.cadence import Cadence
+from dspy_demo.ui.chat.turn_view import TurnView
 
 log = logging.getLogger(__name__)
 
