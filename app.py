@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import socket
 
     from dspy_demo.chat import ChatService
-    from dspy_demo.lm.detection import Detection
+    from dspy_demo.lm.choices import Detection
     from dspy_demo.programs.registry import ProgramRegistry
     from dspy_demo.ui.pages import Pages
     from dspy_demo.ui.workbench import Workbench
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(settings: Settings) -> None:
     """Start the services and the page, and serve them until SIGINT or SIGTERM."""
-    from dspy_demo.lm.detection import detect
+    from dspy_demo.lm.choices import detect
     from dspy_demo.logs import configure_logging
     from dspy_demo.ports import listen
     from dspy_demo.programs.offered import offered

@@ -20,7 +20,7 @@ from dspy_demo.backends.served import ServedBackend
 from dspy_demo.chat import ChatService
 from dspy_demo.events import FieldDelta, LMChoice, LocalTarget, ServedTarget, TurnFinished, TurnRequest
 from dspy_demo.lm.catalog import LMCatalog
-from dspy_demo.lm.detection import Detection
+from dspy_demo.lm.choices import Detection
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.shipped import SHIPPED
 from dspy_demo.serving.model_server import ModelServers

@@ -12,7 +12,7 @@ from dspy_demo.backends.local import LocalBackend
 from dspy_demo.chat import ChatService
 from dspy_demo.events import LMChoice, LocalTarget, TurnRequest
 from dspy_demo.lm.catalog import LMCatalog
-from dspy_demo.lm.detection import Detection
+from dspy_demo.lm.choices import Detection
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.shipped import SHIPPED
 from dspy_demo.settings import Settings

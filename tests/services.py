@@ -26,7 +26,7 @@ from dspy_demo.events import (
 )
 from dspy_demo.limits.guests import GuestLimits
 from dspy_demo.lm.catalog import LMCatalog
-from dspy_demo.lm.detection import BUILTIN_MODEL, Detection, LMOption
+from dspy_demo.lm.choices import DEMO_MODEL, Detection, LMOption
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.shipped import SHIPPED
 from dspy_demo.settings import Settings
@@ -115,8 +115,8 @@ async def house(
     served: Backend | None = None,
     limits: GuestLimits | None = None,
 ) -> AsyncIterator[House]:
-    """The services over `choice`, the built-in engine by default, closed at the end."""
-    choice = choice or LMChoice(BUILTIN_MODEL)
+    """The services over `choice`, the demo engine by default, closed at the end."""
+    choice = choice or LMChoice(DEMO_MODEL)
     detection = Detection(choice, "for a test", (LMOption(choice.model, choice.model),))
     programs = programs or ProgramRegistry(SHIPPED)
     catalog = LMCatalog(settings, detection)

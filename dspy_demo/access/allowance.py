@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from dspy_demo.errors import Forbidden, SettingsError
 from dspy_demo.events import LMChoice, LocalTarget, TurnRequest
-from dspy_demo.lm.detection import Detection, LMOption
+from dspy_demo.lm.choices import Detection, LMOption
 from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.settings import Settings
 

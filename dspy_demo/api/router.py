@@ -137,7 +137,7 @@ _STREAM: dict[str, object] = {
     "content": {
         "text/event-stream": {
             "example": (
-                'data: {"type":"started","backend":"local","model":"builtin/rules","incremental":true}\n\n'
+                'data: {"type":"started","backend":"local","model":"demo/engine","incremental":true}\n\n'
                 'data: {"type":"delta","field":"answer","channel":"answer","text":"4","step":"predict"}\n\n'
                 'data: {"type":"final","prediction":{"answer":"4"}}\n\n'
                 "data: [DONE]\n\n"

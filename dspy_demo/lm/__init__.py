@@ -1,1 +1,1 @@
-"""Language models: choosing one, building it, and the engine that is built in."""
+"""Language models: choosing one, building it, and the demo engine that needs none."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dspy_demo.errors import ModelSetupError
 from dspy_demo.events import LMChoice
-from dspy_demo.lm.detection import BUILTIN_MODEL, Detection
+from dspy_demo.lm.choices import DEMO_MODEL, Detection
 from dspy_demo.lm.local_models import PREFIX, LocalModel, find
 from dspy_demo.lm.providers import base_of, is_web_url, key_of, provider_for
 from dspy_demo.settings import Settings, has_credentials
@@ -54,7 +54,7 @@ class LMCatalog:
             base = self._base(choice)
             given = {"temperature": choice.temperature, "max_tokens": choice.max_tokens}
             return base.copy(
-                cache=choice.cache and choice.model != BUILTIN_MODEL,
+                cache=choice.cache and choice.model != DEMO_MODEL,
                 **{name: value for name, value in given.items() if value is not None},
             )
         except (ValueError, TypeError, ImportError) as error:
@@ -76,7 +76,7 @@ class LMCatalog:
             return self._models[identity]
 
     def _built(self, choice: LMChoice, base: str | None, key: str | None) -> dspy.LM:
-        if choice.model == BUILTIN_MODEL:
+        if choice.model == DEMO_MODEL:
             from dspy_demo.lm.offline import offline_lm
 
             return offline_lm(tokens_per_second=self._settings.offline_tokens_per_s)

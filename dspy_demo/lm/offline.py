@@ -1,6 +1,6 @@
 """The built-in engine: a rule-based stand-in for a language model, which needs no key and no network.
 
-`dspy.LM(BUILTIN_MODEL, engine=OfflineEngine(), async_engine=AsyncOfflineEngine())` behaves like
+`dspy.LM(DEMO_MODEL, engine=OfflineEngine(), async_engine=AsyncOfflineEngine())` behaves like
 any other LM: it streams, caches, counts usage, stops when cancelled, and can be saved. What it
 knows is in `dspy_demo.lm.rules`. A token here is one of its own pieces: a word with the space
 before it (long words in parts), or one of DSPy's field markers, whole.
@@ -19,7 +19,7 @@ from typing import Any, Self
 import dspy
 from dspy import lm15
 
-from dspy_demo.lm.detection import BUILTIN_MODEL
+from dspy_demo.lm.choices import DEMO_MODEL
 from dspy_demo.lm.rules.prompt import Role
 from dspy_demo.lm.rules.respond import respond
 
@@ -39,7 +39,7 @@ def offline_lm(
         settings: Other settings of `dspy.LM`, for example ``max_tokens``.
     """
     return dspy.LM(
-        BUILTIN_MODEL,
+        DEMO_MODEL,
         engine=OfflineEngine(tokens_per_second),
         async_engine=AsyncOfflineEngine(tokens_per_second),
         cache=cache,
@@ -92,7 +92,7 @@ class OfflineEngine(_Rules):
 
     def stream(self, request: lm15.Request) -> Iterator[lm15.StreamEvent]:
         reply = self._reply(request)
-        yield lm15.StreamStartEvent(model=BUILTIN_MODEL)
+        yield lm15.StreamStartEvent(model=DEMO_MODEL)
         for piece in reply.pieces:
             if self._pause_s:
                 time.sleep(self._pause_s)
@@ -111,7 +111,7 @@ class AsyncOfflineEngine(_Rules):
 
     async def stream(self, request: lm15.Request) -> AsyncIterator[lm15.StreamEvent]:
         reply = self._reply(request)
-        yield lm15.StreamStartEvent(model=BUILTIN_MODEL)
+        yield lm15.StreamStartEvent(model=DEMO_MODEL)
         for piece in reply.pieces:
             await asyncio.sleep(self._pause_s)
             yield lm15.StreamDeltaEvent(lm15.TextDelta(piece))
@@ -143,7 +143,7 @@ class _Reply:
     def response(self) -> lm15.Response:
         return lm15.Response(
             id=None,
-            model=BUILTIN_MODEL,
+            model=DEMO_MODEL,
             message=lm15.Message.assistant("".join(self.pieces)),
             finish_reason=self.finish_reason,
             usage=self.usage,

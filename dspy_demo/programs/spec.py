@@ -58,7 +58,7 @@ class ProgramSpec:
         outputs: Its answer's fields in order, without the reasoning; empty where only running it tells.
         history_field: The `dspy.History` input, or None for a program without a memory.
         answer_field: The output field that stands for the answer in the history, where known.
-        examples: Questions for the empty page, which the built-in engine can really answer.
+        examples: Questions for the empty page, which the demo engine can really answer.
         adapter: The format it was made for, where that is known; else the app's setting holds.
     """
 

@@ -15,7 +15,7 @@ from dspy_demo.errors import (
     VersionNotServable,
 )
 from dspy_demo.events import LMChoice
-from dspy_demo.lm.detection import BUILTIN_MODEL
+from dspy_demo.lm.choices import DEMO_MODEL
 from dspy_demo.lm.providers import provider_for
 from dspy_demo.programs.spec import AdapterName, ProgramSpec
 from dspy_demo.settings import Settings
@@ -76,7 +76,7 @@ def load(uri: str, settings: Settings) -> ServedVersion:
     module, spec = _program(uri, wrapper.model)
     adapter = logged.get("adapter") or adapter_name(wrapper.dspy_settings.get("adapter"))
     file = (logged.get("lm") or {}).get("file")
-    ours = choice.model == BUILTIN_MODEL or file is not None
+    ours = choice.model == DEMO_MODEL or file is not None
     own = lm if not ours and not isinstance(getattr(lm, "engine", ""), str) else None
     return ServedVersion(fixed_uri, spec, module, choice, own, adapter, file)
 

@@ -29,7 +29,7 @@ from dspy_demo.chat import ChatService
 from dspy_demo.errors import DemoError, ModelSetupError
 from dspy_demo.events import LMChoice, LocalTarget
 from dspy_demo.lm.catalog import PLACEHOLDER_KEY, LMCatalog
-from dspy_demo.lm.detection import Detection
+from dspy_demo.lm.choices import Detection
 from dspy_demo.lm.gguf.identity import the_same
 from dspy_demo.lm.local_models import LocalModel
 from dspy_demo.lm.providers import provider_for

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dspy_demo.events import TurnFailed, Usage
-from dspy_demo.lm.detection import BUILTIN_MODEL
+from dspy_demo.lm.choices import DEMO_MODEL
 from dspy_demo.tracing.record import Call, TurnRecord
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _model_attributes(call: Call) -> dict[str, Any]:
         "mlflow.llm.provider": call.model.partition("/")[0] if "/" in call.model else None,
         "cached": call.usage.cached or None if call.usage else None,
         **call.settings,
-        **_usage_attributes(call.usage or Usage(), free=call.model == BUILTIN_MODEL),
+        **_usage_attributes(call.usage or Usage(), free=call.model == DEMO_MODEL),
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from dspy_demo.lm.detection import Detection
+from dspy_demo.lm.choices import Detection
 from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.ui.actions import action_html
 from dspy_demo.ui.chat.forms import ProgramForm, SpareForm, program_form, spare_form
@@ -17,10 +17,7 @@ from dspy_demo.ui.chat.rating import RatingBox, draw_rating_box
 from dspy_demo.ui.compare_view import CompareView, draw_compare
 from dspy_demo.ui.sidebar import Sidebar, draw_sidebar
 
-BUILTIN_BANNER = (
-    "<b>The built-in engine is not a language model.</b> It answers arithmetic, dates, units, capitals and "
-    "text puzzles by rules."
-)
+DEMO_BANNER = "<b>Demo engine</b>: it can calculate and tell the time."
 TO_A_REAL_MODEL = " For a real model, download one or choose <b>Other…</b> under Model."
 WELCOME = "## What would you like to know?\n\nThe reasoning shows live, then the answer."
 #: A notice stays until something is edited that a question is made of.
@@ -123,7 +120,7 @@ def draw_page(
         views = gr.Tabs(elem_id="views")
         with views, gr.Tab("Chat", id="chat"):
             hint = TO_A_REAL_MODEL if owner else ""
-            banner = gr.HTML(BUILTIN_BANNER + hint, visible=detection.builtin, elem_id="banner")
+            banner = gr.HTML(DEMO_BANNER + hint, visible=detection.demo, elem_id="banner")
             earlier = gr.Button("Show earlier messages", visible=False, size="sm", elem_id="earlier")
             chatbot = gr.Chatbot(
                 elem_id="chat",

@@ -14,7 +14,7 @@ from gradio.components import Component
 
 from dspy_demo.errors import InvalidInput
 from dspy_demo.events import LMChoice
-from dspy_demo.lm.detection import Detection, LMOption, Offer
+from dspy_demo.lm.choices import Detection, LMOption, Offer
 from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.ui.model_panel import ModelPanel, draw_model_panel
 from dspy_demo.ui.server_panel import LOCAL, SERVED, ServerPanel, draw_server_panel
@@ -217,7 +217,7 @@ def draw_sidebar(
                 html.escape(detection.reason), visible=bool(detection.reason), elem_classes="note"
             )
             typed = draw_typed_model() if owner else None
-            models = draw_model_panel(open=detection.builtin) if owner else None
+            models = draw_model_panel(open=detection.demo) if owner else None
             with gr.Accordion("Options", open=False, elem_classes="options"):
                 # Not gr.Number: an empty one reads as 0, which is a temperature (gradio 6.31).
                 temperature = gr.Textbox(

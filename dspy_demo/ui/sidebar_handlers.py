@@ -11,7 +11,7 @@ import gradio as gr
 from gradio.components import Component
 
 from dspy_demo.errors import NotFound
-from dspy_demo.lm.detection import BUILTIN_MODEL
+from dspy_demo.lm.choices import DEMO_MODEL
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.ui.chat.titles import in_words
@@ -41,7 +41,7 @@ class SidebarHandlers:
         picked = picked_id(found) == model
         return {
             side.reason: gr.update(visible=picked and bool(found.reason)),
-            self.page.banner: gr.update(visible=model == BUILTIN_MODEL and backend == LOCAL),
+            self.page.banner: gr.update(visible=model == DEMO_MODEL and backend == LOCAL),
             **({typed.group: gr.update(visible=model == OTHER)} if typed else {}),
         }
 

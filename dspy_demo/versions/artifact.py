@@ -17,7 +17,7 @@ import dspy
 import dspy_demo
 from dspy_demo.errors import VersionNotLogged
 from dspy_demo.events import LMChoice
-from dspy_demo.lm.detection import BUILTIN_MODEL
+from dspy_demo.lm.choices import DEMO_MODEL
 from dspy_demo.lm.gguf.identity import identified, record
 from dspy_demo.lm.local_models import PREFIX, LocalModel, find
 from dspy_demo.lm.local_models.runtime import MODULE as RUNTIME
@@ -159,7 +159,7 @@ def portable_lm(choice: LMChoice, settings: Settings, file: LocalModel | None = 
     """The model of a version: a plain `dspy.LM` without a key, which it finds in the server's environment."""
     given: dict[str, Any] = {"temperature": choice.temperature, "max_tokens": choice.max_tokens}
     given = {name: value for name, value in given.items() if value is not None}
-    if choice.model == BUILTIN_MODEL:
+    if choice.model == DEMO_MODEL:
         from dspy_demo.lm.offline import offline_lm
 
         return offline_lm(tokens_per_second=settings.offline_tokens_per_s, **given)

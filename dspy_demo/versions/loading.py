@@ -16,7 +16,7 @@ from typing import Any
 
 from dspy_demo.errors import VersionNotServable
 from dspy_demo.events import LMChoice
-from dspy_demo.lm.detection import BUILTIN_MODEL
+from dspy_demo.lm.choices import DEMO_MODEL
 from dspy_demo.programs.chat_program import ChatProgram
 from dspy_demo.versions.artifact import in_clean_context
 from dspy_demo.versions.flavor import METADATA_KEY, read_mlmodel
@@ -50,7 +50,7 @@ def load_version(tracking: Tracking, version: Version) -> LoadedVersion:
         ) from error
     noted, module = mlmodel["metadata"][METADATA_KEY], program.program
     spec = replace(program.spec, build=lambda: module, adapter=noted["adapter"])
-    return LoadedVersion(spec, module, lm=logged_choice(noted["lm"], None) or LMChoice(BUILTIN_MODEL))
+    return LoadedVersion(spec, module, lm=logged_choice(noted["lm"], None) or LMChoice(DEMO_MODEL))
 
 
 @contextmanager

@@ -21,7 +21,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     home = tmp_path_factory.mktemp("guest-routes")
     nobody = f"http://127.0.0.1:{free_port()}/v1"
     flags = ["--public", "--lm", "openai/foo", "--api-base", nobody, "--lm-retries", "0"]
-    flags += ["--guest-models", "builtin/rules", "--guest-programs", "predict,react"]
+    flags += ["--guest-models", "demo/engine", "--guest-programs", "predict,react"]
     tokens = {
         "DSPY_DEMO_OWNER_TOKEN": "owner-token-0123456789",
         "DSPY_DEMO_GUEST_TOKEN": "guest-token-0123456789",
@@ -40,7 +40,7 @@ def test_a_guest_is_answered_by_the_guests_model_and_program(app: ServerProcess)
     assert reply.status_code == 200, reply.text
     assert reply.json()["data"] == {"answer": "2 + 2 = 4."}  # of `predict`, which does not reason
     stream = post(app, "/predict/stream", {"text": QUESTION})
-    assert '"model":"builtin/rules"' in stream.text
+    assert '"model":"demo/engine"' in stream.text
     chat = {"model": "react", "messages": [{"role": "user", "content": QUESTION}]}
     assert post(app, "/v1/chat/completions", chat).status_code == 200
 

@@ -20,7 +20,7 @@ import pytest
 
 from dspy_demo.backends.served import ServedBackend
 from dspy_demo.events import LMChoice, Message, ServedTarget, TurnRequest
-from dspy_demo.lm.detection import BUILTIN_MODEL
+from dspy_demo.lm.choices import DEMO_MODEL
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.shipped import SHIPPED
 from dspy_demo.settings import Settings
@@ -33,7 +33,7 @@ PLAIN_ENV = {
     "OPENAI_API_KEY": "placeholder",
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
 }
-#: For the model server: no retries, the built-in engine as fast as it can, and no traces: MLflow imports
+#: For the model server: no retries, the demo engine as fast as it can, and no traces: MLflow imports
 #: litellm for the first one (3.17), which is half of a start.
 LIVE_ENV = {
     "DSPY_DEMO_LM_RETRIES": "0",
@@ -50,7 +50,7 @@ class ServedWorld:
         fake: The upstream of `version`; reset before each test that uses the fixture `served_world`.
         version: Chain of thought on the fake upstream.
         second: The same again.
-        builtin: Chain of thought on the built-in engine.
+        builtin: Chain of thought on the demo engine.
         keyless: On ``openai/gpt-4o-mini`` without a base URL, which needs a key.
     """
 
@@ -111,7 +111,7 @@ def _made() -> ServedWorld:
         settings,
         LMChoice("openai/fake", fake.url, cache=False),
         LMChoice("openai/fake", fake.url, cache=False),
-        LMChoice(BUILTIN_MODEL),
+        LMChoice(DEMO_MODEL),
         LMChoice("openai/gpt-4o-mini"),
     )
     home = folder / "home"

@@ -28,7 +28,7 @@ from dspy_demo.events import (
     to_wire,
 )
 from dspy_demo.lm.catalog import LMCatalog
-from dspy_demo.lm.detection import Detection
+from dspy_demo.lm.choices import Detection
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.shipped import SHIPPED
 from dspy_demo.streaming.pump import Pump

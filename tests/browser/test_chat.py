@@ -1,4 +1,4 @@
-"""The chat in a real browser, over the real app with the built-in engine."""
+"""The chat in a real browser, over the real app with the demo engine."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def test_a_question_is_answered(chat: ChatPage) -> None:
     await chat.done()
     await expect(chat.answers).to_contain_text("2 + 2 = 4")
     await expect(chat.composer).to_have_value("")
-    await expect(chat.footers).to_contain_text(re.compile(r"Local.*builtin/rules.*in, .*out.*total"))
+    await expect(chat.footers).to_contain_text(re.compile(r"Local.*demo/engine.*in, .*out.*total"))
 
 
 async def test_the_chat_has_a_memory(chat: ChatPage) -> None:
@@ -267,7 +267,7 @@ async def test_a_model_that_cannot_be_reached_is_one_sentence_and_the_next_turn_
     await chat.done()
     await expect(chat.page.get_by_role("alert")).to_contain_text("cannot be reached")
     await expect(chat.page.locator(".turn-error-note")).to_contain_text(re.compile(r"Error \w{8}"))
-    await chat.pick("model", "Built-in engine")
+    await chat.pick("model", "Demo engine")
     await chat.page.get_by_role("button", name="Retry").click()
     await expect(chat.answers).to_contain_text("2 + 2 = 4", timeout=TURN_MS)
 

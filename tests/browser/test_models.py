@@ -65,6 +65,6 @@ async def test_download_cancel_resume_use(app: ServerProcess, new_page: NewPage,
     await expect(chat.page.locator("#active")).to_contain_text("Tiny Instruct")
     await expect(listed).to_contain_text("Picked above", timeout=SEEN_MS)
     await expect(chat.page.locator("#banner")).to_be_hidden()
-    await chat.pick("model", "Built-in engine")
+    await chat.pick("model", "Demo engine")
     await chat.page.get_by_role("button", name="Use Tiny Instruct").click()
     await expect(chat.page.locator("#active")).to_contain_text("Tiny Instruct")

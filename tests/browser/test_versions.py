@@ -25,7 +25,7 @@ START_MS = 60_000
 #: A crash is noticed within 2 s; the rest is for a busy machine.
 NOTICED_MS = 8_000
 LONG = "What is 1 + 2 * 3 - 4 + 5 * 6 - 7 + 8 * 9?"
-#: Answers as the built-in engine does, and adds a sentence: versions of it differ from others in that.
+#: Answers as the demo engine does, and adds a sentence: versions of it differ from others in that.
 PROGRAM = '''
 import dspy
 

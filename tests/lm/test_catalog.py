@@ -9,12 +9,12 @@ import pytest
 from dspy_demo.errors import ModelSetupError
 from dspy_demo.events import LMChoice
 from dspy_demo.lm.catalog import LMCatalog
-from dspy_demo.lm.detection import BUILTIN_MODEL, Detection
+from dspy_demo.lm.choices import DEMO_MODEL, Detection
 from tests.services import settings_for
 
 
 def catalog(data_dir: Path, **values: object) -> LMCatalog:
-    return LMCatalog(settings_for(data_dir, **values), Detection(LMChoice(BUILTIN_MODEL), "", ()))
+    return LMCatalog(settings_for(data_dir, **values), Detection(LMChoice(DEMO_MODEL), "", ()))
 
 
 def test_parameters_belong_to_the_choice_not_to_the_shared_model(data_dir: Path) -> None:
@@ -42,4 +42,4 @@ def test_a_base_url_that_is_none_is_our_error(data_dir: Path, url: str) -> None:
 
 
 def test_the_built_in_engine_is_never_cached(data_dir: Path) -> None:
-    assert catalog(data_dir).lm(LMChoice(BUILTIN_MODEL)).cache is False
+    assert catalog(data_dir).lm(LMChoice(DEMO_MODEL)).cache is False

@@ -13,7 +13,7 @@ import pytest
 from pydantic import SecretStr
 
 from dspy_demo.events import LMChoice
-from dspy_demo.lm.detection import Detection, detect
+from dspy_demo.lm.choices import Detection, detect
 from dspy_demo.settings import Settings
 from tests.fake_openai import FakeOpenAI
 from tests.services import house

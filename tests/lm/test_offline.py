@@ -16,7 +16,7 @@ import pytest
 from dspy import lm15
 
 from dspy_demo.lm import rules
-from dspy_demo.lm.detection import BUILTIN_MODEL
+from dspy_demo.lm.choices import DEMO_MODEL
 from dspy_demo.lm.offline import AsyncOfflineEngine, OfflineEngine, offline_lm, pieces
 
 ADAPTERS = {"chat": dspy.ChatAdapter, "json": dspy.JSONAdapter, "xml": dspy.XMLAdapter}
@@ -203,9 +203,7 @@ class TestEveryAdapter:
 
 
 def request(text: str, **config: Any) -> lm15.Request:
-    return lm15.Request(
-        model=BUILTIN_MODEL, messages=(lm15.Message.user(text),), config=lm15.Config(**config)
-    )
+    return lm15.Request(model=DEMO_MODEL, messages=(lm15.Message.user(text),), config=lm15.Config(**config))
 
 
 def test_a_plain_prompt_gets_plain_text() -> None:
@@ -218,7 +216,7 @@ def test_a_plain_chat_has_a_history() -> None:
         lm15.Message.assistant("48"),
         lm15.Message.user("and times 3?"),
     )
-    response = offline_lm(tokens_per_second=0)(lm15.Request(BUILTIN_MODEL, chat, system="Be brief."))
+    response = offline_lm(tokens_per_second=0)(lm15.Request(DEMO_MODEL, chat, system="Be brief."))
     assert response.message.text == "48 * 3 = 144."
 
 

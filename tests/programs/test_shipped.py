@@ -1,4 +1,4 @@
-"""The shipped programs on the built-in engine: every example on the page is really answered."""
+"""The shipped programs on the demo engine: every example on the page is really answered."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ async def test_it_starts_shows_the_version_and_stops(
         monkeypatch.setenv(name, "planted-secret")
     monkeypatch.setenv("SSL_CERT_FILE", "/etc/ssl/of-the-company.pem")
     programs, store = ProgramRegistry(SHIPPED), VersionStore(Settings(data_dir=data_dir))
-    version = store.log(LogRequest("demo", "predict", LMChoice("builtin/rules")), programs)
+    version = store.log(LogRequest("demo", "predict", LMChoice("demo/engine")), programs)
     pages = MLflowPages(store.tracking)
     assert pages.url == "" and pages.state().phase == "new"
     said: list[str] = []
@@ -56,7 +56,7 @@ async def test_it_starts_shows_the_version_and_stops(
 
         # The same store through that server, as a team's remote one: log, list, load, artifacts by HTTP.
         remote = VersionStore(Settings(data_dir=tmp_path / "elsewhere", tracking_uri=url))
-        second = remote.log(LogRequest("demo", "react", LMChoice("builtin/rules")), programs)
+        second = remote.log(LogRequest("demo", "react", LMChoice("demo/engine")), programs)
         assert [v.version for v in remote.versions("demo")] == [2, 1] and second.servable
         assert remote.load(second.uri).spec.name == "react"
         assert remote.promote(second.uri).champion

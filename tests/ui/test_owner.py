@@ -104,7 +104,7 @@ async def test_no_model_is_downloaded(handlers: VersionHandlers, do: str) -> Non
     assert panel is not None
     models = ModelHandlers(cast(Any, Forbidding()), handlers.settings, handlers.sidebar, panel)
     asked = event(do=do, name="qwen2.5-0.5b-instruct")
-    update = await models.act(asked, "builtin/rules", request_of(STRANGER))
+    update = await models.act(asked, "demo/engine", request_of(STRANGER))
     assert REFUSED in update[panel.list]
     assert handlers.sidebar.model not in update
 

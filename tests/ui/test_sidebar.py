@@ -10,7 +10,7 @@ import pytest
 
 from dspy_demo.errors import InvalidInput
 from dspy_demo.events import LMChoice
-from dspy_demo.lm.detection import Detection, LMOption
+from dspy_demo.lm.choices import Detection, LMOption
 from dspy_demo.programs.spec import InputField, ProgramSpec
 from dspy_demo.ui.chat.forms import ProgramForm, program_form
 from dspy_demo.ui.sidebar import OTHER, Sidebar, draw_sidebar

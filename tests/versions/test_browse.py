@@ -15,7 +15,7 @@ from dspy_demo.settings import Settings
 from dspy_demo.versions import LogRequest, Version, VersionStore
 from tests.fake_openai import free_port
 
-BUILTIN = LMChoice("builtin/rules")
+BUILTIN = LMChoice("demo/engine")
 
 
 @pytest.fixture(scope="session")
@@ -110,7 +110,7 @@ def test_describe_and_tag(store: VersionStore, name: str, three: list[Version]) 
     assert store.describe(three[0].uri, "").description == ""
     tagged = store.tag(three[0].uri, {"quality": "good", "team/sub": "x=y"})
     assert tagged.tags == {"quality": "good", "team/sub": "x=y"}
-    assert (tagged.program, tagged.lm) == ("predict", "builtin/rules")
+    assert (tagged.program, tagged.lm) == ("predict", "demo/engine")
     assert store.tag(three[0].uri, {}).tags == {}
     for bad in (
         {"": "x"},
@@ -207,7 +207,7 @@ async def test_a_loaded_version_answers_in_the_local_backend(
     from dspy_demo.backends.local import LocalBackend
     from dspy_demo.events import LocalTarget, TurnFinished, TurnRequest
     from dspy_demo.lm.catalog import LMCatalog
-    from dspy_demo.lm.detection import Detection
+    from dspy_demo.lm.choices import Detection
 
     loaded = store.load(three[2].uri)
     settings = Settings(offline_tokens_per_s=0)

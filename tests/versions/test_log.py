@@ -26,7 +26,7 @@ from dspy_demo.versions import LogRequest, VersionStore
 from tests.fake_openai import FakeOpenAI
 from tests.services import house, settings_for
 
-BUILTIN = LMChoice("builtin/rules")
+BUILTIN = LMChoice("demo/engine")
 Artifacts = Callable[[str], Path]
 
 
@@ -34,11 +34,11 @@ def test_it_is_registered_with_what_describes_it(
     store: VersionStore, programs: ProgramRegistry, name: str
 ) -> None:
     request = LogRequest(
-        name, "react", LMChoice("builtin/rules", temperature=0.5), "first try", {"team": "search"}
+        name, "react", LMChoice("demo/engine", temperature=0.5), "first try", {"team": "search"}
     )
     version = store.log(request, programs, "json")
     assert (version.uri, version.version) == (f"models:/{name}/1", 1)
-    assert (version.program, version.lm, version.adapter) == ("react", "builtin/rules", "json")
+    assert (version.program, version.lm, version.adapter) == ("react", "demo/engine", "json")
     assert (version.description, version.tags) == ("first try", {"team": "search"})
     assert version.servable and not version.reason and not version.aliases
     assert abs(version.created_at - time.time()) < 60
@@ -106,7 +106,7 @@ async def test_it_works_while_turns_stream(
 def _backend(data_dir: Path, programs: ProgramRegistry) -> Any:
     from dspy_demo.backends.local import LocalBackend
     from dspy_demo.lm.catalog import LMCatalog
-    from dspy_demo.lm.detection import Detection
+    from dspy_demo.lm.choices import Detection
 
     settings = Settings(data_dir=data_dir)
     return LocalBackend(settings, programs, LMCatalog(settings, Detection(BUILTIN, "", ())))

@@ -27,7 +27,7 @@ from tests.processes import REPO, live_children, wait_until
 
 pytestmark = pytest.mark.integration
 
-BUILTIN = LMChoice("builtin/rules")
+BUILTIN = LMChoice("demo/engine")
 CASES = Path(__file__).parent.parent / "cases"
 
 
@@ -177,7 +177,7 @@ class Loud(dspy.Module):
 
 store = VersionStore(Settings(data_dir=Path(sys.argv[1]), offline_tokens_per_s=0))
 programs = ProgramRegistry([spec_of(Loud(), name="loud")])
-print(store.log(LogRequest("loud", "loud", LMChoice("builtin/rules")), programs).uri)
+print(store.log(LogRequest("loud", "loud", LMChoice("demo/engine")), programs).uri)
 """
 ASK = """
 import sys, mlflow.pyfunc

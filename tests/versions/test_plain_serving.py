@@ -112,7 +112,7 @@ def test_models_serve_answers_the_tutorials_curl(
 def test_a_dockerfile_can_be_made(
     store: VersionStore, programs: ProgramRegistry, name: str, home: Path
 ) -> None:
-    version = store.log(LogRequest(name, "predict", LMChoice("builtin/rules")), programs)
+    version = store.log(LogRequest(name, "predict", LMChoice("demo/engine")), programs)
     command = ["models", "generate-dockerfile", "-m", version.uri, "-d", str(home / "image")]
     made = subprocess.run(
         [sys.executable, "-m", "mlflow", *command],

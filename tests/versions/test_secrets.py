@@ -15,7 +15,7 @@ from dspy_demo.backends.local import LocalBackend
 from dspy_demo.errors import DemoError, InvalidInput
 from dspy_demo.events import LMChoice, LocalTarget, Message, TurnFinished, TurnRequest
 from dspy_demo.lm.catalog import LMCatalog
-from dspy_demo.lm.detection import Detection
+from dspy_demo.lm.choices import Detection
 from dspy_demo.programs.loading import load_program
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.shipped import SHIPPED
@@ -24,7 +24,7 @@ from dspy_demo.versions import LogRequest, VersionStore
 from dspy_demo.versions.confidential import public_url
 from tests.fake_openai import FakeOpenAI
 
-BUILTIN = LMChoice("builtin/rules")
+BUILTIN = LMChoice("demo/engine")
 #: What is planted; it looks like nothing in particular.
 PLANTED = "planted-Value-1f9"
 ANOTHER = "planted-Other-2a7"

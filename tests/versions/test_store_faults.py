@@ -27,7 +27,7 @@ from dspy_demo.versions.tracking import DATABASE_NAME, tracking_errors
 from dspy_demo.versions.version import LogRequest
 from tests.versions.disks import Disk, mounted
 
-BUILTIN = LMChoice("builtin/rules")
+BUILTIN = LMChoice("demo/engine")
 REQUEST = LogRequest("demo", "chain_of_thought", BUILTIN, "kept")
 
 

@@ -11,7 +11,7 @@ from dspy_demo.errors import ModelSetupError
 from dspy_demo.events import FieldDelta, LMChoice, Message, Status, TurnFailed
 from dspy_demo.lm.catalog import LMCatalog
 from dspy_demo.lm.chat_lm import ChatLM
-from dspy_demo.lm.detection import Detection, detect
+from dspy_demo.lm.choices import Detection, detect
 from dspy_demo.lm.gguf.line import close_line
 from dspy_demo.lm.local_models import LocalModel
 from tests.services import house, settings_for

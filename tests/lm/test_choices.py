@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from dspy_demo.errors import ModelSetupError, SettingsError
-from dspy_demo.lm.detection import BUILTIN_MODEL, LMOption, Offer, detect
+from dspy_demo.lm.choices import DEMO_MODEL, LMOption, Offer, detect
 from dspy_demo.lm.local_models import folder as model_folder
 from dspy_demo.lm.local_models import runtime
 from dspy_demo.lm.providers import PROVIDERS
@@ -33,8 +33,8 @@ def settings(data_dir: Path, *flags: str, **environ: str) -> Settings:
 
 async def test_without_anything_the_built_in_engine(data_dir: Path, nowhere: str) -> None:
     found = await detect(settings(data_dir, "--ollama-url", nowhere))
-    assert found.choice.model == BUILTIN_MODEL
-    assert found.builtin
+    assert found.choice.model == DEMO_MODEL
+    assert found.demo
     assert "No API key" in found.reason
 
 
@@ -42,7 +42,7 @@ async def test_ollama_offers_its_chat_models_only(data_dir: Path, fake_openai: F
     found = await detect(settings(data_dir, "--ollama-url", fake_openai.origin))
     assert found.choice.model == "ollama_chat/fake-chat:latest"
     assert found.choice.api_base == fake_openai.origin
-    assert [option.model for option in found.options] == ["ollama_chat/fake-chat:latest", BUILTIN_MODEL]
+    assert [option.model for option in found.options] == ["ollama_chat/fake-chat:latest", DEMO_MODEL]
 
 
 async def test_a_machine_that_is_slow_to_make_a_client_finds_ollama_too(
@@ -76,7 +76,7 @@ async def test_a_broken_ollama_is_none_and_costs_300_ms_at_most(
     fake_openai.get_reply = reply
     started = time.monotonic()
     found = await detect(settings(data_dir, "--ollama-url", fake_openai.origin))
-    assert found.builtin
+    assert found.demo
     assert time.monotonic() - started < 1.0
 
 
@@ -142,7 +142,7 @@ async def test_an_explicit_model_that_cannot_work_is_an_error(
 
 
 async def test_the_settings_of_the_model_are_those_of_the_flags(data_dir: Path) -> None:
-    flags = ["--lm", BUILTIN_MODEL, "--temperature", "0.5", "--max-tokens", "99", "--no-cache"]
+    flags = ["--lm", DEMO_MODEL, "--temperature", "0.5", "--max-tokens", "99", "--no-cache"]
     choice = (await detect(settings(data_dir, *flags))).choice
     assert (choice.temperature, choice.max_tokens, choice.cache) == (0.5, 99, False)
 
@@ -170,10 +170,10 @@ async def test_a_downloaded_model_comes_before_the_built_in_engine(
 ) -> None:
     found = await detect(settings(data_dir, "--models-dir", str(models_dir), "--ollama-url", nowhere))
     assert (found.choice.model, found.choice.api_base) == ("local/tiny-instruct", None)
-    assert "Downloaded" in found.reason and not found.builtin
+    assert "Downloaded" in found.reason and not found.demo
     assert [(option.model, option.title) for option in found.options] == [
         ("local/tiny-instruct", "Tiny Instruct"),
-        (BUILTIN_MODEL, "Built-in engine"),
+        (DEMO_MODEL, "Demo engine"),
     ]
 
 
@@ -187,7 +187,7 @@ async def test_ollama_comes_before_a_downloaded_model(
         )
     )  # fmt: skip
     models = [option.model for option in found.options]
-    assert models == ["ollama_chat/fake-chat:latest", "local/tiny-instruct", BUILTIN_MODEL]
+    assert models == ["ollama_chat/fake-chat:latest", "local/tiny-instruct", DEMO_MODEL]
     assert found.choice.model == models[0]
 
 
@@ -199,8 +199,8 @@ async def test_a_file_of_another_program_is_offered_and_never_chosen(
     other.write_bytes(gguf_bytes(3_000))
     flags = ["--models-dir", str(tmp_path / "empty"), "--gguf-dir", str(other.parent)]
     found = await detect(settings(data_dir, *flags, "--ollama-url", nowhere))
-    assert found.builtin
-    assert [option.model for option in found.options] == [f"local/{other}", BUILTIN_MODEL]
+    assert found.demo
+    assert [option.model for option in found.options] == [f"local/{other}", DEMO_MODEL]
 
 
 async def test_without_the_runtime_no_model_of_this_machine_is_offered(
@@ -209,7 +209,7 @@ async def test_without_the_runtime_no_model_of_this_machine_is_offered(
     monkeypatch.setattr(runtime, "MODULE", "no_such_module")
     flags = ["--models-dir", str(models_dir), "--ollama-url", nowhere]
     found = await detect(settings(data_dir, *flags))
-    assert [option.model for option in found.options] == [BUILTIN_MODEL]
+    assert [option.model for option in found.options] == [DEMO_MODEL]
     with pytest.raises(ModelSetupError, match="pip install -r requirements-local"):
         await detect(settings(data_dir, "--lm", "local/tiny-instruct", *flags))
 
@@ -227,9 +227,9 @@ async def test_a_model_that_came_or_went_since_the_start_changes_the_offer(
     empty = settings(data_dir, "--models-dir", str(tmp_path / "empty"), "--ollama-url", nowhere)
     offer = Offer(await detect(empty))
     with_model = settings(data_dir, "--models-dir", str(models_dir))
-    assert [row.model for row in offer.look(with_model)] == ["local/tiny-instruct", BUILTIN_MODEL]
+    assert [row.model for row in offer.look(with_model)] == ["local/tiny-instruct", DEMO_MODEL]
     assert offer.rows[0] == LMOption("local/tiny-instruct", "Tiny Instruct", "local")
-    assert [row.model for row in offer.look(empty)] == [BUILTIN_MODEL]
+    assert [row.model for row in offer.look(empty)] == [DEMO_MODEL]
 
 
 async def test_the_model_of_the_start_stays_on_offer(
@@ -238,4 +238,4 @@ async def test_the_model_of_the_start_stays_on_offer(
     started = settings(data_dir, "--models-dir", str(models_dir), "--ollama-url", nowhere)
     offer = Offer(await detect(started))
     gone = settings(data_dir, "--models-dir", str(tmp_path / "empty"))
-    assert [row.model for row in offer.look(gone)] == ["local/tiny-instruct", BUILTIN_MODEL]
+    assert [row.model for row in offer.look(gone)] == ["local/tiny-instruct", DEMO_MODEL]

@@ -22,7 +22,7 @@ from dspy_demo.lm.providers import (
 )
 from dspy_demo.settings import Settings
 
-BUILTIN_MODEL = "builtin/rules"
+DEMO_MODEL = "demo/engine"
 OPENAI = provider_for("openai/")
 KEY_FOUND = "key found in the environment"
 LISTED = "listed at OPENAI_BASE_URL"
@@ -53,15 +53,15 @@ class Detection:
     options: tuple[LMOption, ...]
 
     @property
-    def builtin(self) -> bool:
-        return self.choice.model == BUILTIN_MODEL
+    def demo(self) -> bool:
+        return self.choice.model == DEMO_MODEL
 
 
 async def detect(settings: Settings) -> Detection:
     """Choose the model to start with; it is never switched later but by the user.
 
     In this order: the explicit choice, the explicit base URL, what OPENAI_BASE_URL lists, a provider's key, a
-    running Ollama with a chat model, a downloaded model, the built-in engine.
+    running Ollama with a chat model, a downloaded model, the demo engine.
 
     Raises:
         SettingsError: What was chosen explicitly cannot be used. There is no falling through.
@@ -73,8 +73,8 @@ async def detect(settings: Settings) -> Detection:
     ollama = [] if settings.lm else await _ollama_options(settings)
     local = await asyncio.to_thread(local_options, settings)
     model, reason, api_base = await _first(settings, keyed, ollama, local)
-    builtin = LMOption(BUILTIN_MODEL, "Built-in engine", "rules, no language model")
-    options = [*keyed, *ollama, *local, builtin]
+    demo = LMOption(DEMO_MODEL, "Demo engine", "calculates, tells the time")
+    options = [*keyed, *ollama, *local, demo]
     if not any((option.model, option.api_base) == (model, api_base) for option in options):
         options.insert(0, LMOption(model, model, api_base or "", api_base))
     explicit = bool(settings.lm or settings.api_base)
@@ -117,7 +117,7 @@ class Offer:
             for row in self._detection.options
             if not row.model.startswith(PREFIX) or (row.model == start and start not in here)
         ]
-        last = [row for row in others if row.model == BUILTIN_MODEL]
+        last = [row for row in others if row.model == DEMO_MODEL]
         self.rows = (*(row for row in others if row not in last), *local, *last)
         return self.rows
 
@@ -141,7 +141,7 @@ async def _first(
     downloaded = next((option for option in local if option.note == DOWNLOADED), None)
     if downloaded:
         return downloaded.model, "Downloaded; no API key is set and no Ollama is running.", None
-    return BUILTIN_MODEL, "No API key is set and no Ollama is running.", None
+    return DEMO_MODEL, "No API key is set and no Ollama is running.", None
 
 
 def _why(row: LMOption, settings: Settings) -> str:
