@@ -63,10 +63,10 @@ def run(settings: Settings) -> None:
     """Start the services and the page, and serve them until SIGINT or SIGTERM."""
     from dspy_demo.lm.choices import detect
     from dspy_demo.logs import configure_logging
-    from dspy_demo.ports import listen
+    from dspy_demo.processes import listen
     from dspy_demo.programs.offered import offered
     from dspy_demo.ui.gradio_import import import_gradio
-    from dspy_demo.web_server import on_stop_signal
+    from dspy_demo.web.server import on_stop_signal
 
     configure_logging(settings)
     close_to_others(settings.data_dir)
@@ -86,19 +86,16 @@ def serve(
     settings: Settings, programs: ProgramRegistry, detection: Detection, listening: socket.socket
 ) -> None:
     """Build the services, put the pages and the routes behind one guard, and serve them to the end."""
-    from dspy_demo.access.allowance import Allowance
-    from dspy_demo.access.gate import Gate
-    from dspy_demo.access.outside import guarded
     from dspy_demo.api import application, build_router, with_docs
-    from dspy_demo.api.connection import bounded_protocol
     from dspy_demo.api.probes import Readiness, probes_router
     from dspy_demo.api.versions import versions_router
     from dspy_demo.backends.local import LocalBackend
     from dspy_demo.backends.served import ServedBackend
     from dspy_demo.chat import ChatService
     from dspy_demo.events import LocalTarget
-    from dspy_demo.limits.guests import GuestLimits
-    from dspy_demo.limits.spending_file import SpendingFile
+    from dspy_demo.guests.allowance import Allowance
+    from dspy_demo.guests.limits import GuestLimits
+    from dspy_demo.guests.spending_file import SpendingFile
     from dspy_demo.lm.catalog import LMCatalog
     from dspy_demo.lm.local_models.downloads import Downloads
     from dspy_demo.metrics import Metrics
@@ -107,14 +104,17 @@ def serve(
     from dspy_demo.serving.version_process import SERVER_PHASES
     from dspy_demo.share import state as share_state
     from dspy_demo.share.tunnel import Tunnel
-    from dspy_demo.terminal import Terminal
     from dspy_demo.tracing.tracer import tracer_for
     from dspy_demo.ui import theme
     from dspy_demo.ui.build import build_page
     from dspy_demo.ui.pages import Pages
     from dspy_demo.ui.workbench import Workbench
     from dspy_demo.versions.store import VersionStore
-    from dspy_demo.web_server import WebServer
+    from dspy_demo.web.auth import Gate
+    from dspy_demo.web.connection import bounded_protocol
+    from dspy_demo.web.outside import guarded
+    from dspy_demo.web.server import WebServer
+    from dspy_demo.web.terminal import Terminal
 
     catalog = LMCatalog(settings, detection)
     versions = VersionStore(settings, os.environ)
@@ -155,7 +155,7 @@ def serve(
         servers.phase,
     )
     router.include_router(probes_router(metrics, readiness))
-    share = terminal.share(tunnel) if settings.share else None
+    share = terminal.share(tunnel.open) if settings.share else None
     app = application(with_docs(router), pages, lifespan(service, workbench, pages, share))
     WebServer(
         guarded(app, gate, body_max_bytes=PAGE_BODY_MAX_BYTES, head=theme.head()),

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Self
 
-from dspy_demo.access.allowance import Allowance
 from dspy_demo.backends.base import Backend
 from dspy_demo.errors import (
     Busy,
@@ -35,8 +34,9 @@ from dspy_demo.events import (
     Visitor,
     failed_from,
 )
-from dspy_demo.limits.guests import GuestLimits
-from dspy_demo.limits.seat import Seat
+from dspy_demo.guests.allowance import Allowance
+from dspy_demo.guests.limits import GuestLimits
+from dspy_demo.guests.seat import Seat
 from dspy_demo.logs import current_turn_id, log_failure
 from dspy_demo.observer import ChatObserver, NoObserver, Outcome, TurnEnd
 from dspy_demo.programs.images import check_images, image_chars, image_fields

@@ -14,19 +14,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import errno
 import itertools
 import os
 import signal
+import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import httpx
 
-from dspy_demo.errors import DemoError, in_seconds
+from dspy_demo.errors import DemoError, SettingsError, in_seconds
 
 Phase = Literal["new", "starting", "ready", "stopping", "stopped", "failed"]
 
@@ -45,6 +47,8 @@ _PASSED_ON = frozenset(
     | {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"}
     | {"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"}
 )
+#: Connections that may wait in the kernel of a socket that listens.
+BACKLOG = 2048
 #: A number for each child of this process, in the names of the logs.
 _numbers = itertools.count(1)
 
@@ -285,3 +289,39 @@ def _remove_old_logs(folder: Path) -> None:
         with contextlib.suppress(OSError):
             if time.time() - log.stat().st_mtime > LOGS_KEPT_S:
                 log.unlink()
+
+
+def listen(host: str, ports: Iterable[int]) -> socket.socket:
+    """Listen on the first of `ports` that is free; 0 is any free one.
+
+    From then on the port is taken, so that it can be done before the slow imports, and no two starts get
+    the same one.
+
+    Raises:
+        SettingsError: Each of the ports is in use, or `host` is no address of this machine.
+    """
+    tried = list(ports)
+    for port in tried:
+        listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((host, port))
+            listening.listen(BACKLOG)
+            return listening
+        except OSError as error:
+            listening.close()
+            if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+                raise SettingsError(
+                    f"--host: {host} is not an address of this machine. Choose 127.0.0.1, or 0.0.0.0 for all."
+                ) from None
+            if error.errno != errno.EADDRINUSE:
+                reason = error.strerror or "it is refused"
+                raise SettingsError(f"--port: port {port} of {host} cannot be used: {reason}.") from None
+    which = f"Port {tried[0]}" if len(tried) == 1 else f"Each port from {tried[0]} to {tried[-1]}"
+    raise SettingsError(f"{which} of {host} is in use. Choose another one with --port.")
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port for a program that cannot be given a socket; another one may take it before."""
+    with listen(host, [0]) as listening:
+        return int(listening.getsockname()[1])

@@ -24,7 +24,7 @@ from dspy_demo.events import (
     TurnRequest,
     TurnStarted,
 )
-from dspy_demo.limits.guests import GuestLimits
+from dspy_demo.guests.limits import GuestLimits
 from dspy_demo.lm.catalog import LMCatalog
 from dspy_demo.lm.choices import DEMO_MODEL, Detection, LMOption
 from dspy_demo.programs.registry import ProgramRegistry

@@ -9,9 +9,9 @@ from typing import Any
 
 from fastapi import Request
 
-from dspy_demo.access.allowance import Allowance
 from dspy_demo.api.bodies import PredictBody
 from dspy_demo.events import GUEST, LMChoice, LocalTarget, Message, TurnRequest, Visitor
+from dspy_demo.guests.allowance import Allowance
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.spec import ProgramSpec
 

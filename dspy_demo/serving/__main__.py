@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from dspy_demo import collector
 from dspy_demo.errors import DemoError, SettingsError
-from dspy_demo.ports import listen
+from dspy_demo.processes import listen
 from dspy_demo.serving.handshake import CANNOT_SERVE, WRONG_USAGE
 from dspy_demo.settings import PRIVATE_UMASK, Settings, prepare_libraries
 
@@ -66,11 +66,11 @@ def main() -> int:
     # Only now: these imports take seconds, and libraries read the environment while they are imported.
     import uvicorn
 
-    from dspy_demo.api.connection import IDLE_S, bounded_protocol
     from dspy_demo.logs import configure_logging
     from dspy_demo.serving.guard import Guard
     from dspy_demo.serving.served_version import load
     from dspy_demo.serving.server import build_app
+    from dspy_demo.web.connection import IDLE_S, bounded_protocol
 
     configure_logging(settings)
     try:

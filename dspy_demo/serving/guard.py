@@ -14,13 +14,13 @@ from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from dspy_demo.access.gate import Asking, is_loopback_name
-from dspy_demo.access.tokens import same
 from dspy_demo.api.problems import own_error
 from dspy_demo.errors import DemoError, Forbidden, SettingsError, Unauthorized
 from dspy_demo.events import failed_from
 from dspy_demo.logs import log_failure
 from dspy_demo.settings import ENV_PREFIX
+from dspy_demo.web.auth import Asking, is_loopback_name
+from dspy_demo.web.tokens import same
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,7 @@ from collections.abc import Callable, Mapping
 
 import httpx
 
-from dspy_demo.ports import free_port
-from dspy_demo.processes import ChildFailed, ChildProcess, ChildState, plain_environment
+from dspy_demo.processes import ChildFailed, ChildProcess, ChildState, free_port, plain_environment
 from dspy_demo.versions.confidential import public_url
 from dspy_demo.versions.tracking import Tracking
 

@@ -17,8 +17,7 @@ from pydantic import SecretStr
 
 from dspy_demo.backends.served_wire import INSTANCE_HEADER
 from dspy_demo.events import ServedTarget
-from dspy_demo.ports import listen
-from dspy_demo.processes import ChildProcess, ChildState, Phase
+from dspy_demo.processes import ChildProcess, ChildState, Phase, listen
 from dspy_demo.serving.handshake import CANNOT_SERVE, INSTANCE_VARIABLE, WRONG_USAGE
 from dspy_demo.settings import ENV_PREFIX, Settings
 from dspy_demo.versions.environment import version_environment

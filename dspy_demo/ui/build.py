@@ -7,8 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from dspy_demo.access.allowance import Allowance
 from dspy_demo.chat import ChatService
+from dspy_demo.guests.allowance import Allowance
 from dspy_demo.lm.catalog import LMCatalog
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.spec import ProgramSpec

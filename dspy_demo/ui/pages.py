@@ -16,12 +16,12 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
-from dspy_demo.access.gradio_routes import GradioRoutes
-from dspy_demo.access.page_sessions import PageSessions
 from dspy_demo.events import GUEST
 from dspy_demo.ui.build import page_options
 from dspy_demo.ui.gradio_bridge import log_failing_events
 from dspy_demo.ui.sessions import keep_lean_sessions
+from dspy_demo.web.gradio_routes import GradioRoutes
+from dspy_demo.web.page_sessions import PageSessions
 
 #: Gradio (6.31) keeps what each page that was ever loaded has changed, with its chat: of up to 10,000 pages,
 #: closed ones too. What an old tab loses is only its typed server's address.

@@ -12,10 +12,10 @@ import httpx
 import pytest
 
 from dspy_demo.api import build_api
-from dspy_demo.api import connection as connection_module
-from dspy_demo.api.connection import bounded_protocol
 from dspy_demo.backends.scripted import ScriptedBackend, scripted_answer
 from dspy_demo.events import Event, FieldDelta, TurnRequest, TurnStarted
+from dspy_demo.web import connection as connection_module
+from dspy_demo.web.connection import bounded_protocol
 from tests.api.conftest import LM, SilentBackend, make_service
 from tests.processes import wait_until
 

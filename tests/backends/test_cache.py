@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dspy_demo.events import LMChoice, Visitor
-from dspy_demo.limits.guests import GuestLimits
+from dspy_demo.guests.limits import GuestLimits
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.spec import ProgramSpec
 from tests.fake_openai import FakeOpenAI

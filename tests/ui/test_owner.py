@@ -10,8 +10,8 @@ from typing import Any, cast
 import gradio as gr
 import pytest
 
-from dspy_demo.access.allowance import Allowance
 from dspy_demo.errors import Forbidden
+from dspy_demo.guests.allowance import Allowance
 from dspy_demo.serving.model_server import ServerState
 from dspy_demo.ui.asker import owner_only, visitor_of
 from dspy_demo.ui.build import build_page

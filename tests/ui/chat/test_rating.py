@@ -12,7 +12,7 @@ import pytest
 
 from dspy_demo.chat import ChatService
 from dspy_demo.events import FieldDelta, TurnFinished, TurnStarted, Visitor
-from dspy_demo.limits.guests import GuestLimits
+from dspy_demo.guests.limits import GuestLimits
 from dspy_demo.settings import Settings
 from dspy_demo.tracing.base import NoTracer
 from dspy_demo.ui.chat.conversation import Conversation

@@ -11,7 +11,7 @@ import pytest
 
 from dspy_demo.backends.scripted import ScriptedBackend, scripted_answer
 from dspy_demo.events import LMChoice
-from dspy_demo.limits.guests import GuestLimits
+from dspy_demo.guests.limits import GuestLimits
 from dspy_demo.ui.chat.cadence import Cadence
 from dspy_demo.ui.chat.handlers import ChatHandlers
 from dspy_demo.ui.chat.tabs import Tabs

@@ -5,10 +5,10 @@ from __future__ import annotations
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from dspy_demo.access.gate import Gate
-from dspy_demo.access.guard import Guard
-from dspy_demo.access.headers import ResponseHeaders
 from dspy_demo.events import TURN_ID_HEADER
+from dspy_demo.web.auth import Gate
+from dspy_demo.web.headers import ResponseHeaders
+from dspy_demo.web.middleware import Guard
 
 #: Who may show the page in a frame where the owner lets others embed it.
 ANYBODY_BY_HTTPS = ("https:",)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dspy_demo.errors import RateLimited
-from dspy_demo.limits.rate import WINDOW_S, RateWindow
+from dspy_demo.guests.rate import WINDOW_S, RateWindow
 
 
 def test_a_guest_is_told_when_to_come_back() -> None:

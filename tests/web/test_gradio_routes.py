@@ -12,8 +12,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from dspy_demo.access.gradio_routes import GradioRoutes, is_closed, names_a_file
-from dspy_demo.access.page_sessions import PageSessions
+from dspy_demo.web.gradio_routes import GradioRoutes, is_closed, names_a_file
+from dspy_demo.web.page_sessions import PageSessions
 
 FILE = {"path": "http://127.0.0.1:1/x", "meta": {"_type": "gradio.FileData"}}
 API = "/gradio_api"

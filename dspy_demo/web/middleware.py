@@ -16,13 +16,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dspy_demo.access import door
-from dspy_demo.access.gate import Asking, Gate
-from dspy_demo.access.reading import read_body
-from dspy_demo.access.tokens import Role
 from dspy_demo.errors import BodyTooLarge, DemoError, Forbidden, NotFound, TooManyOpen, Unauthorized
 from dspy_demo.events import Visitor
 from dspy_demo.logs import log_failure
+from dspy_demo.web import door
+from dspy_demo.web.auth import Asking, Gate
+from dspy_demo.web.reading import read_body
+from dspy_demo.web.tokens import Role
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import logging
 import os
 from pathlib import Path
 
-from dspy_demo.limits.spending import Spending
+from dspy_demo.guests.spending import Spending
 
 log = logging.getLogger(__name__)
 

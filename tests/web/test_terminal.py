@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from dspy_demo.access.gate import Gate
 from dspy_demo.settings import Settings
-from dspy_demo.terminal import Terminal
+from dspy_demo.web.auth import Gate
+from dspy_demo.web.terminal import Terminal
 from tests.services import settings_for
 
 LOCAL = "http://127.0.0.1:7860"

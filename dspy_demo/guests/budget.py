@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from dspy_demo.errors import BudgetSpent, RateLimited
-from dspy_demo.limits.spending import Amount, Spending, day_of, seconds_left
+from dspy_demo.guests.spending import Amount, Spending, day_of, seconds_left
 
 #: When to ask again while running turns hold the rest of the budget.
 IN_USE_RETRY_S = 10.0

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from itsdangerous import TimestampSigner
 
-from dspy_demo.access.tokens import (
+from dspy_demo.errors import TooManyAttempts
+from dspy_demo.web.tokens import (
     KEY_BYTES,
     SESSION_S,
     Attempts,
@@ -20,7 +21,6 @@ from dspy_demo.access.tokens import (
     same,
     stored_key,
 )
-from dspy_demo.errors import TooManyAttempts
 
 
 class Clock:

@@ -38,11 +38,11 @@ from dspy_demo.events import (
     Usage,
     Visitor,
 )
-from dspy_demo.limits.estimate import INSTRUCTION_TOKENS
-from dspy_demo.limits.guests import GuestLimits
-from dspy_demo.limits.seat import ordinal
-from dspy_demo.limits.spending import Amount, Spending
-from dspy_demo.limits.spending_file import NAME, SpendingFile
+from dspy_demo.guests.estimate import INSTRUCTION_TOKENS
+from dspy_demo.guests.limits import GuestLimits
+from dspy_demo.guests.seat import ordinal
+from dspy_demo.guests.spending import Amount, Spending
+from dspy_demo.guests.spending_file import NAME, SpendingFile
 from tests.services import Heard, House, conversation, house, settings_for, until
 
 CHOICE = LMChoice("scripted/model")

@@ -165,7 +165,7 @@ class Handlers:
 
 @pytest.fixture
 async def handlers(data_dir: Path) -> AsyncIterator[Handlers]:
-    from dspy_demo.access.allowance import Allowance
+    from dspy_demo.guests.allowance import Allowance
 
     settings = settings_for(data_dir)
     bench = Workbench(

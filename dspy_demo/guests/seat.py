@@ -27,12 +27,12 @@ from dspy_demo.events import (
     TurnFinished,
     TurnRequest,
 )
-from dspy_demo.limits.estimate import Estimate, tokens_of
-from dspy_demo.limits.line import Ticket
-from dspy_demo.limits.spending import Amount
+from dspy_demo.guests.estimate import Estimate, tokens_of
+from dspy_demo.guests.line import Ticket
+from dspy_demo.guests.spending import Amount
 
 if TYPE_CHECKING:
-    from dspy_demo.limits.guests import GuestLimits
+    from dspy_demo.guests.limits import GuestLimits
 
 #: The streamed text may look this much longer than the limit before the turn is ended: a single call, which
 #: its model ends at the limit, should not be cut by an estimate.

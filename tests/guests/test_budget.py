@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dspy_demo.errors import BudgetSpent, RateLimited
-from dspy_demo.limits.budget import DailyBudget
-from dspy_demo.limits.spending import GUESTS_MAX, Amount, Spending
+from dspy_demo.guests.budget import DailyBudget
+from dspy_demo.guests.spending import GUESTS_MAX, Amount, Spending
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC).timestamp()
 DAY_S = 86_400.0

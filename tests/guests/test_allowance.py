@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from dspy_demo.access.allowance import Allowance
 from dspy_demo.errors import Forbidden, SettingsError
 from dspy_demo.events import LMChoice, LocalTarget, ServedTarget, TurnRequest, Visitor
+from dspy_demo.guests.allowance import Allowance
 from dspy_demo.lm.choices import Detection, LMOption
 from dspy_demo.programs.shipped import SHIPPED
 from dspy_demo.settings import Settings

@@ -25,12 +25,12 @@ from starlette.datastructures import QueryParams
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from dspy_demo.access.door import refusal
-from dspy_demo.access.page_sessions import PageSessions
-from dspy_demo.access.reading import read_body, replaying
 from dspy_demo.errors import DemoError, Forbidden, InvalidInput, NotFound
 from dspy_demo.events import GUEST, Visitor
 from dspy_demo.logs import kinds
+from dspy_demo.web.door import refusal
+from dspy_demo.web.page_sessions import PageSessions
+from dspy_demo.web.reading import read_body, replaying
 
 log = logging.getLogger(__name__)
 

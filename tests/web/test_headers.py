@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from dspy_demo.access.headers import ResponseHeaders, response_headers, script_hashes
+from dspy_demo.web.headers import ResponseHeaders, response_headers, script_hashes
 
 PAGE = "<html><head><script>one()</script><script src='/a.js'></script></head><body>{}</body></html>"
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from dspy_demo.access.gate import FORWARDING, Asking, Gate, is_loopback_name
 from dspy_demo.errors import TooManyAttempts
 from dspy_demo.events import Visitor
 from dspy_demo.settings import Settings
+from dspy_demo.web.auth import FORWARDING, Asking, Gate, is_loopback_name
 
 TOKEN, GUESTS = "owner-token-0123456789", "guest-token-0123456789"
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from dspy_demo.errors import LineFull
-from dspy_demo.limits.line import Line, Ticket
+from dspy_demo.guests.line import Line, Ticket
 
 GUESTS = st.sampled_from("abcde")
 

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from dspy_demo.access.tokens import KEY_BYTES, Attempts, OwnerLink, Sessions, same, stored_key
 from dspy_demo.events import Visitor
 from dspy_demo.settings import Settings
+from dspy_demo.web.tokens import KEY_BYTES, Attempts, OwnerLink, Sessions, same, stored_key
 
 #: Headers that a proxy or a tunnel adds. Behind one, a visitor is not the person at this machine.
 FORWARDING = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")

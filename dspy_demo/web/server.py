@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable, Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
-from dspy_demo.api.connection import IDLE_S
-from dspy_demo.ports import BACKLOG
+from dspy_demo.processes import BACKLOG
+from dspy_demo.web.connection import IDLE_S
 
 #: After the running turns have ended: for responses that are being written. Gradio's streams to open
 #: pages never end by themselves.

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dspy_demo.limits.spending import Amount, Spending
-from dspy_demo.limits.spending_file import NAME, SpendingFile
+from dspy_demo.guests.spending import Amount, Spending
+from dspy_demo.guests.spending_file import NAME, SpendingFile
 
 DAY = "2026-11-25"
 ONE = Spending(DAY, Amount(3, 0.5), {"a": 3})
@@ -70,7 +70,7 @@ def test_every_spending_survives_the_file(name: str, tokens: int, usd: float) ->
 def test_processes_that_share_a_folder_lose_nothing(data_dir: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "from dspy_demo.limits.spending import *; from dspy_demo.limits.spending_file import SpendingFile\n"
+        "from dspy_demo.guests.spending import *; from dspy_demo.guests.spending_file import SpendingFile\n"
         "file = SpendingFile(Path(sys.argv[1]))\n"
         f"for _ in range(100): file.add(Spending('{DAY}', Amount(1), {{sys.argv[2]: 1}}))\n"
     )

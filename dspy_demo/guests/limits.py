@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable
 
 from dspy_demo.events import TurnRequest, Visitor
-from dspy_demo.limits.budget import DailyBudget
-from dspy_demo.limits.line import Line
-from dspy_demo.limits.rate import RateWindow
-from dspy_demo.limits.seat import Seat
-from dspy_demo.limits.spending_file import SpendingFile
+from dspy_demo.guests.budget import DailyBudget
+from dspy_demo.guests.line import Line
+from dspy_demo.guests.rate import RateWindow
+from dspy_demo.guests.seat import Seat
+from dspy_demo.guests.spending_file import SpendingFile
 from dspy_demo.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 import threading
 import webbrowser
+from collections.abc import Awaitable, Callable
 
-from dspy_demo.access.gate import Gate
 from dspy_demo.errors import ShareFailed
 from dspy_demo.settings import Settings
-from dspy_demo.share.tunnel import Tunnel
+from dspy_demo.web.auth import Gate
 
 
 class Terminal:
@@ -77,9 +77,9 @@ class Terminal:
         print(f"Public link: {url}", flush=True)
         self._tell_link_elsewhere()
 
-    async def share(self, tunnel: Tunnel) -> None:
+    async def share(self, open_link: Callable[[], Awaitable[object]]) -> None:
         """``--share``: open the link beside the page, and print why where there is none."""
         try:
-            await tunnel.open()
+            await open_link()
         except ShareFailed as error:
             print(f"No public link: {error.public_message}", file=sys.stderr, flush=True)

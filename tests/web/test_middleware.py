@@ -14,9 +14,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from dspy_demo.access.gate import Gate
-from dspy_demo.access.guard import Guard
 from dspy_demo.settings import Settings
+from dspy_demo.web.auth import Gate
+from dspy_demo.web.middleware import Guard
 
 LOCAL, PUBLIC = "http://127.0.0.1:7860", "https://abc.gradio.live"
 TOKEN = "owner-token-0123456789"

@@ -1,0 +1,1 @@
+"""What guests may use, and how much of it. The owner is free of all of this."""
