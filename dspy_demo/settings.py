@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from dspy_demo.adapters import ADAPTERS
 from dspy_demo.errors import SettingsError
 
 ENV_PREFIX = "DSPY_DEMO_"
@@ -99,8 +100,10 @@ class Settings(BaseModel):
         "Program to start with: a shipped name, package.module:attribute, or path/to/file.py[:attribute].",
         group="Program and model",
     )
-    adapter: Literal["chat", "json", "xml"] = _setting(
-        "chat", "How DSPy writes fields into the prompt and reads them back.", group="Program and model"
+    adapter: str = _setting(
+        "chat",
+        f"How DSPy writes fields into the prompt and reads them back: {', '.join(ADAPTERS)}.",
+        group="Program and model",
     )
     lm: str | None = _setting(
         None,
@@ -434,6 +437,13 @@ class Settings(BaseModel):
         return (
             [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
         )
+
+    @field_validator("adapter")
+    @classmethod
+    def _is_adapter(cls, value: str) -> str:
+        if value not in ADAPTERS:
+            raise ValueError(f"must be one of {', '.join(ADAPTERS)}")
+        return value
 
     @field_validator("cors_origins")
     @classmethod

@@ -13,7 +13,7 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from benchmarks.peers.serve import run
-from dspy_demo.streaming.splitter import splitter_for
+from dspy_demo.adapters import prefix_parser
 
 
 def build(upstream: str) -> Starlette:
@@ -22,7 +22,7 @@ def build(upstream: str) -> Starlette:
     streaming = dspy.streamify(dspy.ChainOfThought("question -> answer"), is_async_program=True)
 
     async def generate(question: str) -> AsyncIterator[bytes]:
-        splitter = splitter_for("chat", ["reasoning", "answer"])
+        splitter = prefix_parser("chat", ["reasoning", "answer"])
         async for value in streaming(question=question):
             if isinstance(value, dspy.Prediction):
                 yield b"data: " + orjson.dumps({"prediction": dict(value.items())}) + b"\n\n"

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
+from dspy_demo.adapters import adapter_for
 from dspy_demo.events import Event, LocalTarget, TurnRequest, TurnStarted
 from dspy_demo.lm.catalog import LMCatalog
 from dspy_demo.programs.registry import ProgramRegistry
@@ -31,7 +32,6 @@ class LocalBackend:
         spec = self._programs.get(target.program)
         yield TurnStarted(self.name, target.lm.model)
         program, lm = await self.prepare(target)
-        from dspy_demo.programs.adapters import adapter_for
         from dspy_demo.streaming.turn_stream import run_turn
 
         async for event in run_turn(

@@ -20,7 +20,6 @@ REASONING_FIELDS = frozenset({"reasoning", "rationale", "thought", "next_thought
 TRACE_FIELDS = frozenset({"trajectory"})
 
 InputKind = Literal["text", "integer", "number", "boolean", "choice", "image", "json"]
-AdapterName = Literal["chat", "json", "xml"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ class ProgramSpec:
         history_field: The `dspy.History` input, or None for a program without a memory.
         answer_field: The output field that stands for the answer in the history, where known.
         examples: Questions for the empty page, which the demo engine can really answer.
-        adapter: The format it was made for, where that is known; else the app's setting holds.
+        adapter: The name in `adapters` of the format it was made for; None for the app's setting.
     """
 
     name: str
@@ -72,7 +71,7 @@ class ProgramSpec:
     history_field: str | None = None
     answer_field: str | None = None
     examples: tuple[str, ...] = ()
-    adapter: AdapterName | None = None
+    adapter: str | None = None
 
     @property
     def form_fields(self) -> tuple[InputField, ...]:

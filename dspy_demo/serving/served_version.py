@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from dspy_demo.adapters import adapter_name
 from dspy_demo.errors import (
     DemoError,
     TrackingUnavailable,
@@ -17,9 +18,9 @@ from dspy_demo.errors import (
 from dspy_demo.events import LMChoice
 from dspy_demo.lm.choices import DEMO_MODEL
 from dspy_demo.lm.providers import provider_for
-from dspy_demo.programs.spec import AdapterName, ProgramSpec
+from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.settings import Settings
-from dspy_demo.versions.logged_with import adapter_name, logged_choice
+from dspy_demo.versions.logged_with import logged_choice
 from dspy_demo.versions.tracking import Tracking
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class ServedVersion:
     module: dspy.Module
     lm: LMChoice
     own_lm: dspy.LM | None
-    adapter: AdapterName
+    adapter: str
     model_file: Mapping[str, Any] | None = None
 
 
@@ -74,7 +75,7 @@ def load(uri: str, settings: Settings) -> ServedVersion:
     if choice is None:
         raise VersionNotServable(f"{uri} was logged without a language model, so it cannot answer.")
     module, spec = _program(uri, wrapper.model)
-    adapter = logged.get("adapter") or adapter_name(wrapper.dspy_settings.get("adapter"))
+    adapter = logged.get("adapter") or adapter_name(wrapper.dspy_settings.get("adapter")) or "chat"
     file = (logged.get("lm") or {}).get("file")
     ours = choice.model == DEMO_MODEL or file is not None
     own = lm if not ours and not isinstance(getattr(lm, "engine", ""), str) else None

@@ -23,9 +23,9 @@ from dspy.clients.call_context import stream_emitted
 from dspy.utils.callback import BaseCallback
 from dspy.utils.usage_tracker import UsageTracker, track_usage
 
+from dspy_demo.adapters import adapter_name
 from dspy_demo.events import RETRY_KEY, FinishReason, Status, StatusState, Usage
 from dspy_demo.lm.chat_lm import call_observer, observing
-from dspy_demo.streaming.splitter import AdapterKind, adapter_kind
 from dspy_demo.tracing.record import Call, current_record
 
 if TYPE_CHECKING:
@@ -47,13 +47,13 @@ class Step:
     Attributes:
         name: The predictor's name in the program; from its second call on with a number, ``react#2``.
         answers: What it writes may be shown as the answer, see `reading.answering_predictor`.
-        fields: The output fields, and `adapter` the format in which they are asked for.
+        fields: The output fields, and `adapter` the name of the format in which they are asked for.
     """
 
     name: str
     answers: bool = False
     fields: tuple[str, ...] = ()
-    adapter: AdapterKind | None = None
+    adapter: str | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -147,7 +147,7 @@ class TurnObserver(BaseCallback):
         step, signature = _step.get(), inputs.get("signature")
         # An adapter's subclass has this callback twice; the outer one does not name the arguments.
         if step is not None and signature is not None:
-            step.fields, step.adapter = tuple(signature.output_fields), adapter_kind(instance)
+            step.fields, step.adapter = tuple(signature.output_fields), adapter_name(instance)
 
     def _new_step(self, name: str, *, answers: bool = False) -> Step:
         with self._lock:

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 import dspy
 
+from dspy_demo.adapters import prefix_parser
 from dspy_demo.events import Channel, Event, FieldDelta, Status
 from dspy_demo.programs.spec import REASONING_FIELDS
 from dspy_demo.streaming.observer import CallEnded, ModelCall
-from dspy_demo.streaming.splitter import splitter_for
 from dspy_demo.streaming.thinking import ThinkTags
 
 TOOL_FIELDS = frozenset({"next_tool_name", "next_tool_args"})
@@ -127,7 +127,7 @@ class _Reply:
         step = call.step
         self.call = call
         self._tags: dict[str, ThinkTags] = {"": ThinkTags()}
-        self._splitter = splitter_for(step.adapter, step.fields) if step.adapter else None
+        self._splitter = prefix_parser(step.adapter, step.fields) if step.adapter else None
         self._texts: dict[str, list[str]] = {}
 
     def feed(self, text: str) -> Iterator[tuple[str, str]]:

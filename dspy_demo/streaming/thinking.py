@@ -5,7 +5,7 @@ Only a block at the very start counts: later in a text the tag is part of what s
 
 from __future__ import annotations
 
-from dspy_demo.programs.adapters import THINK_CLOSE, THINK_OPEN
+from dspy_demo.adapters import THINK_CLOSE, THINK_OPEN
 
 
 class ThinkTags:

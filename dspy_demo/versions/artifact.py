@@ -9,21 +9,21 @@ import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped]
 import dspy
 
 import dspy_demo
+from dspy_demo.adapters import adapter_for
 from dspy_demo.errors import VersionNotLogged
 from dspy_demo.events import LMChoice
 from dspy_demo.lm.choices import DEMO_MODEL
 from dspy_demo.lm.gguf.identity import identified, record
 from dspy_demo.lm.local_models import PREFIX, LocalModel, find
 from dspy_demo.lm.local_models.runtime import MODULE as RUNTIME
-from dspy_demo.programs.adapters import adapter_for
 from dspy_demo.programs.chat_program import ChatProgram
-from dspy_demo.programs.spec import AdapterName, ProgramSpec
+from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.settings import Settings
 from dspy_demo.versions.confidential import cleaned_lm, public_url, secret_held
 from dspy_demo.versions.source_code import OwnCode, requirements
@@ -84,7 +84,7 @@ class Draft:
         """Write all of it, and `more`, where `saving` reads it."""
         (folder / "code").mkdir()
         self.own.copy_to(folder / "code")
-        program = {"program": self.program, "lm": self.lm, "adapter": adapter_of(self.adapter)}
+        program = {"program": self.program, "lm": self.lm, "adapter": adapter_for(self.adapter)}
         (folder / "program.pkl").write_bytes(cloudpickle.dumps(program))
         draft = {
             "metadata": self.metadata,
@@ -169,10 +169,6 @@ def portable_lm(choice: LMChoice, settings: Settings, file: LocalModel | None = 
         return local_lm(file, context_tokens=settings.local_context_tokens, cache=choice.cache, **given)
     client = {"api_base": base} if (base := public_url(choice.api_base)) else {}
     return dspy.LM(choice.model, cache=choice.cache, num_retries=settings.lm_retries, **client, **given)
-
-
-def adapter_of(name: str) -> dspy.Adapter:
-    return adapter_for(cast(AdapterName, name))
 
 
 def in_clean_context(action: Any, *arguments: Any) -> Any:

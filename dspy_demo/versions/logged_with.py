@@ -1,4 +1,4 @@
-"""The model and the adapter that a version was logged with."""
+"""The model that a version was logged with."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from dspy_demo.events import LMChoice
-from dspy_demo.programs.spec import AdapterName
 from dspy_demo.versions.confidential import public_url
 
 
@@ -24,9 +23,3 @@ def logged_choice(noted: Mapping[str, Any] | None, lm: Any) -> LMChoice | None:
     base = public_url(given.get("api_base") or given.get("base_url"))
     cache = bool(getattr(lm, "cache", True))
     return LMChoice(str(lm.model), base, None, given.get("temperature"), given.get("max_tokens"), cache)
-
-
-def adapter_name(adapter: Any) -> AdapterName:
-    """The name, in our settings, of a pickled adapter; by its class's name, which needs no dspy."""
-    names: dict[str, AdapterName] = {"JSONAdapter": "json", "XMLAdapter": "xml"}
-    return names.get(type(adapter).__name__, "chat")

@@ -27,7 +27,16 @@ from dspy_demo.programs.loaded_code import digest, is_users, loaded_digest, note
 APP = "dspy_demo"
 #: The part of the app that answers. The page, the routes and the servers stay here: fifty files less to copy.
 _TRAVELS = frozenset(
-    {"__init__.py", "dspy_bridge.py", "errors.py", "events.py", "settings.py", "lm", "programs"}
+    {
+        "__init__.py",
+        "adapters.py",
+        "dspy_bridge.py",
+        "errors.py",
+        "events.py",
+        "settings.py",
+        "lm",
+        "programs",
+    }
 )
 #: What loading, answering and serving need; the program's own imports are added to them.
 REQUIRED = ("dspy", "mlflow", "litellm", "pydantic", "httpx", "fastapi", "uvicorn", "cloudpickle")

@@ -16,10 +16,11 @@ from dspy.utils.exceptions import AdapterParseError
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from dspy_demo.streaming.splitter import AdapterKind, Piece, adapter_kind, splitter_for
+from dspy_demo.adapters import adapter_name, prefix_parser
+from dspy_demo.streaming.piece import Piece
 
 FIELDS = ("reasoning", "answer")
-KINDS: tuple[AdapterKind, ...] = ("chat", "json", "xml")
+KINDS = ("chat", "json", "xml")
 
 
 class TwoTexts(dspy.Signature):  # type: ignore[misc]
@@ -37,12 +38,12 @@ many = settings(max_examples=120, suppress_health_check=list(HealthCheck))
 # --- helpers ---------------------------------------------------------------------------------------
 
 
-def pieces_of(kind: AdapterKind, chunks: Iterable[str]) -> list[Piece]:
-    splitter = splitter_for(kind, FIELDS)
-    return [piece for chunk in chunks for piece in splitter.feed(chunk)] + splitter.finish()
+def pieces_of(kind: str, chunks: Iterable[str]) -> list[Piece]:
+    splitter = prefix_parser(kind, FIELDS)
+    return [piece for chunk in chunks for piece in splitter.feed(chunk)] + list(splitter.finish())
 
 
-def joined(kind: AdapterKind, chunks: Iterable[str]) -> dict[str, str]:
+def joined(kind: str, chunks: Iterable[str]) -> dict[str, str]:
     texts = dict.fromkeys(FIELDS, "")
     for piece in pieces_of(kind, chunks):
         assert piece.text, "an empty piece"
@@ -62,7 +63,7 @@ def cut(text: str, sizes: Sequence[int]) -> list[str]:
     return chunks
 
 
-def every_way(kind: AdapterKind, text: str, sizes: Sequence[int]) -> dict[str, str]:
+def every_way(kind: str, text: str, sizes: Sequence[int]) -> dict[str, str]:
     """The result, after checking that the chunking does not change it."""
     whole = joined(kind, [text])
     assert joined(kind, list(text)) == whole
@@ -121,7 +122,7 @@ xml_tokens = [
     "<answer/>",
 ]  # fmt: skip
 xml_replies = st.lists(st.sampled_from(xml_tokens), max_size=25).map("".join)
-replies: dict[AdapterKind, st.SearchStrategy[str]] = {
+replies: dict[str, st.SearchStrategy[str]] = {
     "chat": st.one_of(chat_replies, chat_replies.map(lambda text: "[[ ## answer ## ]]" + text), any_texts),
     "json": st.one_of(json_replies, json_replies.map(lambda text: '{"answer": "' + text), any_texts),
     "xml": st.one_of(xml_replies, xml_replies.map(lambda text: "<answer>" + text), any_texts),
@@ -162,7 +163,7 @@ xml_elements = [
 @pytest.mark.parametrize("kind", KINDS)
 @many
 @given(data=st.data(), sizes=sizes_of_chunks)
-def test_chunking_never_matters(kind: AdapterKind, data: st.DataObject, sizes: list[int]) -> None:
+def test_chunking_never_matters(kind: str, data: st.DataObject, sizes: list[int]) -> None:
     every_way(kind, data.draw(replies[kind]), sizes)
 
 
@@ -354,7 +355,7 @@ AGREED = [
 
 
 @pytest.mark.parametrize(("kind", "adapter", "text", "answer"), AGREED)
-def test_cases_where_dspy_agrees(kind: AdapterKind, adapter: Any, text: str, answer: str) -> None:
+def test_cases_where_dspy_agrees(kind: str, adapter: Any, text: str, answer: str) -> None:
     assert every_way(kind, text, [2, 3])["answer"] == answer
     expected = parsed(adapter, without_header_indents(text))
     assert expected is not None
@@ -362,25 +363,25 @@ def test_cases_where_dspy_agrees(kind: AdapterKind, adapter: Any, text: str, ans
 
 
 @pytest.mark.parametrize(("kind", "text", "answer"), BEYOND_DSPY)
-def test_cases_where_it_cannot(kind: AdapterKind, text: str, answer: str) -> None:
+def test_cases_where_it_cannot(kind: str, text: str, answer: str) -> None:
     assert every_way(kind, text, [2, 3])["answer"] == answer
 
 
 # --- liveness --------------------------------------------------------------------------------------
 
-OPENINGS: dict[AdapterKind, str] = {"chat": f"{A}\n", "json": '{"answer": "', "xml": "<answer>\n"}
+OPENINGS: dict[str, str] = {"chat": f"{A}\n", "json": '{"answer": "', "xml": "<answer>\n"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_text_is_out_at_once(kind: AdapterKind) -> None:
-    splitter = splitter_for(kind, FIELDS)
+def test_text_is_out_at_once(kind: str) -> None:
+    splitter = prefix_parser(kind, FIELDS)
     assert splitter.feed(OPENINGS[kind] + "Hello wor") == [Piece("answer", "Hello wor")]
     assert splitter.feed("ld, [[ ## answer ## ]] ") != []
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_word_is_out_at_latest_with_the_next(kind: AdapterKind) -> None:
-    splitter = splitter_for(kind, FIELDS)
+def test_each_word_is_out_at_latest_with_the_next(kind: str) -> None:
+    splitter = prefix_parser(kind, FIELDS)
     splitter.feed(OPENINGS[kind])
     seen, fed = "", ""
     for number in range(300):
@@ -401,8 +402,8 @@ def test_each_word_is_out_at_latest_with_the_next(kind: AdapterKind) -> None:
         ("xml", "&am"),
     ],
 )
-def test_what_may_be_markup_waits_and_no_longer(kind: AdapterKind, held: str) -> None:
-    splitter = splitter_for(kind, FIELDS)
+def test_what_may_be_markup_waits_and_no_longer(kind: str, held: str) -> None:
+    splitter = prefix_parser(kind, FIELDS)
     splitter.feed(OPENINGS[kind])
     assert splitter.feed(held) == []
     assert splitter.feed("x!") != []
@@ -422,9 +423,9 @@ def test_what_may_be_markup_waits_and_no_longer(kind: AdapterKind, held: str) ->
         ("xml", "<![CDATA["),
     ],
 )
-def test_cost_is_linear(kind: AdapterKind, unit: str, tail: str) -> None:
+def test_cost_is_linear(kind: str, unit: str, tail: str) -> None:
     def seconds(count: int) -> float:
-        splitter = splitter_for(kind, FIELDS)
+        splitter = prefix_parser(kind, FIELDS)
         splitter.feed(OPENINGS[kind] + tail)
         start = time.process_time()
         for _ in range(count):
@@ -445,8 +446,8 @@ def test_kind_of_adapter() -> None:
     class Mine(dspy.ChatAdapter):  # type: ignore[misc]
         pass
 
-    assert adapter_kind(CHAT) == adapter_kind(Mine()) == "chat"
-    assert adapter_kind(JSON) == adapter_kind(BAMLAdapter()) == "json"
-    assert adapter_kind(XML) == "xml"
-    assert adapter_kind(dspy.Adapter()) is None
-    assert adapter_kind(None) is None
+    assert adapter_name(CHAT) == adapter_name(Mine()) == "chat"
+    assert adapter_name(JSON) == adapter_name(BAMLAdapter()) == "json"
+    assert adapter_name(XML) == "xml"
+    assert adapter_name(dspy.Adapter()) is None
+    assert adapter_name(None) is None
