@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from dspy_demo.backends.scripted import ScriptedBackend, scripted_answer
 from dspy_demo.errors import Busy, InputTooLong, InvalidInput, NotFound, Stopped, UpstreamError
 from dspy_demo.events import (
     Event,
@@ -20,6 +19,7 @@ from dspy_demo.events import (
     TurnRequest,
     TurnStarted,
 )
+from tests.scripted_backend import ScriptedBackend, scripted_answer
 from tests.services import conversation, house, settings_for, until
 
 CHOICE = LMChoice("scripted/model")

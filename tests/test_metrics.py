@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from dspy_demo.backends.scripted import ScriptedBackend, scripted_answer
 from dspy_demo.errors import UpstreamTimeout
 from dspy_demo.events import (
     LMChoice,
@@ -21,6 +20,7 @@ from dspy_demo.events import (
 )
 from dspy_demo.metrics import Metrics
 from dspy_demo.observer import TurnEnd
+from tests.scripted_backend import ScriptedBackend, scripted_answer
 from tests.services import house, settings_for, until
 
 TYPED = "what somebody typed"

@@ -16,13 +16,13 @@ import uvicorn
 
 from dspy_demo.api import build_api
 from dspy_demo.backends.base import Backend
-from dspy_demo.backends.scripted import ScriptedBackend, scripted_answer
 from dspy_demo.chat import ChatService
 from dspy_demo.events import Event, FieldDelta, LMChoice, LocalTarget, TurnRequest, TurnStarted
 from dspy_demo.guests.limits import GuestLimits
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.spec import InputField, ProgramSpec
 from dspy_demo.settings import Settings
+from tests.scripted_backend import ScriptedBackend, scripted_answer
 
 
 def _unbuilt():

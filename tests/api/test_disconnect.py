@@ -11,9 +11,9 @@ import pytest
 from starlette.middleware.base import BaseHTTPMiddleware
 
 from dspy_demo.api import build_api
-from dspy_demo.backends.scripted import ScriptedBackend, scripted_answer
 from tests.api.conftest import LM, SilentBackend, make_service
 from tests.processes import wait_until
+from tests.scripted_backend import ScriptedBackend, scripted_answer
 
 CHAT = b'{"model":"qa","messages":[{"role":"user","content":"hi"}]}'
 STREAMED_CHAT = CHAT[:-1] + b',"stream":true}'

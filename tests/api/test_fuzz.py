@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from dspy_demo.api import build_api
-from dspy_demo.backends.scripted import ScriptedBackend, scripted_answer
 from tests.api.conftest import LM, make_service
+from tests.scripted_backend import ScriptedBackend, scripted_answer
 
 API = build_api(make_service(ScriptedBackend(scripted_answer("4"))), lambda: LM)
 PATHS = ["/predict", "/predict/stream", "/v1/chat/completions"]

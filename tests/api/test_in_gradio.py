@@ -6,8 +6,8 @@ import httpx
 import pytest
 
 from dspy_demo.api import build_routes
-from dspy_demo.backends.scripted import ScriptedBackend, scripted_answer
 from tests.api.conftest import LM, SilentBackend, make_service
+from tests.scripted_backend import ScriptedBackend, scripted_answer
 
 gradio = pytest.importorskip("gradio")
 

@@ -13,11 +13,11 @@ import pytest
 from dspy_demo.api import build_api
 from dspy_demo.api.asking import Asker
 from dspy_demo.api.bodies import PredictBody
-from dspy_demo.backends.scripted import ScriptedBackend, scripted_answer
 from dspy_demo.events import LocalTarget
 from dspy_demo.programs.registry import ProgramRegistry
 from tests.api.conftest import LM, PROGRAMS, SilentBackend, make_service
 from tests.processes import wait_until
+from tests.scripted_backend import ScriptedBackend, scripted_answer
 
 CHAT = {"model": "qa", "messages": [{"role": "user", "content": "hi"}]}
 

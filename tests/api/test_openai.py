@@ -8,10 +8,10 @@ import openai
 import pytest
 
 from dspy_demo.api import build_api
-from dspy_demo.backends.scripted import ScriptedBackend, scripted_answer
 from dspy_demo.errors import UpstreamAuth, UpstreamCut, UpstreamRateLimited
 from dspy_demo.events import FieldDelta, Message, TurnFinished, TurnStarted, Usage
 from tests.api.conftest import LM, Recorder, SilentBackend, make_service
+from tests.scripted_backend import ScriptedBackend, scripted_answer
 
 QUESTION = [{"role": "user", "content": "What is 2 + 2?"}]
 STARTED = TurnStarted("local", "m")

@@ -17,10 +17,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from dspy_demo.api import build_router, with_docs
 from dspy_demo.api.probes import Readiness, probes_router
 from dspy_demo.api.versions import versions_router
-from dspy_demo.backends.scripted import ScriptedBackend, scripted_answer
 from dspy_demo.events import Visitor
 from dspy_demo.metrics import Metrics
 from tests.api.conftest import LM, make_service
+from tests.scripted_backend import ScriptedBackend, scripted_answer
 from tests.visitors import OWNER, STRANGER
 
 

@@ -7,7 +7,6 @@ import json
 
 import pytest
 
-from dspy_demo.backends.scripted import scripted_answer
 from dspy_demo.errors import (
     DemoError,
     EmptyReply,
@@ -20,6 +19,7 @@ from dspy_demo.errors import (
 )
 from dspy_demo.events import FieldDelta, Message, Status, TurnFinished, TurnStarted, Usage
 from tests.api.conftest import LM, SilentBackend
+from tests.scripted_backend import scripted_answer
 
 JSON = {"Content-Type": "application/json"}
 DEEP = '{"inputs":{"question":' + "[" * 500 + "]" * 500 + "}}"

@@ -12,11 +12,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from dspy_demo.api import build_router, with_docs
 from dspy_demo.api.probes import Readiness, probes_router
-from dspy_demo.backends.scripted import ScriptedBackend, scripted_answer
 from dspy_demo.errors import ModelSetupError, UpstreamUnavailable
 from dspy_demo.events import TurnStarted
 from dspy_demo.metrics import Metrics
 from tests.api.conftest import LM, make_service
+from tests.scripted_backend import ScriptedBackend, scripted_answer
 
 BODY = {"text": "What is 2 + 2?"}
 CHAT = {"model": "qa", "messages": [{"role": "user", "content": "What is 2 + 2?"}]}

@@ -12,12 +12,12 @@ import httpx
 import pytest
 
 from dspy_demo.api import build_api
-from dspy_demo.backends.scripted import ScriptedBackend, scripted_answer
 from dspy_demo.events import Event, FieldDelta, TurnRequest, TurnStarted
 from dspy_demo.web import connection as connection_module
 from dspy_demo.web.connection import bounded_protocol
 from tests.api.conftest import LM, SilentBackend, make_service
 from tests.processes import wait_until
+from tests.scripted_backend import ScriptedBackend, scripted_answer
 
 HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\r\n"
 BODY = b'{"text":"hi"}'

@@ -13,7 +13,6 @@ import pytest
 
 from dspy_demo.backends.base import Backend
 from dspy_demo.backends.local import LocalBackend
-from dspy_demo.backends.scripted import ScriptedBackend, scripted_answer
 from dspy_demo.errors import DemoError, UpstreamCut
 from dspy_demo.events import (
     Event,
@@ -33,6 +32,7 @@ from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.shipped import SHIPPED
 from dspy_demo.streaming.pump import Pump
 from tests.fake_openai import FAULTS, FakeOpenAI
+from tests.scripted_backend import ScriptedBackend, scripted_answer
 from tests.services import settings_for, until
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from dspy_demo.backends.base import Backend
-from dspy_demo.backends.scripted import Script, ScriptedBackend, scripted_answer
 from dspy_demo.chat import Turn
 from dspy_demo.errors import (
     InputTooLong,
@@ -43,6 +42,7 @@ from dspy_demo.guests.limits import GuestLimits
 from dspy_demo.guests.seat import ordinal
 from dspy_demo.guests.spending import Amount, Spending
 from dspy_demo.guests.spending_file import NAME, SpendingFile
+from tests.scripted_backend import Script, ScriptedBackend, scripted_answer
 from tests.services import Heard, House, conversation, house, settings_for, until
 
 CHOICE = LMChoice("scripted/model")

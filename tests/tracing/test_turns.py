@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from dspy_demo.backends.scripted import ScriptedBackend, scripted_answer
 from dspy_demo.errors import UpstreamCut
 from dspy_demo.events import (
     Event,
@@ -34,6 +33,7 @@ from dspy_demo.tracing.tracer import MlflowTracer, tracer_for
 from dspy_demo.versions.tracking import Tracking
 from tests.fake_openai import FAULTS, FakeOpenAI, Reply, free_port, tool_reply
 from tests.processes import REPO, start_process
+from tests.scripted_backend import ScriptedBackend, scripted_answer
 from tests.services import House, house, settings_for, until
 from tests.tracing.conftest import request_of
 

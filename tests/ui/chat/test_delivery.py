@@ -11,11 +11,11 @@ import gradio as gr
 import httpx
 import pytest
 
-from dspy_demo.backends.scripted import ScriptedBackend, scripted_answer
 from dspy_demo.ui.chat.cadence import Cadence
 from dspy_demo.ui.chat.delivery import delivered
 from dspy_demo.ui.chat.live import LiveTurn
 from dspy_demo.ui.pages import _mounted
+from tests.scripted_backend import ScriptedBackend, scripted_answer
 from tests.ui.chat.test_live import live
 
 TOKENS = 300

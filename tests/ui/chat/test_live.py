@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from dspy_demo.backends.scripted import ScriptedBackend, scripted_answer
 from dspy_demo.chat import ChatService
 from dspy_demo.errors import UpstreamCut
 from dspy_demo.events import Event, FieldDelta, LMChoice, LocalTarget, TurnRequest, TurnStarted
@@ -20,6 +19,7 @@ from dspy_demo.ui.chat.cadence import Cadence
 from dspy_demo.ui.chat.live import LiveTurn
 from dspy_demo.ui.chat.render import messages
 from dspy_demo.ui.chat.turn_view import TurnView
+from tests.scripted_backend import ScriptedBackend, scripted_answer
 
 
 def live(backend: ScriptedBackend, tmp_path: Path) -> LiveTurn:

@@ -9,13 +9,13 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from dspy_demo.backends.scripted import ScriptedBackend, scripted_answer
 from dspy_demo.events import LMChoice
 from dspy_demo.guests.limits import GuestLimits
 from dspy_demo.ui.chat.cadence import Cadence
 from dspy_demo.ui.chat.handlers import ChatHandlers
 from dspy_demo.ui.chat.tabs import Tabs
 from dspy_demo.ui.layout import draw_page
+from tests.scripted_backend import ScriptedBackend, scripted_answer
 from tests.services import house, settings_for
 from tests.visitors import STRANGER, request_of
 
