@@ -39,6 +39,10 @@ TEST_DEADLINE_S = 60
 SERVER_TEST_DEADLINE_S = 240  # marked `integration` or `browser`
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--house", help="the checkout that tests/black_box runs; this one without it")
+
+
 @pytest.fixture(autouse=True)
 def watchdog(request: pytest.FixtureRequest) -> Iterator[None]:
     """A test that hangs fails, and shows where every thread stood."""

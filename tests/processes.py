@@ -96,15 +96,20 @@ QUIET = {"PYTHONUNBUFFERED": "1", "DSPY_DEMO_TRACING": "false"}
 
 
 def start_process(
-    command: Sequence[str], *, port: int, home: Path, env: Mapping[str, str] | None = None
+    command: Sequence[str],
+    *,
+    port: int,
+    home: Path,
+    env: Mapping[str, str] | None = None,
+    cwd: Path = REPO,
 ) -> ServerProcess:
-    """Start ``python <command>`` in the repository's root, in a scrubbed environment and its own group."""
+    """Start ``python <command>`` in a checkout, in a scrubbed environment and its own group."""
     home.mkdir(parents=True, exist_ok=True)
     log_path = home / f"process-{port}.log"
     with log_path.open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, *command],
-            cwd=REPO,
+            cwd=cwd,
             env=scrubbed(os.environ, home) | QUIET | dict(env or {}),
             stdin=subprocess.DEVNULL,
             stdout=log,
