@@ -95,7 +95,6 @@ def serve(
     from dspy_demo.events import LocalTarget
     from dspy_demo.guests.allowance import Allowance
     from dspy_demo.guests.limits import GuestLimits
-    from dspy_demo.guests.spending_file import SpendingFile
     from dspy_demo.lm.catalog import LMCatalog
     from dspy_demo.lm.local_models.downloads import Downloads
     from dspy_demo.metrics import Metrics
@@ -136,7 +135,7 @@ def serve(
         tracer=tracer_for(settings, versions.tracking),
         allowance=allowance,
         observer=metrics,
-        limits=GuestLimits(settings, SpendingFile(settings.data_dir)),
+        limits=GuestLimits(settings, settings.data_dir / "guests.db"),
     )
     metrics.show_state(
         "model_server", "State of the model server.", SERVER_PHASES, lambda: servers.state().phase

@@ -35,8 +35,7 @@ from dspy_demo.events import (
     failed_from,
 )
 from dspy_demo.guests.allowance import Allowance
-from dspy_demo.guests.limits import GuestLimits
-from dspy_demo.guests.seat import Seat
+from dspy_demo.guests.limits import GuestLimits, GuestTurn
 from dspy_demo.logs import current_turn_id, log_failure
 from dspy_demo.observer import ChatObserver, NoObserver, Outcome, TurnEnd
 from dspy_demo.programs.images import check_images, image_chars, image_fields
@@ -247,7 +246,7 @@ class Turn:
         self.stopped = False
         self.trace_id: str | None = None
         self._service = service
-        self._seat: Seat | None = None
+        self._seat: GuestTurn | None = None
         self._record: TurnRecord | None = None
         self._pump: Pump[Event] | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -362,8 +361,6 @@ class Turn:
         if self.stopped or self._cut_short is not None:
             return
         self.request = self._seat.begin()
-        if (status := self._seat.little_left()) is not None:
-            yield status
 
     def _begin(self) -> None:
         self._accepted = True
@@ -387,7 +384,7 @@ class Turn:
         """The failure, under the one id of this turn."""
         failure = DemoError.of(error)
         if self._seat is not None and not self.stopped:
-            failure = self._seat.explained(failure)
+            self._seat.failed(failure)
         failure.error_id = self.request.turn_id
         if self.stopped:
             return failure

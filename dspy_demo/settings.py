@@ -307,9 +307,6 @@ class Settings(BaseModel):
     )
 
     # Guests
-    guest_turns_per_minute: int = _setting(
-        10, "Turns that one guest may begin.", unit="turns/min", group="Guests", ge=1, le=10_000
-    )
     guests_turns_per_minute: int = _setting(
         60, "Turns that all guests together may begin.", unit="turns/min", group="Guests", ge=1, le=100_000
     )
@@ -329,17 +326,6 @@ class Settings(BaseModel):
         ge=1,
         le=100_000,
     )
-    guests_queue_turns: int = _setting(
-        32,
-        "Turns of guests that may wait in line; 0 for no line.",
-        unit="turns",
-        group="Guests",
-        ge=0,
-        le=10_000,
-    )
-    guests_queue_timeout_s: float = _setting(
-        60, "Longest time for a guest's turn to wait in line.", unit="s", group="Guests", gt=0, le=3600
-    )
     guest_input_max_chars: int = _setting(
         8_000,
         "Longest input of a guest's turn, with the chat so far.",
@@ -355,22 +341,6 @@ class Settings(BaseModel):
         group="Guests",
         ge=16,
         le=200_000,
-    )
-    guest_turn_timeout_s: float = _setting(
-        120,
-        "Longest time for a guest's turn, without the wait in line.",
-        unit="s",
-        group="Guests",
-        gt=0,
-        le=86_400,
-    )
-    guest_daily_tokens: int = _setting(
-        50_000,
-        "Tokens that one guest may use in a day (UTC), input and output.",
-        unit="tokens/day",
-        group="Guests",
-        ge=0,
-        le=10_000_000_000,
     )
     guests_daily_tokens: int = _setting(
         500_000,
@@ -554,7 +524,7 @@ class Settings(BaseModel):
 
 
 #: What the app keeps in its data folder.
-OWN_NAMES = frozenset({"artifacts", "cache", "guest-spending.json", "logs", "run", "session.key", "share"})
+OWN_NAMES = frozenset({"artifacts", "cache", "guests.db", "logs", "run", "session.key", "share"})
 OWN_NAMES |= {"mlflow.db", "mlflow.db.lock", "mlflow.db-shm", "mlflow.db-wal"}
 #: The mode mask of a process of ours: its files are read by their user alone, who may have chats in them.
 PRIVATE_UMASK = 0o077

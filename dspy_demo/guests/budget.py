@@ -1,72 +1,90 @@
-"""The day's budget of guests: what is spent, and what running turns have set aside."""
+"""The day's budget of all guests: one table, shared by all apps on a data folder.
+
+Whoever drops the cookie is a new guest, so no bound of one guest protects anything. Only these totals do.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
+import logging
+import sqlite3
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from dspy_demo.errors import BudgetSpent, RateLimited
-from dspy_demo.guests.spending import Amount, Spending, day_of, seconds_left
+
+log = logging.getLogger(__name__)
 
 #: When to ask again while running turns hold the rest of the budget.
 IN_USE_RETRY_S = 10.0
+_TABLE = "CREATE TABLE IF NOT EXISTS spent (day TEXT PRIMARY KEY, tokens INTEGER, usd REAL)"
+_ADD = """INSERT INTO spent VALUES (?, ?, ?) ON CONFLICT (day)
+DO UPDATE SET tokens = tokens + excluded.tokens, usd = usd + excluded.usd RETURNING tokens, usd"""
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """Tokens, input and output, and what of their price is known."""
+
+    tokens: int = 0
+    usd: float = 0.0
+
+    def __add__(self, other: Amount) -> Amount:
+        return Amount(self.tokens + other.tokens, self.usd + other.usd)
+
+    def __sub__(self, other: Amount) -> Amount:
+        return Amount(self.tokens - other.tokens, self.usd - other.usd)
 
 
 class DailyBudget:
     """Refuses turns when the day's tokens or money are used up; a new day begins at 00:00 UTC.
 
-    A turn sets an estimate aside when it starts, and what it really used replaces that at its end. So turns
-    that run side by side overshoot the budget by no more than one estimate, and by what each of them uses
-    beyond its own. A clock that is set back does not bring a day's budget back.
+    A turn reserves the most that it may use, and at its end books what it used instead.
 
     Args:
-        guest_tokens: Of one guest a day.
-        total_tokens, total_usd: Of all guests a day.
+        path: The database; None keeps the totals in memory. So does one that cannot be written: a warning in
+            the log says so, and a restart forgets what was spent.
         clock: Seconds since the epoch.
-        spent: What is known from before.
     """
 
-    def __init__(
-        self,
-        guest_tokens: int,
-        total_tokens: int,
-        total_usd: float,
-        *,
-        clock: Callable[[], float],
-        spent: Spending | None = None,
-    ) -> None:
-        self._guest_tokens = guest_tokens
-        self._total_tokens = total_tokens
-        self._total_usd = total_usd
+    def __init__(self, path: Path | None, *, tokens: int, usd: float, clock: Callable[[], float]) -> None:
+        self._most = Amount(tokens, usd)
         self._clock = clock
-        self._set_aside = Amount()
-        self._set_aside_by: Counter[str] = Counter()
-        today = Spending(day_of(clock()))
-        self.spent = today if spent is None else today.merged(spent)
-        self.unsaved = Spending(self.spent.day)
+        self._reserved = self._known = Amount()
+        try:
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = _opened(str(path or ":memory:"))
+            self.spent()
+        except (OSError, sqlite3.Error) as error:
+            self._in_memory(error)
 
-    def check(self, guest: str) -> None:
+    def spent(self, more: Amount = Amount()) -> Amount:
+        """What guests of all apps have used today, with `more` added to it."""
+        day = datetime.fromtimestamp(self._clock(), UTC).date().isoformat()
+        try:
+            row = self._database.execute(_ADD, (day, more.tokens, more.usd)).fetchone()
+        except sqlite3.Error as error:
+            self._in_memory(error)
+            more += self._known
+            row = self._database.execute(_ADD, (day, more.tokens, more.usd)).fetchone()
+        self._known = Amount(*row)
+        return self._known
+
+    def check(self) -> None:
         """Refuse a turn for which nothing is left.
 
         Raises:
             BudgetSpent: Until the end of the day.
-            RateLimited: The rest is set aside for turns that run now.
+            RateLimited: The rest is reserved for turns that run now.
         """
-        self._turn_the_page()
-        own, total = self.spent.guests.get(guest, 0), self.spent.total
-        if own >= self._guest_tokens:
-            raise self._spent(
-                f"You have used your {self._guest_tokens:,} tokens for today.", "guest_daily_tokens"
-            )
-        if total.tokens >= self._total_tokens or total.usd >= self._total_usd:
-            limit = "guests_daily_usd" if total.usd >= self._total_usd else "guests_daily_tokens"
-            raise self._spent("Today's budget for guests is used up.", limit)
-        total += self._set_aside
-        if (
-            own + self._set_aside_by[guest] >= self._guest_tokens
-            or total.tokens >= self._total_tokens
-            or (self._set_aside.usd > 0 and total.usd >= self._total_usd)
-        ):
+        spent, most = self.spent(), self._most
+        if spent.tokens >= most.tokens or spent.usd >= most.usd:
+            limit = "guests_daily_usd" if spent.usd >= most.usd else "guests_daily_tokens"
+            raise self._used_up(limit)
+        held = spent + self._reserved
+        if held.tokens >= most.tokens or (self._reserved.usd > 0 and held.usd >= most.usd):
             raise RateLimited(
                 "The questions that are being answered may use the rest of today's budget. "
                 "Try again when they have ended.",
@@ -74,49 +92,33 @@ class DailyBudget:
                 limit="guests_daily_tokens",
             )
 
-    def set_aside(self, guest: str, amount: Amount) -> None:
-        """A turn of `guest` starts, which may use `amount`."""
-        self._set_aside += amount
-        self._set_aside_by[guest] += amount.tokens
+    def reserve(self, amount: Amount) -> None:
+        """A turn starts, which may use `amount`."""
+        self._reserved += amount
 
-    def book(self, guest: str, set_aside: Amount, used: Amount) -> None:
+    def book(self, reserved: Amount, used: Amount) -> None:
         """The turn has ended and used `used`."""
-        self._turn_the_page()
-        self._set_aside -= set_aside
-        self._set_aside_by[guest] -= set_aside.tokens
-        self._set_aside_by += Counter()  # drops the zeros
-        if used != Amount():
-            self.spent = self.spent.adding(guest, used)
-            self.unsaved = self.unsaved.adding(guest, used)
+        self._reserved -= reserved
+        self.spent(used)
 
-    def left(self, guest: str) -> int:
-        """Tokens that `guest` may still use today."""
-        own = self._guest_tokens - self.spent.guests.get(guest, 0)
-        return max(0, min(own, self._total_tokens - self.spent.total.tokens))
+    def close(self) -> None:
+        self._database.close()
 
-    def take_unsaved(self) -> Spending:
-        """What is to be added to the file; it counts as saved from here on."""
-        taken, self.unsaved = self.unsaved, Spending(self.spent.day)
-        return taken
+    def _used_up(self, limit: str) -> BudgetSpent:
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+        wait_s = (midnight - now).total_seconds()
+        wait = f"{wait_s / 3600:.0f} hours" if wait_s >= 5400 else f"{max(1, round(wait_s / 60))} min"
+        sentence = f"Today's budget for guests is used up. It starts anew at 00:00 UTC, in about {wait}."
+        return BudgetSpent(sentence, retry_after_s=wait_s, limit=limit)
 
-    def give_back(self, unsaved: Spending) -> None:
-        """It could not be saved."""
-        self.unsaved = self.unsaved.merged(unsaved)
+    def _in_memory(self, error: Exception) -> None:
+        log.warning("the day's spending of guests cannot be kept, so a restart forgets it: %s", error)
+        self._database = _opened(":memory:")
 
-    def saw(self, saved: Spending) -> None:
-        """What the file holds now, of other apps too."""
-        self.spent = self.unsaved.merged(saved)
-        self._turn_the_page()
 
-    def _turn_the_page(self) -> None:
-        today = day_of(self._clock())
-        if today > self.spent.day:
-            self.spent = self.unsaved = Spending(today)
-
-    def _spent(self, what: str, limit: str) -> BudgetSpent:
-        wait_s = seconds_left(self.spent.day, self._clock())
-        hours, minutes = round(wait_s / 3600), max(1, round(wait_s / 60))
-        wait = f"{hours} hours" if minutes >= 90 else f"{minutes} min"
-        return BudgetSpent(
-            f"{what} It starts anew at 00:00 UTC, in about {wait}.", retry_after_s=wait_s, limit=limit
-        )
+def _opened(path: str) -> sqlite3.Connection:
+    database = sqlite3.connect(path, timeout=1, isolation_level=None, check_same_thread=False)
+    database.execute("PRAGMA synchronous = OFF")  # only a crash of the machine may lose the last turns
+    database.execute(_TABLE)
+    return database

@@ -1,74 +1,124 @@
-"""The limits of guests' turns, as `chat.ChatService` asks for them."""
+"""The limits of guests' turns, as `chat.ChatService` asks for them. The owner passes all of them.
+
+The bounds of one guest keep guests from hindering each other; what protects the owner are the totals.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
+import dataclasses
+import math
 import time
+from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 
-from dspy_demo.events import TurnRequest, Visitor
-from dspy_demo.guests.budget import DailyBudget
-from dspy_demo.guests.line import Line
-from dspy_demo.guests.rate import RateWindow
-from dspy_demo.guests.seat import Seat
-from dspy_demo.guests.spending_file import SpendingFile
+from dspy_demo import errors
+from dspy_demo.errors import AnswerTooLong, DemoError, LineFull, RateLimited, UpstreamError, WaitedTooLong
+from dspy_demo.events import (
+    QUEUE_KEY,
+    Event,
+    FieldDelta,
+    LocalTarget,
+    Status,
+    TurnFinished,
+    TurnRequest,
+    Visitor,
+)
+from dspy_demo.guests.budget import Amount, DailyBudget
 from dspy_demo.settings import Settings
 
-log = logging.getLogger(__name__)
+GUEST_TURNS_PER_MINUTE = 10
+#: Guests' turns that may wait, and for how long.
+QUEUE_TURNS, QUEUE_TIMEOUT_S = 32, 60.0
+#: The longest time for a guest's turn, without the wait.
+TURN_TIMEOUT_S = 120.0
+#: The streamed text may look this much longer than the limit before the turn is ended: a single call, which
+#: its model ends at the limit, should not be cut by an estimate.
+OUTPUT_SLACK = 1.5
+#: English has somewhat more bytes in a token, code and other scripts somewhat fewer.
+BYTES_PER_TOKEN = 4
+#: DSPy's instructions around the inputs: 120 to 200 with most shipped programs, 780 for the agent's tools.
+INSTRUCTION_TOKENS = 400
+#: With these a model did not begin to answer, and nobody pays.
+FREE_FAILURES = (
+    errors.UpstreamAuth,
+    errors.UpstreamRejected,
+    errors.UpstreamRateLimited,
+    errors.UpstreamUnavailable,
+)
 
-#: Turns that end within this time are written together.
-SAVE_AFTER_S = 1.0
+
+class RateWindow:
+    """What was begun within the last minute, of one guest and of all."""
+
+    def __init__(self, per_guest: int, in_total: int, doing: str) -> None:
+        self._per_guest, self._in_total, self._doing = per_guest, in_total, doing
+        self._begun: deque[tuple[float, str]] = deque()
+
+    def check(self, guest: str, now_s: float) -> None:
+        """Refuse one too many.
+
+        Raises:
+            RateLimited: With the time after which there is room again.
+        """
+        while self._begun and self._begun[0][0] <= now_s - 60:
+            self._begun.popleft()
+        own = [at_s for at_s, name in self._begun if name == guest]
+        waits_s = [own[-self._per_guest] + 60 - now_s if len(own) >= self._per_guest else 0.0]
+        waits_s += [
+            self._begun[-self._in_total][0] + 60 - now_s if len(self._begun) >= self._in_total else 0.0
+        ]
+        if (wait_s := max(waits_s)) <= 0:
+            return
+        why, limit = "Many people are asking at the moment.", "guests_turns_per_minute"
+        if waits_s[0] == wait_s:
+            limit = "guest_turns_per_minute"
+            often = f"{self._per_guest} times a minute, which is the limit here."
+            why = f"You are {self._doing} faster than {often}"
+        raise RateLimited(f"{why} Try again in {math.ceil(wait_s)} s.", retry_after_s=wait_s, limit=limit)
+
+    def count(self, guest: str, now_s: float) -> None:
+        self._begun.append((now_s, guest))
 
 
 class GuestLimits:
-    """What guests may use, one by one and all together. The owner passes.
+    """How much guests may use, one by one and all together.
+
+    Guests' turns run first come, first served; a turn of a guest at the bound of their own is passed over.
 
     Args:
-        file: Keeps the day's spending; None for memory only.
+        database: Keeps the day's spending; None for memory only.
         clock: Seconds, monotonic.
         wall_clock: Seconds since the epoch.
-
-    Attributes:
-        hits: How often each limit was met, by the error's code.
     """
 
     def __init__(
         self,
         settings: Settings,
-        file: SpendingFile | None = None,
+        database: Path | None = None,
         *,
+        guest_turns_per_minute: int = GUEST_TURNS_PER_MINUTE,
+        queue_turns: int = QUEUE_TURNS,
+        queue_timeout_s: float = QUEUE_TIMEOUT_S,
+        turn_timeout_s: float = TURN_TIMEOUT_S,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self.settings = settings
-        self.clock = clock
-        self.rate = RateWindow(settings.guest_turns_per_minute, settings.guests_turns_per_minute)
-        # An answer gets a thumb, and a comment to it.
-        self.ratings = RateWindow(
-            2 * settings.guest_turns_per_minute,
-            2 * settings.guests_turns_per_minute,
-            "You are rating faster than",
-        )
-        self.line = Line(
-            places=min(settings.guests_concurrent_turns, max(1, settings.max_turns - 1)),
-            places_per_guest=settings.guest_concurrent_turns,
-            waiting_max=settings.guests_queue_turns,
-        )
+        self.settings, self.clock = settings, clock
+        own, total = guest_turns_per_minute, settings.guests_turns_per_minute
+        self.turns = RateWindow(own, total, "asking")
+        self.ratings = RateWindow(2 * own, 2 * total, "rating")  # a thumb, and a comment to it
         self.budget = DailyBudget(
-            settings.guest_daily_tokens,
-            settings.guests_daily_tokens,
-            settings.guests_daily_usd,
-            clock=wall_clock,
-            spent=file.read() if file else None,
+            database, tokens=settings.guests_daily_tokens, usd=settings.guests_daily_usd, clock=wall_clock
         )
+        self.queue_timeout_s, self.turn_timeout_s = queue_timeout_s, turn_timeout_s
         #: The highest price of a token seen for a model, for turns whose price nobody tells.
         self.usd_per_token: dict[str, float] = {}
-        self._file = file
-        self._saving: asyncio.Task[None] | None = None
-        self._closing = asyncio.Event()
-        self._warned = False
+        self.waiting: list[GuestTurn] = []
+        self.running: list[GuestTurn] = []
+        self._queue_turns = queue_turns
+        self._places = min(settings.guests_concurrent_turns, max(1, settings.max_turns - 1))
 
     def input_max_chars(self, visitor: Visitor) -> int:
         """The longest input of a turn, in characters."""
@@ -86,12 +136,21 @@ class GuestLimits:
         guest = request.visitor.name
         if request.visitor.role == "owner":
             return
-        self.budget.check(guest)
-        self.rate.check(guest, self.clock())
-        self.line.check(guest)
+        self.budget.check()
+        self.turns.check(guest, self.clock())
+        if self.has_room(guest):
+            return
+        if sum(turn.guest == guest for turn in self.waiting) >= self.settings.guest_concurrent_turns:
+            raise LineFull(
+                "Your earlier questions are still waiting. "
+                "Send this one when they are answered, or stop one.",
+                limit="guest_concurrent_turns",
+            )
+        if len(self.waiting) >= self._queue_turns:
+            raise LineFull()
 
-    def enter(self, request: TurnRequest) -> Seat | None:
-        """A place for a turn, perhaps in line; None for the owner, who needs none.
+    def enter(self, request: TurnRequest) -> GuestTurn | None:
+        """A place for a turn, perhaps in the queue; None for the owner, who needs none.
 
         Raises:
             Busy: See `check`.
@@ -99,8 +158,11 @@ class GuestLimits:
         if request.visitor.role == "owner":
             return None
         self.check(request)
-        self.rate.count(request.visitor.name, self.clock())
-        return Seat(self, request, self.line.enter(request.visitor.name))
+        self.turns.count(request.visitor.name, self.clock())
+        turn = GuestTurn(self, request)
+        self.waiting.append(turn)
+        self.move_up()
+        return turn
 
     def count_rating(self, visitor: Visitor) -> None:
         """A visitor rates an answer.
@@ -112,34 +174,168 @@ class GuestLimits:
             self.ratings.check(visitor.name, self.clock())
             self.ratings.count(visitor.name, self.clock())
 
-    # The day's spending, on disk
-
-    def save_soon(self) -> None:
-        """Write what was spent within a second, off the event loop."""
-        if self._file is not None and (self._saving is None or self._saving.done()):
-            self._saving = asyncio.create_task(self._save(self._file), name="guest-spending")
-
     async def aclose(self) -> None:
-        """Write what is not written yet."""
-        self._closing.set()
-        if self._saving is not None:
-            await self._saving
+        self.budget.close()
 
-    async def _save(self, file: SpendingFile) -> None:
-        while self.budget.unsaved.guests:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._closing.wait(), SAVE_AFTER_S)
-            unsaved = self.budget.take_unsaved()
+    def at_own_bound(self, guest: str) -> bool:
+        return sum(turn.guest == guest for turn in self.running) >= self.settings.guest_concurrent_turns
+
+    def has_room(self, guest: str) -> bool:
+        return len(self.running) < self._places and not self.at_own_bound(guest)
+
+    def move_up(self) -> None:
+        """Let turns begin for which there is room now, and tell the others that their place has changed."""
+        for turn in list(self.waiting):
+            if self.has_room(turn.guest):
+                self.waiting.remove(turn)
+                self.running.append(turn)
+            turn.changed.set()
+
+
+class GuestTurn:
+    """One guest's turn: waits, runs, and is paid for.
+
+    Attributes:
+        changed: Set whenever its place in the queue may have changed.
+        turn_timeout_s: The longest time for the turn, from `begin` on.
+    """
+
+    def __init__(self, limits: GuestLimits, request: TurnRequest) -> None:
+        self.guest = request.visitor.name
+        self.changed = asyncio.Event()
+        self.turn_timeout_s = limits.turn_timeout_s
+        self._limits, self._request = limits, request
+        self._most_tokens = limits.settings.guest_output_max_tokens
+        self._entered_s = limits.clock()
+        self._give_up_at = asyncio.get_running_loop().time() + limits.queue_timeout_s
+        self._shown = ""
+        texts = [*map(str, request.inputs.values()), *(message.text for message in request.history)]
+        self._asked_tokens = INSTRUCTION_TOKENS + sum(map(_tokens_of, texts))
+        self._streamed_tokens = 0.0
+        self._steps: set[str] = set()
+        self._reserved: Amount | None = None
+        self._end: TurnFinished | DemoError | None = None
+
+    async def next_status(self) -> Status | None:
+        """What to show of the queue next; None when the turn may run, or has left.
+
+        Raises:
+            WaitedTooLong: No place became free in time.
+        """
+        while self in self._limits.waiting:
+            text = f"You are {ordinal(self._limits.waiting.index(self) + 1)} in line."
+            if self._limits.at_own_bound(self.guest):
+                text = "This question waits for your other one to end."
+            if text != self._shown:
+                self._shown = text
+                return Status(text, "pending", QUEUE_KEY)
+            self.changed.clear()
             try:
-                self.budget.saw(await asyncio.to_thread(file.add, unsaved))
-            except OSError as error:
-                self.budget.give_back(unsaved)
-                self._warn(error)
-                return
+                async with asyncio.timeout_at(self._give_up_at):
+                    await self.changed.wait()
+            except TimeoutError:
+                raise WaitedTooLong() from None
+        if not self._shown or self not in self._limits.running:
+            return None
+        self._shown = ""
+        waited_s = self._limits.clock() - self._entered_s
+        return Status(f"Waited in line for {waited_s:.0f} s.", "done", QUEUE_KEY)
 
-    def _warn(self, error: OSError) -> None:
-        if not self._warned:
-            self._warned = True
-            log.warning(
-                "the day's spending of guests cannot be written, so a restart forgets it: %s", error.strerror
-            )
+    def begin(self) -> TurnRequest:
+        """Reserve what the turn may use; gives the request as it may run, with its output capped.
+
+        No single model call may be longer than the whole turn, and none is answered from DSPy's cache: from a
+        cached answer a guest could tell what others have asked.
+
+        Raises:
+            BudgetSpent, RateLimited: The budget was used up while the turn waited.
+        """
+        self._limits.budget.check()
+        self._reserved = self._priced(self._asked_tokens + self._most_tokens)
+        self._limits.budget.reserve(self._reserved)
+        target = self._request.target
+        if isinstance(target, LocalTarget):
+            most = min(self._most_tokens, target.lm.max_tokens or self._most_tokens)
+            lm = dataclasses.replace(target.lm, max_tokens=most, cache=False)
+            return dataclasses.replace(self._request, target=dataclasses.replace(target, lm=lm))
+        most = min(self._most_tokens, target.max_tokens or self._most_tokens)
+        served = dataclasses.replace(target, max_tokens=most, cache=False)
+        return dataclasses.replace(self._request, target=served)
+
+    def hear(self, event: Event) -> None:
+        """Follow the turn.
+
+        Raises:
+            AnswerTooLong: Its output has reached the limit.
+        """
+        if isinstance(event, FieldDelta):
+            self._streamed_tokens += _bytes_of(event.text) / BYTES_PER_TOKEN
+            self._steps.add(event.step)
+            if self._streamed_tokens > self._most_tokens * OUTPUT_SLACK:
+                raise AnswerTooLong(
+                    f"The answer reached the {self._most_tokens:,} tokens that a guest's turn may have, "
+                    "so it was ended. What arrived is kept."
+                )
+        elif isinstance(event, TurnFinished):
+            self._end = event
+
+    def failed(self, failure: DemoError) -> None:
+        """The turn has failed: with some failures nothing was used."""
+        self._end = failure
+
+    def leave(self) -> None:
+        """Give the place back and book what the turn used. Safe to call twice."""
+        for places in (self._limits.waiting, self._limits.running):
+            if self in places:
+                places.remove(self)
+        self.changed.set()
+        self._limits.move_up()
+        if self._reserved is not None:
+            reserved, self._reserved = self._reserved, None
+            self._limits.budget.book(reserved, self._used())
+
+    def _used(self) -> Amount:
+        """As the model counted it; where it did not, as the turn's text looks. Each step asks again."""
+        end, streamed = self._end, math.ceil(self._streamed_tokens)
+        guessed = max(1, len(self._steps)) * self._asked_tokens + streamed
+        if isinstance(end, DemoError) and not streamed:
+            asked_model = isinstance(end, UpstreamError) and not isinstance(end, FREE_FAILURES)
+            return self._priced(guessed) if asked_model else Amount()
+        if not isinstance(end, TurnFinished):
+            return self._priced(guessed)
+        usage = end.usage
+        if usage.cached:
+            return Amount()
+        if usage.total_tokens <= 0:  # a plain ``mlflow models serve`` tells none
+            answered = _tokens_of(str(dict(end.outputs)))
+            return self._priced(max(guessed, self._asked_tokens + answered))
+        cost_usd = usage.cost_usd
+        if (
+            not isinstance(cost_usd, int | float) or not 0 <= cost_usd < math.inf
+        ):  # a server may tell anything
+            return self._priced(usage.total_tokens)
+        prices = self._limits.usd_per_token
+        prices[self._model] = max(prices.get(self._model, 0.0), cost_usd / usage.total_tokens)
+        return Amount(usage.total_tokens, cost_usd)
+
+    def _priced(self, tokens: int) -> Amount:
+        return Amount(tokens, tokens * self._limits.usd_per_token.get(self._model, 0.0))
+
+    @property
+    def _model(self) -> str:
+        target = self._request.target
+        return target.lm.model if isinstance(target, LocalTarget) else target.version or target.url
+
+
+def ordinal(number: int) -> str:
+    """``1st``, ``2nd``, ``11th``."""
+    last = 0 if number % 100 in {11, 12, 13} else number % 10
+    return f"{number}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(last, 'th') }"
+
+
+def _bytes_of(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
+
+
+def _tokens_of(text: str) -> int:
+    return -(-_bytes_of(text) // BYTES_PER_TOKEN)

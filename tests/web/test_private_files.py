@@ -16,8 +16,8 @@ from tests.processes import running_app
 def test_what_the_app_keeps_is_for_its_user_alone(tmp_path: Path) -> None:
     data = tmp_path / "data"
     (data / "run").mkdir(parents=True)
-    (data / "guest-spending.json").write_text("{}")
-    for path, mode in ((data, 0o755), (data / "run", 0o755), (data / "guest-spending.json", 0o644)):
+    (data / "guests.db").touch()
+    for path, mode in ((data, 0o755), (data / "run", 0o755), (data / "guests.db", 0o644)):
         path.chmod(mode)  # as an earlier start left them
     owner = {"authorization": "Bearer owner-token-0123456789"}
     env = {"DSPY_DEMO_OWNER_TOKEN": "owner-token-0123456789", "DSPY_DEMO_TRACING": "true"}

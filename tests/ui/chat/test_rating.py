@@ -47,7 +47,7 @@ def turn(number: int, trace_id: str | None) -> TurnView:
 
 
 def service_with(tracer: NotingTracer) -> SimpleNamespace:
-    limits = GuestLimits(Settings(guest_turns_per_minute=2, guests_turns_per_minute=3))
+    limits = GuestLimits(Settings(guests_turns_per_minute=3), guest_turns_per_minute=2)
     return SimpleNamespace(tracer=tracer, limits=limits)
 
 

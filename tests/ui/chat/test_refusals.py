@@ -24,9 +24,9 @@ REQUEST = request_of(STRANGER)
 
 @pytest.fixture
 async def chat(data_dir: Path) -> AsyncIterator[ChatHandlers]:
-    settings = settings_for(data_dir, guest_turns_per_minute=1)
+    settings = settings_for(data_dir)
     backend = ScriptedBackend(scripted_answer("four"))
-    limits = GuestLimits(settings)
+    limits = GuestLimits(settings, guest_turns_per_minute=1)
     async with house(settings, LMChoice("scripted/model"), local=backend, limits=limits) as home:
         with gr.Blocks(analytics_enabled=False):
             page = draw_page(home.catalog.detection, home.programs.specs(), home.programs.default)
