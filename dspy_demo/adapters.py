@@ -2,17 +2,21 @@
 
 Everything that depends on the format is found here by its name: DSPy's class, the parser of a reply that is
 still arriving, and the grammar for a model on this machine. A version is logged with its adapter's name. What
-is named by a path is imported when it is needed: the settings, which offer the names, import no library.
+needs DSPy imports it when it is called: the settings offer the names, and their `--help` should not wait.
 """
 
 from __future__ import annotations
 
+import contextlib
+import html
+import itertools
+import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
-from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Sequence
+from functools import cache, reduce
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+from pydantic_core import from_json
 
 if TYPE_CHECKING:
     import dspy
@@ -24,36 +28,264 @@ _THINKING = re.compile(rf"\s*{THINK_OPEN}.*?(?:{THINK_CLOSE}\s*|\Z)", re.DOTALL)
 NOT_KEPT = "Not kept in the history of this chat."
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Piece(NamedTuple):
+    """More text of one field: an increment, never cumulative and never empty."""
+
+    field: str
+    text: str
+
+
+class PrefixParser(Protocol):
+    """Finds the output fields in one reply of a model while it arrives; not reusable.
+
+    However the reply is cut into chunks, the pieces of a field join to the same text, and in a reply that
+    DSPy can read to what its adapter makes of a text field. What DSPy reads in the end is the truth; the
+    pieces are for watching. In any other reply a parser finds what it can, and never raises.
+    """
+
+    def feed(self, text: str) -> list[Piece]:
+        """The pieces that are certain after `text`, in their order."""
+        ...
+
+    def finish(self) -> list[Piece]:
+        """What was held back and is text after all, at the end of the reply."""
+        ...
+
+
+class _Fields:
+    """Collects the text of the wanted fields, of each its first occurrence, stripped.
+
+    Attributes:
+        open: The field that is being read; None between fields, and in one that nobody wants.
+        space: White space that waits for text behind it.
+    """
+
+    def __init__(self, wanted: Sequence[str]) -> None:
+        self.open: str | None = None
+        self.space: list[str] = []
+        self._wanted = set(wanted)
+        self._begun = False
+        self._pieces: list[Piece] = []
+
+    def begin(self, name: str | None) -> None:
+        """What is written from here on belongs to `name`."""
+        self.open = name if name in self._wanted else None
+        self._wanted.discard(name or "")
+        self._begun = False
+        self.space.clear()
+
+    def write(self, text: str) -> None:
+        if self.open is None:
+            return
+        body = text.strip()
+        if not body:
+            self.space.append(text if self._begun else "")
+            return
+        before = "".join(self.space) + text[: text.index(body)] if self._begun else ""
+        self._pieces.append(Piece(self.open, before + body))
+        self._begun = True
+        self.space = [text[text.index(body) + len(body) :]]
+
+    def take(self) -> list[Piece]:
+        pieces, self._pieces = self._pieces, []
+        joined = itertools.groupby(pieces, key=lambda piece: piece.field)
+        return [Piece(field, "".join(piece.text for piece in group)) for field, group in joined]
+
+
+_HEADER = re.compile(r"\[\[ ## (\w{1,80}) ## \]\]")
+_HEADER_PARTS = [r"\[", r"\[", " ", "#", "#", " ", r"\w{1,80}", " ", "#", "#", " ", r"\]"]
+_HEADER_START = re.compile(reduce(lambda rest, part: f"(?:{part}{rest})?", reversed(_HEADER_PARTS), ""))
+_LINE_END = re.compile("\r\n|[\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029]")
+
+
+class ChatParser:
+    """Sections below ``[[ ## name ## ]]``, which counts at the start of a line only.
+
+    Of a line it holds back what may become a header, and nothing else.
+    """
+
+    def __init__(self, fields: Sequence[str]) -> None:
+        self._fields = _Fields(fields)
+        self._held = ""
+        self._line: Literal["start", "header", "text"] = "start"
+
+    def feed(self, text: str) -> list[Piece]:
+        text, self._held = self._held + text, ""
+        half = "\r" if text.endswith("\r") else ""
+        *lines, last = _LINE_END.split(text.removesuffix(half))
+        for line in lines:
+            self._read(line)
+            self._end_line()
+        self._read(last, ended=bool(half))
+        self._held += half
+        return self._fields.take()
+
+    def finish(self) -> list[Piece]:
+        self._read(self._held)
+        return self._fields.take()
+
+    def _read(self, text: str, *, ended: bool = True) -> None:
+        """Read a line, or what there is of it."""
+        if self._line == "start":
+            body = text.lstrip()
+            if found := _HEADER.match(body):
+                self._fields.begin(found[1])
+                self._line, text = "header", body[found.end() :]
+            elif not ended and _HEADER_START.fullmatch(body):
+                self._held, text = body, text.removesuffix(body)
+            elif body:
+                self._line = "text"
+        self._fields.write(text)
+
+    def _end_line(self) -> None:
+        if self._line == "header":  # DSPy strips the rest of this line
+            self._fields.space.clear()
+        self._fields.write("\n")
+        self._line = "start"
+
+
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-fA-F]{1,6}|lt|gt|amp|quot|apos);")
+_ENTITY_START = re.compile(r"&#?\w{0,7}\Z")
+#: White space in a tag, in characters.
+_GAP = r"\s{0,9}"
+
+
+class XMLParser:
+    """One element a field. Elements inside a field are shown as they are written.
+
+    It holds back what may be a tag or an entity.
+    """
+
+    def __init__(self, fields: Sequence[str]) -> None:
+        self._fields = _Fields(fields)
+        self._held = ""
+        names = "|".join(map(re.escape, fields)) or r"\b\B"
+        self._start = re.compile(rf"<(?:({names})|entry key=\"({names})\"){_GAP}>")
+        self._tag_max = max(map(len, fields), default=0) + 30
+
+    def feed(self, text: str) -> list[Piece]:
+        text, self._held = self._held + text, ""
+        at = 0
+        while True:
+            name = self._fields.open
+            tag = self._start if name is None else re.compile(rf"</(?:{re.escape(name)}|entry)>")
+            found = tag.search(text, at)
+            if not found:
+                break
+            self._write(text[at : found.start()])
+            self._fields.begin(None if name else found[1] or found[2])
+            at = found.end()
+        sure = self._sure(text, at)
+        self._write(text[at:sure])
+        self._held = text[sure:]
+        return self._fields.take()
+
+    def finish(self) -> list[Piece]:
+        if not f"</{self._fields.open}>".startswith(self._held):
+            self._write(self._held)
+        return self._fields.take()
+
+    def _sure(self, text: str, at: int) -> int:
+        """Up to where `text` cannot change its meaning by what follows."""
+        tag, name = text.rfind("<", at), self._fields.open
+        if tag >= 0 and name is None and len(text) - tag < self._tag_max:
+            return tag
+        if tag >= 0 and any(end.startswith(text[tag:]) for end in (f"</{name}>", "</entry>")):
+            return tag
+        entity = _ENTITY_START.search(text, max(at, len(text) - 10))
+        return entity.start() if entity else len(text)
+
+    def _write(self, text: str) -> None:
+        self._fields.write(_ENTITY.sub(lambda found: html.unescape(found[0]), text))
+
+
+class JSONParser:
+    """One JSON object, with or without text around it. Values other than texts are shown when they are whole.
+
+    Reading all that has come at each chunk would cost the square of the reply. So inside a text, where nearly
+    all chunks end, only its key is kept of what came; anywhere else the next look waits until there is
+    a fiftieth more. A reply that is no JSON is not shown from where it goes wrong.
+    """
+
+    def __init__(self, fields: Sequence[str]) -> None:
+        self._fields = set(fields)
+        self._decoder = json.JSONDecoder(strict=False)
+        self._parts: list[str] = []
+        self._size = self._look_at = 0
+        self._done = False
+
+    def feed(self, text: str) -> list[Piece]:
+        if not self._parts:
+            text = text[text.find("{") :] if "{" in text else ""
+        if not text or self._done:
+            return []
+        self._parts.append(text)
+        self._size += len(text)
+        return self._look() if self._size >= self._look_at else []
+
+    def finish(self) -> list[Piece]:
+        if self._done or not self._parts:
+            return []
+        pieces = self._look()
+        if not pieces and not self._done:
+            with contextlib.suppress(ValueError):
+                found = from_json("".join(self._parts), allow_partial="trailing-strings")
+                pieces = self._pieces(found) if isinstance(found, dict) else []
+        return pieces
+
+    def _look(self) -> list[Piece]:
+        """What is certain: all of a complete object, or all of one that ends inside a text."""
+        text = "".join(self._parts)
+        self._look_at = len(text) + len(text) // 50
+        with contextlib.suppress(ValueError, RecursionError):
+            values = self._decoder.decode(text + '"}')
+            name = list(values)[-1]
+            if _HALF_PAIR.search(str(values[name])[-1:]):
+                return []  # its other half comes with the next chunk
+            pieces = self._pieces(values, but=name)
+            self._parts = [json.dumps({name: ""})[:-2]]
+            self._size = self._look_at = len(self._parts[0])
+            return pieces
+        with contextlib.suppress(ValueError, RecursionError):
+            values, _ = self._decoder.raw_decode(text)
+            self._done = True
+            return self._pieces(values)
+        return []
+
+    def _pieces(self, values: dict[str, Any], but: str = "") -> list[Piece]:
+        """Each value as text, of each field its first one; that of `but` goes on."""
+        wanted = [(name, _as_text(value)) for name, value in values.items() if name in self._fields]
+        self._fields -= {name for name, _ in wanted if name != but}
+        return [Piece(name, text) for name, text in wanted if text]
+
+
+_HALF_PAIR = re.compile("[\ud800-\udbff]")
+
+
+def _as_text(value: Any) -> str:
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+class Row(NamedTuple):
     """One format.
 
     Attributes:
         dspy_class: The name of DSPy's adapter. Its subclasses have this format too.
-        parser: Path of a `PrefixParser`; it is made with the output fields of a signature.
+        parser: Made with the output fields of a signature, for one reply.
     """
 
     dspy_class: str
-    parser: str
+    parser: Callable[[Sequence[str]], PrefixParser]
 
 
 ADAPTERS = {
-    "chat": Row("ChatAdapter", "dspy_demo.streaming.chat_splitter:ChatSplitter"),
-    "json": Row("JSONAdapter", "dspy_demo.streaming.json_splitter:JSONSplitter"),
-    "xml": Row("XMLAdapter", "dspy_demo.streaming.xml_splitter:XMLSplitter"),
+    "chat": Row("ChatAdapter", ChatParser),
+    "json": Row("JSONAdapter", JSONParser),
+    "xml": Row("XMLAdapter", XMLParser),
 }
-
-
-class PrefixParser(Protocol):
-    """Finds the output fields in one reply of a model, while it arrives."""
-
-    def feed(self, text: str) -> Sequence[Any]:
-        """The pieces that are certain after `text`, in their order; each has a `field` and a `text`."""
-        ...
-
-    def finish(self) -> Sequence[Any]:
-        """The rest, at the end of the reply."""
-        ...
 
 
 def adapter_for(name: str) -> dspy.Adapter:
@@ -70,8 +302,7 @@ def adapter_name(adapter: object) -> str | None:
 
 def prefix_parser(name: str, fields: Sequence[str]) -> PrefixParser:
     """A new parser of one reply with these output fields."""
-    parser: PrefixParser = resolve_name(ADAPTERS[name].parser)(fields)
-    return parser
+    return ADAPTERS[name].parser(fields)
 
 
 def without_thinking(text: str) -> str:

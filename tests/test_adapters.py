@@ -1,0 +1,234 @@
+"""The table of adapters; and its parsers against DSPy's own, for any text and any chunking."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import dspy
+import pytest
+from dspy.adapters.chat_adapter import field_header_pattern
+from dspy.utils.exceptions import AdapterParseError
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from dspy_demo.adapters import ADAPTERS, Piece, adapter_for, adapter_name, prefix_parser
+
+FIELDS = ("reasoning", "answer")
+KINDS = pytest.mark.parametrize("kind", ADAPTERS)
+A = "[[ ## answer ## ]]"
+OPENINGS = {"chat": f"{A}\n", "json": '{"answer": "', "xml": "<answer>\n"}
+
+
+class TwoTexts(dspy.Signature):  # type: ignore[misc]
+    """Defaults, so that `parse` also speaks about replies that lack a field."""
+
+    question: str = dspy.InputField()
+    reasoning: str = dspy.OutputField(default="")
+    answer: str = dspy.OutputField(default="")
+
+
+def joined(kind: str, chunks: Sequence[str]) -> dict[str, str]:
+    parser = prefix_parser(kind, FIELDS)
+    texts = dict.fromkeys(FIELDS, "")
+    for piece in [*(piece for chunk in chunks for piece in parser.feed(chunk)), *parser.finish()]:
+        assert piece.text, "an empty piece"
+        texts[piece.field] += piece.text
+    return texts
+
+
+def every_way(kind: str, text: str, sizes: Sequence[int]) -> dict[str, str]:
+    """The result, after checking that the chunking does not change it."""
+    chunks, rest = [], text
+    while rest:
+        size = sizes[len(chunks) % len(sizes)]
+        chunks.append(rest[:size])
+        rest = rest[size:]
+    whole = joined(kind, [text])
+    assert joined(kind, list(text)) == joined(kind, chunks) == whole
+    return whole
+
+
+def parsed(kind: str, text: str) -> dict[str, str] | None:
+    try:
+        return {name: value.strip() if kind == "xml" else value
+                for name, value in adapter_for(kind).parse(TwoTexts, text).items()}  # fmt: skip
+    except AdapterParseError:
+        return None
+
+
+def without_header_indents(text: str) -> str:
+    """DSPy leaves the end of an indented header in the text; so compare without the indent."""
+    lines = text.splitlines(keepends=True)
+    return "".join(line.lstrip() if field_header_pattern.match(line.strip()) else line for line in lines)
+
+
+many = settings(max_examples=100, suppress_health_check=list(HealthCheck))
+some_sizes = st.lists(st.integers(1, 9), min_size=1, max_size=5)
+nasty = [
+    "\n", "\r", "\r\n", "\x0b", "\x85", "\u2028", "\n\n", " ", "  ", "\t", "[", "[[", "[[ ", "#", "]]",
+    "\\", "\\u", "d83d", "<", ">", "&", "{", "}", '"', ",", ":", "x", "Hello wor", "漢字", "😀",
+    "[[ ## ", " ## ]]", "[[1, 2]]", "if [[ -f x ]]", "    code()", "&lt;", "</", "answer", "List<int>",
+]  # fmt: skip
+any_text = st.one_of(
+    st.lists(st.sampled_from(nasty), max_size=25).map("".join),
+    st.text(st.characters(codec="utf-8"), max_size=40),
+)
+markup = [
+    *nasty, A, "[[ ## reasoning ## ]]", f"\n{A}\n", f"\n  {A}", "\n[[ ## completed ## ]]\n",
+    "<answer>", "</answer>", "<reasoning>", "</reasoning>", "<answer", '<entry key="answer">', "</entry>",
+    '{"', '"answer": "', '"reasoning": "', '", ', '"}', "\\n", '\\"', "\\ud83d\\ude00", "\\ud83d", "[1, {",
+]  # fmt: skip
+any_reply = st.lists(st.sampled_from(markup), max_size=25).map("".join)
+
+
+@KINDS
+@many
+@given(reasoning=any_text, answer=any_text, sizes=some_sizes)
+def test_what_dspy_writes_is_shown_as_dspy_reads_it(
+    kind: str, reasoning: str, answer: str, sizes: list[int]
+) -> None:
+    if kind == "xml":  # XML makes every line end one, and cannot hold control characters at all
+        reasoning, answer = (text.replace("\r", "") for text in (reasoning, answer))
+    written = adapter_for(kind).format_assistant_message_content(
+        TwoTexts, {"reasoning": reasoning, "answer": answer}
+    )
+    shown, expected = every_way(kind, written, sizes), parsed(kind, without_header_indents(written))
+    assert expected is None or shown == expected
+    assert kind == "xml" or expected is not None
+
+
+@many
+@given(text=st.one_of(any_reply, any_reply.map(lambda text: A + text), any_text), sizes=some_sizes)
+@example(text=f"{A}x\r\n{A}y", sizes=[1])
+@example(text=f"{A} a  \n b ", sizes=[3])
+def test_chat_agrees_with_dspy_on_any_text(text: str, sizes: list[int]) -> None:
+    assert every_way("chat", text, sizes) == parsed("chat", without_header_indents(text))
+
+
+@many
+@given(
+    values=st.fixed_dictionaries({
+        "other": st.none() | any_text | st.lists(st.dictionaries(any_text, any_text), max_size=2),
+        "reasoning": any_text, "mo\\re": any_text, "answer": any_text,
+    }),
+    ascii_only=st.booleans(), indent=st.sampled_from([None, 2]), cut=st.integers(0, 20), sizes=some_sizes,
+)  # fmt: skip
+def test_json_in_a_fence_after_prose_or_cut(
+    values: dict[str, Any], ascii_only: bool, indent: int | None, cut: int, sizes: list[int]
+) -> None:
+    text = json.dumps(values, ensure_ascii=ascii_only, indent=indent)
+    expected = {"reasoning": values["reasoning"], "answer": values["answer"]}
+    assert every_way("json", f"Sure:\n```json\n{text}\n```\nDone. {{}}", sizes) == expected
+    shown = every_way("json", text[: len(text) - cut], sizes)
+    assert all(expected[name].startswith(value) for name, value in shown.items())
+
+
+@KINDS
+@many
+@given(text=st.one_of(any_reply, any_text), start=st.booleans(), sizes=some_sizes)
+def test_no_text_makes_a_parser_fail(kind: str, text: str, start: bool, sizes: list[int]) -> None:
+    text = OPENINGS[kind] + text if start else text
+    if kind == "json":  # of what is no JSON more or less is shown
+        joined(kind, list(text))
+    else:
+        every_way(kind, text, sizes)
+
+
+CASES = [
+    ("chat", f"{A}\n[[1, 2]]\n[[3, 4]]\n", "[[1, 2]]\n[[3, 4]]"),
+    ("chat", f"{A}\nif [[ -f x ]]; then\n  [[ ## x ]]\nfi", "if [[ -f x ]]; then\n  [[ ## x ]]\nfi"),
+    ("chat", f"{A}\n\n   four\n", "four"),
+    ("chat", f"{A} 4 \nmore", "4\nmore"),
+    ("chat", f"{A}\nuse {A} here", f"use {A} here"),
+    ("chat", f"{A}\none\n{A}\ntwo", "one"),
+    ("chat", f"{A}\none\n[[ ## nobody ## ]]\ntwo\n{A}\nthree", "one"),
+    ("chat", f"{A}\none\n  [[ ## completed ## ]]", "one"),
+    ("chat", f"{A}\nends in\n[[ ## comp", "ends in\n[[ ## comp"),
+    ("chat", f"prose {A}\nx", ""),
+    ("json", '{"answer": "  kept \\n "}', "  kept \n "),
+    ("json", '{"answer": "\\ud83d\\ude00 \\u00e9 \\/ \\b\\f"}', "😀 é / \b\f"),
+    ("json", '{"answer": "line\nbreak\t"}', "line\nbreak\t"),
+    ("json", '{"reasoning": {"answer": "no"}, "answer": "yes"}', "yes"),
+    ("json", '{"answer": "cut\\u00', "cut"),
+    ("json", '{"answer": "half \\ud83d"}', "half \ufffd"),
+    ("json", '{"answer": null}', ""),
+    ("json", '{"answer": {"a": [1, "}"]}}', '{"a": [1, "}"]}'),
+    ("json", '{"answer": -1.5', "-1.5"),
+    ("xml", "<answer>1 &lt; 2 &amp;&amp; &#x41;&#66;</answer>", "1 < 2 && AB"),
+    ("xml", "<answer>\n  a\n    b  \n</answer>", "a\n    b"),
+    ("xml", '<entry key="answer">x</entry>', "x"),
+    ("xml", "<answer>if a < b && c: List<", "if a < b && c: List"),
+    ("xml", "<answer>x</ans", "x"),
+    ("xml", "<answer>AT&T &nbsp;</answer>", "AT&T &nbsp;"),
+    ("xml", "<answer>first</answer><answer>second</answer>", "first"),
+    ("xml", "<answer>open <b>inside</answer> after", "open <b>inside"),
+]
+
+
+@pytest.mark.parametrize(("kind", "text", "answer"), CASES)
+def test_cases(kind: str, text: str, answer: str) -> None:
+    assert every_way(kind, text, [2, 3])["answer"] == answer
+
+
+@KINDS
+def test_text_is_out_at_once_and_each_word_with_the_next(kind: str) -> None:
+    parser = prefix_parser(kind, FIELDS)
+    assert parser.feed(OPENINGS[kind] + "Hello wor") == [Piece("answer", "Hello wor")]
+    seen, fed = "Hello wor", "Hello wor"
+    for number in range(300):
+        for word in (f"word{number}", " " if number % 7 else "   ", "[[", f"{number}]] "):
+            seen += "".join(piece.text for piece in parser.feed(word))
+            assert seen.startswith(fed.rstrip().removesuffix("[["))
+            fed += word
+
+
+@pytest.mark.parametrize(
+    ("kind", "held"),
+    [("chat", "[[ ## compl"), ("chat", " \n"), ("json", "\\ud83d\\u"), ("xml", "</answ"), ("xml", "&am")],
+)
+def test_what_may_be_markup_waits_and_no_longer(kind: str, held: str) -> None:
+    parser = prefix_parser(kind, FIELDS)
+    parser.feed(OPENINGS[kind])
+    assert parser.feed(held) == []
+    assert parser.feed("de00x!") != []
+
+
+@pytest.mark.parametrize(
+    ("kind", "opening", "unit"),
+    [
+        *((kind, start, unit) for kind, start in OPENINGS.items() for unit in ("word ", " ", "[", "<&")),
+        ("chat", f"{A}\n[[ ## ", "a"),
+        ("json", '{"answer": [', '"word", '),
+        ("json", '{"answer": "x"', " "),
+        ("xml", "<answer>x", "\n"),
+    ],
+)  # fmt: skip
+def test_cost_is_linear(kind: str, opening: str, unit: str) -> None:
+    def seconds(count: int) -> float:
+        parser = prefix_parser(kind, FIELDS)
+        parser.feed(opening)
+        start = time.process_time()
+        for _ in range(count):
+            parser.feed(unit)
+        parser.finish()
+        return time.process_time() - start
+
+    # Linear is 16 times, quadratic 256; generous, for the machine is shared.
+    assert seconds(8_000) < 64 * max(min(seconds(500), seconds(500)), 0.001)
+
+
+def test_an_adapter_is_known_by_dspys_class_and_survives_a_pickle() -> None:
+    from dspy.adapters.baml_adapter import BAMLAdapter
+
+    class Mine(dspy.ChatAdapter):  # type: ignore[misc]
+        pass
+
+    assert adapter_name(Mine()) == "chat" and adapter_name(BAMLAdapter()) == "json"
+    assert [adapter_name(pickle.loads(pickle.dumps(adapter_for(name)))) for name in ADAPTERS] == list(
+        ADAPTERS
+    )
+    assert adapter_name(dspy.Adapter()) is None and adapter_name(None) is None
