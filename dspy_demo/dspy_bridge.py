@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dspy import lm15
 
@@ -40,8 +40,8 @@ def price_usd(reply: lm15.Response, client: str, model: str) -> float | None:
         return None
 
 
-def calling_signature() -> type[dspy.Signature] | None:
-    """The signature of the predictor that is calling a language model now; call it inside an engine.
+def calling_predictor() -> Any:
+    """The predictor that is calling a language model now; call it inside an engine.
 
     DSPy keeps the modules that are calling each other, the last one being the predictor (DSPy 3.4.1,
     ``settings.caller_modules``). None for a program that calls a model by itself. Without it the demo engine
@@ -50,4 +50,9 @@ def calling_signature() -> type[dspy.Signature] | None:
     import dspy
 
     callers = getattr(dspy.settings, "caller_modules", None) or [None]
-    return getattr(callers[-1], "signature", None)
+    return callers[-1] if hasattr(callers[-1], "signature") else None
+
+
+def calling_signature() -> type[dspy.Signature] | None:
+    """The signature of that predictor."""
+    return getattr(calling_predictor(), "signature", None)

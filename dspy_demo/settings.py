@@ -142,14 +142,6 @@ class Settings(BaseModel):
         ge=0,
         le=10,
     )
-    offline_tokens_per_s: float = _setting(
-        40.0,
-        "Pace of the built-in engine; 0 as fast as it can.",
-        unit="tokens/s",
-        group="Program and model",
-        ge=0,
-        le=10_000,
-    )
 
     # Models on this machine
     models_dir: Path = _setting(

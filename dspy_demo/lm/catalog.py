@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dspy_demo.errors import ModelSetupError
 from dspy_demo.events import LMChoice
-from dspy_demo.lm.choices import DEMO_MODEL, Detection
+from dspy_demo.lm.choices import DEMO_MODEL, DEMO_TOKENS_PER_S, Detection
 from dspy_demo.lm.local_models import PREFIX, LocalModel, find
 from dspy_demo.lm.providers import base_of, is_web_url, key_of, provider_for
 from dspy_demo.settings import Settings, has_credentials
@@ -28,11 +28,15 @@ class LMCatalog:
 
     Args:
         detection: What was found at start; the page shows it.
+        demo_tokens_per_s: The pace of the demo engine; 0 as fast as it can.
     """
 
-    def __init__(self, settings: Settings, detection: Detection) -> None:
+    def __init__(
+        self, settings: Settings, detection: Detection, *, demo_tokens_per_s: float = DEMO_TOKENS_PER_S
+    ) -> None:
         self.detection = detection
         self._settings = settings
+        self._demo_tokens_per_s = demo_tokens_per_s
         self._models: OrderedDict[tuple[str, str | None, str | None], dspy.LM] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -77,9 +81,9 @@ class LMCatalog:
 
     def _built(self, choice: LMChoice, base: str | None, key: str | None) -> dspy.LM:
         if choice.model == DEMO_MODEL:
-            from dspy_demo.lm.offline import offline_lm
+            from dspy_demo.lm.demo_engine import demo_lm
 
-            return offline_lm(tokens_per_second=self._settings.offline_tokens_per_s)
+            return demo_lm(tokens_per_s=self._demo_tokens_per_s)
         if choice.model.startswith(PREFIX):
             return self._local_lm(choice)
         return self._network_lm(choice.model, base, key)

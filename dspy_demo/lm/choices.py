@@ -23,6 +23,8 @@ from dspy_demo.lm.providers import (
 from dspy_demo.settings import Settings
 
 DEMO_MODEL = "demo/engine"
+#: The pace of its streams.
+DEMO_TOKENS_PER_S = 40.0
 OPENAI = provider_for("openai/")
 KEY_FOUND = "key found in the environment"
 LISTED = "listed at OPENAI_BASE_URL"

@@ -51,8 +51,8 @@ SHIPPED: tuple[ProgramSpec, ...] = (
         examples=(
             "What is 2 + 2?",
             "What is 15% of 240, plus 3^4?",
-            "Which weekday was 2000-02-29?",
-            "What is the capital of Australia?",
+            "What is (2 + 3) * 4 - 6 / 2?",
+            "What is 7 squared minus 9?",
         ),
     ),
     ProgramSpec(
@@ -66,10 +66,10 @@ SHIPPED: tuple[ProgramSpec, ...] = (
         history_field="history",
         answer_field="answer",
         examples=(
-            "Convert 26.2 miles to kilometres",
-            "How many r are in strawberry?",
+            "What is 12 * 7?",
+            "What is 15% of 80?",
             "What is (1/3 + 1/6) * 4?",
-            "What is the capital of Peru?",
+            "What is 1000 divided by 8?",
         ),
     ),
     ProgramSpec(
@@ -85,8 +85,8 @@ SHIPPED: tuple[ProgramSpec, ...] = (
         examples=(
             "What is 1234 * 5678?",
             "What time is it in Tokyo?",
-            "How many words are in “the quick brown fox”?",
             "What is 2^20 / 3?",
+            "What time is it in New York?",
         ),
     ),
     ProgramSpec(
@@ -100,9 +100,9 @@ SHIPPED: tuple[ProgramSpec, ...] = (
         answer_field="answer",
         examples=(
             "What is 12 * 12 - 44?",
-            "How many days are between 2024-01-01 and 2024-12-25?",
-            "What is 100 °F in Celsius?",
-            "Sort these words: pear, apple, fig",
+            "What is 0.1 + 0.2?",
+            "What is 25% of 320?",
+            "What is 2^10 - 24?",
         ),
     ),
 )

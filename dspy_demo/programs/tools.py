@@ -2,21 +2,131 @@
 
 from __future__ import annotations
 
+import ast
+import operator
 import re
+from collections.abc import Callable
 from datetime import datetime
+from decimal import Decimal, localcontext
+from fractions import Fraction
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
-from dspy_demo.lm.rules.evaluation import NoResult, evaluate
-from dspy_demo.lm.rules.expression import Malformed, NotArithmetic, parse
+EXPRESSION_MAX_CHARS = 1_000
+#: Bounds a power: its digits and how long it takes to work it out.
+EXPONENT_MAX, RESULT_MAX_BITS = 1_000, 4_096
+DIGITS_SHOWN = 12
+
+_SPELLINGS = (
+    (r"(?<=\d),(?=\d{3}\b)", ""),
+    (r"[×⋅]|(?<=\d) ?x ?(?=\d)|\b(?:multiplied by|times)\b", "*"),
+    (r"÷|\bdivided by\b", "/"),
+    (r"\s*(?:\bsquared\b|²)", "**2"),
+    (r"\s*(?:\bcubed\b|³)", "**3"),
+    (r"\^|\bto the power of\b", "**"),
+    (r"−|,?\s*\bminus\b", "-"),
+    (r",?\s*\bplus\b", "+"),
+    (r"√|\b(?:the )?square root of\b", "sqrt "),
+    (r"\bsqrt\s*(\d+(?:\.\d+)?)", r"sqrt(\1)"),
+    (r"(\d+(?:\.\d+)?)\s*%\s*of\b", r"(\1/100)*"),
+    (r"(\d+(?:\.\d+)?)%(?!\s*[\d(])", r"(\1/100)"),
+)
+_OPERATORS: dict[type[ast.AST], tuple[str, Callable[[Fraction, Fraction], Fraction]]] = {
+    ast.Add: ("+", operator.add),
+    ast.Sub: ("-", operator.sub),
+    ast.Mult: ("*", operator.mul),
+    ast.Div: ("/", operator.truediv),
+    ast.Mod: ("%", operator.mod),
+    ast.Pow: ("^", lambda base, exponent: _power(base, exponent)),
+}
+
+
+class NoResult(Exception):
+    """It cannot be calculated; the message is a sentence for people."""
+
+
+class NotArithmetic(NoResult):
+    """There is nothing to calculate in a text."""
+
+
+def calculate(expression: str) -> tuple[Fraction, list[str]]:
+    """The exact value of an expression (of a root its closest float), and each step on the way.
+
+    Raises:
+        NoResult: It is not arithmetic, or has no result.
+    """
+    if len(expression) > EXPRESSION_MAX_CHARS:
+        raise NoResult(f"more than {EXPRESSION_MAX_CHARS} characters are too long.")
+    steps: list[str] = []
+    try:
+        return _value(ast.parse(spelled(expression).strip(), mode="eval").body, steps), steps
+    except ZeroDivisionError:
+        raise NoResult("division by zero has no result.") from None
+    except (SyntaxError, ValueError, OverflowError, MemoryError, RecursionError):
+        raise NotArithmetic("it is not an arithmetic expression.") from None
+
+
+def spelled(text: str) -> str:
+    """`text` with arithmetic spelled as in Python: ``15% of 80`` is ``(15/100)* 80``."""
+    for pattern, python in _SPELLINGS:
+        text = re.sub(pattern, python, text, flags=re.IGNORECASE)
+    return text
+
+
+def shown(value: Fraction) -> str:
+    """A number in at most `DIGITS_SHOWN` digits, but for whole ones, which are shown in all of theirs."""
+    if value.denominator == 1:
+        return str(value.numerator)
+    with localcontext(prec=DIGITS_SHOWN):
+        rounded = Decimal(value.numerator) / Decimal(value.denominator)
+        rounded = rounded.normalize()
+    return f"{rounded:f}" if -DIGITS_SHOWN < rounded.adjusted() < DIGITS_SHOWN else str(rounded)
+
+
+def equals(value: Fraction) -> str:
+    """What stands behind an expression: ``= 2.5``, or ``≈ 0.333333333333`` where that is not all of it."""
+    text = shown(value)
+    return f"= {text}" if Fraction(text) == value else f"≈ {text}"
+
+
+def _value(node: ast.AST, steps: list[str]) -> Fraction:
+    match node:
+        case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
+            return Fraction(repr(number))
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=inner):
+            value = _value(inner, steps)
+            return -value if isinstance(sign, ast.USub) else value
+        case ast.Call(func=ast.Name(id="sqrt"), args=[inner], keywords=[]):
+            value = _value(inner, steps)
+            result = _power(value, Fraction(1, 2))
+            steps.append(f"√{shown(value)} {equals(result)}")
+            return result
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
+            sign_text, apply = _OPERATORS[type(op)]
+            first, second = _value(left, steps), _value(right, steps)
+            result = apply(first, second)
+            if max(abs(result.numerator), result.denominator).bit_length() > RESULT_MAX_BITS:
+                raise NoResult("the result is too large.")
+            steps.append(f"{shown(first)} {sign_text} {shown(second)} {equals(result)}")
+            return result
+    raise NotArithmetic("it is not an arithmetic expression.")
+
+
+def _power(base: Fraction, exponent: Fraction) -> Fraction:
+    if abs(exponent) > EXPONENT_MAX or base.numerator.bit_length() * abs(exponent) > RESULT_MAX_BITS:
+        raise NoResult("the result is too large.")
+    if exponent.denominator == 1:
+        return base ** int(exponent)
+    if base < 0:
+        raise NoResult("a root of a negative number is no real number.")
+    return Fraction(float(base) ** float(exponent))
 
 
 def calculator(expression: str) -> str:
     """Evaluate an arithmetic expression exactly, for example "(2 + 3) * 4 / 7" or "15% of 80"."""
     try:
-        value, _ = evaluate(parse(expression))
-    except (NotArithmetic, Malformed, NoResult) as error:
+        return shown(calculate(expression)[0])
+    except NoResult as error:
         return f"Cannot calculate that: {error}"
-    return str(value)
 
 
 def current_time(timezone: str) -> str:

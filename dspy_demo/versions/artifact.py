@@ -160,9 +160,9 @@ def portable_lm(choice: LMChoice, settings: Settings, file: LocalModel | None = 
     given: dict[str, Any] = {"temperature": choice.temperature, "max_tokens": choice.max_tokens}
     given = {name: value for name, value in given.items() if value is not None}
     if choice.model == DEMO_MODEL:
-        from dspy_demo.lm.offline import offline_lm
+        from dspy_demo.lm.demo_engine import demo_lm
 
-        return offline_lm(tokens_per_second=settings.offline_tokens_per_s, **given)
+        return demo_lm(**given)
     if file is not None:
         from dspy_demo.lm.gguf.engine import local_lm
 

@@ -33,11 +33,10 @@ PLAIN_ENV = {
     "OPENAI_API_KEY": "placeholder",
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
 }
-#: For the model server: no retries, the demo engine as fast as it can, and no traces: MLflow imports
+#: For the model server: no retries and no traces: MLflow imports
 #: litellm for the first one (3.17), which is half of a start.
 LIVE_ENV = {
     "DSPY_DEMO_LM_RETRIES": "0",
-    "DSPY_DEMO_OFFLINE_TOKENS_PER_S": "0",
     "DSPY_DEMO_TRACING": "false",
 }
 

@@ -27,7 +27,7 @@ async def serious(page: Page) -> list[tuple[str, list[Any]]]:
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     home = tmp_path_factory.mktemp("app")
-    with running_app("--offline-tokens-per-s", "0", data_dir=home / "data", home=home) as server:
+    with running_app(data_dir=home / "data", home=home) as server:
         yield server
 
 

@@ -55,7 +55,7 @@ def other_site() -> Iterator[str]:
 async def test_a_named_origin_may_call_with_the_headers_of_openais_sdk(
     new_page: NewPage, server_process: Callable[..., ServerProcess], other_site: str, problems: Problems
 ) -> None:
-    app = server_process("--offline-tokens-per-s", "0", "--cors-origins", other_site)
+    app = server_process("--cors-origins", other_site)
     problems.allow("status of 404")
     page = await new_page()
     await page.goto(other_site)

@@ -17,6 +17,7 @@ from playwright.async_api import expect
 
 from tests.browser.chat_page import START_MS, ChatPage, ComparePage
 from tests.browser.conftest import NewPage
+from tests.browser.test_chat import LONG
 from tests.browser.test_versions import Workbench
 from tests.environment import scrubbed
 from tests.processes import REPO, ServerProcess, group_of, model_server_of, running_app, wait_until
@@ -55,8 +56,7 @@ def app(home: Path) -> Iterator[ServerProcess]:
         program.write_text(PROGRAM.replace("{day}", day))
         log = [sys.executable, "app.py", "log", "--program", str(program), "--name", "demo", *flags]
         subprocess.run(log, cwd=REPO, env=scrubbed(os.environ, home), check=True, timeout=120)
-    pace = ("--offline-tokens-per-s", "20")
-    with running_app("--program", str(program), *pace, data_dir=home / "data", home=home) as server:
+    with running_app("--program", str(program), data_dir=home / "data", home=home) as server:
         yield server
 
 
@@ -132,7 +132,7 @@ async def test_a_hung_server_and_a_lost_one_are_seen_and_restarted(
     assert (await ready(app))["model_server"] == "ready"
 
     # Lost in the middle of an answer: red within a second, and one click brings it back.
-    await chat.ask("What is 1 + 2 * 3 - 4 + 5 * 6 - 7 + 8 * 9?")
+    await chat.ask(LONG)
     await expect(chat.thoughts.first).to_be_visible(timeout=START_MS)
     os.kill(server, signal.SIGKILL)
     begun = time.monotonic()

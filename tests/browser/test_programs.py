@@ -40,7 +40,7 @@ async def test_further_inputs_are_a_form_and_outputs_have_their_names(
 ) -> None:
     path = tmp_path / "titles.py"
     path.write_text(textwrap.dedent(PROGRAM))
-    server = server_process("--offline-tokens-per-s", "0", "--program", f"{path}:program")
+    server = server_process("--program", f"{path}:program")
     chat = await ChatPage(await new_page()).open(server.url)
 
     await chat.composer.fill("What is 2 + 2?")

@@ -59,7 +59,7 @@ def model_server(finish_reason: Any) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     home = tmp_path_factory.mktemp("served-mode")
-    with running_app("--offline-tokens-per-s", "0", data_dir=home / "data", home=home) as server:
+    with running_app(data_dir=home / "data", home=home) as server:
         yield server
 
 

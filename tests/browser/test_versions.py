@@ -18,13 +18,13 @@ from playwright.async_api import Locator, Page, expect
 
 from tests.browser.chat_page import ChatPage, ComparePage
 from tests.browser.conftest import NewPage
+from tests.browser.test_chat import LONG
 from tests.processes import ServerProcess, model_server_of, running_app, wait_until
 
 #: A model server starts in 2 to 4 s on a quiet machine; MLflow's first database takes as long.
 START_MS = 60_000
 #: A crash is noticed within 2 s; the rest is for a busy machine.
 NOTICED_MS = 8_000
-LONG = "What is 1 + 2 * 3 - 4 + 5 * 6 - 7 + 8 * 9?"
 #: Answers as the demo engine does, and adds a sentence: versions of it differ from others in that.
 PROGRAM = '''
 import dspy
@@ -136,7 +136,7 @@ async def test_the_whole_story(new_page: NewPage, app: ServerProcess, home: Path
     await bench.switch("Served")
     await expect(page.locator("#active")).to_contain_text("dspy-demo v1")
     await chat.ask(LONG)
-    await expect(chat.answers.last.locator(".thought-group")).to_contain_text("takes", timeout=START_MS)
+    await expect(chat.answers.last.locator(".thought-group")).to_contain_text("arithmetic", timeout=START_MS)
     await expect(chat.footers).to_have_count(1)
     await chat.done(2)
     await expect(chat.answers.last).to_contain_text("I hope that helps.")
@@ -169,7 +169,7 @@ async def test_the_whole_story(new_page: NewPage, app: ServerProcess, home: Path
     compare = await ComparePage(page).open()
     await compare.choose("left", "Served · dspy-demo v2")
     await compare.choose("right", "Version · dspy-demo v1")
-    await compare.ask("Which weekday was 2000-02-29?")
+    await compare.ask("What is 12 * 7?")
     await compare.done()
     await expect(compare.difference.locator("ins")).to_contain_text(["only right", "I hope that helps."])
     await page.get_by_role("tab", name="Chat").click()

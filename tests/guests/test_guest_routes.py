@@ -26,7 +26,6 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
         "DSPY_DEMO_OWNER_TOKEN": "owner-token-0123456789",
         "DSPY_DEMO_GUEST_TOKEN": "guest-token-0123456789",
     }
-    flags += ["--offline-tokens-per-s", "0"]
     with running_app(*flags, data_dir=home / "data", home=home, env=tokens) as server:
         yield server
 

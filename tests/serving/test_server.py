@@ -360,9 +360,10 @@ async def test_sigterm_lets_running_answers_end_and_exits_with_0(
 async def test_sigterm_does_not_wait_for_an_endless_answer(
     served_world: ServedWorld, own_server: Any, backend: ServedBackend
 ) -> None:
-    server = own_server(served_world.builtin, env={"DSPY_DEMO_OFFLINE_TOKENS_PER_S": "0.5"})
+    server = own_server(served_world.builtin)
+    endless = served_world.request(server.url, f"What is {'1 + ' * 200}1?", version=None)
     with pytest.raises(DemoError):
-        async with Pump(backend.stream(served_world.request(server.url, version=None))) as pump:
+        async with Pump(backend.stream(endless)) as pump:
             async for _ in pump:
                 begun = time.monotonic()
                 server.process.send_signal(signal.SIGTERM)

@@ -20,7 +20,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def trace_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return Settings(data_dir=tmp_path_factory.mktemp("traces"), offline_tokens_per_s=0)
+    return Settings(data_dir=tmp_path_factory.mktemp("traces"))
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ def store_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def store(store_dir: Path) -> VersionStore:
-    store = VersionStore(Settings(data_dir=store_dir, offline_tokens_per_s=0))
+    store = VersionStore(Settings(data_dir=store_dir))
     store.prepare()
     return store
 

@@ -210,7 +210,7 @@ async def test_a_loaded_version_answers_in_the_local_backend(
     from dspy_demo.lm.choices import Detection
 
     loaded = store.load(three[2].uri)
-    settings = Settings(offline_tokens_per_s=0)
+    settings = Settings()
     backend = LocalBackend(
         settings, ProgramRegistry([loaded.spec]), LMCatalog(settings, Detection(BUILTIN, "", ()))
     )

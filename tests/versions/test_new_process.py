@@ -175,14 +175,14 @@ class Loud(dspy.Module):
     def forward(self, question: str):
         return dspy.Prediction(answer=self.ask(question=question).answer.upper())
 
-store = VersionStore(Settings(data_dir=Path(sys.argv[1]), offline_tokens_per_s=0))
+store = VersionStore(Settings(data_dir=Path(sys.argv[1])))
 programs = ProgramRegistry([spec_of(Loud(), name="loud")])
 print(store.log(LogRequest("loud", "loud", LMChoice("demo/engine")), programs).uri)
 """
 ASK = """
 import sys, mlflow.pyfunc
 mlflow.set_tracking_uri(sys.argv[1])
-asked = {"messages": [{"role": "user", "content": "What is the capital of Australia?"}]}
+asked = {"messages": [{"role": "user", "content": "What is 12 * 7?"}]}
 print(mlflow.pyfunc.load_model(sys.argv[2]).predict(asked)["choices"][0]["message"]["content"])
 """
 
@@ -198,7 +198,7 @@ def test_a_program_without_a_file_travels_in_the_pickle(data_dir: Path, home: Pa
         return done.stdout.strip()
 
     uri = run(NOTEBOOK, str(data_dir))
-    assert "CANBERRA" in run(ASK, f"sqlite:///{data_dir}/mlflow.db", uri)
+    assert "12 * 7 = 84." in run(ASK, f"sqlite:///{data_dir}/mlflow.db", uri)
 
 
 def test_until_it_is_loaded_it_is_being_checked(store: VersionStore, name: str) -> None:

@@ -40,7 +40,7 @@ def database(store: VersionStore, tmp_path: Path) -> Path:
 
 def store_at(data_dir: Path, **settings: object) -> VersionStore:
     return VersionStore(
-        Settings(data_dir=data_dir, offline_tokens_per_s=0, experiment="faults", **settings)  # type: ignore[arg-type]
+        Settings(data_dir=data_dir, experiment="faults", **settings)  # type: ignore[arg-type]
     )
 
 

@@ -34,7 +34,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def app(home: Path) -> Iterator[ServerProcess]:
     env = {"GRADIO_TEMP_DIR": str(home / "gradio"), "DEMO_SECRET": SECRET}
-    with running_app("--offline-tokens-per-s", "0", data_dir=home / "data", home=home, env=env) as server:
+    with running_app(data_dir=home / "data", home=home, env=env) as server:
         yield server
 
 

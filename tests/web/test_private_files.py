@@ -23,9 +23,7 @@ def test_what_the_app_keeps_is_for_its_user_alone(tmp_path: Path) -> None:
     env = {"DSPY_DEMO_OWNER_TOKEN": "owner-token-0123456789", "DSPY_DEMO_TRACING": "true"}
     previous = os.umask(0o022)
     try:
-        with running_app(
-            "--public", "--offline-tokens-per-s", "0", data_dir=data, home=tmp_path, env=env
-        ) as app:
+        with running_app("--public", data_dir=data, home=tmp_path, env=env) as app:
             with httpx.Client(base_url=app.url, headers=owner, timeout=120) as client:
                 assert client.post("/predict", json={"text": "What is 2 + 2?"}).status_code == 200
                 assert client.post("/versions", json={"name": "demo"}).status_code == 201

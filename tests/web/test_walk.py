@@ -43,7 +43,7 @@ CLICKS = [
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     home = tmp_path_factory.mktemp("walk")
-    flags = ["--public", "--offline-tokens-per-s", "0"]
+    flags = ["--public"]
     env = {"DSPY_DEMO_OWNER_TOKEN": TOKEN}
     with running_app(*flags, data_dir=home / "data", home=home, env=env) as server:
         yield server

@@ -1,0 +1,289 @@
+"""The demo engine: a stand-in for a language model, which needs no key and no network.
+
+It can calculate and tell the time, and says so to every other question. It is a `dspy.LM` as any other: it
+streams, counts usage, stops, and can be saved. The adapter of the call writes the reply, and the output
+fields of the calling predictor are filled from their types, so that it works with any program.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Self, get_args
+from zoneinfo import available_timezones
+
+import dspy
+from dspy import lm15
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
+
+from dspy_demo.dspy_bridge import calling_predictor
+from dspy_demo.lm.choices import DEMO_MODEL, DEMO_TOKENS_PER_S
+from dspy_demo.programs.spec import REASONING_FIELDS
+from dspy_demo.programs.tools import NoResult, NotArithmetic, calculate, current_time, equals
+
+UNKNOWN = "Demo engine: it can calculate and tell the time. Connect a model for more."
+PREDICTORS_ONLY = "The demo engine answers DSPy predictors only. Connect a model for more."
+#: How deep a value of nested types is filled; a type may hold itself.
+DEPTH_MAX = 4
+#: A token: a word with the space before it (long ones in parts), or one of DSPy's field markers, whole.
+_TOKEN = re.compile(r"\s*(?:\[\[ ## \w+ ## \]\]|\S{1,12})|\s+")
+_ARITHMETIC = re.compile(
+    r"(?:\d[\d,.]*|[\s.,()+\-*/%^×÷−⋅√²³]|(?<=[\d ])x(?= ?\d)|\b(?:of|plus|minus|times|multiplied by"
+    r"|divided by|squared|cubed|to the power of|(?:the )?square root of)\b|\bsqrt)+",
+    re.IGNORECASE,
+)
+_DAY = re.compile(r"\b\d{4}-\d\d-\d\d\b")
+_CLOCK = re.compile(
+    r"\b(?:what|which) (?:time|day|date|weekday) is (?:it|today)\b|\bcurrent (?:time|date)\b"
+    r"|\bwhat(?:'s|’s| is) (?:the )?(?:time|date|today['’]s date)\b",
+    re.IGNORECASE,
+)
+_PLACE = re.compile(r"\b(?:in|at) ([\w/ .+-]+?)\W*$")
+
+
+def demo_lm(*, tokens_per_s: float = DEMO_TOKENS_PER_S, cache: bool = False, **settings: Any) -> dspy.LM:
+    """The engine as a `dspy.LM`.
+
+    Args:
+        tokens_per_s: The pace of a stream; 0 streams without a pause.
+        settings: Other settings of `dspy.LM`, for example ``max_tokens``.
+    """
+    engine, async_engine = DemoEngine(tokens_per_s), AsyncDemoEngine(tokens_per_s)
+    return dspy.LM(DEMO_MODEL, engine=engine, async_engine=async_engine, cache=cache, **settings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Engine:
+    """What both engines share: plain data, so that they can be saved."""
+
+    tokens_per_s: float = DEMO_TOKENS_PER_S
+
+    def dump_state(self) -> dict[str, Any]:
+        return {"tokens_per_s": self.tokens_per_s}
+
+    @classmethod
+    def load_state(cls, state: Mapping[str, Any]) -> Self:
+        return cls(float(state["tokens_per_s"]))
+
+    @property
+    def _pause_s(self) -> float:
+        return 1 / self.tokens_per_s if self.tokens_per_s else 0.0
+
+
+class DemoEngine(_Engine):
+    """The synchronous engine. `complete` has no pace: nobody reads along."""
+
+    def complete(self, request: lm15.Request) -> lm15.Response:
+        return _response(request)
+
+    def stream(self, request: lm15.Request) -> Iterator[lm15.StreamEvent]:
+        for event in _events(_response(request)):
+            if isinstance(event, lm15.StreamDeltaEvent):
+                time.sleep(self._pause_s)
+            yield event
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class AsyncDemoEngine(_Engine):
+    """The asynchronous engine. A cancellation stops it at the next token or in the pause before it."""
+
+    async def complete(self, request: lm15.Request) -> lm15.Response:
+        return _response(request)
+
+    async def stream(self, request: lm15.Request) -> AsyncIterator[lm15.StreamEvent]:
+        for event in _events(_response(request)):
+            if isinstance(event, lm15.StreamDeltaEvent):
+                await asyncio.sleep(self._pause_s)
+            yield event
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+def tokens(text: str) -> list[str]:
+    """`text` in the engine's own tokens; joined they are the text again."""
+    return _TOKEN.findall(text)
+
+
+def _events(response: lm15.Response) -> Iterator[lm15.StreamEvent]:
+    yield lm15.StreamStartEvent(model=DEMO_MODEL)
+    for token in tokens(response.message.text or ""):
+        yield lm15.StreamDeltaEvent(lm15.TextDelta(token))
+    yield lm15.StreamEndEvent(finish_reason=response.finish_reason, usage=response.usage)
+
+
+def _response(request: lm15.Request) -> lm15.Response:
+    """The whole reply, up to a stop sequence and the bound of its tokens."""
+    read = ["".join(getattr(part, "text", "") for part in message.parts) for message in request.messages]
+    text = _reply(read[-1])
+    for stop in request.config.stop:
+        text = text.partition(stop)[0]
+    written = tokens(text)
+    sent = written[: request.config.max_tokens]
+    return lm15.Response(
+        id=None,
+        model=DEMO_MODEL,
+        message=lm15.Message.assistant("".join(sent)),
+        finish_reason="length" if len(sent) < len(written) else "stop",
+        usage=lm15.Usage(input_tokens=sum(len(tokens(text)) for text in read), output_tokens=len(sent)),
+    )
+
+
+def _reply(prompt: str) -> str:
+    predictor, adapter = calling_predictor(), dspy.settings.adapter or dspy.ChatAdapter()
+    if predictor is None or not isinstance(adapter, dspy.ChatAdapter):  # the JSON and XML ones are one too
+        return PREDICTORS_ONLY
+    values = _outputs(predictor, _inputs(adapter, predictor.signature, prompt))
+    reply: str = adapter.format_assistant_message_content(predictor.signature, values)
+    return reply
+
+
+def _inputs(adapter: dspy.Adapter, signature: type[dspy.Signature], prompt: str) -> dict[str, str]:
+    """The inputs in a prompt: it is compared with one that the adapter writes around marks."""
+    fields = [name for name, info in signature.input_fields.items() if info.annotation is not dspy.History]
+    marks = {name: f"MARK_{name}_MARK" for name in fields}
+    pattern = re.escape(adapter.format_user_message_content(signature, marks, main_request=True))
+    for name, mark in marks.items():
+        pattern = pattern.replace(mark, f"(?P<{name}>.*)")
+    found = re.fullmatch(pattern, prompt, re.DOTALL)
+    return found.groupdict() if found else {"question": prompt}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the engine has found out.
+
+    Attributes:
+        value: Of a calculation; it fills fields that are numbers.
+        tool: The tool that would give the same, and what it is called with.
+    """
+
+    text: str = UNKNOWN
+    reasoning: str = "This engine can only calculate and tell the time. The question asks for neither."
+    value: float = 0.0
+    tool: str = ""
+    arguments: dict[str, str] = field(default_factory=dict)
+
+
+def answer_to(question: str) -> Answer | None:
+    """The answer to a question about a number or the time; None to any other."""
+    return _calculated(question) or (_clock(question) if _CLOCK.search(question) else None)
+
+
+def _calculated(question: str) -> Answer | None:
+    found = (text.strip(" \n,.").removesuffix(" of") for text in _ARITHMETIC.findall(_DAY.sub("", question)))
+    for text in sorted(found, key=len, reverse=True):
+        expression = text if text.count("(") == text.count(")") else text.strip("()")
+        arguments = {"expression": expression}
+        try:
+            value, steps = calculate(expression)
+        except NotArithmetic:
+            continue
+        except NoResult as error:
+            text = f"Cannot calculate {expression}: {error}"
+            return Answer(text, "This is arithmetic.", 0.0, "calculator", arguments)
+        if steps:
+            reasoning = f"This is arithmetic. First, {'. Then '.join(steps)}."
+            return Answer(f"{expression} {equals(value)}.", reasoning, float(value), "calculator", arguments)
+    return None
+
+
+def _clock(question: str) -> Answer:
+    place = _PLACE.search(question)
+    zones = {name.rpartition("/")[2].replace("_", " ").casefold(): name for name in available_timezones()}
+    zones |= {name.casefold(): name for name in available_timezones()}
+    zone = zones.get(place[1].casefold(), place[1]) if place else ""
+    told = current_time(zone) if zone else f"{datetime.now().astimezone():%A, %Y-%m-%d %H:%M:%S %Z}"
+    return Answer(
+        told if told.startswith("There") else f"It is {told}{f' in {zone}' if zone else ''}.",
+        "This asks for the time. The clock of this machine tells it.",
+        tool="current_time",
+        arguments={"timezone": zone or "UTC"},
+    )
+
+
+def _outputs(predictor: Any, inputs: Mapping[str, str]) -> dict[str, Any]:
+    """A value for each output field of the predictor."""
+    fields = predictor.signature.output_fields
+    asked = sorted((name for name in inputs if name != "trajectory"), key=lambda name: "question" not in name)
+    answer = next((found for name in asked if (found := answer_to(inputs[name]))), Answer())
+    demo = _nearest_demo(predictor, " ".join(inputs.values()))
+    values = {
+        name: answer.reasoning
+        if name in REASONING_FIELDS
+        else _value(info.annotation, answer, demo.get(name))
+        for name, info in fields.items()
+    }
+    if {"next_tool_name", "next_tool_args"} <= fields.keys():  # those of `dspy.ReAct`
+        tools = get_args(fields["next_tool_name"].annotation)
+        called = "tool_name_" in inputs.get("trajectory", "")
+        helps = answer.tool in tools and not called
+        values["next_tool_name"] = answer.tool if helps else "finish"
+        values["next_tool_args"] = answer.arguments if helps else {}
+        values["next_thought"] = "The tool has answered the question." if called else answer.reasoning
+    return values
+
+
+def _nearest_demo(predictor: Any, text: str) -> dict[str, Any]:
+    """The example of the predictor that has most words in common with the inputs; empty without examples."""
+    words = set(re.findall(r"\w+", text.casefold()))
+
+    def likeness(demo: Mapping[str, Any]) -> float:
+        given = " ".join(str(demo[name]) for name in predictor.signature.input_fields if name in demo)
+        known = set(re.findall(r"\w+", given.casefold()))
+        return len(words & known) / (len(words | known) or 1)
+
+    return max(map(dict, predictor.demos), key=likeness, default={})
+
+
+def _value(annotation: Any, answer: Answer, example: Any) -> Any:
+    """A value of a type: as in the example where nothing better is known, else by its JSON schema."""
+    if annotation is dspy.ToolCalls:
+        return dspy.ToolCalls(tool_calls=[])
+    try:
+        kind: TypeAdapter[Any] = TypeAdapter(annotation)
+        schema = kind.json_schema()
+        if example is not None and annotation is not str and ("enum" in schema or not answer.tool):
+            return kind.validate_python(example)
+        return kind.validate_python(_filled(schema, schema.get("$defs", {}), answer))
+    except (PydanticUserError, ValidationError):  # a type without a schema, or with a rule that is not in it
+        return answer.text
+
+
+def _filled(schema: Mapping[str, Any], defs: Mapping[str, Any], answer: Answer, depth: int = 0) -> Any:
+    """A JSON value of a schema."""
+
+    def inner(part: Mapping[str, Any]) -> Any:
+        return _filled(part, defs, answer, depth + 1)
+
+    now = datetime.now().astimezone()
+    match schema:
+        case {"const": value} | {"enum": [value, *_]}:
+            return value
+        case {"$ref": name}:
+            return inner(defs[name.rpartition("/")[2]])
+        case {"anyOf": [first, *rest]} | {"oneOf": [first, *rest]}:
+            return None if depth > DEPTH_MAX and {"type": "null"} in rest else inner(first)
+        case {"type": "integer" | "number" as kind}:
+            low = schema.get("minimum", schema.get("exclusiveMinimum", -math.inf))
+            high = schema.get("maximum", schema.get("exclusiveMaximum", math.inf))
+            return (int if kind == "integer" else float)(min(max(answer.value, low), high))
+        case {"type": "boolean"}:
+            return False
+        case {"type": "null"}:
+            return None
+        case {"type": "array"}:
+            items = [schema.get("items", {})] * max(schema.get("minItems", 0), depth <= DEPTH_MAX)
+            return [inner(item) for item in schema.get("prefixItems", items)]
+        case {"type": "object"}:
+            return {name: inner(schema["properties"][name]) for name in schema.get("required", ())}
+        case {"format": "date" | "date-time" | "time" as kind}:
+            return now.strftime({"date": "%F", "time": "%T", "date-time": "%FT%T%z"}[kind])
+    return answer.text[: schema.get("maxLength")]

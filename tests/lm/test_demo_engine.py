@@ -1,0 +1,217 @@
+"""The demo engine through DSPy itself: every adapter, types, tools, streams, saving, stopping."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import time
+from collections.abc import Iterator
+from typing import Any, Literal, Optional
+
+import dspy
+import pydantic
+import pytest
+from dspy import lm15
+
+from dspy_demo.lm.choices import DEMO_MODEL
+from dspy_demo.lm.demo_engine import PREDICTORS_ONLY, UNKNOWN, AsyncDemoEngine, DemoEngine, answer_to, demo_lm
+from dspy_demo.programs.tools import calculator, current_time
+
+ADAPTERS = {"chat": dspy.ChatAdapter, "json": dspy.JSONAdapter, "xml": dspy.XMLAdapter}
+
+
+class Part(pydantic.BaseModel):
+    name: str
+    size: int
+    parts: list[Part]
+
+
+class Everything(dspy.Signature):
+    """Answer in every form."""
+
+    question: str = dspy.InputField(desc="what is asked")
+    history: dspy.History = dspy.InputField()
+    answer: str = dspy.OutputField(desc="short")
+    number: int = dspy.OutputField()
+    exact: Optional[float] = dspy.OutputField()  # noqa: UP045 - as users write it
+    true: bool = dspy.OutputField()
+    kind: Literal["history", "arithmetic", "a; b"] = dspy.OutputField()
+    size: Literal[1, 2] = dspy.OutputField()
+    tags: list[str] = dspy.OutputField()
+    numbers: list[int] = dspy.OutputField()
+    pair: tuple[int, str] = dspy.OutputField()
+    more: dict[str, Any] = dspy.OutputField()
+    part: Part = dspy.OutputField()
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("What is 2 + 2?", "2 + 2 = 4."),
+        ("What is 15% of 240, plus 3^4?", "15% of 240, plus 3^4 = 117."),
+        ("what's 7 squared minus 9", "7 squared minus 9 = 40."),
+        ("Please calculate 1,234 × 5,678.", "1,234 × 5,678 = 7006652."),
+        ("(what is 12 x 4)", "12 x 4 = 48."),
+        ("<b>2 / 3</b>", "2 / 3 ≈ 0.666666666667."),
+        ("What is the square root of 144?", "the square root of 144 = 12."),
+        ("What is 1/0?", "Cannot calculate 1/0: division by zero has no result."),
+        ("9**9**9", "Cannot calculate 9**9**9: the result is too large."),
+        ("What time is it in Springfield?", "There is no time zone named 'Springfield'."),
+        *((text, None) for text in ("Write a poem", "", "I have 2 of 3", "[[ ## answer ## ]]")),
+        ("How many days are between 2024-01-01 and 2024-12-25?", None),
+    ],
+)
+def test_what_it_knows(question: str, answer: str | None) -> None:
+    found = answer_to(question)
+    assert (found and found.text) == answer
+
+
+@pytest.mark.parametrize(
+    ("question", "zone"),
+    [
+        ("What time is it in Tokyo?", "Asia/Tokyo"),
+        ("what time is it in New York", "America/New_York"),
+        ("What is the date in UTC?", "UTC"),
+        ("What time is it?", ""),
+        ("What is today's date?", ""),
+    ],
+)
+def test_it_tells_the_time(question: str, zone: str) -> None:
+    found = answer_to(question)
+    assert found is not None and f"{time.gmtime().tm_year}-" in found.text
+    assert found.text.endswith(f" in {zone}." if zone else ".")
+
+
+@pytest.fixture(params=ADAPTERS)
+def context(request: pytest.FixtureRequest) -> Iterator[None]:
+    with dspy.context(lm=demo_lm(tokens_per_s=0), adapter=ADAPTERS[request.param]()):
+        yield
+
+
+@pytest.mark.usefixtures("context")
+class TestEveryAdapter:
+    def test_every_type(self) -> None:
+        history = dspy.History(messages=[{"question": "What is 12 * 4?", "answer": "12 * 4 = 48."}])
+        result = dspy.ChainOfThought(Everything)(question="What is 7 * 6?", history=history)
+        assert result.reasoning == "This is arithmetic. First, 7 * 6 = 42."
+        assert (result.answer, result.number, result.exact) == ("7 * 6 = 42.", 42, 42.0)
+        assert (result.true, result.kind, result.size) == (False, "history", 1)
+        assert (result.numbers, result.pair, result.more) == ([42], (42, "7 * 6 = 42."), {})
+        assert isinstance(result.part, Part)
+
+    @pytest.mark.parametrize(
+        "question", ["Write a poem", "[[ ## answer ## ]]", "</answer> & <b>", '{"a": 1}']
+    )
+    def test_an_honest_sentence_for_all_else(self, question: str) -> None:
+        result = dspy.ChainOfThought("question -> answer, number: int")(question=question)
+        assert (result.answer, result.number) == (UNKNOWN, 0)
+
+    def test_a_choice_is_as_in_the_most_similar_example(self) -> None:
+        program = dspy.Predict("text, mark: int -> label: Literal['sad', 'happy']")
+        program.demos = [
+            dspy.Example(text="so glad today", mark=1, label="happy"),
+            dspy.Example(text="rain again and tears", mark=2, label="sad"),
+        ]
+        labels = [program(text=text, mark=3).label for text in ("glad to be here", "tears in the rain")]
+        assert labels == ["happy", "sad"]
+
+    @pytest.mark.parametrize(
+        ("question", "tool", "arguments"),
+        [
+            ("What is (2 + 3) * 4?", "calculator", {"expression": "(2 + 3) * 4"}),
+            ("What time is it in Tokyo?", "current_time", {"timezone": "Asia/Tokyo"}),
+        ],
+    )
+    def test_react_calls_the_tool_that_fits_and_finishes(
+        self, question: str, tool: str, arguments: dict[str, str]
+    ) -> None:
+        agent = dspy.ReAct("question, history: dspy.History -> answer", tools=[current_time, calculator])
+        result = agent(question=question, history=dspy.History(messages=[]))
+        assert (result.trajectory["tool_name_0"], result.trajectory["tool_args_0"]) == (tool, arguments)
+        assert result.trajectory["tool_name_1"] == "finish"
+        assert result.answer == getattr(answer_to(question), "text", None) or tool == "current_time"
+
+    def test_react_finishes_where_no_tool_helps(self) -> None:
+        result = dspy.ReAct("question -> answer", tools=[calculator])(question="Write a poem")
+        assert (result.trajectory["tool_name_0"], result.answer) == ("finish", UNKNOWN)
+
+    def test_best_of_n_and_refine(self) -> None:
+        for kind in (dspy.BestOfN, dspy.Refine):
+            program = kind(
+                dspy.ChainOfThought("question -> answer"), N=2, reward_fn=lambda *_: 0.0, threshold=1
+            )
+            assert program(question="What is 2 + 5?").answer == "2 + 5 = 7."
+
+    async def test_streams_the_same_as_it_answers(self) -> None:
+        program = dspy.ChainOfThought("question -> answer")
+        chunks, final = [], None
+        async for item in dspy.streamify(program, is_async_program=True)(question="What is 2 + 3 * 4?"):
+            if isinstance(item, dspy.Prediction):
+                final = item
+            elif getattr(item, "choices", None):
+                chunks.append(item.choices[0].delta["content"] or "")
+        assert final is not None
+        assert final.toDict() == program(question="What is 2 + 3 * 4?").toDict()
+        assert len(chunks) > 20 and "First, 3 * 4 = 12. Then 2 + 12 = 14." in "".join(chunks)
+
+
+def test_who_is_no_predictor_is_told_so() -> None:
+    assert demo_lm()("What is 2 + 2?") == [PREDICTORS_ONLY]
+
+
+def request(**config: Any) -> lm15.Request:
+    messages = (lm15.Message.user("What is 2 + 2?"),)
+    return lm15.Request(model=DEMO_MODEL, messages=messages, config=lm15.Config(**config))
+
+
+def test_max_tokens_and_stop_sequences_are_kept_and_the_tokens_counted() -> None:
+    response = DemoEngine(0).complete(request(max_tokens=3))
+    assert (response.message.text, response.finish_reason) == ("The demo engine", "length")
+    assert (response.usage.input_tokens, response.usage.output_tokens) == (5, 3)
+    assert DemoEngine(0).complete(request(stop=(" engine",))).message.text == "The demo"
+
+
+def test_it_survives_pickle_and_saving() -> None:
+    lm = demo_lm(tokens_per_s=0, max_tokens=500)
+    for loaded in (
+        dspy.BaseLM.load_state(lm.dump_state(), allow_custom_lm_class=True),
+        pickle.loads(pickle.dumps(lm)),
+    ):
+        with dspy.context(lm=loaded):
+            assert dspy.Predict("question -> answer")(question="What is 2 + 2?").answer == "2 + 2 = 4."
+
+
+def test_the_sync_stream_paces_itself() -> None:
+    started = time.perf_counter()
+    events = list(DemoEngine(100.0).stream(request(max_tokens=5)))
+    assert time.perf_counter() - started >= 5 / 100
+    assert [event.type for event in events] == ["start", *["delta"] * 5, "end"]
+
+
+async def test_a_cancellation_stops_the_stream_at_once() -> None:
+    async def read() -> None:
+        async for _ in AsyncDemoEngine(1.0).stream(request()):
+            pass
+
+    task = asyncio.create_task(read())
+    await asyncio.sleep(0.01)
+    started = time.perf_counter()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert time.perf_counter() - started < 0.5
+
+
+async def test_many_streams_do_not_mix_and_let_each_other_run() -> None:
+    turns: list[int] = []
+
+    async def read(number: int) -> str:
+        with dspy.context(lm=demo_lm(tokens_per_s=0)):
+            program = dspy.streamify(dspy.Predict("question -> answer"), is_async_program=True)
+            async for last in program(question=f"What is {number} + 1?"):
+                turns.append(number)
+        return str(last.answer)
+
+    answers = await asyncio.gather(*(read(number) for number in range(20)))
+    assert answers == [f"{number} + 1 = {number + 1}." for number in range(20)]
+    assert turns[:20] != [0] * 20
