@@ -208,9 +208,11 @@ async def test_many_streams_do_not_mix_and_let_each_other_run() -> None:
     async def read(number: int) -> str:
         with dspy.context(lm=demo_lm(tokens_per_s=0)):
             program = dspy.streamify(dspy.Predict("question -> answer"), is_async_program=True)
-            async for last in program(question=f"What is {number} + 1?"):
+            items = []
+            async for item in program(question=f"What is {number} + 1?"):
+                items.append(item)
                 turns.append(number)
-        return str(last.answer)
+        return str(items[-1].answer)
 
     answers = await asyncio.gather(*(read(number) for number in range(20)))
     assert answers == [f"{number} + 1 = {number + 1}." for number in range(20)]
