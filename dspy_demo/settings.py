@@ -221,22 +221,6 @@ class Settings(BaseModel):
         env=["GRADIO_SHARE_SERVER_ADDRESS"],
         group="Share",
     )
-    share_server_certificate: Path | None = _setting(
-        None,
-        "TLS certificate (PEM) of --share-server. Without it the way to that server is not encrypted by TLS.",
-        group="Share",
-    )
-    share_server_protocol: Literal["http", "https"] = _setting(
-        "http", "Scheme of the links that --share-server gives.", group="Share"
-    )
-    share_binary: Path | None = _setting(
-        None,
-        "Tunnel program (Gradio's frpc) on this machine, where it cannot be downloaded.",
-        group="Share",
-    )
-    share_timeout_s: float = _setting(
-        30, "Longest time for the public link to open.", unit="s", group="Share", gt=0, le=600
-    )
 
     # Limits
     input_max_chars: int = _setting(
@@ -416,9 +400,7 @@ class Settings(BaseModel):
                 raise ValueError("must be origins such as https://example.com, without a path")
         return value
 
-    @field_validator(
-        "data_dir", "models_dir", "hub_cache_dir", "gguf_dir", "share_binary", "share_server_certificate"
-    )
+    @field_validator("data_dir", "models_dir", "hub_cache_dir", "gguf_dir")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value.expanduser().resolve() if value is not None else None
@@ -426,7 +408,7 @@ class Settings(BaseModel):
     @field_validator("share_server")
     @classmethod
     def _is_address(cls, value: str | None) -> str | None:
-        address = re.fullmatch(r"([\w.-]+|\[[0-9a-fA-F:.]+\]):(\d{1,5})", value or "unset:1")
+        address = re.fullmatch(r"([\w.-]+):(\d{1,5})", value or "unset:1")
         if not address or not 0 < int(address[2]) < 65_536:
             raise ValueError("must be HOST:PORT such as share.example.com:7000")
         return value

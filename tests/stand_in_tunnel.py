@@ -1,8 +1,7 @@
-"""Stand-ins for Gradio's tunnel program (frpc 0.3) and its share server, as programs that can be run.
+"""Stand-ins for Gradio's tunnel program (frpc) and its share server, as programs that can be run.
 
-    program = stand_in_tunnel.write(tmp_path)            # works: a proxy that speaks frpc's command line
-    program = stand_in_tunnel.write(tmp_path, "silent")  # and the ways in which it does not
-    settings_for(data_dir, share_server=SHARE_SERVER, share_binary=program)
+    install(home / "huggingface", "blocked")      # where Gradio looks for its program: HF_HOME
+    Tunnel(settings, program=stand_in(tmp_path))  # without Gradio around it, which takes seconds to start
 
 The working one prints a link ``http://127.0.0.1:PORT``. What comes there goes to the local page as it would
 come from the share server: from loopback, with the link's name as ``Host`` and ``Origin``, and with the
@@ -20,6 +19,7 @@ import re
 import sys
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 #: Absolute, and known before a test changes the working folder.
 _SELF = Path(__file__).resolve()
@@ -59,6 +59,37 @@ def write(folder: Path, behaviour: str = "working", *, host: str | None = PUBLIC
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
     return program
+
+
+def install(hf_home: Path, behaviour: str = "working", *, host: str | None = PUBLIC_HOST) -> Path:
+    """Put one where Gradio keeps its program, under this ``HF_HOME``."""
+    from gradio.tunneling import BINARY_FILENAME
+
+    folder = hf_home / "gradio" / "frpc"
+    return write(folder, behaviour, host=host).replace(folder / BINARY_FILENAME)
+
+
+def stand_in(folder: Path, behaviour: str = "working") -> Any:
+    """A `TunnelProgram` that runs one directly, and reads it as Gradio's."""
+    from dspy_demo.share.gradio import GradioTunnel
+
+    class StandIn(GradioTunnel):
+        def command(self, host: str, port: int) -> list[str]:
+            options = [
+                "-n",
+                "x",
+                "-l",
+                f"{port}",
+                "-i",
+                host,
+                "--sd",
+                "random",
+                "--server_addr",
+                SHARE_SERVER,
+            ]
+            return [str(write(folder, behaviour)), "http", *options]
+
+    return StandIn(SHARE_SERVER)
 
 
 def steer(url: str, what: str) -> None:

@@ -1,12 +1,12 @@
 """`Tunnel`: the public link of this app, from the click to the last byte.
 
-    tunnel = Tunnel(settings, on_public=gate.shut)
+    tunnel = Tunnel(settings, on_public=gate.share)
     tunnel.listening_at("127.0.0.1", 7860)
     tunnel.begin()              # returns at once; state() tells the rest
     url = await tunnel.open()   # the same, and waits for the link
     await tunnel.close()        # the tunnel program is gone when this returns
 
-Everything happens in one task that owns the tunnel program. The page next door never waits for it.
+Everything happens in one task that owns the tunnel program. The page never waits for it.
 """
 
 from __future__ import annotations
@@ -17,26 +17,25 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-
-import httpx
+from typing import Literal, Protocol
 
 from dspy_demo.errors import ShareFailed, in_seconds
-from dspy_demo.processes import ChildFailed, ChildProcess, plain_environment
+from dspy_demo.processes import ChildFailed, ChildProcess
 from dspy_demo.settings import Settings
-from dspy_demo.share.frpc import LogReader, command, notice, why_ended
-from dspy_demo.share.gradio_service import GradioService, gradio_service
-from dspy_demo.share.program import gradio_program, own_program
-from dspy_demo.share.share_server import ShareServer, gradio_server, own_server, public_url
 from dspy_demo.share.state import ShareState
 
 log = logging.getLogger(__name__)
 
+#: Longest time for the link to open: Gradio is imported, its program perhaps downloaded.
+TIMEOUT_S = 60.0
 #: Seconds between two looks at the program: while the link is awaited, and afterwards.
 OPENING_LOOK_S, OPEN_LOOK_S = 0.1, 0.5
 #: Seconds that the program has to sign off at the share server.
 STOP_GRACE_S = 2.0
+#: A program that prints without end must not fill the memory.
+LOOK_MAX_BYTES, LINE_MAX_BYTES = 1_000_000, 10_000
 #: Addresses to listen on that are none to connect to.
 _ANY = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104
 
@@ -44,6 +43,41 @@ NOT_LISTENING = "The page is not up yet. Share it in a moment."
 BROKE_OFF = "The public link broke off: the tunnel program ended. Share again for a new link."
 ENDED_BY_SERVER = "The share server ended the public link. Share again for a new one."
 EXPIRED = "The public link has reached its end. Share again for a new one."
+NOT_WRITABLE = "The data folder cannot be written to, and the tunnel needs a place there."
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What a line of a tunnel program means; `text` is the link, or the sentence of a failure."""
+
+    kind: Literal["link", "failed", "interrupted"]
+    text: str = ""
+
+
+class TunnelProgram(Protocol):
+    """What opens a way from a public address to the page: one of these for each kind of tunnel.
+
+    Attributes:
+        lasts_s: How long its links last; None where nobody knows.
+    """
+
+    lasts_s: float | None
+
+    def command(self, host: str, port: int) -> list[str]:
+        """What to run for a page that listens there."""
+        ...
+
+    def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """What it gets of our environment."""
+        ...
+
+    def read(self, line: str) -> Notice | None:
+        """The meaning of a line that it printed."""
+        ...
+
+    def why_ended(self, code: int, log: str) -> str:
+        """The sentence where it ended without a link."""
+        ...
 
 
 class Tunnel:
@@ -52,9 +86,10 @@ class Tunnel:
     Args:
         on_public: Called with True before a stranger can come, and with False when none can any more.
         on_link: Called with the link when the tunnel program has given it, and when it gives another one.
-        service: Where Gradio's share service is; by default what the installed Gradio says.
+        program: What opens the tunnel; by default Gradio's.
+        timeout_s: Longest time for the link to open.
         clock: Seconds since 1970.
-        environ: Where the tunnel program finds the way to the network; it gets no more of it.
+        environ: Where the tunnel program finds the way to the network.
     """
 
     def __init__(
@@ -63,23 +98,26 @@ class Tunnel:
         *,
         on_public: Callable[[bool], None] = lambda _: None,
         on_link: Callable[[str], None] = lambda _: None,
-        service: Callable[[], GradioService] = gradio_service,
+        program: TunnelProgram | None = None,
+        timeout_s: float = TIMEOUT_S,
         clock: Callable[[], float] = time.time,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
-        self._settings = settings
+        if program is None:
+            from dspy_demo.share.gradio import GradioTunnel
+
+            program = GradioTunnel(settings.share_server)
+        self._program, self._timeout_s = program, timeout_s
+        self._data_dir = settings.data_dir
         self._environ = environ
         self._on_public = on_public
         self._on_link = on_link
-        self._service = service
         self._clock = clock
-        self._folder = settings.data_dir / "share"
         self._local: tuple[str, int] | None = None
         self._state = ShareState()
         self._work: asyncio.Task[None] | None = None  # opens and watches; may be cancelled
         self._owner: asyncio.Task[None] | None = None  # tidies up after it; may not
         self._settled = asyncio.Event()
-        self._late = ""
         self._public = False
         self._child: ChildProcess | None = None
 
@@ -145,75 +183,53 @@ class Tunnel:
                 self._on_public(False)
 
     async def _open_and_watch(self) -> None:
-        timeout_s = self._settings.share_timeout_s
+        """Go all the way to the link, then look after it until it ends, which is an error."""
         try:
-            async with asyncio.timeout(timeout_s):
-                server = await self._link()
+            async with asyncio.timeout(self._timeout_s):
+                await self._start()
+                while not self._look():  # noqa: ASYNC110 - the program tells only its log
+                    await asyncio.sleep(OPENING_LOOK_S)
         except TimeoutError:
-            raise ShareFailed(f"{self._late} within {in_seconds(timeout_s)}. Try again.") from None
-        now = self._clock()
-        expires_at = None if server.lasts_s is None else now + server.lasts_s
+            limit = in_seconds(self._timeout_s)
+            raise ShareFailed(f"The tunnel program gave no link within {limit}. Try again.") from None
+        now, lasts_s = self._clock(), self._program.lasts_s
+        expires_at = None if lasts_s is None else now + lasts_s
         self._state = dataclasses.replace(
             self._state, phase="open", step="", since=now, expires_at=expires_at
         )
         self._settled.set()
         while expires_at is None or self._clock() < expires_at:
             await asyncio.sleep(OPEN_LOOK_S)
-            self._look(server)
+            self._look()
         raise ShareFailed(EXPIRED)
 
-    # --- the steps to the link ---
-
-    async def _link(self) -> ShareServer:
-        """Go all the way until the program has given a link; the server that it goes to."""
+    async def _start(self) -> None:
         if self._local is None:
             raise ShareFailed(NOT_LISTENING)
-        server, program = await self._server_and_program()
-        self._step("Opening the tunnel", "The tunnel program gave no link")
+        folder = self._data_dir / "share"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ShareFailed(NOT_WRITABLE) from error
+        self._state = dataclasses.replace(self._state, step="Opening the tunnel")
         self._public = True
         self._on_public(True)
         self._child = child = ChildProcess(
             "tunnel program",
-            command(program, server, *self._local),
-            run_dir=self._settings.data_dir / "logs",
-            env=plain_environment(self._environ),
+            self._program.command(*self._local),
+            run_dir=self._data_dir / "logs",
+            env=self._program.environment(self._environ),
+            cwd=folder,
             stop_grace_s=STOP_GRACE_S,
-            explain=why_ended,
+            explain=self._program.why_ended,
         )
         self._output = LogReader(child.log_path)
         try:
-            await child.start(timeout_s=self._settings.share_timeout_s)
+            await child.start(timeout_s=self._timeout_s)
         except ChildFailed as error:
             raise ShareFailed(error.public_message) from None
-        while True:
-            if self._look(server):
-                return server
-            await asyncio.sleep(OPENING_LOOK_S)
 
-    async def _server_and_program(self) -> tuple[ShareServer, Path]:
-        server = own_server(self._settings)
-        own = self._settings.share_binary
-        program = own_program(own) if own else None
-        if server and program:
-            return server, program
-        service = self._service()
-        # The one deadline is for all steps together. Proxies are as in the environment.
-        async with httpx.AsyncClient(timeout=None) as client:  # noqa: S113
-            if server is None:
-                self._step("Asking Gradio for a share server", "Gradio's share service did not answer")
-                server = await gradio_server(client, service.api_url, self._folder)
-            if program is None:
-                late = "The tunnel program could not be downloaded"
-                self._step("Looking for the tunnel", late)
-                progress = partial(self._step, late=late)
-                program = await gradio_program(client, service, self._folder, progress)
-        return server, program
-
-    def _step(self, text: str, late: str) -> None:
-        """What is being done, and what to say if that meets the deadline."""
-        self._state, self._late = dataclasses.replace(self._state, step=text), late
-
-    def _look(self, server: ShareServer) -> str:
+    def _look(self) -> str:
         """The link that the program has by now; empty before it has one.
 
         Raises:
@@ -222,12 +238,12 @@ class Tunnel:
         assert self._child is not None
         child = self._child.state()  # first, so that no line of an ended program is missed
         opening = self._state.phase == "opening"
-        for found in filter(None, map(notice, self._output.new_lines())):
+        for found in filter(None, map(self._program.read, self._output.new_lines())):
             if found.kind == "link":
-                url, before = public_url(found.text, server), self._state.url
-                self._state = dataclasses.replace(self._state, url=url, interrupted=False)
-                if url != before:
-                    self._on_link(url)
+                before = self._state.url
+                self._state = dataclasses.replace(self._state, url=found.text, interrupted=False)
+                if found.text != before:
+                    self._on_link(found.text)
             elif not opening:
                 self._state = dataclasses.replace(self._state, interrupted=True)  # it tries again by itself
             elif found.kind == "failed":
@@ -236,6 +252,27 @@ class Tunnel:
             ended = ENDED_BY_SERVER if child.exit_code == 0 else BROKE_OFF
             raise ShareFailed(child.reason if opening else ended)
         return self._state.url
+
+
+class LogReader:
+    """The complete lines that were added to a file since the last look."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read_to = 0
+        self._rest = b""
+
+    def new_lines(self) -> list[str]:
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._read_to)
+                added = file.read(LOOK_MAX_BYTES)
+        except FileNotFoundError:
+            return []
+        self._read_to += len(added)
+        *lines, rest = (self._rest + added).split(b"\n")
+        self._rest = rest[-LINE_MAX_BYTES:]
+        return [line.decode("utf-8", "replace") for line in lines]
 
 
 def _why_ended(work: asyncio.Task[None]) -> str:

@@ -15,7 +15,7 @@ from tests.processes import ServerProcess, running_app
 from tests.stand_in_tunnel import SHARE_SERVER
 
 #: A program has to start, on a busy machine.
-OPEN_MS = 30_000
+OPEN_MS = 60_000
 
 
 @pytest.fixture(scope="module")
@@ -26,13 +26,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def program(home: Path) -> Path:
     """The tunnel program of the app, which a test may rewrite."""
-    return stand_in_tunnel.write(home / "bin", host=None)
+    return stand_in_tunnel.install(home / "huggingface", host=None)
 
 
 @pytest.fixture(scope="module")
 def app(home: Path, program: Path) -> Iterator[ServerProcess]:
-    flags = ("--share-server", SHARE_SERVER, "--share-binary", str(program))
-    with running_app(*flags, data_dir=home / "data", home=home) as server:
+    env = {"HF_HOME": str(home / "huggingface")}
+    with running_app("--share-server", SHARE_SERVER, data_dir=home / "data", home=home, env=env) as server:
         yield server
 
 
@@ -59,11 +59,10 @@ async def test_share_copy_visit_and_stop(new_page: NewPage, app: ServerProcess) 
 
 
 async def test_a_failure_is_a_sentence_and_can_be_tried_again(
-    new_page: NewPage, app: ServerProcess, program: Path
+    new_page: NewPage, app: ServerProcess, home: Path, program: Path
 ) -> None:
     working = program.read_bytes()
-    blocked = stand_in_tunnel.write(program.parent, "blocked")
-    program.write_bytes(blocked.read_bytes())
+    program.write_bytes(stand_in_tunnel.write(home, "blocked").read_bytes())
     page = await new_page()
     await ChatPage(page).open(app.url)
     section = page.locator("#share")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import json
 import os
 import signal
@@ -21,15 +20,13 @@ import httpx
 import pytest
 
 from dspy_demo.errors import ShareFailed
-from dspy_demo.share import frpc, program, share_server, tunnel
-from dspy_demo.share.gradio_service import LINK_LASTS_S, gradio_service
+from dspy_demo.share import gradio, tunnel
+from dspy_demo.share.gradio import LINK_LASTS_S
 from dspy_demo.share.tunnel import Tunnel
 from tests import stand_in_tunnel
-from tests.fake_openai import free_port
 from tests.processes import REPO, wait_until
 from tests.services import settings_for, until
-from tests.stand_in_share_service import CERTIFICATE, NONSENSE, StandInShareService
-from tests.stand_in_tunnel import PUBLIC_HOST, SHARE_SERVER, VISITOR, steer
+from tests.stand_in_tunnel import PUBLIC_HOST, VISITOR, stand_in, steer
 
 #: For what meets it, and for what must not on a busy machine.
 DEADLINE_S, AMPLE_S = 1.5, 30
@@ -72,36 +69,15 @@ def gate() -> list[bool]:
 async def make(tmp_path: Path, data_dir: Path, page: int, gate: list[bool]) -> AsyncIterator[Make]:
     made: list[Tunnel] = []
 
-    def tunnel(
-        behaviour: str = "working", *, clock: Any = time.time, service: Any = None, **settings: Any
-    ) -> Tunnel:
-        settings = {"share_server": SHARE_SERVER, "share_timeout_s": AMPLE_S, **settings}
-        if "share_binary" not in settings:
-            settings["share_binary"] = stand_in_tunnel.write(tmp_path, behaviour)
-        own = {"service": service} if service else {}
-        made.append(Tunnel(settings_for(data_dir, **settings), on_public=gate.append, clock=clock, **own))
+    def tunnel(behaviour: str = "working", *, timeout_s: float = AMPLE_S, program: Any = None) -> Tunnel:
+        program = program or stand_in(tmp_path, behaviour)
+        settings = settings_for(data_dir)
+        made.append(Tunnel(settings, on_public=gate.append, program=program, timeout_s=timeout_s))
         made[-1].listening_at("0.0.0.0", page)
         return made[-1]
 
     yield tunnel
     await asyncio.gather(*(tunnel.close() for tunnel in made))
-
-
-@pytest.fixture
-def gradio(tmp_path: Path) -> Iterator[StandInShareService]:
-    with StandInShareService(stand_in_tunnel.write(tmp_path)) as service:
-        yield service
-
-
-@pytest.fixture
-def gradio_tunnel(make: Make, gradio: StandInShareService, tmp_path: Path) -> Callable[..., Tunnel]:
-    """A tunnel through Gradio's own service."""
-
-    def tunnel(**settings: Any) -> Tunnel:
-        settings = {"share_server": None, "share_binary": None} | settings
-        return make(service=lambda: gradio.service(tmp_path), **settings)
-
-    return tunnel
 
 
 def processes(page: int) -> set[int]:
@@ -119,7 +95,7 @@ async def fails(tunnel: Tunnel, sentence: str) -> None:
     begun = time.monotonic()
     with pytest.raises(ShareFailed) as failure:
         await tunnel.open()
-    assert time.monotonic() - begun < tunnel._settings.share_timeout_s + LATE_S
+    assert time.monotonic() - begun < tunnel._timeout_s + LATE_S
     assert sentence in failure.value.public_message
     assert (tunnel.state().phase, tunnel.state().reason) == ("failed", failure.value.public_message)
     assert not tunnel.state().url
@@ -128,13 +104,6 @@ async def fails(tunnel: Tunnel, sentence: str) -> None:
 
 
 # --- it works ---
-
-
-def test_no_name_of_a_tunnel_is_taken_for_an_option(tmp_path: Path) -> None:
-    server = share_server.ShareServer("share.example", 7000, None, "http", None)
-    for _ in range(500):
-        arguments = frpc.command(tmp_path, server, "127.0.0.1", 7860)[1:]
-        assert stand_in_tunnel.parse(arguments).name == arguments[2]
 
 
 async def test_the_link_leads_to_the_page(make: Make, gate: list[bool]) -> None:
@@ -182,69 +151,6 @@ async def test_a_gate_that_does_not_shut_lets_nobody_in(make: Make, data_dir: Pa
     assert "RuntimeError" not in share.state().reason
 
 
-async def test_the_page_sees_each_step(gradio_tunnel: Callable[..., Tunnel]) -> None:
-    share = gradio_tunnel()
-    steps: list[str] = []
-    share.begin()
-    while share.state().phase == "opening":
-        if share.state().step not in steps:
-            steps.append(share.state().step)
-        await asyncio.sleep(0.001)
-    assert share.state().phase == "open", share.state()
-    assert steps[:2] == ["Starting", "Asking Gradio for a share server"]
-    assert steps[-1] == "Opening the tunnel"
-
-
-async def test_gradios_service_gives_server_certificate_and_program(
-    gradio_tunnel: Callable[..., Tunnel],
-    gradio: StandInShareService,
-    data_dir: Path,
-    monkeypatch: Any,
-    home: Path,
-) -> None:
-    monkeypatch.chdir(home)
-    share = gradio_tunnel()
-    url = await share.open()
-    assert url.startswith("https://127.0.0.1:"), "TLS ends at Gradio's server, whatever the program prints"
-    state = share.state()
-    assert state.expires_at == state.since + LINK_LASTS_S == state.since + 604_800
-    assert (data_dir / "share" / "certificate.pem").read_text() == CERTIFICATE
-    assert not list(home.iterdir()), "Gradio's own way writes its certificate into the working folder"
-    await share.close()
-    await share.open()
-    assert gradio.asked.count("/frpc") == 1, "the download is kept"
-
-
-async def test_the_program_that_gradio_has_is_used(
-    gradio_tunnel: Callable[..., Tunnel], gradio: StandInShareService, tmp_path: Path
-) -> None:
-    place = gradio.service(tmp_path).program_path
-    place.parent.mkdir()
-    place.write_bytes(gradio.program)
-    place.chmod(0o755)
-    await gradio_tunnel().open()
-    assert "/frpc" not in gradio.asked
-
-
-async def test_a_damaged_program_of_gradios_is_passed_over(
-    gradio_tunnel: Callable[..., Tunnel], gradio: StandInShareService, tmp_path: Path
-) -> None:
-    place = gradio.service(tmp_path).program_path
-    place.parent.mkdir()
-    place.write_bytes(gradio.program[:20])
-    place.chmod(0o755)
-    await gradio_tunnel().open()
-    assert "/frpc" in gradio.asked
-
-
-def test_gradio_still_has_what_is_taken_from_it() -> None:
-    service = gradio_service()
-    assert service.api_url.startswith("https://api.gradio.app/")
-    assert service.program_url.startswith("https://")
-    assert len(service.program_sha256) == 64
-    assert service.program_path.name.startswith("frpc_")
-
-
 # --- it cannot be opened ---
 
 
@@ -253,133 +159,27 @@ def test_gradio_still_has_what_is_taken_from_it() -> None:
     [
         ("silent", "gave no link within 1.5 seconds"),
         ("stubborn", "gave no link within 1.5 seconds"),
-        ("dying", frpc.ENDED),
-        ("refused", frpc.REFUSED),
-        ("blocked", frpc.CUT),
-        ("untrusted", frpc.NOT_TRUSTED),
-        ("full", frpc.REFUSED),
+        ("dying", gradio.ENDED),
+        ("refused", gradio.REFUSED),
+        ("blocked", gradio.CUT),
+        ("untrusted", gradio.NOT_TRUSTED),
+        ("full", gradio.REFUSED),
         ("odd", "not a web address"),
     ],
 )
 async def test_a_program_that_does_not_do_it(
     make: Make, gate: list[bool], behaviour: str, sentence: str
 ) -> None:
-    share = make(behaviour, share_timeout_s=DEADLINE_S if "within" in sentence else AMPLE_S)
-    before = time.process_time()
+    share = make(behaviour, timeout_s=DEADLINE_S if "within" in sentence else AMPLE_S)
     await fails(share, sentence)
-    assert time.process_time() - before < 0.4, "waiting costs no processor"
     assert gate == [True, False]
     assert share.state().log_tail == stand_in_tunnel.LINES.get(behaviour, "")
 
 
-async def test_a_silent_program_costs_no_processor(make: Make, page: int) -> None:
-    """A second of waiting, or of being open, takes a few milliseconds; a busy loop would take all of it."""
-    share = make("silent", share_timeout_s=AMPLE_S)
-    share.begin()
-    await until(lambda: share.state().step == "Opening the tunnel" and len(processes(page)) == 2)
-    await asyncio.sleep(0.5)  # Python itself starts in the meantime
-    assert await _processor_share(page, 1.0) < 0.2
-    await share.close()
-
-    share = make("working")
-    await share.open()
-    assert await _processor_share(page, 1.0) < 0.2
-
-
-async def _processor_share(page: int, seconds: float) -> float:
-    """The part of one processor that this process and the tunnel's take."""
-
-    def used() -> float:
-        ticks = os.sysconf("SC_CLK_TCK")
-        total = time.process_time()
-        for pid in processes(page):
-            with contextlib.suppress(OSError):
-                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                total += (int(fields[11]) + int(fields[12])) / ticks
-        return total
-
-    before = used()
-    await asyncio.sleep(seconds)
-    return (used() - before) / seconds
-
-
-async def test_the_program_must_be_there_and_runnable(make: Make, tmp_path: Path) -> None:
-    await fails(make(share_binary=tmp_path / "none"), "no tunnel program at")
-    file = stand_in_tunnel.write(tmp_path)
-    file.chmod(0o644)
-    await fails(make(share_binary=file), "not executable")
-    file.write_bytes(b"\x7fELF of another machine")
-    file.chmod(0o755)
-    await fails(make(share_binary=file), frpc.NOT_RUNNABLE)
-
-
-async def test_the_certificate_of_an_own_server_must_be_there(make: Make, tmp_path: Path) -> None:
-    await fails(make(share_server_certificate=tmp_path / "none.pem"), "--share-server-certificate")
-    (tmp_path / "ca.pem").write_text(CERTIFICATE)
-    url = await make(share_server_certificate=tmp_path / "ca.pem", share_server_protocol="https").open()
-    assert url.startswith("https://")
-
-
-@pytest.mark.parametrize("fault", ["hanging", "403", "500", *NONSENSE])
-async def test_a_faulty_share_service(
-    gradio_tunnel: Callable[..., Tunnel], gradio: StandInShareService, gate: list[bool], fault: str
-) -> None:
-    gradio.api_fault = fault
-    expected = {"hanging": "did not answer within", "403": "HTTP 403", "500": "HTTP 500"}
-    share = gradio_tunnel(share_timeout_s=DEADLINE_S if fault == "hanging" else AMPLE_S)
-    await fails(share, expected.get(fault, share_server.NOT_UNDERSTOOD))
-    assert gate == [], "no stranger could have come"
-
-
-async def test_a_share_service_that_is_down(make: Make, tmp_path: Path, gradio: StandInShareService) -> None:
-    down = dataclasses.replace(gradio.service(tmp_path), api_url=f"http://127.0.0.1:{free_port()}/api")
-    await fails(make(share_server=None, service=lambda: down), share_server.UNREACHABLE)
-
-
-async def test_a_machine_without_network(
-    make: Make, tmp_path: Path, gradio: StandInShareService, blocked_connections: list[str]
-) -> None:
-    offline = dataclasses.replace(
-        gradio.service(tmp_path), api_url="https://api.gradio.app/v3/tunnel-request"
-    )
-    await fails(make(share_server=None, service=lambda: offline), share_server.UNREACHABLE)
-    assert all("api.gradio.app" in host for host in blocked_connections)
-    blocked_connections.clear()
-
-
-@pytest.mark.parametrize(
-    ("fault", "sentence"),
-    [
-        ("hanging", "could not be downloaded within"),
-        ("cut", program.NOT_DOWNLOADED),
-        ("403", program.NOT_DOWNLOADED),
-        ("other", program.DAMAGED),
-    ],
-)
-async def test_a_faulty_download(
-    gradio_tunnel: Callable[..., Tunnel],
-    gradio: StandInShareService,
-    data_dir: Path,
-    fault: str,
-    sentence: str,
-) -> None:
-    gradio.program_fault = fault
-    await fails(gradio_tunnel(share_timeout_s=DEADLINE_S if fault == "hanging" else AMPLE_S), sentence)
-    assert [path.name for path in (data_dir / "share").iterdir()] == ["certificate.pem"], "no half of a file"
-
-
-async def test_a_machine_that_gradio_has_no_program_for(
-    make: Make, tmp_path: Path, gradio: StandInShareService
-) -> None:
-    unknown = dataclasses.replace(gradio.service(tmp_path), program_sha256="")
-    await fails(make(share_binary=None, service=lambda: unknown), program.NO_PROGRAM)
-
-
-async def test_a_data_folder_that_cannot_be_written_to(
-    gradio_tunnel: Callable[..., Tunnel], data_dir: Path
-) -> None:
+async def test_a_data_folder_that_cannot_be_written_to(make: Make, data_dir: Path) -> None:
+    data_dir.mkdir(exist_ok=True)
     (data_dir / "share").write_text("in the way")
-    await fails(gradio_tunnel(), "data folder cannot be written to")
+    await fails(make(), tunnel.NOT_WRITABLE)
 
 
 async def test_before_the_page_is_up(data_dir: Path, gate: list[bool]) -> None:
@@ -420,8 +220,9 @@ async def test_a_link_that_is_cut_off_and_comes_back_as_another(make: Make) -> N
     assert (share.state().phase, share.state().url != url) == ("open", True)
 
 
-async def test_a_link_ends_after_its_week(gradio_tunnel: Callable[..., Tunnel], gate: list[bool]) -> None:
-    share = gradio_tunnel()
+async def test_a_link_ends_after_its_week(make: Make, gate: list[bool]) -> None:
+    share = make()
+    share._program.lasts_s = LINK_LASTS_S
     now = [1_000_000.0]
     share._clock = lambda: now[0]
     await share.open()
@@ -445,7 +246,7 @@ async def test_two_who_open_get_one_link(make: Make, gate: list[bool]) -> None:
 
 @pytest.mark.parametrize("behaviour", ["silent", "stubborn"])
 async def test_closing_while_it_opens(make: Make, gate: list[bool], page: int, behaviour: str) -> None:
-    share = make(behaviour, share_timeout_s=AMPLE_S)
+    share = make(behaviour, timeout_s=AMPLE_S)
     opening = asyncio.create_task(share.open())
     await until(lambda: processes(page))
     await asyncio.gather(share.close(), share.close())
@@ -460,17 +261,6 @@ async def test_closing_at_once(make: Make, gate: list[bool]) -> None:
     share.begin()
     await share.close()
     assert (share.state().phase, gate) == ("off", [])
-
-
-async def test_closing_while_the_service_is_silent(
-    gradio_tunnel: Callable[..., Tunnel], gradio: StandInShareService
-) -> None:
-    gradio.api_fault = "hanging"
-    share = gradio_tunnel(share_timeout_s=AMPLE_S)
-    share.begin()
-    await until(lambda: gradio.asked)
-    await share.close()
-    assert share.state().phase == "off"
 
 
 async def test_leaving_the_wait_does_not_stop_it(make: Make) -> None:
@@ -494,7 +284,7 @@ async def test_opening_while_it_closes_opens_again(make: Make, gate: list[bool])
 
 async def test_a_failure_can_be_dismissed(make: Make) -> None:
     share = make("dying")
-    await fails(share, frpc.ENDED)
+    await fails(share, gradio.ENDED)
     await share.close()
     assert share.state().phase == "off"
 
@@ -522,20 +312,19 @@ sys.path.insert(0, {str(REPO)!r})
 from pathlib import Path
 from dspy_demo.share.tunnel import Tunnel
 from tests.services import settings_for
+from tests.stand_in_tunnel import stand_in
 async def main():
-    settings = settings_for(Path(sys.argv[1]), share_server="s.example:7000", share_binary=Path(sys.argv[2]))
-    tunnel = Tunnel(settings)
-    tunnel.listening_at("127.0.0.1", int(sys.argv[3]))
+    tunnel = Tunnel(settings_for(Path(sys.argv[1])), program=stand_in(Path(sys.argv[1])))
+    tunnel.listening_at("127.0.0.1", int(sys.argv[2]))
     print(await tunnel.open(), flush=True)
     await asyncio.sleep(600)
 asyncio.run(main())
 """
 
 
-async def test_the_tunnel_ends_with_a_killed_app(tmp_path: Path, data_dir: Path, page: int) -> None:
-    file = stand_in_tunnel.write(tmp_path)
+async def test_the_tunnel_ends_with_a_killed_app(data_dir: Path, page: int) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", APP, str(data_dir), str(file), str(page)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", APP, str(data_dir), str(page)], stdout=subprocess.PIPE, text=True
     ) as app:
         assert app.stdout is not None
         url = await asyncio.to_thread(app.stdout.readline)
