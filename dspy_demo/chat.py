@@ -37,7 +37,7 @@ from dspy_demo.events import (
 from dspy_demo.guests.allowance import Allowance
 from dspy_demo.guests.limits import GuestLimits, GuestTurn
 from dspy_demo.logs import current_turn_id, log_failure
-from dspy_demo.observer import ChatObserver, NoObserver, Outcome, TurnEnd
+from dspy_demo.metrics import Metrics, Outcome, TurnEnd
 from dspy_demo.programs.images import check_images, image_chars, image_fields
 from dspy_demo.programs.inputs import check_inputs
 from dspy_demo.programs.registry import ProgramRegistry
@@ -63,7 +63,7 @@ class ChatService:
         allowance: What guests may use; None where everybody may use everything, as behind a model server.
         tracer: Gets the record of each turn at its end. It belongs to who made it, who closes it too.
         limits: How much guests may use; None where everybody may use as much as the owner.
-        observer: Hears the start and the end of each turn.
+        observer: Counts the turns.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class ChatService:
         served: Backend | None = None,
         *,
         tracer: Tracer | None = None,
-        observer: ChatObserver | None = None,
+        observer: Metrics | None = None,
         allowance: Allowance | None = None,
         limits: GuestLimits | None = None,
     ) -> None:
@@ -83,7 +83,7 @@ class ChatService:
         self._local = local
         self._served = served
         self.tracer: Tracer = tracer or NoTracer()
-        self.observer: ChatObserver = observer or NoObserver()
+        self.observer = observer or Metrics()
         self.allowance = allowance
         self.limits = limits
         self.running: set[Turn] = set()

@@ -1,26 +1,79 @@
-"""What is counted, in Prometheus' terms. Each `Metrics` has a registry of its own.
+"""What is counted of the turns, in Prometheus' terms. Each `Metrics` has a registry of its own.
 
 No label holds anybody's text, and each has few values: outcomes, error codes, backends, names of limits.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
 from dspy_demo import __version__
-from dspy_demo.events import TurnRequest
-from dspy_demo.observer import TurnEnd
+from dspy_demo.events import LocalTarget, TurnRequest, Usage
 
+Outcome = Literal["finished", "failed", "stopped", "refused"]
+#: A typed model's name may be any text; in the log it is cut to this.
+MODEL_MAX_CHARS = 100
 #: From an answer out of the cache to the longest turn that the settings allow by default.
 FIRST_TOKEN_S = (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60)
 TURN_S = (0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class TurnEnd:
+    """What became of a turn, without a word of what was asked or answered.
+
+    Attributes:
+        outcome: ``refused``: it never ran.
+        backend: ``local`` or ``served``.
+        model: The model string, or the served version.
+        visitor: `events.Visitor.name`.
+        code: Of the error, where it failed or was refused.
+        limit: The setting whose limit was reached, where one was.
+        first_delta_s, elapsed_s: Seconds from its start.
+    """
+
+    turn_id: str
+    outcome: Outcome
+    backend: str
+    program: str
+    model: str
+    visitor: str = ""
+    code: str = ""
+    limit: str = ""
+    usage: Usage = Usage()
+    first_delta_s: float | None = None
+    elapsed_s: float = 0.0
+
+    @classmethod
+    def of(cls, request: TurnRequest, outcome: Outcome, **details: Any) -> TurnEnd:
+        local = isinstance(request.target, LocalTarget)
+        return cls(
+            turn_id=request.turn_id,
+            outcome=outcome,
+            backend="local" if local else "served",
+            program=getattr(request.target, "program", ""),
+            model=request.target.model[:MODEL_MAX_CHARS],
+            visitor=request.visitor.name,
+            **details,
+        )
+
+    def fields(self) -> dict[str, Any]:
+        """As the fields of a line in the log; what is not known is left out."""
+        values = dataclasses.asdict(self)
+        values |= values.pop("usage")
+        for name in ("first_delta_s", "elapsed_s"):
+            values[name] = None if values[name] is None else round(values[name], 3)
+        return {name: value for name, value in values.items() if value not in (None, "") and value is not False}
+
+
 class Metrics:
-    """A `ChatObserver` that counts. `exposition` is what ``GET /metrics`` answers."""
+    """Counts turns; called in the event loop. `exposition` is what ``GET /metrics`` answers."""
 
     def __init__(self) -> None:
         registry = self._registry = CollectorRegistry()
@@ -55,21 +108,18 @@ class Metrics:
             "dspy_demo_cost_usd", "Price of the tokens in US dollars, where it is known.", registry=registry
         )
         self._limits = Counter(
-            "dspy_demo_limits_hit",
-            "How often a limit was reached, by its setting.",
-            ["limit"],
-            registry=registry,
+            "dspy_demo_limits_hit", "Turns that reached a limit, by its setting.", ["limit"], registry=registry
         )
 
-    # --- `ChatObserver` ---
-
     def turn_started(self, request: TurnRequest) -> None:
+        """A turn was accepted and runs now."""
         self._active.inc()
 
     def turn_ended(self, end: TurnEnd) -> None:
+        """A turn that was started has ended, exactly once; or one was refused, without a start."""
         self._turns.labels(end.backend, end.outcome, end.code).inc()
         if end.limit:
-            self.limit_hit(end.limit)
+            self._limits.labels(end.limit).inc()
         if end.outcome == "refused":
             return
         self._active.dec()
@@ -80,25 +130,11 @@ class Metrics:
         self._tokens.labels(end.backend, "completion").inc(end.usage.completion_tokens)
         self._cost_usd.inc(end.usage.cost_usd or 0.0)
 
-    # --- what is no turn ---
-
-    def limit_hit(self, limit: str) -> None:
-        """Count a limit that was reached outside a turn. `limit` is the name of its setting."""
-        self._limits.labels(limit).inc()
-
     def show_state(self, name: str, text: str, states: Iterable[str], read: Callable[[], str]) -> None:
-        """A gauge ``dspy_demo_NAME`` with the label `state`: 1 for what `read` gives, 0 for all others.
-
-        Args:
-            read: Asked at each look, in the event loop.
-        """
+        """A gauge ``dspy_demo_NAME`` with the label `state`: 1 for what `read` gives, 0 for all others."""
         gauge = Gauge(f"dspy_demo_{name}", text, ["state"], registry=self._registry)
-
-        def is_now(state: str) -> Callable[[], float]:
-            return lambda: float(read() == state)
-
         for state in states:
-            gauge.labels(state).set_function(is_now(state))
+            gauge.labels(state).set_function(partial(lambda name: float(read() == name), state))
 
     def exposition(self, accept: str = "") -> tuple[bytes, str]:
         """All of it as text, and its content type: as `accept` asks for, else Prometheus' plain format."""

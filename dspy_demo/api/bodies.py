@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from dspy_demo.api.problems import SENTENCE
+from dspy_demo.api.errors import SENTENCE
 from dspy_demo.events import FinishReason
 
 _FORMS = ("text", "messages", "inputs")
@@ -16,15 +16,8 @@ Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
 #: More than any model writes. Clients ask for as much as they can, so a larger number means “no bound”.
 TOKENS_MAX = 200_000
 Tokens = Annotated[int, Field(ge=1), AfterValidator(lambda tokens: min(tokens, TOKENS_MAX))]
-
-
-def without_nulls(schema: dict[str, Any]) -> None:
-    """Document a field that may be left out as just that; that `null` means the same is only lenience."""
-    for name, field in schema["properties"].items():
-        options = [option for option in field.get("anyOf", []) if option != {"type": "null"}]
-        if len(options) == 1:
-            rest = {key: value for key, value in field.items() if key not in ("anyOf", "default")}
-            schema["properties"][name] = rest | options[0]
+#: More than any chat has; a body is then refused before each of its messages is looked at.
+MESSAGES_MAX = 10_000
 
 
 def sentence(text: str) -> PydanticCustomError:
@@ -41,23 +34,19 @@ class ChatMessage(BaseModel):
     content: str = Field(description="Its text.", examples=["What is 2 + 2?"])
 
 
-_PREDICT_EXAMPLES = [
-    {"text": "What is 2 + 2?"},
-    {
-        "messages": [
-            {"role": "user", "content": "What is 2 + 2?"},
-            {"role": "assistant", "content": "4"},
-            {"role": "user", "content": "And times 3?"},
-        ]
-    },
-    {"inputs": {"question": "What is 15% of 240?"}, "program": "predict", "temperature": 0.2},
+_CHAT = [
+    {"role": "user", "content": "What is 2 + 2?"},
+    {"role": "assistant", "content": "4"},
+    {"role": "user", "content": "And times 3?"},
 ]
-
-
-def _document_predict(schema: dict[str, Any]) -> None:
-    without_nulls(schema)
-    schema["oneOf"] = [{"required": [form]} for form in _FORMS]
-    schema["examples"] = _PREDICT_EXAMPLES
+_DOCUMENTED = {
+    "oneOf": [{"required": [form]} for form in _FORMS],
+    "examples": [
+        {"text": "What is 2 + 2?"},
+        {"messages": _CHAT},
+        {"inputs": {"question": "What is 15% of 240?"}, "program": "predict", "temperature": 0.2},
+    ],
+}
 
 
 class PredictBody(BaseModel):
@@ -66,17 +55,20 @@ class PredictBody(BaseModel):
     The model, its address and its key are the owner's choice and cannot be sent.
     """
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra=_document_predict)
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_DOCUMENTED)
 
     text: str | None = Field(None, description="The question; it goes to the program's chat field.")
     messages: list[ChatMessage] | None = Field(
         None,
         min_length=1,
+        max_length=MESSAGES_MAX,
         description="A chat, oldest first. The last message is the question and must be the user's.",
     )
     inputs: dict[str, Any] | None = Field(None, description="The program's input fields by name.")
     history: list[ChatMessage] | None = Field(
-        None, description="Earlier messages, oldest first, beside `text` or `inputs`."
+        None,
+        max_length=MESSAGES_MAX,
+        description="Earlier messages, oldest first, beside `text` or `inputs`.",
     )
     program: str | None = Field(
         None, max_length=200, description="The program's name, from `GET /v1/models`. Default: the first one."

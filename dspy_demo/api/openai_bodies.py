@@ -1,74 +1,38 @@
-"""The OpenAI-compatible request: what we use of it, what we refuse, and all else is ignored."""
+"""The OpenAI-compatible request and what its answers look like. What is not named here is ignored."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from dspy_demo.api.bodies import Temperature, Tokens, sentence, without_nulls
-from dspy_demo.api.problems import BadBody
+from dspy_demo.api.bodies import MESSAGES_MAX, Temperature, Tokens, sentence
+from dspy_demo.api.errors import BadBody
 from dspy_demo.errors import InvalidInput
 from dspy_demo.events import Message
 from dspy_demo.programs.chat_program import chat_messages
 from dspy_demo.programs.spec import ProgramSpec
 
-_CONTENT = {
-    "anyOf": [
-        {"type": "string"},
-        {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
-                "required": ["type", "text"],
-            },
-        },
-    ],
-    "examples": ["What is 2 + 2?"],
-}
-
 
 class OpenAIMessage(BaseModel):
     """A message of the chat. Of earlier messages, what is not text is left out."""
 
-    role: str = Field(
-        json_schema_extra={"enum": ["user", "assistant", "system", "developer", "tool", "function"]}
-    )
-    content: Annotated[Any, WithJsonSchema(_CONTENT)] = ""
+    role: str = Field(description="user, assistant, system, developer, tool or function.")
+    content: Any = Field("", description="Text, or a list of parts {type: text, text: …}.", examples=["Hi"])
 
 
-class StreamOptions(BaseModel):
-    include_usage: bool = False
-
-
-def _document(schema: dict[str, Any]) -> None:
-    without_nulls(schema)
-    question = {"role": "user", "content": "What is 2 + 2?"}
-    schema["examples"] = [
-        {"model": "chain_of_thought", "messages": [question]},
-        {"model": "chain_of_thought", "messages": [question], "stream": True},
-        {"model": "chain_of_thought", "messages": [question], "response_format": {"type": "json_object"}},
-    ]
-
-
-def _listed(stop: Any) -> Any:
-    return [stop] if isinstance(stop, str) else stop
-
-
-StopTexts = Annotated[
-    list[Annotated[str, Field(max_length=1000)]], Field(max_length=4), BeforeValidator(_listed)
+_QUESTION = {"role": "user", "content": "What is 2 + 2?"}
+_EXAMPLES = [
+    {"model": "chain_of_thought", "messages": [_QUESTION]},
+    {"model": "chain_of_thought", "messages": [_QUESTION], "stream": True},
+    {"model": "chain_of_thought", "messages": [_QUESTION], "response_format": {"type": "json_object"}},
 ]
 
-#: Parameters that change what comes back, so that to ignore them would be a wrong answer.
-_REFUSED = {
-    "audio": "Audio is not supported; the answer is text.",
-    "logprobs": "Log probabilities are not available.",
-}
-#: Where a client says whether tools must be called. Tools that are merely offered are left aside.
-_TOOL_CHOICES = ("tool_choice", "function_call")
+StopTexts = Annotated[
+    list[Annotated[str, Field(max_length=1000)]],
+    Field(max_length=4),
+    BeforeValidator(lambda stop: [stop] if isinstance(stop, str) else stop),
+]
 
 
 class CompletionBody(BaseModel):
@@ -78,12 +42,14 @@ class CompletionBody(BaseModel):
     DSPy program brings its own instructions, and tools that are offered, since it calls its own.
     """
 
-    model_config = ConfigDict(extra="allow", json_schema_extra=_document)
+    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": _EXAMPLES})
 
     model: str = Field(description="A program's name, from `GET /v1/models`.", max_length=200)
-    messages: list[OpenAIMessage] = Field(min_length=1, description="The last one must be the user's.")
+    messages: list[OpenAIMessage] = Field(
+        min_length=1, max_length=MESSAGES_MAX, description="The last one must be the user's."
+    )
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
+    stream_options: dict[str, Any] | None = None
     temperature: Temperature | None = None
     max_tokens: Tokens | None = None
     max_completion_tokens: Tokens | None = Field(None, description="The newer name of `max_tokens`.")
@@ -100,30 +66,24 @@ class CompletionBody(BaseModel):
 
     @model_validator(mode="after")
     def _supported(self) -> CompletionBody:
-        problem = self._first_problem()
-        if problem is not None:
-            raise problem
-        return self
-
-    def _first_problem(self) -> PydanticCustomError | None:
+        """Refuse what changes the answer, so that to ignore it would be wrong."""
         extra = self.model_extra or {}
+        modalities = extra.get("modalities")
         if self.n not in (None, 1):
-            return sentence("Only one answer can be asked for: “n” must be 1.")
-        for name, text in _REFUSED.items():
-            if extra.get(name):
-                return sentence(text)
-        if any(_insists(extra.get(name)) for name in _TOOL_CHOICES):
-            return sentence(
+            raise sentence("Only one answer can be asked for: “n” must be 1.")
+        if extra.get("audio") or isinstance(modalities, list) and any(kind != "text" for kind in modalities):
+            raise sentence("Only text can be answered: leave out “audio”; “modalities” must be [“text”].")
+        if extra.get("logprobs"):
+            raise sentence("Log probabilities are not available.")
+        if any(_insists(extra.get(name)) for name in ("tool_choice", "function_call")):
+            raise sentence(
                 "No call of a tool can be demanded: the program calls its own tools. "
                 "Leave out “tool_choice”, or send “auto”."
             )
-        modalities = extra.get("modalities")
-        if isinstance(modalities, list) and any(kind != "text" for kind in modalities):
-            return sentence("Only text can be answered: “modalities” must be [“text”].")
-        return None
+        return self
 
     @property
-    def chat(self) -> Sequence[Message]:
+    def chat(self) -> tuple[Message, ...]:
         """The chat, of which the last message is the question.
 
         Raises:
@@ -133,12 +93,6 @@ class CompletionBody(BaseModel):
             return chat_messages([{"role": each.role, "content": each.content} for each in self.messages])
         except InvalidInput as error:
             raise BadBody(error.public_message, "messages") from None
-
-    @property
-    def changes(self) -> dict[str, Any]:
-        """What the client changes of the owner's choice of model."""
-        tokens = self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
-        return {"temperature": self.temperature, "max_tokens": tokens}
 
 
 def _insists(choice: Any) -> bool:
@@ -152,9 +106,6 @@ def _insists(choice: Any) -> bool:
 class UnsupportedFormat(BadBody):
     http_status = 400
 
-    def __init__(self, public_message: str) -> None:
-        super().__init__(public_message, "response_format")
-
 
 def json_fields(response_format: Any, spec: ProgramSpec) -> tuple[str, ...] | None:
     """Which fields the content has to hold as a JSON object; None where it is text, and empty for all.
@@ -162,36 +113,20 @@ def json_fields(response_format: Any, spec: ProgramSpec) -> tuple[str, ...] | No
     Raises:
         UnsupportedFormat: The program cannot answer in that form.
     """
-    kind = response_format.get("type") if isinstance(response_format, dict) else response_format
-    if kind in (None, "text"):
-        return None
-    if kind == "json_object":
-        return spec.outputs
-    fields = ", ".join(f"“{name}”" for name in spec.outputs)
-    if not spec.outputs:
-        raise UnsupportedFormat(
-            f"Only running the program “{spec.title}” tells its fields: “response_format” must be text or "
-            "json_object."
-        )
-    if kind != "json_schema":
-        raise UnsupportedFormat(
-            f"“response_format” must be text, json_object, or a json_schema of these fields: {fields}."
-        )
-    named = _properties(response_format)
-    if not named or not set(named) <= set(spec.outputs):
-        raise UnsupportedFormat(
-            f"The program “{spec.title}” answers in its own fields, so the “json_schema” may have only "
-            f"these as properties: {fields}."
-        )
-    return named
-
-
-def _properties(response_format: dict[str, Any]) -> tuple[str, ...]:
-    """The names of a schema's properties; empty where it has none."""
-    found: Any = response_format
-    for key in ("json_schema", "schema", "properties"):
-        found = found.get(key) if isinstance(found, dict) else None
-    return tuple(found) if isinstance(found, dict) else ()
+    match response_format:
+        case None | "text" | {"type": "text" | None}:
+            return None
+        case {"type": "json_object"}:
+            return spec.outputs
+        case {"type": "json_schema", "json_schema": {"schema": {"properties": {**properties}}}}:
+            if properties and set(properties) <= set(spec.outputs):
+                return tuple(properties)
+    fields = ", ".join(f"“{name}”" for name in spec.outputs) or "not known before it has run"
+    raise UnsupportedFormat(
+        "“response_format” must be text, json_object, or a json_schema whose properties are fields of the "
+        f"program “{spec.title}” ({fields}).",
+        "response_format",
+    )
 
 
 class Model(BaseModel):

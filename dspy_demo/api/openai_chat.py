@@ -7,32 +7,35 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import Response
 
-from dspy_demo.api.asking import Asker, visitor_of
+from dspy_demo.api.asking import TurnMaker
 from dspy_demo.api.encoding import JsonResponse, sse
+from dspy_demo.api.errors import STRICT_JSON, retry_headers
 from dspy_demo.api.openai_bodies import CompletionBody, Model, ModelList, OpenAIErrorBody, json_fields
-from dspy_demo.api.openai_reply import Reply
-from dspy_demo.api.problems import MethodNotAllowed, retry_headers
-from dspy_demo.api.routes import json_route
-from dspy_demo.api.streaming import EventStream, while_connected
-from dspy_demo.api.turn_ids import turn_id_header, under_given_id
+from dspy_demo.api.openai_reply import Piece, Reply
+from dspy_demo.api.stream import DONE, Encoder, event_stream, while_connected
 from dspy_demo.chat import ChatService
 from dspy_demo.errors import NotFound, Stopped
 from dspy_demo.events import (
-    Event,
+    TURN_ID_HEADER,
+    FieldDelta,
     TurnFailed,
     TurnFinished,
     TurnRequest,
     TurnStarted,
     Usage,
-    Visitor,
     failed_from,
 )
 from dspy_demo.programs.spec import ProgramSpec
 
 CHAT, MODELS = "/v1/chat/completions", "/v1/models"
+#: Longest body of a chat, whose earlier messages may hold pictures or files, which come along every time.
+CHAT_BODY_MAX_BYTES = 8 * 1024 * 1024
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": OpenAIErrorBody} for status in (400, 404, 413, 415, 422, 429, 502, 503, 504)
+}
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 
 
@@ -47,14 +50,27 @@ class NoSuchRoute(NotFound):
     )
 
 
-def add_openai_routes(
-    router: APIRouter, service: ChatService, asker: Asker, *, body_max_bytes: int, keep_alive_s: float
-) -> None:
-    """Put the ``/v1`` routes into a router."""
-    body_timeout_s = service.settings.request_timeout_s
-    route = json_route(openai_error, body_max_bytes=body_max_bytes, body_timeout_s=body_timeout_s, chat=True)
-    started_at = int(time.time())
+def openai_router(turns: TurnMaker, keep_alive_s: float) -> APIRouter:
+    """The ``/v1`` routes; every other address below ``/v1`` is refused in OpenAI's form."""
+    router, service, started_at = APIRouter(), turns.service, int(time.time())
 
+    def program(name: str, request: Request) -> ProgramSpec:
+        try:
+            return turns.program(name, request)
+        except NotFound as error:
+            raise NoSuchModel(error.public_message) from None
+
+    def as_model(spec: ProgramSpec) -> dict[str, Any]:
+        return {"id": spec.name, "object": "model", "created": started_at, "owned_by": "dspy-demo"}
+
+    @router.post(
+        CHAT,
+        summary="Chat completion",
+        response_model=None,
+        responses=ERRORS,
+        max_body_size=CHAT_BODY_MAX_BYTES,
+        dependencies=[STRICT_JSON],
+    )
     async def complete(body: CompletionBody, request: Request) -> Response:
         """For any client of OpenAI: set its base URL to this server's address with `/v1`.
 
@@ -62,94 +78,76 @@ def add_openai_routes(
         `reasoning_content`, the answer is `content`; several output fields are paragraphs `name: value`, or
         JSON where `response_format` asks for it. Tools that are offered are left aside.
         """
-        visitor = visitor_of(request)
-        spec = _program(asker, body.model, visitor)
-        fields = json_fields(body.response_format, spec)
-        asked = asker.chat(spec, body.chat, body.changes, visitor)
-        turn_request = under_given_id(asked, request.headers)
-        service.check(turn_request)
-        reply = Reply(spec, fields=fields, stop=body.stop or ())
-        head = {"id": f"chatcmpl-{turn_request.turn_id}", "created": int(time.time()), "model": spec.name}
+        spec = program(body.model, request)
+        reply = Reply(spec, fields=json_fields(body.response_format, spec), stop=body.stop or ())
+        tokens = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
+        turn = turns.chat(request, spec, body.chat, temperature=body.temperature, max_tokens=tokens)
+        head = {"id": f"chatcmpl-{turn.turn_id}", "created": int(time.time()), "model": spec.name}
         if body.stream:
-            include_usage = body.stream_options is not None and body.stream_options.include_usage
+            include_usage = (body.stream_options or {}).get("include_usage") is True
             chunks = Chunks(reply, head, include_usage=include_usage)
-            return EventStream(service, turn_request, chunks, keep_alive_s=keep_alive_s)
-        whole = await while_connected(request.receive, _completion(service, turn_request, reply, head))
+            return event_stream(service, turn, chunks, keep_alive_s=keep_alive_s)
+        whole = await while_connected(request, _completion(service, turn, reply, head))
         return whole or Response(status_code=499)
 
+    @router.get(MODELS, summary="List the programs", response_model=ModelList)
     async def models(request: Request) -> Response:
         """The programs that you may ask for, each as a model."""
-        data = [_model(spec, started_at) for spec in asker.programs(visitor_of(request))]
-        return JsonResponse({"object": "list", "data": data})
+        return JsonResponse({"object": "list", "data": [as_model(spec) for spec in turns.programs(request)]})
 
+    described = {status: ERRORS[status] for status in (404, 422)}
+
+    @router.get(
+        MODELS + "/{model_id:path}", summary="Describe a program", response_model=Model, responses=described
+    )
     async def model(model_id: str, request: Request) -> Response:
         """One program, as a model."""
-        return JsonResponse(_model(_program(asker, model_id, visitor_of(request)), started_at))
+        return JsonResponse(as_model(program(model_id, request)))
 
+    @router.api_route("/v1", methods=_METHODS, include_in_schema=False)
+    @router.api_route("/v1/{path:path}", methods=_METHODS, include_in_schema=False)
     async def elsewhere(request: Request) -> Response:
-        path = "/v1/" + request.path_params.get("path", "")
+        path = request.scope["path"]
         if path == CHAT:
-            raise MethodNotAllowed("POST")
+            raise HTTPException(405, headers={"Allow": "POST"})
         if f"{path}/".startswith(f"{MODELS}/"):
-            raise MethodNotAllowed("GET")
+            raise HTTPException(405, headers={"Allow": "GET"})
         raise NoSuchRoute()
 
-    def add(path: str, endpoint: Any, methods: list[str], **options: Any) -> None:
-        errors = options.pop("errors", ())
-        options["responses"] = {status: {"model": OpenAIErrorBody} for status in errors}
-        router.add_api_route(path, endpoint, methods=methods, route_class_override=route, **options)
-
-    all_errors = (400, 404, 408, 413, 415, 422, 429, 502, 503, 504)
-    add(CHAT, complete, ["POST"], summary="Chat completion", response_model=None, errors=all_errors)
-    add(MODELS, models, ["GET"], summary="List the programs", response_model=ModelList)
-    one = MODELS + "/{model_id:path}"
-    add(one, model, ["GET"], summary="Describe a program", response_model=Model, errors=(404, 422))
-    for path in ("/v1", "/v1/{path:path}"):
-        add(path, elsewhere, _METHODS, include_in_schema=False)
-
-
-def _program(asker: Asker, model: str, visitor: Visitor) -> ProgramSpec:
-    try:
-        return asker.program(model, visitor)
-    except NotFound as error:
-        raise NoSuchModel(error.public_message) from None
-
-
-def _model(spec: ProgramSpec, created: int) -> dict[str, Any]:
-    return {"id": spec.name, "object": "model", "created": created, "owned_by": "dspy-demo"}
+    return router
 
 
 async def _completion(
-    service: ChatService, turn_request: TurnRequest, reply: Reply, head: dict[str, Any]
+    service: ChatService, request: TurnRequest, reply: Reply, head: dict[str, Any]
 ) -> Response:
     """Run a turn and answer with a whole chat completion."""
-    said: defaultdict[str, str] = defaultdict(str)
-    usage: dict[str, Any] = {}
+    parts: defaultdict[str, str] = defaultdict(str)
     failed = failed_from(Stopped())
-    async with service.turn(turn_request) as turn:
+    usage: dict[str, Any] = {}
+    async with service.turn(request) as turn:
         async for event in turn:
             if isinstance(event, TurnFailed):
                 failed = event
             elif isinstance(event, TurnFinished):
-                said.update(reply.whole(event))
+                parts.update(reply.whole(event))
                 usage = {"usage": usage_json(event.usage)}
-            else:
-                for part, text in reply.hear(event):
-                    said[part] += text
+            elif isinstance(event, FieldDelta):
+                for part, text in reply.delta(event):
+                    parts[part] += text
             if reply.finish_reason is not None:  # it may be a stop text, in the middle of the turn
                 break
     if reply.finish_reason is None:
         return openai_error(failed)
-    message = {"role": "assistant", "content": said["content"]}
-    if said["reasoning_content"]:
-        message["reasoning_content"] = said["reasoning_content"]
+    message = {"role": "assistant", "content": parts["content"]}
+    if parts["reasoning_content"]:
+        message["reasoning_content"] = parts["reasoning_content"]
     choice = {"index": 0, "message": message, "finish_reason": reply.finish_reason, "logprobs": None}
     content = {**head, "object": "chat.completion", "choices": [choice], **usage}
-    return JsonResponse(content, headers=turn_id_header(turn_request))
+    return JsonResponse(content, headers={TURN_ID_HEADER: request.turn_id})
 
 
-class Chunks:
-    """The events of one turn as the chunks of a streamed chat completion; an `api.streaming.Encoder`.
+class Chunks(Encoder):
+    """The chunks of a streamed chat completion.
 
     Args:
         head: ``id``, ``created`` and ``model`` of every chunk.
@@ -158,27 +156,30 @@ class Chunks:
     """
 
     def __init__(self, reply: Reply, head: dict[str, Any], *, include_usage: bool) -> None:
-        self.ended = False
         self._reply = reply
         self._head = {**head, "object": "chat.completion.chunk"}
         self._include_usage = include_usage
 
-    def __call__(self, event: Event) -> bytes:
-        return b"".join(self._chunks(event))
+    def on_start(self, event: TurnStarted) -> bytes:
+        return self._chunk({"role": "assistant", "content": ""})
 
-    def _chunks(self, event: Event) -> Iterator[bytes]:
-        if isinstance(event, TurnStarted):
-            yield self._chunk({"role": "assistant", "content": ""})
-        for part, text in self._reply.hear(event):
-            yield self._chunk({part: text})
+    def on_delta(self, event: FieldDelta) -> bytes:
+        chunks = self._pieces(self._reply.delta(event))
+        if self._reply.finish_reason is None:
+            return chunks
+        self.ended = True
+        return chunks + self._chunk({}, self._reply.finish_reason) + DONE
+
+    def on_end(self, event: TurnFinished | TurnFailed) -> bytes:
         if isinstance(event, TurnFailed):
-            self.ended = True
-            yield sse(error_json(event))
-        if self._reply.finish_reason is not None:
-            self.ended = True
-            yield self._chunk({}, self._reply.finish_reason)
-            if self._include_usage and isinstance(event, TurnFinished):
-                yield sse({**self._head, "choices": [], "usage": usage_json(event.usage)})
+            return self._pieces(self._reply.held()) + sse(error_json(event)) + DONE
+        chunks = self._pieces(self._reply.rest(event)) + self._chunk({}, self._reply.finish_reason)
+        if self._include_usage:
+            chunks += sse({**self._head, "choices": [], "usage": usage_json(event.usage)})
+        return chunks + DONE
+
+    def _pieces(self, pieces: Iterator[Piece]) -> bytes:
+        return b"".join(self._chunk({part: text}) for part, text in pieces)
 
     def _chunk(self, delta: dict[str, str], finish_reason: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}

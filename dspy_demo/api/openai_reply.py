@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, assert_never
+from typing import Any, Literal
 
 import orjson
 
 from dspy_demo.api.encoding import encode
-from dspy_demo.events import Event, FieldDelta, FinishReason, Status, TurnFailed, TurnFinished, TurnStarted
+from dspy_demo.events import FieldDelta, FinishReason, TurnFinished
 from dspy_demo.programs.spec import REASONING_FIELDS, TRACE_FIELDS, ProgramSpec
 
 PARAGRAPH = "\n\n"
@@ -17,10 +17,10 @@ Piece = tuple[Literal["content", "reasoning_content"], str]
 
 
 class Reply:
-    """Reads the events of one turn. A `Status`, also that of a wait in line before the start, is not said.
+    """Turns the events of one turn into pieces of a message.
 
     The answer's deltas are content at once; all else that streams, intermediate steps and tools too, is
-    reasoning. What the deltas have not said of the final outputs follows at the end. A delta cannot be taken
+    reasoning. What the deltas did not have of the final outputs follows at the end. A delta cannot be taken
     back, so where the final outputs are other than what was streamed, they follow as a last paragraph:
     whatever came before, the content ends with the answer. JSON cannot be mended so; it is sent whole.
 
@@ -39,92 +39,76 @@ class Reply:
         self._spec = spec
         self._fields = fields
         self._stop = StopTexts(stop)
-        self._streamed: dict[str, list[str]] = {}
+        self._streamed: dict[str, str] = {}
         self._answering = self._reasoning = ("", "")
-        self._spoke = False
+        self._has_content = False
 
-    def hear(self, event: Event) -> Iterator[Piece]:
-        """What an event says."""
-        match event:
-            case FieldDelta(channel="answer"):
-                if self._fields is None:
-                    yield from self._answer(event)
-            case FieldDelta():
-                yield from self._thought(event)
-            case TurnFinished():
-                yield from self._last(event)
-            case TurnFailed():
-                yield from self._held()
-            case TurnStarted() | Status():
-                pass
-            case _:
-                assert_never(event)
+    def delta(self, event: FieldDelta) -> Iterator[Piece]:
+        place = (event.step, event.field)
+        if event.channel != "answer":
+            lead = PARAGRAPH if self._reasoning not in {place, ("", "")} else ""
+            self._reasoning = place
+            yield "reasoning_content", lead + event.text
+        elif self._fields is None:
+            yield from self._content(self._lead(place) + event.text)
+            self._streamed[event.field] = self._streamed.get(event.field, "") + event.text
+
+    def rest(self, end: TurnFinished) -> Iterator[Piece]:
+        """What of the final outputs was not streamed."""
+        reasoning = reasoning_of(end.outputs)
+        if reasoning and self._reasoning == ("", ""):
+            yield "reasoning_content", reasoning
+        if text := self._unstreamed(end.outputs):
+            yield from self._content((PARAGRAPH if self._has_content else "") + text)
+        yield from self.held()
+        self.finish_reason = self.finish_reason or end.finish_reason
+
+    def held(self) -> Iterator[Piece]:
+        """What was held back as the possible beginning of a stop text, when nothing follows any more."""
+        if text := self._stop.rest():
+            yield "content", text
 
     def whole(self, end: TurnFinished) -> dict[str, str]:
-        """The parts of a message that nothing was said of yet."""
+        """The parts of a message that is sent at once."""
         self.finish_reason = end.finish_reason
-        content = StopTexts(self._stop.texts)
-        text = content.feed(self._text(end.outputs))
-        if content.found:
+        stop = StopTexts(self._stop.texts)
+        content = stop.feed(self._text(end.outputs))
+        if stop.found:
             self.finish_reason = "stop"
-        return {"content": text + content.rest(), "reasoning_content": reasoning_of(end.outputs)}
+        return {"content": content + stop.rest(), "reasoning_content": reasoning_of(end.outputs)}
 
-    def _answer(self, delta: FieldDelta) -> Iterator[Piece]:
-        place = (delta.step, delta.field)
-        lead = ""
-        if place != self._answering:
-            if delta.step != self._answering[0]:
-                self._streamed.clear()
-            several = len(self._spec.outputs) > 1 or bool(self._streamed)
-            lead = (PARAGRAPH if self._spoke else "") + (f"{delta.field}: " if several else "")
-            self._answering = place
-        self._streamed.setdefault(delta.field, []).append(delta.text)
-        yield from self._content(lead + delta.text)
-
-    def _thought(self, delta: FieldDelta) -> Iterator[Piece]:
-        place = (delta.step, delta.field)
-        lead = PARAGRAPH if place != self._reasoning and self._reasoning[1] else ""
-        self._reasoning = place
-        yield "reasoning_content", lead + delta.text
+    def _lead(self, place: tuple[str, str]) -> str:
+        """What comes before the first text of a field."""
+        if place == self._answering:
+            return ""
+        if place[0] != self._answering[0]:
+            self._streamed.clear()
+        self._answering = place
+        several = len(self._spec.outputs) > 1 or bool(self._streamed)
+        return (PARAGRAPH if self._has_content else "") + (f"{place[1]}: " if several else "")
 
     def _content(self, text: str) -> Iterator[Piece]:
-        self._spoke = True
+        self._has_content = True
         text = self._stop.feed(text)
         if self._stop.found:
             self.finish_reason = "stop"
         if text:
             yield "content", text
 
-    def _last(self, end: TurnFinished) -> Iterator[Piece]:
-        reasoning = reasoning_of(end.outputs)
-        if reasoning and not self._reasoning[1]:
-            yield "reasoning_content", reasoning
-        if rest := self._unsaid(end.outputs):
-            yield from self._content((PARAGRAPH if self._spoke else "") + rest)
-        yield from self._held()
-        self.finish_reason = self.finish_reason or end.finish_reason
-
-    def _held(self) -> Iterator[Piece]:
-        if held := self._stop.rest():
-            yield "content", held
-
-    def _unsaid(self, outputs: Mapping[str, Any]) -> str:
-        """What of the final answer the stream has not said; all of it where the stream said otherwise."""
+    def _unstreamed(self, outputs: Mapping[str, Any]) -> str:
+        """What of the final answer is not in the stream; all of it where the stream says otherwise."""
         if not self._streamed:
             return self._text(outputs)
         fields = answer_fields(self._spec, outputs)
-        said = {
-            name for name, texts in self._streamed.items() if says_the_same("".join(texts), fields.get(name))
-        }
-        if len(said) < len(self._streamed):
-            return rendered(fields)
-        missing = {name: value for name, value in fields.items() if name not in said}
+        if not all(is_the_same(text, fields.get(name)) for name, text in self._streamed.items()):
+            return rendered(fields, named=len(fields) > 1)
+        missing = {name: value for name, value in fields.items() if name not in self._streamed}
         return rendered(missing, named=len(fields) > 1)
 
     def _text(self, outputs: Mapping[str, Any]) -> str:
         fields = answer_fields(self._spec, outputs)
         if self._fields is None:
-            return rendered(fields)
+            return rendered(fields, named=len(fields) > 1)
         wanted = self._fields or tuple(fields)
         return encode({name: fields[name] for name in wanted if name in fields}).decode()
 
@@ -146,13 +130,12 @@ class StopTexts:
         if places:
             self.found = True
             return text[: min(places)]
-        begun = max((_overlap(text, stop) for stop in self.texts), default=0)
-        cut = len(text) - begun
+        cut = len(text) - max((_overlap(text, stop) for stop in self.texts), default=0)
         self._held = text[cut:]
         return text[:cut]
 
     def rest(self) -> str:
-        """What was held back as the possible beginning of a stop text, at the end of the text."""
+        """What is held back, at the end of the text."""
         held, self._held = self._held, ""
         return held
 
@@ -177,10 +160,8 @@ def reasoning_of(outputs: Mapping[str, Any]) -> str:
     return next((text for text in texts if isinstance(text, str) and text), "")
 
 
-def rendered(fields: Mapping[str, Any], *, named: bool | None = None) -> str:
-    """One field as its value, several as paragraphs ``name: value``; `named` says which by force."""
-    if named is None:
-        named = len(fields) > 1
+def rendered(fields: Mapping[str, Any], *, named: bool) -> str:
+    """The values as paragraphs, ``name: value`` where `named`."""
     texts = {name: value_text(value) for name, value in fields.items()}
     return PARAGRAPH.join(f"{name}: {text}" if named else text for name, text in texts.items())
 
@@ -190,7 +171,7 @@ def value_text(value: Any) -> str:
     return value if isinstance(value, str) else encode(value).decode()
 
 
-def says_the_same(streamed: str, value: Any) -> bool:
+def is_the_same(streamed: str, value: Any) -> bool:
     """Whether the text that a model wrote for a field is its final value, apart from the spelling.
 
     A model writes ``[1, 2]``, ``True`` or ``"4"`` where the value's JSON is ``[1,2]``, ``true`` and ``4``.

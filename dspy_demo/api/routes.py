@@ -1,196 +1,168 @@
-"""The route class of the API: reads JSON within bounds, and turns every failure into JSON.
-
-Exception handlers belong to an application, and ours is sometimes Gradio's and sometimes MLflow's. A
-route class goes wherever the route goes.
-"""
+"""The API as an application: our own routes, OpenAI's, and those that the app or the model server adds."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import re
-from collections.abc import Callable, Coroutine
-from email.message import Message as MimeMessage
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import orjson
-from fastapi import Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import Response
-from fastapi.routing import APIRoute
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
-from starlette.routing import Match
-from starlette.types import Receive, Scope, Send
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import Response, StreamingResponse
 
-from dspy_demo.api.problems import BadBody, MethodNotAllowed, UnsupportedMediaType, bad_body
-from dspy_demo.errors import BodyTooLarge, BodyTooSlow, DemoError
-from dspy_demo.events import TurnFailed, failed_from
-from dspy_demo.logs import log_failure
+from dspy_demo import __version__
+from dspy_demo.api.asking import TurnMaker, joined
+from dspy_demo.api.bodies import ErrorBody, Health, PredictBody, Prediction
+from dspy_demo.api.docs import add_docs
+from dspy_demo.api.encoding import JsonResponse, sse
+from dspy_demo.api.errors import STRICT_JSON, DrawError, handle_errors, own_error
+from dspy_demo.api.openai_chat import openai_error, openai_router
+from dspy_demo.api.stream import DONE, KEEP_ALIVE_S, Encoder, event_stream, while_connected
+from dspy_demo.chat import ChatService
+from dspy_demo.events import (
+    TURN_ID_HEADER,
+    Event,
+    LMChoice,
+    Message,
+    TurnFailed,
+    TurnFinished,
+    TurnRequest,
+    to_wire,
+)
 
-log = logging.getLogger(__name__)
-
-#: Draws a failure; the second argument is the field of the body that it is about, or empty.
-DrawError = Callable[[TurnFailed, str], Response]
-
-#: Longest body of a chat whose earlier messages may hold pictures or files, which come along every time.
-CHAT_BODY_MAX_BYTES = 8 * 1024 * 1024
-#: Such a picture or file: the value of a key, as OpenAI names it.
-_FILE = re.compile(rb'("(?:url|file_data)"\s*:\s*)"data:[^"\\]*"')
-
-#: Deeper than any real input, and far from Python's recursion limit.
-JSON_MAX_DEPTH = 64
+DESCRIPTION = (
+    "Ask the programs of this app. Errors are JSON with a stable `code`, one sentence as `message`, "
+    "and whether the same request is `retryable`."
+)
+#: The errors that a route with a turn documents, by their status.
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorBody} for status in (404, 413, 415, 422, 429, 502, 503, 504)
+}
 
 
-def json_route(
-    draw_error: DrawError, *, body_max_bytes: int, body_timeout_s: float, chat: bool = False
-) -> type[APIRoute]:
-    """A route class whose errors `draw_error` draws and whose bodies are bounded in size and time.
+def build_api(
+    service: ChatService,
+    default_lm: Callable[[], LMChoice],
+    *routers: APIRouter,
+    title: str = "DSPy demo",
+    errors: Mapping[str, DrawError] | None = None,
+    lifespan: Callable[[Any], Any] | None = None,
+    keep_alive_s: float = KEEP_ALIVE_S,
+) -> FastAPI:
+    """The application, with its documentation at ``/docs`` and ``/openapi.json``.
 
     Args:
-        body_max_bytes: Longest body that is parsed.
-        chat: Bodies are OpenAI's messages. Their pictures and files are cut out of a longer body first, since
-            nothing here reads them and they would refuse every later question of their chat.
+        service: Runs the turns; its registry's programs are the ones that can be asked for.
+        default_lm: The model that answers, as its owner chose it; asked at each request. A guest who may
+            not use it gets the one that the service's allowance has for guests.
+        routers: Further routes; they come first.
+        errors: How further protocols write an error, by the beginning of their paths.
+        keep_alive_s: Seconds of silence after which a stream gets a comment.
     """
-
-    def drawn(error: DemoError, request: Request) -> Response:
-        # The path of the route, since the one that was sent may be any text.
-        log_failure(log, "request failed", error, route=getattr(request.scope.get("route"), "path", ""))
-        response = draw_error(failed_from(error), getattr(error, "field", ""))
-        if isinstance(error, MethodNotAllowed):
-            response.headers["Allow"] = error.allow
-        if isinstance(error, BodyTooSlow):
-            response.headers["Connection"] = "close"  # the rest of the body is not waited for
-        return response
-
-    class JsonRoute(APIRoute):
-        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-            handle = super().get_route_handler()
-            takes_body = self.body_field is not None
-
-            async def handle_json(request: Request) -> Response:
-                try:
-                    if takes_body:
-                        request = await JsonRequest.read(request, body_max_bytes, body_timeout_s, chat=chat)
-                    return await handle(request)
-                except DemoError as error:
-                    return drawn(error, request)
-                except RequestValidationError as error:
-                    return drawn(bad_body(error.errors()), request)
-                except ClientDisconnect:
-                    return Response(status_code=499)
-                except HTTPException:
-                    raise
-                except Exception as error:
-                    return drawn(DemoError.of(error), request)
-
-            return handle_json
-
-        def matches(self, scope: Scope) -> tuple[Match, Scope]:
-            return super().matches(self._without_head(scope))
-
-        def _without_head(self, scope: Scope) -> Scope:
-            """HEAD, which monitors ask, is GET to a route; the server leaves the body of the answer out."""
-            is_head = scope.get("method") == "HEAD" and "GET" in (self.methods or ())
-            return {**scope, "method": "GET"} if is_head else scope
-
-        async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-            methods = self.methods or {"GET"}
-            scope = self._without_head(scope)
-            if scope["method"] in methods:
-                await super().handle(scope, receive, send)
-                return
-            refusal = drawn(MethodNotAllowed(", ".join(sorted(methods))), Request(scope))
-            await refusal(scope, receive, send)
-
-    return JsonRoute
+    app = FastAPI(
+        title=title,
+        description=DESCRIPTION,
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    turns = TurnMaker(service, default_lm)
+    for router in (*routers, own_router(turns, keep_alive_s), openai_router(turns, keep_alive_s)):
+        app.include_router(router)
+    handle_errors(app, {"/v1": openai_error} | dict(errors or {}))
+    add_docs(app)
+    return app
 
 
-class JsonRequest(Request):
-    """A request whose JSON body has been read already."""
+def own_router(turns: TurnMaker, keep_alive_s: float) -> APIRouter:
+    """``/predict``, ``/predict/stream`` and ``/health``."""
+    router, service = APIRouter(), turns.service
+    # A character is at most four bytes, or six as \\uXXXX; the rest is for names and brackets.
+    bounded: dict[str, Any] = {
+        "max_body_size": service.settings.input_max_chars * 8 + 65_536,
+        "dependencies": [STRICT_JSON],
+        "responses": ERRORS,
+    }
 
-    @classmethod
-    async def read(
-        cls, request: Request, max_bytes: int, timeout_s: float, *, chat: bool = False
-    ) -> JsonRequest:
-        """Read the body.
+    @router.post("/predict", summary="Ask and wait for the whole answer", response_model=Prediction, **bounded)
+    async def predict(body: PredictBody, request: Request) -> Response:
+        """Runs the program once. If you hang up, the turn is stopped."""
+        turn = _turn(turns, body, request)
+        end = await while_connected(request, service.answer(turn))
+        if isinstance(end, TurnFinished):
+            return JsonResponse(prediction_json(end), headers={TURN_ID_HEADER: turn.turn_id})
+        return own_error(end) if isinstance(end, TurnFailed) else Response(status_code=499)
 
-        Raises:
-            UnsupportedMediaType: It is not JSON by its header. A form on another site can post
-                anything but this without asking first, so that the header also guards against that.
-            BodyTooLarge: It is longer than `max_bytes`, that of a chat also without its files. The rest is
-                not read.
-            BodyTooSlow: It takes longer than `timeout_s` to arrive.
-            BadBody: It is not JSON, or nested too deeply.
+    @router.post(
+        "/predict/stream",
+        summary="Ask and watch the answer come",
+        response_class=StreamingResponse,
+        **bounded | {"responses": ERRORS | {200: _STREAM}},
+    )
+    async def predict_stream(body: PredictBody, request: Request) -> Response:
+        """Server-sent events, one JSON object each, with `type`:
+
+        - `started`: `backend`, `model`, `incremental` (false where tokens cannot come live)
+        - `status`: `text`, `state`, `key`: a tool call or a retry; the same `key` is the same line. While the
+          turn waits in the queue, before `started`, the `key` is `queue` and the `text` tells the place
+        - `delta`: more `text` of the output field `field`; `channel` is reasoning, answer or tool
+        - `final`: `prediction` with every output field, which replaces the deltas; `usage`, `trace_id`;
+          `finish_reason` is `length` or `content_filter` where the reply was cut, and fields may be missing
+        - `error`: `code`, `message`, `retryable`, `error_id`
+
+        The last line is `data: [DONE]`; a stream without it was cut. Hang up to stop the turn.
         """
-        if not _says_json(request.headers.get("content-type", "")):
-            raise UnsupportedMediaType()
-        try:
-            async with asyncio.timeout(timeout_s):
-                raw = await _read_bounded(request, CHAT_BODY_MAX_BYTES if chat else max_bytes)
-        except TimeoutError:
-            raise BodyTooSlow() from None
-        if len(raw) > max_bytes:
-            raw = _FILE.sub(rb'\1"data:,"', raw)
-        if len(raw) > max_bytes:
-            raise _too_large(max_bytes)
-        bounded = cls(request.scope, request.receive)
-        bounded._raw, bounded._parsed = raw, _parse(raw)
-        return bounded
+        return event_stream(service, _turn(turns, body, request), WireEvents(), keep_alive_s=keep_alive_s)
 
-    _raw: bytes
-    _parsed: Any
+    @router.head("/health", include_in_schema=False)
+    @router.get("/health", summary="Is the server up?", response_model=Health)
+    async def health() -> Response:
+        """Cheap; asks no model."""
+        return JsonResponse({"status": "ok", "version": __version__})
 
-    async def body(self) -> bytes:
-        return self._raw
-
-    async def json(self) -> Any:
-        return self._parsed
+    return router
 
 
-def _says_json(content_type: str) -> bool:
-    header = MimeMessage()
-    header["content-type"] = content_type
-    subtype = header.get_content_subtype()
-    return header.get_content_maintype() == "application" and (subtype == "json" or subtype.endswith("+json"))
+def _turn(turns: TurnMaker, body: PredictBody, request: Request) -> TurnRequest:
+    spec = turns.programs(request)[0] if body.program is None else turns.program(body.program, request)
+    changes = {"temperature": body.temperature, "max_tokens": body.max_tokens, "cache": body.cache}
+    history = joined(Message(each.role, each.content) for each in body.messages or body.history or [])
+    inputs = {spec.chat_field: body.text} if body.inputs is None else body.inputs
+    if body.messages is not None:
+        *history, question = history
+        inputs = {spec.chat_field: question.text}
+    session_id = body.session_id or ""
+    return turns.turn(request, spec, inputs, history=history, changes=changes, session_id=session_id)
 
 
-async def _read_bounded(request: Request, max_bytes: int) -> bytes:
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared[:20]) > max_bytes:
-        raise _too_large(max_bytes)
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > max_bytes:
-            raise _too_large(max_bytes)
-    return bytes(body)
+class WireEvents(Encoder):
+    """Each event as the JSON object that `events.event_from_wire` reads."""
+
+    def on_start(self, event: Event) -> bytes:
+        return sse(to_wire(event))
+
+    on_status = on_delta = on_start
+
+    def on_end(self, event: TurnFinished | TurnFailed) -> bytes:
+        return sse(to_wire(event)) + DONE
 
 
-def _too_large(max_bytes: int) -> BodyTooLarge:
-    return BodyTooLarge(f"The body is larger than the limit of {max_bytes:,} bytes. Shorten it.")
+def prediction_json(end: TurnFinished) -> dict[str, object]:
+    """The body of a whole answer."""
+    final = to_wire(end)
+    kept = {key: final[key] for key in ("usage", "elapsed_s", "trace_id", "finish_reason")}
+    return {"status": "success", "data": final["prediction"], **kept}
 
 
-def _parse(raw: bytes) -> Any:
-    """The JSON of a body. orjson refuses NaN, infinities, lone surrogates and invalid UTF-8.
-
-    Raises:
-        BadBody: It is not valid JSON, or nested too deeply.
-    """
-    if not raw.strip():
-        raise BadBody("The body is empty; send a JSON object.")
-    try:
-        value = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        raise BadBody("The body is not valid JSON.") from None
-    level = [value]
-    for _ in range(JSON_MAX_DEPTH):
-        level = [
-            item
-            for outer in level
-            if isinstance(outer, dict | list)
-            for item in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-        if not level:
-            return value
-    raise BadBody(f"The body is nested more than {JSON_MAX_DEPTH} levels deep.")
+_STREAM: dict[str, object] = {
+    "description": "The events of the turn",
+    "content": {
+        "text/event-stream": {
+            "example": (
+                'data: {"type":"started","backend":"local","model":"openai/gpt-4o-mini","incremental":true}\n\n'
+                'data: {"type":"delta","field":"answer","channel":"answer","text":"4","step":"predict"}\n\n'
+                'data: {"type":"final","prediction":{"answer":"4"}}\n\n'
+                "data: [DONE]\n\n"
+            ),
+        }
+    },
+}

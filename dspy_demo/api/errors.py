@@ -1,0 +1,182 @@
+"""Errors of the routes as JSON: a sentence and a status, in the form of the protocol that was asked."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from email.message import Message as MimeMessage
+from typing import Any
+
+import pydantic_core
+from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dspy_demo.api.encoding import JsonResponse
+from dspy_demo.errors import BodyTooLarge, DemoError, InvalidInput, NotFound
+from dspy_demo.events import TurnFailed, failed_from
+from dspy_demo.logs import log_failure
+
+log = logging.getLogger(__name__)
+
+#: Writes an error in the form of one protocol; the second argument is the field it is about, or empty.
+DrawError = Callable[[TurnFailed, str], Response]
+#: The type of pydantic's errors whose message is a whole sentence of ours; see `bodies.sentence`.
+SENTENCE = "sentence"
+
+
+class BadBody(InvalidInput):
+    """The body is not what the route takes; `field` is where, or empty."""
+
+    def __init__(self, public_message: str, field: str = "") -> None:
+        super().__init__(public_message)
+        self.field = field
+
+
+class UnsupportedMediaType(InvalidInput):
+    code, http_status = "unsupported_media_type", 415
+    default_message = "Send the body as JSON, with the header “Content-Type: application/json”."
+
+
+class MethodNotAllowed(InvalidInput):
+    code, http_status = "method_not_allowed", 405
+    default_message = "This address does not take that method; /docs shows what it takes."
+
+
+async def _check_json(request: Request) -> None:
+    """Let only strict JSON in: no NaN, half a surrogate pair, or nesting beyond 200 levels.
+
+    Raises:
+        UnsupportedMediaType: It is not JSON by its header. A form on another site can post anything but
+            this without asking first, so that the header also guards against that.
+        BadBody: It is not JSON.
+    """
+    header = MimeMessage()
+    header["content-type"] = request.headers.get("content-type", "")
+    subtype = header.get_content_subtype()
+    if header.get_content_maintype() != "application" or subtype.rpartition("+")[2] != "json":
+        raise UnsupportedMediaType()
+    raw = await request.body()
+    if not raw.strip():
+        raise BadBody("The body is empty; send a JSON object.")
+    try:
+        pydantic_core.from_json(raw, allow_inf_nan=False)
+    except ValueError:
+        raise BadBody(NOT_JSON) from None
+
+
+NOT_JSON = "The body is not valid JSON, or is nested too deeply."
+#: For every route with a body: ``dependencies=[STRICT_JSON]``.
+STRICT_JSON = Depends(_check_json)
+
+
+def handle_errors(app: FastAPI, forms: Mapping[str, DrawError]) -> None:
+    """Answer whatever fails in the routes as JSON.
+
+    Args:
+        forms: How a protocol writes an error, by the beginning of its paths; all others are `own_error`.
+    """
+
+    async def answer(request: Request, error: Exception) -> Response:
+        failure = _failure(error)
+        # The path of the route, since the one that was sent may be any text.
+        route = getattr(request.scope.get("route"), "path", "")
+        log_failure(log, "request failed", failure, route=route)
+        path = request.scope["path"]
+        draw = next((form for start, form in forms.items() if path.startswith(start)), own_error)
+        response = draw(failed_from(failure), getattr(failure, "field", ""))
+        response.headers.update(getattr(error, "headers", None) or {})
+        if response.status_code == 413:
+            request.state.too_large = response
+        return response
+
+    for kind in (DemoError, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, answer)
+    app.add_middleware(TooLargeAsJson)
+
+
+class TooLargeAsJson:
+    """A body whose declared length is over a route's `max_body_size` is refused in plain text by Starlette,
+    past the handlers; this middleware sends what the handler wrote.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        sent = False
+
+        async def send_json(message: Message) -> None:
+            nonlocal sent
+            response = scope.get("state", {}).pop("too_large", None)
+            if response is not None:
+                sent = True
+                await response(scope, receive, send)
+            elif not sent:
+                await send(message)
+
+        await self._app(scope, receive, send_json if scope["type"] == "http" else send)
+
+
+def _failure(error: Exception) -> DemoError:
+    match error:
+        case RequestValidationError():
+            return _bad_body(error.errors())
+        case HTTPException(status_code=400):  # FastAPI could not parse it
+            return BadBody(NOT_JSON)
+        case HTTPException(status_code=404):
+            return NotFound("There is nothing at this address; /docs shows the routes.")
+        case HTTPException(status_code=405):
+            return MethodNotAllowed()
+        case HTTPException(status_code=413):
+            return BodyTooLarge()
+        case _:
+            return DemoError.of(error)
+
+
+def _bad_body(errors: Sequence[Mapping[str, Any]]) -> BadBody:
+    """The first of pydantic's errors as a sentence that names the field and never quotes its value."""
+    first = min(errors, key=lambda error: error["type"] != "extra_forbidden")
+    field, message = _path(first["loc"]), str(first["msg"])
+    if first["type"] == SENTENCE:
+        return BadBody(message, field)
+    if first["type"] == "json_invalid":
+        return BadBody(NOT_JSON)
+    if not field:
+        return BadBody("The body must be a JSON object.")
+    if first["type"] == "extra_forbidden":
+        return BadBody(f"The field “{field}” is not known here.", field)
+    return BadBody(f"The field “{field}” is not valid: {message[:1].lower()}{message[1:]}.", field)
+
+
+def _path(location: Sequence[str | int]) -> str:
+    """``("body", "messages", 0, "role")`` as ``messages[0].role``; a name that is none of ours is cut."""
+    path = ""
+    for part in location[1:]:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        else:
+            name = part[:40] if part[:40].isidentifier() else "…"
+            path += f".{name}" if path else name
+    return path
+
+
+def own_error(failed: TurnFailed, field: str = "") -> Response:
+    """An error as our own routes write it."""
+    body = {
+        "status": "error",
+        "code": failed.code,
+        "message": failed.public_message,
+        "retryable": failed.retryable,
+        "error_id": failed.error_id,
+    }
+    return JsonResponse(body, failed.http_status, retry_headers(failed))
+
+
+def retry_headers(failed: TurnFailed) -> dict[str, str]:
+    if failed.retry_after_s is None:
+        return {}
+    return {"Retry-After": str(max(1, math.ceil(failed.retry_after_s)))}

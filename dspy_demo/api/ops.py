@@ -1,0 +1,188 @@
+"""Routes for who runs a server: ``/ready``, ``/metrics``, and the owner's ``POST /versions``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Protocol
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from dspy_demo.api.asking import visitor_of
+from dspy_demo.api.bodies import ErrorBody
+from dspy_demo.api.encoding import JsonResponse
+from dspy_demo.api.errors import STRICT_JSON
+from dspy_demo.chat import ChatService
+from dspy_demo.errors import DemoError, Forbidden
+from dspy_demo.logs import log_failure
+from dspy_demo.metrics import Metrics
+from dspy_demo.tracing.base import NoTracer
+
+log = logging.getLogger(__name__)
+
+#: Instead of the reason, which may name models and addresses.
+NOT_READY = "It cannot answer now. Its owner is told why at this address."
+VERSION_BODY_MAX_BYTES = 200_000
+
+
+class Ready(BaseModel):
+    """Whether a question can be answered now."""
+
+    ready: bool
+    reason: str = Field(description="Why not, in one sentence; empty where it can.", examples=[""])
+    tracking: str = Field(
+        description="`ok`, `failing` (answers are not recorded now, the chat goes on) or `off`.",
+        examples=["ok"],
+    )
+    model_server: str = Field(
+        description="State of the app's model server: `ready`, `starting`, `failed`, `hung`, ...; or `none`.",
+        examples=["none"],
+    )
+
+
+async def _no_server() -> str:
+    return "none"
+
+
+class Readiness:
+    """Tells whether `service` can answer. Tracing and the model server are told, and do not count.
+
+    Args:
+        prepare: Builds the program and the model of a turn, or finds them built; raises why it cannot.
+        model_server: Asks the app's model server for its state.
+    """
+
+    def __init__(
+        self,
+        service: ChatService,
+        prepare: Callable[[], Awaitable[object]],
+        model_server: Callable[[], Awaitable[str]] = _no_server,
+    ) -> None:
+        self.model_server = model_server
+        self._service = service
+        self._prepare = prepare
+        self._logged = ""
+
+    async def __call__(self) -> Ready:
+        tracer = self._service.tracer
+        tracking = "off" if isinstance(tracer, NoTracer) else "failing" if tracer.notice else "ok"
+        reason = await self._reason()
+        return Ready(
+            ready=not reason, reason=reason, tracking=tracking, model_server=await self.model_server()
+        )
+
+    async def _reason(self) -> str:
+        reason = ""
+        try:
+            self._service.check_open()
+            await self._prepare()
+        except Exception as error:
+            failure = DemoError.of(error)
+            reason = failure.public_message
+            if reason != self._logged:  # it is asked every few seconds
+                log_failure(log, "not ready", failure, refused=False)
+        self._logged = reason
+        return reason
+
+
+def probes_router(metrics: Metrics, readiness: Readiness) -> APIRouter:
+    """``/ready`` and ``/metrics``, of the app and of the model server alike."""
+    router = APIRouter()
+
+    @router.head("/ready", include_in_schema=False)
+    @router.get(
+        "/ready", summary="Can it answer a question?", response_model=Ready, responses={503: {"model": Ready}}
+    )
+    async def ready(request: Request) -> Response:
+        """Asks no model. Not ready: the program or the model cannot be built, or the app shuts down.
+
+        In the app anybody may ask; why it is not ready is for its owner.
+        """
+        answer = await readiness()
+        has_guests = hasattr(request.state, "visitor")  # a model server has none
+        if answer.reason and has_guests and visitor_of(request).role != "owner":
+            answer.reason = NOT_READY
+        return JsonResponse(answer.model_dump(), 200 if answer.ready else 503)
+
+    @router.get(
+        "/metrics", summary="Figures for Prometheus", response_class=Response, responses={200: _FIGURES}
+    )
+    async def figures(request: Request) -> Response:
+        """Turns by outcome, times, tokens, cost, limits that were hit, and states; nobody's words."""
+        await readiness.model_server()  # so that the gauge does not show the state of an earlier look
+        text, content_type = metrics.exposition(request.headers.get("accept", ""))
+        return Response(text, media_type=content_type)
+
+    return router
+
+
+_EXAMPLE = 'dspy_demo_turns_total{backend="local",outcome="finished",code=""} 12.0\n'
+_FIGURES: dict[str, Any] = {
+    "description": "In Prometheus' text format",
+    "content": {"text/plain": {"schema": {"type": "string"}, "example": _EXAMPLE}},
+}
+
+
+class LoggedVersion(Protocol):
+    """What the route tells of a version."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def uri(self) -> str: ...
+
+
+class VersionBody(BaseModel):
+    """What to log, and as what."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(description="Name of the registered model; a new one is made.", examples=["dspy-demo"])
+    description: str = Field("", description="What this version is.")
+    tags: dict[str, Annotated[str, Field(max_length=2000)]] = Field({}, description="Your own tags.")
+    program: str | None = Field(None, description="Which program; without it the app's first one.")
+
+
+class VersionMade(BaseModel):
+    """The registered version."""
+
+    name: str
+    version: int
+    uri: str = Field(examples=["models:/dspy-demo/3"])
+
+
+def versions_router(
+    log_version: Callable[[str, str | None, str, dict[str, str]], LoggedVersion],
+) -> APIRouter:
+    """``POST /versions``, for the app.
+
+    Args:
+        log_version: Logs (name, program or None, description, tags). It blocks, and knows MLflow.
+    """
+    router = APIRouter()
+
+    @router.post(
+        "/versions",
+        summary="Log a version (owner)",
+        status_code=201,
+        response_model=VersionMade,
+        max_body_size=VERSION_BODY_MAX_BYTES,
+        dependencies=[STRICT_JSON],
+        responses={status: {"model": ErrorBody} for status in (400, 403, 404, 413, 415, 422, 503)},
+    )
+    async def log(body: VersionBody, request: Request) -> Response:
+        """Logs the program with the app's own model, as soon as a new process could load it.
+
+        That takes seconds. No language model is called.
+        """
+        if visitor_of(request).role != "owner":
+            raise Forbidden()
+        made = await asyncio.to_thread(log_version, body.name, body.program, body.description, body.tags)
+        return JsonResponse({"name": made.name, "version": made.version, "uri": made.uri}, 201)
+
+    return router

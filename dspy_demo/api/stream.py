@@ -1,0 +1,149 @@
+"""Turns over HTTP: events in the form of a protocol, and the end of a turn when its client hangs up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, TypeVar, assert_never
+
+import anyio
+from fastapi import Request
+from fastapi.responses import StreamingResponse
+
+from dspy_demo.chat import ChatService
+from dspy_demo.events import (
+    TURN_ID_HEADER,
+    Event,
+    FieldDelta,
+    Status,
+    TurnFailed,
+    TurnFinished,
+    TurnRequest,
+    TurnStarted,
+)
+
+#: A proxy or a browser gives up on a silent connection after 30 to 60 s.
+KEEP_ALIVE_S = 15.0
+#: Chunks that wait to be sent, before the turn waits for its reader.
+UNSENT_MAX = 16
+KEEP_ALIVE = b": keep-alive\n\n"
+DONE = b"data: [DONE]\n\n"
+#: What nginx and its like would otherwise collect before they pass it on.
+UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+T = TypeVar("T")
+
+
+class Encoder:
+    """Writes the events of one turn in one protocol. Each method gives what to send; empty bytes for nothing.
+
+    Attributes:
+        ended: Nothing follows what was written last; a turn that still runs is stopped.
+    """
+
+    ended = False
+
+    def encode(self, event: Event) -> bytes:
+        match event:
+            case TurnStarted():
+                return self.on_start(event)
+            case Status():
+                return self.on_status(event)
+            case FieldDelta():
+                return self.on_delta(event)
+            case TurnFinished() | TurnFailed():
+                self.ended = True
+                return self.on_end(event)
+            case _:
+                assert_never(event)
+
+    def on_start(self, event: TurnStarted) -> bytes:
+        return b""
+
+    def on_status(self, event: Status) -> bytes:
+        return b""
+
+    def on_delta(self, event: FieldDelta) -> bytes:
+        raise NotImplementedError
+
+    def on_end(self, event: TurnFinished | TurnFailed) -> bytes:
+        raise NotImplementedError
+
+
+def event_stream(
+    service: ChatService, turn: TurnRequest, encoder: Encoder, *, keep_alive_s: float
+) -> StreamingResponse:
+    """Run a turn and send each event as it comes, as server-sent events.
+
+    Args:
+        keep_alive_s: After so long a silence a comment is sent, so that proxies keep the connection.
+    """
+    chunks = _chunks(service, turn, encoder, keep_alive_s)
+    headers = UNBUFFERED | {TURN_ID_HEADER: turn.turn_id}
+    return StreamingResponse(chunks, headers=headers, media_type="text/event-stream")
+
+
+async def _chunks(
+    service: ChatService, request: TurnRequest, encoder: Encoder, keep_alive_s: float
+) -> AsyncIterator[bytes]:
+    """The turn runs in a task of its own, so that a comment can be sent while it is waited for.
+
+    A client that hangs up cancels this generator, which stops the turn and waits until all upstream is closed.
+    """
+    chunks: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def run() -> None:
+        async with service.turn(request) as turn:
+            async for event in turn:
+                if chunk := encoder.encode(event):
+                    chunks.put_nowait(chunk)
+                if encoder.ended:
+                    break
+                if chunks.qsize() > UNSENT_MAX:
+                    await chunks.join()
+
+    running = asyncio.create_task(run(), name="api-turn")
+    running.add_done_callback(lambda _: chunks.put_nowait(b""))
+    try:
+        while True:
+            try:
+                async with asyncio.timeout(keep_alive_s):
+                    chunk = await chunks.get()
+            except TimeoutError:
+                yield KEEP_ALIVE
+                continue
+            if not chunk:
+                break
+            yield chunk
+            chunks.task_done()
+        running.result()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await _end(running)
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T | None:
+    """The result of `work`, or None where the client hangs up first; then `work` is cancelled and gone.
+
+    For answers that come whole: while nothing is sent, no response watches the connection. The body of the
+    request must have been read.
+    """
+    working = asyncio.create_task(work, name="api-work")
+    watching = asyncio.create_task(_hung_up(request), name="api-disconnect")
+    try:
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        await _end(working, watching)
+
+
+async def _hung_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _end(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks and wait until they are gone."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
