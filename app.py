@@ -86,9 +86,8 @@ def serve(
     settings: Settings, programs: ProgramRegistry, detection: Detection, listening: socket.socket
 ) -> None:
     """Build the services, put the pages and the routes behind one guard, and serve them to the end."""
-    from dspy_demo.api import application, build_router, with_docs
-    from dspy_demo.api.probes import Readiness, probes_router
-    from dspy_demo.api.versions import versions_router
+    from dspy_demo.api import build_api
+    from dspy_demo.api.ops import Readiness, probes_router, versions_router
     from dspy_demo.backends.local import LocalBackend
     from dspy_demo.backends.served import ServedBackend
     from dspy_demo.chat import ChatService
@@ -99,8 +98,7 @@ def serve(
     from dspy_demo.lm.local_models.downloads import Downloads
     from dspy_demo.metrics import Metrics
     from dspy_demo.serving.mlflow_ui import MLflowPages
-    from dspy_demo.serving.model_server import ModelServers
-    from dspy_demo.serving.version_process import SERVER_PHASES
+    from dspy_demo.serving.processes import SERVER_PHASES, ModelServers
     from dspy_demo.share import state as share_state
     from dspy_demo.share.tunnel import Tunnel
     from dspy_demo.tracing.tracer import tracer_for
@@ -146,16 +144,20 @@ def serve(
         guest=build_page(service, catalog, settings, workbench, guests=allowance),
         max_turns=settings.max_turns,
     )
-    router = build_router(service, lambda: detection.choice)
-    router.include_router(versions_router(version_logger(settings, programs, detection, versions)))
     readiness = Readiness(
         service,
         lambda: local.prepare(LocalTarget(programs.default.name, detection.choice)),
         servers.phase,
     )
-    router.include_router(probes_router(metrics, readiness))
     share = terminal.share(tunnel.open) if settings.share else None
-    app = application(with_docs(router), pages, lifespan(service, workbench, pages, share))
+    app = build_api(
+        service,
+        lambda: detection.choice,
+        probes_router(metrics, readiness),
+        versions_router(version_logger(settings, programs, detection, versions)),
+        lifespan=lifespan(service, workbench, pages, share),
+    )
+    app.mount("/", pages)
     WebServer(
         guarded(app, gate, body_max_bytes=PAGE_BODY_MAX_BYTES, head=theme.head()),
         listening,

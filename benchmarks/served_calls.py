@@ -23,8 +23,7 @@ from dspy_demo.lm.catalog import LMCatalog
 from dspy_demo.lm.choices import Detection
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.shipped import SHIPPED
-from dspy_demo.serving.model_server import ModelServers
-from dspy_demo.serving.version_process import Wanted
+from dspy_demo.serving.processes import ModelServers, Wanted
 from dspy_demo.settings import Settings
 from dspy_demo.versions import LogRequest, VersionStore
 

@@ -46,7 +46,7 @@ class TurnEnd:
     visitor: str = ""
     code: str = ""
     limit: str = ""
-    usage: Usage = Usage()
+    usage: Usage = dataclasses.field(default_factory=Usage)
     first_delta_s: float | None = None
     elapsed_s: float = 0.0
 
@@ -67,9 +67,12 @@ class TurnEnd:
         """As the fields of a line in the log; what is not known is left out."""
         values = dataclasses.asdict(self)
         values |= values.pop("usage")
+        values["cached"] = values["cached"] or None
         for name in ("first_delta_s", "elapsed_s"):
             values[name] = None if values[name] is None else round(values[name], 3)
-        return {name: value for name, value in values.items() if value not in (None, "") and value is not False}
+        return {
+            name: value for name, value in values.items() if value not in (None, "") and value is not False
+        }
 
 
 class Metrics:
@@ -108,7 +111,10 @@ class Metrics:
             "dspy_demo_cost_usd", "Price of the tokens in US dollars, where it is known.", registry=registry
         )
         self._limits = Counter(
-            "dspy_demo_limits_hit", "Turns that reached a limit, by its setting.", ["limit"], registry=registry
+            "dspy_demo_limits_hit",
+            "Limits reached, by their setting.",
+            ["limit"],
+            registry=registry,
         )
 
     def turn_started(self, request: TurnRequest) -> None:

@@ -202,9 +202,6 @@ class Settings(BaseModel):
     served_url: str | None = _setting(
         None, "URL of a model server that runs elsewhere, offered as the served backend.", group="Versions"
     )
-    serve_start_timeout_s: float = _setting(
-        120, "Longest time for a model server to become ready.", unit="s", group="Versions", gt=0, le=3600
-    )
     serve_env: tuple[str, ...] = _setting(
         (),
         "Variables that a served version finds in its environment though they hold the key of another "
@@ -264,14 +261,6 @@ class Settings(BaseModel):
         500, "Connections that may be open to one model server.", group="Limits", ge=1, le=10_000
     )
     max_turns: int = _setting(300, "Turns that may run at the same time.", group="Limits", ge=1, le=100_000)
-    request_timeout_s: float = _setting(
-        15,
-        "Longest time for a request's body to arrive.",
-        unit="s",
-        group="Limits",
-        gt=0,
-        le=3600,
-    )
     max_connections: int = _setting(
         512,
         "Connections that may be open at the same time, half of them by guests; a page holds about three. "

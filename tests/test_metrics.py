@@ -18,8 +18,7 @@ from dspy_demo.events import (
     TurnStarted,
     Usage,
 )
-from dspy_demo.metrics import Metrics
-from dspy_demo.observer import TurnEnd
+from dspy_demo.metrics import Metrics, TurnEnd
 from tests.scripted_backend import ScriptedBackend, scripted_answer
 from tests.services import house, settings_for, until
 
@@ -67,12 +66,6 @@ def test_a_refused_turn_never_ran() -> None:
     assert not [name for name, _ in samples(metrics) if name.startswith("turn_seconds_count")]
 
 
-def test_a_limit_outside_a_turn() -> None:
-    metrics = Metrics()
-    metrics.limit_hit("body_max_bytes")
-    assert value(metrics, "limits_hit_total", limit="body_max_bytes") == 1
-
-
 def test_a_state_is_read_when_somebody_looks() -> None:
     metrics, now = Metrics(), ["none"]
     metrics.show_state("model_server", "Its state.", ("none", "ready"), lambda: now[0])
@@ -80,12 +73,6 @@ def test_a_state_is_read_when_somebody_looks() -> None:
     now[0] = "ready"
     assert value(metrics, "model_server", state="none") == 0
     assert value(metrics, "model_server", state="ready") == 1
-
-
-def test_two_apps_in_one_process_count_apart() -> None:
-    one, other = Metrics(), Metrics()
-    one.limit_hit("x")
-    assert value(other, "limits_hit_total", limit="x") == 0
 
 
 def test_no_label_holds_what_somebody_typed() -> None:

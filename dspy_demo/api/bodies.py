@@ -39,7 +39,7 @@ _CHAT = [
     {"role": "assistant", "content": "4"},
     {"role": "user", "content": "And times 3?"},
 ]
-_DOCUMENTED = {
+_DOCUMENTED: dict[str, Any] = {
     "oneOf": [{"required": [form]} for form in _FORMS],
     "examples": [
         {"text": "What is 2 + 2?"},

@@ -33,7 +33,9 @@ def _routes(schema: dict[str, Any], base_url: str) -> Iterator[dict[str, Any]]:
             body: dict[str, Any] = {}
             if "requestBody" in operation:
                 content = operation["requestBody"]["content"]["application/json"]
-                body = schema["components"]["schemas"].get(content["schema"].get("$ref", "").split("/")[-1], {})
+                body = schema["components"]["schemas"].get(
+                    content["schema"].get("$ref", "").split("/")[-1], {}
+                )
             yield {
                 "method": method.upper(),
                 "path": path,

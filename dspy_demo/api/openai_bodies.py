@@ -22,7 +22,7 @@ class OpenAIMessage(BaseModel):
 
 
 _QUESTION = {"role": "user", "content": "What is 2 + 2?"}
-_EXAMPLES = [
+_EXAMPLES: list[Any] = [
     {"model": "chain_of_thought", "messages": [_QUESTION]},
     {"model": "chain_of_thought", "messages": [_QUESTION], "stream": True},
     {"model": "chain_of_thought", "messages": [_QUESTION], "response_format": {"type": "json_object"}},
@@ -71,7 +71,7 @@ class CompletionBody(BaseModel):
         modalities = extra.get("modalities")
         if self.n not in (None, 1):
             raise sentence("Only one answer can be asked for: “n” must be 1.")
-        if extra.get("audio") or isinstance(modalities, list) and any(kind != "text" for kind in modalities):
+        if extra.get("audio") or (isinstance(modalities, list) and set(map(str, modalities)) - {"text"}):
             raise sentence("Only text can be answered: leave out “audio”; “modalities” must be [“text”].")
         if extra.get("logprobs"):
             raise sentence("Log probabilities are not available.")
@@ -120,7 +120,7 @@ def json_fields(response_format: Any, spec: ProgramSpec) -> tuple[str, ...] | No
             return spec.outputs
         case {"type": "json_schema", "json_schema": {"schema": {"properties": {**properties}}}}:
             if properties and set(properties) <= set(spec.outputs):
-                return tuple(properties)
+                return tuple(map(str, properties))
     fields = ", ".join(f"“{name}”" for name in spec.outputs) or "not known before it has run"
     raise UnsupportedFormat(
         "“response_format” must be text, json_object, or a json_schema whose properties are fields of the "

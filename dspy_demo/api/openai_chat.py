@@ -95,7 +95,7 @@ def openai_router(turns: TurnMaker, keep_alive_s: float) -> APIRouter:
         """The programs that you may ask for, each as a model."""
         return JsonResponse({"object": "list", "data": [as_model(spec) for spec in turns.programs(request)]})
 
-    described = {status: ERRORS[status] for status in (404, 422)}
+    described: dict[int | str, Any] = {status: ERRORS[status] for status in (404, 422)}
 
     @router.get(
         MODELS + "/{model_id:path}", summary="Describe a program", response_model=Model, responses=described

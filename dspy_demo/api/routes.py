@@ -83,7 +83,9 @@ def own_router(turns: TurnMaker, keep_alive_s: float) -> APIRouter:
         "responses": ERRORS,
     }
 
-    @router.post("/predict", summary="Ask and wait for the whole answer", response_model=Prediction, **bounded)
+    whole = "Ask and wait for the whole answer"
+
+    @router.post("/predict", summary=whole, response_model=Prediction, **bounded)
     async def predict(body: PredictBody, request: Request) -> Response:
         """Runs the program once. If you hang up, the turn is stopped."""
         turn = _turn(turns, body, request)
@@ -125,7 +127,7 @@ def own_router(turns: TurnMaker, keep_alive_s: float) -> APIRouter:
 def _turn(turns: TurnMaker, body: PredictBody, request: Request) -> TurnRequest:
     spec = turns.programs(request)[0] if body.program is None else turns.program(body.program, request)
     changes = {"temperature": body.temperature, "max_tokens": body.max_tokens, "cache": body.cache}
-    history = joined(Message(each.role, each.content) for each in body.messages or body.history or [])
+    history = list(joined(Message(each.role, each.content) for each in body.messages or body.history or []))
     inputs = {spec.chat_field: body.text} if body.inputs is None else body.inputs
     if body.messages is not None:
         *history, question = history
@@ -158,7 +160,7 @@ _STREAM: dict[str, object] = {
     "content": {
         "text/event-stream": {
             "example": (
-                'data: {"type":"started","backend":"local","model":"openai/gpt-4o-mini","incremental":true}\n\n'
+                'data: {"type":"started","backend":"local","model":"openai/gpt-5","incremental":true}\n\n'
                 'data: {"type":"delta","field":"answer","channel":"answer","text":"4","step":"predict"}\n\n'
                 'data: {"type":"final","prediction":{"answer":"4"}}\n\n'
                 "data: [DONE]\n\n"

@@ -88,7 +88,7 @@ async def _chunks(
 ) -> AsyncIterator[bytes]:
     """The turn runs in a task of its own, so that a comment can be sent while it is waited for.
 
-    A client that hangs up cancels this generator, which stops the turn and waits until all upstream is closed.
+    A client that hangs up cancels this generator, which stops the turn and waits for its end.
     """
     chunks: asyncio.Queue[bytes] = asyncio.Queue()
 

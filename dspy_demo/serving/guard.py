@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from dspy_demo.api.problems import own_error
+from dspy_demo.api.errors import own_error
 from dspy_demo.errors import DemoError, Forbidden, SettingsError, Unauthorized
 from dspy_demo.events import failed_from
 from dspy_demo.logs import log_failure

@@ -17,7 +17,7 @@ from dspy_demo.chat import ChatService
 from dspy_demo.errors import DemoError, InvalidInput
 from dspy_demo.events import LocalTarget, ServedTarget, Status, TurnRequest, Visitor
 from dspy_demo.programs.spec import ProgramSpec
-from dspy_demo.serving.version_process import Wanted
+from dspy_demo.serving.processes import Wanted
 from dspy_demo.ui.asker import owner_only, visitor_of
 from dspy_demo.ui.chat.cadence import Cadence
 from dspy_demo.ui.chat.delivery import delivered

@@ -6,7 +6,7 @@ import html
 from dataclasses import dataclass
 
 from dspy_demo.backends.served import ServerInfo
-from dspy_demo.serving.version_process import ServerState
+from dspy_demo.serving.processes import ServerState
 from dspy_demo.ui.ages import lasting
 from dspy_demo.ui.version_rows import title_of
 
@@ -112,8 +112,7 @@ def _block(phase: str, word: str, title: str, actions: str, more: str) -> str:
 
 
 def _progress(state: ServerState) -> str:
-    percent, title = round(state.progress * 100), html.escape(title_of(state.version))
-    return f'<progress max="100" value="{percent}" aria-label="Starting {title}">{percent} %</progress>'
+    return f'<progress aria-label="Starting {html.escape(title_of(state.version))}"></progress>'
 
 
 def _address(state: ServerState) -> str:

@@ -14,8 +14,7 @@ from dspy_demo.backends.served import base_url
 from dspy_demo.errors import DemoError, NotFound
 from dspy_demo.events import ServedTarget
 from dspy_demo.processes import ChildFailed
-from dspy_demo.serving.model_server import ModelServers
-from dspy_demo.serving.version_process import ServerState
+from dspy_demo.serving.processes import ModelServers, ServerState
 from dspy_demo.settings import Settings
 from dspy_demo.ui.actions import action_html, said
 from dspy_demo.ui.asker import owner_only

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from dspy_demo.errors import DemoError, InvalidInput
 from dspy_demo.programs.registry import ProgramRegistry
-from dspy_demo.serving.version_process import ServerState, Wanted
+from dspy_demo.serving.processes import ServerState, Wanted
 from dspy_demo.settings import Settings
 from dspy_demo.ui.actions import said
 from dspy_demo.ui.asker import owner_only, visitor_of

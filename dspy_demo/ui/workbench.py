@@ -11,7 +11,7 @@ from dspy_demo.errors import DemoError
 from dspy_demo.lm.local_models.downloads import Downloads
 from dspy_demo.logs import log_failure
 from dspy_demo.serving.mlflow_ui import MLflowPages
-from dspy_demo.serving.model_server import ModelServers
+from dspy_demo.serving.processes import ModelServers
 from dspy_demo.settings import Settings
 from dspy_demo.share.tunnel import Tunnel
 from dspy_demo.versions.store import VersionStore

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 #: Ends the process together with this one, however this one ends.
 _WARDEN = Path(warden.__file__)
+#: Longest time for the new process to load the program.
+LOAD_TIMEOUT_S = 120.0
 #: Seconds between SIGTERM and SIGKILL.
 GRACE_S = 1.0
 _PACKAGE = Path(dspy_demo.__path__[0])
@@ -74,7 +76,6 @@ class Trials:
     def _wait(self, folder: Path, draft: Draft) -> None:
         if self._closed:
             raise VersionNotLogged("The app ends, so nothing was logged.")
-        limit_s = self._settings.serve_start_timeout_s
         warden = [sys.executable, "-I", "-S", str(_WARDEN), f"{GRACE_S:g}"]
         command = [sys.executable, "-P", "-W", "ignore", "-m", "dspy_demo.versions.saving", str(folder)]
         process = self._running = subprocess.Popen(  # noqa: S603 - the command is the app's own
@@ -86,10 +87,11 @@ class Trials:
             start_new_session=True,
         )
         try:
-            process.wait(limit_s)
+            process.wait(LOAD_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             raise VersionNotLogged(
-                f"A new process did not load the program within {in_seconds(limit_s)}, so it was not logged."
+                f"A new process did not load the program within {in_seconds(LOAD_TIMEOUT_S)}, "
+                "so it was not logged."
             ) from None
         finally:
             self._running = None

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 import httpx
 import pytest
 import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dspy_demo.api import build_api
 from dspy_demo.backends.base import Backend
 from dspy_demo.chat import ChatService
-from dspy_demo.events import Event, FieldDelta, LMChoice, LocalTarget, TurnRequest, TurnStarted
+from dspy_demo.events import Event, FieldDelta, LMChoice, LocalTarget, TurnRequest, TurnStarted, Visitor
 from dspy_demo.guests.limits import GuestLimits
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.spec import InputField, ProgramSpec
@@ -116,15 +117,25 @@ def make_service(backend: Backend, *, limited: bool = False, **settings: object)
 def make_client() -> Callable[..., tuple[httpx.AsyncClient, Recorder]]:
     """A client of the routes over a script or a backend, without a socket."""
 
-    def make(script=None, **settings) -> tuple[httpx.AsyncClient, Recorder]:
+    def make(script=None, lm=LM, **settings) -> tuple[httpx.AsyncClient, Recorder]:
         script = scripted_answer("It is 4", reasoning="2 plus 2") if script is None else script
         recorder = Recorder(script if hasattr(script, "stream") else ScriptedBackend(script))
         recorder.service = make_service(recorder, **settings)
-        api = build_api(recorder.service, lambda: LM)
+        api = build_api(recorder.service, lambda: lm)
         transport = httpx.ASGITransport(api, raise_app_exceptions=True)
         return httpx.AsyncClient(transport=transport, base_url="http://test"), recorder
 
     return make
+
+
+def behind_guard(app: ASGIApp, visitor: Visitor | None) -> ASGIApp:
+    """`app` as this visitor meets it behind the middleware that knows who asks."""
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("state", {})["visitor"] = visitor
+        await app(scope, receive, send)
+
+    return guarded
 
 
 class LiveServer(uvicorn.Server):

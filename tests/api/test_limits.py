@@ -11,11 +11,7 @@ import openai
 import pytest
 
 from dspy_demo.api import build_api
-from dspy_demo.api.asking import Asker
-from dspy_demo.api.bodies import PredictBody
-from dspy_demo.events import LocalTarget
-from dspy_demo.programs.registry import ProgramRegistry
-from tests.api.conftest import LM, PROGRAMS, SilentBackend, make_service
+from tests.api.conftest import LM, SilentBackend, make_service
 from tests.processes import wait_until
 from tests.scripted_backend import ScriptedBackend, scripted_answer
 
@@ -51,11 +47,10 @@ async def test_a_spent_budget_is_not_worth_another_try(make_client):
 
 
 @pytest.mark.parametrize(("owners", "sent", "used"), [(None, 5000, 5000), (100, 5000, 100), (100, 50, 50)])
-def test_a_bound_of_the_owners_can_only_be_lowered(owners, sent, used):
-    asker = Asker(ProgramRegistry(PROGRAMS), lambda: replace(LM, max_tokens=owners))
-    target = asker.predict(PredictBody(text="hi", max_tokens=sent)).target
-    assert isinstance(target, LocalTarget)
-    assert target.lm.max_tokens == used
+async def test_a_bound_of_the_owners_can_only_be_lowered(make_client, owners, sent, used):
+    client, recorder = make_client(lm=replace(LM, max_tokens=owners))
+    assert (await client.post("/predict", json={"text": "hi", "max_tokens": sent})).status_code == 200
+    assert recorder.lm.max_tokens == used
 
 
 @pytest.fixture

@@ -19,11 +19,12 @@ from dspy_demo.errors import (
 )
 from dspy_demo.events import FieldDelta, Message, Status, TurnFinished, TurnStarted, Usage
 from tests.api.conftest import LM, SilentBackend
-from tests.scripted_backend import scripted_answer
 
 JSON = {"Content-Type": "application/json"}
-DEEP = '{"inputs":{"question":' + "[" * 500 + "]" * 500 + "}}"
-BIG = '{"text":"' + "a" * 200_000 + '"}'
+NOT_JSON = "The body is not valid JSON, or is nested too deeply."
+ONE_FORM = "Send exactly one of “text”, “messages” and “inputs”."
+DEEP = '{"inputs":{"question":' + "[" * 300 + "]" * 300 + "}}"
+STARTED = TurnStarted("local", "m")
 
 
 def events_of(text: str) -> list[dict]:
@@ -33,59 +34,38 @@ def events_of(text: str) -> list[dict]:
     return [json.loads(block.removeprefix("data: ")) for block in blocks[:-1]]
 
 
-async def test_answers_with_every_output_field(make_client):
-    client, _ = make_client([
-        TurnStarted("local", "m"),
-        TurnFinished({"reasoning": "r", "answer": "4"}, Usage(3, 2, 0.01), trace_id="tr-1"),
-    ])  # fmt: skip
+async def test_the_whole_answer(make_client):
+    end = TurnFinished({"reasoning": "r", "answer": "4"}, Usage(3, 2, 0.01), trace_id="tr-1")
+    client, _ = make_client([STARTED, end])
     response = await client.post("/predict", json={"text": "What is 2 + 2?"})
     body = response.json()
-    assert response.status_code == 200
-    assert body.pop("elapsed_s") >= 0
+    assert (response.status_code, body.pop("elapsed_s") >= 0) == (200, True)
+    tokens = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
     assert body == {
         "status": "success",
         "data": {"reasoning": "r", "answer": "4"},
-        "usage": {
-            "prompt_tokens": 3,
-            "completion_tokens": 2,
-            "total_tokens": 5,
-            "cost_usd": 0.01,
-            "cached": False,
-        },
+        "usage": {**tokens, "cost_usd": 0.01, "cached": False},
         "trace_id": "tr-1",
         "finish_reason": "stop",
     }
 
 
-async def test_streams_the_events_one_by_one(make_client):
+async def test_the_events_one_by_one(make_client):
+    text = "Grüße\n[[ 1 ]]"
     client, _ = make_client([
-        TurnStarted("local", "m"),
+        STARTED,
         Status("calculator(2 + 2)", "pending", "t1"),
-        FieldDelta("answer", "answer", "Grüße\n[[ 1 ]]", "predict"),
-        TurnFinished({"answer": "Grüße\n[[ 1 ]]"}),
+        FieldDelta("answer", "answer", text, "predict"),
+        TurnFinished({"answer": text}),
     ])  # fmt: skip
     response = await client.post("/predict/stream", json={"text": "hi"})
     assert response.headers["content-type"].startswith("text/event-stream")
-    assert response.headers["x-accel-buffering"] == "no"
-    assert response.headers["cache-control"] == "no-cache"
+    assert (response.headers["x-accel-buffering"], response.headers["cache-control"]) == ("no", "no-cache")
     started, status, delta, final = events_of(response.text)
-    assert started == {
-        "type": "started",
-        "backend": "local",
-        "model": "m",
-        "incremental": True,
-        "trace_id": None,
-    }
-    assert status["key"] == "t1"
-    assert delta == {
-        "type": "delta",
-        "field": "answer",
-        "channel": "answer",
-        "text": "Grüße\n[[ 1 ]]",
-        "step": "predict",
-    }
-    assert final["type"] == "final"
-    assert final["prediction"] == {"answer": "Grüße\n[[ 1 ]]"}
+    assert started["type"] == "started" and started["incremental"]
+    assert (status["type"], status["key"]) == ("status", "t1")
+    assert delta == {"type": "delta", "field": "answer", "channel": "answer", "text": text, "step": "predict"}
+    assert (final["type"], final["prediction"]) == ("final", {"answer": text})
 
 
 async def test_the_three_forms_of_a_question(make_client):
@@ -107,31 +87,25 @@ async def test_the_owners_model_answers_with_the_clients_parameters(make_client)
     client, recorder = make_client()
     await client.post("/predict", json={"text": "hi"})
     assert recorder.lm == LM
-    await client.post(
-        "/predict",
-        json={"text": "hi", "temperature": 0, "max_tokens": 50, "cache": False, "session_id": "s.1"},
-    )
-    assert recorder.lm == type(LM)(LM.model, api_base=LM.api_base, temperature=0, max_tokens=50, cache=False)
+    changes = {"temperature": 0, "max_tokens": 10**12, "cache": False}
+    await client.post("/predict", json={"text": "hi", "session_id": "s.1"} | changes)
+    assert recorder.lm == type(LM)(LM.model, LM.api_base, temperature=0, max_tokens=200_000, cache=False)
     assert recorder.requests[-1].session_id == "s.1"
     for forbidden in ("lm", "model", "api_base", "api_key"):
         response = await client.post("/predict", json={"text": "hi", forbidden: "http://169.254.169.254"})
-        assert response.status_code == 422
-        assert response.json()["message"] == f"The field “{forbidden}” is not known here."
+        assert (response.status_code, response.json()["message"]) == (
+            422,
+            f"The field “{forbidden}” is not known here.",
+        )
 
 
 @pytest.mark.parametrize("reason", ["length", "content_filter"])
-async def test_how_a_reply_ended_is_told(make_client, reason):
-    client, _ = make_client([TurnStarted("local", "m"), TurnFinished({"answer": "1"}, finish_reason=reason)])
+async def test_how_a_reply_ended(make_client, reason):
+    client, _ = make_client([STARTED, TurnFinished({"answer": "1"}, finish_reason=reason)])
     whole = await client.post("/predict", json={"text": "hi"})
     assert (whole.status_code, whole.json()["finish_reason"]) == (200, reason)
     streamed = await client.post("/predict/stream", json={"text": "hi"})
     assert events_of(streamed.text)[-1]["finish_reason"] == reason
-
-
-async def test_a_bound_beyond_all_models_is_no_error(make_client):
-    client, recorder = make_client()
-    assert (await client.post("/predict", json={"text": "hi", "max_tokens": 10**12})).status_code == 200
-    assert recorder.lm.max_tokens == 200_000
 
 
 async def test_a_program_can_be_named(make_client):
@@ -148,35 +122,27 @@ async def test_a_program_can_be_named(make_client):
     ("body", "status", "message"),
     [
         ("", 422, "The body is empty; send a JSON object."),
-        ("{", 422, "The body is not valid JSON."),
+        ("{", 422, NOT_JSON),
+        (DEEP, 422, NOT_JSON),
+        ('{"text":"a","temperature":NaN}', 422, NOT_JSON),
+        ('{"text":"a","max_tokens":1e400}', 422, "“max_tokens” is not valid: input should be a finite"),
+        ('{"text":"\\ud800"}', 422, NOT_JSON),
         ("[]", 422, "The body must be a JSON object."),
         ("null", 422, "The body must be a JSON object."),
-        ("{}", 422, "Send exactly one of “text”, “messages” and “inputs”."),
-        ('{"text":"a","inputs":{}}', 422, "Send exactly one of “text”, “messages” and “inputs”."),
-        ('{"text":7}', 422, "The field “text” must be text."),
+        ("{}", 422, ONE_FORM),
+        ('{"text":"a","inputs":{}}', 422, ONE_FORM),
+        ('{"text":7}', 422, "The field “text” is not valid: input should be a valid string."),
         ('{"text":" "}', 422, "The input “question” is empty. Fill it in and send again."),
-        ('{"text":"a","temperature":9}', 422, "The field “temperature” must be at most 2."),
-        ('{"text":"a","temperature":NaN}', 422, "The body is not valid JSON."),
-        ('{"text":"a","max_tokens":1e400}', 422, "The body is not valid JSON."),
-        ('{"text":"a","max_tokens":1.5}', 422, "The field “max_tokens” must be a whole number."),
-        ('{"text":"\\ud800"}', 422, "The body is not valid JSON."),
+        ('{"text":"a","temperature":9}', 422, "temperature” is not valid: input should be less than"),
         ('{"text":"a","{evil}":1}', 422, "The field “…” is not known here."),
-        ('{"messages":[]}', 422, "The field “messages” must not be empty."),
-        (
-            '{"messages":[{"role":"system","content":"a"}]}',
-            422,
-            "The field “messages[0].role” must be 'user' or 'assistant'.",
-        ),
-        ('{"messages":[{"role":"user"}]}', 422, "The field “messages[0].content” is missing."),
-        (
-            '{"messages":[{"role":"assistant","content":"a"}]}',
-            422,
-            "The last of the “messages” must be the user's.",
-        ),
-        (DEEP, 422, "The body is nested more than 64 levels deep."),
-        ('{"text":"' + "a" * 2000 + '"}', 413, None),
-        (BIG, 413, "The body is larger than the limit of 73,536 bytes. Shorten it."),
+        ('{"messages":[]}', 422, "The field “messages” is not valid: list should have at least 1 item"),
+        ('{"messages":[{"role":"system","content":"a"}]}', 422, "messages[0].role” is not valid: input"),
+        ('{"messages":[{"role":"user"}]}', 422, "“messages[0].content” is not valid: field required."),
+        ('{"messages":[{"role":"assistant","content":"a"}]}', 422, "The last of the “messages” must be the"),
+        ('{"text":"' + "a" * 2000 + '"}', 413, "The input has 2,000 characters"),
+        ('{"text":"' + "a" * 200_000 + '"}', 413, "The request is too large."),
     ],
+    ids=str,
 )  # fmt: skip
 async def test_a_bad_body_is_refused_with_one_sentence_before_any_model(
     make_client, path, body, status, message
@@ -186,41 +152,38 @@ async def test_a_bad_body_is_refused_with_one_sentence_before_any_model(
     answer = response.json()
     assert response.status_code == status
     assert list(answer) == ["status", "code", "message", "retryable", "error_id"]
-    assert answer["status"] == "error"
-    assert message is None or answer["message"] == message
+    assert message in answer["message"] and answer["message"].endswith(".")
     assert not recorder.requests
 
 
 async def test_a_body_without_a_length_is_bounded_while_it_is_read(make_client):
     client, _ = make_client(input_max_chars=1000)
-    sent = 0
+    sent = []
 
     async def endless():
-        nonlocal sent
-        for _ in range(1000):
-            sent += 1
+        for number in range(1000):
+            sent.append(number)
             yield b" " * 10_000
 
     response = await client.post("/predict", content=endless(), headers=JSON)
-    assert response.status_code == 413
+    assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
+    assert len(sent) < 20
 
 
-async def test_a_form_is_no_json(make_client):
+@pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded"])
+async def test_a_form_is_no_json(make_client, content_type):
     client, _ = make_client()
-    for headers in (
-        {},
-        {"Content-Type": "text/plain"},
-        {"Content-Type": "application/x-www-form-urlencoded"},
-    ):
-        response = await client.post("/predict", content=b'{"text":"hi"}', headers=headers)
-        assert (response.status_code, response.json()["code"]) == (415, "unsupported_media_type")
+    headers = {"Content-Type": content_type} if content_type else {}
+    response = await client.post("/predict", content=b'{"text":"hi"}', headers=headers)
+    assert (response.status_code, response.json()["code"]) == (415, "unsupported_media_type")
 
 
-async def test_another_method_is_refused_in_the_same_shape(make_client):
+async def test_another_method_or_address_is_refused_in_the_same_shape(make_client):
     client, _ = make_client()
     response = await client.get("/predict")
     assert (response.status_code, response.headers["allow"]) == (405, "POST")
     assert response.json()["status"] == "error"
+    assert (await client.get("/nowhere")).json()["code"] == "not_found"
 
 
 @pytest.mark.parametrize(
@@ -237,8 +200,8 @@ async def test_another_method_is_refused_in_the_same_shape(make_client):
     ],
     ids=lambda value: getattr(value, "code", value),
 )
-async def test_upstream_faults_have_a_status_and_end_a_stream(make_client, error, status):
-    client, _ = make_client([TurnStarted("local", "m"), FieldDelta("answer", "answer", "Wa"), error])
+async def test_a_fault_has_a_status_and_ends_a_stream(make_client, error, status):
+    client, _ = make_client([STARTED, FieldDelta("answer", "answer", "Wa"), error])
     response = await client.post("/predict", json={"text": "hi"})
     assert response.status_code == status
     assert response.json() == {
@@ -249,11 +212,9 @@ async def test_upstream_faults_have_a_status_and_end_a_stream(make_client, error
         "error_id": error.error_id,
     }
     assert response.headers.get("retry-after") == ("7" if error.retry_after_s else None)
-
     stream = await client.post("/predict/stream", json={"text": "hi"})
-    assert stream.status_code == 200
     *_, delta, failed = events_of(stream.text)
-    assert delta["text"] == "Wa"
+    assert (stream.status_code, delta["text"]) == (200, "Wa")
     assert (failed["type"], failed["code"]) == ("error", error.code)
 
 
@@ -263,8 +224,7 @@ async def test_a_bug_is_a_500_without_its_words(make_client):
 
     client, _ = make_client(script)
     response = await client.post("/predict", json={"text": "hi"})
-    assert response.status_code == 500
-    assert response.json()["code"] == "internal"
+    assert (response.status_code, response.json()["code"]) == (500, "internal")
     assert "secret" not in response.text
 
 
@@ -284,26 +244,16 @@ async def test_too_many_turns_is_429(make_client):
 
 async def test_what_a_model_writes_is_always_json(make_client):
     outputs = {"answer": "\ud83d", "big": 2**70, "nan": float("nan"), "nested": [{"a": float("inf")}]}
-    client, _ = make_client([
-        TurnStarted("local", "m"),
-        FieldDelta("answer", "answer", "\ud83d"),
-        TurnFinished(outputs),
-    ])  # fmt: skip
+    client, _ = make_client([STARTED, FieldDelta("answer", "answer", "\ud83d"), TurnFinished(outputs)])
     body = (await client.post("/predict", json={"text": "hi"})).json()
     assert body["data"] == {"answer": "\ud83d", "big": 2**70, "nan": None, "nested": [{"a": None}]}
     stream = await client.post("/predict/stream", json={"text": "hi"})
     assert events_of(stream.text)[1]["text"] == "\ud83d"
 
 
-async def test_a_cache_hit_streams_no_deltas_but_the_whole_answer(make_client):
-    client, _ = make_client([TurnStarted("local", "m"), TurnFinished({"answer": "4"})])
-    response = await client.post("/predict/stream", json={"text": "hi"})
-    assert [event["type"] for event in events_of(response.text)] == ["started", "final"]
-
-
 async def test_health_asks_no_model(make_client):
-    client, recorder = make_client(scripted_answer("4"))
+    client, recorder = make_client()
     body = (await client.get("/health")).json()
-    assert body["status"] == "ok"
-    assert body["version"]
+    assert (body["status"], bool(body["version"])) == ("ok", True)
+    assert (await client.head("/health")).status_code == 200
     assert not recorder.requests

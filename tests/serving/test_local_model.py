@@ -14,7 +14,7 @@ import pytest
 
 from dspy_demo.errors import ModelSetupError
 from dspy_demo.events import LMChoice
-from dspy_demo.serving.server import VersionCatalog
+from dspy_demo.serving.app import VersionCatalog
 from dspy_demo.settings import Settings
 from tests.backends.served_fixtures import log_versions, start_model_server
 from tests.processes import ServerProcess

@@ -20,8 +20,7 @@ from dspy_demo.backends.served import ServedBackend
 from dspy_demo.errors import NotFound, UpstreamTimeout
 from dspy_demo.events import Event, FieldDelta, TurnFinished, TurnRequest
 from dspy_demo.processes import ChildFailed
-from dspy_demo.serving.model_server import ModelServers
-from dspy_demo.serving.version_process import NOT_PASSED_ON, ServerState, Wanted
+from dspy_demo.serving.processes import NOT_PASSED_ON, ModelServers, ServerState, Wanted
 from dspy_demo.settings import Settings
 from dspy_demo.streaming.pump import Pump
 from dspy_demo.ui.server_panel import served_choice
@@ -141,7 +140,7 @@ async def _switch_under_load(world: ServedWorld, backend: ServedBackend, servers
 async def test_a_hung_server_is_seen_and_still_ends(
     served_world: ServedWorld, servers: ModelServers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dspy_demo.serving.version_process.HEALTH_KEPT_S", 0.0)
+    monkeypatch.setattr("dspy_demo.serving.processes.HEALTH_KEPT_S", 0.0)
     state = await servers.serve(Wanted(served_world.version))
     assert await servers.phase() == "ready"
     server = server_of(state)
@@ -268,7 +267,7 @@ async def test_servers_beside_the_current_one_are_few_and_end_by_themselves(
     assert (second.version, third.version) == (world.second, world.builtin)
     assert (await servers.beside(Wanted(world.second))).pid == second.pid
     assert servers.state().pid == current.pid
-    monkeypatch.setattr("dspy_demo.serving.model_server.BESIDE_IDLE_S", 0.5)
+    monkeypatch.setattr("dspy_demo.serving.processes.BESIDE_IDLE_S", 0.5)
     fourth = await servers.beside(Wanted(world.keyless))
     await goes(third.pid)  # the one that was not asked for the longest
     assert group_of(second.pid)
@@ -280,8 +279,8 @@ async def test_servers_beside_the_current_one_are_few_and_end_by_themselves(
 WITHOUT_WAITID = """
 import asyncio, os, sys
 del os.waitid
-from dspy_demo.serving.model_server import ModelServers
-from dspy_demo.serving.version_process import Wanted
+from dspy_demo.serving.processes import ModelServers
+from dspy_demo.serving.processes import Wanted
 from dspy_demo.settings import Settings
 async def main():
     servers = ModelServers(Settings.load(["--data-dir", sys.argv[1], "--no-tracing"], os.environ))

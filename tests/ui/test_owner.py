@@ -12,7 +12,7 @@ import pytest
 
 from dspy_demo.errors import Forbidden
 from dspy_demo.guests.allowance import Allowance
-from dspy_demo.serving.model_server import ServerState
+from dspy_demo.serving.processes import ServerState
 from dspy_demo.ui.asker import owner_only, visitor_of
 from dspy_demo.ui.build import build_page
 from dspy_demo.ui.model_download import ModelHandlers

@@ -21,7 +21,7 @@ import httpx
 import pytest
 
 from dspy_demo.events import FieldDelta, Visitor
-from dspy_demo.serving.model_server import ServerState
+from dspy_demo.serving.processes import ServerState
 from dspy_demo.ui.build import build_page
 from dspy_demo.ui.chat.turn_view import TurnView
 from dspy_demo.ui.workbench import Workbench

@@ -1,9 +1,19 @@
-"""One version and the process that serves it."""
+"""Model servers as the page sees them: serve a version, switch to another without a failed turn, stop.
+
+    servers = ModelServers(settings)
+    await servers.serve(Wanted("models:/demo/3"))    # ready, or ChildFailed; `state()` tells more meanwhile
+    await servers.serve(Wanted("models:/demo/4"))    # the old one goes when its last turn has ended
+    await servers.beside(Wanted("models:/demo/1"))   # for a comparison; ends by itself
+    await servers.stop()
+
+All of it belongs to one event loop; `state` may be called from any thread.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
 import sys
 import time
@@ -17,8 +27,8 @@ from pydantic import SecretStr
 
 from dspy_demo.backends.served_wire import INSTANCE_HEADER
 from dspy_demo.events import ServedTarget
-from dspy_demo.processes import ChildProcess, ChildState, Phase, listen
-from dspy_demo.serving.handshake import CANNOT_SERVE, INSTANCE_VARIABLE, WRONG_USAGE
+from dspy_demo.processes import ChildFailed, ChildProcess, ChildState, Phase, listen
+from dspy_demo.serving.replica import CANNOT_SERVE, INSTANCE_VARIABLE, WRONG_USAGE
 from dspy_demo.settings import ENV_PREFIX, Settings
 from dspy_demo.versions.environment import version_environment
 from dspy_demo.versions.tracking import Tracking
@@ -28,17 +38,18 @@ ServerPhase = Literal["none", "hung"] | Phase
 SERVER_PHASES: tuple[str, ...] = ("none", "hung", *get_args(Phase))
 
 HOST = "127.0.0.1"
+#: Longest time for a model server to become ready.
+START_TIMEOUT_S = 120.0
 #: A server that was replaced stays at least so long: a turn may have its address and not have called yet.
-RETIRE_AFTER_S = 1.0
-_RETIRE_POLL_S = 0.25
+RETIRE_AFTER_S, RETIRE_POLL_S = 1.0, 0.25
 #: After the time for running answers, for the last traces; a server that is idle is gone in a moment.
 STOP_GRACE_S = 7.0
 #: One that does not answer will hardly end by itself.
 HUNG_GRACE_S = 1.0
-#: A server that is silent for so long is hung; what it said is taken to be so for a while.
+#: A server that is silent for so long is hung; what it answered is kept for a while.
 HEALTH_TIMEOUT_S, HEALTH_KEPT_S = 2.0, 5.0
-#: How long a start takes before the first one was measured here.
-EXPECTED_START_S = 5.0
+#: Servers for comparisons: one for each side, each as large as the app, and how long an idle one stays.
+BESIDE_MAX, BESIDE_IDLE_S = 2, 600.0
 #: Settings, and groups of them, that a model server has no use for: those of the page and of its guests, and
 #: the choice of a model, which is the version's. All others, also those to come, are passed on.
 NOT_PASSED_ON = frozenset(
@@ -46,7 +57,7 @@ NOT_PASSED_ON = frozenset(
     | {"host", "port", "open", "public", "public_url", "cors_origins", "embed"}
     | {"program", "adapter", "lm", "api_base", "temperature", "max_tokens", "cache"}
     | {"ollama_url", "ollama_probe_s", "hub_url"}
-    | {"model_name", "served_url", "serve_start_timeout_s", "serve_env"}
+    | {"model_name", "served_url", "serve_env"}
 )
 _PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 
@@ -62,7 +73,6 @@ class ServerState:
         warning: Why it will not be able to answer though it is ready: a missing key.
         program, lm: What the version runs, when it is ready.
         uptime_s: Seconds since it became ready.
-        progress: 0 to 1 while it starts, by the time that earlier starts took.
         log_tail: The last lines of its log.
         instance: Names its very process; see `events.ServedTarget`.
         next: The server that is starting (or failed to) while this one still serves.
@@ -76,7 +86,6 @@ class ServerState:
     program: str = ""
     lm: str = ""
     uptime_s: float = 0.0
-    progress: float = 0.0
     log_tail: str = ""
     pid: int | None = None
     next: ServerState | None = None
@@ -104,18 +113,18 @@ class Wanted:
 
 
 class VersionProcess:
-    """One version and the process that serves it. `state` is for any thread, the rest for one event loop."""
+    """One version and the process that serves it."""
 
     def __init__(self, wanted: Wanted, settings: Settings, environ: Mapping[str, str]) -> None:
         self.wanted = wanted
         self.version = wanted.version
+        self.idle: asyncio.TimerHandle | None = None
         self._settings = settings
         self._environ = environ
         self._url = ""
-        self._info: Mapping[str, Any] = {}
+        self._info: Mapping[str, Any] = {}  # what ``/model`` told
         self._child: ChildProcess | None = None
-        self._starting = asyncio.Lock()
-        self._asking = asyncio.Lock()
+        self._starting, self._asking = asyncio.Lock(), asyncio.Lock()
         self._asked_at = -HEALTH_KEPT_S
         self._answered = True
 
@@ -125,18 +134,18 @@ class VersionProcess:
         return "hung" if phase == "ready" and not self._answered else phase
 
     def state(self, following: ServerState | None = None) -> ServerState:
-        child, phase = self._child.state() if self._child else ChildState(), self.phase
-        info = self._info if child.phase == "ready" else {}
+        child = self._child.state() if self._child else ChildState()
+        is_up = child.phase == "ready"
+        info = self._info if is_up else {}
         return ServerState(
-            phase,
-            self.version,
-            url=self._url if phase == "ready" else None,
+            phase=self.phase,
+            version=self.version,
+            url=self._url if self.phase == "ready" else None,
             reason=child.reason,
             warning=str(info.get("reason", "")),
             program=str(info.get("program", "")),
             lm=str(info.get("lm", "")),
-            uptime_s=child.since_s if child.phase == "ready" else 0.0,
-            progress=_progress(child),
+            uptime_s=child.since_s if is_up else 0.0,
             log_tail=self._child.log_tail() if self._child else "",
             pid=child.pid,
             next=following,
@@ -155,17 +164,15 @@ class VersionProcess:
         """Find out whether it answers, unless that was asked a moment ago."""
         async with self._asking:
             fresh = time.monotonic() - self._asked_at < HEALTH_KEPT_S
-            if not fresh and self._child is not None and self._child.state().phase == "ready":
-                self._answered = await self._answers()
-                self._asked_at = time.monotonic()
-
-    async def _answers(self) -> bool:
-        try:
-            async with httpx.AsyncClient(timeout=HEALTH_TIMEOUT_S, trust_env=False) as client:
-                reply = await client.get(f"{self._url}/health")
-            return reply.status_code == 200 and reply.headers.get(INSTANCE_HEADER) == self._info["instance"]
-        except httpx.HTTPError:
-            return False
+            if fresh or self._child is None or self._child.state().phase != "ready":
+                return
+            self._answered = False
+            with contextlib.suppress(httpx.HTTPError):
+                async with httpx.AsyncClient(timeout=HEALTH_TIMEOUT_S, trust_env=False) as client:
+                    reply = await client.get(f"{self._url}/health")
+                instance = reply.headers.get(INSTANCE_HEADER)
+                self._answered = reply.status_code == 200 and instance == self._info["instance"]
+            self._asked_at = time.monotonic()
 
     async def start(self) -> None:
         """Start the process and wait until it answers; nothing where it does already.
@@ -180,9 +187,7 @@ class VersionProcess:
             with listen(HOST, [0]) as listening:  # our own end of it is closed when the server has it
                 address = f"http://{HOST}:{listening.getsockname()[1]}"
                 child = self._child = self._new_child(address, listening.fileno())
-                begun = time.monotonic()
-                await child.start(timeout_s=self._settings.serve_start_timeout_s)
-            _measured_start_s[:] = [time.monotonic() - begun]
+                await child.start(timeout_s=START_TIMEOUT_S)
             self.version, self._answered = str(self._info["version"]), True
             self._asked_at = time.monotonic()
 
@@ -190,9 +195,8 @@ class VersionProcess:
         instance = secrets.token_hex(8)
 
         def is_ready(reply: httpx.Response) -> bool:
-            info = reply.json()
-            self._info, self._url = info, url
-            return bool(info["instance"] == instance)
+            self._info, self._url = reply.json(), url
+            return bool(self._info["instance"] == instance)
 
         command = [sys.executable, "-m", "dspy_demo.serving", self.wanted.version, "--fd", str(descriptor)]
         return ChildProcess(
@@ -230,7 +234,7 @@ class VersionProcess:
                 while time.monotonic() < give_up_at:
                     if (await client.get(f"{self._url}/model")).json()["running"] == 0:
                         break
-                    await asyncio.sleep(_RETIRE_POLL_S)
+                    await asyncio.sleep(RETIRE_POLL_S)
         await self.stop()
 
     async def stop(self) -> None:
@@ -248,12 +252,137 @@ def _reason(code: int, log: str) -> str:
     return f"The model server ended by itself (exit code {code}). Its log says why."
 
 
-_measured_start_s: list[float] = []
+class ModelServers:
+    """The model servers of this app: the current one, the next one, those beside it, and old ones that
+    finish their turns.
 
+    Args:
+        environ: What the servers find in their environment, less what is not for them.
+    """
 
-def _progress(child: ChildState) -> float:
-    if child.phase == "ready":
-        return 1.0
-    if child.phase != "starting":
-        return 0.0
-    return min(0.95, child.since_s / (_measured_start_s[0] if _measured_start_s else EXPECTED_START_S))
+    def __init__(self, settings: Settings, environ: Mapping[str, str] = os.environ) -> None:
+        self._settings = settings
+        self._environ = environ
+        self._current: VersionProcess | None = None
+        self._next: VersionProcess | None = None
+        self._beside: list[VersionProcess] = []  # the one that was asked for last is the last
+        self._retiring: dict[asyncio.Task[None], VersionProcess] = {}
+        self._switching = asyncio.Lock()
+
+    def state(self) -> ServerState:
+        """The current server, and under ``next`` the one that is to follow it."""
+        following = self._next.state() if self._next else None
+        if self._current is None:
+            return following or ServerState()
+        return self._current.state(following)
+
+    async def phase(self) -> ServerPhase:
+        """The current server's phase, or ``none``; it is asked whether it answers, at most every 5 s."""
+        server = self._current or self._next
+        if server is None:
+            return "none"
+        await server.look()
+        return server.phase
+
+    async def serve(self, wanted: Wanted) -> ServerState:
+        """Start a server and make it the current one. The one before goes when its turns have ended.
+
+        One that serves it already, with the same key, is taken as it is.
+
+        Raises:
+            ChildFailed: It did not start; what was current stays so, and this one is the `next`.
+        """
+        async with self._switching:
+            for server in (self._current, *self._beside):
+                if server is not None and server.answers_for(wanted):
+                    return self._make_current(server)
+            self._next = VersionProcess(wanted, self._settings, self._environ)
+            return await self._start_next(self._next)
+
+    async def retry(self) -> ServerState:
+        """Start the server that failed to become the current one once more.
+
+        Raises:
+            ChildFailed: There is none, or it did not start.
+        """
+        async with self._switching:
+            if self._next is None:
+                raise ChildFailed("Nothing is left to be tried again. Choose a version under “Versions”.")
+            return await self._start_next(self._next)
+
+    async def restart(self) -> ServerState:
+        """Start the current server again, on the same version, after it failed or to take up a new alias.
+
+        Raises:
+            ChildFailed: There is none, or it did not start.
+        """
+        async with self._switching:
+            server = self._current or self._next
+            if server is None:
+                raise ChildFailed("No version is being served. Choose one under “Versions”.")
+            await server.stop()
+            self._current, self._next = server, None
+            await server.start()
+            return server.state()
+
+    async def beside(self, wanted: Wanted) -> ServerState:
+        """A server for a comparison, which leaves the current one as it is.
+
+        Raises:
+            ChildFailed: It did not start.
+        """
+        if self._current is not None and self._current.answers_for(wanted):
+            return self._current.state()
+        found = [server for server in self._beside if server.wanted == wanted]
+        server = found[0] if found else VersionProcess(wanted, self._settings, self._environ)
+        self._take_from_beside(server)
+        self._beside.append(server)
+        while len(self._beside) > BESIDE_MAX:
+            self._let_go(self._beside[0])
+        await server.start()
+        if server in self._beside:
+            server.idle = asyncio.get_running_loop().call_later(BESIDE_IDLE_S, self._let_go, server)
+        return server.state()
+
+    async def stop(self, version: str | None = None) -> None:
+        """End the servers of `version`, or all of them, also one that is starting."""
+        everything = (self._current, self._next, *self._beside, *self._retiring.values())
+        servers = [s for s in everything if s is not None and (version is None or s.serves(version))]
+        await asyncio.gather(*(server.stop() for server in servers))
+        if self._next in servers:
+            self._next = None
+        for server in servers:
+            self._take_from_beside(server)
+
+    async def aclose(self) -> None:
+        """End everything; for the app's exit."""
+        for task in list(self._retiring):
+            task.cancel()
+        await self.stop()
+
+    async def _start_next(self, server: VersionProcess) -> ServerState:
+        await server.start()  # a failure stays visible as `next`
+        self._next = None
+        return self._make_current(server)
+
+    def _make_current(self, server: VersionProcess) -> ServerState:
+        before, self._current = self._current, server
+        self._take_from_beside(server)
+        if before is not None and before is not server:
+            self._retire(before)
+        return server.state()
+
+    def _take_from_beside(self, server: VersionProcess) -> None:
+        if server.idle is not None:
+            server.idle.cancel()
+        if server in self._beside:
+            self._beside.remove(server)
+
+    def _let_go(self, server: VersionProcess) -> None:
+        self._take_from_beside(server)
+        self._retire(server)
+
+    def _retire(self, server: VersionProcess) -> None:
+        task = asyncio.create_task(server.retire(), name="retire-model-server")
+        self._retiring[task] = server
+        task.add_done_callback(self._retiring.pop)

@@ -1,0 +1,248 @@
+"""The model server: one version behind the routes of ``mlflow models serve``, and the API's beside them.
+
+``/ping``, ``/health``, ``/version`` and ``/invocations`` keep the contract of ``mlflow models serve``; the
+API's routes stream, ``/model`` tells what is served. There is no page here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import Response
+
+from dspy_demo import __version__
+from dspy_demo.api import build_api
+from dspy_demo.api.asking import TurnMaker
+from dspy_demo.api.encoding import JsonResponse
+from dspy_demo.api.errors import STRICT_JSON
+from dspy_demo.api.openai_chat import CHAT_BODY_MAX_BYTES
+from dspy_demo.api.ops import Readiness, probes_router
+from dspy_demo.api.stream import while_connected
+from dspy_demo.backends.local import LocalBackend
+from dspy_demo.backends.served_wire import identity_headers
+from dspy_demo.chat import ChatService
+from dspy_demo.errors import DemoError, InvalidInput, ModelSetupError
+from dspy_demo.events import TURN_ID_HEADER, LMChoice, LocalTarget, TurnFailed, TurnFinished, TurnRequest
+from dspy_demo.lm.catalog import PLACEHOLDER_KEY, LMCatalog
+from dspy_demo.lm.choices import Detection
+from dspy_demo.lm.gguf.identity import the_same
+from dspy_demo.lm.local_models import LocalModel
+from dspy_demo.lm.providers import provider_for
+from dspy_demo.metrics import Metrics
+from dspy_demo.programs.chat_program import chat_messages
+from dspy_demo.programs.registry import ProgramRegistry
+from dspy_demo.serving.replica import INSTANCE_VARIABLE, NamedReplies
+from dspy_demo.serving.served_version import ServedVersion, missing_key
+from dspy_demo.settings import Settings
+from dspy_demo.tracing.tracer import tracer_for
+from dspy_demo.versions.tracking import Tracking
+
+if TYPE_CHECKING:
+    import dspy
+
+#: How long the last traces may take at the end.
+TRACES_WRITTEN_S = 4.0
+REFUSED = (
+    'This version does not take such a body. Send {"messages": [{"role": "user", "content": "..."}]} as JSON.'
+)
+
+
+class VersionCatalog(LMCatalog):
+    """The catalog of a model server: every turn runs on the model that the version was logged with."""
+
+    def __init__(self, settings: Settings, choice: LMChoice, version: ServedVersion) -> None:
+        super().__init__(settings, Detection(choice, "Logged with the version.", ()))
+        self._version = version
+
+    def lm(self, choice: LMChoice) -> dspy.LM:
+        return self._version.own_lm if self._version.own_lm is not None else super().lm(choice)
+
+    def _model_file(self, choice: LMChoice) -> LocalModel:
+        file = self._version.model_file
+        return the_same(file, self._settings) if file else super()._model_file(choice)
+
+
+def build_app(version: ServedVersion, settings: Settings, *, asked_as: str = "") -> FastAPI:
+    """The ASGI application of a version. `app.state.service` is its `ChatService`."""
+    key = settings.api_key or provider_for(version.lm.model).key(settings)
+    choice = replace(version.lm, api_key=key)
+    programs = ProgramRegistry([replace(version.spec, build=lambda: version.module, adapter=version.adapter)])
+    catalog = VersionCatalog(settings, choice, version)
+    tracer = tracer_for(settings, Tracking(settings), serves=version.uri)
+    local, metrics = LocalBackend(settings, programs, catalog), Metrics()
+    service = ChatService(settings, programs, local, tracer=tracer, observer=metrics)
+    reason = missing_key(choice, settings) or _trial(catalog, choice)
+    instance = os.environ.get(INSTANCE_VARIABLE, "")
+    about = {
+        "server": "dspy-demo",
+        "app_version": __version__,
+        "version": version.uri,
+        "asked_as": asked_as or version.uri,
+        "program": version.spec.name,
+        "title": version.spec.title,
+        "lm": choice.model,
+        "adapter": version.adapter,
+        "ready": not reason,
+        "reason": reason,
+        "key_present": choice.api_key is not None,
+        "instance": instance,
+    }
+    _lend_key(choice)
+
+    async def prepare() -> None:
+        if reason:
+            raise ModelSetupError(reason)
+        await local.prepare(LocalTarget(version.spec.name, choice))
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await service.aclose()
+        await asyncio.to_thread(tracer.close, TRACES_WRITTEN_S)
+
+    app = build_api(
+        service,
+        lambda: choice,
+        mlflow_router(TurnMaker(service, lambda: choice)),
+        model_router(service, about),
+        probes_router(metrics, Readiness(service, prepare)),
+        title=f"Model server of {version.uri}",
+        errors={"/invocations": mlflow_error},
+        lifespan=lifespan,
+    )
+    app.state.service = service
+    app.add_middleware(NamedReplies, headers=identity_headers(version.uri, instance))
+    return app
+
+
+def _trial(catalog: LMCatalog, choice: LMChoice) -> str:
+    """Build the model once, before the first question needs it; why it cannot be, or nothing."""
+    try:
+        catalog.lm(choice)
+    except DemoError as error:
+        return error.public_message
+    return ""
+
+
+def _lend_key(choice: LMChoice) -> None:
+    """A model that the program holds itself finds its key in the environment only.
+
+    DSPy's native engine insists on one also for a local server that needs none.
+    """
+    key = (
+        choice.api_key.get_secret_value() if choice.api_key else PLACEHOLDER_KEY if choice.api_base else None
+    )
+    for variable in provider_for(choice.model).keys:
+        if key is not None:
+            os.environ.setdefault(variable, key)
+
+
+def model_router(service: ChatService, about: Mapping[str, Any]) -> APIRouter:
+    """``/model``: what is served, and how many turns run, which a switch to another version waits for."""
+    router, started_at = APIRouter(), time.time()
+
+    @router.get("/model", summary="What is served here")
+    async def model() -> JsonResponse:
+        running = len(service.running | service.waiting)
+        now = {"running": running, "started_at": started_at, "uptime_s": time.time() - started_at}
+        return JsonResponse({**about, **now})
+
+    return router
+
+
+def mlflow_router(turns: TurnMaker) -> APIRouter:
+    """The routes of ``mlflow models serve``, with answers that are the same to the byte.
+
+    MLflow's own scoring app runs each call in one of a few threads, goes on when the client has left, and
+    puts the stack trace of a failure into the reply; here a call is a turn of the chat service.
+    """
+    from mlflow.version import VERSION
+
+    router, service = APIRouter(), turns.service
+
+    def answer(path: str, content: str) -> None:
+        router.add_api_route(
+            path, lambda: Response(content, media_type="application/json"), include_in_schema=False
+        )
+
+    answer("/ping", "\n")
+    answer("/health", "\n")
+    answer("/version", VERSION)
+
+    @router.post(
+        "/invocations",
+        summary="Ask as MLflow's clients do",
+        max_body_size=CHAT_BODY_MAX_BYTES,
+        dependencies=[STRICT_JSON],
+    )
+    async def invocations(body: dict[str, Any], request: Request) -> Response:
+        """Takes `messages`, or one row of them as `dataframe_split`, `dataframe_records`, `inputs` or
+        `instances`. The content of the reply is the output fields as JSON.
+        """
+        row = body if "messages" in body else _row(body)
+        turn = _turn(turns, request, row)
+        end = await while_connected(request, service.answer(turn))
+        if isinstance(end, TurnFailed):
+            return mlflow_error(end)
+        if end is None:
+            return Response(status_code=499)
+        content = _choices(end) if "messages" in row else dict(end.outputs)
+        reply = content if row is body else {"predictions": content}
+        headers = {TURN_ID_HEADER: turn.turn_id}
+        return Response(json.dumps(reply), headers=headers, media_type="application/json")
+
+    return router
+
+
+def _row(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The one row that a body of MLflow's other forms holds.
+
+    Raises:
+        InvalidInput: There is none, or more than one.
+    """
+    match body:
+        case {"dataframe_split": {"columns": [*columns], "data": [[*values]]}}:
+            return dict(zip(map(str, columns), values, strict=False))
+        case {"dataframe_records": [dict(row)]} | {"inputs": [dict(row)]} | {"instances": [dict(row)]}:
+            return row
+        case {"inputs": dict(row)} | {"instances": dict(row)}:
+            return row
+    raise InvalidInput(REFUSED)
+
+
+def _turn(turns: TurnMaker, request: Request, row: Mapping[str, Any]) -> TurnRequest:
+    """The turn of a row: a chat, or input fields by name, as a version of another task takes them."""
+    spec = turns.service.programs.default
+    if "messages" not in row:
+        return turns.turn(request, spec, row)
+    messages = row["messages"]
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        raise InvalidInput(REFUSED)
+    return turns.chat(request, spec, chat_messages(messages))
+
+
+def _choices(end: TurnFinished) -> dict[str, Any]:
+    message = {"role": "assistant", "content": json.dumps(dict(end.outputs))}
+    return {"choices": [{"index": 0, "message": message, "finish_reason": end.finish_reason}]}
+
+
+def mlflow_error(failed: TurnFailed, field: str = "") -> Response:
+    """MLflow's two keys, and ours, by which `backends.served` knows the error again."""
+    status = 400 if failed.http_status == 422 else failed.http_status
+    content = {
+        "error_code": "BAD_REQUEST" if status == 400 else failed.code.upper(),
+        "message": failed.public_message,
+        "status": "error",
+        "code": failed.code,
+        "retryable": failed.retryable,
+        "error_id": failed.error_id,
+    }
+    return Response(json.dumps(content), status, media_type="application/json")

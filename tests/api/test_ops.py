@@ -1,0 +1,202 @@
+"""``/ready``, ``/metrics``, ``POST /versions``, and the id of a turn in replies and in the log."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from dspy_demo.api import build_api
+from dspy_demo.api.ops import NOT_READY, Readiness, probes_router, versions_router
+from dspy_demo.errors import InvalidInput, ModelSetupError, TrackingUnavailable, UpstreamUnavailable
+from dspy_demo.events import TurnStarted
+from tests.api.conftest import LM, behind_guard, make_service
+from tests.scripted_backend import ScriptedBackend, scripted_answer
+from tests.visitors import OWNER, STRANGER
+
+BODY = {"text": "What is 2 + 2?"}
+CHAT = {"model": "qa", "messages": [{"role": "user", "content": "What is 2 + 2?"}]}
+GIVEN = "0123456789abcdef"
+
+
+@dataclass(frozen=True)
+class Made:
+    name: str
+    version: int = 3
+    uri: str = "models:/demo/3"
+
+
+@dataclass
+class Ops:
+    """An app over scripted turns, and what its parts are asked."""
+
+    script: Any = field(default_factory=lambda: scripted_answer("4"))
+    unprepared: Exception | None = None
+    model_server: str = "none"
+    log_error: Exception | None = None
+    visitor: Any = OWNER
+    logged: list[tuple[Any, ...]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.service = make_service(ScriptedBackend(self.script))
+        readiness = Readiness(self.service, self._prepare, self._server)
+        probes = probes_router(self.service.observer, readiness)
+        app = build_api(self.service, lambda: LM, probes, versions_router(self._log))
+        transport = httpx.ASGITransport(behind_guard(app, self.visitor))
+        self.client = httpx.AsyncClient(transport=transport, base_url="http://test")
+
+    async def _prepare(self) -> None:
+        if self.unprepared is not None:
+            raise self.unprepared
+
+    async def _server(self) -> str:
+        return self.model_server
+
+    def _log(self, name: str, program: str | None, description: str, tags: dict[str, str]) -> Made:
+        if self.log_error is not None:
+            raise self.log_error
+        self.logged.append((name, program, description, tags))
+        return Made(name)
+
+
+async def test_ready_when_a_turn_can_be_answered() -> None:
+    reply = await Ops(model_server="failed").client.get("/ready")
+    assert reply.status_code == 200
+    assert reply.json() == {"ready": True, "reason": "", "tracking": "off", "model_server": "failed"}
+
+
+@pytest.mark.parametrize("error", [ModelSetupError("This model needs a key."), KeyError("sk-planted")])
+async def test_not_ready_says_why_to_the_owner_and_once_in_the_log(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    ops = Ops(unprepared=error)
+    replies = [await ops.client.get("/ready") for _ in range(3)]
+    assert {reply.status_code for reply in replies} == {503}
+    assert replies[0].json()["reason"].endswith(".") and "sk-planted" not in replies[0].text
+    assert [record.message for record in caplog.records] == ["not ready"]
+    for visitor in (STRANGER, None):
+        reply = await Ops(unprepared=error, visitor=visitor).client.get("/ready")
+        assert (reply.status_code, reply.json()["reason"]) == (503, NOT_READY)
+
+
+async def test_not_ready_while_it_shuts_down_and_new_turns_are_refused() -> None:
+    ops = Ops()
+    await ops.service.drain(0)
+    ready = await ops.client.get("/ready")
+    assert ready.status_code == 503
+    for path, body in (("/predict", BODY), ("/predict/stream", BODY), ("/v1/chat/completions", CHAT)):
+        refused = await ops.client.post(path, json=body)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "10")
+        assert ready.json()["reason"] in refused.text
+    assert (await ops.client.get("/health")).status_code == 200
+
+
+async def test_the_figures_are_those_of_the_turns() -> None:
+    ops = Ops()
+    for path, body in (("/predict", BODY), ("/predict/stream", BODY), ("/v1/chat/completions", CHAT)):
+        await ops.client.post(path, json=body)
+    await ops.client.post("/predict", json={"text": " "})
+    reply = await ops.client.get("/metrics")
+    assert reply.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    samples = {
+        (sample.name, sample.labels.get("outcome", "")): sample.value
+        for family in text_string_to_metric_families(reply.text)
+        for sample in family.samples
+    }
+    assert samples["dspy_demo_turns_total", "finished"] == 3
+    assert samples["dspy_demo_turns_total", "refused"] == 1
+    assert samples["dspy_demo_first_token_seconds_count", ""] == 3
+
+
+# --- one id ---
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/predict", BODY),
+        ("/predict/stream", BODY),
+        ("/v1/chat/completions", CHAT),
+        ("/v1/chat/completions", CHAT | {"stream": True}),
+    ],
+)
+@pytest.mark.parametrize("given", ["", GIVEN])
+async def test_an_error_is_found_in_the_log_by_its_id(
+    caplog: pytest.LogCaptureFixture, path: str, body: dict[str, Any], given: str
+) -> None:
+    ops = Ops(lambda _: [TurnStarted("local", "m"), UpstreamUnavailable()])
+    reply = await ops.client.post(path, json=body, headers={"X-Turn-Id": given} if given else {})
+    lines = reply.text.replace("data: ", "").splitlines()
+    error = next(json.loads(line) for line in lines if "error_id" in line)
+    error = error.get("error", error)
+    (record,) = [r for r in caplog.records if getattr(r, "turn_id", "") == error["error_id"]]
+    assert record.code == error["code"] == "upstream_unavailable"
+    assert error["error_id"] == given or (not given and len(error["error_id"]) == 8)
+
+
+async def test_a_turn_is_one_line_without_its_words_and_the_reply_names_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, logger="dspy_demo")
+    for path in ("/predict", "/predict/stream"):
+        reply = await Ops().client.post(path, json=BODY, headers={"X-Turn-Id": GIVEN})
+        assert reply.headers["x-turn-id"] == GIVEN
+    reply = await Ops().client.post("/predict", json=BODY)
+    (record,) = [r for r in caplog.records if getattr(r, "turn_id", "") == reply.headers["x-turn-id"]]
+    known = {"outcome": "finished", "backend": "local", "program": "qa", "model": "test/model"}
+    assert {name: getattr(record, name) for name in known} == known
+    assert (record.prompt_tokens, record.completion_tokens) == (0, 0)
+    assert record.first_delta_s <= record.elapsed_s and "2 + 2" not in str(vars(record))
+
+
+async def test_a_refusal_has_its_line_too(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    ops = Ops()
+    empty = (await ops.client.post("/predict", json={"text": " "})).json()
+    (record,) = [r for r in caplog.records if getattr(r, "turn_id", "") == empty["error_id"]]
+    assert (record.levelname, record.message, record.outcome) == ("INFO", "turn refused", "refused")
+    no_body = (await ops.client.post("/predict", json={"txt": "secret"})).json()
+    (record,) = [r for r in caplog.records if getattr(r, "error_id", "") == no_body["error_id"]]
+    assert (record.code, record.route) == ("invalid_input", "/predict")
+
+
+@pytest.mark.parametrize("given", ["short", "x" * 16, "A" * 8, "0" * 33, "ab\u00e912345678"])
+async def test_an_id_that_is_none_is_not_taken(given: str) -> None:
+    reply = await Ops().client.post("/predict", json=BODY, headers={b"X-Turn-Id": given.encode()})
+    assert reply.headers["x-turn-id"] != given
+
+
+# --- POST /versions ---
+
+
+async def test_the_owner_logs_a_version() -> None:
+    ops = Ops()
+    whole = {"name": "demo", "description": "New", "tags": {"team": "search"}, "program": "react"}
+    reply = await ops.client.post("/versions", json=whole)
+    assert (reply.status_code, reply.json()) == (201, {"name": "demo", "version": 3, "uri": "models:/demo/3"})
+    assert (await ops.client.post("/versions", json={"name": "demo"})).status_code == 201
+    assert ops.logged == [("demo", "react", "New", {"team": "search"}), ("demo", None, "", {})]
+
+
+@pytest.mark.parametrize(
+    ("ops", "body", "status"),
+    [
+        (Ops(), {}, 422),
+        (Ops(), {"name": 3}, 422),
+        (Ops(), {"name": "demo", "tags": {"a": 1}}, 422),
+        (Ops(), {"name": "demo", "lm": "x"}, 422),
+        (Ops(visitor=STRANGER), {"name": "demo"}, 403),
+        (Ops(log_error=InvalidInput()), {"name": "demo"}, 422),
+        (Ops(log_error=TrackingUnavailable()), {"name": "demo"}, 503),
+    ],
+    ids=str,
+)
+async def test_a_version_that_cannot_be_logged_is_one_sentence(ops: Ops, body: Any, status: int) -> None:
+    reply = await ops.client.post("/versions", json=body)
+    assert (reply.status_code, reply.json()["status"]) == (status, "error")
+    assert ops.logged == []
