@@ -89,7 +89,7 @@ async def _metrics(session: Any) -> dict[str, float]:
 
 async def _open_ours(page: Page, server: GradioServer, length: int) -> None:
     """The chat of before comes from the browser, as after a restart of the app."""
-    past = {"chat": secrets.token_urlsafe(32), "turns": past_turns(length)}
+    past = json.dumps({"chat": secrets.token_urlsafe(32), "turns": past_turns(length)})
 
     async def restore(route: Route, request: Request) -> None:
         body = request.post_data_json

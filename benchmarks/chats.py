@@ -6,6 +6,7 @@ A page keeps two streams open: one says that it is there, by the other its updat
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 import sys
 from abc import ABC, abstractmethod
@@ -124,7 +125,7 @@ class OurChat(GradioChat):
 
     async def open(self, messages: int) -> None:
         await self._listen(f"heartbeat/{self.session}")
-        past = {"chat": secrets.token_urlsafe(32), "turns": past_turns(messages)}
+        past = json.dumps({"chat": secrets.token_urlsafe(32), "turns": past_turns(messages)})
         await self._run(self.server.event("load"), [past])
 
     async def ask(self) -> None:
@@ -172,12 +173,11 @@ def chat_interface(upstream: Upstream, messages: int = 0) -> Iterator[GradioServ
         yield GradioServer("gr.ChatInterface", process, InterfaceChat)
 
 
-def past_turns(messages: int) -> list[dict[str, Any]]:
+def past_turns(messages: int) -> str:
     """The browser's copy of a chat that draws as so many messages."""
     from dspy_demo.events import FieldDelta, TurnFinished, TurnStarted
-    from dspy_demo.ui.chat.conversation import Conversation
+    from dspy_demo.ui.chat.conversation import Conversation, to_json
     from dspy_demo.ui.chat.render import messages as drawn
-    from dspy_demo.ui.chat.saved import to_json
     from dspy_demo.ui.chat.turn_view import TurnView
 
     view = TurnView.start(PAST_QUESTION, now_s=0.0, expected=("answer",), answer_field="answer")

@@ -100,7 +100,7 @@ class PageVisitor:
         data = []
         for component in (by_id[number] for number in event["inputs"]):
             props = component["props"]
-            if component["type"] == "browserstate":
+            if component["type"] == "browserstate" or _keeps_chat(component):
                 data.append(self.saved if _keeps_chat(component) else None)
             else:
                 name = props.get("elem_id") if props.get("elem_id") in values else props.get("label")
@@ -121,7 +121,7 @@ class PageVisitor:
         assert reply.status_code == 200, (reply.status_code, event["id"], event["inputs"], reply.text[:300])
         by_id = {component["id"]: component for component in self.config["components"]}
         for number, value in zip(event["outputs"], reply.json()["data"], strict=False):
-            if _keeps_chat(by_id[number]) and isinstance(value, dict) and "turns" in value:
+            if _keeps_chat(by_id[number]) and isinstance(value, str):
                 self.saved = value
 
     async def _watch(self, event: dict[str, Any]) -> None:
@@ -143,4 +143,4 @@ class PageVisitor:
 
 
 def _keeps_chat(component: dict[str, Any]) -> bool:
-    return bool(component["props"].get("storage_key") == "dspy-demo-chat")
+    return bool(component["props"].get("elem_id") == "saved-chat")

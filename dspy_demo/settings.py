@@ -341,24 +341,6 @@ class Settings(BaseModel):
         ("local", "served"), "Backends that guests may use, separated by commas.", group="Guests"
     )
 
-    # Page
-    ui_updates_per_s: float = _setting(
-        15,
-        "How often a streaming answer is redrawn; less often on a busy machine.",
-        unit="1/s",
-        group="Page",
-        ge=1,
-        le=60,
-    )
-    ui_window_messages: int = _setting(
-        30,
-        "How many of the latest messages stay live on the page.",
-        unit="messages",
-        group="Page",
-        ge=2,
-        le=1000,
-    )
-
     #: Keys of providers by their variable, such as ``OPENAI_API_KEY``. Not a flag.
     provider_keys: Mapping[str, SecretStr] = Field(default_factory=dict, exclude=True, repr=False)
     #: Base URLs of providers by their variable, such as ``OPENAI_BASE_URL``. Not a flag.

@@ -8,30 +8,24 @@ from typing import Any
 import gradio as gr
 
 from dspy_demo.chat import ChatService
+from dspy_demo.events import LocalTarget
 from dspy_demo.guests.allowance import Allowance
 from dspy_demo.lm.catalog import LMCatalog
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.settings import Settings
 from dspy_demo.ui import theme
-from dspy_demo.ui.chat.cadence import Cadence
-from dspy_demo.ui.chat.endpoint import chat_endpoint
-from dspy_demo.ui.chat.handlers import ChatHandlers
-from dspy_demo.ui.chat.rating import RatingHandlers
-from dspy_demo.ui.chat.tabs import Tabs
+from dspy_demo.ui.chat.section import Chat
 from dspy_demo.ui.compare import CompareHandlers
 from dspy_demo.ui.layout import Page, draw_page
 from dspy_demo.ui.model_download import ModelHandlers
+from dspy_demo.ui.picks import SidebarPicks
 from dspy_demo.ui.server_panel import ServerHandlers, Serving
 from dspy_demo.ui.share_panel import ShareHandlers
-from dspy_demo.ui.sidebar import PRODUCT
+from dspy_demo.ui.sidebar import PRODUCT, draw_sidebar
 from dspy_demo.ui.sidebar_handlers import SidebarHandlers
 from dspy_demo.ui.version_handlers import VersionHandlers
 from dspy_demo.ui.workbench import Workbench
-
-#: Gradio (6.31) looks a thousand times a second for new events of each page, and a hundred times for progress
-#: bars, of which there are none here: 6 to 8 % of a core while nobody does anything.
-EVENTS_LOOKED_FOR_S, PROGRESS_LOOKED_FOR_S = 0.02, 0.5
 
 
 def build_page(
@@ -54,26 +48,17 @@ def build_page(
     program = specs[0]
     with gr.Blocks(title=PRODUCT, analytics_enabled=False, fill_height=True, fill_width=True) as demo:
         owner = workbench is not None and guests is None
-        page = draw_page(detection, specs, program, owner=owner, model_name=settings.model_name)
-        # Of this page alone: guests can push out each other's chats by their number, and not the owner's.
-        tabs = Tabs(window=settings.ui_window_messages)
-        cadence = Cadence(1 / settings.ui_updates_per_s)
-        chat = ChatHandlers(service, settings, tabs, page, cadence, workbench)
-        _wire_chat(demo, page, chat)
-        if settings.tracing:
-            _wire_rating(page, RatingHandlers(tabs, service, page.rating, page.notice, page.saved))
+        side = draw_sidebar(detection, specs, program, owner=owner, model_name=settings.model_name)
+        picks = SidebarPicks(side, service.programs, workbench, owner)
+        pages = workbench.pages if workbench is not None and owner else None
+        chat = Chat(service, picks, rating=settings.tracing, mlflow_url=lambda: pages.url if pages else "")
+        page = draw_page(chat, side, specs, LocalTarget(program.name, detection.choice), owner=owner)
+        chat.wire(demo, page.new_chat, {**page.quiet, "queue": False})
         _wire_sidebar(demo, page, SidebarHandlers(page, service.programs, offered, workbench))
         if workbench is not None:
             _wire_workbench(demo, page, chat, settings, workbench)
-        gr.api(
-            chat_endpoint(service, cadence, detection.choice, program),
-            api_name="chat",
-            api_description="Ask the program that the app started with.",
-        )
     # One slot a turn, and room beside it for those who wait.
     demo.queue(default_concurrency_limit=None, max_size=settings.max_turns * 2)
-    demo._queue.sleep_when_free = EVENTS_LOOKED_FOR_S
-    demo._queue.progress_update_sleep_when_free = PROGRESS_LOOKED_FOR_S
     return demo
 
 
@@ -97,50 +82,6 @@ def page_options() -> dict[str, Any]:
         "pwa": False,
         "mcp_server": False,
     }
-
-
-def _wire_chat(demo: gr.Blocks, page: Page, chat: ChatHandlers) -> None:
-    shown = {page.chatbot, page.composer, page.earlier, page.saved, page.notice, page.rating.row}
-    # The messages are ready for the wire; see `render`.
-    now: dict[str, Any] = {**page.quiet, "outputs": shown, "postprocess": False, "queue": False}
-    # What the page itself does; see page.js. An event whose inputs hold the chat sends its ids alone.
-    in_page: dict[str, Any] = {"fn": None, "inputs": None, "outputs": None, "api_visibility": "private"}
-    by_id = {"js": "(...given) => chatPage.byId(given)"}
-    again = {page.chatbot, *page.turn_inputs}
-
-    demo.load(chat.load, page.saved, js="(saved) => chatPage.chat(saved)", **now)
-    page.saved.change(**in_page | {"inputs": page.saved}, js="(saved) => chatPage.keep('chat', saved)")
-    demo.unload(chat.unload)
-    for event, accept, inputs in (
-        (page.composer.submit, chat.send, page.turn_inputs),
-        (page.chatbot.example_select, chat.example, page.turn_inputs),
-        (page.chatbot.retry, chat.retry, again),
-        (page.chatbot.edit, chat.edit, again),
-    ):
-        accepted = event(accept, inputs, **by_id, **now)
-        accepted.then(**in_page, js="() => chatPage.showQuestion()")
-        # The page (gradio 6.31) leaves a "once" out while the last one runs. That of a refused question
-        # may be on its way when the next one is sent, whose answer would then never be drawn.
-        drawn = accepted.then(
-            chat.draw, None, page.chatbot, postprocess=False, trigger_mode="multiple", **page.quiet
-        )
-        drawn.then(chat.settle, None, **now)
-    page.composer.stop(chat.stop, queue=False, **page.quiet)
-    page.chatbot.undo(chat.undo, {page.chatbot, page.composer}, **by_id, **now)
-    page.new_chat.click(chat.new_chat, None, js="() => chatPage.newChat()", **now)
-    page.earlier.click(chat.show_earlier, None, **now)
-    page.notice.click(chat.fix, None, **now | {"outputs": {*shown, page.sidebar.backend}})
-
-
-def _wire_rating(page: Page, rating: RatingHandlers) -> None:
-    now: dict[str, Any] = {**page.quiet, "queue": False}
-    box = rating.box
-    by_id = "(...given) => chatPage.byId(given)"
-    page.chatbot.like(rating.rate, page.chatbot, rating.outputs, js=by_id, **now)
-    gr.on(
-        [box.send.click, box.comment.submit], rating.comment, [box.comment, box.turn], rating.outputs, **now
-    )
-    box.close.click(rating.closed, None, rating.outputs, **now)
 
 
 def _wire_sidebar(demo: gr.Blocks, page: Page, sidebar: SidebarHandlers) -> None:
@@ -178,7 +119,7 @@ def _wire_sidebar(demo: gr.Blocks, page: Page, sidebar: SidebarHandlers) -> None
         [side.program.change, side.backend.change, side.server.spoken.change],
         sidebar.program_changed,
         [side.program, side.backend, side.server.connected],
-        {side.about_program, page.chatbot, page.composer, *page.form_groups, *side.fixed_outputs},
+        {side.about_program, *side.fixed_outputs},
         **now,
     )
     gr.on(
@@ -194,7 +135,7 @@ def _wire_sidebar(demo: gr.Blocks, page: Page, sidebar: SidebarHandlers) -> None
 
 
 def _wire_workbench(
-    demo: gr.Blocks, page: Page, chat: ChatHandlers, settings: Settings, workbench: Workbench
+    demo: gr.Blocks, page: Page, chat: Chat, settings: Settings, workbench: Workbench
 ) -> None:
     side = page.sidebar
     panel = side.server
@@ -207,7 +148,7 @@ def _wire_workbench(
     panel.timer.tick(server.look, [panel.connected, panel.seen], outputs, **now)
     if side.versions is None or panel.other is None:  # the guests' page shows, and does nothing
         return
-    gr.on([panel.state.click, page.notice.click], server.act, panel.connected, outputs, **now)
+    gr.on([panel.state.click, page.chat.notice.click], server.act, panel.connected, outputs, **now)
     other = panel.other
     gr.on([other.connect.click, other.address.submit], server.connect, other.address, outputs, **now)
     if side.share is not None:
@@ -217,16 +158,15 @@ def _wire_workbench(
     if side.models is not None:
         _wire_models(demo, page, ModelHandlers(workbench.downloads, settings, side, side.models))
     handlers = VersionHandlers(workbench, settings, chat.service.programs, side, side.versions, server)
-    chat_outputs = {page.chatbot, page.composer, page.earlier}
     listed = {side.versions.list, side.versions.head}
     side.versions.log.click(handlers.log, handlers.inputs, handlers.outputs, **page.quiet)
     side.versions.fold.expand(handlers.refresh, None, listed, **now)
     panel.spoken.change(handlers.refresh_open, None, listed, **now)
     for component in (side.versions.list, side.versions.head):
         acted = component.click(handlers.act, handlers.inputs, handlers.outputs, **page.quiet)
-        acted.then(chat.link_traces, None, chat_outputs, postprocess=False, **now)
+        chat.link_traces(acted, now)
     if page.compare is not None:
-        _wire_compare(demo, page, CompareHandlers(chat.service, workbench, page, page.compare, chat.cadence))
+        _wire_compare(demo, page, CompareHandlers(chat.service, workbench, page, page.compare, demo))
 
 
 def _wire_models(demo: gr.Blocks, page: Page, models: ModelHandlers) -> None:

@@ -19,12 +19,11 @@ from dspy_demo.events import LocalTarget, ServedTarget, Status, TurnRequest, Vis
 from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.serving.processes import Wanted
 from dspy_demo.ui.asker import owner_only, visitor_of
-from dspy_demo.ui.chat.cadence import Cadence
-from dspy_demo.ui.chat.delivery import delivered
 from dspy_demo.ui.chat.live import LiveTurn
 from dspy_demo.ui.chat.render import WireMessage, messages
 from dspy_demo.ui.chat.turn_view import TurnView
 from dspy_demo.ui.compare_view import LOCAL_SIDE, NOTHING_YET, SERVED_SIDE, CompareView, Side
+from dspy_demo.ui.gradio_bridge import delivered
 from dspy_demo.ui.layout import Page
 from dspy_demo.ui.served_program import program_behind
 from dspy_demo.ui.server_lines import Connected
@@ -66,12 +65,18 @@ class CompareHandlers:
     workbench: Workbench
     page: Page
     view: CompareView
-    cadence: Cadence
+    demo: gr.Blocks
     open: dict[str, Comparison] = field(default_factory=dict)
 
     @property
     def inputs(self) -> set[Component]:
-        return {*self.page.turn_inputs, self.view.composer, self.view.left.target, self.view.right.target}
+        return {
+            *self.page.sidebar.inputs,
+            *self.page.chat.forms.inputs,
+            self.view.composer,
+            self.view.left.target,
+            self.view.right.target,
+        }
 
     @property
     def outputs(self) -> set[Component]:
@@ -179,7 +184,7 @@ class CompareHandlers:
             yield gr.skip()
             return
         try:
-            async for snapshot in live.snapshots(self.cadence, partial(delivered, request)):
+            async for snapshot in live.snapshots(partial(delivered, self.demo, request)):
                 yield messages(snapshot)
         finally:
             if live.view.running:
@@ -197,7 +202,7 @@ class CompareHandlers:
         self, given: Mapping[Component, Any], side: Side, text: str, visitor: Visitor
     ) -> tuple[TurnRequest, TurnView]:
         target, spec = await self._target(given, given[side.target])
-        values = self.page.form_for(spec).values(given)
+        values = self.page.chat.forms.values(spec, given)
         request = TurnRequest(target, {**values, spec.chat_field: text}, visitor=visitor)
         view = TurnView.start(
             text,

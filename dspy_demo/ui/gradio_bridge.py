@@ -11,6 +11,7 @@ import sys
 import traceback
 from typing import Any
 
+import gradio as gr
 import gradio.queueing
 import gradio.routes
 
@@ -24,6 +25,13 @@ def log_failing_events() -> None:
     for module in (gradio.routes, gradio.queueing):
         if getattr(module, "traceback", None) is traceback:
             module.traceback = _Traceback()
+
+
+def delivered(demo: gr.Blocks, request: gr.Request) -> bool:
+    """Whether no update of the page of this event waits to be sent; asked while the event runs."""
+    queues = getattr(getattr(demo, "_queue", None), "pending_messages_per_session", {})
+    waiting = queues.get(str(request.session_hash))
+    return waiting is None or bool(waiting.empty())
 
 
 class _Traceback:

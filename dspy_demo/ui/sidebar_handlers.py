@@ -14,11 +14,10 @@ from dspy_demo.errors import NotFound
 from dspy_demo.lm.choices import DEMO_MODEL
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.spec import ProgramSpec
-from dspy_demo.ui.chat.titles import in_words
-from dspy_demo.ui.layout import Page, example_rows, placeholder
-from dspy_demo.ui.served_program import program_behind
+from dspy_demo.ui.chat.text import in_words
+from dspy_demo.ui.layout import Page
 from dspy_demo.ui.server_lines import Connected
-from dspy_demo.ui.server_panel import LOCAL, SERVED, served_choice
+from dspy_demo.ui.server_panel import LOCAL, SERVED
 from dspy_demo.ui.sidebar import OTHER, ServedFacts, picked_id, picker_rows
 from dspy_demo.ui.version_rows import title_of
 from dspy_demo.ui.workbench import Workbench
@@ -47,12 +46,8 @@ class SidebarHandlers:
 
     def program_changed(self, program: str, backend: str, connected: Connected | None) -> Update:
         spec = self.programs.get(program)
-        answering = self._answering(spec, backend, connected)
         return {
             self.page.sidebar.about_program: html.escape(spec.description),
-            self.page.chatbot: gr.update(examples=example_rows(answering)),
-            self.page.composer: gr.update(placeholder=placeholder(answering)),
-            **self.page.form_updates(answering),
             **self.page.sidebar.fixed_updates(self._served(backend, connected)),
         }
 
@@ -102,11 +97,3 @@ class SidebarHandlers:
             return self.programs.get(program).title
         except NotFound:
             return in_words(program)
-
-    def _answering(self, spec: ProgramSpec, backend: str, connected: Connected | None) -> ProgramSpec:
-        if backend != SERVED or self.workbench is None:
-            return spec
-        try:
-            return program_behind(served_choice(self.workbench.servers, connected), self.programs)
-        except NotFound:
-            return spec

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dspy_demo.ui.ages import ago
-from dspy_demo.ui.chat.titles import in_words
+from dspy_demo.ui.chat.text import in_words
 from dspy_demo.versions.version import CHAMPION, Version
 
 EMPTY = "No version yet. Log the program above; it appears here."

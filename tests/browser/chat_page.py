@@ -56,7 +56,7 @@ class ChatPage:
     async def loaded(self) -> None:
         """The page is drawn, and the visitor's own chat has been fetched."""
         await expect(self.composer).to_be_visible(timeout=TURN_MS)
-        await self.page.wait_for_function("localStorage.getItem('dspy-demo-chat') !== null")
+        await self.page.wait_for_function("sessionStorage.getItem('dspy-demo-chat') !== null")
 
     async def ask(self, question: str) -> None:
         """Send a question and wait until it is on the page."""

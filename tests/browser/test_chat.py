@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -314,14 +315,13 @@ async def test_all_by_keyboard(chat: ChatPage) -> None:
     await expect(chat.page.locator("#active")).to_contain_text("Plain predict")
 
 
-async def test_earlier_messages_are_shown_on_demand(new_page: NewPage, data_dir: Path, home: Path) -> None:
-    with running_app("--ui-window-messages", "5", data_dir=data_dir, home=home) as server:
-        page = await ChatPage(await new_page()).open(server.url)
-        for number in (1, 2, 3):
-            await page.composer.fill(f"What is {number} + {number}?")
-            await page.composer.press("Enter")
-            await expect(page.questions.last).to_contain_text(f"{number} + {number}")
-            await expect(page.send_button).to_be_visible(timeout=TURN_MS)
-        await expect(page.questions).to_have_count(1)
-        await page.page.get_by_role("button", name="Show earlier messages").click()
-        await expect(page.questions).to_have_count(2)
+async def test_earlier_messages_are_shown_on_demand(new_page: NewPage, app: ServerProcess) -> None:
+    page = ChatPage(await new_page())
+    turns = [{"user": f"Question {number}", "turn_id": f"t{number}"} for number in range(40)]
+    chat = {"dspy-demo-chats": ["kept"], "dspy-demo-chat-kept": {"turns": json.dumps(turns)}}
+    write = "([key, value]) => localStorage.setItem(key, JSON.stringify(value))"
+    await page.page.add_init_script(f"Object.entries({json.dumps(chat)}).forEach({write})")
+    await page.open(app.url)
+    await expect(page.questions).to_have_count(15)  # two messages each
+    await page.page.get_by_role("button", name="Show earlier messages").click()
+    await expect(page.questions).to_have_count(30)

@@ -21,14 +21,3 @@ async def test_no_component_but_a_hidden_one_is_told_of_progress(data_dir: Path)
         if event["outputs"] and event["api_visibility"] == "private"
     }
     assert told == {(gr.BrowserState,)}
-
-
-async def test_the_queue_looks_less_often_than_gradios(data_dir: Path) -> None:
-    """Gradio's own (6.31) takes 6 to 8 % of a core while nobody does anything; its names may change."""
-    settings = settings_for(data_dir)
-    async with house(settings) as home:
-        page = build_page(home.service, home.catalog, settings)
-    with gr.Blocks() as plain:
-        plain.queue()
-    assert page._queue.sleep_when_free > plain._queue.sleep_when_free
-    assert page._queue.progress_update_sleep_when_free > plain._queue.progress_update_sleep_when_free

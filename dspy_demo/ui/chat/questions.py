@@ -5,25 +5,55 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from gradio.components import Component
 
 from dspy_demo.chat import ChatService
-from dspy_demo.errors import DemoError, InvalidInput, NotFound
+from dspy_demo.errors import InvalidInput
 from dspy_demo.events import LocalTarget, ServedTarget, Status, TurnRequest
 from dspy_demo.programs.images import check_images, image_chars, image_fields
 from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.ui.chat.conversation import Conversation
-from dspy_demo.ui.chat.notices import RESTART_SERVER, SERVE_A_VERSION, USE_LOCAL, Action
-from dspy_demo.ui.chat.tabs import Tab
+from dspy_demo.ui.chat.forms import Forms, pairs
+from dspy_demo.ui.chat.notices import Action
+from dspy_demo.ui.chat.session import Session
 from dspy_demo.ui.chat.turn_view import TurnView
-from dspy_demo.ui.layout import Page
-from dspy_demo.ui.served_program import program_behind
-from dspy_demo.ui.server_panel import NOT_SERVED, SERVED, served_choice
-from dspy_demo.ui.workbench import Workbench
+
+Update = dict[Component, Any]
+Target = LocalTarget | ServedTarget
 
 FORGOTTEN = "The chat is longer than the limit, so its earliest turns are not sent along."
+
+
+class Picks(Protocol):
+    """What is picked beside the chat: the model, the program, where turns run.
+
+    `given` are the values of `inputs`.
+    """
+
+    @property
+    def inputs(self) -> set[Component]: ...
+
+    @property
+    def changes(self) -> list[Any]:
+        """Events after which another program may answer."""
+
+    def answering(self, given: Mapping[Component, Any]) -> ProgramSpec:
+        """The program that would answer."""
+
+    def target(self, given: Mapping[Component, Any]) -> tuple[Target, ProgramSpec]:
+        """Where the turn runs, and the program that answers there.
+
+        Raises:
+            DemoError: Nothing can be asked there; the sentence says why.
+        """
+
+    def ways_out(self, given: Mapping[Component, Any], error: Exception) -> list[Action]:
+        """The buttons that help where `target` raised `error`."""
+
+    def use_local(self) -> Update:
+        """Let turns run in this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +61,15 @@ class Questions:
     """Makes requests for the service."""
 
     service: ChatService
-    page: Page
-    workbench: Workbench | None = None
+    picks: Picks
+    forms: Forms
 
-    def of(
+    def ask(
         self,
-        tab: Tab,
+        session: Session,
         conversation: Conversation,
         given: Mapping[Component, Any],
+        *,
         text: str,
         form: Mapping[str, Any] | None,
     ) -> tuple[TurnRequest, TurnView]:
@@ -54,23 +85,22 @@ class Questions:
         """
         if not text.strip():
             raise InvalidInput("Write a question first.")
-        target, spec = self._target(given)
-        drawn_form = self.page.form_for(spec)
+        target, spec = self.picks.target(given)
         known = {field.name for field in spec.form_fields}
-        values = dict(form) if form and set(form) <= known else drawn_form.values(given)
+        values = dict(form) if form and set(form) <= known else self.forms.values(spec, given)
         inputs = {**values, spec.chat_field: text}
-        guest = tab.visitor.role == "guest"
+        guest = session.visitor.role == "guest"
         check_images(spec, inputs, guest=guest)
         typed = sum(len(str(value)) for value in inputs.values()) - image_chars(inputs, image_fields(spec))
-        room = self.service.input_max_chars(tab.visitor) - typed
+        room = self.service.input_max_chars(session.visitor) - typed
         history = conversation.history(room) if spec.history_field else ()
-        request = TurnRequest(target, inputs, history, tab.session_id, visitor=tab.visitor)
+        request = TurnRequest(target, inputs, history, session.session_id, visitor=session.visitor)
         self.service.check(request)
         view = TurnView.start(
             text,
             now_s=time.monotonic(),
             turn_id=request.turn_id,
-            inputs=drawn_form.pairs(values),
+            inputs=pairs(spec, values),
             form=values,
             expected=spec.outputs,
             answer_field=spec.answer_field,
@@ -79,23 +109,3 @@ class Questions:
         if spec.history_field and len(history) < 2 * conversation.answered():
             view = view.apply(Status(FORGOTTEN), time.monotonic())
         return request, view
-
-    def _target(self, given: Mapping[Component, Any]) -> tuple[LocalTarget | ServedTarget, ProgramSpec]:
-        """Where the turn runs, and which program answers there."""
-        sidebar = self.page.sidebar
-        if given[sidebar.backend] != SERVED:
-            spec = self.service.programs.get(given[sidebar.program])
-            return LocalTarget(spec.name, sidebar.choice(given)), spec
-        if self.workbench is None:
-            raise NotFound(NOT_SERVED)
-        choice = served_choice(self.workbench.servers, given[sidebar.server.connected])
-        return choice.target, program_behind(choice, self.service.programs)
-
-    def ways_out(self, given: Mapping[Component, Any], error: DemoError) -> list[Action]:
-        """The buttons that help where a served version was to answer and cannot."""
-        if given.get(self.page.sidebar.backend) != SERVED or not isinstance(error, NotFound):
-            return []
-        phase = self.workbench.servers.state().phase if self.workbench else "none"
-        if not self.page.owner or phase == "starting":
-            return [USE_LOCAL]
-        return [SERVE_A_VERSION if phase == "none" else RESTART_SERVER, USE_LOCAL]

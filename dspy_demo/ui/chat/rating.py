@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 
 from dspy_demo.chat import ChatService
-from dspy_demo.errors import RateLimited
-from dspy_demo.events import Visitor
+from dspy_demo.errors import DemoError, InvalidInput
 from dspy_demo.ui.asker import visitor_of
 from dspy_demo.ui.chat.notices import notice_html
 from dspy_demo.ui.chat.render import WireMessage, turn_id_at
-from dspy_demo.ui.chat.saved import saved_copy
-from dspy_demo.ui.chat.tabs import Tab, Tabs
+from dspy_demo.ui.chat.session import Session, Sessions
 from dspy_demo.ui.chat.turn_view import TurnView
 
 Update = dict[Component, Any]
@@ -29,40 +26,28 @@ REMOVED = "Rating removed."
 THANKS = "Thank you. The rating is with the answer's trace in MLflow."
 
 
-@dataclass(frozen=True, slots=True)
 class RatingBox:
-    """Where a comment is written.
+    """Where a comment is written. Drawn when it is made.
 
     Attributes:
         turn: The id of the turn that it is about.
     """
 
-    row: gr.Row
-    comment: gr.Textbox
-    send: gr.Button
-    close: gr.Button
-    turn: gr.State
-
-    @property
-    def outputs(self) -> set[Component]:
-        return {self.row, self.comment, self.turn}
-
-
-def draw_rating_box() -> RatingBox:
-    with gr.Row(visible=False, elem_id="rating") as row:
-        comment = gr.Textbox(
-            label="Comment on the answer",
-            show_label=False,
-            container=False,
-            placeholder="What was good about it? (optional)",
-            max_lines=4,
-            max_length=COMMENT_MAX_CHARS,
-            scale=1,
-            min_width=120,
-        )
-        send = gr.Button("Add comment", size="sm", min_width=0, scale=0, elem_classes="plain")
-        close = gr.Button("Close", size="sm", min_width=0, scale=0, elem_classes="plain bare")
-    return RatingBox(row, comment, send, close, gr.State(""))
+    def __init__(self) -> None:
+        with gr.Row(visible=False, elem_id="rating") as self.row:
+            self.comment = gr.Textbox(
+                label="Comment on the answer",
+                show_label=False,
+                container=False,
+                max_lines=4,
+                max_length=COMMENT_MAX_CHARS,
+                scale=1,
+                min_width=120,
+            )
+            small: dict[str, Any] = {"size": "sm", "min_width": 0, "scale": 0}
+            self.send = gr.Button("Add comment", elem_classes="plain", **small)
+            self.close = gr.Button("Close", elem_classes="plain bare", **small)
+        self.turn = gr.State("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,31 +58,34 @@ class RatingHandlers:
     what ran since then.
     """
 
-    tabs: Tabs
+    sessions: Sessions
     service: ChatService
     box: RatingBox
     notice: gr.HTML
-    saved: gr.BrowserState
+    saved: gr.HTML
 
-    @property
-    def outputs(self) -> set[Component]:
-        return {*self.box.outputs, self.notice, self.saved}
+    def wire(self, chatbot: gr.Chatbot, now: dict[str, Any]) -> None:
+        box, now = (
+            self.box,
+            now | {"outputs": {self.box.row, self.box.comment, self.box.turn, self.notice, self.saved}},
+        )
+        chatbot.like(self.rate, chatbot, js="(...given) => chatPage.byId(given)", **now)
+        gr.on([box.send.click, box.comment.submit], self.comment, [box.comment, box.turn], **now)
+        box.close.click(self.closed, None, **now)
 
     async def rate(self, event: gr.LikeData, chat: list[WireMessage], request: gr.Request) -> Update:
         """A thumb was clicked; the same one again takes it back."""
-        tab = self.tabs.get(str(request.session_hash), visitor_of(request))
-        index = tab.conversation.index_of(turn_id_at(chat, event.index)) if tab else None
-        if tab is None or index is None:
-            return {self.notice: notice_html(NOT_HERE, wrong=True)}
-        view = tab.conversation.turns[index].view
-        if refusal := self._refusal(tab, view, visitor_of(request)):
-            return {self.notice: notice_html(refusal, wrong=True)}
         rated = event.liked if isinstance(event.liked, bool) else None
+        try:
+            session, index = self._rateable(turn_id_at(chat, event.index), request)
+        except DemoError as error:
+            return {self.notice: notice_html(error.public_message, wrong=True)}
+        view = session.conversation.turns[index].view
         comment = view.comment if rated is not None else ""
         # Nobody has something good to say about an answer that did not come.
         asks = rated is not None and not (rated and view.state == "failed")
         wanted = "What was good about it? (optional)" if rated else "What went wrong? (optional)"
-        return self._kept(tab, index, rated, comment) | {
+        return self._keep(session, index, replace(view, rated=rated, comment=comment)) | {
             self.box.row: gr.update(visible=asks),
             self.box.comment: gr.update(value=comment, placeholder=wanted),
             self.box.turn: view.turn_id,
@@ -106,37 +94,42 @@ class RatingHandlers:
 
     async def comment(self, text: str, turn_id: str, request: gr.Request) -> Update:
         """A comment was sent to the rating that was just given."""
-        tab = self.tabs.get(str(request.session_hash), visitor_of(request))
-        index = tab.conversation.index_of(turn_id) if tab else None
-        if tab is None or index is None or tab.conversation.turns[index].view.rated is None:
+        try:
+            session, index = self._rateable(turn_id, request)
+        except DemoError as error:
+            return {self.notice: notice_html(error.public_message, wrong=True)}
+        view = session.conversation.turns[index].view
+        if view.rated is None:
             return self.closed()
-        view = tab.conversation.turns[index].view
-        if refusal := self._refusal(tab, view, visitor_of(request)):
-            return {self.notice: notice_html(refusal, wrong=True)}
-        comment = (text or "").strip()[:COMMENT_MAX_CHARS]
-        return (
-            self._kept(tab, index, view.rated, comment) | self.closed() | {self.notice: notice_html(THANKS)}
-        )
+        rated = replace(view, comment=(text or "").strip()[:COMMENT_MAX_CHARS])
+        return self._keep(session, index, rated) | self.closed() | {self.notice: notice_html(THANKS)}
 
     def closed(self) -> Update:
         return {self.box.row: gr.update(visible=False), self.box.comment: ""}
 
-    def _refusal(self, tab: Tab, view: TurnView, visitor: Visitor) -> str:
-        """Why this answer cannot be rated now; empty where it can, which counts as a rating."""
-        if view.trace_id is None:
-            return NOT_RECORDED
-        if visitor.role != "owner" and view.trace_id not in tab.answered:
-            return NOT_OF_NOW
-        try:
-            if self.service.limits is not None:
-                self.service.limits.count_rating(visitor)
-        except RateLimited as error:
-            return error.public_message
-        return ""
+    def _rateable(self, turn_id: str, request: gr.Request) -> tuple[Session, int]:
+        """The turn that is to be rated, which counts as a rating.
 
-    def _kept(self, tab: Tab, index: int, rated: bool | None, comment: str) -> Update:
+        Raises:
+            DemoError: It cannot be rated.
+        """
+        visitor = visitor_of(request)
+        session = self.sessions.get(str(request.session_hash), visitor)
+        index = session.conversation.index_of(turn_id) if session else None
+        if session is None or index is None:
+            raise InvalidInput(NOT_HERE)
+        trace_id = session.conversation.turns[index].view.trace_id
+        if trace_id is None:
+            raise InvalidInput(NOT_RECORDED)
+        if visitor.role != "owner" and trace_id not in session.answered:
+            raise InvalidInput(NOT_OF_NOW)
+        if self.service.limits is not None:
+            self.service.limits.count_rating(visitor)
+        return session, index
+
+    def _keep(self, session: Session, index: int, view: TurnView) -> Update:
         """In the conversation and in the browser, for a reload, and in MLflow, where nothing waits for it."""
-        view = dataclasses.replace(tab.conversation.turns[index].view, rated=rated, comment=comment)
-        tab.conversation = tab.conversation.with_view(index, view)
-        self.service.tracer.feedback(str(view.trace_id), rated, comment or None, user=tab.visitor.name)
-        return {self.saved: saved_copy(tab)}
+        session.conversation = session.conversation.with_view(index, view)
+        user = session.visitor.name
+        self.service.tracer.feedback(str(view.trace_id), view.rated, view.comment or None, user=user)
+        return {self.saved: session.saved}

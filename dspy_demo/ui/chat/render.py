@@ -1,23 +1,47 @@
 """Draws a `TurnView` as Gradio's messages: dicts that go over the wire as they are.
 
-Handlers give them to the chatbot with ``postprocess=False``: Gradio's own walk over the history
-costs more with every message, and it would strip the leading spaces of code (gradio 6.31).
+Handlers give them to the chatbot with ``postprocess=False``: Gradio's own walk over the history costs more
+with every message, and it strips the leading spaces of code.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, assert_never
 
-from dspy_demo.ui.chat.footer import footer_html
-from dspy_demo.ui.chat.markdown_safety import as_html, as_label, as_markdown, as_typed
-from dspy_demo.ui.chat.titles import in_words, thought_titles
-from dspy_demo.ui.chat.turn_view import Answer, StatusLine, TurnView
-from dspy_demo.ui.chat.values import as_json, is_structure, plain_text
+from dspy_demo.programs.spec import REASONING_FIELDS
+from dspy_demo.ui.chat.text import as_html, as_json, as_label, as_markdown, as_typed, in_words, plain_text
+from dspy_demo.ui.chat.turn_view import Answer, StatusLine, Thought, TurnView
+from dspy_demo.ui.version_rows import title_of
 
 WireMessage = dict[str, Any]
+
+#: Longest title of a status line; the whole text is inside it.
+TITLE_MAX_CHARS = 160
+#: Stands before the answer, unseen. The page's copy button takes what lies between it and the footer.
+ANSWER_MARK = "<!--answer-->\n\n"
+#: Names that say nothing to a reader: attributes of `dspy.ChainOfThought`, `dspy.ReAct` and the like.
+_PLUMBING = frozenset({"", "self", "predict", "react", "program", "module", "prog", "cot"})
+_KNOWN_STEPS = {"extract": "Conclusion"}
+
+
+def messages(view: TurnView) -> list[WireMessage]:
+    """The turn as messages: the question, thoughts with their tools, the answer, the footer."""
+    question = _message("user", as_typed(view.user), {"id": view.turn_id})
+    drawn = [question, *_inputs(view), *_work(view), *_answer(view)]
+    if not view.running:
+        return [
+            *drawn,
+            *_cut_off(view),
+            *_failure(view),
+            _html(f'<div class="turn-footer">{_footer(view)}</div>'),
+        ]
+    if not view.work and not view.answers:
+        drawn.append(_thought("Thinking", "", status="pending"))
+    return drawn
 
 
 def turn_id_at(chat: list[WireMessage], index: Any) -> str:
@@ -25,7 +49,7 @@ def turn_id_at(chat: list[WireMessage], index: Any) -> str:
 
     Args:
         chat: The messages as the page sends them; the texts may be left out.
-        index: The message's place among them, as Gradio's events tell it. Both may be anything.
+        index: The message's place among them, as Gradio's events have it. Both may be anything.
     """
     position = index[0] if isinstance(index, list | tuple) and index else index
     before = chat[: position + 1] if isinstance(position, int) else []
@@ -33,57 +57,37 @@ def turn_id_at(chat: list[WireMessage], index: Any) -> str:
     return str((asked.get("metadata") or {}).get("id", ""))
 
 
-#: Longest title of a status line; the whole text is inside it.
-TITLE_MAX_CHARS = 160
-#: Stands before the answer, unseen. The page's copy button takes what lies between it and the footer.
-ANSWER_MARK = "<!--answer-->\n\n"
-
-
-def messages(view: TurnView) -> list[WireMessage]:
-    """The turn as messages: the question, thoughts with their tools, the answer, the footer."""
-    drawn = [
-        _message("user", as_typed(view.user), {"id": view.turn_id}),
-        *_inputs(view),
-        *_work(view),
-        *_answer(view),
-    ]
-    if view.running:
-        if len(drawn) == 1 + bool(view.inputs):
-            drawn.append(_thought("Thinking", "", pending=True))
-        return drawn
-    return [*drawn, *_cut_off(view), *_failure(view), _message("assistant", footer_html(view))]
-
-
 def _inputs(view: TurnView) -> list[WireMessage]:
-    if not view.inputs:
-        return []
     pairs = "".join(
         f"<span>{as_html(label)}: <b>{as_html(plain_text(value)[:TITLE_MAX_CHARS])}</b></span>"
         for label, value in view.inputs
     )
-    return [_message("assistant", f'<div class="turn-inputs">{pairs}</div>')]
+    return [_html(f'<div class="turn-inputs">{pairs}</div>')] if pairs else []
 
 
 def _work(view: TurnView) -> list[WireMessage]:
-    """Thoughts and status lines in the order in which they came."""
+    """Thoughts with their tool calls, and other status lines, in the order in which they came."""
+    calls: dict[int | None, list[StatusLine]] = defaultdict(list)
+    for part in view.work:
+        if isinstance(part, StatusLine):
+            calls[part.thought].append(part)
+    titles = iter(thought_titles(view.thoughts))
     drawn: list[WireMessage] = []
-    titles = thought_titles(view.thoughts)
-    for kind, index in ((entry[0], int(entry[1:])) for entry in view.order):
-        if kind == "s":
-            drawn.append(_status(view.lines[index]))
+    for index, part in enumerate(view.work):
+        if isinstance(part, StatusLine):
+            drawn += [_status(part)] if part.thought is None else []
             continue
-        thought, own_id = view.thoughts[index], f"{view.turn_id}-{index}"
-        lines = [line for line in view.lines if line.thought == index]
-        busy = view.running and (thought.open or any(line.state == "pending" for line in lines))
+        own_id, lines = f"{view.turn_id}-{index}", calls[index]
+        busy = view.running and (part.open or any(line.state == "pending" for line in lines))
+        count = f"{len(lines)} tool call" + ("s" if len(lines) > 1 else "") if lines else ""
         drawn.append(
             _thought(
-                as_label(titles[index]),
-                as_markdown(thought.text),
+                as_label(next(titles)),
+                as_markdown(part.text),
+                status="pending" if busy else None if part.open else "done",
+                duration=None if busy else part.duration_s,
+                log="" if busy else count,
                 ids={"id": own_id},
-                pending=busy,
-                unfolded=thought.open and not busy,
-                duration=None if busy else thought.duration_s,
-                log=_tool_count(lines) if not busy else "",
             )
         )
         drawn += [_status(line, parent_id=own_id) for line in lines]
@@ -91,14 +95,15 @@ def _work(view: TurnView) -> list[WireMessage]:
 
 
 def _status(line: StatusLine, *, parent_id: str = "") -> WireMessage:
-    title, rest = _one_line(line.text)
-    if line.state == "info" or not (parent_id or rest or line.state == "pending"):
+    text = " ".join(line.text.split())
+    long = len(text) > TITLE_MAX_CHARS
+    if line.state == "info" or not (parent_id or long or line.state == "pending"):
         # A thought would have a sign to unfold it, and nothing inside.
-        return _message("assistant", f'<div class="turn-status">{as_html(line.text)}</div>')
+        return _html(f'<div class="turn-status">{as_html(line.text)}</div>')
     return _thought(
-        as_label(title),
-        as_typed(rest),
-        pending=line.state == "pending",
+        as_label(f"{text[: TITLE_MAX_CHARS - 1]}…" if long else text),
+        as_typed(line.text) if long else "",
+        status="pending" if line.state == "pending" else "done",
         duration=line.duration_s,
         log="failed" if line.state == "failed" else "",
         ids={"parent_id": parent_id} if parent_id else {},
@@ -109,18 +114,16 @@ def _answer(view: TurnView) -> list[WireMessage]:
     if not any(plain_text(answer.value) for answer in view.answers):
         return []
     labelled = len(view.answers) > 1 or len(view.expected) > 1
-    parts = [_field(answer, labelled=labelled, final=not view.running) for answer in view.answers]
+    parts = [_field(answer, labelled=labelled) for answer in view.answers]
     return [_message("assistant", ANSWER_MARK + "\n\n".join(parts))]
 
 
-def _field(answer: Answer, *, labelled: bool, final: bool) -> str:
-    if final and is_structure(answer.value):
+def _field(answer: Answer, *, labelled: bool) -> str:
+    if isinstance(answer.value, dict | list | tuple):
         text = f"```json\n{as_json(answer.value)}\n```"
     else:
         text = as_markdown(plain_text(answer.value))
-    if not labelled:
-        return text
-    return f"**{as_label(in_words(answer.field))}**\n\n{text}"
+    return f"**{as_label(in_words(answer.field))}**\n\n{text}" if labelled else text
 
 
 def _cut_off(view: TurnView) -> list[WireMessage]:
@@ -138,7 +141,7 @@ def _cut_off(view: TurnView) -> list[WireMessage]:
             text = "The reply was cut at the token limit. Raise Max tokens under Options, then retry."
         case _ as never:
             assert_never(never)
-    return [_message("assistant", f'<div class="turn-error cut" role="status">{as_html(text)}</div>')]
+    return [_html(f'<div class="turn-error cut" role="status">{as_html(text)}</div>')]
 
 
 def _failure(view: TurnView) -> list[WireMessage]:
@@ -149,21 +152,86 @@ def _failure(view: TurnView) -> list[WireMessage]:
     text = re.sub(r"`([^`]+)`", r"<code>\1</code>", as_html(view.failure.public_message))
     error_id = view.failure.error_id
     small = f'<div class="turn-error-note">Error {as_html(error_id)}</div>' if error_id else ""
-    return [_message("assistant", f'<div class="turn-error" role="alert"><div>{text}</div>{small}</div>')]
+    return [_html(f'<div class="turn-error" role="alert"><div>{text}</div>{small}</div>')]
+
+
+# The line under an answer
+
+
+def _footer(view: TurnView) -> str:
+    parts = [f"<span>{as_html(part)}</span>" for part in footer_parts(view)]
+    if view.state == "stopped":
+        parts.insert(0, '<span class="turn-stopped">Stopped</span>')
+    if view.trace_url:
+        url = as_html(view.trace_url)
+        parts.append(f'<span><a href="{url}" target="_blank" rel="noopener noreferrer">trace</a></span>')
+    return "".join(parts)
+
+
+def footer_parts(view: TurnView) -> list[str]:
+    """Who answered, how much, how fast, for how much; what is not known is left out."""
+    usage = view.usage
+    tokens = f"{usage.prompt_tokens:,} tokens in, {usage.completion_tokens:,} out"
+    parts = [
+        view.backend.capitalize(),
+        title_of(view.model),
+        tokens if usage.total_tokens else "",
+        f"first token {_seconds(view.first_delta_s)}" if view.first_delta_s is not None else "",
+        f"total {_seconds(view.elapsed_s)}",
+        money(usage.cost_usd) if usage.cost_usd else "",
+        "cached" if usage.cached else "",
+    ]
+    return [part for part in parts if part]
+
+
+def money(usd: float) -> str:
+    """A price with two digits that mean something, since most turns cost far less than a cent."""
+    if usd >= 0.01:
+        return f"${usd:,.2f}"
+    return f"${usd:.5f}".rstrip("0") if usd >= 0.00001 else "under $0.00001"
+
+
+def _seconds(value: float) -> str:
+    """A number and its unit, which stay together where the line breaks."""
+    digits = 2 if value < 1 else 1 if value < 100 else 0
+    return f"{value:,.{digits}f}\N{NO-BREAK SPACE}s"
+
+
+# Titles of thoughts
+
+
+def thought_titles(thoughts: Iterable[Thought]) -> list[str]:
+    """One title for each, of the step and the field it comes from; one that comes again gets a number."""
+    count: Counter[str] = Counter()
+    titles = []
+    for title in map(_title, thoughts):
+        count[title] += 1
+        titles.append(title if count[title] == 1 else f"{title} {count[title]}")
+    return titles
+
+
+def _title(thought: Thought) -> str:
+    path = thought.step.split("#")[0].split(".")
+    step = next((part for part in reversed(path) if part not in _PLUMBING), "")
+    label = _KNOWN_STEPS.get(step) or in_words(step)
+    if thought.field in REASONING_FIELDS:
+        return label or "Reasoning"
+    return in_words(f"{label} {thought.field}".strip())
+
+
+# Messages
 
 
 def _thought(
     title: str,
     text: str,
     *,
-    pending: bool = False,
-    unfolded: bool = False,
+    status: str | None,
     duration: float | None = None,
     log: str = "",
     ids: Mapping[str, str] = MappingProxyType({}),
 ) -> WireMessage:
-    """A part that can be folded: Gradio shows it unfolded unless it is "done", with a wheel if "pending"."""
-    status = "pending" if pending else None if unfolded else "done"
+    """A part that can be folded: "done" is folded, "pending" unfolded with a wheel, None unfolded."""
     metadata: dict[str, Any] = {"title": title, "status": status, **ids}
     if duration is not None:
         metadata["duration"] = round(duration, 1) or 0.1
@@ -172,23 +240,11 @@ def _thought(
     return _message("assistant", text, metadata)
 
 
+def _html(text: str) -> WireMessage:
+    """HTML of ours; every value in it is escaped."""
+    return _message("assistant", text)
+
+
 def _message(role: str, text: str, metadata: dict[str, Any] | None = None) -> WireMessage:
-    return {
-        "role": role,
-        "metadata": metadata,
-        "content": [{"type": "text", "text": text}],
-        "options": None,
-    }
-
-
-def _tool_count(lines: list[StatusLine]) -> str:
-    count = len(lines)
-    return "" if not count else f"{count} tool call" + ("s" if count > 1 else "")
-
-
-def _one_line(text: str) -> tuple[str, str]:
-    """A title of one line, and the whole text where it does not fit into that."""
-    line = " ".join(text.split())
-    if len(line) <= TITLE_MAX_CHARS:
-        return line, ""
-    return line[: TITLE_MAX_CHARS - 1] + "…", text
+    content = [{"type": "text", "text": text}]
+    return {"role": role, "metadata": metadata, "content": content, "options": None}

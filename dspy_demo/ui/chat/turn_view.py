@@ -9,11 +9,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self, assert_never
 
 from dspy_demo.events import (
     QUEUE_KEY,
@@ -28,14 +27,11 @@ from dspy_demo.events import (
     TurnStarted,
     Usage,
 )
-from dspy_demo.programs.spec import REASONING_FIELDS
-from dspy_demo.ui.chat.trajectory import tool_calls
-from dspy_demo.ui.chat.values import plain_text
+from dspy_demo.programs.spec import REASONING_FIELDS, TRACE_FIELDS
+from dspy_demo.ui.chat.text import as_json, plain_text
 
 TurnState = Literal["running", "done", "stopped", "failed"]
 
-#: What ReAct returns beside its answer: its tool calls, which have lines of their own.
-TRAJECTORY_FIELD = "trajectory"
 #: The field in which ReAct says why it calls a tool.
 TOOL_THOUGHT = "next_thought"
 
@@ -55,13 +51,14 @@ class Thought:
     started_s: float | None = None
     duration_s: float | None = None
     open: bool = False
+    kind: Literal["thought"] = "thought"
 
     def ended(self, now_s: float, *, open: bool = False) -> Thought:
         """As it is when nothing more comes; `open` leaves it unfolded."""
         if not self.open:
             return self
         started_s = now_s if self.started_s is None else self.started_s
-        return dataclasses.replace(self, open=open, duration_s=max(0.0, now_s - started_s))
+        return replace(self, open=open, duration_s=max(0.0, now_s - started_s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +66,23 @@ class StatusLine:
     """A tool call or another thing worth seeing.
 
     Attributes:
-        key: Later news with the same key change this line.
-        thought: The index of the thought that it belongs to.
-        count: How often it was told: for a line of `RETRY_KEY`, the retries so far.
+        key: Later events with the same key change this line.
+        thought: The index in `TurnView.work` of the thought that it belongs to; None where it stands alone.
+        count: How many events there were of it: for a line of `RETRY_KEY`, the retries so far.
     """
 
     text: str
     state: StatusState
     key: str = ""
     thought: int | None = None
-    started_s: float | None = None
+    started_s: float = 0.0
     duration_s: float | None = None
     count: int = 1
+    kind: Literal["status"] = "status"
+
+    def updated(self, event: Status, now_s: float) -> StatusLine:
+        duration_s = None if event.state in {"info", "pending"} else now_s - self.started_s
+        return replace(self, text=event.text, state=event.state, count=self.count + 1, duration_s=duration_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +101,9 @@ class TurnView:
     Attributes:
         user: What the visitor typed into the chat box.
         inputs: The program's other inputs, as (label, value) pairs.
+        form: The same as the program takes them, by name.
         expected: The answer's fields in order, where known before they arrive.
-        order: What came in which order: ``t0`` a thought, ``s0`` a status line without a thought.
+        work: Thoughts and status lines in the order in which they came.
         trace_url: The trace on MLflow's pages, while they run.
         rated: The visitor's thumb, up or down; `comment` is what they wrote to it.
         finish_reason: How the reply ended; other than ``stop``, it was cut.
@@ -116,10 +119,7 @@ class TurnView:
     state: TurnState = "running"
     backend: str = ""
     model: str = ""
-    incremental: bool = True
-    thoughts: tuple[Thought, ...] = ()
-    lines: tuple[StatusLine, ...] = ()
-    order: tuple[str, ...] = ()
+    work: tuple[Thought | StatusLine, ...] = ()
     answers: tuple[Answer, ...] = ()
     failure: TurnFailed | None = None
     usage: Usage = field(default_factory=Usage)
@@ -142,29 +142,9 @@ class TurnView:
     def running(self) -> bool:
         return self.state == "running"
 
-    def apply(self, event: Event, now_s: float) -> Self:
-        """The view after one more event, which arrived at `now_s` on the page's own clock."""
-        if not self.running:
-            return self
-        match event:
-            case TurnStarted():
-                return dataclasses.replace(
-                    self, backend=event.backend, model=event.model, incremental=event.incremental
-                )
-            case FieldDelta():
-                return self._with_delta(event, now_s)
-            case Status(key=key):
-                # The wait in line is not the turn's: it starts when that ends.
-                view = dataclasses.replace(self, started_s=now_s) if key == QUEUE_KEY else self
-                return view._with_status(event, now_s)
-            case TurnFinished():
-                return self._finished(event, now_s)
-            case TurnFailed():
-                return dataclasses.replace(self._ended("failed", now_s), failure=event)
-
-    def stopped(self, now_s: float) -> Self:
-        """The view after the visitor stopped the turn, or left. What was streamed is kept."""
-        return self._ended("stopped", now_s) if self.running else self
+    @property
+    def thoughts(self) -> tuple[Thought, ...]:
+        return tuple(part for part in self.work if isinstance(part, Thought))
 
     @property
     def answer_text(self) -> str:
@@ -175,6 +155,28 @@ class TurnView:
             return plain_text(shown[0].value)
         return "\n\n".join(f"{answer.field}: {plain_text(answer.value)}" for answer in shown)
 
+    def apply(self, event: Event, now_s: float) -> Self:
+        """The view after one more event, which arrived at `now_s` on the page's own clock."""
+        if not self.running:
+            return self
+        match event:
+            case TurnStarted():
+                return replace(self, backend=event.backend, model=event.model)
+            case FieldDelta():
+                return self._with_delta(event, now_s)
+            case Status():
+                return self._with_status(event, now_s)
+            case TurnFinished():
+                return self._finished(event, now_s)
+            case TurnFailed():
+                return replace(self._ended("failed", now_s), failure=event)
+            case _ as never:
+                assert_never(never)
+
+    def stopped(self, now_s: float) -> Self:
+        """The view after the visitor stopped the turn, or left. What was streamed is kept."""
+        return self._ended("stopped", now_s) if self.running else self
+
     # One event each
 
     def _with_delta(self, event: FieldDelta, now_s: float) -> Self:
@@ -182,66 +184,64 @@ class TurnView:
             return self
         view = self._retries_over("Answered")
         if view.first_delta_s is None:
-            view = dataclasses.replace(view, first_delta_s=now_s - view.started_s)
+            view = replace(view, first_delta_s=now_s - view.started_s)
         match event.channel:
             case "reasoning":
                 return view._with_thought(event, now_s)
             case "answer":
                 return view._closed(now_s)._with_answer(event)
             case "tool":
-                # A tool call arrives as a Status, in words; its raw arguments are not for reading.
-                return view
+                return view  # a tool call is shown by its Status, not by its raw arguments
+            case _ as never:
+                assert_never(never)
 
     def _with_thought(self, event: FieldDelta, now_s: float) -> Self:
         # Steps that run at once write in turns; a step's name is that of one call.
-        for index, thought in enumerate(self.thoughts):
-            if (thought.step, thought.field) == (event.step, event.field):
-                longer = dataclasses.replace(thought, text=thought.text + event.text, open=True)
-                return dataclasses.replace(
-                    self, thoughts=(*self.thoughts[:index], longer, *self.thoughts[index + 1 :])
-                )
-        closed = self._closed(now_s)
+        for index, part in enumerate(self.work):
+            if isinstance(part, Thought) and (part.step, part.field) == (event.step, event.field):
+                return self._putting(index, replace(part, text=part.text + event.text, open=True))
         new = Thought(event.step, event.field, event.text, started_s=now_s, open=True)
-        return closed._adding(new)
+        return self._closed(now_s)._adding(new)
 
     def _with_answer(self, event: FieldDelta) -> Self:
         earlier = next((answer for answer in self.answers if answer.field == event.field), None)
         if earlier is None:
-            new = Answer(event.field, event.step, event.text)
-            return dataclasses.replace(self, answers=(*self.answers, new))
-        if earlier.step == event.step:
-            return self._replacing(Answer(event.field, event.step, plain_text(earlier.value) + event.text))
-        # A later step answers anew: what the earlier one said stays readable as a thought.
-        draft = Thought(earlier.step, earlier.field, plain_text(earlier.value))
-        return self._adding(draft)._replacing(Answer(event.field, event.step, event.text))
+            return replace(self, answers=(*self.answers, Answer(event.field, event.step, event.text)))
+        text, view = plain_text(earlier.value) + event.text, self
+        if earlier.step != event.step:
+            # A later step answers anew: what the earlier one wrote stays readable as a thought.
+            text, view = (
+                event.text,
+                self._adding(Thought(earlier.step, event.field, plain_text(earlier.value))),
+            )
+        new = Answer(event.field, event.step, text)
+        return replace(view, answers=tuple(new if answer is earlier else answer for answer in self.answers))
 
     def _with_status(self, event: Status, now_s: float) -> Self:
-        for index, line in enumerate(self.lines):
-            if event.key and line.key == event.key:
-                changed = dataclasses.replace(line, text=event.text, state=event.state, count=line.count + 1)
-                if event.state in {"done", "failed"} and line.started_s is not None:
-                    changed = dataclasses.replace(changed, duration_s=now_s - line.started_s)
-                return self._with_line(index, changed)
-        alone = not event.key or event.key == RETRY_KEY or not self.thoughts
-        thought = None if alone else len(self.thoughts) - 1
-        line = StatusLine(event.text, event.state, event.key, thought, started_s=now_s)
-        order = self.order if thought is not None else (*self.order, f"s{len(self.lines)}")
-        return dataclasses.replace(self, lines=(*self.lines, line), order=order)
+        # The wait in the queue is not the turn's time, which starts when that ends.
+        view = replace(self, started_s=now_s) if event.key == QUEUE_KEY else self
+        for index, part in enumerate(view.work):
+            if event.key and isinstance(part, StatusLine) and part.key == event.key:
+                return view._putting(index, part.updated(event, now_s))
+        thoughts = [index for index, part in enumerate(view.work) if isinstance(part, Thought)]
+        alone = not event.key or event.key == RETRY_KEY or not thoughts
+        thought = None if alone else thoughts[-1]
+        return view._adding(StatusLine(event.text, event.state, event.key, thought, started_s=now_s))
 
     def _finished(self, event: TurnFinished, now_s: float) -> Self:
         cut = event.finish_reason != "stop"
         view = self._ended("done", now_s, unfolded=cut)
         answers: list[Answer] = []
         for name, value in event.outputs.items():
-            if name == TRAJECTORY_FIELD and isinstance(value, Mapping):
-                view = view._with_trajectory(value)
+            if name in TRACE_FIELDS and isinstance(value, Mapping):
+                view = view._with_trajectory(name, value)
             elif name in REASONING_FIELDS and name not in view.expected:
                 view = view._with_final_thought(name, _reasoning_text(value))
             else:
                 answers.append(Answer(name, value=value))
         if cut:
             answers += [answer for answer in view.answers if answer.field not in event.outputs]
-        return dataclasses.replace(
+        return replace(
             view,
             answers=tuple(answers) or view.answers,
             usage=event.usage,
@@ -254,66 +254,53 @@ class TurnView:
     def _with_final_thought(self, name: str, text: str) -> Self:
         if not text.strip():
             return self
-        for index in reversed(range(len(self.thoughts))):
-            if self.thoughts[index].field == name:
-                final = dataclasses.replace(self.thoughts[index], text=text)
-                thoughts = (*self.thoughts[:index], final, *self.thoughts[index + 1 :])
-                return dataclasses.replace(self, thoughts=thoughts)
+        for index, part in reversed(list(enumerate(self.work))):
+            if isinstance(part, Thought) and part.field == name:
+                return self._putting(index, replace(part, text=text))
         return self._adding(Thought("", name, text))
 
-    def _with_trajectory(self, trajectory: Mapping[str, Any]) -> Self:
-        tools = any(line.key not in {"", QUEUE_KEY, RETRY_KEY} for line in self.lines)
-        if tools or any(thought.field == TOOL_THOUGHT for thought in self.thoughts):
-            return self  # seen live
-        view = self
-        for call in tool_calls(trajectory):
-            if call.thought:
-                view = view._adding(Thought("", TOOL_THOUGHT, call.thought))
-            if call.text:
-                line = StatusLine(call.text, "done", key=call.key, thought=len(view.thoughts) - 1)
-                view = dataclasses.replace(view, lines=(*view.lines, line))
-        return view
+    def _with_trajectory(self, name: str, steps: Mapping[str, Any]) -> Self:
+        """The tool calls of a backend that does not stream them, as they are."""
+        streamed = any(
+            part.field == TOOL_THOUGHT if isinstance(part, Thought) else part.key not in {"", QUEUE_KEY}
+            for part in self.work
+        )
+        return self if streamed else self._adding(Thought("", name, f"```json\n{as_json(steps)}\n```"))
 
     # Small steps
 
-    def _adding(self, thought: Thought) -> Self:
-        order = (*self.order, f"t{len(self.thoughts)}")
-        return dataclasses.replace(self, thoughts=(*self.thoughts, thought), order=order)
+    def _adding(self, part: Thought | StatusLine) -> Self:
+        return replace(self, work=(*self.work, part))
 
-    def _replacing(self, answer: Answer) -> Self:
-        answers = tuple(answer if old.field == answer.field else old for old in self.answers)
-        return dataclasses.replace(self, answers=answers)
+    def _putting(self, index: int, part: Thought | StatusLine) -> Self:
+        return replace(self, work=(*self.work[:index], part, *self.work[index + 1 :]))
 
     def _closed(self, now_s: float, *, unfolded: bool = False) -> Self:
         if not any(thought.open for thought in self.thoughts):
             return self
-        thoughts = tuple(thought.ended(now_s, open=unfolded) for thought in self.thoughts)
-        return dataclasses.replace(self, thoughts=thoughts)
-
-    def _with_line(self, index: int, line: StatusLine) -> Self:
-        return dataclasses.replace(self, lines=(*self.lines[:index], line, *self.lines[index + 1 :]))
+        ended = (
+            part.ended(now_s, open=unfolded) if isinstance(part, Thought) else part for part in self.work
+        )
+        return replace(self, work=tuple(ended))
 
     def _retries_over(self, how: str) -> Self:
         """With what became of the retries in place of the line that announced the last one."""
-        for index, line in enumerate(self.lines):
-            if line.key == RETRY_KEY:
-                many = "retry" if line.count == 1 else "retries"
-                told = dataclasses.replace(line, key="", text=f"{how} after {line.count} {many}")
-                return self._with_line(index, told)
+        for index, part in enumerate(self.work):
+            if isinstance(part, StatusLine) and part.key == RETRY_KEY:
+                many = "retry" if part.count == 1 else "retries"
+                return self._putting(index, replace(part, key="", text=f"{how} after {part.count} {many}"))
         return self
 
     def _ended(self, state: TurnState, now_s: float, *, unfolded: bool = True) -> Self:
         view = self._retries_over({"done": "Answered", "stopped": "Stopped"}.get(state, "Gave up"))
-        lines = tuple(
-            dataclasses.replace(line, state="failed") if line.state == "pending" else line
-            for line in view.lines
+        view = view._closed(now_s, unfolded=unfolded)
+        work = (
+            replace(part, state="failed")
+            if isinstance(part, StatusLine) and part.state == "pending"
+            else part
+            for part in view.work
         )
-        return dataclasses.replace(
-            view._closed(now_s, unfolded=unfolded),
-            state=state,
-            lines=lines,
-            elapsed_s=max(0.0, now_s - self.started_s),
-        )
+        return replace(view, state=state, work=tuple(work), elapsed_s=max(0.0, now_s - self.started_s))
 
 
 def _reasoning_text(value: Any) -> str:

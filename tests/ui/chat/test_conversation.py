@@ -1,87 +1,136 @@
-"""A visitor's conversation: memory, going back, the window."""
+"""A visitor's conversation: memory, going back, the window, and the copy that a browser keeps."""
 
 from __future__ import annotations
 
 import json
+import time
+from typing import Any
 
-import orjson
 import pytest
 
-from dspy_demo.events import FieldDelta, Message, TurnFailed, TurnFinished, TurnStarted, Usage
-from dspy_demo.ui.chat.conversation import Conversation
+from dspy_demo.events import FieldDelta, Message, Status, TurnFailed, TurnFinished, TurnStarted, Usage
+from dspy_demo.ui.chat.conversation import (
+    DRAWN_MAX_CHARS,
+    SAVED_MAX_CHARS,
+    SAVED_MAX_TURNS,
+    Conversation,
+    from_json,
+    to_json,
+)
 from dspy_demo.ui.chat.turn_view import TurnView
 
 
-def asked(question: str, answer: str = "4") -> TurnView:
-    view = TurnView.start(question, now_s=0.0, answer_field="answer")
-    view = view.apply(TurnStarted("local", "m"), 0.1)
-    return view.apply(TurnFinished({"reasoning": "Hm.", "answer": answer}, Usage(3, 4)), 1.0)
+def asked(question: str, answer: Any = "4", trace_id: str | None = None) -> TurnView:
+    view = TurnView.start(question, now_s=0.0, turn_id=f"turn-{question}", answer_field="answer")
+    for event in (
+        TurnStarted("local", "m"),
+        FieldDelta("reasoning", "reasoning", "Hm."),
+        Status("search(x)", "pending", key="tool-1"),
+        Status("search(x): found", "done", key="tool-1"),
+        TurnFinished({"reasoning": "Hm.", "answer": answer}, Usage(3, 4), trace_id=trace_id),
+    ):
+        view = view.apply(event, 1.0)
+    return view
 
 
-def talk(*questions: str) -> Conversation:
+def of(*views: TurnView) -> Conversation:
     conversation = Conversation()
-    for question in questions:
-        conversation = conversation.adding(asked(question, f"answer to {question}"))
+    for view in views:
+        conversation = conversation.adding(view)
     return conversation
 
 
-def test_the_history_has_questions_and_answers_in_turns() -> None:
+def talk(*questions: str) -> Conversation:
+    return of(*(asked(question, f"answer to {question}") for question in questions))
+
+
+def test_the_history_is_the_latest_questions_and_answers_that_fit() -> None:
     assert talk("a", "b").history(1000) == (
         Message("user", "a"),
         Message("assistant", "answer to a"),
         Message("user", "b"),
         Message("assistant", "answer to b"),
     )
+    assert talk("a", "b", "c").history(30) == talk("b", "c").history(1000)
+    assert talk("a").history(3) == ()
+    assert talk("a", "b").answered() == 2
 
 
 def test_a_stopped_turn_counts_where_it_has_an_answer() -> None:
     silent = TurnView.start("x", now_s=0.0).stopped(1.0)
     partial = TurnView.start("y", now_s=0.0).apply(FieldDelta("answer", "answer", "So"), 0.5).stopped(1.0)
     failed = TurnView.start("z", now_s=0.0).apply(TurnFailed("x", "No.", True), 1.0)
-    history = Conversation().adding(silent).adding(partial).adding(failed).history(1000)
-    assert history == (Message("user", "y"), Message("assistant", "So"))
+    assert of(silent, partial, failed).history(1000) == (Message("user", "y"), Message("assistant", "So"))
 
 
-def test_the_history_is_cut_to_the_latest_turns_that_fit() -> None:
-    assert talk("a", "b", "c").history(30) == talk("b", "c").history(1000)
-    assert talk("a").history(3) == ()
-    assert talk("a", "b").answered() == 2
-
-
-def test_only_the_answer_field_is_remembered() -> None:
-    view = TurnView.start("q", now_s=0.0, answer_field="answer")
-    view = view.apply(TurnFinished({"answer": "4", "confidence": 0.9}), 1.0)
-    assert view.answer_text == "4"
-
-
-def test_without_an_answer_field_all_outputs_are_remembered_by_name() -> None:
-    view = TurnView.start("q", now_s=0.0).apply(TurnFinished({"title": "A", "tags": ["b"]}), 1.0)
-    assert view.answer_text == 'title: A\n\ntags: [\n  "b"\n]'
-
-
-def test_going_back_leaves_what_came_before() -> None:
+def test_going_back_and_finding_a_turn() -> None:
     three = talk("a", "b", "c")
-    assert three.before(1) == three.before(2).before(1) == Conversation(three.turns[:1])
-    assert talk("a").before(0) == Conversation()
+    assert three.before(1) == Conversation(three.turns[:1])
+    assert (three.index_of("turn-b"), three.before(1).index_of("turn-b")) == (1, None)
 
 
-def test_finished_turns_are_drawn_once() -> None:
-    conversation = talk("a", "b")
-    assert conversation.drawn(0)[0] is conversation.adding(asked("c")).drawn(0)[0]
-
-
-@pytest.mark.parametrize(("room", "first"), [(4, 4), (8, 3), (9, 3), (20, 0), (1, 4), (0, 4), (-3, 4)])
+@pytest.mark.parametrize(("room", "first"), [(5, 4), (10, 3), (11, 3), (25, 0), (1, 4), (0, 4), (-3, 4)])
 def test_the_window_holds_whole_turns_and_at_least_the_last(room: int, first: int) -> None:
-    assert talk("a", "b", "c", "d", "e").window(room) == first  # four messages each
+    assert talk("a", "b", "c", "d", "e").window(room) == first  # five messages each
+    assert Conversation().window(room) == 0
 
 
-def test_an_empty_conversation_has_an_empty_window() -> None:
-    assert Conversation().window(10) == 0
-    assert Conversation().drawn(0) == []
+def test_links_to_traces_come_and_go_with_mlflows_pages() -> None:
+    conversation = of(asked("a", trace_id="tr-0"), asked("b"))
+    linked = conversation.linked(lambda view: f"http://there/{view.trace_id}" if view.trace_id else "")
+    assert 'href="http://there/tr-0"' in str(linked.turns[0].drawn)
+    assert linked.turns[1] is conversation.turns[1]
+    assert linked.linked(lambda _: "") == conversation
 
 
-def test_frozen_messages_are_the_drawn_ones_as_json() -> None:
-    conversation = talk("a").adding(asked("b", "half a pair: \ud83d"))
-    for frozen, drawn in zip(conversation.frozen(0), conversation.drawn(0), strict=True):
-        assert json.loads(orjson.dumps(frozen)) == drawn
-    assert len(conversation.frozen(1)) == len(conversation.drawn(1))
+# The browser's copy
+
+
+def many(item: str, chars: int) -> str:
+    return f"[{','.join([item] * (chars // (len(item) + 1)))}]"
+
+
+SHORT = to_json(of(TurnView.start("x", now_s=0.0, turn_id="a").stopped(1.0)))[1:-1]
+ANSWERED = to_json(of(asked("q", "@@")))[1:-1]
+
+
+def answered(value: str) -> str:
+    return ANSWERED.replace('"@@"', value)
+
+
+def test_what_we_write_we_read() -> None:
+    conversation = talk("a", "b").adding(asked("c", {"a": [{"b": [1]}]}))
+    assert from_json(to_json(conversation)) == conversation
+    long = to_json(talk(*(str(number) + "x" * 3000 for number in range(200))))
+    assert SAVED_MAX_CHARS - 8000 < len(long) <= SAVED_MAX_CHARS
+    assert to_json(from_json(long)) == long
+
+
+def test_a_turn_kept_while_running_was_stopped() -> None:
+    (turn,) = from_json(json.dumps([{**json.loads(ANSWERED), "state": "running"}])).turns
+    assert turn.view.state == "stopped"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(None, 3, [], "", "x", "3", "{}", '[null, 3, {"user": 5}]', '[{"nobody": "x"}]'),
+        many(SHORT, 6_000_000),
+        many(answered("[" * 100 + "]" * 100), 900_000),
+        f"[{answered('[' * 100_000 + ']' * 100_000)}]",
+        json.dumps([{**json.loads(SHORT), "work": [{"step": "", "field": "", "kind": "thought"}] * 10_000}]),
+    ],
+    ids=range(13),
+)
+def test_what_is_not_as_we_write_it_is_left_out_at_once(data: object) -> None:
+    begun = time.process_time()
+    assert from_json(data) == Conversation()
+    assert time.process_time() - begun < 1
+
+
+def test_what_is_read_is_bounded_in_turns_and_in_what_it_becomes() -> None:
+    found = from_json(many(SHORT, 900_000)[:-1] + f",{ANSWERED}]")
+    assert len(found.turns) == SAVED_MAX_TURNS
+    assert found.turns[-1].view.user == "q"
+    wide = from_json(many(answered("[" * 30 + ",".join(["[]"] * 3000) + "]" * 30), 900_000))
+    assert 0 < wide.chars <= DRAWN_MAX_CHARS

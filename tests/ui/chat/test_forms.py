@@ -1,0 +1,70 @@
+"""What a program's other inputs mean."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from dspy_demo.errors import InvalidInput
+from dspy_demo.programs.spec import InputField, ProgramSpec
+from dspy_demo.ui.chat.forms import Forms, pairs
+
+SPEC = ProgramSpec(
+    "titles",
+    "Titles",
+    "Writes titles.",
+    lambda: None,  # type: ignore[arg-type, return-value]
+    (
+        InputField("topic"),
+        InputField("words", "integer", "Words", default=8),
+        InputField("share", "number", required=False),
+        InputField("seo", "boolean", required=False),
+        InputField("tone", "choice", choices=("calm", "bold")),
+        InputField("extra", "json", required=False),
+    ),
+    "topic",
+)
+LATER = replace(SPEC, inputs=(*SPEC.inputs, InputField("note", required=False)))
+
+
+# Asynchronous, since Gradio makes an event loop where it finds none, and never closes it.
+@pytest.fixture
+async def forms() -> AsyncIterator[Forms]:
+    with gr.Blocks(analytics_enabled=False):
+        yield Forms([SPEC], SPEC)
+
+
+def typed(forms: Forms, **texts: Any) -> dict[Any, Any]:
+    labels = {"Words": "words", "Share (optional)": "share", "Seo (optional)": "seo", "Tone": "tone"}
+    named = {
+        labels.get(widget.label, "extra"): widget for widget in forms.inputs if "Other" not in widget.label
+    }
+    return {named[name]: text for name, text in texts.items()}
+
+
+async def test_a_form_gives_typed_values_without_what_was_left_empty(forms: Forms) -> None:
+    given = typed(forms, words=" 12 ", share="0.5", seo=True, tone="bold", extra='{"a": [1]}')
+    values = {"words": 12, "share": 0.5, "seo": True, "tone": "bold", "extra": {"a": [1]}}
+    assert forms.values(SPEC, given) == values
+    assert ("Seo", "yes") in pairs(SPEC, values)
+    given = typed(forms, words="8", share="", seo=False, tone="calm", extra=" ")
+    assert forms.values(SPEC, given) == {"words": 8, "seo": False, "tone": "calm"}
+
+
+@pytest.mark.parametrize("wrong", [{"words": ""}, {"words": "eight"}, {"words": "8", "extra": "{"}])
+async def test_a_wrong_field_is_named(forms: Forms, wrong: dict[str, str]) -> None:
+    with pytest.raises(InvalidInput, match=r"Words|Extra"):
+        forms.values(SPEC, typed(forms, tone="calm", **wrong))
+
+
+async def test_a_program_that_came_later_takes_json(forms: Forms) -> None:
+    (box,) = (widget for widget in forms.inputs if "Other" in str(widget.label))
+    assert [update for update in forms.show(LATER).values() if update.get("visible")] != []
+    assert forms.values(LATER, {box: '{"words": 3, "tone": "calm"}'}) == {"words": 3, "tone": "calm"}
+    for text, said in (("", "Words"), ("{", "as JSON"), ("[1]", "as JSON")):
+        with pytest.raises(InvalidInput, match=said):
+            forms.values(LATER, {box: text})

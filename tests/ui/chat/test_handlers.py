@@ -1,0 +1,194 @@
+"""The chat's handlers: refusals lose nothing, loads cost little, thumbs mean their turn."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+from gradio.components import Component
+
+from dspy_demo.events import LMChoice, LocalTarget, Visitor
+from dspy_demo.guests.limits import GuestLimits
+from dspy_demo.programs.spec import ProgramSpec
+from dspy_demo.tracing.base import NoTracer
+from dspy_demo.ui.chat.conversation import Conversation, from_json, to_json
+from dspy_demo.ui.chat.handlers import ChatHandlers
+from dspy_demo.ui.chat.notices import USE_LOCAL, Action
+from dspy_demo.ui.chat.rating import NOT_OF_NOW, RatingHandlers
+from dspy_demo.ui.chat.session import Session, Sessions
+from dspy_demo.ui.chat.widgets import ChatWidgets
+from tests.scripted_backend import ScriptedBackend, scripted_answer
+from tests.services import house, settings_for
+from tests.ui.chat.test_conversation import asked, of, talk
+from tests.visitors import OWNER, STRANGER, request_of
+
+REQUEST = request_of(STRANGER)
+Given = Mapping[Component, Any]
+
+
+class NotingTracer(NoTracer):
+    def __init__(self) -> None:
+        self.ratings: list[tuple[str, bool | None, str | None]] = []
+
+    def feedback(self, trace_id: str, value: bool | None, comment: str | None = None, user: str = "") -> None:
+        assert user
+        self.ratings.append((trace_id, value, comment))
+
+
+class OnePick:
+    """Nothing can be picked: all goes to one program."""
+
+    def __init__(self, spec: ProgramSpec) -> None:
+        self.inputs: set[Component] = set()
+        self.changes: list[Any] = []
+        self._spec = spec
+
+    def answering(self, given: Given) -> ProgramSpec:
+        return self._spec
+
+    def target(self, given: Given) -> tuple[LocalTarget, ProgramSpec]:
+        return LocalTarget(self._spec.name, LMChoice("scripted/model")), self._spec
+
+    def ways_out(self, given: Given, error: Exception) -> list[Action]:
+        return [USE_LOCAL]
+
+    def use_local(self) -> dict[Component, Any]:
+        return {}
+
+
+@pytest.fixture
+async def chat(data_dir: Path) -> AsyncIterator[ChatHandlers]:
+    settings = settings_for(data_dir, guests_turns_per_minute=3)
+    backend, limits = (
+        ScriptedBackend(scripted_answer("four")),
+        GuestLimits(settings, guest_turns_per_minute=2),
+    )
+    async with house(settings, LMChoice("scripted/model"), local=backend, limits=limits) as home:
+        spec = home.programs.default
+        with gr.Blocks(analytics_enabled=False) as demo:
+            page = ChatWidgets([spec], spec)
+        home.service.tracer = NotingTracer()
+        yield ChatHandlers(home.service, Sessions(), page, OnePick(spec), demo, lambda: "")
+
+
+@pytest.fixture
+async def session(chat: ChatHandlers) -> Session:
+    await chat.load(None, REQUEST)
+    session = chat.sessions.get("tab", STRANGER)
+    assert session is not None
+    return session
+
+
+async def to_the_end(chat: ChatHandlers) -> None:
+    _ = [messages async for messages in chat.draw(REQUEST)]
+    await chat.settle(REQUEST)
+
+
+async def test_a_refused_question_stays_in_the_composer(chat: ChatHandlers, session: Session) -> None:
+    for question in ("first", "second"):
+        accepted = await chat.send({chat.page.composer: question}, REQUEST)
+        assert accepted[chat.page.composer]["value"] == ""
+        await to_the_end(chat)
+    refused = await chat.send({chat.page.composer: "third"}, REQUEST)
+    assert "You are asking faster than 2 times a minute" in refused[chat.page.notice]
+    assert 'data-do="use-local"' in refused[chat.page.notice]
+    assert "value" not in refused[chat.page.composer]
+    assert refused[chat.page.composer]["submit_btn"] == "Send"
+    clicked = gr.RetryData(None, {"index": 0, "value": "first"})
+    refused = await chat.retry(clicked, {chat.page.chatbot: session.conversation.drawn(0)}, REQUEST)
+    assert "Try again in" in refused[chat.page.notice]
+    assert [turn.view.answer_text for turn in session.conversation.turns] == ["four", "four"]
+
+
+async def test_chats_are_read_in_a_thread_one_at_a_time_and_only_once(
+    chat: ChatHandlers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+
+    def read(turns: Any) -> Conversation:
+        threads.append(threading.get_ident())
+        return from_json(turns)
+
+    monkeypatch.setattr("dspy_demo.ui.chat.handlers.from_json", read)
+    texts = [json.dumps({"chat": str(n).rjust(43, "a"), "turns": to_json(talk("a"))}) for n in range(6)]
+    for _ in ("a load", "a reload"):
+        await asyncio.gather(*(chat.load(text, request_of(STRANGER, f"{n}")) for n, text in enumerate(texts)))
+    assert len(threads) == 6
+    assert threading.get_ident() not in threads
+    assert len(chat.sessions.get("5", STRANGER).conversation.turns) == 1  # type: ignore[union-attr]
+
+
+# Thumbs
+
+
+@pytest.fixture
+def rating(chat: ChatHandlers, session: Session) -> RatingHandlers:
+    for number, trace_id in enumerate(("tr-0", "tr-1", None)):
+        session.end(asked(str(number), trace_id=trace_id))
+    page = chat.page
+    return RatingHandlers(chat.sessions, chat.service, page.rating, page.notice, page.saved)
+
+
+def ratings(handlers: RatingHandlers) -> list[Any]:
+    assert isinstance(handlers.service.tracer, NotingTracer)
+    return handlers.service.tracer.ratings
+
+
+def thumb(session: Session, number: int, liked: bool | str) -> tuple[gr.LikeData, list[Any]]:
+    """A click below the answer of a turn, and the chat: Gradio tells the first message of the answer."""
+    before = len(session.conversation.before(number).drawn(0))
+    return gr.LikeData(None, {"index": before + 1, "value": [], "liked": liked}), session.conversation.drawn(
+        0
+    )
+
+
+async def test_a_thumb_is_for_its_turn_and_a_comment_stays_with_it(
+    rating: RatingHandlers, session: Session
+) -> None:
+    update = await rating.rate(*thumb(session, 1, True), REQUEST)
+    assert update[rating.box.row]["visible"] is True
+    assert session.conversation.ratings(0) == [None, "Like", None]
+    assert from_json(to_json(session.conversation)).ratings(0) == [None, "Like", None]
+    await rating.comment("  Short and right ", "turn-1", REQUEST)
+    await rating.rate(*thumb(session, 1, False), REQUEST)
+    taken_back = await rating.rate(*thumb(session, 1, ""), REQUEST)
+    assert taken_back[rating.box.row]["visible"] is False
+    said = "Short and right"
+    assert ratings(rating) == [
+        ("tr-1", True, None),
+        ("tr-1", True, said),
+        ("tr-1", False, said),
+        ("tr-1", None, None),
+    ]
+    refused = await rating.rate(*thumb(session, 1, True), REQUEST)
+    assert "You are rating faster than 4 times a minute" in refused[rating.notice]
+
+
+async def test_what_has_no_trace_or_no_thumb_is_not_rated(rating: RatingHandlers, session: Session) -> None:
+    update = await rating.rate(*thumb(session, 2, True), REQUEST)
+    assert "this answer has no trace" in update[rating.notice]
+    await rating.comment("words without a thumb", "turn-0", REQUEST)
+    chat = [{"role": "user"}, {"role": "assistant", "metadata": {"id": "turn-0"}}]
+    for index in (-1, 99, None, "0", [], [[]], [0, 0]):
+        clicked = gr.LikeData(None, {"index": index, "value": [], "liked": True})
+        assert "no longer part of the chat" in (await rating.rate(clicked, chat, REQUEST))[rating.notice]
+    await rating.rate(*thumb(session, 1, True), request_of(Visitor("guest", "another")))
+    assert ratings(rating) == []
+
+
+async def test_a_trace_that_a_guests_browser_names_is_not_rated(rating: RatingHandlers) -> None:
+    for visitor in (STRANGER, OWNER):
+        kept = rating.sessions.open("tab", visitor)
+        kept.conversation = of(replace(asked("0", trace_id="tr-of-another"), rated=True))
+    assert NOT_OF_NOW in (await rating.rate(*thumb(kept, 0, False), REQUEST))[rating.notice]
+    assert NOT_OF_NOW in (await rating.comment("words", "turn-0", REQUEST))[rating.notice]
+    assert ratings(rating) == []
+    await rating.rate(*thumb(kept, 0, False), request_of(OWNER))  # it is their own database
+    assert ratings(rating) == [("tr-of-another", False, None)]
