@@ -8,8 +8,8 @@ import dataclasses
 import logging
 import time
 from collections.abc import AsyncIterator
-from types import TracebackType
-from typing import Self
+from contextlib import AsyncExitStack, aclosing
+from typing import Any, Self, assert_never
 
 from dspy_demo.backends.base import Backend
 from dspy_demo.errors import (
@@ -26,11 +26,11 @@ from dspy_demo.events import (
     Event,
     FieldDelta,
     LocalTarget,
+    Status,
     TurnFailed,
     TurnFinished,
     TurnRequest,
     TurnStarted,
-    Usage,
     Visitor,
     failed_from,
 )
@@ -42,12 +42,14 @@ from dspy_demo.programs.images import check_images, image_chars, image_fields
 from dspy_demo.programs.inputs import check_inputs
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.settings import Settings
-from dspy_demo.streaming.pump import Pump
+from dspy_demo.streaming.turn_stream import TurnStream
 from dspy_demo.tracing.base import NoTracer, Tracer
 from dspy_demo.tracing.record import TurnRecord, current_record
 
 log = logging.getLogger(__name__)
 
+SILENT = "The language model was silent for {}, so the turn was ended. Try again."
+TOO_SLOW = "The turn took longer than {}, so it was ended. What arrived is kept."
 CLOSED = "The server was stopped before the answer was finished. What arrived is kept."
 CLOSING = "The server is shutting down and takes no new questions. Try again in a moment."
 #: When to come back: a start takes about this long.
@@ -107,7 +109,7 @@ class ChatService:
             Stopped: The app shuts down.
         """
         try:
-            self._check(request)
+            self.refuse(request)
         except Exception as error:
             refusal = DemoError.of(error)
             refusal.error_id = request.turn_id
@@ -123,7 +125,8 @@ class ChatService:
         if self.closing:
             raise Stopped(CLOSING, retry_after_s=RESTART_S)
 
-    def _check(self, request: TurnRequest) -> None:
+    def refuse(self, request: TurnRequest) -> None:
+        """`check`, for who tells of the refusal."""
         self.check_open()
         if self.allowance is not None:
             self.allowance.check(request)
@@ -193,9 +196,8 @@ class ChatService:
         self.observer.turn_ended(end)
 
     def leave(self, turn: Turn) -> None:
-        """A turn runs no more, nor waits."""
+        """A turn has ended, and everything upstream is closed."""
         self.running.discard(turn)
-        self.waiting.discard(turn)
         self._turn_ended.set()
 
     async def drain(self, seconds: float) -> None:
@@ -225,7 +227,7 @@ class ChatService:
 
 
 class Turn:
-    """One running turn.
+    """One running turn: it is admitted, runs, and is reported.
 
         async with service.turn(request) as turn:
             async for event in turn: ...
@@ -233,7 +235,7 @@ class Turn:
     No exception but `asyncio.CancelledError` comes out of it: a failure is its last event. After
     `stop`, and on leaving the block, everything upstream is closed and no terminal event follows.
 
-    A guest's turn may have to wait in line: then `Status` events with `events.QUEUE_KEY` come before
+    A guest's turn may have to wait in the queue: then `Status` events with `events.QUEUE_KEY` come before
     `TurnStarted`, and time counts from the end of the wait.
 
     Attributes:
@@ -246,23 +248,20 @@ class Turn:
         self.stopped = False
         self.trace_id: str | None = None
         self._service = service
-        self._seat: GuestTurn | None = None
+        self._open, self._closing = AsyncExitStack(), asyncio.Lock()
+        self._guest: GuestTurn | None = None
         self._record: TurnRecord | None = None
-        self._pump: Pump[Event] | None = None
-        self._watch: asyncio.Task[None] | None = None
+        self._stream: TurnStream[Event] | None = None
         self._cut_short: DemoError | None = None
-        self._end: TurnFinished | None = None
-        self._failure: DemoError | None = None
+        self._started_s: float | None = None  # None until it is admitted
+        self._outcome: TurnFinished | DemoError | None = None  # None while it runs, and where it was stopped
         self._first_delta_s: float | None = None
-        self._accepted = self._told = False
-        self._started_at = self._last_event_at = time.monotonic()
+        self._reported = False
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._close()
 
     async def stop(self) -> None:
@@ -273,169 +272,177 @@ class Turn:
     async def cut_short(self, reason: DemoError) -> None:
         """End the turn now, from any task, with `reason` as its last event."""
         self._cut_short = reason
-        if self._pump is not None:
-            await self._pump.stop()
-        elif self._seat is not None:  # it waits in line
-            self._seat.leave()
+        if self._stream is not None:
+            await self._stream.close()
+        elif self._guest is not None:  # it waits in the queue
+            self._guest.leave()
 
     async def _close(self) -> None:
-        self._service.leave(self)
-        if self._watch is not None:
-            self._watch.cancel()
-        try:
-            if self._pump is not None:
-                await self._pump.stop()
-        finally:
-            self._tell_end()
-            if self._seat is not None:
-                self._seat.leave()
-            if self._record is not None:
-                self._service.tracer.finish(self._record)
+        """Give back all that the turn holds; the upstream first."""
+        async with self._closing:
+            await self._open.aclose()
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         started = False
         try:
-            self._check()
-            async for status in self._admitted():
-                yield status
-            if self.stopped:
-                return
-            self._service.check_open()
-            self._service.check_room()
-            self._begin()
-            backend = self._service.backend(self.request)
-            pump = self._pump = Pump(backend.stream(self.request))
-            self._watch = asyncio.create_task(self._end_when_late(pump), name="turn-watch")
-            record, turn_id = current_record.set(self._record), current_turn_id.set(self.request.turn_id)
-            async with pump:
-                # the pump's task has them now
-                current_record.reset(record)
-                current_turn_id.reset(turn_id)
-                async for event in pump:
-                    self._last_event_at = time.monotonic()
-                    if isinstance(event, TurnStarted):
-                        started = True
-                        self.trace_id = event.trace_id or self.trace_id
-                        event = dataclasses.replace(event, trace_id=self.trace_id)
-                    if self._seat is not None:
-                        self._seat.hear(event)
-                    if self._first_delta_s is None and isinstance(event, FieldDelta):
-                        self._first_delta_s = self._last_event_at - self._started_at
-                    if isinstance(event, TurnFinished):
-                        event = self._finished(event)
-                    if self._record is not None:
-                        self._record.hear(event)
-                    if isinstance(event, TurnFinished):
-                        self._tell_end()
-                        yield event
-                        return
-                    yield event
-            if self.stopped:
-                return
-            raise self._cut_short or EmptyReply()
+            async for event in self._admit():
+                yield event
+            async for event in self._run():
+                started = started or isinstance(event, TurnStarted)
+                yield event
         except Exception as error:
-            failure = self._failed(error)
+            self._fail(error)
         finally:
             await self._close()
-        if self.stopped:
+        if self.stopped or not isinstance(self._outcome, DemoError):
             return
         if not started:
             yield TurnStarted("local" if isinstance(self.request.target, LocalTarget) else "served", "")
-        yield failed_from(failure)
+        yield failed_from(self._outcome)
 
-    def _check(self) -> None:
-        self._told = True  # the service tells of a refusal itself
-        self._service.check(self.request)
-        self._told = False
+    async def _admit(self) -> AsyncIterator[Event]:
+        """Check the request, and wait for a place where the visitor needs one; tells the place meanwhile."""
+        service = self._service
+        self._open.callback(self._report)
+        service.refuse(self.request)
+        if service.limits is not None:
+            self._guest = service.limits.enter(self.request)
+        if self._guest is not None:
+            self._open.callback(self._guest.leave)
+            self._open.callback(service.waiting.discard, self)
+            service.waiting.add(self)
+            while (status := await self._guest.next_status()) is not None:
+                yield status
+            service.waiting.discard(self)
+        if self.stopped:
+            return
+        service.check_open()
+        service.check_room()
+        if self._guest is not None:
+            self.request = self._guest.begin()
 
-    async def _admitted(self) -> AsyncIterator[Event]:
-        """Wait for a place where the visitor needs one; gives what there is to say meanwhile."""
-        if self._service.limits is not None:
-            self._seat = self._service.limits.enter(self.request)
-        if self._seat is None:
+    async def _run(self) -> AsyncIterator[Event]:
+        """The backend's events, with what only the turn knows."""
+        if self.stopped:
             return
-        self._service.waiting.add(self)
-        while (status := await self._seat.next_status()) is not None:
-            yield status
-        self._service.waiting.discard(self)
-        if self.stopped or self._cut_short is not None:
-            return
-        self.request = self._seat.begin()
+        self._begin()
+        stream = self._stream = TurnStream()
+        self._open.push_async_callback(stream.close)
+        stream.start(self._fill(stream))
+        async for event in stream:
+            match event:
+                case TurnStarted():
+                    self.trace_id = event.trace_id or self.trace_id
+                    event = dataclasses.replace(event, trace_id=self.trace_id)
+                case FieldDelta():
+                    if self._first_delta_s is None:
+                        self._first_delta_s = self._elapsed_s()
+                case TurnFinished():
+                    event = self._outcome = self._finished(event)
+                    self._hear(event)
+                    self._report()
+                    yield event
+                    return
+                case Status() | TurnFailed():
+                    pass
+                case _:
+                    assert_never(event)
+            self._hear(event)
+            yield event
+        if not self.stopped:
+            raise self._cut_short or EmptyReply()
 
     def _begin(self) -> None:
-        self._accepted = True
-        self._started_at = self._last_event_at = time.monotonic()
-        self._service.running.add(self)
-        self._service.observer.turn_started(self.request)
-        self._record = self._service.tracer.begin(self.request)
-        self.trace_id = self._record.trace_id if self._record is not None else None
+        service = self._service
+        self._started_s = time.monotonic()
+        service.running.add(self)
+        self._open.callback(service.leave, self)
+        service.observer.turn_started(self.request)
+        self._record = service.tracer.begin(self.request)
+        if self._record is not None:
+            self._open.callback(service.tracer.finish, self._record)
+            self.trace_id = self._record.trace_id
+
+    def _hear(self, event: Event) -> None:
+        """Tell an event to whoever counts it."""
+        if self._guest is not None:
+            self._guest.hear(event)
+        if self._record is not None:
+            self._record.hear(event)
+
+    async def _fill(self, stream: TurnStream[Event]) -> None:
+        """Run the backend within the limits of time; a task of its own, which owns the backend's stream.
+
+        Raises:
+            UpstreamTimeout: The turn, or the silence within it, lasted longer than allowed.
+        """
+        current_record.set(self._record)
+        current_turn_id.set(self.request.turn_id)
+        idle_s, total_s = self._service.settings.idle_timeout_s, self._service.settings.total_timeout_s
+        if self._guest is not None:
+            total_s = min(total_s, self._guest.turn_timeout_s)
+        now = asyncio.get_running_loop().time
+        try:
+            async with (
+                asyncio.timeout(total_s) as total,
+                asyncio.timeout(idle_s) as idle,
+                aclosing(self._service.backend(self.request).stream(self.request)) as events,
+            ):
+                async for event in events:
+                    idle.reschedule(now() + idle_s)
+                    await stream.send(event)
+                    idle.reschedule(now() + idle_s)
+        except TimeoutError as error:
+            if idle.expired():
+                raise UpstreamTimeout(SILENT.format(in_seconds(idle_s)), limit="idle_timeout_s") from error
+            if total.expired():
+                too_slow = TOO_SLOW.format(in_seconds(total_s))
+                raise UpstreamTimeout(too_slow, limit="total_timeout_s") from error
+            raise
+
+    def _elapsed_s(self) -> float:
+        return 0.0 if self._started_s is None else time.monotonic() - self._started_s
 
     def _finished(self, event: TurnFinished) -> TurnFinished:
         self.trace_id = event.trace_id or self.trace_id
-        self._end = dataclasses.replace(
+        return dataclasses.replace(
             event,
             first_delta_s=self._first_delta_s,
-            elapsed_s=self._last_event_at - self._started_at,
+            elapsed_s=self._elapsed_s(),
             trace_id=self.trace_id,
         )
-        return self._end
 
-    def _failed(self, error: Exception) -> DemoError:
-        """The failure, under the one id of this turn."""
-        failure = DemoError.of(error)
-        if self._seat is not None and not self.stopped:
-            self._seat.failed(failure)
+    def _fail(self, error: Exception) -> None:
+        """End with this failure, under the one id of this turn."""
+        if self.stopped or isinstance(self._outcome, TurnFinished):
+            return
+        failure = self._outcome = DemoError.of(error)
         failure.error_id = self.request.turn_id
-        if self.stopped:
-            return failure
-        self._failure = failure
+        if self._guest is not None:
+            self._guest.failed(failure)
         if self._record is not None:
             self._record.hear(failed_from(failure))
             if not failure.from_server:
                 self._record.traced_elsewhere = False
                 self.trace_id = self._record.trace_id
-        return failure
 
-    def _tell_end(self) -> None:
-        """Once, at whatever comes first: the last event, a stop, or leaving the block."""
-        finished, failure = self._end, self._failure
-        if self._told or (not self._accepted and failure is None):
+    def _report(self) -> None:
+        """Tell the end once, at whatever comes first: the last event, a stop, or leaving the block."""
+        admitted = self._started_s is not None
+        if self._reported or not (admitted or isinstance(self._outcome, DemoError)):
             return
-        self._told = True
-        unanswered: Outcome = "failed" if self._accepted else "refused"
-        end = TurnEnd.of(
-            self.request,
-            "finished" if finished else unanswered if failure else "stopped",
-            code=failure.code if failure else "",
-            limit=failure.limit if failure else "",
-            usage=finished.usage if finished else self._record.usage if self._record else Usage(),
-            first_delta_s=self._first_delta_s,
-            elapsed_s=finished.elapsed_s if finished else time.monotonic() - self._started_at,
-        )
-        self._service.tell(end, failure)
-
-    async def _end_when_late(self, pump: Pump[Event]) -> None:
-        """Stop the pump when the turn, or the silence within it, lasts longer than allowed."""
-        idle_s, total_s = self._service.settings.idle_timeout_s, self._service.settings.total_timeout_s
-        if self._seat is not None:
-            total_s = min(total_s, self._seat.turn_timeout_s)
-        while True:
-            now = time.monotonic()
-            idle_left_s = self._last_event_at + idle_s - now
-            total_left_s = self._started_at + total_s - now
-            if idle_left_s <= 0:
-                self._cut_short = UpstreamTimeout(
-                    f"The language model was silent for {in_seconds(idle_s)}, so the turn was ended. "
-                    "Try again.",
-                    limit="idle_timeout_s",
-                )
-                break
-            if total_left_s <= 0:
-                self._cut_short = UpstreamTimeout(
-                    f"The turn took longer than {in_seconds(total_s)}, so it was ended. "
-                    "What arrived is kept.",
-                    limit="total_timeout_s",
-                )
-                break
-            await asyncio.sleep(min(idle_left_s, total_left_s))
-        await pump.stop()
+        self._reported = True
+        details: dict[str, Any] = {"first_delta_s": self._first_delta_s, "elapsed_s": self._elapsed_s()}
+        if self._record is not None:
+            details["usage"] = self._record.usage
+        failure: DemoError | None = None
+        match self._outcome:
+            case TurnFinished() as finished:
+                outcome: Outcome = "finished"
+                details |= {"usage": finished.usage, "elapsed_s": finished.elapsed_s}
+            case DemoError() as failure:
+                outcome = "failed" if admitted else "refused"
+                details |= {"code": failure.code, "limit": failure.limit}
+            case None:
+                outcome = "stopped"
+        self._service.tell(TurnEnd.of(self.request, outcome, **details), failure)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import inspect
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from anyio.from_thread import check_cancelled
 from dspy import lm15
 
 if TYPE_CHECKING:
@@ -56,3 +61,113 @@ def calling_predictor() -> Any:
 def calling_signature() -> type[dspy.Signature] | None:
     """The signature of that predictor."""
     return getattr(calling_predictor(), "signature", None)
+
+
+class ChunkPart(NamedTuple):
+    """What one chunk of a model's reply adds to it."""
+
+    content: str = ""
+    thinking: str = ""
+    tool_calls: str = ""
+    finish_reason: str | None = None
+
+
+def read_chunk(chunk: Any) -> ChunkPart:
+    """A chunk as DSPy sends it to a stream: its own dict-like one, or litellm's (DSPy 3.4.1).
+
+    Of a chunk in another shape nothing is shown while the reply arrives.
+    """
+    choices = getattr(chunk, "choices", None)
+    if not choices:
+        return ChunkPart()
+    delta = getattr(choices[0], "delta", None) or {}
+    found: Mapping[str, Any] = delta if hasattr(delta, "get") else vars(delta)
+    calls = found.get("tool_calls")
+    return ChunkPart(
+        found.get("content") or "",
+        found.get("reasoning_content") or "",
+        str(calls) if calls else "",
+        getattr(choices[0], "finish_reason", None),
+    )
+
+
+@contextmanager
+def streaming_into(receiver: Any) -> Iterator[None]:
+    """Have the chunks of the model calls in this block sent to ``receiver.send``, or nowhere for None.
+
+    `dspy.streamify` sets the same setting (DSPy 3.4.1, ``send_stream``), with a stream that wakes its reader
+    for each chunk. Without it replies come whole.
+    """
+    import dspy
+
+    with dspy.context(send_stream=receiver):
+        yield
+
+
+def can_stream() -> bool:
+    """Whether the model call can stream whose `on_lm_start` asks this.
+
+    DSPy does not tell a callback whether the model was called or awaited, so the frame of its wrapper is
+    looked at (DSPy 3.4.1). A call that blocks streams from a thread of AnyIO only. Where the frame is
+    another, the reply comes whole.
+    """
+    import dspy
+
+    if dspy.settings.send_stream is None:
+        return False
+    if sys._getframe(3).f_code.co_flags & inspect.CO_COROUTINE:
+        return True
+    try:
+        check_cancelled()
+    except RuntimeError:
+        return False
+    return True
+
+
+@contextmanager
+def counting_tokens() -> Iterator[Any]:
+    """Count what the model calls in this block use; gives what `tokens_of` reads.
+
+    The parts are those of ``track_usage=True``, whose total comes with a prediction only (DSPy 3.4.1).
+    """
+    from dspy.utils.usage_tracker import track_usage
+
+    with track_usage() as tracker:
+        yield tracker
+
+
+def tokens_of(tracker: Any) -> tuple[int, int] | None:
+    """Prompt and completion tokens; None where DSPy counted nothing, as for an answer from its cache."""
+    totals = list(tracker.get_total_tokens().values())
+    if not totals:
+        return None
+    prompt = sum(total.get("prompt_tokens") or total.get("input_tokens") or 0 for total in totals)
+    completion = sum(total.get("completion_tokens") or total.get("output_tokens") or 0 for total in totals)
+    return int(prompt), int(completion)
+
+
+def ask_only_once() -> None:
+    """Keep DSPy's chat adapter from asking again in JSON because of the reply that has just ended.
+
+    As if a chunk of it had been shown (DSPy 3.4.1, ``dspy.clients.call_context``). Without it a reply that
+    was cut at the token limit is paid for twice.
+    """
+    with suppress(ImportError):
+        from dspy.clients.call_context import stream_emitted
+
+        stream_emitted()
+
+
+def whole_text(outputs: Any) -> str:
+    """The first of DSPy's outputs of a model call: a text, or a dict that has one."""
+    first = outputs[0] if isinstance(outputs, list) and outputs else None
+    text = first.get("text") if isinstance(first, dict) else first
+    return text if isinstance(text, str) else ""
+
+
+def lacks_model(error: BaseException) -> bool:
+    """Whether a predictor was called without a model; by DSPy's words for it (3.4.1).
+
+    Where they are others, the failure is shown as a bug of ours.
+    """
+    return isinstance(error, ValueError) and "No LM is loaded" in str(error)

@@ -32,7 +32,7 @@ class LocalBackend:
         spec = self._programs.get(target.program)
         yield TurnStarted(self.name, target.lm.model)
         program, lm = await self.prepare(target)
-        from dspy_demo.streaming.turn_stream import run_turn
+        from dspy_demo.streaming.turn import run_turn
 
         async for event in run_turn(
             program,
@@ -56,7 +56,7 @@ class LocalBackend:
 
     def _built(self, target: LocalTarget) -> tuple[dspy.Module, dspy.LM]:
         """Blocks: the first time it imports dspy and whatever program and model need, for seconds."""
-        import dspy_demo.streaming.turn_stream  # noqa: F401 - in the event loop it would hold every other request up
+        import dspy_demo.streaming.turn  # noqa: F401 - in the event loop it would hold every other request up
 
         return self._programs.module(target.program), self._catalog.lm(target.lm)
 

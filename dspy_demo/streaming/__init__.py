@@ -1,1 +1,1 @@
-"""From a running program to events: the task that owns the stream, the splitter, the turn."""
+"""From a running program to events: the stream of its turn, what it observes of DSPy, what it reads."""

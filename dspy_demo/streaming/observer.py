@@ -5,33 +5,25 @@ They run where the program makes its calls: in the event loop, or in any thread 
 
 from __future__ import annotations
 
-import inspect
 import json
-import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dspy
-from anyio.from_thread import check_cancelled
-from dspy.clients.call_context import stream_emitted
 from dspy.utils.callback import BaseCallback
-from dspy.utils.usage_tracker import UsageTracker, track_usage
 
+from dspy_demo import dspy_bridge
 from dspy_demo.adapters import adapter_name
 from dspy_demo.events import RETRY_KEY, FinishReason, Status, StatusState, Usage
 from dspy_demo.lm.chat_lm import call_observer, observing
+from dspy_demo.streaming.turn_stream import TurnStream
 from dspy_demo.tracing.record import Call, current_record
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from dspy_demo.streaming.turn_stream import TurnStream
 
 TOOL_TEXT_MAX_CHARS = 200
 #: The name of a predictor that the program makes while it runs.
@@ -46,7 +38,7 @@ class Step:
 
     Attributes:
         name: The predictor's name in the program; from its second call on with a number, ``react#2``.
-        answers: What it writes may be shown as the answer, see `reading.answering_predictor`.
+        answers: What it writes may be shown as the answer, see `reader.answering_predictor`.
         fields: The output fields, and `adapter` the name of the format in which they are asked for.
     """
 
@@ -58,21 +50,23 @@ class Step:
 
 @dataclass(slots=True, eq=False)
 class ModelCall:
-    """One call of a language model, and the stream to which DSPy sends the chunks of its reply.
+    """One call of a language model, and the receiver of the chunks of its reply.
 
-    Each call has a stream of its own, because a chunk says at most which predictor it is for, and one
-    predictor may be asked twice at once.
+    Each call has its own, because a chunk says at most which predictor it is for, and one predictor may be
+    asked twice at once.
 
     Attributes:
         whole: The reply comes in one piece.
+        whole_text: It, where no chunk of it came.
         received: A chunk of the reply has come; no answer from the cache has one.
         streamed: Text of the reply has come.
     """
 
     step: Step
-    stream: TurnStream
-    tracker: UsageTracker
+    stream: TurnStream[Any]
+    tokens: Any
     whole: bool = False
+    whole_text: str = ""
     recorded: Call | None = None
     received: bool = False
     streamed: bool = False
@@ -85,22 +79,16 @@ class ModelCall:
         self.received = True
         await self.stream.send((self, chunk))
 
-    def ended(self, finish_reason: str | None) -> None:
+    def note_end(self, finish_reason: str | None) -> None:
         """Note how the reply ended, in the words of DSPy or the provider."""
         if finish_reason in {"length", "content_filter"}:
             self.finish_reason = "length" if finish_reason == "length" else "content_filter"
 
-
-@dataclass(frozen=True, slots=True)
-class CallEnded:
-    """No more chunks come for this call.
-
-    Attributes:
-        whole_text: The reply, where it came in one piece.
-    """
-
-    call: ModelCall
-    whole_text: str = ""
+    def used(self) -> Usage:
+        """What DSPy counted. It counts nothing for an answer from its cache."""
+        counted = dspy_bridge.tokens_of(self.tokens)
+        cached = counted is None and not (self.received or self.whole or self.failed)
+        return Usage(*(counted or (0, 0)), cached=cached)
 
 
 _step: ContextVar[Step | None] = ContextVar("step", default=None)
@@ -110,13 +98,14 @@ _call: ContextVar[ModelCall | None] = ContextVar("call", default=None)
 class TurnObserver(BaseCallback):
     """Gives each model call of one turn its stream, counts what it used, and records it for the trace.
 
+    It puts into the stream: `Status` events, and pairs of a `ModelCall` and a chunk, or None at its end.
+
     Args:
-        stream: Takes what happens, from any thread.
         program: Whose predictors give the steps their names.
         answering: The predictor whose text is the answer, or None.
     """
 
-    def __init__(self, stream: TurnStream, program: dspy.Module, answering: dspy.Predict | None) -> None:
+    def __init__(self, stream: TurnStream[Any], program: dspy.Module, answering: dspy.Predict | None) -> None:
         self._stream = stream
         self._predictors = [(name.removesuffix(".predict"), p) for name, p in program.named_predictors()]
         self._answering = answering
@@ -132,16 +121,15 @@ class TurnObserver(BaseCallback):
 
     def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         self._stream.check_open()
-        stack = ExitStack()
+        stack = self._open[call_id] = ExitStack()
         if call_observer.get() is not self:  # a thread without the context of the turn's task
             stack.enter_context(observing(self))
         if isinstance(instance, dspy.Predict):
             step = self._new_step(self._name(instance), answers=instance is self._answering)
             stack.enter_context(_set(_step, step))
-        self._open[call_id] = stack
 
     def on_module_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
-        self._close(call_id)
+        self._open.pop(call_id, ExitStack()).close()
 
     def on_adapter_format_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         step, signature = _step.get(), inputs.get("signature")
@@ -174,13 +162,10 @@ class TurnObserver(BaseCallback):
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         self._stream.check_open()
         stack = self._open[call_id] = ExitStack()
-        step = _step.get() or self._new_step("lm")
-        step = replace(step)  # as it is now: DSPy may ask again in another format
-        call = ModelCall(step, self._stream, stack.enter_context(track_usage()))
-        # The frame that called back: DSPy does not tell whether this is a `__call__` or an `acall`.
-        asynchronous = bool(sys._getframe(2).f_code.co_flags & inspect.CO_COROUTINE)
-        call.whole = dspy.settings.send_stream is None or not (asynchronous or _in_worker_thread())
-        stack.enter_context(dspy.context(send_stream=None if call.whole else call))
+        step = replace(_step.get() or self._new_step("lm"))  # as it is now: DSPy may ask in another format
+        call = ModelCall(step, self._stream, stack.enter_context(dspy_bridge.counting_tokens()))
+        call.whole = not dspy_bridge.can_stream()
+        stack.enter_context(dspy_bridge.streaming_into(None if call.whole else call))
         stack.enter_context(_set(_call, call))
         self._calls[call_id] = call
         if self._record:
@@ -194,32 +179,32 @@ class TurnObserver(BaseCallback):
         if call is None:
             return
         call.failed = exception is not None
-        call.usage = _used(call)
         if self._record:
             call.recorded = self._record.call_ended(call_id, outputs, exception)
-        if call.recorded is not None and not call.failed:
-            call.recorded.usage = call.usage
-        self._close(call_id)
+        self._note_usage(call, call.used())
+        self._open.pop(call_id).close()
         if call.finish_reason != "stop":
-            stream_emitted()  # DSPy would pay for another try in JSON, which is cut as well
+            dspy_bridge.ask_only_once()
         self._ended.append(call)
         _call.set(call)  # `ChatLM` tells the price after the end
-        self._stream.put(CallEnded(call, "" if call.received else _text(outputs)))
+        call.whole_text = "" if call.received else dspy_bridge.whole_text(outputs)
+        self._stream.put((call, None))
 
-    def _close(self, call_id: str) -> None:
-        stack = self._open.pop(call_id, None)
-        if stack is not None:
-            stack.close()
+    def _note_usage(self, call: ModelCall, usage: Usage) -> None:
+        call.usage = usage
+        if call.recorded is not None and not call.failed:
+            call.recorded.usage = usage
 
     # Tools
 
     def on_tool_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         if instance.name == "finish":  # ReAct's way to say that it is done
             return
-        title = f"{instance.name}({_arguments(inputs)})"
+        arguments = inputs.get("kwargs", inputs)
+        title = f"{instance.name}({_as_text(arguments)})"
         self._tools[call_id] = title
         if self._record:
-            self._record.tool_started(call_id, instance.name, inputs.get("kwargs", inputs))
+            self._record.tool_started(call_id, instance.name, arguments)
         self._stream.put(Status(title, "pending", key=f"tool-{call_id}"))
 
     def on_tool_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
@@ -246,16 +231,13 @@ class TurnObserver(BaseCallback):
         self._stream.put(Status(text, state, key=key))
 
     def call_ended(self, finish_reason: str | None) -> None:
-        call = _call.get()
-        if call is not None:
-            call.ended(finish_reason)
+        if call := _call.get():
+            call.note_end(finish_reason)
 
     def call_priced(self, cost_usd: float) -> None:
         call = _call.get()
-        if call is not None and not call.usage.cached:
-            call.usage = replace(call.usage, cost_usd=cost_usd)
-            if call.recorded is not None:
-                call.recorded.usage = call.usage
+        if call and not call.usage.cached:
+            self._note_usage(call, replace(call.usage, cost_usd=cost_usd))
 
     # What came of it
 
@@ -271,26 +253,14 @@ class TurnObserver(BaseCallback):
 
     def usage(self) -> Usage:
         """What the turn used. Its price is known only where that of every call is."""
-        used = [call.usage for call in self._ended]
         answered = [call.usage for call in self._ended if not call.failed]
-        cached = bool(answered) and all(usage.cached for usage in answered)
         costs = [usage.cost_usd for usage in answered if not usage.cached]
-        known = [cost for cost in costs if cost is not None]
         return Usage(
-            sum(usage.prompt_tokens for usage in used),
-            sum(usage.completion_tokens for usage in used),
-            sum(known) if known and len(known) == len(costs) else None,
-            cached,
+            sum(call.usage.prompt_tokens for call in self._ended),
+            sum(call.usage.completion_tokens for call in self._ended),
+            sum(cost or 0.0 for cost in costs) if costs and None not in costs else None,
+            cached=bool(answered) and not costs,
         )
-
-
-def _in_worker_thread() -> bool:
-    """Whether this is a thread of AnyIO: a blocking call streams only from one of those."""
-    try:
-        check_cancelled()
-    except RuntimeError:
-        return False
-    return True
 
 
 @contextmanager
@@ -302,28 +272,10 @@ def _set(variable: ContextVar[Any], value: Any) -> Iterator[None]:
         variable.reset(token)
 
 
-def _used(call: ModelCall) -> Usage:
-    """What DSPy counted during `call`. It counts nothing for an answer from the cache."""
-    totals = list(call.tracker.get_total_tokens().values())
-    prompt = sum(_count(total, "prompt_tokens", "input_tokens") for total in totals)
-    completion = sum(_count(total, "completion_tokens", "output_tokens") for total in totals)
-    return Usage(prompt, completion, cached=not (totals or call.received or call.whole or call.failed))
-
-
-def _text(outputs: Any) -> str:
-    """The first of DSPy's outputs of a call: a text, or a dict that has one."""
-    first = outputs[0] if isinstance(outputs, list) and outputs else None
-    text = first.get("text") if isinstance(first, dict) else first
-    return text if isinstance(text, str) else ""
-
-
-def _count(total: dict[str, Any], *names: str) -> int:
-    return next((int(total[name]) for name in names if total.get(name)), 0)
-
-
-def _arguments(inputs: dict[str, Any]) -> str:
-    given = inputs.get("kwargs", inputs)
-    parts = [f"{name}={json.dumps(value, ensure_ascii=False, default=str)}" for name, value in given.items()]
+def _as_text(arguments: dict[str, Any]) -> str:
+    parts = [
+        f"{name}={json.dumps(value, ensure_ascii=False, default=str)}" for name, value in arguments.items()
+    ]
     return _short(", ".join(parts))
 
 

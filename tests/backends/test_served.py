@@ -27,7 +27,7 @@ from dspy_demo.events import (
     TurnStarted,
     to_wire,
 )
-from dspy_demo.streaming.pump import Pump
+from dspy_demo.streaming.turn_stream import TurnStream
 from tests.fake_openai import free_port
 from tests.services import settings_for
 
@@ -120,7 +120,7 @@ def request(url: str, *, version: str | None = "models:/demo/3", **inputs: Any) 
 
 
 async def heard(backend: ServedBackend, request: TurnRequest) -> list[Event]:
-    async with Pump(backend.stream(request)) as pump:
+    async with TurnStream(backend.stream(request)) as pump:
         return [event async for event in pump]
 
 
@@ -169,7 +169,7 @@ async def test_each_delta_arrives_when_it_is_sent(backend: ServedBackend) -> Non
         await go_on.wait()
         writer.write(stream[cut:])
 
-    async with serving(handle) as server, Pump(backend.stream(request(server.url))) as pump:
+    async with serving(handle) as server, TurnStream(backend.stream(request(server.url))) as pump:
         assert await anext(pump) == TurnStarted("served", "models:/demo/3")
         assert await anext(pump) == DELTA
         go_on.set()
@@ -375,7 +375,7 @@ async def test_stopping_closes_the_connection_at_once(backend: ServedBackend) ->
             raise ConnectionError
 
     async with serving(handle) as server:
-        async with Pump(backend.stream(request(server.url))) as pump:
+        async with TurnStream(backend.stream(request(server.url))) as pump:
             await anext(pump)
             await anext(pump)
         await asyncio.wait_for(server.closed_by_client.wait(), 0.5)

@@ -22,7 +22,7 @@ from dspy_demo.events import Event, FieldDelta, TurnFinished, TurnRequest
 from dspy_demo.processes import ChildFailed
 from dspy_demo.serving.processes import NOT_PASSED_ON, ModelServers, ServerState, Wanted
 from dspy_demo.settings import Settings
-from dspy_demo.streaming.pump import Pump
+from dspy_demo.streaming.turn_stream import TurnStream
 from dspy_demo.ui.server_panel import served_choice
 from tests.backends.served_fixtures import ServedWorld, served_session, served_world
 from tests.fake_openai import Reply
@@ -107,7 +107,7 @@ async def _switch_under_load(world: ServedWorld, backend: ServedBackend, servers
 
     async def turn(url: str | None, question: str = "What is 2 + 2?") -> list[Event]:
         assert url is not None
-        async with Pump(backend.stream(world.request(url, question, version=None))) as pump:
+        async with TurnStream(backend.stream(world.request(url, question, version=None))) as pump:
             return [event async for event in pump]
 
     async def keep_asking() -> list[list[Event]]:
@@ -147,7 +147,7 @@ async def test_a_hung_server_is_seen_and_still_ends(
     os.kill(server, signal.SIGSTOP)
     async with contextlib.aclosing(served_world.backend(idle_timeout_s=0.1)) as backend:
         with pytest.raises(UpstreamTimeout, match="model server was silent"):
-            async with Pump(backend.stream(TurnRequest(state.target, {"question": "?"}))) as pump:
+            async with TurnStream(backend.stream(TurnRequest(state.target, {"question": "?"}))) as pump:
                 assert [event async for event in pump] == []
     begun = time.monotonic()
     assert await servers.phase() == servers.state().phase == "hung"
@@ -159,7 +159,7 @@ async def test_a_hung_server_is_seen_and_still_ends(
     assert await servers.phase() == "ready"
     async with (
         contextlib.aclosing(served_world.backend()) as backend,
-        Pump(backend.stream(TurnRequest(state.target, {"question": "?"}))) as pump,
+        TurnStream(backend.stream(TurnRequest(state.target, {"question": "?"}))) as pump,
     ):
         assert isinstance([event async for event in pump][-1], TurnFinished)
 

@@ -12,7 +12,7 @@ from dspy_demo.backends.served import ServedBackend
 from dspy_demo.events import FieldDelta, LMChoice, ServedTarget, TurnFinished, TurnRequest
 from dspy_demo.programs.loading import load_program
 from dspy_demo.programs.registry import ProgramRegistry
-from dspy_demo.streaming.pump import Pump
+from dspy_demo.streaming.turn_stream import TurnStream
 from dspy_demo.versions import LogRequest, VersionStore
 from tests.backends.served_fixtures import ServedWorld, served_session, served_world, start_model_server
 from tests.fake_openai import FakeOpenAI
@@ -38,7 +38,7 @@ def no_trace_of_imports() -> Iterator[None]:
 async def heard(request: TurnRequest, data_dir: Path) -> tuple[list[FieldDelta], TurnFinished]:
     backend = ServedBackend(settings_for(data_dir))
     try:
-        async with Pump(backend.stream(request)) as pump:
+        async with TurnStream(backend.stream(request)) as pump:
             *events, end = [event async for event in pump]
     finally:
         await backend.aclose()

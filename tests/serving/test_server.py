@@ -17,7 +17,7 @@ import pytest
 from dspy_demo.backends.served import ServedBackend
 from dspy_demo.errors import DemoError
 from dspy_demo.events import Event, FieldDelta, Message, TurnFinished
-from dspy_demo.streaming.pump import Pump
+from dspy_demo.streaming.turn_stream import TurnStream
 from tests.backends.served_fixtures import (
     ServedWorld,
     served_session,
@@ -63,8 +63,8 @@ def own_server(served_world: ServedWorld) -> Iterator[Any]:
 
 
 async def heard(backend: ServedBackend, world: ServedWorld, **how: Any) -> list[Event]:
-    async with Pump(backend.stream(world.request(world.live.url, **how))) as pump:
-        return [event async for event in pump]
+    async with TurnStream(backend.stream(world.request(world.live.url, **how))) as stream:
+        return [event async for event in stream]
 
 
 # --- the same contract as `mlflow models serve` ---
@@ -216,8 +216,8 @@ async def test_tokens_arrive_one_by_one_while_the_model_writes(
         tokens_per_second=50, fields={"reasoning": "one two three", "answer": "a b c d e f"}
     )
     arrivals = []
-    async with Pump(backend.stream(served_world.request(served_world.live.url))) as pump:
-        async for event in pump:
+    async with TurnStream(backend.stream(served_world.request(served_world.live.url))) as stream:
+        async for event in stream:
             if isinstance(event, FieldDelta):
                 arrivals.append((time.monotonic(), event))
             sent = served_world.fake.streams[-1].tokens_sent if served_world.fake.streams else 0
@@ -257,12 +257,12 @@ async def test_stop_closes_the_model_behind_the_server(
 ) -> None:
     fake = served_world.fake
     fake.reply(tokens_per_second=50, filler_chars=5_000)
-    async with Pump(backend.stream(served_world.request(served_world.live.url))) as pump:
-        async for event in pump:
+    async with TurnStream(backend.stream(served_world.request(served_world.live.url))) as stream:
+        async for event in stream:
             if isinstance(event, FieldDelta):
                 break
         tokens, stopped_at = fake.streams[-1].tokens_sent, time.monotonic()
-        await pump.stop()
+        await stream.close()
     await fake.await_for(lambda: fake.streams[-1].client_left, 2)
     closed_at = fake.streams[-1].closed_at
     assert closed_at is not None and closed_at - stopped_at < 0.5
@@ -282,19 +282,19 @@ async def test_killed_in_the_middle_of_a_stream(
     fake = served_world.fake
     fake.reply(tokens_per_second=20, filler_chars=5_000)
     with pytest.raises(DemoError) as caught:
-        async with Pump(
+        async with TurnStream(
             backend.stream(served_world.request(server.url, version=served_world.second))
-        ) as pump:
-            async for event in pump:
+        ) as stream:
+            async for event in stream:
                 if isinstance(event, FieldDelta):
                     server.process.kill()
     assert caught.value.code == "upstream_cut"
     await asyncio.to_thread(server.process.wait, 20)
     with pytest.raises(DemoError, match="not running"):
-        async with Pump(
+        async with TurnStream(
             backend.stream(served_world.request(server.url, version=served_world.second))
-        ) as pump:
-            [event async for event in pump]
+        ) as stream:
+            [event async for event in stream]
     await fake.await_for(lambda: fake.active_streams == 0)
 
 
@@ -347,8 +347,10 @@ async def test_sigterm_lets_running_answers_end_and_exits_with_0(
     server = own_server(served_world.second)
     served_world.fake.reply(tokens_per_second=20, fields={"reasoning": "r", "answer": "a b c d e f g h i j"})
     events = []
-    async with Pump(backend.stream(served_world.request(server.url, version=served_world.second))) as pump:
-        async for event in pump:
+    async with TurnStream(
+        backend.stream(served_world.request(server.url, version=served_world.second))
+    ) as stream:
+        async for event in stream:
             if isinstance(event, FieldDelta) and not any(isinstance(e, FieldDelta) for e in events):
                 server.process.send_signal(signal.SIGTERM)
             events.append(event)
@@ -363,8 +365,8 @@ async def test_sigterm_does_not_wait_for_an_endless_answer(
     server = own_server(served_world.builtin)
     endless = served_world.request(server.url, f"What is {'1 + ' * 200}1?", version=None)
     with pytest.raises(DemoError):
-        async with Pump(backend.stream(endless)) as pump:
-            async for _ in pump:
+        async with TurnStream(backend.stream(endless)) as stream:
+            async for _ in stream:
                 begun = time.monotonic()
                 server.process.send_signal(signal.SIGTERM)
     assert await asyncio.to_thread(server.process.wait, 14) == 0

@@ -1,0 +1,123 @@
+"""Runs a program as one turn: what its models write arrives in a `TurnStream`, and leaves as events."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import dspy
+from dspy.utils.exceptions import AdapterParseError
+
+from dspy_demo.dspy_bridge import counting_tokens, lacks_model, streaming_into
+from dspy_demo.errors import DemoError, ProgramLoadError, ReplyTooLong
+from dspy_demo.events import Event, Message, TurnFinished
+from dspy_demo.lm.chat_lm import observing
+from dspy_demo.lm.faults import fault_from
+from dspy_demo.programs.inputs import program_inputs
+from dspy_demo.programs.outputs import json_ready, prediction_of
+from dspy_demo.programs.spec import ProgramSpec
+from dspy_demo.streaming.observer import TurnObserver
+from dspy_demo.streaming.reader import ReplyReader, answering_predictor
+from dspy_demo.streaming.threads import threads
+from dspy_demo.streaming.turn_stream import TurnStream
+
+LOST_SETTINGS = (
+    "The program asks a model in a thread that does not know which turn it is for. Start such threads "
+    "with dspy.Parallel or asyncio.to_thread, or run what they do by contextvars.copy_context().run."
+)
+
+
+async def run_turn(
+    program: dspy.Module,
+    spec: ProgramSpec,
+    inputs: Mapping[str, Any],
+    history: Sequence[Message],
+    lm: dspy.LM,
+    adapter: dspy.Adapter,
+    *,
+    max_threads: int = 64,
+    reply_max_chars: int = 500_000,
+) -> AsyncIterator[Event]:
+    """Run `program` once: its deltas as they stream, then `TurnFinished`.
+
+    A program without ``aforward`` runs in a thread, which ends at its next call. A reply that was cut, at the
+    token limit or by a provider's filter, often lacks output fields. That is not a failure: the turn finishes
+    with what had come.
+
+    Args:
+        max_threads: How many programs without ``aforward`` may run at a time (DSPy's default of 8 makes a
+            queue).
+        reply_max_chars: All that the models may write in this turn, so that a reply without end takes no
+            memory without end.
+
+    Raises:
+        DemoError: An input that cannot be used, or a failed model call.
+    """
+    arguments = program_inputs(spec, inputs, history)
+    reader = ReplyReader(spec.outputs, max_chars=reply_max_chars)
+    async with TurnStream[Any]() as stream:
+        observer = TurnObserver(stream, program, answering_predictor(program))
+        surroundings = partial(
+            _settings_of_a_turn, stream, observer, lm=lm, adapter=adapter, async_max_workers=max_threads
+        )
+        run = program.acall if hasattr(program, "aforward") else dspy.asyncify(program)
+
+        async def work() -> dspy.Prediction:
+            with threads.of(program, observer, surroundings):
+                return prediction_of(await run(**arguments), spec)
+
+        with surroundings():
+            stream.start(work())
+        try:
+            while items := await stream.take():
+                for event in reader.read(items):
+                    yield event
+                if reader.full:
+                    raise ReplyTooLong.over(reply_max_chars)
+            # A failure is raised here, after all that had arrived before it.
+            outputs = json_ready(stream.result())
+            yield TurnFinished(outputs, observer.usage(), finish_reason=observer.finish_reason(outputs))
+        except Exception as error:
+            for event in reader.finish():
+                yield event
+            last = observer.last_call
+            if last is not None and last.finish_reason != "stop" and _lacks_fields(error):
+                yield TurnFinished(reader.arrived(), observer.usage(), finish_reason=last.finish_reason)
+                return
+            fault = _fault(error, streamed=last is not None and last.streamed)
+            if fault is None or fault is error:
+                raise
+            raise fault from error
+
+
+@contextmanager
+def _settings_of_a_turn(stream: TurnStream[Any], observer: TurnObserver, **settings: Any) -> Iterator[None]:
+    """What DSPy finds in the task that starts here, and in the threads that it starts."""
+    with (
+        dspy.context(
+            callbacks=[*dspy.settings.callbacks, observer],
+            disable_history=True,
+            trace=[],  # DSPy's own is one list for all: it would keep the last 10,000 predictions
+            track_usage=True,
+            **settings,
+        ),
+        streaming_into(stream),  # each call gets its own receiver, see `TurnObserver`
+        counting_tokens(),  # else DSPy counts by module, and warns of one that returns no prediction
+        observing(observer),
+    ):
+        yield
+
+
+def _fault(error: Exception, *, streamed: bool) -> DemoError | None:
+    return ProgramLoadError(LOST_SETTINGS) if lacks_model(error) else fault_from(error, streamed=streamed)
+
+
+def _lacks_fields(error: BaseException | None) -> bool:
+    """Whether a program failed because a reply lacked fields; `dspy.BestOfN` then gives back nothing."""
+    while error is not None:
+        if isinstance(error, AdapterParseError | ProgramLoadError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
