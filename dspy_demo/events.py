@@ -7,11 +7,12 @@ alike. All times are in seconds.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -252,100 +253,72 @@ class TurnFailed:
 Event = TurnStarted | Status | FieldDelta | TurnFinished | TurnFailed
 
 
+#: What the JSON of ``POST /predict/stream`` calls what Python calls otherwise.
+_WIRE_NAMES = {"finished": "final", "failed": "error", "outputs": "prediction", "public_message": "message"}
+_CHANNELS, _STATES = get_args(Channel), get_args(StatusState)
+
+
+def _usage_from_wire(wire: Mapping[str, Any]) -> Usage:
+    known = ("prompt_tokens", "completion_tokens", "cost_usd", "cached")
+    return Usage(**{name: wire[name] for name in known if wire.get(name) is not None})
+
+
+#: How a value of the JSON is read, by the type of its field; any other is taken as it is.
+_READ: Mapping[str, Callable[[Any], Any]] = {
+    "str": str,
+    "bool": bool,
+    "int": int,
+    "float": float,
+    "Mapping[str, Any]": dict,
+    "Usage": _usage_from_wire,
+    "Channel": lambda wire: wire if wire in _CHANNELS else "reasoning",
+    "StatusState": lambda wire: wire if wire in _STATES else "info",
+}
+
+
+def _fields_of(made: Any) -> list[tuple[str, str, Callable[[Any], Any]]]:
+    """Of each field of an event class its name, that in the JSON, and how it is read."""
+    fields = [one for one in dataclasses.fields(made) if one.name != "kind"]
+    return [
+        (one.name, _WIRE_NAMES.get(one.name, one.name), _READ.get(str(one.type), lambda wire: wire))
+        for one in fields
+    ]
+
+
+_FIELDS: Mapping[Any, Any] = {made: _fields_of(made) for made in get_args(Event)}
+_CLASSES: Mapping[str, Any] = {
+    _WIRE_NAMES.get(kind, kind): made
+    for made in get_args(Event)
+    for kind in [str(dataclasses.fields(made)[-1].default)]
+}
+
+
 def to_wire(event: Event) -> dict[str, Any]:
     """The JSON object of an event on ``POST /predict/stream``."""
-    match event:
-        case TurnStarted():
-            return {
-                "type": "started",
-                "backend": event.backend,
-                "model": event.model,
-                "incremental": event.incremental,
-                "trace_id": event.trace_id,
-            }
-        case Status():
-            return {"type": "status", "text": event.text, "state": event.state, "key": event.key}
-        case FieldDelta():
-            return {
-                "type": "delta",
-                "field": event.field,
-                "channel": event.channel,
-                "text": event.text,
-                "step": event.step,
-            }
-        case TurnFinished():
-            return {
-                "type": "final",
-                "prediction": dict(event.outputs),
-                "usage": {
-                    "prompt_tokens": event.usage.prompt_tokens,
-                    "completion_tokens": event.usage.completion_tokens,
-                    "total_tokens": event.usage.total_tokens,
-                    "cost_usd": event.usage.cost_usd,
-                    "cached": event.usage.cached,
-                },
-                "trace_id": event.trace_id,
-                "finish_reason": event.finish_reason,
-                "first_delta_s": event.first_delta_s,
-                "elapsed_s": event.elapsed_s,
-            }
-        case TurnFailed():
-            return {
-                "type": "error",
-                "code": event.code,
-                "message": event.public_message,
-                "retryable": event.retryable,
-                "http_status": event.http_status,
-                "error_id": event.error_id,
-                "retry_after_s": event.retry_after_s,
-            }
+    wire: dict[str, Any] = {"type": _WIRE_NAMES.get(event.kind, event.kind)}
+    for field_name, name, _ in _FIELDS[type(event)]:
+        wire[name] = getattr(event, field_name)
+    if isinstance(event, TurnFinished):
+        wire["usage"] = dataclasses.asdict(event.usage) | {"total_tokens": event.usage.total_tokens}
+    return wire
 
 
 def event_from_wire(data: Mapping[str, Any]) -> Event | None:
     """The event of a JSON object, or None for a type that this version does not know.
 
     Raises:
-        KeyError, TypeError, ValueError: The object lacks what its type must have.
+        AttributeError, KeyError, TypeError, ValueError: The object lacks what its type must have.
     """
-    match data["type"]:
-        case "started":
-            return TurnStarted(
-                str(data["backend"]),
-                str(data["model"]),
-                bool(data.get("incremental", True)),
-                data.get("trace_id"),
-            )
-        case "status":
-            return Status(str(data["text"]), data.get("state", "info"), str(data.get("key", "")))
-        case "delta":
-            return FieldDelta(
-                str(data["field"]), data["channel"], str(data["text"]), str(data.get("step", ""))
-            )
-        case "final":
-            usage = data.get("usage") or {}
-            return TurnFinished(
-                outputs=dict(data["prediction"]),
-                usage=Usage(
-                    int(usage.get("prompt_tokens") or 0),
-                    int(usage.get("completion_tokens") or 0),
-                    usage.get("cost_usd"),
-                    bool(usage.get("cached", False)),
-                ),
-                first_delta_s=data.get("first_delta_s"),
-                elapsed_s=float(data.get("elapsed_s") or 0.0),
-                trace_id=data.get("trace_id"),
-                finish_reason=data.get("finish_reason") or "stop",
-            )
-        case "error":
-            return TurnFailed(
-                str(data["code"]),
-                str(data["message"]),
-                bool(data["retryable"]),
-                int(data.get("http_status") or 502),
-                error_id=str(data.get("error_id") or ""),
-                retry_after_s=data.get("retry_after_s"),
-            )
-    return None
+    made = _CLASSES.get(data["type"])
+    if made is None:
+        return None
+    given: dict[str, Any] = {}
+    for field_name, name, read in _FIELDS[made]:
+        value = data.get(name)
+        if value is not None:
+            given[field_name] = read(value)
+    event: Event = made(**given)
+    return event
 
 
 def failed_from(error: Any) -> TurnFailed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from dspy_demo.events import Event, TurnRequest
@@ -25,6 +25,6 @@ class Backend(Protocol):
 
     name: str
 
-    def stream(self, request: TurnRequest) -> AsyncIterator[Event]: ...
+    def stream(self, request: TurnRequest) -> AsyncGenerator[Event, None]: ...
 
     async def aclose(self) -> None: ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 from dspy_demo.adapters import adapter_for
@@ -26,7 +26,7 @@ class LocalBackend:
         self._programs = programs
         self._catalog = catalog
 
-    async def stream(self, request: TurnRequest) -> AsyncIterator[Event]:
+    async def stream(self, request: TurnRequest) -> AsyncGenerator[Event, None]:
         target = request.target
         assert isinstance(target, LocalTarget)
         spec = self._programs.get(target.program)

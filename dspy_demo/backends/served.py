@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
 import httpx
@@ -83,7 +83,7 @@ class ServedBackend:
         self._reply_max_chars = settings.reply_max_chars
         self._plain: dict[str, float] = {}
 
-    async def stream(self, request: TurnRequest) -> AsyncIterator[Event]:
+    async def stream(self, request: TurnRequest) -> AsyncGenerator[Event, None]:
         target = request.target
         assert isinstance(target, ServedTarget)
         url = base_url(target.url)
@@ -110,7 +110,7 @@ class ServedBackend:
 
     # --- our own model server ---
 
-    async def _live(self, url: str, request: TurnRequest) -> AsyncIterator[Event]:
+    async def _live(self, url: str, request: TurnRequest) -> AsyncGenerator[Event, None]:
         """The events of ``POST /predict/stream``; the last one when the reply is read to its end."""
         target = request.target
         assert isinstance(target, ServedTarget)
@@ -147,7 +147,7 @@ class ServedBackend:
 
     # --- a plain MLflow server ---
 
-    async def _whole(self, url: str, request: TurnRequest) -> AsyncIterator[Event]:
+    async def _whole(self, url: str, request: TurnRequest) -> AsyncGenerator[Event, None]:
         """The one answer of ``POST /invocations``."""
         yield TurnStarted(self.name, url, incremental=False)
         yield Status(CANNOT_STREAM)

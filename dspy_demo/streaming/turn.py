@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -39,7 +39,7 @@ async def run_turn(
     *,
     max_threads: int = 64,
     reply_max_chars: int = 500_000,
-) -> AsyncIterator[Event]:
+) -> AsyncGenerator[Event, None]:
     """Run `program` once: its deltas as they stream, then `TurnFinished`.
 
     A program without ``aforward`` runs in a thread, which ends at its next call. A reply that was cut, at the
