@@ -7,9 +7,7 @@ from collections.abc import Iterator
 
 #: Longest event. The last one of a turn holds all of its text; a real one has some kilobytes.
 EVENT_MAX_BYTES = 8 * 1024 * 1024
-
 _LINE_END = re.compile(rb"\r\n|\r|\n")
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class EventTooLong(ValueError):
@@ -30,7 +28,6 @@ class EventStreamParser:
         self._data: list[bytes] = []  # the data lines of an event that has not ended
         self._size = 0  # of both
         self._after_cr = False
-        self._at_start = True
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         """The events that `chunk` completes.
@@ -48,23 +45,16 @@ class EventStreamParser:
         for piece in ended:
             line = b"".join([*self._begun, piece])
             self._begun.clear()
-            yield from self._line(line)
+            if line.startswith(b"data:"):
+                self._grow(len(line))
+                self._data.append(line[5:].removeprefix(b" "))
+            elif not line:
+                data, self._data, self._size = self._data, [], 0
+                if data:
+                    yield b"\n".join(data)
         if rest:
             self._begun.append(rest)
             self._grow(len(rest))
-
-    def _line(self, line: bytes) -> Iterator[bytes]:
-        if self._at_start:
-            line, self._at_start = line.removeprefix(_BYTE_ORDER_MARK), False
-        if not line:
-            data, self._data, self._size = self._data, [], 0
-            if data:
-                yield b"\n".join(data)
-            return
-        name, _, value = line.partition(b":")
-        if name == b"data":
-            self._grow(len(value))
-            self._data.append(value.removeprefix(b" "))
 
     def _grow(self, size: int) -> None:
         self._size += size

@@ -11,19 +11,9 @@ from typing import Any
 
 import httpx
 
+from dspy_demo.backends import served_wire as wire
 from dspy_demo.backends.event_stream import EventStreamParser, EventTooLong
-from dspy_demo.backends.remote_errors import CUT, NOT_OURS, reply_error, transport_error
-from dspy_demo.backends.served_wire import (
-    ServerInfo,
-    base_url,
-    chat_messages,
-    check_identity,
-    event_of,
-    json_object,
-    outputs_of,
-    predict_body,
-    server_info,
-)
+from dspy_demo.backends.served_wire import NOT_OURS, ServerInfo, base_url, transport_error
 from dspy_demo.errors import MalformedReply, ReplyTooLong, UpstreamCut, WrongServer
 from dspy_demo.events import (
     TURN_ID_HEADER,
@@ -119,15 +109,15 @@ class ServedBackend:
             async with self._client.stream(
                 "POST",
                 f"{url}/predict/stream",
-                json=predict_body(request),
+                json=wire.predict_body(request, target),
                 headers={TURN_ID_HEADER: request.turn_id},
                 timeout=self._live_timeout,
             ) as reply:
                 answering = True
-                check_identity(reply.headers, target)
+                wire.check_identity(reply.headers, target)
                 await _check_streams(reply)
                 async for content in _contents(reply):
-                    event = event_of(content)
+                    event = wire.event_of(content)
                     if isinstance(event, FieldDelta):
                         chars += len(event.text)
                         if chars > self._reply_max_chars:
@@ -142,7 +132,7 @@ class ServedBackend:
         except EventTooLong as error:
             raise ReplyTooLong(TOO_LONG) from error
         if end is None:
-            raise UpstreamCut(CUT)
+            raise UpstreamCut(wire.CUT)
         yield end
 
     # --- a plain MLflow server ---
@@ -151,7 +141,7 @@ class ServedBackend:
         """The one answer of ``POST /invocations``."""
         yield TurnStarted(self.name, url, incremental=False)
         yield Status(CANNOT_STREAM)
-        body = {"messages": chat_messages(request)}
+        body = {"messages": wire.chat_messages(request)}
         answering = False
         try:
             async with self._client.stream(
@@ -164,12 +154,12 @@ class ServedBackend:
                 answering = True
                 if reply.status_code != 200:
                     self._plain.pop(url, None)
-                    raise reply_error(reply.status_code, await _bounded(reply, _ERROR_BODY_MAX_BYTES))
+                    raise wire.reply_error(reply.status_code, await _bounded(reply, _ERROR_BODY_MAX_BYTES))
                 answer = await _bounded(reply, BODY_MAX_BYTES)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             self._plain.pop(url, None)
             raise transport_error(error, answering=answering) from error
-        yield TurnFinished(outputs_of(answer))
+        yield TurnFinished(wire.outputs_of(answer))
 
     # --- a typed address ---
 
@@ -183,13 +173,15 @@ class ServedBackend:
         try:
             reply, body = await self._get(f"{url}/model")
             if reply.status_code == 200:
-                return server_info(body)
+                return wire.server_info(body)
             reply, _ = await self._get(f"{url}/ping")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise transport_error(error, answering=False) from error
         if reply.status_code == 200 and not reply.headers.get("content-type", "").startswith("text/html"):
             return ServerInfo("plain")
-        raise reply_error(reply.status_code, b"") if reply.status_code != 200 else MalformedReply(NOT_OURS)
+        raise (
+            wire.reply_error(reply.status_code, b"") if reply.status_code != 200 else MalformedReply(NOT_OURS)
+        )
 
     async def _get(self, url: str) -> tuple[httpx.Response, bytes]:
         async with self._client.stream("GET", url, timeout=PROBE_TIMEOUT_S) as reply:
@@ -205,7 +197,7 @@ async def _check_streams(reply: httpx.Response) -> None:
         body = await _bounded(reply, _ERROR_BODY_MAX_BYTES)
         if reply.status_code in {404, 405} and b'"error_id"' not in body:
             raise _NoSuchRoute
-        raise reply_error(reply.status_code, body)
+        raise wire.reply_error(reply.status_code, body)
     if not reply.headers.get("content-type", "").startswith("text/event-stream"):
         raise MalformedReply(NOT_OURS)
 
@@ -217,7 +209,7 @@ async def _contents(reply: httpx.Response) -> AsyncIterator[Mapping[str, Any]]:
         for data in parser.feed(chunk):
             done = data == b"[DONE]"
             if not done:
-                yield json_object(data)
+                yield wire.json_object(data)
         if done:
             break
     # A reply that was read to its end leaves its connection to the next turn.

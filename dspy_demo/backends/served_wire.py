@@ -1,36 +1,51 @@
-"""What goes to a model server and what comes back, as bytes and as events."""
+"""What goes to a model server and what comes back, as values. Of its texts only our own are shown."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 from urllib.parse import quote, unquote
 
+import httpx
 import orjson
 
-from dspy_demo.backends.remote_errors import NOT_OURS, NOT_READABLE, OTHER_VERSION, error_of
+from dspy_demo import errors
 from dspy_demo.errors import DemoError, InvalidInput, MalformedReply, WrongServer
-from dspy_demo.events import (
-    Channel,
-    Event,
-    FieldDelta,
-    ServedTarget,
-    Status,
-    StatusState,
-    TurnFailed,
-    TurnRequest,
-    event_from_wire,
-)
+from dspy_demo.events import Event, ServedTarget, TurnFailed, TurnRequest, event_from_wire
 from dspy_demo.programs.spec import REASONING_FIELDS
 
 #: A model server of ours names itself in every reply: which version it is, and which very process.
 VERSION_HEADER, INSTANCE_HEADER = "X-Model-Version", "X-Model-Instance"
+#: A sentence of ours is far shorter; another server's text is cut.
+MESSAGE_MAX_CHARS = 400
 
-_CHANNELS, _STATES = get_args(Channel), get_args(StatusState)
+NO_ADDRESS = "This is not an address of a server. It looks like http://127.0.0.1:5001."
+NOT_RUNNING = "The model server is not running at this address. Start it again, or switch to Local."
+ALL_IN_USE = "All connections to the model server are in use. Try again in a moment."
+SILENT = "The model server was silent for too long. Try again, or restart it."
+CLOSED = "The model server closed the connection without an answer. Try again."
+CUT = "The model server ended in the middle of the answer. What arrived is kept; retry for the whole answer."
+NOT_OURS = "What answers at this address is not a model server of this app or of MLflow. Check the address."
+NO_CHAT = "The model server did not answer as a chat. Was the version logged with task “llm/v1/chat”?"
+OTHER_VERSION = "The server at this address serves another version now. Connect to it again to ask that one."
+NOT_READABLE = "The model server sent something that this app cannot read. Check its address and its version."
+ELSEWHERE = "The address leads elsewhere, and redirects are not followed. Use the final one."
+ONE_MESSAGE = "A plain MLflow server takes one chat message only, not further input fields."
+REFUSED = "The model server refused the request. Check that the version takes this input."
+FAILED = "The model server failed to answer. Its log has the details."
+_NO_KEY = "The model server refused the request: it asks for a key or a login."
+_NOT_READY = "The model server is not ready. Try again in a moment."
+_STATUS: Mapping[int, tuple[type[DemoError], str]] = {
+    **dict.fromkeys((401, 403, 407), (errors.UpstreamAuth, _NO_KEY)),
+    **dict.fromkeys((404, 405), (MalformedReply, NOT_OURS)),
+    **dict.fromkeys((413, 422), (errors.UpstreamRejected, REFUSED)),
+    429: (errors.UpstreamRateLimited, "The model server is at its limit. Wait a moment and retry."),
+    **dict.fromkeys((502, 503), (errors.UpstreamUnavailable, _NOT_READY)),
+    504: (errors.UpstreamTimeout, "The model server took too long. Try again."),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +76,7 @@ def base_url(url: str) -> str:
     """
     found = re.sub(r"/+(invocations|ping|model|predict|predict/stream)$", "", url.strip().rstrip("/"))
     if not re.fullmatch(r"https?://[^/?#\s]+(/[^?#\s]*)?", found):
-        raise InvalidInput("This is not an address of a server. It looks like http://127.0.0.1:5001.")
+        raise InvalidInput(NO_ADDRESS)
     return found
 
 
@@ -86,23 +101,18 @@ def check_identity(headers: Mapping[str, str], target: ServedTarget) -> None:
         raise WrongServer(OTHER_VERSION)
 
 
-def predict_body(request: TurnRequest) -> dict[str, Any]:
+def predict_body(request: TurnRequest, target: ServedTarget) -> dict[str, Any]:
     """One text goes to whatever the version calls its chat field; more inputs go by their names."""
-    body: dict[str, Any] = {
-        "history": [{"role": message.role, "content": message.text} for message in request.history]
-    }
+    history = [{"role": message.role, "content": message.text} for message in request.history]
     values = list(request.inputs.values())
-    if len(values) == 1 and isinstance(values[0], str):
-        body["text"] = values[0]
-    else:
-        body["inputs"] = dict(request.inputs)
-    if isinstance(request.target, ServedTarget) and request.target.max_tokens is not None:
-        body["max_tokens"] = request.target.max_tokens
-    if isinstance(request.target, ServedTarget) and not request.target.cache:
-        body["cache"] = False
-    if re.fullmatch(r"[\w.-]{1,128}", request.session_id):
-        body["session_id"] = request.session_id
-    return body
+    one_text = len(values) == 1 and isinstance(values[0], str)
+    return {
+        "history": history,
+        **({"text": values[0]} if one_text else {"inputs": dict(request.inputs)}),
+        **({} if target.max_tokens is None else {"max_tokens": target.max_tokens}),
+        **({} if target.cache else {"cache": False}),
+        **({"session_id": request.session_id} if re.fullmatch(r"[\w.-]{1,128}", request.session_id) else {}),
+    }
 
 
 def chat_messages(request: TurnRequest) -> list[dict[str, str]]:
@@ -111,12 +121,11 @@ def chat_messages(request: TurnRequest) -> list[dict[str, str]]:
     Raises:
         InvalidInput: There are further inputs, which cannot be said in messages.
     """
-    given = {name: value for name, value in request.inputs.items() if value not in (None, "")}
+    given = [value for value in request.inputs.values() if value not in (None, "")]
     if len(given) != 1:
-        raise InvalidInput("A plain MLflow server takes one chat message only, not further input fields.")
-    question = str(next(iter(given.values())))
+        raise InvalidInput(ONE_MESSAGE)
     history = [{"role": message.role, "content": message.text} for message in request.history]
-    return [*history, {"role": "user", "content": question}]
+    return [*history, {"role": "user", "content": str(given[0])}]
 
 
 def json_object(data: bytes) -> Mapping[str, Any]:
@@ -146,23 +155,19 @@ def event_of(content: Mapping[str, Any]) -> Event | None:
     try:
         event = event_from_wire(content)
         if isinstance(event, TurnFailed):
-            failure = error_of(content)
+            failure = _error_of(content)
             failure.from_server = True
             raise failure
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MalformedReply(NOT_READABLE) from error
-    if isinstance(event, FieldDelta) and event.channel not in _CHANNELS:
-        return dataclasses.replace(event, channel="reasoning")
-    if isinstance(event, Status) and event.state not in _STATES:
-        return dataclasses.replace(event, state="info")
     return event
 
 
 def outputs_of(answer: bytes) -> dict[str, Any]:
     """The output fields in a reply of ``/invocations``, the reasoning first.
 
-    MLflow (3.17, `dspy/wrapper.py`) writes a prediction as a JSON string into the content of a chat message;
-    a program that returns text is just that text.
+    MLflow writes a prediction as a JSON string into the content of a chat message; a program that returns text
+    is just that text.
 
     Raises:
         MalformedReply: It is no chat reply.
@@ -170,9 +175,7 @@ def outputs_of(answer: bytes) -> dict[str, Any]:
     try:
         content = json_object(answer)["choices"][0]["message"]["content"]
     except (KeyError, IndexError, TypeError) as error:
-        raise MalformedReply(
-            "The model server did not answer as a chat. Was the version logged with task “llm/v1/chat”?"
-        ) from error
+        raise MalformedReply(NO_CHAT) from error
     if not isinstance(content, str):
         raise MalformedReply(NOT_READABLE)
     try:
@@ -185,6 +188,11 @@ def outputs_of(answer: bytes) -> dict[str, Any]:
 
 
 def server_info(body: bytes) -> ServerInfo:
+    """What ``GET /model`` tells.
+
+    Raises:
+        MalformedReply: It is no model server of ours.
+    """
     try:
         content = json_object(body)
         if content["server"] != "dspy-demo":
@@ -193,9 +201,64 @@ def server_info(body: bytes) -> ServerInfo:
             "live",
             str(content["version"]),
             bool(content["ready"]),
-            str(content.get("reason") or "")[:400],
+            str(content.get("reason") or "")[:MESSAGE_MAX_CHARS],
             str(content.get("lm") or "") or None,
             str(content.get("program") or "")[:200],
         )
     except (KeyError, DemoError):
         raise MalformedReply(NOT_OURS) from None
+
+
+# Errors
+
+
+def transport_error(error: httpx.HTTPError | httpx.InvalidURL, *, answering: bool) -> DemoError:
+    """The error of a connection. `answering`: the reply had begun."""
+    match error:
+        case httpx.InvalidURL() | httpx.UnsupportedProtocol():
+            return InvalidInput(NO_ADDRESS)
+        case httpx.ConnectError() | httpx.ConnectTimeout():
+            return errors.UpstreamUnavailable(NOT_RUNNING)
+        case httpx.PoolTimeout():
+            return errors.UpstreamUnavailable(ALL_IN_USE)
+        case httpx.TimeoutException():
+            return errors.UpstreamTimeout(SILENT)
+    return errors.UpstreamCut(CUT) if answering else errors.UpstreamUnavailable(CLOSED)
+
+
+def reply_error(status: int, body: bytes) -> DemoError:
+    """The error of a reply other than 200: ours by its code, any other by its status alone."""
+    try:
+        content = json.loads(body)
+        if isinstance(content, dict) and content.get("status") == "error":
+            return _error_of(content)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    if 300 <= status < 400:
+        return MalformedReply(ELSEWHERE)
+    kind, sentence = _STATUS.get(status, (errors.UpstreamError, FAILED))
+    return kind(sentence)
+
+
+def _error_of(content: Mapping[str, Any]) -> DemoError:
+    """The error that an ``error`` event or body of our own server names.
+
+    Raises:
+        KeyError, TypeError, ValueError: It is not one.
+    """
+    made = _by_code(DemoError).get(str(content["code"]), errors.UpstreamError)
+    error = made(str(content["message"])[:MESSAGE_MAX_CHARS])
+    error.retryable = bool(content["retryable"])
+    if content.get("retry_after_s") is not None:
+        error.retry_after_s = max(0.0, float(content["retry_after_s"]))
+    error_id = str(content.get("error_id") or "")
+    if re.fullmatch(r"[0-9a-f]{1,32}", error_id):
+        error.server_error_id = error_id
+    return error
+
+
+def _by_code(root: type[DemoError]) -> dict[str, type[DemoError]]:
+    found = {root.code: root}
+    for made in root.__subclasses__():
+        found = _by_code(made) | found
+    return found

@@ -34,11 +34,9 @@ def test_any_events_in_any_chunking(events: list[list[str]], end: str, size: int
         (b"data: a\n\n", [b"a"]),
         (b"data:a\n\n", [b"a"]),
         (b"data:  a\n\n", [b" a"]),
-        (b"data\n\n", [b""]),
         (b"data: a\n", []),  # cut off: the event never ended
         (b": comment\n\nevent: x\nid: 1\n\n", []),
         (b"event: x\ndata: a\nretry: 5\ndata: b\n\n", [b"a\nb"]),
-        (b"\xef\xbb\xbfdata: a\n\n", [b"a"]),
         (b"data: a\r\n\r\ndata: b\r\n\r\n", [b"a", b"b"]),
         (b"\n\n\n", []),
     ],
