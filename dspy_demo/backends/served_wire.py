@@ -166,8 +166,8 @@ def event_of(content: Mapping[str, Any]) -> Event | None:
 def outputs_of(answer: bytes) -> dict[str, Any]:
     """The output fields in a reply of ``/invocations``, the reasoning first.
 
-    MLflow writes a prediction as a JSON string into the content of a chat message; a program that returns text
-    is just that text.
+    MLflow writes a prediction as a JSON string into the content of a chat message; a program that returns
+    text is just that text.
 
     Raises:
         MalformedReply: It is no chat reply.
