@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return log_command(arguments[1:], os.environ)
     if arguments[:1] == ["models"]:
-        from dspy_demo.lm.local_models.command import models_command
+        from dspy_demo.lm.local.command import models_command
 
         return models_command(arguments[1:], os.environ)
     try:
@@ -95,7 +95,7 @@ def serve(
     from dspy_demo.guests.allowance import Allowance
     from dspy_demo.guests.limits import GuestLimits
     from dspy_demo.lm.catalog import LMCatalog
-    from dspy_demo.lm.local_models.downloads import Downloads
+    from dspy_demo.lm.local.download import Downloads
     from dspy_demo.metrics import Metrics
     from dspy_demo.serving.mlflow_ui import MLflowPages
     from dspy_demo.serving.processes import SERVER_PHASES, ModelServers

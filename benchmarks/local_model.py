@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import Measured, Row
-from dspy_demo.lm.gguf.runtime import Load, LoadedModel
-from dspy_demo.lm.grammar import reply_grammar
-from dspy_demo.lm.local_models import LocalModel
+from dspy_demo.lm.local.files import LocalModel
+from dspy_demo.lm.local.grammar import chat_grammar
+from dspy_demo.lm.local.runtime import Load, LoadedModel
 from dspy_demo.settings import Settings
 from tests.tiny_gguf import Size, write_tiny_gguf
 
@@ -39,16 +39,15 @@ class Figures:
 async def measure(settings: Settings, *, quick: bool) -> Measured:
     import dspy
 
-    from dspy_demo.lm.gguf.engine import local_lm
-    from dspy_demo.lm.gguf.line import close_line
-    from dspy_demo.lm.gguf.shape import default_threads
+    from dspy_demo.lm.local.engine import jobs, local_lm
+    from dspy_demo.lm.local.runtime import default_threads
 
     rounds, max_tokens = (2, 16) if quick else (5, 100)
     path = write_tiny_gguf(Path(settings.data_dir, "bench.gguf"), Size() if quick else SMALL)
     model = LocalModel(str(path), path, size_bytes=path.stat().st_size, title="Bench")
     program, adapter = dspy.ChainOfThought("question -> answer"), dspy.ChatAdapter()
     signature = program.predict.signature
-    grammar = reply_grammar(signature, "chat", max_tokens)
+    grammar = chat_grammar(signature, max_tokens)
     assert grammar is not None
     runtime = LoadedModel(Load(path, CONTEXT_TOKENS, default_threads()))
     lm = local_lm(model, context_tokens=CONTEXT_TOKENS, cache=False, temperature=0.0, max_tokens=max_tokens)
@@ -57,13 +56,13 @@ async def measure(settings: Settings, *, quick: bool) -> Measured:
         if number == 1:  # the first round loads and warms up
             found = {name: Figures() for name in found}
         # Questions of their own: what one side has read already would be quick for the other.
-        for name, constraint in (("runtime_free", {}), ("runtime", {"grammar": grammar.grammar()})):
+        for name, constraint in (("runtime_free", {}), ("runtime", {"grammar": grammar.text})):
             messages = adapter.format(signature, [], {"question": f"What is {number} + {len(name)}?"})
             request = {"messages": messages, "max_tokens": max_tokens, "temperature": 0.0, **constraint}
             _ask_runtime(runtime, request, found[name])
         with dspy.context(lm=lm, adapter=adapter, track_usage=True):
             await _ask_ours(program, f"What is {number} + 4?", found["ours"])
-    close_line()
+    jobs.close()
     runtime.close()
     middle = {name: statistics.median(figures.per_s) for name, figures in found.items()}
     first = {name: statistics.median(figures.first_s) for name, figures in found.items()}

@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from functools import cache, reduce
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from pydantic_core import from_json
@@ -275,16 +276,18 @@ class Row(NamedTuple):
     Attributes:
         dspy_class: The name of DSPy's adapter. Its subclasses have this format too.
         parser: Made with the output fields of a signature, for one reply.
+        grammar: Path of the function that writes the grammar of a reply; see `reply_grammar`.
     """
 
     dspy_class: str
     parser: Callable[[Sequence[str]], PrefixParser]
+    grammar: str
 
 
 ADAPTERS = {
-    "chat": Row("ChatAdapter", ChatParser),
-    "json": Row("JSONAdapter", JSONParser),
-    "xml": Row("XMLAdapter", XMLParser),
+    "chat": Row("ChatAdapter", ChatParser, "dspy_demo.lm.local.grammar:chat_grammar"),
+    "json": Row("JSONAdapter", JSONParser, "dspy_demo.lm.local.grammar:json_grammar"),
+    "xml": Row("XMLAdapter", XMLParser, "dspy_demo.lm.local.grammar:xml_grammar"),
 }
 
 
@@ -303,6 +306,11 @@ def adapter_name(adapter: object) -> str | None:
 def prefix_parser(name: str, fields: Sequence[str]) -> PrefixParser:
     """A new parser of one reply with these output fields."""
     return ADAPTERS[name].parser(fields)
+
+
+def reply_grammar(name: str, signature: type[dspy.Signature], max_tokens: int) -> Any:
+    """The `dspy_demo.lm.local.grammar.Grammar` of a reply; None where a field's type has none."""
+    return resolve_name(ADAPTERS[name].grammar)(signature, max_tokens)
 
 
 def without_thinking(text: str) -> str:

@@ -146,25 +146,13 @@ class Settings(BaseModel):
     # Models on this machine
     models_dir: Path = _setting(
         Path("~/.cache/dspy-demo/models"),
-        "Folder for downloaded models, shared by all versions of the app.",
+        "Folder for downloaded models; other GGUF files in it are offered too.",
         group="Models on this machine",
     )
     hub_url: str = _setting(
         "https://huggingface.co",
         "Hub, or a mirror of it, that models are downloaded from.",
         env=["HF_ENDPOINT"],
-        group="Models on this machine",
-    )
-    hub_cache_dir: Path = _setting(
-        Path("~/.cache/huggingface"),
-        "Where Hugging Face's own tools keep files; models there are offered.",
-        env=["HF_HUB_CACHE", "HF_HOME"],
-        group="Models on this machine",
-    )
-    gguf_dir: Path | None = _setting(
-        None,
-        "One more folder whose GGUF files are offered.",
-        env=["LLAMA_CACHE"],
         group="Models on this machine",
     )
     local_context_tokens: int = _setting(
@@ -371,7 +359,7 @@ class Settings(BaseModel):
                 raise ValueError("must be origins such as https://example.com, without a path")
         return value
 
-    @field_validator("data_dir", "models_dir", "hub_cache_dir", "gguf_dir")
+    @field_validator("data_dir", "models_dir")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value.expanduser().resolve() if value is not None else None

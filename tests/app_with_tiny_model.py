@@ -12,12 +12,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import app
-from dspy_demo.lm.local_models import known
+from dspy_demo.lm.local import files
 
 
 def main() -> int:
     models = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    known.KNOWN = tuple(known.KnownModel(**model) for model in models)
+    files.KNOWN = tuple(files.KnownModel(**model) for model in models)
     return app.main(sys.argv[2:])
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
-from dspy_demo.lm.local_models.known import KnownModel
+from dspy_demo.lm.local.files import KnownModel
 
 PIECE = 8192
 PORTAL = b"<!doctype html><h1>Sign in to the hotel's network</h1>"
@@ -31,11 +31,11 @@ def gguf_bytes(size: int = 200_000, architecture: str = "qwen2", seed: int = 1) 
     return head + random.Random(seed).randbytes(size - len(head))
 
 
-def known_for(content: bytes, name: str = "tiny-instruct", title: str = "Tiny Instruct") -> KnownModel:
+def known_for(content: bytes, name: str = "tiny-instruct", package: str = "") -> KnownModel:
     """The pins of a file with this content."""
     return KnownModel(
         name=name,
-        title=title,
+        title=name.replace("-", " ").title(),
         note="Made for a test",
         repo="Tiny/Tiny-Instruct-GGUF",
         revision="0123456789abcdef0123456789abcdef01234567",
@@ -43,6 +43,7 @@ def known_for(content: bytes, name: str = "tiny-instruct", title: str = "Tiny In
         sha256=hashlib.sha256(content).hexdigest(),
         size_bytes=len(content),
         licence="Apache-2.0",
+        package=package,
     )
 
 

@@ -51,7 +51,7 @@ class Size:
     """`context` is what the model says it was trained for.
 
     `end` is added to the scores of the tokens that end a reply: it never ends by chance, or ends at once, or
-    with None it ends as its weights have it.
+    with None it ends as its weights have it. With `blank_first` LLGuidance takes no grammar for it.
     """
 
     width: int = 64
@@ -60,6 +60,7 @@ class Size:
     context: int = 16384
     more_pieces: int = 0
     end: Literal["never", "at once"] | None = None
+    blank_first: bool = False
 
 
 #: The tokens that llama.cpp takes as the end of a reply.
@@ -94,6 +95,7 @@ def write_tiny_gguf(path: Path, size: Size = Size(), *, seed: int = 0) -> Path:
     file.add_bos_token_id(1)
     file.add_eos_token_id(ENDS[-1])
     file.add_unk_token_id(0)
+    file.add_add_space_prefix(size.blank_first)
     file.add_chat_template(CHAT_TEMPLATE)
     _add_weights(file, size, len(tokens), np.random.default_rng(seed))
     file.write_header_to_file()

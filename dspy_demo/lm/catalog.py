@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dspy_demo.errors import ModelSetupError
 from dspy_demo.events import LMChoice
 from dspy_demo.lm.choices import DEMO_MODEL, DEMO_TOKENS_PER_S, Detection
-from dspy_demo.lm.local_models import PREFIX, LocalModel, find
+from dspy_demo.lm.local.files import PREFIX, LocalModel, find
 from dspy_demo.lm.providers import base_of, is_web_url, key_of, provider_for
 from dspy_demo.settings import Settings, has_credentials
 
@@ -112,8 +112,8 @@ class LMCatalog:
 
     def _local_lm(self, choice: LMChoice) -> dspy.LM:
         from dspy_demo.lm.chat_lm import ChatLM
-        from dspy_demo.lm.gguf.engine import local_lm
-        from dspy_demo.lm.gguf.runtime import import_runtime
+        from dspy_demo.lm.local.engine import local_lm
+        from dspy_demo.lm.local.runtime import import_runtime
 
         import_runtime()
         model = self._model_file(choice)
@@ -132,14 +132,14 @@ class LMCatalog:
 
     async def aclose(self) -> None:
         """Close the connections that idle in the pools, and free the model that is in memory."""
-        from dspy_demo.lm.gguf.line import close_line
+        from dspy_demo.lm.local.engine import jobs
 
         with self._lock:
             models = list(self._models.values())
             self._models.clear()
         for lm in models:
             await lm.aclose()
-        await asyncio.to_thread(close_line)
+        await asyncio.to_thread(jobs.close)
 
 
 def _no_key_of_another(model: str) -> str | None:

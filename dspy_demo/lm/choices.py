@@ -11,8 +11,8 @@ import httpx
 
 from dspy_demo.errors import ModelSetupError, SettingsError
 from dspy_demo.events import LMChoice
-from dspy_demo.lm.local_models import DOWNLOADED, PREFIX, find, offered
-from dspy_demo.lm.local_models.runtime import INSTALL_HINT, runtime_installed
+from dspy_demo.lm.local.files import DOWNLOADED, PREFIX, find, offered
+from dspy_demo.lm.local.runtime import INSTALL_HINT, runtime_installed
 from dspy_demo.lm.providers import (
     PROVIDERS,
     check_bases,

@@ -33,8 +33,7 @@ from dspy_demo.errors import DemoError, InvalidInput, ModelSetupError
 from dspy_demo.events import TURN_ID_HEADER, LMChoice, LocalTarget, TurnFailed, TurnFinished, TurnRequest
 from dspy_demo.lm.catalog import PLACEHOLDER_KEY, LMCatalog
 from dspy_demo.lm.choices import Detection
-from dspy_demo.lm.gguf.identity import the_same
-from dspy_demo.lm.local_models import LocalModel
+from dspy_demo.lm.local.files import LocalModel, the_same
 from dspy_demo.lm.providers import provider_for
 from dspy_demo.metrics import Metrics
 from dspy_demo.programs.chat_program import chat_messages

@@ -38,7 +38,7 @@ class ServedVersion:
         lm: The model it was logged with.
         own_lm: That model itself, where it is one of its own making, which a `LMChoice` cannot name.
         adapter: ``chat``, ``json`` or ``xml``.
-        model_file: The file of a model that runs in the server itself (`lm.gguf.identity.record`).
+        model_file: The file of a model that runs in the server itself (`lm.local.files.record`).
     """
 
     uri: str

@@ -10,10 +10,9 @@ import gradio as gr
 from gradio.components import Component
 
 from dspy_demo.errors import Forbidden, NotFound
-from dspy_demo.lm.local_models import PREFIX
-from dspy_demo.lm.local_models.downloads import Downloads
-from dspy_demo.lm.local_models.folder import remove
-from dspy_demo.lm.local_models.runtime import runtime_installed
+from dspy_demo.lm.local.download import Downloads
+from dspy_demo.lm.local.files import PREFIX, remove
+from dspy_demo.lm.local.runtime import runtime_installed
 from dspy_demo.settings import Settings
 from dspy_demo.ui.actions import said
 from dspy_demo.ui.asker import owner_only, visitor_of

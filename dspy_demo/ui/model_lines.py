@@ -5,11 +5,9 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from dspy_demo.lm.local_models.amounts import size_text
-from dspy_demo.lm.local_models.downloads import DownloadState
-from dspy_demo.lm.local_models.model import PREFIX
-from dspy_demo.lm.local_models.progress import Progress
-from dspy_demo.lm.local_models.runtime import INSTALL_LINE
+from dspy_demo.lm.local.download import DownloadState, Progress, size_text
+from dspy_demo.lm.local.files import PREFIX
+from dspy_demo.lm.local.runtime import INSTALL_LINE
 
 RUNTIME = (
     '<div class="m-runtime"><p class="quiet">The runtime for these models is not installed. To use one, run '

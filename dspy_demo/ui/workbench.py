@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dspy_demo.backends.served import ServedBackend, base_url
 from dspy_demo.errors import DemoError
-from dspy_demo.lm.local_models.downloads import Downloads
+from dspy_demo.lm.local.download import Downloads
 from dspy_demo.logs import log_failure
 from dspy_demo.serving.mlflow_ui import MLflowPages
 from dspy_demo.serving.processes import ModelServers

@@ -19,9 +19,8 @@ from dspy_demo.adapters import adapter_for
 from dspy_demo.errors import VersionNotLogged
 from dspy_demo.events import LMChoice
 from dspy_demo.lm.choices import DEMO_MODEL
-from dspy_demo.lm.gguf.identity import identified, record
-from dspy_demo.lm.local_models import PREFIX, LocalModel, find
-from dspy_demo.lm.local_models.runtime import MODULE as RUNTIME
+from dspy_demo.lm.local.files import PREFIX, LocalModel, find, identified, record
+from dspy_demo.lm.local.runtime import MODULE as RUNTIME
 from dspy_demo.programs.chat_program import ChatProgram
 from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.settings import Settings
@@ -164,7 +163,7 @@ def portable_lm(choice: LMChoice, settings: Settings, file: LocalModel | None = 
 
         return demo_lm(**given)
     if file is not None:
-        from dspy_demo.lm.gguf.engine import local_lm
+        from dspy_demo.lm.local.engine import local_lm
 
         return local_lm(file, context_tokens=settings.local_context_tokens, cache=choice.cache, **given)
     client = {"api_base": base} if (base := public_url(choice.api_base)) else {}

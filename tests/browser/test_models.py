@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import expect
 
-from dspy_demo.lm.local_models.runtime import runtime_installed
+from dspy_demo.lm.local.runtime import runtime_installed
 from tests.browser.chat_page import ChatPage
 from tests.browser.conftest import NewPage
 from tests.fake_hub import FakeHub, gguf_bytes, known_for

@@ -13,8 +13,7 @@ import pytest
 
 from dspy_demo.errors import ModelSetupError, SettingsError
 from dspy_demo.lm.choices import DEMO_MODEL, LMOption, Offer, detect
-from dspy_demo.lm.local_models import folder as model_folder
-from dspy_demo.lm.local_models import runtime
+from dspy_demo.lm.local import files, runtime
 from dspy_demo.lm.providers import PROVIDERS
 from dspy_demo.settings import Settings
 from tests.fake_hub import gguf_bytes, known_for
@@ -160,8 +159,8 @@ def models_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     content = gguf_bytes(2_000)
     folder = tmp_path / "models"
     folder.mkdir()
-    (folder / "arrived").write_bytes(content)
-    model_folder.keep(folder, known_for(content), folder / "arrived")
+    (folder / "tiny-instruct.gguf").write_bytes(content)
+    monkeypatch.setattr(files, "KNOWN", (known_for(content), *files.KNOWN[:2]))
     return folder
 
 
@@ -197,7 +196,7 @@ async def test_a_file_of_another_program_is_offered_and_never_chosen(
     other = tmp_path / "gguf" / "Mine.gguf"
     other.parent.mkdir()
     other.write_bytes(gguf_bytes(3_000))
-    flags = ["--models-dir", str(tmp_path / "empty"), "--gguf-dir", str(other.parent)]
+    flags = ["--models-dir", str(other.parent)]
     found = await detect(settings(data_dir, *flags, "--ollama-url", nowhere))
     assert found.demo
     assert [option.model for option in found.options] == [f"local/{other}", DEMO_MODEL]
@@ -217,7 +216,7 @@ async def test_without_the_runtime_no_model_of_this_machine_is_offered(
 async def test_an_explicit_file_is_looked_at_before_the_start(data_dir: Path, models_dir: Path) -> None:
     path = models_dir / "tiny-instruct.gguf"
     assert (await detect(settings(data_dir, "--lm", f"local/{path}"))).choice.model == f"local/{path}"
-    with pytest.raises(ModelSetupError, match="has not been downloaded"):
+    with pytest.raises(ModelSetupError, match="models pull qwen"):
         await detect(settings(data_dir, "--lm", "local/qwen2.5-0.5b-instruct"))
 
 

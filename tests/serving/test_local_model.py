@@ -67,6 +67,6 @@ def test_a_server_that_has_not_the_file_says_what_to_pull(tmp_path: Path) -> Non
     file = {"name": "tiny", "repo": "me/tiny", "revision": "1" * 40, "sha256": "2" * 64, "title": "Tiny"}
     choice = LMChoice("local/tiny")
     version: Any = SimpleNamespace(own_lm=None, model_file=file)
-    settings = settings_for(tmp_path, models_dir=tmp_path / "models", hub_cache_dir=tmp_path / "hub")
+    settings = settings_for(tmp_path, models_dir=tmp_path / "models")
     with pytest.raises(ModelSetupError, match=r"Tiny \(me/tiny at 1{12}.*python app.py models pull tiny"):
         VersionCatalog(settings, choice, version).lm(choice)

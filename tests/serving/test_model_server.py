@@ -220,8 +220,6 @@ def test_every_setting_reaches_the_server_but_secrets_and_what_is_the_pages(tmp_
     assert groups | set(Settings.model_fields) >= NOT_PASSED_ON, "a name that is not there any more"
     given = {
         "models_dir": tmp_path / "models",
-        "gguf_dir": tmp_path / "gguf",
-        "hub_cache_dir": tmp_path / "hub",
         "local_threads": 3,
         "local_context_tokens": 1024,
         "owner_token": "planted-planted-planted",
@@ -243,7 +241,7 @@ def documented_fields() -> dict[str, FieldInfo]:
 
 
 async def test_the_folders_of_the_models_reach_the_server(served_world: ServedWorld, tmp_path: Path) -> None:
-    folders = {name: tmp_path / name for name in ("models_dir", "gguf_dir", "hub_cache_dir")}
+    folders = {name: tmp_path / name for name in ("models_dir",)}
     servers = ModelServers(served_world.settings.model_copy(update=folders | {"local_threads": 3}))
     try:
         found = environment_of(await servers.serve(Wanted(served_world.builtin)))

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from dspy_demo.lm.local_models.downloads import DownloadState
-from dspy_demo.lm.local_models.progress import Progress
+from dspy_demo.lm.local.download import DownloadState, Progress
 from dspy_demo.ui.model_lines import models_html, spoken_models
 from tests.fake_hub import gguf_bytes, known_for
 

@@ -13,9 +13,8 @@ import yaml
 
 from dspy_demo.errors import ModelSetupError
 from dspy_demo.events import LMChoice
-from dspy_demo.lm.gguf.identity import identified, missing, record, the_same
-from dspy_demo.lm.gguf.line import close_line
-from dspy_demo.lm.local_models import LocalModel, find
+from dspy_demo.lm.local.engine import jobs
+from dspy_demo.lm.local.files import KNOWN, LocalModel, find, identified, missing, record, the_same
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.settings import Settings
 from dspy_demo.versions import LogRequest, VersionStore
@@ -72,15 +71,15 @@ def test_the_pickled_model_answers_by_itself(
     with dspy.context(**{name: wrapper.dspy_settings[name] for name in ("lm", "adapter")}):
         prediction = wrapper.model(messages=[{"role": "user", "content": "What is 2 + 2?"}])
     assert prediction.reasoning and prediction.answer
-    close_line()
+    jobs.close()
 
 
-def test_the_same_file_is_found_under_any_name(tmp_path: Path, tiny: Path) -> None:
-    settings = Settings(data_dir=tmp_path, models_dir=tmp_path / "m", hub_cache_dir=tmp_path / "hub")
+def test_the_same_file_is_found_under_any_name(tmp_path: Path, tiny: Path, home: Path) -> None:
+    settings = Settings(data_dir=tmp_path, models_dir=tmp_path / "m")
     noted = record(identified(find(f"local/{tiny}", settings)))
     assert the_same(noted, settings).path == tiny
-    snapshot = tmp_path / "hub" / "models--owner--repo" / "snapshots" / ("a" * 40)
-    blob = tmp_path / "hub" / "models--owner--repo" / "blobs" / noted["sha256"]
+    repo = home / ".cache/huggingface/hub/models--owner--repo"
+    snapshot, blob = repo / "snapshots" / ("a" * 40), repo / "blobs" / noted["sha256"]
     for folder in (snapshot, blob.parent):
         folder.mkdir(parents=True)
     blob.write_bytes(tiny.read_bytes())
@@ -90,17 +89,16 @@ def test_the_same_file_is_found_under_any_name(tmp_path: Path, tiny: Path) -> No
 
 
 def test_another_file_of_that_name_is_not_taken(tmp_path: Path, tiny: Path) -> None:
-    settings = Settings(data_dir=tmp_path, models_dir=tmp_path / "m", hub_cache_dir=tmp_path / "hub")
+    settings = Settings(data_dir=tmp_path, models_dir=tmp_path / "m")
     noted = {**record(identified(find(f"local/{tiny}", settings))), "sha256": "0" * 64}
     with pytest.raises(ModelSetupError, match="another file of that name is on this machine"):
         the_same(noted, settings)
 
 
 def test_the_sentence_says_what_to_pull() -> None:
-    model = LocalModel(
-        "qwen", Path("x"), "Qwen/Q-GGUF", "9217f5db79a29953", "74a4da8c9fdbcd15", 1, "Qwen 0.5B"
-    )
-    said = missing(record(model))
-    assert "Qwen 0.5B (Qwen/Q-GGUF at 9217f5db79a2, SHA-256 74a4da8c9fdb)" in said
-    assert said.endswith("Run: python app.py models pull qwen")
-    assert "models pull" not in missing(record(replace(model, name="/a/b.gguf")))
+    known = KNOWN[0]
+    model = LocalModel(known.name, Path("x"), known.repo, known.revision, known.sha256, 1, "Qwen 0.5B")
+    told = missing(record(model))
+    assert f"Qwen 0.5B ({known.repo} at {known.revision[:12]}, SHA-256 {known.sha256[:12]})" in told
+    assert told.endswith(f"Run: python app.py models pull {known.name}")
+    assert "models pull" not in missing(record(replace(model, sha256="0" * 64)))

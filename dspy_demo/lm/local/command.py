@@ -1,0 +1,108 @@
+"""``python app.py models``: download, list and delete models of this machine."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import sys
+from collections.abc import Mapping, Sequence
+
+from dspy_demo.errors import DemoError
+from dspy_demo.lm.local import files
+from dspy_demo.lm.local.download import Downloads, Progress, download, size_text
+from dspy_demo.lm.local.runtime import INSTALL_HINT, runtime_installed
+from dspy_demo.settings import Settings
+
+INTERRUPTED = 130  # as shells say it: 128 and the number of SIGINT
+
+
+def models_command(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run one of ``pull``, ``list`` and ``rm``. What a script needs is on standard output.
+
+    Args:
+        argv: After the word ``models``: its own words and any of the app's flags.
+
+    Returns:
+        0; 2 with a sentence on standard error; 130 where it was interrupted.
+
+    Raises:
+        SystemExit: For ``--help`` and unknown flags, as argparse does.
+    """
+    words = list(itertools.takewhile(lambda word: not word.startswith("-"), argv))
+    own = _parser().parse_args(["--help"] if not argv or {"-h", "--help"} & set(argv) else words)
+    try:
+        settings = Settings.load(argv[len(words) :], environ)
+        match own.action:
+            case "pull":
+                _pull(own.name or files.KNOWN[0].name, settings)
+            case "list":
+                _list(settings)
+            case "rm":
+                name = own.name.removeprefix(files.PREFIX)
+                freed = files.remove(settings.models_dir, name)
+                _say(f"{name} is deleted; {size_text(freed)} are free again.")
+    except DemoError as error:
+        _say(error.public_message)
+        return 2
+    except KeyboardInterrupt:
+        _say("\nStopped. The same command goes on from here.")
+        return INTERRUPTED
+    return 0
+
+
+def _pull(name: str, settings: Settings) -> None:
+    model = files.downloadable(name)
+    _say(f"{model.title}, {size_text(model.size_bytes)}, {model.licence}, from {model.repo}")
+    shown = -1
+
+    def report(progress: Progress) -> None:
+        """One line, drawn over on a terminal; in a log file one every ten percent."""
+        nonlocal shown
+        terminal = sys.stderr.isatty()
+        step = progress.percent // (1 if terminal else 10)
+        if step != shown:
+            shown = step
+            line = f"{progress.phase}: {progress.percent} %, {', '.join(progress.words)}"
+            print(f"\r{line}\x1b[K" if terminal else line, end="" if terminal else "\n", file=sys.stderr)  # noqa: T201
+
+    pulled = asyncio.run(download(model, settings, report))
+    _say(f"\nIt is in {pulled.path.parent}. Use it with: python app.py --lm {pulled.model}")
+    if not runtime_installed():
+        _say(INSTALL_HINT)
+    print(pulled.model)  # noqa: T201 - the command's own output
+
+
+def _list(settings: Settings) -> None:
+    words = {"here": "on this machine", "absent": "not downloaded"}
+    rows = []
+    for state in Downloads(settings).states():
+        text = words.get(state.phase) or f"{state.progress.percent if state.progress else 0} % downloaded"
+        rows.append((files.PREFIX + state.model.name, size_text(state.model.size_bytes), text))
+    named = {row[0] for row in rows}
+    offered = [(model, where) for model, where in files.offered(settings) if model.model not in named]
+    rows += [(model.model, size_text(model.size_bytes), where) for model, where in offered]
+    width = max(len(row[0]) for row in rows)
+    for model, size, text in rows:
+        print(f"{model.ljust(width)}  {size.ljust(8)}  {text}")  # noqa: T201
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)  # noqa: T201
+
+
+def _parser() -> argparse.ArgumentParser:
+    names = ", ".join(model.name for model in files.KNOWN if not model.package)
+    parser = argparse.ArgumentParser(
+        prog="python app.py models",
+        description="Models that run on this machine.",
+        epilog="Flags of the app may follow, such as --models-dir; python app.py --help has all of them.",
+        allow_abbrev=False,
+    )
+    actions = parser.add_subparsers(dest="action", required=True, metavar="pull | list | rm")
+    pull = actions.add_parser("pull", help="download a model, or go on with it", allow_abbrev=False)
+    pull.add_argument("name", nargs="?", help=f"one of {names} [default: the first]")
+    actions.add_parser("list", help="show what can be downloaded and what is here", allow_abbrev=False)
+    rm = actions.add_parser("rm", help="delete a downloaded model, or a part of one", allow_abbrev=False)
+    rm.add_argument("name", help="as list shows it")
+    return parser

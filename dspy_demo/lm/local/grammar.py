@@ -1,0 +1,181 @@
+"""The format of a reply as a grammar for LLGuidance, from the output fields of a signature.
+
+A small model often misses the format that DSPy's adapters ask for, or writes one field until its tokens are
+spent. By a grammar it cannot: each field has a bound of its own, in tokens where it is text, and what must
+stand around the fields always arrives. A grammar guarantees the form of an answer, not its truth.
+
+LLGuidance takes a bound in tokens only for rules in lower case that consist of one terminal. A grammar that
+it cannot read leaves the reply unconstrained, without an error.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from dataclasses import dataclass
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+
+from pydantic import PydanticUserError, TypeAdapter
+
+if TYPE_CHECKING:
+    import dspy
+
+#: What a text gets at least, in tokens, however little a reply may have.
+LEAST_TOKENS = 8
+#: A text is a first paragraph, which gets half of its tokens, and so many more, which share the other half.
+MORE_PARAGRAPHS = 5
+#: The bounds of typed values. `VALUE_TOKENS` is what one takes of a reply's tokens, about.
+ITEMS_MAX, CHARS_MAX, NUMBER_MAX, VALUE_TOKENS = 4, 120, 10**9, 32
+_CONTROL = r"\x00-\x08\x0b-\x1f\x7f\x{85}\x{2028}\x{2029}"
+#: Lines of which none is blank or looks like a header; and the end of the last one, if the model writes it.
+_PARAGRAPH = rf"/[^\s\[{_CONTROL}][^\n{_CONTROL}]*(\n[^\n\[{_CONTROL}][^\n{_CONTROL}]*)*\n?/"
+_JSON_TEXT = rf'/([^"\\\n\t{_CONTROL}]|\\["\\nt])+/'
+_XML_TEXT = rf"/[^\s<>&{_CONTROL}][^<>&{_CONTROL}]*/"
+_ANYTHING = {"type": ["string", "number", "boolean", "null"], "maxLength": CHARS_MAX}
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """A grammar as llama.cpp takes it, and the tokens of the replies that it allows.
+
+    Attributes:
+        most_tokens: What the longest takes, about; more than was asked for where that is too little.
+        text_tokens: What all free texts may take together: where a reply has so many, its texts were cut.
+    """
+
+    text: str
+    most_tokens: int
+    text_tokens: int
+
+
+class _NoGrammar(Exception):
+    """A type has no grammar in this format. The model then writes freely."""
+
+
+def chat_grammar(signature: type[dspy.Signature], max_tokens: int) -> Grammar | None:
+    """The replies that ChatAdapter can read; None where a field's type has no grammar."""
+    frames = [(f"[[ ## {name} ## ]]\n", "\n\n") for name in signature.output_fields]
+    return _grammar(signature, max_tokens, "chat", [*frames, ("[[ ## completed ## ]]", "")])
+
+
+def json_grammar(signature: type[dspy.Signature], max_tokens: int) -> Grammar | None:
+    """The replies that JSONAdapter can read; None where a field's type has no grammar."""
+    keys = [json.dumps(name, ensure_ascii=False) for name in signature.output_fields]
+    frames = [(f"{', ' if number else '{'}{key}: ", "") for number, key in enumerate(keys)]
+    return _grammar(signature, max_tokens, "json", [*frames, ("}", "")])
+
+
+def xml_grammar(signature: type[dspy.Signature], max_tokens: int) -> Grammar | None:
+    """The replies that XMLAdapter can read; None where a field's type has no grammar, or is nested."""
+    frames = [(f"<{name}>\n", f"\n</{name}>\n") for name in signature.output_fields]
+    return _grammar(signature, max_tokens, "xml", [*frames, ("", "")])
+
+
+def _grammar(
+    signature: type[dspy.Signature], max_tokens: int, format_: str, frames: list[tuple[str, str]]
+) -> Grammar | None:
+    """Each field's value between what stands before and after it; the last frame is the end."""
+    types = [field.annotation for field in signature.output_fields.values()]
+    try:
+        values = {number: _value(type_, format_) for number, type_ in enumerate(types) if not _is_text(type_)}
+    except _NoGrammar:
+        return None
+    frame = len("".join(before + after for before, after in frames).encode())
+    texts = len(types) - len(values)
+    left = max_tokens - frame // 2 - len(values) * VALUE_TOKENS
+    room = max(LEAST_TOKENS, left // texts) if texts else 0
+    start, rules = [], []
+    for number, (before, after) in enumerate(frames[:-1]):
+        value = values.get(number)
+        start += [_quoted(before), f"f{number}"]
+        start += [_quoted(after)] if value or format_ == "xml" else []
+        rules += [f"f{number}: {value}"] if value else _text(number, room, format_)
+    lines = ["%llguidance {}", f"start: {' '.join(start)} {_quoted(frames[-1][0])}", *rules]
+    most = max(max_tokens, texts * room) + frame + (max_tokens + 10 * VALUE_TOKENS) * len(values)
+    return Grammar("\n".join(lines) + "\n", most, texts * room)
+
+
+def _text(number: int, tokens: int, format_: str) -> list[str]:
+    """The rules of a free text, with what ends it in the formats that have no mark of their own."""
+    if format_ == "json":
+        return [f'f{number}: "\\"" t{number} "\\""', f"t{number}[max_tokens={tokens}]: {_JSON_TEXT}"]
+    if format_ == "xml":
+        return [f"f{number}[max_tokens={tokens}]: {_XML_TEXT}"]
+    # A terminal takes all it can, so a model could never end a text that may hold blank lines. Therefore a
+    # paragraph is a terminal: after a blank line comes the next one, or a header.
+    names, nested = [f"p{number}_{index}" for index in range(MORE_PARAGRAPHS)], ""
+    for name in names:
+        nested = f'({name} "\\n" {nested})?'
+    more = max(1, tokens // 2 // MORE_PARAGRAPHS)
+    return [
+        f'f{number}: t{number} "\\n" {nested}',
+        f"t{number}[max_tokens={max(1, tokens // 2)}]: {_PARAGRAPH}",
+        *(f"{name}[max_tokens={more}]: {_PARAGRAPH}" for name in names),
+    ]
+
+
+def _value(type_: Any, format_: str) -> str:
+    """The expression of a typed value: a choice in words, or JSON."""
+    plain = format_ != "json"
+    options = (
+        list(get_args(type_)) if get_origin(type_) is Literal else [True, False] if type_ is bool else []
+    )
+    if isinstance(type_, enum.EnumMeta):
+        members: list[enum.Enum] = list(type_)
+        options = [member.value if isinstance(member.value, str) else member.name for member in members]
+    if options:
+        texts = [o if plain and isinstance(o, str) else json.dumps(o, ensure_ascii=False) for o in options]
+        if plain and any(text != text.strip() or not text or set(text) & set("\n[<>&") for text in texts):
+            raise _NoGrammar("a choice that this format cannot hold")
+        return " | ".join(_quoted(text) for text in texts)
+    if format_ == "xml" and type_ not in (int, float):
+        raise _NoGrammar("nested XML")
+    try:
+        schema = TypeAdapter(type_).json_schema()
+    except (PydanticUserError, TypeError, ValueError) as error:
+        raise _NoGrammar from error
+    guidance = {"whitespace_flexible": False, "lenient": True}
+    return f"%json {json.dumps({'x-guidance': guidance, **(_bounded(schema) or _ANYTHING)})}"
+
+
+def _bounded(schema: Any) -> Any:
+    """The schema with a bound for whatever a model may repeat: characters, digits, items, keys."""
+    if isinstance(schema, list):
+        return [_bounded(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    bounded = {key: _bounded(value) for key, value in schema.items()}
+    match bounded.get("type"):
+        case "string":
+            most = min(bounded.get("maxLength", CHARS_MAX), CHARS_MAX)
+            bounded["maxLength"] = max(most, bounded.get("minLength", 0))
+        case "integer" | "number" as kind:
+            digits = {"multipleOf": 0.0001} if kind == "number" else {}
+            bounds = {"minimum": -NUMBER_MAX, "maximum": NUMBER_MAX}
+            bounded = digits | {
+                key: value for key, value in bounds.items() if f"exclusive{key.title()}" not in bounded
+            } | bounded  # fmt: skip
+        case "array":
+            most = min(bounded.get("maxItems", ITEMS_MAX), ITEMS_MAX)
+            bounded["maxItems"] = max(most, bounded.get("minItems", 0), len(bounded.get("prefixItems", ())))
+            bounded["items"] = bounded.get("items") or ("prefixItems" not in bounded and _ANYTHING)
+        case "object" if "properties" in bounded:
+            bounded["additionalProperties"] = False
+        case "object":
+            value = bounded.get("additionalProperties")
+            key = {"^[a-zA-Z_][a-zA-Z0-9_]{0,23}$": value if isinstance(value, dict) and value else _ANYTHING}
+            bounded |= {"patternProperties": key, "additionalProperties": False, "maxProperties": ITEMS_MAX}
+    return bounded
+
+
+def _is_text(type_: Any) -> bool:
+    """Text is kept as it is, also where it may be None."""
+    import dspy
+
+    either = get_origin(type_) in (Union, UnionType) and {str, type(None)} <= set(get_args(type_))
+    return type_ is str or type_ is dspy.Reasoning or either
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

