@@ -108,13 +108,13 @@ def no_leftover_processes() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-async def no_leftover_pumps() -> AsyncIterator[None]:
-    """Every stream has let go of its upstream when the test ends (`dspy_demo.streaming.pump`)."""
+async def no_leftover_streams() -> AsyncIterator[None]:
+    """Every stream has let go of its upstream when the test ends (`dspy_demo.streaming.turn_stream`)."""
     yield
-    pumps = {task for task in asyncio.all_tasks() if task.get_name() == "pump"}
-    if pumps:
-        _, left = await asyncio.wait(pumps, timeout=LEFTOVER_DEADLINE_S)
-        assert not left, f"pump tasks left behind: {left}"
+    streams = {task for task in asyncio.all_tasks() if task.get_name() == "turn-stream"}
+    if streams:
+        _, left = await asyncio.wait(streams, timeout=LEFTOVER_DEADLINE_S)
+        assert not left, f"streams left behind: {left}"
 
 
 @pytest.fixture

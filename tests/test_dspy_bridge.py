@@ -1,0 +1,137 @@
+"""Each undocumented part of DSPy that we use is there and does what we use it for."""
+
+from __future__ import annotations
+
+import types
+import warnings
+from collections.abc import AsyncIterator
+from typing import Any
+
+import dspy
+import pytest
+from dspy import lm15
+from dspy.utils.callback import BaseCallback
+
+from dspy_demo import dspy_bridge
+from dspy_demo.lm.demo_engine import demo_lm
+
+
+class Watch(BaseCallback):
+    """Looks at what the bridge tells during a model call."""
+
+    def __init__(self) -> None:
+        self.streams: list[bool] = []
+        self.outputs: list[Any] = []
+
+    def on_lm_start(self, call_id: str, instance: Any, inputs: Any) -> None:
+        self._started()
+
+    def _started(self) -> None:  # DSPy calls the callback through a helper, this test has one more
+        pass
+
+    def on_lm_end(self, call_id: str, outputs: Any, exception: Any = None) -> None:
+        self.outputs.append(outputs)
+
+
+class Receiver:
+    def __init__(self) -> None:
+        self.parts: list[dspy_bridge.ChunkPart] = []
+
+    async def send(self, chunk: Any) -> None:
+        self.parts.append(dspy_bridge.read_chunk(chunk))
+
+
+class CanStream(BaseCallback):
+    def __init__(self) -> None:
+        self.found: list[bool] = []
+
+    def on_lm_start(self, call_id: str, instance: Any, inputs: Any) -> None:
+        self.found.append(dspy_bridge.can_stream())
+
+
+async def test_the_chunks_of_an_awaited_call_come_to_the_receiver_and_its_tokens_are_counted() -> None:
+    receiver, asked, watch = Receiver(), CanStream(), Watch()
+    predict = dspy.Predict("question -> answer")
+    with (
+        dspy.context(lm=demo_lm(), callbacks=[asked, watch], track_usage=True),
+        dspy_bridge.streaming_into(receiver),
+        dspy_bridge.counting_tokens() as tokens,
+    ):
+        prediction = await predict.acall(question="What is 2 + 2?")
+    assert asked.found == [True]
+    text = "".join(part.content for part in receiver.parts)
+    assert prediction.answer in text
+    assert receiver.parts[-1].finish_reason == "stop"
+    assert dspy_bridge.whole_text(watch.outputs[0]) == text
+    counted = dspy_bridge.tokens_of(tokens)
+    assert counted is not None and min(counted) > 0
+
+
+async def test_a_call_that_blocks_the_event_loop_cannot_stream_and_one_in_a_thread_of_dspy_can() -> None:
+    asked = CanStream()
+    predict = dspy.Predict("question -> answer")
+    with dspy.context(lm=demo_lm(cache=False), callbacks=[asked]):
+        predict(question="What is 2 + 2?")
+        with dspy_bridge.streaming_into(Receiver()):
+            await dspy.asyncify(predict)(question="What is 2 + 2?")
+    assert asked.found == [False, True]
+
+
+def test_the_predictor_that_calls_is_known_inside_an_engine() -> None:
+    found = []
+
+    class Engine:
+        def complete(self, request: Any) -> Any:
+            found.append((dspy_bridge.calling_predictor(), dspy_bridge.calling_signature()))
+            raise lm15.InvalidRequestError("seen")
+
+        async def stream(self, request: Any) -> AsyncIterator[Any]:
+            raise NotImplementedError
+            yield
+
+    predict = dspy.Predict("question -> answer")
+    lm = dspy.LM("probe/model", engine=Engine(), async_engine=Engine(), cache=False, num_retries=0)
+    with dspy.context(lm=lm), pytest.raises(dspy.utils.exceptions.LMError):
+        predict(question="?")
+    assert found[0] == (predict, predict.signature)
+
+
+async def test_a_reply_that_was_cut_is_not_asked_for_again_in_json() -> None:
+    asked = []
+
+    class Cut(BaseCallback):
+        def on_lm_end(self, call_id: str, outputs: Any, exception: Any = None) -> None:
+            asked.append(outputs)
+            dspy_bridge.ask_only_once()
+
+    lm = dspy.utils.DummyLM([{"nothing": "of use"}] * 3)
+    with dspy.context(lm=lm, callbacks=[Cut()]), pytest.raises(dspy.utils.exceptions.AdapterParseError):
+        await dspy.Predict("question -> answer").acall(question="?")
+    assert len(asked) == 1
+
+
+async def test_the_words_for_a_predictor_without_a_model() -> None:
+    with dspy.context(lm=None), pytest.raises(ValueError) as caught:
+        dspy.Predict("question -> answer")(question="?")
+    assert dspy_bridge.lacks_model(caught.value)
+    assert not dspy_bridge.lacks_model(ValueError("No."))
+
+
+def test_a_price_is_known_and_an_unknown_model_has_none() -> None:
+    usage = lm15.Usage(input_tokens=1000, output_tokens=1000)
+    reply = types.SimpleNamespace(usage=usage, model="gpt-4o-mini", provider_data=None)
+    assert dspy_bridge.price_usd(reply, "no-such-client", "no-such-model") is None  # type: ignore[arg-type]
+
+
+def test_a_scope_in_the_cache_warns_of_nothing() -> None:
+    class LM(dspy_bridge.SilentRollouts, dspy.LM):  # type: ignore[misc]
+        pass
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        LM("openai/x", temperature=0.0, rollout_id="scope").copy()
+
+
+@pytest.mark.parametrize("chunk", [None, object(), types.SimpleNamespace(choices=[])])
+def test_a_chunk_of_another_shape_adds_nothing(chunk: Any) -> None:
+    assert dspy_bridge.read_chunk(chunk) == dspy_bridge.ChunkPart()
