@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import types
 import warnings
-from collections.abc import AsyncIterator
 from typing import Any
 
 import dspy
@@ -17,17 +16,10 @@ from dspy_demo.lm.demo_engine import demo_lm
 
 
 class Watch(BaseCallback):
-    """Looks at what the bridge tells during a model call."""
+    """Keeps the outputs of model calls."""
 
     def __init__(self) -> None:
-        self.streams: list[bool] = []
         self.outputs: list[Any] = []
-
-    def on_lm_start(self, call_id: str, instance: Any, inputs: Any) -> None:
-        self._started()
-
-    def _started(self) -> None:  # DSPy calls the callback through a helper, this test has one more
-        pass
 
     def on_lm_end(self, call_id: str, outputs: Any, exception: Any = None) -> None:
         self.outputs.append(outputs)
@@ -85,12 +77,8 @@ def test_the_predictor_that_calls_is_known_inside_an_engine() -> None:
             found.append((dspy_bridge.calling_predictor(), dspy_bridge.calling_signature()))
             raise lm15.InvalidRequestError("seen")
 
-        async def stream(self, request: Any) -> AsyncIterator[Any]:
-            raise NotImplementedError
-            yield
-
     predict = dspy.Predict("question -> answer")
-    lm = dspy.LM("probe/model", engine=Engine(), async_engine=Engine(), cache=False, num_retries=0)
+    lm = dspy.LM("probe/model", engine=Engine(), cache=False, num_retries=0)
     with dspy.context(lm=lm), pytest.raises(dspy.utils.exceptions.LMError):
         predict(question="?")
     assert found[0] == (predict, predict.signature)

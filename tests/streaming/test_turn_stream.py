@@ -1,4 +1,4 @@
-"""The stream of a turn: items in order, a bounded lead, and a source that is closed before leaving is over."""
+"""The stream of a turn: items in order, a bounded lead, a source that is closed before leaving is over."""
 
 from __future__ import annotations
 
@@ -164,13 +164,18 @@ async def test_a_thread_puts_items_and_makes_its_calls_in_the_loop_until_the_tur
 WORDS = [f"word{number} " for number in range(40)]
 
 
+class Blocking:
+    def complete(self, request: Any) -> Any:
+        raise NotImplementedError
+
+
 class Burst:
     """A model that says all at once, and then breaks."""
 
     def __init__(self, *, fails: bool = False) -> None:
         self.fails = fails
 
-    def complete(self, request: Any) -> Any:
+    async def complete(self, request: Any) -> Any:
         raise NotImplementedError
 
     async def stream(self, request: Any) -> AsyncIterator[Any]:
@@ -184,7 +189,7 @@ class Burst:
 
 def answering(engine: Burst) -> AsyncIterator[Event]:
     program = dspy.Predict("question -> answer")
-    lm = dspy.LM("burst/model", engine=Burst(), async_engine=engine, cache=False, num_retries=0)
+    lm = dspy.LM("burst/model", engine=Blocking(), async_engine=engine, cache=False, num_retries=0)
     return run_turn(program, spec_of(program, name="p"), {"question": "?"}, (), lm, dspy.ChatAdapter())
 
 
