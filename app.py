@@ -20,11 +20,10 @@ from dspy_demo.settings import PRIVATE_UMASK, Settings, close_to_others, prepare
 if TYPE_CHECKING:
     import socket
 
-    from dspy_demo.chat import ChatService
     from dspy_demo.lm.choices import Detection
     from dspy_demo.programs.registry import ProgramRegistry
+    from dspy_demo.ui.components import Services
     from dspy_demo.ui.pages import Pages
-    from dspy_demo.ui.workbench import Workbench
     from dspy_demo.versions.store import VersionStore
     from dspy_demo.versions.version import Version
 
@@ -65,7 +64,6 @@ def run(settings: Settings) -> None:
     from dspy_demo.logs import configure_logging
     from dspy_demo.processes import listen
     from dspy_demo.programs.offered import offered
-    from dspy_demo.ui.gradio_import import import_gradio
     from dspy_demo.web.server import on_stop_signal
 
     configure_logging(settings)
@@ -77,7 +75,8 @@ def run(settings: Settings) -> None:
     # Importing gradio takes seconds; look for models meanwhile.
     with ThreadPoolExecutor(1) as thread:
         detecting = thread.submit(lambda: asyncio.run(detect(settings)))
-        import_gradio()
+        import gradio  # noqa: F401
+
         detection = detecting.result()
     serve(settings, programs, detection, listening)
 
@@ -103,9 +102,10 @@ def serve(
     from dspy_demo.share.tunnel import Tunnel
     from dspy_demo.tracing.tracer import tracer_for
     from dspy_demo.ui import theme
-    from dspy_demo.ui.build import build_page
+    from dspy_demo.ui.components import Services
+    from dspy_demo.ui.page import build_page
     from dspy_demo.ui.pages import Pages
-    from dspy_demo.ui.workbench import Workbench
+    from dspy_demo.ui.sections.backend import guest_urls
     from dspy_demo.versions.store import VersionStore
     from dspy_demo.web.auth import Gate
     from dspy_demo.web.connection import bounded_protocol
@@ -122,8 +122,7 @@ def serve(
     tunnel = Tunnel(settings, on_public=terminal.shared, on_link=terminal.linked, environ=os.environ)
     tunnel.listening_at(host, port)
     servers, mlflow = ModelServers(settings, os.environ), MLflowPages(versions.tracking, os.environ)
-    workbench = Workbench(versions, servers, served, mlflow, tunnel, Downloads(settings))
-    allowance = Allowance(settings, programs.specs(), detection, workbench.guest_urls(settings))
+    allowance = Allowance(settings, programs.specs(), detection, guest_urls(servers, settings))
     local, metrics = LocalBackend(settings, programs, catalog), Metrics()
     service = ChatService(
         settings,
@@ -139,11 +138,18 @@ def serve(
         "model_server", "State of the model server.", SERVER_PHASES, lambda: servers.state().phase
     )
     metrics.show_state("share", "State of the public link.", share_state.PHASES, lambda: tunnel.state().phase)
-    pages = Pages(
-        owner=build_page(service, catalog, settings, workbench),
-        guest=build_page(service, catalog, settings, workbench, guests=allowance),
-        max_turns=settings.max_turns,
+    services = Services(
+        settings=settings,
+        chat=service,
+        catalog=catalog,
+        versions=versions,
+        servers=servers,
+        served=served,
+        mlflow=mlflow,
+        tunnel=tunnel,
+        downloads=Downloads(settings),
     )
+    pages = Pages(owner=build_page(services), guest=build_page(services, guests=allowance))
     readiness = Readiness(
         service,
         lambda: local.prepare(LocalTarget(programs.default.name, detection.choice)),
@@ -155,7 +161,7 @@ def serve(
         lambda: detection.choice,
         probes_router(metrics, readiness),
         versions_router(version_logger(settings, programs, detection, versions)),
-        lifespan=lifespan(service, workbench, pages, share),
+        lifespan=lifespan(services, pages, share),
     )
     app.mount("/", pages)
     WebServer(
@@ -189,7 +195,7 @@ def _warm() -> None:
 
 
 def lifespan(
-    service: ChatService, workbench: Workbench, pages: Pages, share: Coroutine[Any, Any, None] | None
+    services: Services, pages: Pages, share: Coroutine[Any, Any, None] | None
 ) -> Callable[[Any], Any]:
     """What runs in the server's own event loop before the first and after the last request."""
 
@@ -199,12 +205,12 @@ def lifespan(
         sharing = [asyncio.create_task(share)] if share else []
         async with pages.running():
             yield
-        workbench.store.close()
-        await workbench.tunnel.close()
-        await service.aclose()
-        await workbench.downloads.aclose()
-        await asyncio.gather(workbench.servers.aclose(), workbench.pages.stop(), warming, *sharing)
-        await asyncio.to_thread(service.tracer.close, TRACES_WRITTEN_S)
+        services.versions.close()
+        await services.tunnel.close()
+        await services.chat.aclose()
+        await services.downloads.aclose()
+        await asyncio.gather(services.servers.aclose(), services.mlflow.stop(), warming, *sharing)
+        await asyncio.to_thread(services.chat.tracer.close, TRACES_WRITTEN_S)
 
     return span
 

@@ -1,7 +1,10 @@
-"""Inner parts of Gradio that the page relies on (6.31), and what happens without each.
+"""Every part of Gradio that is not documented and that the page relies on, and what happens without it.
 
-`log_failing_events`: Gradio prints a traceback, with the values that came, of each event that fails, also of
-one that a guest made up. Without it those tracebacks are back, and no more harm is done.
+- `gradio.routes.traceback`, `gradio.queueing.traceback`: Gradio prints a traceback, with the values that
+  came, of each event that fails, also of one that a guest made up. Without them those tracebacks are back.
+- `Blocks._queue.pending_messages_per_session`: what waits to be sent to a page. Without it a page that takes
+  its updates slowly gets every one of them, late.
+- `Blocks.fns`: the events of a page by number, with their names. Without it no event is open to anybody.
 """
 
 from __future__ import annotations
@@ -18,6 +21,12 @@ import gradio.routes
 from dspy_demo.logs import kinds
 
 log = logging.getLogger(__name__)
+
+
+def events_of(page: gr.Blocks) -> tuple[list[int], list[str]]:
+    """The numbers of a page's events, and the names of those that can be called by name."""
+    events: dict[int, Any] = getattr(page, "fns", {})
+    return list(events), [fn.api_name for fn in events.values() if isinstance(fn.api_name, str)]
 
 
 def log_failing_events() -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from functools import cache
-from pathlib import Path
-
 import gradio as gr
 
-ASSETS = Path(__file__).parent / "assets"
+from dspy_demo.ui.components import asset
+
 SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Noto Sans", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
 
@@ -50,6 +48,8 @@ def theme() -> gr.themes.Base:
         block_title_text_weight="500",
         block_padding="0px",
         block_shadow="none",
+        input_border_width="1px",
+        input_shadow="none",
         input_background_fill="#ffffff",
         input_background_fill_dark="#232327",
         input_border_color="#d3d5da",
@@ -77,14 +77,10 @@ def theme() -> gr.themes.Base:
     )
 
 
-@cache
 def css() -> str:
-    return "\n".join(
-        (ASSETS / name).read_text(encoding="utf-8") for name in ("page.css", "workbench.css", "models.css")
-    )
+    return asset("page.css") + asset("sections.css")
 
 
-@cache
 def head() -> str:
-    """Runs before the page is drawn: closes the sidebar on phones, cleans what is copied."""
-    return f"<script>{(ASSETS / 'page.js').read_text(encoding='utf-8')}</script>"
+    """Runs before the page is drawn: see page.js."""
+    return f"<script>{asset('page.js')}</script>"

@@ -81,7 +81,7 @@ class ChatPage:
 
     async def connect(self, url: str) -> None:
         """Use the model server at an address, and switch to it."""
-        await self.page.get_by_role("button", name="Another server…").click()
+        await self.page.get_by_role("button", name="Connect to a server").click()
         await self.page.get_by_placeholder("http://127.0.0.1:5001").fill(url)
         await self.page.get_by_role("button", name="Connect").click()
         await expect(self.page.locator("#server")).to_contain_text("Connected")
@@ -94,6 +94,11 @@ class ChatPage:
     def image_field(self, name: str) -> Locator:
         """The text of a field for an image: an address, or the image itself."""
         return self.page.locator(".image-input").filter(has_text=name).first.get_by_role("textbox")
+
+    async def share(self) -> Locator:
+        """The dialog of the public link, opened."""
+        await self.page.get_by_role("button", name="Share", exact=True).click()
+        return self.page.locator("#share")
 
     async def choose_file(self, field: str, name: str, content: bytes) -> None:
         """Give the program's form a file for one of its images."""

@@ -42,7 +42,7 @@ async def test_nothing_serious(new_page: NewPage, app: ServerProcess, scheme: st
     await chat.title().click()
     if "open" not in (await chat.sidebar.get_attribute("class") or ""):
         await chat.toggle.click()
-    await chat.sidebar.get_by_text("Options").click()
+    await chat.show_settings()
     await chat.pick("program", "ReAct")
     await chat.pick("model", "Other…")
     assert await serious(chat.page) == []

@@ -81,7 +81,7 @@ async def test_what_a_version_has_set_cannot_be_picked(chat: ChatPage) -> None:
             await expect(chat.picker(picker)).to_be_hidden()
             await expect(chat.sidebar.get_by_text(value, exact=True)).to_be_visible()
         await expect(chat.sidebar.get_by_text("Set by demo v4")).to_have_count(2)
-        await expect(chat.sidebar.get_by_role("button", name="Options")).to_be_hidden()
+        await expect(chat.sidebar.get_by_role("button", name="Generation settings")).to_be_hidden()
         await expect(banner).to_be_hidden()
         await chat.switch("Local")
         for picker in ("model", "program"):

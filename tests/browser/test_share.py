@@ -38,8 +38,7 @@ def app(home: Path, program: Path) -> Iterator[ServerProcess]:
 
 async def test_share_copy_visit_and_stop(new_page: NewPage, app: ServerProcess) -> None:
     page = await new_page(permissions=["clipboard-read", "clipboard-write"])
-    await ChatPage(page).open(app.url)
-    section = page.locator("#share")
+    section = await (await ChatPage(page).open(app.url)).share()
     await section.get_by_role("button", name="Share a public link").click()
     await expect(section).to_contain_text("Public", timeout=OPEN_MS)
     link = section.get_by_role("link")
@@ -64,8 +63,7 @@ async def test_a_failure_is_a_sentence_and_can_be_tried_again(
     working = program.read_bytes()
     program.write_bytes(stand_in_tunnel.write(home, "blocked").read_bytes())
     page = await new_page()
-    await ChatPage(page).open(app.url)
-    section = page.locator("#share")
+    section = await (await ChatPage(page).open(app.url)).share()
     await section.get_by_role("button", name="Share a public link").click()
     await expect(section.get_by_role("alert")).to_contain_text("cannot be reached", timeout=OPEN_MS)
     await section.get_by_text("Log", exact=True).click()

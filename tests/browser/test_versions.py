@@ -194,7 +194,7 @@ async def test_the_whole_story(new_page: NewPage, app: ServerProcess, home: Path
 
     # Load one back into this process.
     await bench.act(1, "Use here")
-    await expect(bench.result).to_contain_text("dspy-demo v1 is picked")
+    await expect(bench.result).to_contain_text("Now using dspy-demo v1")
     await bench.switch("Local")
     await expect(page.locator("#active")).to_contain_text("dspy-demo v1")
     await chat.ask("What is 4 + 4?")
@@ -222,7 +222,7 @@ async def test_the_whole_story(new_page: NewPage, app: ServerProcess, home: Path
     await expect(chat.composer).to_have_value("What is 5 + 5?")
     await bench.switch("Served")
     with plain_server() as url:
-        await page.get_by_role("button", name="Another server…").click()
+        await page.get_by_role("button", name="Connect to a server").click()
         await page.locator("#server-url input, #server-url textarea").fill(f"{url}/invocations")
         await page.get_by_role("button", name="Connect").click()
         await expect(bench.server).to_contain_text("without live tokens")

@@ -23,7 +23,7 @@ from dspy_demo.processes import ChildFailed
 from dspy_demo.serving.processes import NOT_PASSED_ON, ModelServers, ServerState, Wanted
 from dspy_demo.settings import Settings
 from dspy_demo.streaming.turn_stream import TurnStream
-from dspy_demo.ui.server_panel import served_choice
+from dspy_demo.ui.sections.backend import served_choice
 from tests.backends.served_fixtures import ServedWorld, served_session, served_world
 from tests.fake_openai import Reply
 from tests.processes import REPO, group_of, wait_until

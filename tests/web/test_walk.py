@@ -13,20 +13,18 @@ import secrets
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import gradio as gr
 import httpx
 import pytest
 
 from dspy_demo.events import FieldDelta, Visitor
-from dspy_demo.serving.processes import ServerState
-from dspy_demo.ui.build import build_page
 from dspy_demo.ui.chat.turn_view import TurnView
-from dspy_demo.ui.workbench import Workbench
+from dspy_demo.ui.page import build_page
 from tests.processes import ServerProcess, running_app
 from tests.services import house, settings_for
+from tests.ui.drawn import services_of
 from tests.visitors import STRANGER, request_of
 
 PUBLIC = "abc123.gradio.live"
@@ -143,18 +141,6 @@ def test_every_route_as_a_guest_and_as_a_stranger(app: ServerProcess, guest: htt
         assert guest.get(path).status_code in {403, 404}, path
 
 
-class Forbidding:
-    """Stands for a service that must not be touched."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise AssertionError(f"a guest reached {name}")
-
-
-class Servers(Forbidding):
-    def state(self) -> ServerState:
-        return ServerState()
-
-
 @dataclass
 class Handlers:
     """The handlers of both pages, by name."""
@@ -168,20 +154,10 @@ async def handlers(data_dir: Path) -> AsyncIterator[Handlers]:
     from dspy_demo.guests.allowance import Allowance
 
     settings = settings_for(data_dir)
-    bench = Workbench(
-        cast(Any, Forbidding()),
-        cast(Any, Servers()),
-        cast(Any, Forbidding()),
-        cast(Any, SimpleNamespace(url="")),
-        cast(Any, Forbidding()),
-        cast(Any, Forbidding()),
-    )
     async with house(settings) as home:
         guests = Allowance(settings, home.programs.specs(), home.catalog.detection)
-        pages = [
-            build_page(home.service, home.catalog, settings, bench),
-            build_page(home.service, home.catalog, settings, bench, guests=guests),
-        ]
+        services = services_of(home)
+        pages = [build_page(services), build_page(services, guests=guests)]
         yield Handlers(*({fn.fn.__qualname__: fn for fn in page.fns.values() if fn.fn} for page in pages))
 
 

@@ -35,7 +35,7 @@ element.addEventListener("toggle", (event) => {
 element.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (!button || button.disabled) return;
-  const { toggle, copy } = button.dataset;
+  const { toggle, copy, open: shown } = button.dataset;
   if (toggle) {
     open.has(toggle) ? open.delete(toggle) : open.add(toggle);
     restore();
@@ -46,6 +46,8 @@ element.addEventListener("click", (event) => {
       button.textContent = "Copied";
       setTimeout(() => { button.textContent = label; }, 1500);
     });
+  } else if (shown) {
+    show(shown);
   } else if (button.dataset.do) {
     asked = true;
     trigger("click", { ...button.dataset });
@@ -58,6 +60,37 @@ element.addEventListener("submit", (event) => {
   if (form.dataset.closes) open.delete(form.dataset.closes);
   trigger("click", { ...form.dataset, ...Object.fromEntries(new FormData(form)) });
 });
+
+// Shows what a button speaks of: a section of the sidebar, or the share dialog.
+const show = (name) => {
+  const dialog = document.querySelector("#share-dialog");
+  for (const menu of document.querySelectorAll(".menu[open]")) menu.open = false;
+  if (name === "share") {
+    dialog.classList.toggle("shown");
+    return;
+  }
+  const sidebar = document.querySelector("#sidebar");
+  const place = sidebar.querySelector(`#section-${name}`);
+  if (!sidebar.classList.contains("open")) sidebar.querySelector("button").click();
+  for (const fold of place.querySelectorAll("#versions > button:not(.open)")) fold.click();
+  place.scrollIntoView({ block: "start" });
+  place.querySelector("input")?.focus({ preventScroll: true });
+};
+
+// The menu and the dialog of the header close by Escape, and by a click elsewhere.
+if (element.querySelector(".tools")) {
+  const close = (keep) => {
+    for (const shown of document.querySelectorAll(".menu[open], #share-dialog.shown")) {
+      if (shown === keep) continue;
+      shown.classList.remove("shown");
+      shown.removeAttribute("open");
+    }
+  };
+  document.addEventListener("keydown", (event) => event.key === "Escape" && close());
+  document.addEventListener("pointerdown", (event) => {
+    if (!event.target.closest("[data-open=share]")) close(event.target.closest(".menu, #share-dialog"));
+  });
+}
 
 watch("value", restore);
 restore();

@@ -10,9 +10,9 @@ import gradio as gr
 
 from dspy_demo.chat import ChatService
 from dspy_demo.events import LocalTarget, Message, TurnRequest
-from dspy_demo.ui.asker import visitor_of
 from dspy_demo.ui.chat.live import LiveTurn
 from dspy_demo.ui.chat.turn_view import TurnView
+from dspy_demo.ui.components import visitor_of
 from dspy_demo.ui.gradio_bridge import delivered
 
 ChatEndpoint = Callable[..., AsyncIterator[str]]

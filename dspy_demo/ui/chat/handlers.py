@@ -15,8 +15,6 @@ from gradio.components import Component
 
 from dspy_demo.chat import ChatService
 from dspy_demo.errors import DemoError, InvalidInput
-from dspy_demo.ui.actions import said
-from dspy_demo.ui.asker import visitor_of
 from dspy_demo.ui.chat.conversation import Conversation, from_json
 from dspy_demo.ui.chat.live import LiveTurn
 from dspy_demo.ui.chat.notices import PUT_BACK, RELOAD, notice_html
@@ -26,6 +24,7 @@ from dspy_demo.ui.chat.session import WINDOW, Session, Sessions
 from dspy_demo.ui.chat.text import typed_text
 from dspy_demo.ui.chat.turn_view import TurnView
 from dspy_demo.ui.chat.widgets import ChatWidgets
+from dspy_demo.ui.components import clicked, visitor_of
 from dspy_demo.ui.gradio_bridge import delivered
 
 #: How long a reload waits for the page it replaces to let go of its turn.
@@ -197,7 +196,7 @@ class ChatHandlers:
             session.restore()
             return self._changed(session, "")
 
-        match said(event).get("do"):
+        match clicked(event):
             case "use-local":
                 return self.picks.use_local() | {self.page.notice: ""}
             case "put-back":

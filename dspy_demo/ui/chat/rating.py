@@ -10,11 +10,11 @@ from gradio.components import Component
 
 from dspy_demo.chat import ChatService
 from dspy_demo.errors import DemoError, InvalidInput
-from dspy_demo.ui.asker import visitor_of
 from dspy_demo.ui.chat.notices import notice_html
 from dspy_demo.ui.chat.render import WireMessage, turn_id_at
 from dspy_demo.ui.chat.session import Session, Sessions
 from dspy_demo.ui.chat.turn_view import TurnView
+from dspy_demo.ui.components import visitor_of
 
 Update = dict[Component, Any]
 

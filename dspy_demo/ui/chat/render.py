@@ -15,7 +15,7 @@ from typing import Any, assert_never
 from dspy_demo.programs.spec import REASONING_FIELDS
 from dspy_demo.ui.chat.text import as_html, as_json, as_label, as_markdown, as_typed, in_words, plain_text
 from dspy_demo.ui.chat.turn_view import Answer, StatusLine, Thought, TurnView
-from dspy_demo.ui.version_rows import title_of
+from dspy_demo.ui.components import title_of
 
 WireMessage = dict[str, Any]
 

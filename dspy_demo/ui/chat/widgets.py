@@ -9,9 +9,9 @@ import gradio as gr
 from gradio.components import Component
 
 from dspy_demo.programs.spec import ProgramSpec
-from dspy_demo.ui.actions import action_html
 from dspy_demo.ui.chat.forms import Forms
 from dspy_demo.ui.chat.rating import RatingBox
+from dspy_demo.ui.components import action_html
 
 Update = dict[Component, Any]
 
@@ -64,6 +64,7 @@ class ChatWidgets:
             self.notice = action_html(elem_id="notice", script=_GONE_WITH_AN_EDIT)
             self.composer = gr.Textbox(
                 elem_id="composer",
+                elem_classes="composer",
                 label="Your question",
                 show_label=False,
                 container=False,

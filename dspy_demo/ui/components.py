@@ -1,0 +1,181 @@
+"""What the sections share: HTML with buttons in it, polling, who clicked, and a few words.
+
+A section draws most of itself as HTML of its own, with one event for all that is in it:
+
+    <button data-do="serve" data-uri="models:/demo/3">      a click gives its data to the handler
+    <form data-do="edit" data-uri="...">                    so does a submit, with the form's fields
+    <button data-toggle="K"> ... <div data-panel="K">       opens and closes in the browser
+    <button data-copy="text">                               copies
+    <button data-open="versions">                           shows a section of the page
+    <div data-show>                                         is scrolled into view when it comes after a click
+
+A component for each button would have events of its own; here a redraw changes the nodes that differ, and
+what is open stays open. The script is `assets/actions.js`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import gradio as gr
+from gradio.components import Component
+
+from dspy_demo.backends.served import ServedBackend
+from dspy_demo.chat import ChatService
+from dspy_demo.errors import DemoError, Forbidden
+from dspy_demo.events import GUEST, Visitor
+from dspy_demo.lm.catalog import LMCatalog
+from dspy_demo.lm.local.download import Downloads
+from dspy_demo.logs import log_failure
+from dspy_demo.serving.mlflow_ui import MLflowPages
+from dspy_demo.serving.processes import ModelServers
+from dspy_demo.settings import Settings
+from dspy_demo.share.tunnel import Tunnel
+from dspy_demo.templates import draw
+from dspy_demo.versions.store import VersionStore
+
+log = logging.getLogger(__name__)
+
+Update = dict[Component, Any]
+#: HTML of `templates/`, by the file's name.
+template = partial(draw, "dspy_demo.ui")
+_UNITS = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What the page works with, as the application made it."""
+
+    settings: Settings
+    chat: ChatService
+    catalog: LMCatalog
+    versions: VersionStore
+    servers: ModelServers
+    served: ServedBackend
+    mlflow: MLflowPages
+    tunnel: Tunnel
+    downloads: Downloads
+
+
+class Section(Protocol):
+    """A part of the page: a class in `sections/`, and a line in `page.py`."""
+
+    def draw(self) -> None:
+        """Make the components, inside the current `gr.Blocks`."""
+
+    def wire(self, demo: gr.Blocks, now: dict[str, Any]) -> None:
+        """Make the events, when all sections are drawn.
+
+        Args:
+            now: Options of an event that is answered at once, beside the queue.
+        """
+
+
+@cache
+def asset(name: str) -> str:
+    """A file of `assets/`."""
+    return (Path(__file__).parent / "assets" / name).read_text(encoding="utf-8")
+
+
+def action_html(value: str = "", *, script: str = "", **options: Any) -> gr.HTML:
+    """HTML with buttons; give its ``click`` event a handler that takes `gr.EventData`.
+
+    Args:
+        script: More JavaScript for it.
+    """
+    return gr.HTML(
+        value, js_on_load=asset("actions.js") + script, elem_classes="own", padding=False, **options
+    )
+
+
+def clicked(event: gr.EventData, name: str = "do") -> str:
+    """A value of the clicked element. It comes from a browser and may be anything."""
+    try:
+        value = getattr(event, name, "")
+    except TypeError:  # the data is no dictionary
+        return ""
+    return value if isinstance(value, str) else ""
+
+
+@contextmanager
+def section(title: str) -> Iterator[None]:
+    """A part of the sidebar under its heading."""
+    with gr.Column(elem_classes="section", elem_id=f"section-{title.lower()}"):
+        gr.HTML(f"<h2>{title}</h2>", padding=False)
+        yield
+
+
+def message(text: str, *, wrong: bool = False, link: str = "", undo: str = "") -> str:
+    """A sentence as HTML; empty where there is none.
+
+    Args:
+        link: Where MLflow shows more of it.
+        undo: The version whose roll back takes it back.
+    """
+    return template("message.html", text=text, wrong=wrong, link=link, undo=undo) if text else ""
+
+
+def skip() -> Update:
+    """Change nothing."""
+    nothing: Update = gr.skip()
+    return nothing
+
+
+def if_new(update: Update, panel: Component, shown: str) -> Update:
+    """`update`, or nothing where the panel looks like that already.
+
+    Args:
+        shown: What the browser shows, as an input of the event: replies that overtook each other mend
+            themselves at the next look.
+    """
+    return skip() if update.get(panel) == shown else update
+
+
+def visitor_of(request: gr.Request) -> Visitor:
+    """The visitor behind an event, as the middleware found it; a guest where nothing is known."""
+    visitor = getattr(getattr(request, "state", None), "visitor", None)
+    return visitor if isinstance(visitor, Visitor) else GUEST
+
+
+def owner_only(request: gr.Request) -> None:
+    """Refuse what only the owner may do. Checked in every such handler: hiding a button protects nothing.
+
+    Raises:
+        Forbidden: A guest asks.
+    """
+    if visitor_of(request).role != "owner":
+        raise Forbidden()
+
+
+async def attempt(action: Awaitable[Update], failed: Callable[[str], Update]) -> Update:
+    """What `action` gives, or what the page says of its failure."""
+    try:
+        return await action
+    except Exception as error:
+        return failed(sentence_of(error))
+
+
+def sentence_of(error: Exception) -> str:
+    """What the page says of an error; of a fault with the number that its line in the log has too."""
+    failure = DemoError.of(error)
+    log_failure(log, "the page could not do that", failure)
+    number = f" (Error {failure.error_id})" if failure.http_status >= 500 else ""
+    return failure.public_message + number
+
+
+def title_of(uri: str) -> str:
+    """``models:/dspy-demo/3`` as a reader says it: ``dspy-demo v3``. The name of a model stays as it is."""
+    if not uri.startswith("models:/"):
+        return uri
+    return uri.removeprefix("models:/").replace("/", " v").replace("@", " @")
+
+
+def lasting(seconds: float) -> str:
+    """A duration of a minute or more in one unit: ``3 min``, ``2 d``; empty where it is shorter."""
+    return next((f"{int(seconds // length)} {unit}" for length, unit in _UNITS if seconds >= length), "")

@@ -1,0 +1,140 @@
+"""The page of a role: its frame, its sections and the conversation.
+
+A new section is a file in `sections/` with a class that has `draw` and `wire`, and one line in `PageOf`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from dspy_demo.events import LocalTarget
+from dspy_demo.guests.allowance import Allowance
+from dspy_demo.programs.spec import ProgramSpec
+from dspy_demo.ui.chat.section import Chat
+from dspy_demo.ui.components import Section, Services, Update
+from dspy_demo.ui.sections.backend import BackendSection
+from dspy_demo.ui.sections.compare import CompareSection
+from dspy_demo.ui.sections.header import HeaderSection
+from dspy_demo.ui.sections.model import ModelSection
+from dspy_demo.ui.sections.picks import SidebarPicks
+from dspy_demo.ui.sections.program import ProgramSection
+from dspy_demo.ui.sections.share import ShareSection
+from dspy_demo.ui.sections.versions import VersionsSection
+
+PRODUCT = "DSPy demo"
+#: The browser encrypts with it what only this browser holds; it must be the same after a restart.
+BROWSER_SECRET = "dspy-demo-chat-1"  # noqa: S105
+#: Gradio keeps what each page that was ever loaded has changed. What an old tab loses is only its typed
+#: server's address.
+SESSIONS_KEPT = 200
+#: Clicks that a page must be able to answer while all turns are drawn: Gradio counts both as threads.
+OTHER_EVENTS = 50
+
+
+def build_page(services: Services, *, guests: Allowance | None = None) -> gr.Blocks:
+    """The page of a role, to be shown by `ui.pages`.
+
+    Args:
+        guests: What guests may use: the page is theirs. None: it is the owner's.
+    """
+    max_turns = services.settings.max_turns
+    with gr.Blocks(title=PRODUCT, analytics_enabled=False, fill_height=True, fill_width=True) as demo:
+        page = PageOf(services, guests)
+        page.draw()
+        page.wire(demo)
+    demo.max_threads = max_turns + OTHER_EVENTS
+    demo.state_session_capacity = max(SESSIONS_KEPT, max_turns)
+    # One slot a turn, and room beside it for those who wait.
+    demo.queue(default_concurrency_limit=None, max_size=max_turns * 2)
+    return demo
+
+
+class PageOf:
+    """The sections of one page and the conversation between them."""
+
+    def __init__(self, services: Services, guests: Allowance | None) -> None:
+        settings, service, mlflow = services.settings, services.chat, services.mlflow
+        self._guests, self._programs = guests, service.programs
+        owner = guests is None
+        detection = guests.detection if guests else services.catalog.detection
+        first_url = settings.served_url or ""
+        self.backend = BackendSection(services.servers, services.served, first_url=first_url, owner=owner)
+        downloads = services.downloads if owner else None
+        self.model = ModelSection(detection, settings, self.backend, downloads)
+        self.program = ProgramSection(service.programs, self._offered, self.backend)
+        self.picks = SidebarPicks(model=self.model, program=self.program, backend=self.backend, owner=owner)
+        self.header = HeaderSection(self.picks)
+        # Only the owner's browser can reach MLflow.
+        mlflow_url = (lambda: mlflow.url) if owner else lambda: ""
+        self.chat = Chat(service, self.picks, rating=settings.tracing, mlflow_url=mlflow_url)
+        self.sidebar: list[Section] = [self.model, self.program, self.backend]
+        self.views: list[Section] = []
+        self.dialogs: list[Section] = []
+        if owner:
+            self.versions = VersionsSection(services.versions, mlflow, picks=self.picks, settings=settings)
+            self.share = ShareSection(services.tunnel)
+            self.compare = CompareSection(service, services.versions, picks=self.picks, chat=self.chat)
+            self.sidebar.append(self.versions)
+            self.views.append(self.compare)
+            self.dialogs.append(self.share)
+
+    def _offered(self) -> list[ProgramSpec]:
+        specs = self._programs.specs()
+        return self._guests.programs_of(specs) if self._guests else specs
+
+    def draw(self) -> None:
+        self._kept = gr.BrowserState(None, storage_key="dspy-demo-choices", secret=BROWSER_SECRET)
+        with gr.Sidebar(width=304, elem_id="sidebar"):
+            gr.HTML(f"<h1>{PRODUCT}</h1>", elem_id="product", padding=False)
+            self._new_chat = gr.Button("New chat", elem_id="new-chat", size="sm")
+            for section in self.sidebar:
+                section.draw()
+        with gr.Column(elem_id="main", elem_classes="" if self.picks.owner else "one-view"):
+            for section in [self.header, *self.dialogs]:
+                section.draw()
+            with gr.Tabs(elem_id="views"):
+                with gr.Tab("Chat", id="chat"):
+                    self.header.draw_banner()
+                    start = LocalTarget(self.program.first.name, self.model.detection.choice)
+                    self.chat.draw(self.program.offered(), start)
+                for view in self.views:
+                    view.draw()
+
+    def wire(self, demo: gr.Blocks) -> None:
+        # Of every event: only the page may call it by name, and it draws no progress. Gradio does not enforce
+        # the first (the route by number stays open), so handlers check for themselves. Progress it tells, at
+        # each message of a stream, to every component of any event so far; here they all have the same one.
+        quiet = {"api_visibility": "private", "show_progress": "hidden", "show_progress_on": self._kept}
+        now: dict[str, Any] = {**quiet, "queue": False}
+        self.chat.wire(demo, self._new_chat, now)
+        for section in [self.header, *self.dialogs, *self.sidebar, *self.views]:
+            section.wire(demo, now)
+        self._keep_choices(demo, now)
+        if self.picks.owner:
+            self.backend.acts_on(self.chat.widgets.notice, now)
+            for acted in self.versions.acted:
+                self.chat.link_traces(acted, now)
+
+    def _keep_choices(self, demo: gr.Blocks, now: dict[str, Any]) -> None:
+        """A reload finds the choices as they were; see page.js."""
+        pickers = {"program": self.program.picker, "backend": self.backend.switch}
+        kept: dict[str, Component] = {**pickers, **self.model.kept}
+        restored = {*pickers.values(), self.model.picker}
+        demo.load(self.restore, self._kept, restored, js="(last) => chatPage.own('choices', last)", **now)
+        # What is typed is restored without the server, whose answer might come after the next key.
+        typed = {name: widget for name, widget in kept.items() if widget not in restored}
+        js = f"(last, {', '.join(typed)}) => chatPage.typed(last, {{ {', '.join(typed)} }})"
+        demo.load(None, [self._kept, *typed.values()], [*typed.values()], js=js, **now)
+        changes = [widget.change for widget in kept.values()]
+        names = ", ".join(kept)
+        js = f"(kept, {names}) => chatPage.choose(kept, {{ {names} }})"
+        gr.on(changes, None, [self._kept, *kept.values()], self._kept, js=js, **now)
+
+    async def restore(self, kept: Any) -> Update:
+        """A page has loaded: its pickers as they were before, where they can be so now."""
+        given = kept if isinstance(kept, dict) else {}
+        sections = (self.model, self.program, self.backend)
+        return {widget: update for part in sections for widget, update in part.restored(given).items()}

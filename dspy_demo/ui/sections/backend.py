@@ -1,0 +1,298 @@
+"""Local or Served: where turns run, the state of the model server, and the address of another one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from dspy_demo.backends.served import ServedBackend, ServerInfo, base_url
+from dspy_demo.errors import DemoError, NotFound
+from dspy_demo.events import ServedTarget
+from dspy_demo.processes import ChildFailed
+from dspy_demo.serving.processes import ModelServers, ServerState
+from dspy_demo.settings import Settings
+from dspy_demo.ui.components import (
+    Update,
+    action_html,
+    attempt,
+    clicked,
+    if_new,
+    lasting,
+    owner_only,
+    section,
+    sentence_of,
+    template,
+    title_of,
+)
+
+#: The two sides of the switch.
+LOCAL, SERVED = "Local", "Served"
+#: Seconds between two looks while there is something to see: within one a crash is on the page.
+LOOK_S = 1.0
+HUNG = "The model server does not answer any more. Restart it, or choose the Local backend."
+NOT_SERVED = "No model server is running. Choose Serve at a version, or the Local backend."
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A server at a typed address, which was asked what it is."""
+
+    url: str
+    info: ServerInfo
+
+    @property
+    def title(self) -> str:
+        return title_of(self.info.version) if self.info.version else self.url
+
+
+@dataclass(frozen=True, slots=True)
+class ServedChoice:
+    """What Served means for a visitor now. `program` is empty where the server does not say."""
+
+    target: ServedTarget
+    program: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedFacts:
+    """What answers in place of the picked model and program; empty where it is not known."""
+
+    version: str
+    model: str
+    program: str
+
+
+class BackendSection:
+    """The switch, the server's state with its buttons, and the form for another server.
+
+    Attributes:
+        connected: `Connected`, where this visitor uses a server at a typed address. Only handlers write it.
+        spoken: The state in words for a screen reader. It changes with the state, so what depends on the
+            state listens to its change.
+
+    Args:
+        first_url: A server that every visitor is connected to at the start; empty for none.
+        owner: Whether it is the owner's page; on that of guests there is only something to see.
+    """
+
+    def __init__(
+        self, servers: ModelServers, served: ServedBackend, *, first_url: str = "", owner: bool
+    ) -> None:
+        self.servers = servers
+        self._served = served
+        self._first_url = first_url
+        self._owner = owner
+        self._trouble = ""
+        self._running: set[asyncio.Task[None]] = set()
+
+    def draw(self) -> None:
+        with section("Backend"):
+            self.switch = gr.Radio(
+                [LOCAL, SERVED],
+                value=LOCAL,
+                label="Backend",
+                show_label=False,
+                interactive=False,
+                elem_id="backend",
+            )
+            self.panel = action_html(self._html(ServerState(), None), elem_id="server")
+            if self._owner:
+                self._draw_address()
+            self.spoken = gr.HTML(elem_classes="sr", padding=False)
+        self.timer = gr.Timer(LOOK_S, active=False)
+        self.connected = gr.State()
+
+    def _draw_address(self) -> None:
+        with gr.Accordion("Connect to a server", open=False, elem_classes="fold"):
+            self.address = gr.Textbox(
+                label="URL",
+                placeholder="http://127.0.0.1:5001",
+                info="A model server of this app, or any mlflow models serve.",
+                max_lines=1,
+                elem_id="server-url",
+                html_attributes=gr.InputHTMLAttributes(autocomplete="off", spellcheck=False),
+            )
+            self.connect_button = gr.Button("Connect", size="sm", elem_id="connect")
+
+    def wire(self, demo: gr.Blocks, now: dict[str, Any]) -> None:
+        demo.load(self.connect_first, None, self.outputs, **now)
+        self.timer.tick(self.look, [self.connected, self.panel], self.outputs, **now)
+        if self._owner:
+            self.acts_on(self.panel, now)
+            events = [self.connect_button.click, self.address.submit]
+            gr.on(events, self.connect, self.address, self.outputs, **now)
+
+    def acts_on(self, html: gr.HTML, now: dict[str, Any]) -> None:
+        """Let the buttons in `html` act on the server too."""
+        html.click(self.act, self.connected, self.outputs, **now)
+
+    @property
+    def outputs(self) -> set[Component]:
+        """What `drawn` changes."""
+        return {self.panel, self.timer, self.connected, self.spoken, self.switch}
+
+    async def look(self, connected: Connected | None, shown: str) -> Update:
+        """A tick of the timer."""
+        await self.servers.phase()
+        return if_new(self.drawn(connected), self.panel, shown)
+
+    async def connect_first(self) -> Update:
+        """A page has loaded."""
+        return await self._connected(self._first_url) if self._first_url else self.drawn(None)
+
+    async def connect(self, address: str, request: gr.Request) -> Update:
+        """Use the server at a typed address."""
+
+        async def connect() -> Update:
+            owner_only(request)
+            return await self._connected(address)
+
+        return await attempt(connect(), lambda sentence: self.drawn(None, sentence))
+
+    async def act(self, event: gr.EventData, connected: Connected | None, request: gr.Request) -> Update:
+        """One of the buttons beside the state."""
+
+        async def act() -> Update:
+            owner_only(request)
+            match clicked(event):
+                case "disconnect":
+                    return self.drawn(None)
+                case "restart":
+                    await self.begin(self.servers.restart())
+                case "retry":
+                    await self.begin(self.servers.retry())
+                case "stop" | "dismiss":
+                    await self.begin(self.servers.stop(clicked(event, "uri") or None))
+            return self.drawn(connected)
+
+        return await attempt(act(), lambda sentence: self.drawn(connected, sentence))
+
+    async def begin(self, action: Coroutine[Any, Any, Any]) -> None:
+        """Run `action` on beside the page, for all visitors; the panel says what becomes of it."""
+        self._trouble = ""
+        task = asyncio.create_task(self._run(action), name="serve-version")
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        await asyncio.wait({task}, timeout=0.1)  # long enough for the first state to show
+
+    async def _run(self, action: Coroutine[Any, Any, Any]) -> None:
+        try:
+            await action
+        except ChildFailed:
+            pass  # the server's state says it, with its log
+        except Exception as error:
+            self._trouble = sentence_of(error)
+
+    def drawn(self, connected: Connected | None, trouble: str = "") -> Update:
+        """The section as it must look now."""
+        state = self.servers.state()
+        phases = {state.phase, state.next.phase if state.next else state.phase}
+        active = bool(self._running) or bool(phases & {"starting", "stopping", "ready", "hung"})
+        usable = connected is not None or state.phase != "none"
+        return {
+            self.panel: self._html(state, connected, trouble or self._trouble),
+            self.connected: connected,
+            self.spoken: spoken_html(state, connected),
+            self.timer: gr.Timer(LOOK_S, active=active),
+            self.switch: gr.update(interactive=True) if usable else gr.update(interactive=False, value=LOCAL),
+        }
+
+    def restored(self, kept: Mapping[str, Any]) -> Update:
+        """The switch of a page that has just loaded."""
+        if kept.get("backend") == SERVED and self.servers.state().phase != "ready":
+            return {}
+        return {self.switch: gr.update(value=SERVED if kept.get("backend") == SERVED else LOCAL)}
+
+    def facts(self, backend: str, connected: Connected | None) -> ServedFacts | None:
+        """What answers in place of the picked model and program, if anything does."""
+        if backend != SERVED:
+            return None
+        if connected is not None:
+            return ServedFacts(connected.title, connected.info.lm or "", connected.info.program)
+        state = self.servers.state()
+        return ServedFacts(title_of(state.version), state.lm, state.program)
+
+    def _html(self, state: ServerState, connected: Connected | None, trouble: str = "") -> str:
+        return server_html(state, connected, trouble, owner=self._owner)
+
+    async def _connected(self, address: str) -> Update:
+        try:
+            url = base_url(address)
+            return self.drawn(Connected(url, await self._served.probe(url)))
+        except DemoError as error:
+            return self.drawn(None, error.public_message)
+
+
+def guest_urls(servers: ModelServers, settings: Settings) -> Callable[[], set[str]]:
+    """The servers that a guest's turn may go to: the app's own, and the one of ``--served-url``."""
+    fixed = {base_url(settings.served_url)} if settings.served_url else set()
+    return lambda: fixed | {url for url in [servers.state().url] if url}
+
+
+def served_choice(servers: ModelServers, connected: Connected | None) -> ServedChoice:
+    """The server that answers: the one at a typed address, else the app's own.
+
+    Raises:
+        NotFound: There is none, or it is not ready.
+    """
+    if connected is not None:
+        return ServedChoice(ServedTarget(connected.url, connected.info.version), connected.info.program)
+    state = servers.state()
+    match state.phase:
+        case "ready" if state.url:
+            return ServedChoice(state.target, state.program)
+        case "hung":
+            raise NotFound(HUNG)
+        case "failed":
+            raise NotFound(f"{state.reason} Restart it, or choose the Local backend.")
+        case "starting":
+            raise NotFound("The model server is still starting. Ask again in a moment.")
+        case _:
+            raise NotFound(NOT_SERVED)
+
+
+def picker_or_fixed(picker: gr.Column, fixed: gr.HTML, facts: ServedFacts | None, value: str) -> Update:
+    """Show what a section picks, or `value` where a served version has set it."""
+    return {
+        picker: gr.update(visible=facts is None),
+        fixed: gr.update(
+            visible=facts is not None,
+            value=template("fixed.html", value=value, version=facts.version) if facts else "",
+        ),
+    }
+
+
+def server_html(
+    state: ServerState, connected: Connected | None = None, trouble: str = "", *, owner: bool = True
+) -> str:
+    """The state of the servers.
+
+    Args:
+        connected: Another server, which this visitor uses in place of the app's own.
+        trouble: Why the last action did not work.
+        owner: Whether this visitor may start and stop them.
+    """
+    return template(
+        "backend.html",
+        state=state,
+        connected=connected,
+        trouble=trouble,
+        owner=owner,
+        title_of=title_of,
+        lasting=lasting,
+    )
+
+
+def spoken_html(state: ServerState, connected: Connected | None = None) -> str:
+    """What a screen reader says: it changes with the state, not with the time."""
+    words = [f"Connected to {connected.title}."] if connected else []
+    for server in (state, state.next):
+        if server is not None and server.phase != "none":
+            phase = {"hung": "not answering"}.get(server.phase, server.phase)
+            words.append(f"Model server {title_of(server.version)}: {phase}. {server.reason}".strip())
+    return template("spoken.html", text=" ".join(words))

@@ -1,0 +1,211 @@
+"""What the sections say in each state, and what can be done there: templates over plain values."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import time
+from typing import Any
+
+import pytest
+
+from dspy_demo.backends.served import ServerInfo
+from dspy_demo.lm.local.download import DownloadState, Progress
+from dspy_demo.serving.processes import ServerState
+from dspy_demo.share.state import ShareState
+from dspy_demo.ui.components import lasting, message, title_of
+from dspy_demo.ui.sections.backend import Connected, server_html, spoken_html
+from dspy_demo.ui.sections.compare import SAME, TOO_LONG, difference_html, word_changes
+from dspy_demo.ui.sections.model import models_html, spoken_models
+from dspy_demo.ui.sections.share import lifetime, qr_svg, share_html
+from dspy_demo.ui.sections.versions import Row, commands, rows_html
+from dspy_demo.versions.version import Version
+from tests.fake_hub import gguf_bytes, known_for
+
+NOW, URI, STORE = 1_795_000_000.0, "models:/demo/3", "sqlite:////data dir/mlflow.db"
+LINK, BAD = "https://0123456789abcdef01.gradio.live", "\"'><img src=x onerror=alert(1)><script>"
+READY = ServerState("ready", URI, "http://127.0.0.1:5001", program="predict", uptime_s=185)
+FAILED = ServerState("failed", URI, reason="It ended.", log_tail="\n".join(f"line {n}" for n in range(50)))
+MODEL = dataclasses.replace(known_for(gguf_bytes(1_000)), size_bytes=491_400_032)
+
+
+def version(number: int = 3, **details: Any) -> Version:
+    known = {"created_at": NOW - 200, "program": "chain_of_thought", "lm": "openai/x"} | details
+    return Version("demo", number, f"models:/demo/{number}", **known)
+
+
+def listed(*rows: Row, reveal: str = "") -> str:
+    return rows_html(list(rows), STORE, reveal=reveal, now_s=NOW)
+
+
+def models(phase: Any, progress: Progress | None = None, reason: str = "", **options: Any) -> str:
+    options = {"runs": True, "hub_url": "https://hub.example/"} | options
+    return models_html([DownloadState(MODEL, phase, progress, reason)], **options)
+
+
+def progress(phase: Any = "downloading", speed: float | None = 5.2e6) -> Progress:
+    return Progress(phase, 206_000_000, MODEL.size_bytes, speed)
+
+
+SHARED: tuple[Any, ...] = ("off", "opening", "open", "closing", "failed")
+STATES: dict[str, tuple[str, list[str], list[str]]] = {
+    # the HTML, what can be done, what it says
+    "no server": (server_html(ServerState()), [], ["No model server running", 'data-open="versions"']),
+    "no server for guests": (server_html(ServerState(), owner=False), [], ["No version is served"]),
+    "starting": (server_html(ServerState("starting", URI)), ["stop"], ["<progress", "Starting"]),
+    "ready": (server_html(READY), ["stop"], ["Ready", "demo v3", "127.0.0.1:5001", "up 3 min"]),
+    "ready for guests": (server_html(READY, owner=False), [], ["Ready", "demo v3"]),
+    "just ready": (server_html(dataclasses.replace(READY, uptime_s=5)), ["stop"], ["just started"]),
+    "no key": (server_html(dataclasses.replace(READY, warning="Needs a key.")), ["stop"], ["Needs a key."]),
+    "hung": (
+        server_html(dataclasses.replace(READY, phase="hung", url=None)),
+        ["restart", "stop"],
+        ["Not answering"],
+    ),
+    "failed": (server_html(FAILED), ["restart"], ["It ended.", "line 49", "line 38\n"]),
+    "failed successor": (
+        server_html(dataclasses.replace(READY, next=FAILED)),
+        ["stop", "retry", "dismiss"],
+        ["Ready", "It ended."],
+    ),
+    "a plain server": (
+        server_html(ServerState(), Connected("http://there:5001", ServerInfo("plain"))),
+        ["disconnect"],
+        ["Connected", "without live tokens"],
+    ),
+    "not shared": (share_html(ShareState(), NOW), ["share"], ["Guests can chat"]),
+    "opening": (share_html(ShareState("opening", step="Asking"), NOW), ["stop"], ["Asking…"]),
+    "shared": (
+        share_html(ShareState("open", url=LINK, expires_at=NOW + 604_800), NOW),
+        ["stop"],
+        [f'href="{LINK}"', f'data-copy="{LINK}"', ">0123456789abcdef01.gradio.live<", "7 days left"],
+    ),
+    "shared for ever": (share_html(ShareState("open", url=LINK), NOW), ["stop"], ["until you stop it"]),
+    "closing": (share_html(ShareState("closing"), NOW), [], ["Closing"]),
+    "share failed": (
+        share_html(ShareState("failed", reason="It is down.", log_tail="one\ntwo"), NOW),
+        ["share", "dismiss"],
+        ["It is down.", "one\ntwo</pre>"],
+    ),
+    "no version": (listed(), [], ["No version yet"]),
+    "version": (
+        listed(Row(version(description="New words", tags={"team": "search"}, files=("a.json",)))),
+        ["serve", "promote", "open", "edit"],
+        ["Chain of thought · openai/x", "3 min ago", "New words", "team=search", "With a.json"],
+    ),
+    "same code": (listed(Row(version(same_code=True))), ["serve", "promote", "load", "open", "edit"], []),
+    "champion": (
+        listed(Row(version(aliases=("champion",)), previous=2)),
+        ["serve", "roll-back", "open", "edit"],
+        ["Roll back to 2", "badge champion"],
+    ),
+    "being served": (
+        listed(Row(version(), serving="ready")),
+        ["chat", "promote", "open", "edit"],
+        ["dot ready"],
+    ),
+    "being started": (listed(Row(version(), serving="starting")), ["promote", "open", "edit"], ["Starting…"]),
+    "not servable": (listed(Row(version(servable=False, reason="No."))), ["open", "edit"], ["No."]),
+    "checking": (listed(Row(version(0, checking=True, reason="It loads."))), [], ["checking", "It loads."]),
+    "in MLflow": (
+        listed(Row(version(), link="http://m/x")),
+        ["serve", "promote", "edit"],
+        ['href="http://m/x"'],
+    ),
+    "absent model": (
+        models("absent"),
+        ["download"],
+        ["491 MB", "Apache-2.0", 'href="https://hub.example/Tiny/Tiny-Instruct-GGUF"'],
+    ),
+    "running": (
+        models("running", progress()),
+        ["cancel"],
+        ["206 MB of 491 MB · 5.2 MB/s · 55 s left", 'value="41"'],
+    ),
+    "connecting": (models("running", progress("connecting")), ["cancel"], ["Connecting…"]),
+    "checksum": (models("running", progress("checking")), ["cancel"], ["Comparing the checksum…"]),
+    "partial": (
+        models("partial", progress(speed=None), "It broke."),
+        ["download", "discard"],
+        ["Stopped at 206 MB of 491 MB", ">Resume<", "It broke.", 'role="alert"'],
+    ),
+    "here": (models("here"), ["use"], ["On this machine"]),
+    "picked": (models("here", picked="local/tiny-instruct"), [], ["Picked above"]),
+    "no runtime": (models("here", runs=False), [], ["pip install -r requirements-local.txt"]),
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_each_state_says_what_it_is_and_offers_what_works(state: str) -> None:
+    html, actions, words = STATES[state]
+    assert re.findall('data-do="([^"]+)"', html) == actions
+    assert [word for word in words if word not in html] == []
+
+
+def test_nothing_that_comes_from_elsewhere_is_markup() -> None:
+    bad_state = ServerState("failed", f"models:/{BAD}/1", reason=BAD, log_tail=BAD)
+    info = ServerInfo("live", f"models:/{BAD}/1", ready=False, reason=BAD)
+    bad_version = version(description=BAD, tags={"k": BAD}, aliases=(BAD,), program=BAD, lm=BAD, files=(BAD,))
+    drawn = [
+        server_html(bad_state, Connected(f"http://x/{BAD}", info), BAD),
+        spoken_html(bad_state),
+        *(
+            share_html(ShareState(phase, step=BAD, url=BAD, reason=BAD, log_tail=BAD), NOW, BAD)
+            for phase in SHARED
+        ),
+        listed(Row(bad_version, link=f"http://x/{BAD}"), Row(version(servable=False, reason=BAD))),
+        models("absent", reason=BAD, trouble=BAD),
+        message(BAD, link=BAD, undo=BAD),
+        difference_html({"Answer": (BAD, f"{BAD} x")}),
+    ]
+    assert not [html for html in drawn if "<img" in html or "<script" in html]
+
+
+def test_a_screen_reader_hears_states_and_not_amounts() -> None:
+    assert spoken_html(READY) == spoken_html(dataclasses.replace(READY, uptime_s=9000))
+    one, other = (spoken_models([DownloadState(MODEL, "running", progress(speed=s))]) for s in (1.0, 2.0))
+    assert one == other and "being downloaded" in one
+    assert "It broke." in spoken_models([DownloadState(MODEL, "absent", reason="It broke.")])
+
+
+def test_only_the_new_version_is_opened() -> None:
+    text = listed(Row(version(4)), Row(version(3)), reveal="models:/demo/4")
+    assert re.findall('data-reveal="([^"]+)"', text) == ["models:/demo/4"]
+
+
+def test_commands_can_be_pasted_into_a_shell() -> None:
+    lines = commands(Version("my model", 1, "models:/my model/1"), STORE)
+    assert "'models:/my model/1'" in lines["Serve, with live tokens"]
+    assert "'sqlite:////data dir/mlflow.db'" in lines["Serve, with live tokens"]
+    assert """-d '{"text": "What is 2 + 2?"}'""" in lines["Ask"]
+
+
+def test_times_and_titles(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [lasting(s) for s in (59, 90, 7_200, 200_000)] == ["", "1 min", "2 h", "2 d"]
+    lefts = [
+        (604_800, "7 days left"),
+        (30 * 3_600, "30 hours left"),
+        (61, "1 minute left"),
+        (-5, "1 minute left"),
+    ]
+    assert all(lifetime(NOW + left_s, NOW)[0] == words for left_s, words in lefts)
+    assert title_of("models:/demo/3") == "demo v3" and title_of("models:/demo@champion") == "demo @champion"
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    assert lifetime(1_796_220_300.0, NOW)[1] == "until 2 December, 14:05"
+    monkeypatch.undo()
+    time.tzset()
+    assert qr_svg(LINK).startswith("<svg") and 'class="qr"' in qr_svg(LINK)
+
+
+def test_the_differences_of_two_answers() -> None:
+    changes = list(word_changes("It is four.", "It is 4.\n"))
+    assert "".join(text for change, text in changes if change != "right") == "It is four."
+    assert "".join(text for change, text in changes if change != "left") == "It is 4.\n"
+    html = difference_html({"Answer": ("It is four.", "It is 4.")})
+    assert '<del><span class="sr"> only left: </span>four' in html
+    assert '<ins><span class="sr"> only right: </span>4' in html
+    assert SAME in difference_html({"Answer": ("Four. ", "Four.")})
+    assert TOO_LONG in difference_html({"Answer": ("a b " * 3000, "b a " * 3000)})
+    for pair in (("", "Four."), ("Four.", " "), ("", "")):
+        assert "Answer" not in difference_html({"Answer": pair})
