@@ -17,7 +17,7 @@ Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
 TOKENS_MAX = 200_000
 Tokens = Annotated[int, Field(ge=1), AfterValidator(lambda tokens: min(tokens, TOKENS_MAX))]
 #: More than any chat has; a body is then refused before each of its messages is looked at.
-MESSAGES_MAX = 10_000
+MESSAGES_MAX = 2_000
 
 
 def sentence(text: str) -> PydanticCustomError:
@@ -134,10 +134,3 @@ class ErrorBody(BaseModel):
         description="Finds the details in the owner's log. Of a failed turn it is the id of the turn.",
         examples=["3f9a1c07"],
     )
-
-
-class Health(BaseModel):
-    """The process is up. Says nothing of the model."""
-
-    status: Literal["ok"]
-    version: str

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
-from email.message import Message as MimeMessage
 from typing import Any
 
 import pydantic_core
@@ -13,7 +13,6 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dspy_demo.api.encoding import JsonResponse
 from dspy_demo.errors import BodyTooLarge, DemoError, InvalidInput, NotFound
@@ -49,15 +48,11 @@ class MethodNotAllowed(InvalidInput):
 async def _check_json(request: Request) -> None:
     """Let only strict JSON in: no NaN, half a surrogate pair, or nesting beyond 200 levels.
 
-    Raises:
-        UnsupportedMediaType: It is not JSON by its header. A form on another site can post anything but
-            this without asking first, so that the header also guards against that.
-        BadBody: It is not JSON.
+    A form on another site can post anything but this type without asking first, so that the header also
+    guards against that.
     """
-    header = MimeMessage()
-    header["content-type"] = request.headers.get("content-type", "")
-    subtype = header.get_content_subtype()
-    if header.get_content_maintype() != "application" or subtype.rpartition("+")[2] != "json":
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if not re.fullmatch(r"application/([^/]+\+)?json", media_type):
         raise UnsupportedMediaType()
     raw = await request.body()
     if not raw.strip():
@@ -89,36 +84,10 @@ def handle_errors(app: FastAPI, forms: Mapping[str, DrawError]) -> None:
         draw = next((form for start, form in forms.items() if path.startswith(start)), own_error)
         response = draw(failed_from(failure), getattr(failure, "field", ""))
         response.headers.update(getattr(error, "headers", None) or {})
-        if response.status_code == 413:
-            request.state.too_large = response
         return response
 
     for kind in (DemoError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, answer)
-    app.add_middleware(TooLargeAsJson)
-
-
-class TooLargeAsJson:
-    """A body whose declared length is over a route's `max_body_size` is refused in plain text by Starlette,
-    past the handlers; this middleware sends what the handler wrote.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        sent = False
-
-        async def send_json(message: Message) -> None:
-            nonlocal sent
-            response = scope.get("state", {}).pop("too_large", None)
-            if response is not None:
-                sent = True
-                await response(scope, receive, send)
-            elif not sent:
-                await send(message)
-
-        await self._app(scope, receive, send_json if scope["type"] == "http" else send)
 
 
 def _failure(error: Exception) -> DemoError:
@@ -133,35 +102,25 @@ def _failure(error: Exception) -> DemoError:
             return MethodNotAllowed()
         case HTTPException(status_code=413):
             return BodyTooLarge()
-        case _:
-            return DemoError.of(error)
+    return DemoError.of(error)
 
 
 def _bad_body(errors: Sequence[Mapping[str, Any]]) -> BadBody:
     """The first of pydantic's errors as a sentence that names the field and never quotes its value."""
     first = min(errors, key=lambda error: error["type"] != "extra_forbidden")
-    field, message = _path(first["loc"]), str(first["msg"])
-    if first["type"] == SENTENCE:
+    kind, message = first["type"], str(first["msg"])
+    field = ".".join(map(str, first["loc"][1:]))
+    if not re.fullmatch(r"[\w.]{0,60}", field):  # a name that is none of ours
+        field = "…"
+    if kind == SENTENCE:
         return BadBody(message, field)
-    if first["type"] == "json_invalid":
+    if kind == "json_invalid":
         return BadBody(NOT_JSON)
     if not field:
         return BadBody("The body must be a JSON object.")
-    if first["type"] == "extra_forbidden":
+    if kind == "extra_forbidden":
         return BadBody(f"The field “{field}” is not known here.", field)
     return BadBody(f"The field “{field}” is not valid: {message[:1].lower()}{message[1:]}.", field)
-
-
-def _path(location: Sequence[str | int]) -> str:
-    """``("body", "messages", 0, "role")`` as ``messages[0].role``; a name that is none of ours is cut."""
-    path = ""
-    for part in location[1:]:
-        if isinstance(part, int):
-            path += f"[{part}]"
-        else:
-            name = part[:40] if part[:40].isidentifier() else "…"
-            path += f".{name}" if path else name
-    return path
 
 
 def own_error(failed: TurnFailed, field: str = "") -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -127,31 +127,3 @@ def json_fields(response_format: Any, spec: ProgramSpec) -> tuple[str, ...] | No
         f"program “{spec.title}” ({fields}).",
         "response_format",
     )
-
-
-class Model(BaseModel):
-    """A program, as OpenAI describes a model."""
-
-    id: str = Field(examples=["chain_of_thought"])
-    object: Literal["model"]
-    created: int
-    owned_by: str
-
-
-class ModelList(BaseModel):
-    object: Literal["list"]
-    data: list[Model]
-
-
-class OpenAIErrorDetail(BaseModel):
-    message: str
-    type: str
-    code: str
-    param: str | None
-    error_id: str
-
-
-class OpenAIErrorBody(BaseModel):
-    """An error, as OpenAI writes it."""
-
-    error: OpenAIErrorDetail

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -20,12 +20,12 @@ from dspy_demo.errors import DemoError, Forbidden
 from dspy_demo.logs import log_failure
 from dspy_demo.metrics import Metrics
 from dspy_demo.tracing.base import NoTracer
+from dspy_demo.versions.version import Version
 
 log = logging.getLogger(__name__)
 
 #: Instead of the reason, which may name models and addresses.
 NOT_READY = "It cannot answer now. Its owner is told why at this address."
-VERSION_BODY_MAX_BYTES = 200_000
 
 
 class Ready(BaseModel):
@@ -126,17 +126,6 @@ _FIGURES: dict[str, Any] = {
 }
 
 
-class LoggedVersion(Protocol):
-    """What the route tells of a version."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def version(self) -> int: ...
-    @property
-    def uri(self) -> str: ...
-
-
 class VersionBody(BaseModel):
     """What to log, and as what."""
 
@@ -157,7 +146,7 @@ class VersionMade(BaseModel):
 
 
 def versions_router(
-    log_version: Callable[[str, str | None, str, dict[str, str]], LoggedVersion],
+    log_version: Callable[[str, str | None, str, dict[str, str]], Version],
 ) -> APIRouter:
     """``POST /versions``, for the app.
 
@@ -171,7 +160,6 @@ def versions_router(
         summary="Log a version (owner)",
         status_code=201,
         response_model=VersionMade,
-        max_body_size=VERSION_BODY_MAX_BYTES,
         dependencies=[STRICT_JSON],
         responses={status: {"model": ErrorBody} for status in (400, 403, 404, 413, 415, 422, 503)},
     )

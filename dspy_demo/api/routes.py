@@ -10,7 +10,7 @@ from fastapi.responses import Response, StreamingResponse
 
 from dspy_demo import __version__
 from dspy_demo.api.asking import TurnMaker, joined
-from dspy_demo.api.bodies import ErrorBody, Health, PredictBody, Prediction
+from dspy_demo.api.bodies import ErrorBody, PredictBody, Prediction
 from dspy_demo.api.docs import add_docs
 from dspy_demo.api.encoding import JsonResponse, sse
 from dspy_demo.api.errors import STRICT_JSON, DrawError, handle_errors, own_error
@@ -32,6 +32,8 @@ DESCRIPTION = (
     "Ask the programs of this app. Errors are JSON with a stable `code`, one sentence as `message`, "
     "and whether the same request is `retryable`."
 )
+#: Longest body. A chat's earlier messages may hold pictures or files, which come along every time.
+BODY_MAX_BYTES = 8 * 1024 * 1024
 #: The errors that a route with a turn documents, by their status.
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody} for status in (404, 413, 415, 422, 429, 502, 503, 504)
@@ -62,6 +64,7 @@ def build_api(
         description=DESCRIPTION,
         version=__version__,
         lifespan=lifespan,
+        max_body_size=BODY_MAX_BYTES,
         docs_url=None,
         redoc_url=None,
     )
@@ -98,7 +101,8 @@ def own_router(turns: TurnMaker, keep_alive_s: float) -> APIRouter:
         "/predict/stream",
         summary="Ask and watch the answer come",
         response_class=StreamingResponse,
-        **bounded | {"responses": ERRORS | {200: _STREAM}},
+        responses=ERRORS | {200: _STREAM},
+        dependencies=[STRICT_JSON],
     )
     async def predict_stream(body: PredictBody, request: Request) -> Response:
         """Server-sent events, one JSON object each, with `type`:
@@ -116,7 +120,7 @@ def own_router(turns: TurnMaker, keep_alive_s: float) -> APIRouter:
         return event_stream(service, _turn(turns, body, request), WireEvents(), keep_alive_s=keep_alive_s)
 
     @router.head("/health", include_in_schema=False)
-    @router.get("/health", summary="Is the server up?", response_model=Health)
+    @router.get("/health", summary="Is the server up?", response_model=dict[str, str])
     async def health() -> Response:
         """Cheap; asks no model."""
         return JsonResponse({"status": "ok", "version": __version__})

@@ -23,7 +23,6 @@ from dspy_demo.api import build_api
 from dspy_demo.api.asking import TurnMaker
 from dspy_demo.api.encoding import JsonResponse
 from dspy_demo.api.errors import STRICT_JSON
-from dspy_demo.api.openai_chat import CHAT_BODY_MAX_BYTES
 from dspy_demo.api.ops import Readiness, probes_router
 from dspy_demo.api.stream import while_connected
 from dspy_demo.backends.local import LocalBackend
@@ -179,7 +178,6 @@ def mlflow_router(turns: TurnMaker) -> APIRouter:
     @router.post(
         "/invocations",
         summary="Ask as MLflow's clients do",
-        max_body_size=CHAT_BODY_MAX_BYTES,
         dependencies=[STRICT_JSON],
     )
     async def invocations(body: dict[str, Any], request: Request) -> Response:

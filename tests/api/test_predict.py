@@ -136,11 +136,10 @@ async def test_a_program_can_be_named(make_client):
         ('{"text":"a","temperature":9}', 422, "temperature” is not valid: input should be less than"),
         ('{"text":"a","{evil}":1}', 422, "The field “…” is not known here."),
         ('{"messages":[]}', 422, "The field “messages” is not valid: list should have at least 1 item"),
-        ('{"messages":[{"role":"system","content":"a"}]}', 422, "messages[0].role” is not valid: input"),
-        ('{"messages":[{"role":"user"}]}', 422, "“messages[0].content” is not valid: field required."),
+        ('{"messages":[{"role":"system","content":"a"}]}', 422, "messages.0.role” is not valid: input"),
+        ('{"messages":[{"role":"user"}]}', 422, "“messages.0.content” is not valid: field required."),
         ('{"messages":[{"role":"assistant","content":"a"}]}', 422, "The last of the “messages” must be the"),
         ('{"text":"' + "a" * 2000 + '"}', 413, "The input has 2,000 characters"),
-        ('{"text":"' + "a" * 200_000 + '"}', 413, "The request is too large."),
     ],
     ids=str,
 )  # fmt: skip
@@ -157,13 +156,13 @@ async def test_a_bad_body_is_refused_with_one_sentence_before_any_model(
 
 
 async def test_a_body_without_a_length_is_bounded_while_it_is_read(make_client):
-    client, _ = make_client(input_max_chars=1000)
+    client, _ = make_client()
     sent = []
 
     async def endless():
-        for number in range(1000):
+        for number in range(100):
             sent.append(number)
-            yield b" " * 10_000
+            yield b" " * 1_000_000
 
     response = await client.post("/predict", content=endless(), headers=JSON)
     assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
