@@ -70,7 +70,7 @@ def main() -> None:
 
 async def run(name: str, folder: Path, *, quick: bool) -> Measured:
     """One scenario in a data folder of its own."""
-    settings = Settings(data_dir=folder, ollama_probe_s=0)
+    settings = Settings(data_dir=folder)
     environment = dict(os.environ)
     prepare_libraries(settings, os.environ)
     scenario = __import__(f"benchmarks.{name}", fromlist=["measure"])

@@ -6,6 +6,7 @@ import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from anyio.from_thread import check_cancelled
@@ -15,15 +16,39 @@ if TYPE_CHECKING:
     import dspy
 
 
-class SilentRollouts:
-    """A base of a `dspy.LM` whose ``rollout_id`` keeps servers apart in the cache: no wish to sample again.
+class CallRecords:
+    """A base of a `dspy.LM` that hears of each call where DSPy writes its history, and keeps none.
 
-    `dspy.LM` (3.4.1) warns once for each of its copies that it has no effect at a temperature of 0. Without
-    this method the warning is printed.
+    DSPy calls ``update_history`` with the price and the response (3.4.1); without it neither is known.
     """
 
+    def update_history(self, entry: dict[str, Any]) -> None:
+        self.call_recorded(entry)
+
+    def call_recorded(self, entry: dict[str, Any]) -> None:
+        """A call has ended. The entry has ``response``, ``usage`` and ``cost``."""
+
     def _warn_zero_temp_rollout(self, temperature: float | None, rollout_id: object) -> None:
-        pass
+        """A ``rollout_id`` that keeps servers apart in the cache is no wish to sample again.
+
+        Without this method `dspy.LM` (3.4.1) warns that it has no effect at a temperature of 0.
+        """
+
+
+@contextmanager
+def stream_progress() -> Iterator[Any]:
+    """Whether a chunk of a call in this block was streamed, as ``emitted``.
+
+    DSPy notes it for its adapters' fall-backs (3.4.1, ``dspy.clients.call_context``). Without it a failed
+    call is never made again.
+    """
+    try:
+        from dspy.clients.call_context import adapter_fallback_scope
+    except ImportError:
+        yield SimpleNamespace(emitted=True)
+        return
+    with adapter_fallback_scope() as progress:
+        yield progress
 
 
 def price_usd(reply: lm15.Response, client: str, model: str) -> float | None:

@@ -134,14 +134,6 @@ class Settings(BaseModel):
     ollama_url: str = _setting(
         "http://127.0.0.1:11434", "Where to look for Ollama.", env=["OLLAMA_HOST"], group="Program and model"
     )
-    ollama_probe_s: float = _setting(
-        0.3,
-        "How long to look for Ollama at start; 0 not at all.",
-        unit="s",
-        group="Program and model",
-        ge=0,
-        le=10,
-    )
 
     # Models on this machine
     models_dir: Path = _setting(
@@ -236,17 +228,6 @@ class Settings(BaseModel):
         group="Limits",
         ge=0,
         le=10,
-    )
-    lm_retry_wait_s: float = _setting(
-        1.0,
-        "Wait before the first retry; doubled each time, unless the model names its own.",
-        unit="s",
-        group="Limits",
-        ge=0,
-        le=60,
-    )
-    lm_connections: int = _setting(
-        500, "Connections that may be open to one model server.", group="Limits", ge=1, le=10_000
     )
     max_turns: int = _setting(300, "Turns that may run at the same time.", group="Limits", ge=1, le=100_000)
     max_connections: int = _setting(

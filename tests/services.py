@@ -33,9 +33,8 @@ from dspy_demo.settings import Settings
 
 
 def settings_for(data_dir: Path, **values: Any) -> Settings:
-    """Settings of a test: fast engine, short waits, and what `values` say."""
-    quick: dict[str, Any] = {"lm_retry_wait_s": 0.01, "ollama_probe_s": 0}
-    return Settings(data_dir=data_dir, **(quick | values))
+    """Settings of a test."""
+    return Settings(data_dir=data_dir, **values)
 
 
 @dataclass
@@ -119,7 +118,7 @@ async def house(
     choice = choice or LMChoice(DEMO_MODEL)
     detection = Detection(choice, "for a test", (LMOption(choice.model, choice.model),))
     programs = programs or ProgramRegistry(SHIPPED)
-    catalog = LMCatalog(settings, detection, demo_tokens_per_s=0)
+    catalog = LMCatalog(settings, detection, demo_tokens_per_s=0, retry_wait_s=0.01)
     local = local or LocalBackend(settings, programs, catalog)
     service = ChatService(settings, programs, local, served, limits=limits)
     try:

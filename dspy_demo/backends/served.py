@@ -31,6 +31,8 @@ __all__ = ["CANNOT_STREAM", "ServedBackend", "ServerInfo", "base_url"]
 
 CANNOT_STREAM = "This server cannot stream; the whole answer comes at once."
 TOO_LONG = "The model server sent an answer that is too long to be shown."
+#: Connections that may be open to the model server.
+CONNECTIONS_MAX = 500
 CONNECT_TIMEOUT_S = 5.0
 PROBE_TIMEOUT_S = 5.0
 #: Our server sends a comment at least every 15 s (`api.router.KEEP_ALIVE_S`), however slow its model is.
@@ -57,7 +59,7 @@ class ServedBackend:
         # `chat` ends a silent turn first. No proxies from the environment: they break localhost.
         timeout = httpx.Timeout(settings.idle_timeout_s + 5, connect=CONNECT_TIMEOUT_S)
         limits = httpx.Limits(
-            max_connections=settings.lm_connections, max_keepalive_connections=50, keepalive_expiry=4
+            max_connections=CONNECTIONS_MAX, max_keepalive_connections=50, keepalive_expiry=4
         )  # uvicorn closes an idle connection after 5 s
         self._client = httpx.AsyncClient(
             timeout=timeout,

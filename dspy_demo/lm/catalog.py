@@ -29,14 +29,20 @@ class LMCatalog:
     Args:
         detection: What was found at start; the page shows it.
         demo_tokens_per_s: The pace of the demo engine; 0 as fast as it can.
+        retry_wait_s: Before the first further attempt of a failed call.
     """
 
     def __init__(
-        self, settings: Settings, detection: Detection, *, demo_tokens_per_s: float = DEMO_TOKENS_PER_S
+        self,
+        settings: Settings,
+        detection: Detection,
+        *,
+        demo_tokens_per_s: float = DEMO_TOKENS_PER_S,
+        retry_wait_s: float = 1.0,
     ) -> None:
         self.detection = detection
         self._settings = settings
-        self._demo_tokens_per_s = demo_tokens_per_s
+        self._demo_tokens_per_s, self._retry_wait_s = demo_tokens_per_s, retry_wait_s
         self._models: OrderedDict[tuple[str, str | None, str | None], dspy.LM] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -90,21 +96,22 @@ class LMCatalog:
 
     def _network_lm(self, model: str, base: str | None, key: str | None) -> dspy.LM:
         from dspy_demo.lm.chat_lm import ChatLM
-        from dspy_demo.lm.native import AsyncNativeEngine, NativeEngine, Server
+        from dspy_demo.lm.native import Abilities, NativeEngine, Server
 
         key = key or (PLACEHOLDER_KEY if base else None)
         timeout_s = self._settings.idle_timeout_s + 5  # ours ends the turn first
         client = provider_for(model).client
         how: dict[str, Any]
         if client:
-            server = Server(model, client, base, key, timeout_s, self._settings.lm_connections)
-            how = {"engine": NativeEngine(server), "async_engine": AsyncNativeEngine(server)}
+            name = model.partition("/")[2] or model
+            server = Server(name, client, base, key, timeout_s)
+            how = {"engine": Abilities(server), "async_engine": NativeEngine(server)}
         else:
             how = {"timeout": timeout_s, "api_base": base, "api_key": key or _no_key_of_another(model)}
         return ChatLM(
             model,
             retries=self._settings.lm_retries,
-            retry_wait_s=self._settings.lm_retry_wait_s,
+            retry_wait_s=self._retry_wait_s,
             max_retry_wait_s=min(30.0, self._settings.idle_timeout_s / 2),
             cache_scope=base or "",
             **{name: value for name, value in how.items() if value is not None},

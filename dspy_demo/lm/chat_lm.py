@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import dspy
-from dspy.clients.call_context import adapter_fallback_scope
 from dspy.utils.exceptions import LMInvalidRequestError, is_retryable_lm_error
 
-from dspy_demo.dspy_bridge import SilentRollouts
+from dspy_demo.dspy_bridge import CallRecords, stream_progress
 from dspy_demo.events import StatusState
 from dspy_demo.lm.chat_replies import OPTIONAL, other_parameters
 
@@ -51,17 +49,15 @@ def observing(observer: CallObserver) -> Iterator[None]:
         call_observer.reset(token)
 
 
-class ChatLM(SilentRollouts, dspy.LM):
-    """A `dspy.LM` for turns that people watch.
+class ChatLM(CallRecords, dspy.LM):
+    """A `dspy.LM` for turns that people watch. It owns its engines: `aclose` closes them.
 
-    - Retries are ours: DSPy (3.4.1) sleeps between its own without a word, so it gets
-      ``num_retries=0`` and the wait is told to the turn's observer. As in DSPy, nothing is tried
-      again once a chunk was out.
-    - No history is kept, neither the LM's nor the global one, which hold every user's text; the price
-      of a call, which DSPy tells only there, goes to the observer.
-    - ``cache_scope`` keeps servers apart that have a model of the same name: DSPy's cache key
-      leaves out where a model is asked, but not ``rollout_id``.
-    - It owns its engines: `aclose` closes them.
+    - Retries are ours: DSPy sleeps between its own without a word, so it gets ``num_retries=0`` and the wait
+      is told to the turn's observer. As in DSPy, nothing is tried again once a chunk was out.
+    - No history is kept, neither the LM's nor the global one, which hold every user's text; the price of a
+      call, which DSPy tells only there, goes to the observer.
+    - ``cache_scope`` keeps servers apart that have a model of the same name: DSPy's cache key leaves out
+      where a model is asked, but not ``rollout_id``.
 
     Args:
         retries: Further attempts after a failure that may pass.
@@ -77,74 +73,70 @@ class ChatLM(SilentRollouts, dspy.LM):
         retry_wait_s: float = 1.0,
         max_retry_wait_s: float = 30.0,
         cache_scope: str = "",
-        engine: Any = "auto",
-        async_engine: Any = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(model, num_retries=0, engine=engine, async_engine=async_engine, **kwargs)
-        self._engines = (engine, async_engine)
-        self.retries = retries
-        self.retry_wait_s = retry_wait_s
-        self.max_retry_wait_s = max_retry_wait_s
-        self.cache_scope = cache_scope
+        super().__init__(model, num_retries=0, **kwargs)
+        self._own_engine = kwargs.get("async_engine")
+        self.retries, self.cache_scope = retries, cache_scope
+        self.retry_wait_s, self.max_retry_wait_s = retry_wait_s, max_retry_wait_s
 
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """Call the model from a thread, as a program without ``aforward`` does.
 
-        In a turn the turn's event loop makes the call. A program that calls this in the event loop itself,
-        below its ``aforward``, holds that up.
+        In a turn the turn's event loop makes the call. Where that is the caller's own, which a program holds
+        up that calls this below its ``aforward``, or there is no turn, another thread makes it.
         """
         elsewhere = self._in_turn(prompt, messages, kwargs)
         if elsewhere is not None:
             return elsewhere.result()
-        call = _Call(kwargs)
-        while True:
-            with self._attempt(call):
-                return super().__call__(prompt, messages=messages, **self._scoped(call.kwargs))
-            time.sleep(call.wait_s)
+
+        async def ask() -> Any:
+            try:
+                with dspy.context(send_stream=None):
+                    return await self._asked(prompt, messages, kwargs)
+            finally:
+                await self.aclose()
+
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(copy_context().run, asyncio.run, ask()).result()
 
     async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """Call the model, with `retries` further attempts as long as nothing was streamed."""
         elsewhere = self._in_turn(prompt, messages, kwargs)
         if elsewhere is not None:  # an event loop that the program started
             return await asyncio.wrap_future(elsewhere)
-        call = _Call(kwargs)
-        while True:
-            with self._attempt(call):
-                return await super().acall(prompt, messages=messages, **self._scoped(call.kwargs))
-            await asyncio.sleep(call.wait_s)
+        return await self._asked(prompt, messages, kwargs)
 
     def _in_turn(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Future[Any] | None:
         observer = call_observer.get()
         return observer.in_turn(lambda: self.acall(prompt, messages=messages, **kwargs)) if observer else None
 
-    @contextmanager
-    def _attempt(self, call: _Call) -> Iterator[None]:
-        """One attempt: a failure that may pass leaves the wait before the next one; any other is raised."""
-        observer = call_observer.get()
-        _cost_usd.set(None)
-        options = {"disable_history": False} | ({} if call.usage_asked else {"track_usage": False})
-        with adapter_fallback_scope() as progress, dspy.context(**options):
-            try:
-                yield
-            except Exception as error:
-                if progress.emitted:
-                    raise
-                if self._adjusted(call, error):
-                    return
-                wait_s = self._wait_s(error, call.failed)
-                if wait_s is None:
-                    raise
-                call.wait_s, call.failed = wait_s, call.failed + 1
+    async def _asked(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Any:
+        observer, call = call_observer.get(), _Call(kwargs)
+        while True:
+            _cost_usd.set(None)
+            options = {"disable_history": False} | ({} if call.usage_asked else {"track_usage": False})
+            with stream_progress() as progress, dspy.context(**options):
+                try:
+                    reply = await super().acall(prompt, messages=messages, **self._scoped(call.kwargs))
+                    break
+                except Exception as error:
+                    adjusted = not progress.emitted and self._adjusted(call, error)
+                    wait_s = 0.0 if adjusted else self._wait_s(error, call.failed)
+                    if progress.emitted or wait_s is None:
+                        raise
+            if not adjusted:
+                call.failed += 1
                 if observer:
                     observer.call_retrying(wait_s, call.failed, self.retries)
-                return
+                await asyncio.sleep(wait_s)
         cost_usd = _cost_usd.get()
         if observer and cost_usd is not None:
             observer.call_priced(cost_usd)
+        return reply
 
     def _adjusted(self, call: _Call, error: Exception) -> bool:
-        """Leave out what a server refuses, where litellm asks it; our own engines do so themselves."""
+        """Leave out what a server refuses, where litellm asks it; our own engine does so itself."""
         if not isinstance(error, LMInvalidRequestError) or not isinstance(self.engine, str):
             return False
         asked = {"stream_options": True if call.usage_asked else None}
@@ -154,15 +146,15 @@ class ChatLM(SilentRollouts, dspy.LM):
             return False
         call.usage_asked = bool(other.pop("stream_options", None))
         call.kwargs = {**call.kwargs, **dict.fromkeys(OPTIONAL[1:]), **other}
-        call.adjusted, call.wait_s = call.adjusted + 1, 0.0
+        call.adjusted += 1
         return True
 
-    def _wait_s(self, error: Exception, number: int) -> float | None:
+    def _wait_s(self, error: Exception, failed: int) -> float | None:
         """Seconds to wait before the next attempt, or None where another one makes no sense."""
-        if number >= self.retries or not is_retryable_lm_error(error):
+        if failed >= self.retries or not is_retryable_lm_error(error):
             return None
         hint = getattr(error, "retry_after", None)
-        wait_s = float(hint) if hint is not None else self.retry_wait_s * 2**number
+        wait_s = float(hint) if hint is not None else self.retry_wait_s * 2**failed
         return wait_s if wait_s <= self.max_retry_wait_s else None
 
     def _scoped(self, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -173,28 +165,22 @@ class ChatLM(SilentRollouts, dspy.LM):
         scope = self.cache_scope if rollout is None else f"{self.cache_scope} {rollout}"
         return {**kwargs, "rollout_id": scope}
 
-    def update_history(self, entry: dict[str, Any]) -> None:
-        """Hand the price of a finished call to its attempt, and tell how it ended; nothing else is kept."""
+    def call_recorded(self, entry: dict[str, Any]) -> None:
+        """Hand the price of a finished call to its attempt, and tell how it ended."""
+        response = entry.get("response")
         price = getattr(self.engine, "price_usd", None)  # DSPy knows it for engines of its own only
         paid = bool(entry.get("usage"))  # an answer from the cache used nothing
-        _cost_usd.set(price(entry["response"]) if price and paid else entry.get("cost"))
+        _cost_usd.set(price(response) if price and paid else entry.get("cost"))
         if observer := call_observer.get():
-            observer.call_ended(_finish_reason(entry.get("response")))
+            choices = getattr(response, "choices", None) or [response]
+            reason = getattr(choices[0], "finish_reason", None)
+            observer.call_ended(reason if isinstance(reason, str) else None)
 
     async def aclose(self) -> None:
-        """Close the connections that idle."""
+        """Close the connections of the running event loop."""
         await super().aclose()
-        engine, async_engine = self._engines
-        if async_engine is not None:
-            await async_engine.aclose()
-            engine.close()
-
-
-def _finish_reason(response: Any) -> str | None:
-    """How a reply ended, in DSPy's own response or in one of OpenAI's shape."""
-    choices = getattr(response, "choices", None)
-    reason = getattr(choices[0] if choices else response, "finish_reason", None)
-    return reason if isinstance(reason, str) else None
+        if self._own_engine is not None:
+            await self._own_engine.aclose()
 
 
 @dataclass(slots=True)
@@ -212,4 +198,3 @@ class _Call:
     usage_asked: bool = True
     failed: int = 0
     adjusted: int = 0
-    wait_s: float = 0.0

@@ -71,13 +71,8 @@ def other_parameters(given: Mapping[str, Any], refusal: str) -> dict[str, Any] |
     return other
 
 
-def request_without(body: bytes, refusal: bytes) -> bytes | None:
-    """The request to send instead of one that was refused for a parameter, or None.
-
-    Args:
-        body: The request that was refused.
-        refusal: What the server said of it, with a status of 400 or 422.
-    """
+def other_request(body: bytes, refusal: bytes) -> bytes | None:
+    """The body to send instead of one that was refused for a parameter, or None."""
     other = other_parameters(json.loads(body), refusal.decode("utf-8", "replace"))
     return None if other is None else json.dumps(other).encode()
 

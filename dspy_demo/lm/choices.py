@@ -30,6 +30,8 @@ KEY_FOUND = "key found in the environment"
 LISTED = "listed at OPENAI_BASE_URL"
 #: Seconds in which a server named by a base URL must list its models.
 LISTING_TIMEOUT_S = 5.0
+#: How long a running Ollama may take to answer at the start.
+OLLAMA_PROBE_S = 0.3
 #: In the ids of models that cannot chat; a listing says nothing else of what a model is for.
 _NO_CHAT = re.compile(
     r"embed|rerank|moderation|whisper|transcribe|tts|audio|realtime|image|dall-e|sora|\bclip|\bbge|\be5\b"
@@ -59,7 +61,7 @@ class Detection:
         return self.choice.model == DEMO_MODEL
 
 
-async def detect(settings: Settings) -> Detection:
+async def detect(settings: Settings, *, probe_s: float = OLLAMA_PROBE_S) -> Detection:
     """Choose the model to start with; it is never switched later but by the user.
 
     In this order: the explicit choice, the explicit base URL, what OPENAI_BASE_URL lists, a provider's key, a
@@ -72,7 +74,7 @@ async def detect(settings: Settings) -> Detection:
     check_bases(settings)
     gateway = None if settings.lm or settings.api_base else await _gateway(settings)
     keyed = _keyed_options(settings, gateway)
-    ollama = [] if settings.lm else await _ollama_options(settings)
+    ollama = [] if settings.lm else await _ollama_options(settings, probe_s)
     local = await asyncio.to_thread(local_options, settings)
     model, reason, api_base = await _first(settings, keyed, ollama, local)
     demo = LMOption(DEMO_MODEL, "Demo engine", "calculates, tells the time")
@@ -222,14 +224,12 @@ def _keyed_options(settings: Settings, gateway: LMOption | None) -> list[LMOptio
     return rows
 
 
-async def _ollama_options(settings: Settings) -> list[LMOption]:
+async def _ollama_options(settings: Settings, probe_s: float) -> list[LMOption]:
     """The chat models of a running Ollama; none when it does not answer within the probe's time."""
-    if settings.ollama_probe_s == 0:
-        return []
     try:
         # httpx's limits are per operation; the probe promises a total. Making the client, which reads the
         # system's certificates, is no waiting for Ollama: on a busy machine it takes longer than the probe.
-        async with httpx.AsyncClient() as client, asyncio.timeout(settings.ollama_probe_s):
+        async with httpx.AsyncClient() as client, asyncio.timeout(probe_s):
             reply = await client.get(settings.ollama_url.rstrip("/") + "/api/tags")
             models = reply.raise_for_status().json()["models"]
             names = [str(model["name"]) for model in models if _is_chat_model(model)]

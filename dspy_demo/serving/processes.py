@@ -56,7 +56,7 @@ NOT_PASSED_ON = frozenset(
     {"Guests", "Page", "Share"}
     | {"host", "port", "open", "public", "public_url", "cors_origins", "embed"}
     | {"program", "adapter", "lm", "api_base", "temperature", "max_tokens", "cache"}
-    | {"ollama_url", "ollama_probe_s", "hub_url"}
+    | {"ollama_url", "hub_url"}
     | {"model_name", "served_url", "serve_env"}
 )
 _PACKAGE_PARENT = Path(__file__).resolve().parents[2]

@@ -33,7 +33,7 @@ def app(hub: FakeHub, data_dir: Path, tmp_path: Path, home: Path) -> Iterator[Se
     models, port = tmp_path / "models.json", free_port()
     models.write_text(json.dumps([asdict(MODEL)]))
     flags = ["--port", str(port), "--no-open", "--data-dir", str(data_dir), "--hub-url", hub.url]
-    flags += ["--models-dir", str(tmp_path / "models"), "--ollama-probe-s", "0"]
+    flags += ["--models-dir", str(tmp_path / "models")]
     server = start_process(["tests/app_with_tiny_model.py", str(models), *flags], port=port, home=home)
     try:
         server.wait_until_healthy()

@@ -148,9 +148,6 @@ async def test_the_settings_of_the_model_are_those_of_the_flags(data_dir: Path) 
 
 # Models on this machine
 
-#: A loaded machine may need longer than the app's own probe takes.
-PATIENT = ("--ollama-probe-s", "5")
-
 
 @pytest.fixture
 def models_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -180,11 +177,8 @@ async def test_ollama_comes_before_a_downloaded_model(
     data_dir: Path, models_dir: Path, fake_openai: FakeOpenAI
 ) -> None:
     found = await detect(
-        settings(
-            data_dir, *("--models-dir", str(models_dir)), *("--ollama-url", fake_openai.origin),
-            *("--ollama-probe-s", "5"),
-        )
-    )  # fmt: skip
+        settings(data_dir, "--models-dir", str(models_dir), "--ollama-url", fake_openai.origin), probe_s=5
+    )
     models = [option.model for option in found.options]
     assert models == ["ollama_chat/fake-chat:latest", "local/tiny-instruct", DEMO_MODEL]
     assert found.choice.model == models[0]

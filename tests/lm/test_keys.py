@@ -131,7 +131,7 @@ async def test_a_key_reaches_its_own_server_only(
     environ |= {variable: urls[server] for variable, server in row.bases.items()}
     for variable, value in environ.items():
         monkeypatch.setenv(variable, value)  # where libraries might look
-    flags = ["--data-dir", str(data_dir), "--ollama-probe-s", "0", "--lm-retries", "0", "--no-cache"]
+    flags = ["--data-dir", str(data_dir), "--lm-retries", "0", "--no-cache"]
     settings = Settings.load([*flags, *(flag.format(**urls) for flag in row.flags)], environ)
     detection = await detect(settings)
     async with house(settings, chosen(row, detection, urls)) as home:

@@ -73,7 +73,7 @@ def test_a_mistake_is_one_sentence(
     from dspy_demo.versions.command import log_command
 
     environ: dict[str, str] = {}
-    assert log_command(["--data-dir", str(store_dir), "--ollama-probe-s", "0", *arguments], environ) == 2
+    assert log_command(["--data-dir", str(store_dir), *arguments], environ) == 2
     printed = capsys.readouterr()
     assert printed.out == "" and said in printed.err and "Traceback" not in printed.err
 
