@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, assert_never
 
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import Response
@@ -21,6 +21,7 @@ from dspy_demo.errors import NotFound, Stopped
 from dspy_demo.events import (
     TURN_ID_HEADER,
     FieldDelta,
+    Status,
     TurnFailed,
     TurnFinished,
     TurnRequest,
@@ -122,14 +123,19 @@ async def _completion(
     usage: dict[str, Any] = {}
     async with service.turn(request) as turn:
         async for event in turn:
-            if isinstance(event, TurnFailed):
-                failed = event
-            elif isinstance(event, TurnFinished):
-                parts.update(reply.whole(event))
-                usage = {"usage": usage_json(event.usage)}
-            elif isinstance(event, FieldDelta):
-                for part, text in reply.delta(event):
-                    parts[part] += text
+            match event:
+                case TurnFailed():
+                    failed = event
+                case TurnFinished():
+                    parts.update(reply.whole(event))
+                    usage = {"usage": usage_json(event.usage)}
+                case FieldDelta():
+                    for part, text in reply.delta(event):
+                        parts[part] += text
+                case TurnStarted() | Status():
+                    pass
+                case _:
+                    assert_never(event)
             if reply.finish_reason is not None:  # it may be a stop text, in the middle of the turn
                 break
     if reply.finish_reason is None:

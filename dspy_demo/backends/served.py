@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from typing import Any
+from typing import Any, assert_never
 
 import httpx
 
@@ -21,6 +21,7 @@ from dspy_demo.events import (
     FieldDelta,
     ServedTarget,
     Status,
+    TurnFailed,
     TurnFinished,
     TurnRequest,
     TurnStarted,
@@ -83,11 +84,7 @@ class ServedBackend:
         if ours or time.monotonic() - self._plain.get(url, -PLAIN_KNOWN_S) >= PLAIN_KNOWN_S:
             self._plain.pop(url, None)
             try:
-                async for event in self._live(url, request):
-                    if isinstance(event, TurnStarted):
-                        event = dataclasses.replace(
-                            event, backend=self.name, model=target.version or event.model
-                        )
+                async for event in self._live(url, request, target):
                     yield event
                 return
             except _NoSuchRoute:
@@ -102,10 +99,10 @@ class ServedBackend:
 
     # --- our own model server ---
 
-    async def _live(self, url: str, request: TurnRequest) -> AsyncGenerator[Event, None]:
+    async def _live(
+        self, url: str, request: TurnRequest, target: ServedTarget
+    ) -> AsyncGenerator[Event, None]:
         """The events of ``POST /predict/stream``; the last one when the reply is read to its end."""
-        target = request.target
-        assert isinstance(target, ServedTarget)
         answering, end, chars = False, None, 0
         try:
             async with self._client.stream(
@@ -120,13 +117,21 @@ class ServedBackend:
                 await _check_streams(reply)
                 async for content in _contents(reply):
                     event = wire.event_of(content)
-                    if isinstance(event, FieldDelta):
-                        chars += len(event.text)
-                        if chars > self._reply_max_chars:
-                            raise ReplyTooLong.over(self._reply_max_chars)
-                    if isinstance(event, TurnFinished):
-                        end = event
-                    elif event is not None and end is None:
+                    match event:
+                        case TurnStarted():
+                            model = target.version or event.model
+                            event = dataclasses.replace(event, backend=self.name, model=model)
+                        case FieldDelta():
+                            chars += len(event.text)
+                            if chars > self._reply_max_chars:
+                                raise ReplyTooLong.over(self._reply_max_chars)
+                        case TurnFinished():
+                            end = event
+                        case Status() | TurnFailed() | None:
+                            pass
+                        case _:
+                            assert_never(event)
+                    if event is not None and end is None:
                         yield event
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             if end is None:

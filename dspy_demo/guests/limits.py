@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from typing import assert_never
 
 from dspy_demo import errors
 from dspy_demo.errors import AnswerTooLong, DemoError, LineFull, RateLimited, UpstreamError, WaitedTooLong
@@ -21,8 +22,10 @@ from dspy_demo.events import (
     FieldDelta,
     LocalTarget,
     Status,
+    TurnFailed,
     TurnFinished,
     TurnRequest,
+    TurnStarted,
     Visitor,
 )
 from dspy_demo.guests.budget import Amount, DailyBudget
@@ -268,16 +271,21 @@ class GuestTurn:
         Raises:
             AnswerTooLong: Its output has reached the limit.
         """
-        if isinstance(event, FieldDelta):
-            self._streamed_tokens += _bytes_of(event.text) / BYTES_PER_TOKEN
-            self._steps.add(event.step)
-            if self._streamed_tokens > self._most_tokens * OUTPUT_SLACK:
-                raise AnswerTooLong(
-                    f"The answer reached the {self._most_tokens:,} tokens that a guest's turn may have, "
-                    "so it was ended. What arrived is kept."
-                )
-        elif isinstance(event, TurnFinished):
-            self._end = event
+        match event:
+            case FieldDelta():
+                self._streamed_tokens += _bytes_of(event.text) / BYTES_PER_TOKEN
+                self._steps.add(event.step)
+                if self._streamed_tokens > self._most_tokens * OUTPUT_SLACK:
+                    raise AnswerTooLong(
+                        f"The answer reached the {self._most_tokens:,} tokens that a guest's turn may have, "
+                        "so it was ended. What arrived is kept."
+                    )
+            case TurnFinished():
+                self._end = event
+            case TurnStarted() | Status() | TurnFailed():
+                pass
+            case _:
+                assert_never(event)
 
     def failed(self, failure: DemoError) -> None:
         """The turn has failed: with some failures nothing was used."""

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 from pydantic import SecretStr
 
@@ -23,6 +23,7 @@ from dspy_demo.events import (
     FinishReason,
     LocalTarget,
     Message,
+    Status,
     TurnFailed,
     TurnFinished,
     TurnRequest,
@@ -124,11 +125,15 @@ class TurnRecord:
 
     def hear(self, event: Event) -> None:
         """Note an event. Called for every token: it appends, and nothing else."""
-        if type(event) is FieldDelta:
-            self.deltas.append(event)
-            return
-        if isinstance(event, TurnFinished | TurnFailed):
-            self.end = event
+        match event:
+            case FieldDelta():
+                self.deltas.append(event)
+            case TurnFinished() | TurnFailed():
+                self.end = event
+            case TurnStarted() | Status():
+                pass
+            case _:
+                assert_never(event)
         if isinstance(event, TurnStarted | TurnFinished) and event.trace_id not in {None, self.trace_id}:
             self.traced_elsewhere = True
 
