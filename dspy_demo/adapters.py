@@ -147,8 +147,6 @@ class ChatParser:
 
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-fA-F]{1,6}|lt|gt|amp|quot|apos);")
 _ENTITY_START = re.compile(r"&#?\w{0,7}\Z")
-#: White space in a tag, in characters.
-_GAP = r"\s{0,9}"
 
 
 class XMLParser:
@@ -160,21 +158,19 @@ class XMLParser:
     def __init__(self, fields: Sequence[str]) -> None:
         self._fields = _Fields(fields)
         self._held = ""
-        names = "|".join(map(re.escape, fields)) or r"\b\B"
-        self._start = re.compile(rf"<(?:({names})|entry key=\"({names})\"){_GAP}>")
-        self._tag_max = max(map(len, fields), default=0) + 30
+        self._start = re.compile(rf"<({'|'.join(fields)})\s{{0,9}}>")
+        self._tag_max = max(map(len, fields), default=0) + 10
 
     def feed(self, text: str) -> list[Piece]:
         text, self._held = self._held + text, ""
         at = 0
         while True:
             name = self._fields.open
-            tag = self._start if name is None else re.compile(rf"</(?:{re.escape(name)}|entry)>")
-            found = tag.search(text, at)
+            found = (re.compile(f"</{name}>") if name else self._start).search(text, at)
             if not found:
                 break
             self._write(text[at : found.start()])
-            self._fields.begin(None if name else found[1] or found[2])
+            self._fields.begin(None if name else found[1])
             at = found.end()
         sure = self._sure(text, at)
         self._write(text[at:sure])
@@ -191,7 +187,7 @@ class XMLParser:
         tag, name = text.rfind("<", at), self._fields.open
         if tag >= 0 and name is None and len(text) - tag < self._tag_max:
             return tag
-        if tag >= 0 and any(end.startswith(text[tag:]) for end in (f"</{name}>", "</entry>")):
+        if tag >= 0 and f"</{name}>".startswith(text[tag:]):
             return tag
         entity = _ENTITY_START.search(text, max(at, len(text) - 10))
         return entity.start() if entity else len(text)

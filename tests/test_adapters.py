@@ -79,7 +79,7 @@ any_text = st.one_of(
 )
 markup = [
     *nasty, A, "[[ ## reasoning ## ]]", f"\n{A}\n", f"\n  {A}", "\n[[ ## completed ## ]]\n",
-    "<answer>", "</answer>", "<reasoning>", "</reasoning>", "<answer", '<entry key="answer">', "</entry>",
+    "<answer>", "</answer>", "<reasoning>", "</reasoning>", "<answer",
     '{"', '"answer": "', '"reasoning": "', '", ', '"}', "\\n", '\\"', "\\ud83d\\ude00", "\\ud83d", "[1, {",
 ]  # fmt: skip
 any_reply = st.lists(st.sampled_from(markup), max_size=25).map("".join)
@@ -160,7 +160,6 @@ CASES = [
     ("json", '{"answer": -1.5', "-1.5"),
     ("xml", "<answer>1 &lt; 2 &amp;&amp; &#x41;&#66;</answer>", "1 < 2 && AB"),
     ("xml", "<answer>\n  a\n    b  \n</answer>", "a\n    b"),
-    ("xml", '<entry key="answer">x</entry>', "x"),
     ("xml", "<answer>if a < b && c: List<", "if a < b && c: List"),
     ("xml", "<answer>x</ans", "x"),
     ("xml", "<answer>AT&T &nbsp;</answer>", "AT&T &nbsp;"),
