@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,9 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright
 
+from tests.browser.chat_page import ChatPage
 from tests.network_guard import is_loopback
+from tests.processes import ServerProcess, running_app
 
 DESKTOP = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 844}
@@ -137,6 +139,20 @@ async def new_page(chromium: Browser, viewport: dict[str, int], problems: Proble
 @pytest_asyncio.fixture(loop_scope="session")
 async def page(new_page: NewPage) -> Page:
     return await new_page()
+
+
+@pytest.fixture(scope="session")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """The app with its demo engine, for tests that need no other."""
+    home = tmp_path_factory.mktemp("app")
+    traced = {"DSPY_DEMO_TRACING": "true"}
+    with running_app("--lm-retries", "0", data_dir=home / "data", home=home, env=traced) as server:
+        yield server
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def chat(new_page: NewPage, app: ServerProcess) -> ChatPage:
+    return await ChatPage(await new_page()).open(app.url)
 
 
 @pytest.fixture(autouse=True)

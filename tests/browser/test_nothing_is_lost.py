@@ -3,35 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from playwright.async_api import expect
 
 from tests.browser.chat_page import LEFT_MID_STREAM, TURN_MS, ChatPage
 from tests.browser.conftest import DESKTOP, PHONE, NewPage, Problems
 from tests.browser.cut_line import cut_line
 from tests.browser.test_chat import LONG
-from tests.processes import ServerProcess, running_app, start_process
+from tests.processes import ServerProcess, start_process
 
 BOTH = pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
 #: What a browser reports of a connection that a test has cut.
 CUT = r"net::ERR_|Failed to fetch|Connection errored out|network error|Unexpected client exception|TypeError"
-
-
-@pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    home = tmp_path_factory.mktemp("app")
-    quick = ("--lm-retries", "0")
-    with running_app(*quick, data_dir=home / "data", home=home) as server:
-        yield server
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def chat(new_page: NewPage, app: ServerProcess) -> ChatPage:
-    return await ChatPage(await new_page()).open(app.url)
 
 
 async def conversation(chat: ChatPage, *questions: str) -> None:
@@ -319,18 +305,8 @@ async def test_a_reload_keeps_what_was_picked_and_no_key(chat: ChatPage, problem
 # The rating box
 
 
-@pytest.fixture(scope="module")
-def traced_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    home = tmp_path_factory.mktemp("traced")
-    quick = ("--lm-retries", "0")
-    traced = {"DSPY_DEMO_TRACING": "true"}
-    with running_app(*quick, data_dir=home / "data", home=home, env=traced) as server:
-        yield server
-
-
 @BOTH
-async def test_the_rating_box_goes_with_its_turn(new_page: NewPage, traced_app: ServerProcess) -> None:
-    chat = await ChatPage(await new_page()).open(traced_app.url)
+async def test_the_rating_box_goes_with_its_turn(chat: ChatPage) -> None:
     await conversation(chat, "What is 2 + 2?")
     await chat.thumb(0, "Dislike")
     await expect(chat.rating).to_have_attribute("placeholder", re.compile("What went wrong"))
@@ -343,10 +319,7 @@ async def test_the_rating_box_goes_with_its_turn(new_page: NewPage, traced_app: 
     await expect(chat.rating).to_be_hidden()
 
 
-async def test_nobody_is_asked_what_was_good_about_an_error(
-    new_page: NewPage, traced_app: ServerProcess
-) -> None:
-    chat = await ChatPage(await new_page()).open(traced_app.url)
+async def test_nobody_is_asked_what_was_good_about_an_error(chat: ChatPage) -> None:
     await chat.pick("model", "Other…")
     await chat.typed_model.fill("openai/x")
     await chat.page.get_by_label("Base URL").fill("http://127.0.0.1:9/v1")
