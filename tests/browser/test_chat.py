@@ -64,6 +64,9 @@ async def test_stop_keeps_what_was_streamed_and_frees_the_composer(chat: ChatPag
     await expect(chat.title()).to_have_attribute("aria-expanded", "true")
     await expect(chat.title().locator(".loading-spinner")).to_be_hidden()
     await expect(chat.thoughts.first.locator(".message-content").first).to_have_text(re.compile("1"))
+    await chat.page.get_by_role("button", name="Undo").click()
+    await expect(chat.questions).to_have_count(0)
+    await expect(chat.composer).to_have_value(LONG)
 
 
 async def test_a_reload_restores_the_chat(chat: ChatPage) -> None:

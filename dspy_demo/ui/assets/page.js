@@ -157,7 +157,8 @@ const GRADIO = {
     // Names the turns that the page shows when it is clicked, which the server may have left behind.
     byId(given) {
       endEdit("Cancel");
-      const bare = ({ role, metadata }) => ({ role, metadata, content: [{ type: "text", text: "" }], options: null });
+      const content = [{ type: "text", text: "" }];
+      const bare = ({ role, metadata }) => ({ role, content, metadata: { id: metadata?.id ?? "" }, options: null });
       return given.map((value) => (Array.isArray(value) && value[0]?.role ? value.map(bare) : value));
     },
     newChat() {

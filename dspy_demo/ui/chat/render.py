@@ -232,7 +232,9 @@ def _thought(
     ids: Mapping[str, str] = MappingProxyType({}),
 ) -> WireMessage:
     """A part that can be folded: "done" is folded, "pending" unfolded with a wheel, None unfolded."""
-    metadata: dict[str, Any] = {"title": title, "status": status, **ids}
+    metadata: dict[str, Any] = {"title": title, **ids}
+    if status:
+        metadata["status"] = status
     if duration is not None:
         metadata["duration"] = round(duration, 1) or 0.1
     if log:

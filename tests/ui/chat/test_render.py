@@ -60,7 +60,7 @@ def text_of(message: dict[str, Any]) -> str:
 def thoughts(view: TurnView) -> list[tuple[str, str | None, str]]:
     """(title, status, text) of each thought and tool line; those whose status is None are unfolded."""
     titled = [m for m in messages(view) if "title" in (m["metadata"] or {})]
-    return [(m["metadata"]["title"], m["metadata"]["status"], text_of(m)) for m in titled]
+    return [(m["metadata"]["title"], m["metadata"].get("status"), text_of(m)) for m in titled]
 
 
 def answer(view: TurnView) -> str:
