@@ -39,8 +39,8 @@ class Figures:
 async def measure(settings: Settings, *, quick: bool) -> Measured:
     import dspy
 
-    from dspy_demo.lm.local.engine import jobs, local_lm
-    from dspy_demo.lm.local.runtime import default_threads
+    from dspy_demo.lm.local.engine import local_lm
+    from dspy_demo.lm.local.runtime import default_threads, jobs
 
     rounds, max_tokens = (2, 16) if quick else (5, 100)
     path = write_tiny_gguf(Path(settings.data_dir, "bench.gguf"), Size() if quick else SMALL)

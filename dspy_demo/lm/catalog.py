@@ -139,7 +139,7 @@ class LMCatalog:
 
     async def aclose(self) -> None:
         """Close the connections that idle in the pools, and free the model that is in memory."""
-        from dspy_demo.lm.local.engine import jobs
+        from dspy_demo.lm.local.runtime import jobs
 
         with self._lock:
             models = list(self._models.values())

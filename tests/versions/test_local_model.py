@@ -13,8 +13,8 @@ import yaml
 
 from dspy_demo.errors import ModelSetupError
 from dspy_demo.events import LMChoice
-from dspy_demo.lm.local.engine import jobs
 from dspy_demo.lm.local.files import KNOWN, LocalModel, find, identified, missing, record, the_same
+from dspy_demo.lm.local.runtime import jobs
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.settings import Settings
 from dspy_demo.versions import LogRequest, VersionStore

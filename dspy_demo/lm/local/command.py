@@ -54,20 +54,16 @@ def models_command(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 def _pull(name: str, settings: Settings) -> None:
     model = files.downloadable(name)
     _say(f"{model.title}, {size_text(model.size_bytes)}, {model.licence}, from {model.repo}")
-    shown = -1
+    shown = [-1]
 
     def report(progress: Progress) -> None:
-        """One line, drawn over on a terminal; in a log file one every ten percent."""
-        nonlocal shown
-        terminal = sys.stderr.isatty()
-        step = progress.percent // (1 if terminal else 10)
-        if step != shown:
-            shown = step
-            line = f"{progress.phase}: {progress.percent} %, {', '.join(progress.words)}"
-            print(f"\r{line}\x1b[K" if terminal else line, end="" if terminal else "\n", file=sys.stderr)  # noqa: T201
+        """A line every ten percent, on a terminal and in a log file."""
+        if progress.percent // 10 != shown[-1]:
+            shown.append(progress.percent // 10)
+            _say(f"{progress.percent:3d} %  {'  '.join(progress.words)}")
 
     pulled = asyncio.run(download(model, settings, report))
-    _say(f"\nIt is in {pulled.path.parent}. Use it with: python app.py --lm {pulled.model}")
+    _say(f"It is in {pulled.path.parent}. Use it with: python app.py --lm {pulled.model}")
     if not runtime_installed():
         _say(INSTALL_HINT)
     print(pulled.model)  # noqa: T201 - the command's own output

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -95,7 +95,7 @@ async def download(model: KnownModel, settings: Settings, report: Report = lambd
             async with httpx.AsyncClient(timeout=timeout) as client:
                 await _probe(client, url, model)
                 _check_space(part, model)
-                await _Transfer(client, url, part, model, report).run()
+                await _fetch(client, url, part, model=model, report=report)
         report(Progress("checking", model.size_bytes, model.size_bytes))
         await asyncio.to_thread(_check, url, part, model)
         part.replace(path_of(folder, model.name))
@@ -124,87 +124,56 @@ async def _probe(client: httpx.AsyncClient, url: str, model: KnownModel) -> None
         raise _wrong_file(url, model)
 
 
-@dataclass(slots=True)
-class _Transfer:
-    """One file on its way into `part`: over as many connections as it takes."""
-
-    client: httpx.AsyncClient
-    url: str
-    part: Path
-    model: KnownModel
-    report: Report
-
-    async def run(self) -> None:
-        breaks = 0
-        while (before := size_of(self.part)) < self.model.size_bytes:
-            try:
-                await self._receive(before)
-            except httpx.HTTPError as error:
-                breaks = breaks + 1 if size_of(self.part) == before else 0
-                if breaks > BREAKS or not isinstance(error, httpx.TransportError):
-                    raise self._broken(error) from error
+async def _fetch(
+    client: httpx.AsyncClient, url: str, part: Path, *, model: KnownModel, report: Report
+) -> None:
+    """Make `part` complete, over as many connections as it takes."""
+    breaks = 0
+    while (before := size_of(part)) < model.size_bytes:
+        try:
+            await _receive(client, url, part, model=model, report=report)
+        except httpx.HTTPError as error:
+            breaks = breaks + 1 if size_of(part) == before else 0
+            if breaks <= BREAKS and isinstance(error, httpx.TransportError):
                 await asyncio.sleep(PAUSE_S)
-
-    async def _receive(self, start: int) -> None:
-        """Append what one connection brings."""
-        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
-        async with self.client.stream("GET", self.url, headers=headers, follow_redirects=True) as reply:
-            promised = reply.headers.get("content-range", "")
-            continues = reply.status_code == 206 and promised.startswith(f"bytes {start}-")
-            self._check_promise(reply, continues, promised)
-            received = start = start if continues else 0  # a server may ignore the range
-            began, size = time.monotonic(), self.model.size_bytes
-            with self.part.open("ab" if continues else "wb", buffering=0) as file:
-                async for piece in reply.aiter_raw():
-                    not_gguf = received == 0 and piece[:4] != b"GGUF"[: len(piece)]
-                    if not_gguf or received + len(piece) > size:
-                        raise _wrong_file(self.url, self.model)
-                    await _write(file, piece)
-                    received += len(piece)
-                    took_s = time.monotonic() - began
-                    speed = (received - start) / took_s if took_s > 0.5 else None
-                    self.report(Progress("downloading", received, size, speed))
-        if received < size:
-            raise httpx.RemoteProtocolError("the server closed the connection before the end")
-
-    def _check_promise(self, reply: httpx.Response, continues: bool, promised: str) -> None:
-        """The headers must promise the rest of this very file; what they leave out is no promise broken."""
-        size = str(self.model.size_bytes)
-        partial = reply.status_code == 206
-        right_part = continues and promised.rpartition("/")[2] in {size, "*"}
-        if reply.status_code == 416 or (partial and not right_part):
-            raise _wrong_file(self.url, self.model)
-        _check_status(reply, self.model)
-        if not partial and reply.headers.get("content-length", size) != size:
-            raise _wrong_file(self.url, self.model)
-
-    def _broken(self, error: httpx.HTTPError) -> DownloadFailed:
-        host = _host(self.url)
-        what = f"The connection to {host} broke"
-        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-            what = f"{host}, or where it stores the file, cannot be reached any more"
-        elif isinstance(error, httpx.TimeoutException):
-            what = f"{host} has stopped sending"
-        elif not isinstance(error, httpx.TransportError):
-            what = f"{host} does not lead to the file"
-        percent = Progress("downloading", size_of(self.part), self.model.size_bytes).percent
-        return DownloadFailed(f"{what}, at {percent} %. {KEPT}")
+                continue
+            percent = Progress("downloading", size_of(part), model.size_bytes).percent
+            what = "has stopped sending" if isinstance(error, httpx.ReadTimeout) else "does not give the file"
+            broke = isinstance(error, httpx.TransportError) and not isinstance(error, httpx.ReadTimeout)
+            sentence = f"The connection to {_host(url)} broke" if broke else f"{_host(url)} {what}"
+            raise DownloadFailed(f"{sentence}, at {percent} %. {KEPT}") from error
 
 
-async def _write(file: BinaryIO, piece: bytes) -> None:
-    """Write in a thread: a slow disk must not hold up the chats. A cancelled write is waited for."""
+async def _receive(
+    client: httpx.AsyncClient, url: str, part: Path, *, model: KnownModel, report: Report
+) -> None:
+    """Append what one connection brings."""
+    start, size = size_of(part), model.size_bytes
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    async with client.stream("GET", url, headers=headers, follow_redirects=True) as reply:
+        span = reply.headers.get("content-range", "")
+        if reply.status_code == 416 or (reply.status_code == 206 and not _continues(span, start, size)):
+            raise _wrong_file(url, model)
+        _check_status(reply, model)
+        received = start = start if reply.status_code == 206 else 0  # a server may ignore the range
+        began = time.monotonic()
+        with part.open("ab" if start else "wb") as file:
+            async for piece in reply.aiter_raw():
+                not_gguf = received == 0 and piece[:4] != b"GGUF"[: len(piece)]
+                if not_gguf or received + len(piece) > size:
+                    raise _wrong_file(url, model)
+                await asyncio.to_thread(file.write, piece)  # a slow disk must not hold up the chats
+                received += len(piece)
+                took_s = time.monotonic() - began
+                speed = (received - start) / took_s if took_s > 0.5 else None
+                report(Progress("downloading", received, size, speed))
+    if received < size:
+        raise httpx.RemoteProtocolError("the server closed the connection before the end")
 
-    def write() -> None:
-        rest = memoryview(piece)
-        while rest:
-            rest = rest[file.write(rest) :]
 
-    writing = asyncio.ensure_future(asyncio.to_thread(write))
-    try:
-        await asyncio.shield(writing)
-    except asyncio.CancelledError:
-        await asyncio.wait({writing})
-        raise
+def _continues(content_range: str, start: int, size: int) -> bool:
+    span, _, total = content_range.partition("/")
+    return span.startswith(f"bytes {start}-") and total in {str(size), "*"}
 
 
 def _check(url: str, part: Path, model: KnownModel) -> None:

@@ -8,13 +8,11 @@ Notices (how many are before one, loading, turns that were left out) go to the t
 from __future__ import annotations
 
 import asyncio
-import atexit
 import logging
 import queue
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeAlias
@@ -24,11 +22,10 @@ from dspy import lm15
 
 from dspy_demo.adapters import adapter_name, reply_grammar
 from dspy_demo.dspy_bridge import calling_signature
-from dspy_demo.errors import DemoError, ModelSetupError, UpstreamError
-from dspy_demo.events import StatusState
+from dspy_demo.errors import ModelSetupError, UpstreamError
 from dspy_demo.lm.chat_lm import call_observer
 from dspy_demo.lm.local.files import LocalModel, missing
-from dspy_demo.lm.local.runtime import Chunk, Load, LoadedModel, default_threads, free_bytes, read_header
+from dspy_demo.lm.local.runtime import Chunk, Load, LoadedModel, Notice, default_threads, jobs, read_header
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +37,7 @@ REPLY_TOKENS = 1024
 #: A chat that leaves less room than this for the reply is too long.
 REPLY_MIN_TOKENS = 128
 REPEAT_PENALTY = 1.1
-QUEUE_KEY, LOAD_KEY, READING_KEY, CONTEXT_KEY = "local-queue", "local-load", "local-reading", "local-context"
+QUEUE_KEY, READING_KEY, CONTEXT_KEY = "local-queue", "local-reading", "local-context"
 SAMPLING = ("temperature", "top_p", "top_k", "seed", "frequency_penalty", "presence_penalty")
 
 
@@ -62,15 +59,6 @@ def local_lm(
     """
     engines = (kind_(model, context_tokens, threads) for kind_ in (GgufEngine, AsyncGgufEngine))
     return kind(model.model, **dict(zip(("engine", "async_engine"), engines, strict=True)), **options)
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """Something a user may want to know meanwhile; the same `key` is the same line. See `events.Status`."""
-
-    text: str
-    state: StatusState
-    key: str
 
 
 #: What a job tells: at last a `StreamEndEvent` or an error.
@@ -133,7 +121,6 @@ class _Attempt:
         self._job, self._left_out = job, len(job.messages) - len(messages)
         self._reply_tokens = reply_tokens
         self._reason, self._usage, self._reading = "", dict[str, Any](), False
-        self._failed = False
         self.request: dict[str, Any] = {
             "messages": messages,
             "max_tokens": reply_tokens,
@@ -167,9 +154,6 @@ class _Attempt:
     def finish(self) -> None:
         """Tell the end."""
         if self._job.stopped.is_set():
-            return
-        if self._failed:
-            self._job.emit(UpstreamError("The model on this machine failed to answer. Try again."))
             return
         self._has_read()  # also where the reply has no text
         written = int(self._usage.get("completion_tokens", 0))
@@ -208,13 +192,10 @@ class _Attempt:
         return False
 
     def _refused(self, error: dict[str, Any]) -> None:
-        if error.get("type") == "exceed_context_size_error":
-            self.prompt_tokens, self.too_long = int(error["n_prompt_tokens"]), True
-            return
-        log.warning(
-            "the runtime refused a request: %s", error.get("type"), extra={"error": error.get("message")}
-        )
-        self._failed = True
+        if error.get("type") != "exceed_context_size_error":
+            log.warning("the runtime refused a request", extra={"error": error.get("message")})
+            raise UpstreamError("The model on this machine failed to answer. Try again.")
+        self.prompt_tokens, self.too_long = int(error["n_prompt_tokens"]), True
 
 
 def without_oldest(messages: list[dict[str, str]], kept: float) -> list[dict[str, str]]:
@@ -230,87 +211,6 @@ def without_oldest(messages: list[dict[str, str]], kept: float) -> list[dict[str
         too_much -= sum(len(message["content"]) for message in turns[:size])
         turns = turns[size:]
     return head + turns + last
-
-
-class JobQueue:
-    """One job at a time, in the order they come, in one thread; and the one model in memory."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._jobs: list[Job] = []
-        self._pool: ThreadPoolExecutor | None = None
-        self._loaded: tuple[Load, LoadedModel] | None = None
-
-    def submit(self, job: Job) -> None:
-        """Run `job` after all others. Once it is stopped it is over at the next token."""
-        with self._lock:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(1, thread_name_prefix="local-model")
-            self._jobs.append(job)
-            self._pool.submit(self._run, job)
-
-    def before(self, job: Job) -> int:
-        """How many jobs come before this one, the running one among them."""
-        with self._lock:
-            ahead = self._jobs[: self._jobs.index(job)] if job in self._jobs else []
-            return sum(not other.stopped.is_set() for other in ahead)
-
-    def close(self) -> None:
-        """End the job that is running and those that wait, and free the memory. It can be used again."""
-        with self._lock:
-            pool, self._pool = self._pool, None
-            for job in self._jobs:
-                job.stopped.set()
-        if pool is not None:
-            pool.shutdown()
-        self._free()
-
-    def _run(self, job: Job) -> None:
-        try:
-            if not job.stopped.is_set():
-                job.run(self._model(job))
-        except DemoError as error:
-            job.emit(error)
-        except Exception as error:
-            failure = DemoError()
-            failure.__cause__ = error
-            job.emit(failure)
-        finally:
-            with self._lock:
-                self._jobs.remove(job)
-
-    def _model(self, job: Job) -> LoadedModel:
-        """The model of the job, loaded now unless it is the one in memory."""
-        if self._loaded is not None and self._loaded[0] == job.load:
-            return self._loaded[1]
-        self._free()
-        needed, free = job.load.needed_bytes(), free_bytes()
-        sizes = f"about {needed / 1e9:.1f} GB of memory" + (f", {free / 1e9:.1f} GB are free" if free else "")
-        if free is not None and needed > free:
-            raise ModelSetupError(
-                f"{job.title} needs {sizes}. Choose a smaller model or a smaller --local-context-tokens."
-            )
-        job.emit(Notice(f"Loading {job.title}: needs {sizes}", "pending", LOAD_KEY))
-        began = time.monotonic()
-        try:
-            model = LoadedModel(job.load)
-        except ModelSetupError:
-            job.emit(Notice(f"{job.title} could not be loaded", "failed", LOAD_KEY))
-            raise
-        self._loaded = (job.load, model)
-        took_s = time.monotonic() - began
-        job.emit(Notice(f"Loaded {job.title} in {took_s:.1f} s: {sizes}", "done", LOAD_KEY))
-        return model
-
-    def _free(self) -> None:
-        if self._loaded is not None:
-            self._loaded[1].close()
-            self._loaded = None
-
-
-#: The process's one queue. Without a job it has neither a thread nor a model.
-jobs = JobQueue()
-atexit.register(jobs.close)
 
 
 @dataclass(frozen=True, slots=True)

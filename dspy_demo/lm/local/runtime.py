@@ -10,27 +10,36 @@ loaded: nobody can connect, and no port is opened.
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import logging
 import os
 import secrets
 import struct
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from dspy_demo.errors import ModelSetupError
+from dspy_demo.errors import DemoError, ModelSetupError
+from dspy_demo.events import StatusState
+
+if TYPE_CHECKING:
+    from dspy_demo.lm.local.engine import Job
 
 log = logging.getLogger(__name__)
 
 MODULE = "xllamacpp"
 INSTALL_LINE = "pip install -r requirements-local.txt"
 INSTALL_HINT = f"The runtime for models on this machine is not installed. Run: {INSTALL_LINE}"
+LOAD_KEY = "local-load"
 #: A reply can be stopped between two of these while the chat is read; so many tokens take about a second
 #: of a small model on two cores. Reading is no faster with more.
 BATCH_TOKENS = 128
@@ -137,6 +146,92 @@ class LoadedModel:
         messages = [{"role": "user", "content": "?"}]
         self.generate({"messages": messages, "max_tokens": len(PROBE_REPLY) + 2, "grammar": grammar}, receive)
         return "".join(text) == PROBE_REPLY
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something a user may want to know meanwhile; the same `key` is the same line. See `events.Status`."""
+
+    text: str
+    state: StatusState
+    key: str
+
+
+class JobQueue:
+    """One job at a time, in the order they come, in one thread; and the one model in memory."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._jobs: list[Job] = []
+        self._pool: ThreadPoolExecutor | None = None
+        self._loaded: tuple[Load, LoadedModel] | None = None
+
+    def submit(self, job: Job) -> None:
+        """Run `job` after all others. Once it is stopped it is over at the next token."""
+        with self._lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(1, thread_name_prefix="local-model")
+            self._jobs.append(job)
+            self._pool.submit(self._run, job)
+
+    def before(self, job: Job) -> int:
+        """How many jobs come before this one, the running one among them."""
+        with self._lock:
+            ahead = self._jobs[: self._jobs.index(job)] if job in self._jobs else []
+            return sum(not other.stopped.is_set() for other in ahead)
+
+    def close(self) -> None:
+        """End the job that is running and those that wait, and free the memory. It can be used again."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+            for job in self._jobs:
+                job.stopped.set()
+        if pool is not None:
+            pool.shutdown()
+        self._free()
+
+    def _run(self, job: Job) -> None:
+        try:
+            if not job.stopped.is_set():
+                job.run(self._model(job))
+        except Exception as error:
+            job.emit(DemoError.of(error))
+        finally:
+            with self._lock:
+                self._jobs.remove(job)
+
+    def _model(self, job: Job) -> LoadedModel:
+        """The model of the job, loaded now unless it is the one in memory."""
+        if self._loaded is not None and self._loaded[0] == job.load:
+            return self._loaded[1]
+        self._free()
+        needed, free = job.load.needed_bytes(), free_bytes()
+        sizes = f"about {needed / 1e9:.1f} GB of memory" + (f", {free / 1e9:.1f} GB are free" if free else "")
+        if free is not None and needed > free:
+            raise ModelSetupError(
+                f"{job.title} needs {sizes}. Choose a smaller model or a smaller --local-context-tokens."
+            )
+        job.emit(Notice(f"Loading {job.title}: needs {sizes}", "pending", LOAD_KEY))
+        began = time.monotonic()
+        try:
+            model = LoadedModel(job.load)
+        except ModelSetupError:
+            job.emit(Notice(f"{job.title} could not be loaded", "failed", LOAD_KEY))
+            raise
+        self._loaded = (job.load, model)
+        took_s = time.monotonic() - began
+        job.emit(Notice(f"Loaded {job.title} in {took_s:.1f} s: {sizes}", "done", LOAD_KEY))
+        return model
+
+    def _free(self) -> None:
+        if self._loaded is not None:
+            self._loaded[1].close()
+            self._loaded = None
+
+
+#: The process's one queue. Without a job it has neither a thread nor a model.
+jobs = JobQueue()
+atexit.register(jobs.close)
 
 
 def runtime_installed() -> bool:

@@ -105,7 +105,7 @@ async def test_it_goes_on_where_the_last_try_stopped(
         ({"status": 429}, "too many requests"),
         ({"status": 503}, "try again later (HTTP 503)"),
         ({"silent": True}, "cannot be reached"),
-        ({"loops": True}, "does not lead to the file"),
+        ({"loops": True}, "does not give the file"),
         ({"cuts": [0] * 9}, "broke, at 35 %. What has arrived is kept"),
         ({"stalls_at": 80_000}, "has stopped sending, at 40 %"),
         ({"portal": True}, "does not give the expected"),

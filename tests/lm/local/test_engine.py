@@ -20,8 +20,9 @@ from dspy_demo.lm.chat_lm import call_observer
 from dspy_demo.lm.faults import fault_from
 from dspy_demo.lm.local import engine as module
 from dspy_demo.lm.local import runtime
-from dspy_demo.lm.local.engine import AsyncGgufEngine, GgufEngine, jobs, local_lm, without_oldest
+from dspy_demo.lm.local.engine import AsyncGgufEngine, GgufEngine, local_lm, without_oldest
 from dspy_demo.lm.local.files import LocalModel
+from dspy_demo.lm.local.runtime import jobs
 from tests.services import house, settings_for
 from tests.tiny_gguf import Size, write_tiny_gguf
 
@@ -147,7 +148,7 @@ async def test_loading_reading_and_memory_are_told_and_one_model_is_held(
     states = [state for key, state, _ in observer.notices if key == "reading"]
     assert "pending" in states and states[-1] == "done"
     assert jobs._loaded is not None and jobs._loaded[0].context_tokens == 600, "what it was trained for"
-    monkeypatch.setattr(module, "free_bytes", lambda: 10_000_000)
+    monkeypatch.setattr(runtime, "free_bytes", lambda: 10_000_000)
     with pytest.raises(ModelSetupError, match=r"Tiny needs about 0\.\d GB of memory, 0\.0 GB are free"):
         await engine(tiny).complete(request("a", max_tokens=1))
 

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dspy_demo.adapters import ADAPTERS, adapter_for, reply_grammar
-from dspy_demo.lm.local.engine import jobs, local_lm
+from dspy_demo.lm.local.engine import local_lm
 from dspy_demo.lm.local.files import LocalModel
-from dspy_demo.lm.local.runtime import Load, LoadedModel
+from dspy_demo.lm.local.runtime import Load, LoadedModel, jobs
 from tests.tiny_gguf import Size, write_tiny_gguf
 
 

