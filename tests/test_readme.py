@@ -1,4 +1,4 @@
-"""The README is true: its commands run, its tables are drawn from the code, its messages exist."""
+"""The README and docs/ are true: their commands run, its tables are drawn from the code, its messages exist."""
 
 from __future__ import annotations
 
@@ -19,12 +19,17 @@ from tests.processes import ServerProcess, running_app
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+SETTINGS = ROOT / "docs/settings.md"
+DOCS = {
+    path: path.read_text()
+    for path in [ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").glob("*.md")]
+}
 START, END = "<!-- settings: drawn by tests/test_readme.py -->", "<!-- /settings -->"
 
 
 def commands(language: str = "bash") -> list[str]:
     """The code blocks of a language, one command each line."""
-    blocks = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    blocks = re.findall(rf"```{language}\n(.*?)```", "\n".join(DOCS.values()), re.DOTALL)
     return [line for block in blocks for line in block.splitlines() if line and not line.startswith("#")]
 
 
@@ -40,7 +45,7 @@ def settings_table() -> str:
 
 def test_the_settings_table_is_the_one_of_the_code() -> None:
     """Run ``python -m tests.test_readme`` to draw it anew."""
-    shown = README.split(START)[1].split(END)[0].strip()
+    shown = SETTINGS.read_text().split(START)[1].split(END)[0].strip()
     assert shown == settings_table()
 
 
@@ -57,8 +62,14 @@ def test_the_two_lines_name_files_that_exist() -> None:
 
 
 def test_links_and_pictures_exist() -> None:
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+    for path, text in DOCS.items():
+        for target in re.findall(r"\]\((?!http)([^)#]+)[)#]", text):
+            assert (path.parent / target).exists(), (path.name, target)
+
+
+def test_the_documents_are_short_enough_to_be_read() -> None:
+    assert len(README.splitlines()) <= 200
+    assert len((ROOT / "ARCHITECTURE.md").read_text().splitlines()) <= 150
 
 
 def test_every_flag_in_the_text_exists() -> None:
@@ -66,8 +77,9 @@ def test_every_flag_in_the_text_exists() -> None:
     extra = {"--name", "--description", "--tag", "--tracking-uri", "--open", "--no-open", "--help"}
     extra |= {"--json", "--plots", "--allow-host"}
     foreign = {"--env-manager"}
-    for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", README):
-        assert flag in flags | extra | foreign, flag
+    for path, text in DOCS.items():
+        for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", text):
+            assert flag in flags | extra | foreign, (path.name, flag)
 
 
 def test_messages_of_the_troubleshooting_table_are_in_the_code() -> None:
@@ -76,7 +88,7 @@ def test_messages_of_the_troubleshooting_table_are_in_the_code() -> None:
         + (ROOT / "app.py").read_text()
     )
     plain = re.sub(r"</?b>|\"\s*\n\s*f?\"|\{[^{}]*\}", "", code)
-    table = README.split("## Troubleshooting")[1]
+    table = DOCS[ROOT / "docs/guide.md"].split("## What an error means")[1]
     for message in re.findall(r"^\| “(.+?)”", table, re.MULTILINE):
         for part in re.split(r"…|\d+", message):
             if len(part.strip()) > 6:
@@ -169,6 +181,6 @@ def test_the_sdk_example_works_as_pasted(app: ServerProcess) -> None:
 
 
 if __name__ == "__main__":
-    before, _, rest = README.partition(START)
+    before, _, rest = SETTINGS.read_text().partition(START)
     _, _, after = rest.partition(END)
-    (ROOT / "README.md").write_text(f"{before}{START}\n{settings_table()}\n{END}{after}")
+    SETTINGS.write_text(f"{before}{START}\n{settings_table()}\n{END}{after}")
