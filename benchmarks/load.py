@@ -23,12 +23,12 @@ class Ages:
     """Tokens as they arrive.
 
     Attributes:
-        lags_s: The age of each token when it arrived.
+        ages_s: The age of each token when it arrived.
         first_s: When the first one arrived, on the clock of `time.monotonic`.
         last_s: When the last one did.
     """
 
-    lags_s: list[float] = field(default_factory=list)
+    ages_s: list[float] = field(default_factory=list)
     first_s: float | None = None
     last_s: float = 0.0
     _latest: int = 0
@@ -42,14 +42,14 @@ class Ages:
             stamp = int(found[1])
             if stamp > self._latest:
                 self._latest = stamp
-                self.lags_s.append(now - stamp / TICKS_PER_S)
+                self.ages_s.append(now - stamp / TICKS_PER_S)
                 self.first_s = self.first_s or now
                 self.last_s = now
         self._tail = data[-_TAIL:]
 
     @property
     def tokens(self) -> int:
-        return len(self.lags_s)
+        return len(self.ages_s)
 
 
 @dataclass

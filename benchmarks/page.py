@@ -1,79 +1,206 @@
-"""CPU of the server per token through the page, by the length of the chat, beside other chat pages."""
+"""The chat page: CPU per token, and 100 answers at once. It is opened by Gradio's protocol, without a browser.
+
+Which event is which follows from ``/config``: a question is what the composer submits, and its answer is
+drawn by the events that follow that one.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import ExitStack
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from benchmarks.chainlit_chat import chainlit_page
-from benchmarks.chats import Chat, Server, chat_interface, our_page
-from benchmarks.report import Measured, Row
-from benchmarks.servers import started
+import httpx
+
+from benchmarks.houses import QUESTION, houses, peer
+from benchmarks.load import Heard, send
+from benchmarks.processes import Process
+from benchmarks.report import Row, quantile
 from benchmarks.upstream import Pace, Upstream, upstream
-from dspy_demo.settings import Settings
 
 TOKENS_PER_S = 20.0
+API = "/gradio_api"
 
 
-async def measure(settings: Settings, *, quick: bool) -> Measured:
-    lengths, chats, seconds, rounds = ((10,), 1, 0.5, 1) if quick else ((10, 100, 500), 10, 6.0, 2)
-    found: dict[tuple[str, int], float] = {}
-    with upstream() as model, our_page(model) as ours, chat_interface(model) as peer, ExitStack() as more:
-        others = [] if quick else started(more, "Chainlit", chainlit_page(model))
+class Page:
+    """A Gradio app with a chat, and its events as its frontend is told them."""
+
+    def __init__(self, name: str, process: Process) -> None:
+        self.name, self.process = name, process
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+        self.client = httpx.AsyncClient(base_url=process.url, timeout=120, trust_env=False, limits=limits)
+        config = httpx.get(f"{process.url}/config", trust_env=False).json()
+        self.components = {component["id"]: component for component in config["components"]}
+        # Others happen within the browser alone.
+        self.events = [event for event in config["dependencies"] if event["backend_fn"]]
+
+    def event(self, elem_id: str, kind: str) -> dict[str, Any]:
+        """What happens when a component is used; `kind` is Gradio's name of it, such as ``submit``."""
+        component = next(
+            key for key, one in self.components.items() if one["props"].get("elem_id") == elem_id
+        )
+        return next(event for event in self.events if [component, kind] in event["targets"])
+
+    def named(self, name: str) -> dict[str, Any]:
+        """The event whose handler is called so."""
+        return next(event for event in self.events if event["api_name"] == name)
+
+    def after(self, event: dict[str, Any]) -> dict[str, Any]:
+        return next(later for later in self.events if later["trigger_after"] == event["id"])
+
+    def loads(self) -> list[dict[str, Any]]:
+        return [event for event in self.events if any(target[1] == "load" for target in event["targets"])]
+
+    def data(self, event: dict[str, Any], given: dict[str, Any]) -> list[Any]:
+        """An event's inputs, as the page was drawn but for those that are given by elem_id or label."""
+        data = []
+        for props in (self.components[key]["props"] for key in event["inputs"]):
+            name = props.get("elem_id") if props.get("elem_id") in given else props.get("label")
+            data.append(given.get(name, None if "storage_key" in props else props.get("value")))
+        return data
+
+
+@dataclass
+class Tab:
+    """One open page: it says that it is there by one stream, its updates come by another."""
+
+    page: Page
+    session: str = field(default_factory=lambda: secrets.token_hex(6))
+    heard: Heard = field(default_factory=Heard)
+    _streams: list[asyncio.Transport] = field(default_factory=list)
+
+    async def open(self) -> None:
+        await self._listen(f"heartbeat/{self.session}")
+        for event in self.page.loads():
+            await self.run(event)
+
+    async def ask(self, question: str = QUESTION, **given: Any) -> None:
+        """Send a question; the answer's tokens arrive in `heard`."""
+        if self.page.name == "gr.ChatInterface":
+            await self.run(self.page.named("_clear_and_save_textbox"), data=[question])
+            append, draw = self.page.named("_append_message_to_history"), self.page.named("_submit_fn")
+            await self.run(append)
+        else:
+            submit = self.page.event("composer", "submit")
+            await self.run(submit, {"composer": question, **given})
+            draw = self.page.after(submit)
+        body = self._body(draw, self.page.data(draw, {}))
+        (await self.page.client.post(f"{API}/queue/join", json=body)).raise_for_status()
+        self.heard = await self._listen(f"queue/data?session_hash={self.session}")
+
+    async def run(
+        self, event: dict[str, Any], given: dict[str, Any] | None = None, data: list[Any] | None = None
+    ) -> None:
+        """An event that is answered at once."""
+        body = self._body(event, data or self.page.data(event, given or {}))
+        (await self.page.client.post(f"{API}/run/predict", json=body)).raise_for_status()
+
+    def close(self) -> None:
+        for stream in self._streams:
+            stream.abort()
+
+    def _body(self, event: dict[str, Any], data: list[Any]) -> dict[str, Any]:
+        return {"data": data, "fn_index": event["id"], "session_hash": self.session, "trigger_id": 0}
+
+    async def _listen(self, path: str) -> Heard:
+        heard, _, transport = await send(f"{self.page.process.url}{API}/{path}")
+        self._streams.append(transport)
+        return heard
+
+
+@contextmanager
+def pages(before: Path | None, model: Upstream, *, peers: bool) -> Iterator[list[Page]]:
+    with ExitStack() as running:
+        found = [Page(house.name, running.enter_context(house.app(model))) for house in houses(before)]
+        if peers:
+            process = running.enter_context(peer("chat_interface", "--upstream", model.url))
+            found.append(Page("gr.ChatInterface", process))
+        yield found
+
+
+async def measure(before: Path | None, folder: Path, *, quick: bool) -> list[Row]:
+    chats, seconds, rounds = (1, 0.5, 1) if quick else (10, 6.0, 3)
+    many, tokens = (2, 20) if quick else (100, 600)
+    cpu_ms: dict[str, list[float]] = {}
+    live: dict[str, list[Live]] = {}
+    with upstream() as model, pages(before, model, peers=True) as found:
         for _ in range(rounds):
-            for length in lengths:
-                for server in (ours, peer, *others):
-                    cpu_ms = await cpu_per_token_ms(model, server, length, chats, seconds)
-                    key = (server.name, length)
-                    found[key] = min(cpu_ms, found.get(key, cpu_ms))
-    rows = [
-        Row(
-            f"CPU per token through the page, {length} messages before",
-            "ms",
-            found[ours.name, length],
-            beside.name,
-            found[beside.name, length],
-            most=0.3 if beside is peer else None,
-        )
-        for beside in (peer, *others)
-        for length in lengths
-    ]
-    if not quick:
-        longest, shortest = found[ours.name, lengths[-1]], found[ours.name, lengths[0]]
-        rows.append(
-            Row("the same, 500 messages beside 10", "ms", longest, "10 messages", shortest, ratio_max=1.2)
-        )
-    detail = {f"{name}, {length} messages": cpu_ms for (name, length), cpu_ms in found.items()}
-    return Measured(rows, detail)
+            for page in found:
+                cpu_ms.setdefault(page.name, []).append(await _cpu_per_token_ms(model, page, chats, seconds))
+        for _ in range(rounds):
+            for page in found[:-1]:
+                live.setdefault(page.name, []).append(await _live(model, page, many, tokens))
+    title = f"{many} live chats of {TOKENS_PER_S:g} tokens/s"
+    middle = {name: sorted(runs, key=lambda run: run.p95_ms)[len(runs) // 2] for name, runs in live.items()}
+    rows = Row.beside(
+        "CPU per token through the page", "ms", {n: min(ms) for n, ms in cpu_ms.items()}, {"before": 1.5}
+    )
+    rows += Row.beside(
+        f"age of a token, p95, {title}", "ms", {n: r.p95_ms for n, r in middle.items()}, {"before": 3}
+    )
+    rows.append(Row(f"tokens lost, {title}", "", max(run.lost for run in live["ours"]), most=0))
+    rows.append(Row(f"age in the last third beside the first, {title}", "×", middle["ours"].growth, most=2))
+    return rows
 
 
-async def cpu_per_token_ms(model: Upstream, server: Server, length: int, chats: int, seconds: float) -> float:
+async def _cpu_per_token_ms(model: Upstream, page: Page, chats: int, seconds: float) -> float:
     """While all the chats are streaming: neither their begin nor their end is in it."""
     model.pace(Pace(tokens=int((seconds + 60) * TOKENS_PER_S), per_second=TOKENS_PER_S))
-    opened = await open_chats(server, chats, length)
+    tabs = [Tab(page) for _ in range(chats)]
     try:
-        await asyncio.gather(*(chat.ask() for chat in opened))
-        await streaming(opened)
-        before_s, before = server.process.cpu_s, sum(chat.heard.tokens for chat in opened)
+        for tab in tabs:
+            await tab.open()
+        await asyncio.gather(*(tab.ask() for tab in tabs))
+        async with asyncio.timeout(60):
+            while not all(tab.heard.tokens > 2 for tab in tabs):
+                await asyncio.sleep(0.05)
+        before_s, before = page.process.cpu_s, sum(tab.heard.tokens for tab in tabs)
         await asyncio.sleep(seconds)
-        cpu_s = server.process.cpu_s - before_s
-        tokens = sum(chat.heard.tokens for chat in opened) - before
+        cpu_s = page.process.cpu_s - before_s
+        return cpu_s / max(sum(tab.heard.tokens for tab in tabs) - before, 1) * 1e3
     finally:
-        for chat in opened:
-            await chat.close()
-        await asyncio.sleep(0.5)  # their streams end
-    return cpu_s / max(tokens, 1) * 1e3
+        for tab in tabs:
+            tab.close()
+        await asyncio.sleep(1.0)  # their turns end
 
 
-async def open_chats(server: Server, count: int, length: int) -> list[Chat]:
-    chats = [server.chat() for _ in range(count)]
-    for chat in chats:
-        await chat.open(length)
-    return chats
+@dataclass
+class Live:
+    """Many answers at once, to their ends."""
+
+    p95_ms: float
+    growth: float
+    lost: int
 
 
-async def streaming(chats: list[Chat], timeout_s: float = 60.0) -> None:
-    """Wait until each of them has its first tokens."""
-    async with asyncio.timeout(timeout_s):
-        while not all(chat.heard.tokens > 2 for chat in chats):
-            await asyncio.sleep(0.05)
+async def _live(model: Upstream, page: Page, chats: int, tokens: int) -> Live:
+    model.pace(Pace(tokens=tokens, per_second=TOKENS_PER_S))
+    tabs = [Tab(page) for _ in range(chats)]
+    try:
+        for tab in tabs:
+            await tab.open()
+        for tab in tabs:
+            await tab.ask()
+        async with asyncio.timeout(tokens / TOKENS_PER_S * 4 + 60):
+            while not all(tab.heard.tokens >= tokens for tab in tabs):
+                await asyncio.sleep(0.2)
+    except TimeoutError:
+        pass  # what has not come by now is lost
+    finally:
+        for tab in tabs:
+            tab.close()
+        await asyncio.sleep(2.0)
+    third = tokens // 3
+    first, last = (
+        [age for tab in tabs for age in tab.heard.ages_s[part]]
+        for part in (slice(third), slice(-third, None))
+    )
+    return Live(
+        quantile([age for tab in tabs for age in tab.heard.ages_s], 0.95) * 1e3,
+        quantile(last, 0.5) / quantile(first, 0.5),
+        sum(tokens - tab.heard.tokens for tab in tabs),
+    )

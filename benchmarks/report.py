@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+#: A figure of each server, by its name.
+Figures = Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -13,18 +16,27 @@ class Row:
 
     Attributes:
         what: What was measured, on which work.
-        beside: The peer, or empty where the figure stands alone.
-        ratio_max: The target for ours / theirs.
-        most: The target for ours, in its own unit.
+        peer: Who stands beside us, or empty where the figure stands alone.
+        ratio_max: The limit for ours / theirs.
+        most: The limit for ours, in its own unit.
     """
 
     what: str
     unit: str
     ours: float
-    beside: str = ""
+    peer: str = ""
     theirs: float | None = None
     ratio_max: float | None = None
     most: float | None = None
+
+    @classmethod
+    def beside(cls, what: str, unit: str, figures: Figures, limits: Figures) -> list[Self]:
+        """A row for each peer; `limits` has the greatest ratio to some of them."""
+        return [
+            cls(what, unit, figures["ours"], name, value, ratio_max=limits.get(name))
+            for name, value in figures.items()
+            if name != "ours"
+        ] or [cls(what, unit, figures["ours"])]
 
     @property
     def ratio(self) -> float | None:
@@ -32,44 +44,26 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Whether the targets are met; None where there is none."""
-        told = []
+        """Whether the limits are kept; None where there is none."""
         if self.ratio_max is not None and self.ratio is not None:
-            told.append(self.ratio <= self.ratio_max)
-        if self.most is not None:
-            told.append(self.ours <= self.most)
-        return all(told) if told else None
-
-    @property
-    def target(self) -> str:
-        wanted = []
-        if self.ratio_max is not None:
-            wanted.append(f"≤ {self.ratio_max:g}×")
-        if self.most is not None:
-            wanted.append(f"≤ {self.most:g} {self.unit}".rstrip())
-        return ", ".join(wanted)
+            return self.ratio <= self.ratio_max
+        return None if self.most is None else self.ours <= self.most
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self) | {"ratio": self.ratio, "met": self.met}
 
 
-@dataclass
-class Measured:
-    """The rows for the table, and everything else that was measured on the way."""
-
-    rows: list[Row] = field(default_factory=list)
-    detail: dict[str, Any] = field(default_factory=dict)
-
-
 def table(rows: Sequence[Row]) -> str:
     """The rows as Markdown."""
-    lines = ["| what | ours | beside it | ratio | target |", "|---|---|---|---|---|"]
+    lines = ["| what | ours | beside it | ratio | limit |", "|---|---|---|---|---|"]
     for row in rows:
-        beside = f"{row.beside}: {_figure(row.theirs, row.unit)}" if row.theirs is not None else row.beside
+        beside = "" if row.theirs is None else f"{row.peer}: {_figure(row.theirs, row.unit)}"
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+        limit = f"≤ {row.ratio_max:g}×" if row.ratio_max is not None else ""
+        limit = f"≤ {row.most:g} {row.unit}".rstrip() if row.most is not None else limit
         verdict = {True: " ✓", False: " missed", None: ""}[row.met]
         lines.append(
-            f"| {row.what} | {_figure(row.ours, row.unit)} | {beside} | {ratio} | {row.target}{verdict} |"
+            f"| {row.what} | {_figure(row.ours, row.unit)} | {beside} | {ratio} | {limit}{verdict} |"
         )
     return "\n".join(lines)
 

@@ -1,61 +1,42 @@
-"""From the command to the page and to the first token, and the memory, beside an empty Gradio app."""
+"""From the command to the first page and to the first token, and the memory, beside an empty Gradio app."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
+from collections import defaultdict
+from pathlib import Path
 
+from benchmarks.houses import QUESTION, houses, peer
 from benchmarks.load import post
-from benchmarks.processes import Process, free_port
-from benchmarks.report import Measured, Row, median
-from benchmarks.servers import QUESTION, our_app
+from benchmarks.report import Row, median
 from benchmarks.upstream import Pace, upstream
-from dspy_demo.settings import Settings
 
-#: What an empty Gradio app with DSPy takes: the least that such an app can.
-EMPTY = ("-m", "benchmarks.peers.chat_interface", "--empty", "--with-dspy")
-
+EMPTY = "an empty Gradio app"
 #: How long dspy's import may take, which begins when the page is there.
 IMPORTING_S = 6.0
 
 
-async def measure(settings: Settings, *, quick: bool) -> Measured:
-    rounds = 1 if quick else 5
-    page_s: list[float] = []
-    token_s: list[float] = []
-    empty_s: list[float] = []
-    memory, empty_memory = 0, 0
+async def measure(before: Path | None, folder: Path, *, quick: bool) -> list[Row]:
+    page_s: dict[str, list[float]] = defaultdict(list)
+    token_s: dict[str, list[float]] = defaultdict(list)
+    memory_mb: dict[str, float] = {}
     with upstream(Pace(tokens=20)) as model:
-        for _ in range(rounds):
-            with our_app(model, ready_path="/") as process:
-                page_s.append(process.ready_s)
-                heard = await post(f"{process.url}/predict/stream", {"text": QUESTION})
-                token_s.append(process.ready_s + heard.first_token_s)
+        for _ in range(1 if quick else 5):
+            for house in houses(before):
+                with house.app(model, ready_path="/") as process:
+                    heard = await post(f"{process.url}/predict/stream", {"text": QUESTION})
+                    page_s[house.name].append(process.ready_s)
+                    token_s[house.name].append(process.ready_s + heard.first_token_s)
+                    await asyncio.sleep(IMPORTING_S)
+                    memory_mb[house.name] = process.memory_mb
+            with peer("chat_interface", "--empty", "--with-dspy") as process:
+                page_s[EMPTY].append(process.ready_s)
                 await asyncio.sleep(IMPORTING_S)
-                memory = process.memory_bytes
-            port = free_port()
-            with Process([sys.executable, *EMPTY, "--port", str(port)], port) as process:
-                process.wait_until_answers("/")
-                empty_s.append(process.ready_s)
-                await asyncio.sleep(IMPORTING_S)
-                empty_memory = process.memory_bytes
-    rows = [
-        Row("start to the first page", "s", median(page_s), "an empty Gradio app", median(empty_s), 1.1),
-        Row(
-            "start to the first token",
-            "s",
-            median(token_s),
-            "an empty Gradio app's page",
-            median(empty_s),
-            1.1,
-        ),
-        Row(
-            "memory after the first answer",
-            "MB",
-            memory / 1e6,
-            "an empty Gradio app with dspy imported",
-            empty_memory / 1e6,
-            ratio_max=1.3,
-        ),
+                memory_mb[EMPTY] = process.memory_mb
+    pages = {name: median(times) for name, times in page_s.items()}
+    tokens = {name: median(times) for name, times in token_s.items()}
+    return [
+        *Row.beside("start to the first page", "s", pages, {EMPTY: 1.2}),
+        *Row.beside("start to the first token", "s", tokens, {}),
+        *Row.beside("memory after the first answer", "MB", memory_mb, {}),
     ]
-    return Measured(rows, {"page_s": page_s, "token_s": token_s, "empty_s": empty_s})

@@ -1,153 +1,71 @@
-"""``/predict/stream`` beside other ways to stream a program: CPU per token, added lag, first token, a crowd.
+"""``/predict/stream`` beside the house before and DSPy's tutorial: CPU, age, first token.
 
-All peers run at once and are asked in rounds, one after the other, so that what else the machine does meets
-them alike. CPU is that of the peer's own processes; the upstream and the clients are others.
+All run at once and are asked in rounds, one after the other, so that what else the machine does meets them
+alike. CPU is that of the server's own processes; the upstream and the clients are others.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
 
+from benchmarks.houses import QUESTION, houses, peer
 from benchmarks.load import post, post_many
-from benchmarks.report import Measured, Row, median, quantile
-from benchmarks.servers import PEERS, Running, all_running
+from benchmarks.processes import Process
+from benchmarks.report import Figures, Row, median, quantile
 from benchmarks.upstream import Pace, Upstream, upstream
-from dspy_demo.settings import Settings
 
-#: Who is measured in a quick run.
-FEW = ("ours", "relay")
-
-
-@dataclass(frozen=True)
-class Size:
-    """How much work."""
-
-    rounds: int
-    bulk: Pace
-    bulk_requests: int
-    paced: Pace
-    paced_streams: int
-    first_requests: int
-    crowd: int
-
-
-FULL = Size(2, Pace(2000), 5, Pace(125, 25), 20, 20, 100)
-QUICK = Size(1, Pace(200), 1, Pace(10, 50), 2, 2, 5)
+PATH, BODY = "/predict/stream", {"text": QUESTION}
 
 
 @dataclass
 class Found:
-    """What was measured of one peer, over all rounds."""
+    """What was measured of one server, over all rounds."""
 
-    cold_s: float = 0.0
     bulk_us: list[float] = field(default_factory=list)
     paced_us: list[float] = field(default_factory=list)
-    lags_s: list[float] = field(default_factory=list)
-    firsts_s: list[float] = field(default_factory=list)
-    crowds_s: list[float] = field(default_factory=list)
+    ages_ms: list[float] = field(default_factory=list)
+    firsts_ms: list[float] = field(default_factory=list)
 
 
-async def measure(settings: Settings, *, quick: bool) -> Measured:
-    size = QUICK if quick else FULL
-    names = FEW if quick else ("ours", *PEERS)
+async def measure(before: Path | None, folder: Path, *, quick: bool) -> list[Row]:
     found: dict[str, Found] = defaultdict(Found)
-    with upstream() as server, all_running(names, server) as peers:
-        for peer in peers:
-            server.pace(Pace())
-            found[peer.name].cold_s = (await post(peer.url, peer.body)).first_token_s
-            await post_many(peer.url, peer.body, 5)
-        before_s, tokens = server.process.cpu_s, 0
-        for step in (_bulk, _paced, _first, _crowd):
-            for _ in range(size.rounds):
-                for peer in peers:
-                    tokens += await step(server, peer, size, found[peer.name])
-        upstream_us = (server.process.cpu_s - before_s) / tokens * 1e6
-    return Measured(_rows(found), {"upstream_us_per_token": upstream_us, "peers": _detail(found)})
+    with upstream() as model, ExitStack() as running:
+        servers = {house.name: running.enter_context(house.app(model)) for house in houses(before)}
+        servers["tutorial"] = running.enter_context(
+            peer("tutorial", "--upstream", model.url, ready_path="/docs")
+        )
+        for server in servers.values():
+            await post_many(server.url + PATH, BODY, 5)
+        for _ in range(1 if quick else 3):
+            for name, server in servers.items():
+                await _round(model, server, found[name], quick=quick)
+    figures: list[tuple[str, str, Figures, dict[str, float]]] = [
+        ("CPU per token, in bulk", "µs", {n: min(f.bulk_us) for n, f in found.items()}, {"before": 1.5}),
+        ("CPU per token, one by one", "µs", {n: min(f.paced_us) for n, f in found.items()}, {"before": 1.5}),
+        ("age of a token, p50", "ms", {n: quantile(f.ages_ms, 0.5) for n, f in found.items()}, {}),
+        ("age of a token, p99", "ms", {n: quantile(f.ages_ms, 0.99) for n, f in found.items()}, {}),
+        ("first token", "ms", {n: median(f.firsts_ms) for n, f in found.items()}, {"before": 1.5}),
+    ]
+    return [row for what, unit, values, most in figures for row in Row.beside(what, unit, values, most)]
 
 
-async def _bulk(server: Upstream, peer: Running, size: Size, found: Found) -> int:
-    """CPU per token where a reply arrives as fast as the socket takes it."""
-    server.pace(size.bulk)
-    before_s, tokens = peer.process.cpu_s, 0
-    for _ in range(size.bulk_requests):
-        tokens += (await post(peer.url, peer.body)).tokens
-    found.bulk_us.append((peer.process.cpu_s - before_s) / tokens * 1e6)
-    return tokens
+async def _round(model: Upstream, server: Process, found: Found, *, quick: bool) -> None:
+    model.pace(Pace(200 if quick else 2000))
+    cpu_s, tokens = server.cpu_s, 0
+    for _ in range(1 if quick else 5):
+        tokens += (await post(server.url + PATH, BODY)).tokens
+    found.bulk_us.append((server.cpu_s - cpu_s) / tokens * 1e6)
 
+    model.pace(Pace(10 if quick else 125, 25))
+    cpu_s = server.cpu_s
+    replies = await post_many(server.url + PATH, BODY, 2 if quick else 20, spread_s=0.04)
+    found.paced_us.append((server.cpu_s - cpu_s) / sum(one.tokens for one in replies) * 1e6)
+    # The age of a first token is what the call to the model takes, and stands below.
+    found.ages_ms += [age * 1e3 for one in replies for age in one.ages_s[1:]]
 
-async def _paced(server: Upstream, peer: Running, size: Size, found: Found) -> int:
-    """CPU per token, and each token's age, where tokens come one by one on several streams."""
-    server.pace(size.paced)
-    before_s = peer.process.cpu_s
-    spread_s = 1 / size.paced.per_second
-    heard = await post_many(peer.url, peer.body, size.paced_streams, spread_s=spread_s)
-    tokens = sum(one.tokens for one in heard)
-    found.paced_us.append((peer.process.cpu_s - before_s) / tokens * 1e6)
-    # Not the first: it waits for the call to be made, which `_first` measures.
-    found.lags_s += [lag for one in heard for lag in one.lags_s[1:]]
-    return tokens
-
-
-async def _first(server: Upstream, peer: Running, size: Size, found: Found) -> int:
-    """From a request to its first token, where tokens come one by one as a model's do."""
-    server.pace(Pace(tokens=5, per_second=50))
-    heard = [await post(peer.url, peer.body) for _ in range(size.first_requests)]
-    found.firsts_s += [one.first_token_s for one in heard]
-    return sum(one.tokens for one in heard)
-
-
-async def _crowd(server: Upstream, peer: Running, size: Size, found: Found) -> int:
-    """All at once: when the last of them has its first token."""
-    server.pace(Pace(tokens=20, per_second=20))
-    heard = await post_many(peer.url, peer.body, size.crowd)
-    sent_s = min(one.sent_s for one in heard)
-    found.crowds_s.append(max(one.first_s or one.ended_s for one in heard) - sent_s)
-    return sum(one.tokens for one in heard)
-
-
-def _rows(found: dict[str, Found]) -> list[Row]:
-    ours, relay = found["ours"], found["relay"]
-    rows = []
-    for name, limit in (("relay", 3.0), ("tutorial", 1 / 3)):
-        if peer := found.get(name):
-            rows += [
-                Row(f"CPU per token, {how}", "µs", mine, name, theirs, ratio_max=limit)
-                for how, mine, theirs in (
-                    ("in bulk", min(ours.bulk_us), min(peer.bulk_us)),
-                    ("one by one", min(ours.paced_us), min(peer.paced_us)),
-                )
-            ]
-    for name, peer in found.items():
-        if name not in {"ours", "relay", "tutorial"}:
-            rows.append(Row("CPU per token, in bulk", "µs", min(ours.bulk_us), name, min(peer.bulk_us)))
-    for share, title in ((0.5, "p50"), (0.99, "p99")):
-        mine, theirs = (quantile(one.lags_s, share) * 1e3 for one in (ours, relay))
-        rows.append(Row(f"age of a token, {title}", "ms", mine, "relay", theirs, ratio_max=1.5))
-    rows.append(Row("first token, cold", "ms", ours.cold_s * 1e3, "relay", relay.cold_s * 1e3))
-    mine, theirs = (median(one.firsts_s) * 1e3 for one in (ours, relay))
-    rows.append(Row("first token, warm", "ms", mine, "relay", theirs, most=5))
-    mine, theirs = (min(one.crowds_s) for one in (ours, relay))
-    rows.append(Row("a crowd at once: its last first token", "s", mine, "relay", theirs, ratio_max=1.3))
-    return rows
-
-
-def _detail(found: dict[str, Found]) -> dict[str, Any]:
-    return {
-        name: {
-            "about": PEERS[name].about if name in PEERS else "python app.py, tracing and cache off",
-            "bulk_us": _range(one.bulk_us),
-            "paced_us": _range(one.paced_us),
-            "lag_ms": {share: quantile(one.lags_s, share) * 1e3 for share in (0.5, 0.95, 0.99)},
-            "first_cold_ms": one.cold_s * 1e3,
-            "first_warm_ms": median(one.firsts_s) * 1e3,
-            "crowd_s": _range(one.crowds_s),
-        }
-        for name, one in found.items()
-    }
-
-
-def _range(values: Sequence[float]) -> dict[str, float]:
-    return {"least": min(values), "median": median(values), "most": max(values)}
+    model.pace(Pace(5, 50))
+    for _ in range(2 if quick else 10):
+        found.firsts_ms.append((await post(server.url + PATH, BODY)).first_token_s * 1e3)

@@ -12,14 +12,14 @@ import argparse
 import asyncio
 import itertools
 import json
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
-from benchmarks.processes import Process, free_port
+from benchmarks.processes import running
+from tests.fake_openai import free_port
 
 TICKS_PER_S = 100_000
 _OPENING, _MIDDLE, _CLOSING = (
@@ -36,20 +36,17 @@ class Pace:
     Attributes:
         tokens: Of one reply.
         per_second: 0: the whole reply at once, as fast as the socket takes it.
-        first_delay_s: Before the first token.
     """
 
     tokens: int = 20
     per_second: float = 0.0
-    first_delay_s: float = 0.0
 
 
+@dataclass(frozen=True)
 class Upstream:
-    """The running server, as a scenario sees it."""
+    """The running server, as a scenario sees it; `url` is the base URL for clients."""
 
-    def __init__(self, process: Process) -> None:
-        self.process = process
-        self.url = f"{process.url}/v1"
+    url: str
 
     def pace(self, pace: Pace) -> None:
         self._call("/pace", json.dumps(asdict(pace)).encode())
@@ -60,7 +57,7 @@ class Upstream:
         return int(self._call("/calls"))
 
     def _call(self, path: str, body: bytes | None = None) -> bytes:
-        with urllib.request.urlopen(self.process.url + path, body, timeout=10) as reply:
+        with urllib.request.urlopen(self.url.removesuffix("/v1") + path, body, timeout=10) as reply:
             content: bytes = reply.read()
             return content
 
@@ -68,9 +65,9 @@ class Upstream:
 @contextmanager
 def upstream(pace: Pace | None = None) -> Iterator[Upstream]:
     port = free_port()
-    with Process([sys.executable, "-m", "benchmarks.upstream", "--port", str(port)], port) as process:
-        process.wait_until_answers("/calls")
-        server = Upstream(process)
+    command = ["-m", "benchmarks.upstream", "--port", str(port)]
+    with running(command, port, ready_path="/calls", env={}) as process:
+        server = Upstream(f"{process.url}/v1")
         if pace:
             server.pace(pace)
         yield server
@@ -120,8 +117,7 @@ class _Connection(asyncio.Protocol):
         elif path.endswith(b"/chat/completions"):
             self._replies.calls += 1
             reply = _Reply(self._replies.pace)
-            after = self._stream if json.loads(body).get("stream") else self._whole
-            self._timer = self._loop.call_later(reply.pace.first_delay_s, after, reply)
+            (self._stream if json.loads(body).get("stream") else self._whole)(reply)
         elif path.endswith(b"/models"):
             self._send(b'{"object": "list", "data": [{"id": "fake", "object": "model"}]}')
         else:

@@ -15,10 +15,8 @@ from typing import Any
 import gradio as gr
 import httpx
 
-from benchmarks.past import past_messages
 
-
-def build(upstream: str, messages: int) -> gr.Blocks:
+def build(upstream: str) -> gr.Blocks:
     client = httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=None))
 
     async def answer(message: str, history: list[dict[str, Any]]) -> AsyncIterator[str]:
@@ -32,8 +30,7 @@ def build(upstream: str, messages: int) -> gr.Blocks:
                             text += more
                             yield text
 
-    past = [{"role": role, "content": text} for role, text in past_messages(messages)]
-    return gr.ChatInterface(answer, chatbot=gr.Chatbot(past), concurrency_limit=None, api_name="chat")
+    return gr.ChatInterface(answer, concurrency_limit=None, api_name="chat")
 
 
 def empty() -> gr.Blocks:
@@ -46,11 +43,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--upstream", default="")
-    parser.add_argument("--messages", type=int, default=0)
     parser.add_argument("--empty", action="store_true")
     parser.add_argument("--with-dspy", action="store_true", help="import it once the page is there")
     options = parser.parse_args()
-    demo = empty() if options.empty else build(options.upstream, options.messages)
+    demo = empty() if options.empty else build(options.upstream)
     demo.queue(default_concurrency_limit=None)
     if options.with_dspy:
         threading.Timer(0.5, importlib.import_module, ["dspy"]).start()
