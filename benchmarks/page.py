@@ -1,4 +1,4 @@
-"""The chat page: CPU per token, and 100 answers at once. It is opened by Gradio's protocol, without a browser.
+"""The chat page: CPU per token, 100 answers at once. It is opened by Gradio's protocol, without a browser.
 
 Which event is which follows from ``/config``: a question is what the composer submits, and its answer is
 drawn by the events that follow that one.

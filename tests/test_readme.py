@@ -1,4 +1,4 @@
-"""The README and docs/ are true: their commands run, its tables are drawn from the code, its messages exist."""
+"""README and docs/ are true: their commands run, their tables are drawn from the code, messages exist."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def test_the_documents_are_short_enough_to_be_read() -> None:
 def test_every_flag_in_the_text_exists() -> None:
     flags = {flag for row in documented() for flag in row["flag"].split(" / ")}
     extra = {"--name", "--description", "--tag", "--tracking-uri", "--open", "--no-open", "--help"}
-    extra |= {"--json", "--plots", "--allow-host"}
-    foreign = {"--env-manager"}
+    extra |= {"--json", "--plot", "--before", "--house", "--allow-host"}
+    foreign = {"--env-manager", "--no-deps"}
     for path, text in DOCS.items():
         for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", text):
             assert flag in flags | extra | foreign, (path.name, flag)
@@ -84,7 +84,9 @@ def test_every_flag_in_the_text_exists() -> None:
 
 def test_messages_of_the_troubleshooting_table_are_in_the_code() -> None:
     code = (
-        "\n".join(path.read_text() for path in (ROOT / "dspy_demo").rglob("*.py"))
+        "\n".join(
+            path.read_text() for path in (ROOT / "dspy_demo").rglob("*") if path.suffix in {".py", ".html"}
+        )
         + (ROOT / "app.py").read_text()
     )
     plain = re.sub(r"</?b>|\"\s*\n\s*f?\"|\{[^{}]*\}", "", code)
