@@ -107,18 +107,16 @@ def serve(
     from dspy_demo.ui.pages import Pages
     from dspy_demo.ui.sections.backend import guest_urls
     from dspy_demo.versions.store import VersionStore
-    from dspy_demo.web.auth import Gate
-    from dspy_demo.web.connection import bounded_protocol
-    from dspy_demo.web.outside import guarded
-    from dspy_demo.web.server import WebServer
+    from dspy_demo.web.auth import Auth
+    from dspy_demo.web.server import WebServer, protected
     from dspy_demo.web.terminal import Terminal
 
     catalog = LMCatalog(settings, detection)
     versions = VersionStore(settings, os.environ)
     served = ServedBackend(settings)
     host, port = listening.getsockname()[:2]
-    gate = Gate(settings, port)
-    terminal = Terminal(settings, gate, port)
+    auth = Auth(settings, port)
+    terminal = Terminal(settings, auth, port)
     tunnel = Tunnel(settings, on_public=terminal.shared, on_link=terminal.linked, environ=os.environ)
     tunnel.listening_at(host, port)
     servers, mlflow = ModelServers(settings, os.environ), MLflowPages(versions.tracking, os.environ)
@@ -165,9 +163,9 @@ def serve(
     )
     app.mount("/", pages)
     WebServer(
-        guarded(app, gate, body_max_bytes=PAGE_BODY_MAX_BYTES, head=theme.head()),
+        protected(app, auth, body_max_bytes=PAGE_BODY_MAX_BYTES, head=theme.head()),
         listening,
-        protocol=bounded_protocol(settings),
+        settings,
         on_ready=terminal.tell_ready,
         drain=lambda: service.drain(settings.shutdown_grace_s),
     ).run()

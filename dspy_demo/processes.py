@@ -1,4 +1,4 @@
-"""One child process: start it, wait until it answers, notice its end, end all of it.
+"""Child processes: start one, wait until it answers, notice its end, end all of it. And ports to listen on.
 
     child = ChildProcess("MLflow server", [sys.executable, ...], run_dir=..., health_url=f"{url}/health")
     await child.start(timeout_s=60)          # returns when it answers, or raises ChildFailed
@@ -39,6 +39,8 @@ PROGRESS_EVERY_S = 0.5
 LOG_TAIL_BYTES = 16_384
 #: Logs of children that are gone are kept so long, for whoever wants to know why.
 LOGS_KEPT_S = 7 * 24 * 3600
+#: Connections that may wait in the kernel of a socket that listens.
+BACKLOG = 2048
 _WARDEN = Path(__file__).with_name("warden.py")
 #: What a program of others needs of our environment: where things are, the language, the way to the network.
 _PASSED_ON = frozenset(
@@ -47,8 +49,6 @@ _PASSED_ON = frozenset(
     | {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"}
     | {"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"}
 )
-#: Connections that may wait in the kernel of a socket that listens.
-BACKLOG = 2048
 #: A number for each child of this process, in the names of the logs.
 _numbers = itertools.count(1)
 
@@ -100,7 +100,6 @@ class ChildProcess:
     Args:
         name: For its log in `run_dir` and for sentences: ``model server``.
         command: What to run. No secrets in it: everybody on the machine can read it. Use `env`.
-        run_dir: Where its log goes; made if missing.
         health_url: Answers 200 when the child is ready. None: it is ready once started.
         is_ready: A further look at that answer, for example that it is not another process on the port.
         env: Its whole environment; None for a copy of ours.
@@ -123,14 +122,10 @@ class ChildProcess:
         stop_grace_s: float = 8.0,
         explain: Callable[[int, str], str] | None = None,
     ) -> None:
-        self.name = name
-        self.command = list(command)
+        self.name, self.command = name, list(command)
         self.log_path = run_dir / f"{name.replace(' ', '-')}-{os.getpid()}-{next(_numbers)}.log"
-        self._health_url = health_url
-        self._is_ready = is_ready
-        self._env = env
-        self._cwd = cwd
-        self._pass_fds = pass_fds
+        self._health_url, self._is_ready = health_url, is_ready
+        self._env, self._cwd, self._pass_fds = env, cwd, pass_fds
         self._stop_grace_s = stop_grace_s
         self._explain = explain or self._default_reason
         self._state = ChildState()
@@ -145,12 +140,9 @@ class ChildProcess:
         try:
             with self.log_path.open("rb") as log:
                 log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
-                text = log.read().decode("utf-8", "replace")
+                return "\n".join(log.read().decode("utf-8", "replace").splitlines()[-lines:])
         except OSError:
             return ""
-        return "\n".join(text.splitlines()[-lines:])
-
-    # --- start ---
 
     async def start(
         self, *, timeout_s: float, on_progress: Callable[[ChildState], None] = lambda _: None
@@ -188,26 +180,41 @@ class ChildProcess:
         finally:
             answering.cancel()
 
+    async def stop(self, grace_s: float | None = None) -> None:
+        """End the whole group: SIGTERM, and SIGKILL after the grace. Safe at any time, more than once.
+
+        Args:
+            grace_s: Instead of the child's own grace, for one that is known to be hung.
+        """
+        if self._owner is None:
+            return
+        await self._spawned.wait()
+        pid = self._state.pid
+        if pid is not None and not self._owner.done():
+            if self._state.phase != "stopping":
+                self._enter("stopping")
+            _signal_group(pid, signal.SIGTERM)
+            await asyncio.wait({self._owner}, timeout=self._stop_grace_s if grace_s is None else grace_s)
+            if not self._owner.done():
+                _signal_group(pid, signal.SIGKILL)
+        await asyncio.wait({self._owner})
+
     async def _until_it_answers(self, on_progress: Callable[[ChildState], None]) -> None:
         await self._spawned.wait()
         next_progress = time.monotonic()
         async with httpx.AsyncClient(timeout=PROBE_TIMEOUT_S, trust_env=False) as client:
-            while self._health_url is not None and not await self._answers(client, self._health_url):
+            while self._health_url is not None:
+                with contextlib.suppress(httpx.HTTPError, ValueError, KeyError, TypeError):
+                    reply = await client.get(self._health_url)
+                    if reply.status_code == 200 and self._is_ready(reply):
+                        return
                 if time.monotonic() >= next_progress:
                     next_progress += PROGRESS_EVERY_S
                     on_progress(self._state)
                 await asyncio.sleep(PROBE_EVERY_S)
 
-    async def _answers(self, client: httpx.AsyncClient, url: str) -> bool:
-        try:
-            reply = await client.get(url)
-            return reply.status_code == 200 and self._is_ready(reply)
-        except (httpx.HTTPError, ValueError, KeyError, TypeError):
-            return False
-
-    # --- from its start to its end ---
-
     async def _own(self) -> None:
+        """The child from its start to its end."""
         read_end, write_end = os.pipe()
         with os.fdopen(write_end, "wb"):  # the kernel closes it when this process ends, however it ends
             try:
@@ -230,8 +237,12 @@ class ChildProcess:
         self._state = ChildState("stopped" if stopped else "failed", reason, exit_code=code)
 
     async def _spawn(self, pipe: int) -> asyncio.subprocess.Process:
-        self.log_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _remove_old_logs(self.log_path.parent)
+        folder = self.log_path.parent
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for old in folder.glob("*.log"):
+            with contextlib.suppress(OSError):
+                if time.time() - old.stat().st_mtime > LOGS_KEPT_S:
+                    old.unlink()
         warden = [sys.executable, "-I", "-S", str(_WARDEN), f"{self._stop_grace_s:g}"]
         descriptor = os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
         with os.fdopen(descriptor, "wb") as log:
@@ -253,42 +264,13 @@ class ChildProcess:
         return f"The {self.name} ended by itself (exit code {code}). Its log says why."
 
     def _enter(self, phase: Phase, reason: str = "") -> None:
-        self._state = dataclasses.replace(
-            self._state, phase=phase, reason=reason, entered_at=time.monotonic()
-        )
-
-    # --- stop ---
-
-    async def stop(self, grace_s: float | None = None) -> None:
-        """End the whole group: SIGTERM, and SIGKILL after the grace. Safe at any time, more than once.
-
-        Args:
-            grace_s: Instead of the child's own grace, for one that is known to be hung.
-        """
-        if self._owner is None:
-            return
-        await self._spawned.wait()
-        pid = self._state.pid
-        if pid is not None and not self._owner.done():
-            if self._state.phase != "stopping":
-                self._enter("stopping")
-            _signal_group(pid, signal.SIGTERM)
-            await asyncio.wait({self._owner}, timeout=self._stop_grace_s if grace_s is None else grace_s)
-            if not self._owner.done():
-                _signal_group(pid, signal.SIGKILL)
-        await asyncio.wait({self._owner})
+        now = time.monotonic()
+        self._state = dataclasses.replace(self._state, phase=phase, reason=reason, entered_at=now)
 
 
 def _signal_group(leader: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS refuses a group of zombies only
         os.killpg(leader, number)
-
-
-def _remove_old_logs(folder: Path) -> None:
-    for log in folder.glob("*.log"):
-        with contextlib.suppress(OSError):
-            if time.time() - log.stat().st_mtime > LOGS_KEPT_S:
-                log.unlink()
 
 
 def listen(host: str, ports: Iterable[int]) -> socket.socket:

@@ -3,8 +3,7 @@
     python -I -S warden.py GRACE_S COMMAND [ARGUMENT ...]
 
 It leads a session of its own, and its standard input is a pipe whose other end only the app holds: the kernel
-closes that when the app ends, also by ``kill -9``. (Linux' PR_SET_PDEATHSIG would not do: it is bound to the
-thread that started the child, reaches no grandchildren, and other systems lack it; see prctl(2).)
+closes that when the app ends, also by ``kill -9``. (PR_SET_PDEATHSIG would reach no grandchildren.)
 
 A script without imports of ours, so that it starts in 10 ms.
 """

@@ -82,15 +82,6 @@ async def test_what_ignores_sigterm_is_killed_after_the_grace(make: Make) -> Non
     assert child.state().phase == "stopped"
 
 
-async def test_it_can_be_started_again(make: Make) -> None:
-    child = make()
-    first = await child.start(timeout_s=10)
-    await child.stop()
-    second = await child.start(timeout_s=10)
-    assert second.phase == "ready"
-    assert second.pid != first.pid
-
-
 @pytest.mark.parametrize("victim", ["the leader", "the server"])
 async def test_a_crash_is_noticed_at_once_and_leaves_nothing(make: Make, victim: str) -> None:
     child = make()
@@ -110,14 +101,6 @@ async def test_a_child_that_ends_at_start_says_so(make: Make) -> None:
         await child.start(timeout_s=10)
     assert child.state().phase == "failed"
     assert child.log_tail() == "no such model"
-
-
-async def test_the_reason_can_be_explained(make: Make) -> None:
-    child = make(
-        code="print('no such model'); raise SystemExit(3)", explain=lambda code, log: f"{log}: {code}."
-    )
-    with pytest.raises(ChildFailed, match="no such model: 3"):
-        await child.start(timeout_s=10)
 
 
 async def test_a_command_that_does_not_exist(tmp_path: Path) -> None:
@@ -146,12 +129,6 @@ async def test_a_child_that_never_answers_is_stopped(make: Make) -> None:
         await starting
     await until(lambda: group_of(pid) == set())
     assert child.state().phase == "failed"
-
-
-async def test_another_process_on_the_port_is_not_taken_for_it(make: Make) -> None:
-    child = make(is_ready=lambda reply: reply.json()["me"])
-    with pytest.raises(ChildFailed, match="did not answer"):
-        await child.start(timeout_s=0.6)
 
 
 async def test_stop_while_it_starts(make: Make) -> None:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,6 +21,7 @@ from dspy_demo.logs import log_failure
 from dspy_demo.metrics import Metrics
 from dspy_demo.tracing.base import NoTracer
 from dspy_demo.versions.version import Version
+from dspy_demo.web.auth import asks, is_owner, owner_only
 
 log = logging.getLogger(__name__)
 
@@ -102,13 +103,16 @@ def probes_router(metrics: Metrics, readiness: Readiness) -> APIRouter:
         In the app anybody may ask; why it is not ready is for its owner.
         """
         answer = await readiness()
-        has_guests = hasattr(request.state, "visitor")  # a model server has none
-        if answer.reason and has_guests and visitor_of(request).role != "owner":
+        if answer.reason and not is_owner(asks(request)):
             answer.reason = NOT_READY
         return JsonResponse(answer.model_dump(), 200 if answer.ready else 503)
 
     @router.get(
-        "/metrics", summary="Figures for Prometheus", response_class=Response, responses={200: _FIGURES}
+        "/metrics",
+        summary="Figures for Prometheus",
+        response_class=Response,
+        responses={200: _FIGURES},
+        dependencies=[Depends(owner_only)],
     )
     async def figures(request: Request) -> Response:
         """Turns by outcome, times, tokens, cost, limits that were hit, and states; nobody's words."""

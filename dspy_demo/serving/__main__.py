@@ -59,9 +59,8 @@ def serve(options: argparse.Namespace, settings: Settings, listening: socket.soc
     # Only now: these imports take seconds, and libraries read the environment while they are imported.
     from dspy_demo.logs import configure_logging
     from dspy_demo.serving.app import build_app
-    from dspy_demo.serving.guard import Guard
     from dspy_demo.serving.served_version import load
-    from dspy_demo.web.connection import bounded_protocol
+    from dspy_demo.web.middleware import ModelServerMiddleware
     from dspy_demo.web.server import WebServer, on_stop_signal
 
     on_stop_signal(lambda: os._exit(0))  # until the server has taken the signals over
@@ -77,9 +76,9 @@ def serve(options: argparse.Namespace, settings: Settings, listening: socket.soc
         sys.stdout.flush()
 
     WebServer(
-        Guard(app, host=host, allowed=options.allow_host, token=settings.owner_token),
+        ModelServerMiddleware(app, host=host, allowed=options.allow_host, token=settings.owner_token),
         listening,
-        protocol=bounded_protocol(settings),
+        settings,
         on_ready=tell_ready,
         drain=lambda: app.state.service.drain(settings.shutdown_grace_s),
     ).run()

@@ -1,71 +1,72 @@
-"""Decides who a request is from. Never by its network address: a tunnel arrives from loopback."""
+"""Who a request is from: the owner or a guest. Never by its address: a tunnel arrives from loopback."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import hmac
 import ipaddress
 import secrets
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Literal, cast
 from urllib.parse import urlsplit
 
+from itsdangerous import BadSignature, TimestampSigner
 from pydantic import SecretStr
+from starlette.requests import Request
 
+from dspy_demo.errors import Forbidden, TooManyAttempts
 from dspy_demo.events import Visitor
 from dspy_demo.settings import Settings
-from dspy_demo.web.tokens import KEY_BYTES, Attempts, OwnerLink, Sessions, same, stored_key
+
+Role = Literal["owner", "guest"]
 
 #: Headers that a proxy or a tunnel adds. Behind one, a visitor is not the person at this machine.
 FORWARDING = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
-
 LOCAL_OWNER = Visitor("owner", "owner")
+#: A session ends with the longest life of a Gradio link.
+SESSION_S = 7 * 24 * 3600
+KEY_BYTES = 32
+#: Wrong passwords of everybody together, and in which time.
+WRONG_PASSWORDS, WITHIN_S = 20, 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Asking:
-    """What a request says of itself. Header names are lower case."""
-
-    headers: Mapping[str, str] = field(default_factory=dict)
-    cookies: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def bearer(self) -> str:
-        scheme, _, token = self.headers.get("authorization", "").partition(" ")
-        return token.strip() if scheme.lower() == "bearer" else ""
-
-    @property
-    def at_this_machine(self) -> bool:
-        """Addressed to loopback by name, and by nobody in between. A page of another site that points its
-        own name at 127.0.0.1 (DNS rebinding) still sends that name.
-        """
-        forwarded = any(name in self.headers for name in FORWARDING)
-        return not forwarded and is_loopback_name(self.headers.get("host", ""))
-
-
-class Gate:
+class Auth:
     """Tells owner from guest.
 
     - While the app is not public, whoever reaches it at this machine's loopback address is the owner.
     - Else the owner has a session from the one-time link, or the owner's token.
     - A guest has a session from the page (after the password, where there is one), or the guests' token.
 
+    Sessions are signed cookies ``role.id``: a stranger without one costs no memory.
+
     Args:
         port: Where the app listens; cookies are shared by all ports of a host, so it is in their name.
+        clock: Seconds, monotonic.
 
     Attributes:
+        link_code: The code in the owner's link. It works once; then there is another.
+        on_link_used: Called after that, to print the next link.
         on_outside: Called when a page is opened through a proxy or by another name, while the app is not
             public. Whoever did so is a guest, and perhaps the owner.
     """
 
-    def __init__(self, settings: Settings, port: int) -> None:
+    def __init__(self, settings: Settings, port: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.settings = settings
         self.owner_token = settings.owner_token or SecretStr(secrets.token_urlsafe(32))
-        self.link = OwnerLink()
-        self.on_outside: Callable[[], None] = lambda: None
-        self._attempts = Attempts()
         self.cookie_name = f"dspy-demo-{port}"
+        self.link_code = secrets.token_urlsafe(32)
+        self.on_link_used: Callable[[], None] = lambda: None
+        self.on_outside: Callable[[], None] = lambda: None
         self._always_public = settings.public or not is_loopback_name(settings.host)
         self._shared = False
-        self.sessions = Sessions(_session_key(settings))
+        self._wrong_passwords: list[float] = []
+        self._clock = clock
+        key = _session_key(settings)
+        self._signer = TimestampSigner(key, salt="dspy-demo session", digest_method=hashlib.sha256)
 
     @property
     def public(self) -> bool:
@@ -79,49 +80,123 @@ class Gate:
         """
         self._shared = shared
 
-    def visitor(self, asking: Asking) -> Visitor | None:
-        """Who asks, or None for a stranger without session or token."""
-        if asking.bearer and (known := self._by_token(asking.bearer)):
-            return known
-        session = self.sessions.visitor(asking.cookies.get(self.cookie_name, ""))
-        is_owner = session is not None and session.role == "owner"
-        if not is_owner and not self.public and asking.at_this_machine:
+    def visitor(self, headers: Mapping[str, str], cookies: Mapping[str, str]) -> Visitor | None:
+        """Who asks, or None for a stranger without session or token. Header names are lower case."""
+        token = bearer(headers)
+        if token and same(token, self.owner_token):
+            return Visitor("owner", "owner-token")
+        if token and same(token, self.settings.guest_token):
+            return Visitor("guest", "guest-token")
+        session = self.session(cookies)
+        if not self.public and not is_owner(session) and _is_at_this_machine(headers):
             return LOCAL_OWNER
         return session
 
-    def _by_token(self, token: str) -> Visitor | None:
-        if same(token, self.owner_token.get_secret_value()):
-            return Visitor("owner", "owner-token")
-        guests = self.settings.guest_token
-        if guests is not None and same(token, guests.get_secret_value()):
-            return Visitor("guest", "guest-token")
-        return None
+    def new_session(self, role: Role) -> str:
+        """A new session's cookie."""
+        return self._signer.sign(f"{role}.{secrets.token_hex(16)}").decode()
+
+    def session(self, cookies: Mapping[str, str]) -> Visitor | None:
+        """Who holds the cookie; None where it is not ours, or too old."""
+        try:
+            cookie = self._signer.unsign(cookies.get(self.cookie_name, ""), max_age=SESSION_S)
+            role, _, identity = cookie.decode().partition(".")
+        except (BadSignature, UnicodeError):
+            return None
+        return Visitor(cast(Role, role), hashlib.sha256(identity.encode()).hexdigest()[:12])
 
     @property
     def asks_password(self) -> bool:
         return self.settings.guest_password is not None
 
-    def password_fits(self, text: str) -> bool:
-        """Whether a guest may come in.
+    def password_fits(self, guess: str) -> bool:
+        """Judge a guess and count it, in one step: nothing else can run between the two.
 
         Raises:
-            TooManyAttempts: Too many wrong ones were tried.
+            TooManyAttempts: There were too many wrong ones; this one is not looked at.
         """
-        password = self.settings.guest_password
-        return password is not None and self._attempts.fits(text, password.get_secret_value())
+        now = self._clock()
+        self._wrong_passwords = [at for at in self._wrong_passwords if now - at < WITHIN_S]
+        if len(self._wrong_passwords) >= WRONG_PASSWORDS:
+            raise TooManyAttempts()
+        fits = same(guess, self.settings.guest_password)
+        if not fits:
+            self._wrong_passwords.append(now)
+        return fits
 
     def owner_link(self, base_url: str) -> str:
         """The link that makes the next browser that uses it the owner's."""
-        return f"{base_url.rstrip('/')}/?token={self.link.code}"
+        return f"{base_url.rstrip('/')}/?token={self.link_code}"
+
+    def link_fits(self, code: str) -> bool:
+        """Whether this is the code of the owner's link. It is not used up by that."""
+        return same(code, self.link_code)
+
+    def use_link(self, code: str) -> bool:
+        if not self.link_fits(code):
+            return False
+        self.link_code = secrets.token_urlsafe(32)
+        self.on_link_used()
+        return True
+
+
+def is_owner(visitor: Visitor | None) -> bool:
+    return visitor is not None and visitor.role == "owner"
+
+
+def asks(request: Request) -> Visitor | None:
+    """Who asks. A model server knows no guests: whoever gets in there is the owner."""
+    visitor: Visitor | None = getattr(request.state, "visitor", LOCAL_OWNER)
+    return visitor
+
+
+def owner_only(request: Request) -> None:
+    """A dependency of routes that are the owner's alone.
+
+    Raises:
+        Forbidden: A guest asks.
+    """
+    if not is_owner(asks(request)):
+        raise Forbidden()
+
+
+def bearer(headers: Mapping[str, str]) -> str:
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def same(given: str, expected: str | SecretStr | None) -> bool:
+    """Whether two secrets are equal, in a time that tells nothing of where they differ."""
+    if isinstance(expected, SecretStr):
+        expected = expected.get_secret_value()
+    texts = (given, expected or "")
+    one, other = (hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts)
+    return expected is not None and hmac.compare_digest(one, other)
 
 
 def is_loopback_name(host: str) -> bool:
     """Whether a host, with or without a port, means this machine and nothing else."""
+    name = host_name(host)
     try:
-        name = urlsplit(f"//{host}").hostname or ""
         return name == "localhost" or ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def host_name(host: str) -> str:
+    """The name in a ``Host`` header, without its port; empty where there is none."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_at_this_machine(headers: Mapping[str, str]) -> bool:
+    """Addressed to loopback by name, with no proxy between. A page of another site that points its own name
+    at 127.0.0.1 (DNS rebinding) still sends that name.
+    """
+    forwarded = any(name in headers for name in FORWARDING)
+    return not forwarded and is_loopback_name(headers.get("host", ""))
 
 
 def _session_key(settings: Settings) -> bytes:
@@ -134,3 +209,20 @@ def _session_key(settings: Settings) -> bytes:
     password = settings.guest_password.get_secret_value() if settings.guest_password else ""
     fixed = f"{settings.owner_token.get_secret_value()} {password}"
     return stored_key(settings.data_dir) + fixed.encode("utf-8", "surrogatepass")
+
+
+def stored_key(folder: Path) -> bytes:
+    """The key that is kept in `folder`; a new one each time where none can be kept there."""
+    path = folder / "session.key"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            with NamedTemporaryFile(dir=folder) as made:  # for this user's eyes
+                made.write(secrets.token_bytes(KEY_BYTES))
+                made.flush()
+                with contextlib.suppress(FileExistsError):  # another app was quicker
+                    path.hardlink_to(made.name)
+        key = path.read_bytes()
+    except OSError:
+        key = b""
+    return key if len(key) == KEY_BYTES else secrets.token_bytes(KEY_BYTES)

@@ -23,14 +23,13 @@ from typing import Any
 
 from starlette.datastructures import QueryParams
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dspy_demo.errors import DemoError, Forbidden, InvalidInput, NotFound
 from dspy_demo.events import GUEST, Visitor
 from dspy_demo.logs import kinds
-from dspy_demo.web.door import refusal
+from dspy_demo.web.middleware import read_body, refusal
 from dspy_demo.web.page_sessions import PageSessions
-from dspy_demo.web.reading import read_body, replaying
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +78,18 @@ def names_a_file(value: Any) -> bool:
         elif isinstance(found, list):
             waiting += found
     return False
+
+
+def replaying(body: bytes, receive: Receive) -> Receive:
+    """`receive` for whoever comes next, which begins with a body that was read already."""
+    waiting = [body]
+
+    async def replay() -> Message:
+        if waiting:
+            return {"type": "http.request", "body": waiting.pop(), "more_body": False}
+        return await receive()
+
+    return replay
 
 
 class GradioRoutes:

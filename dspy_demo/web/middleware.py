@@ -1,58 +1,67 @@
-"""The outermost layer of the app: every request meets it first, whatever route it is for.
-
-It says who asks (``request.state.visitor``), turns away who may not, and opens the page's door: the owner's
-one-time link, the guests' password. What a visitor may do inside is checked again where it is done.
-"""
+"""What every request meets before its route: who asks, whether they may, the ways to a session."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import parse_qs
 
-from starlette.datastructures import MutableHeaders
+from pydantic import SecretStr
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dspy_demo.errors import BodyTooLarge, DemoError, Forbidden, NotFound, TooManyOpen, Unauthorized
+from dspy_demo import errors
+from dspy_demo.errors import BodyTooLarge, DemoError, Forbidden, SettingsError, Unauthorized
 from dspy_demo.events import Visitor
 from dspy_demo.logs import log_failure
-from dspy_demo.web import door
-from dspy_demo.web.auth import Asking, Gate
-from dspy_demo.web.reading import read_body
-from dspy_demo.web.tokens import Role
+from dspy_demo.settings import ENV_PREFIX
+from dspy_demo.templates import draw
+from dspy_demo.web.auth import Auth, Role, bearer, host_name, is_loopback_name, is_owner, same
 
 log = logging.getLogger(__name__)
 
 #: What a stranger may always ask: whether the server is up, and whether it can answer.
 OPEN = frozenset({"/health", "/ready"})
-#: Figures of the whole app. The model server has the route too, and no guard: it has no guests.
-OWNERS = frozenset({"/metrics"})
+#: The same of a model server.
+PROBES = OPEN | {"/ping"}
 PAGE, LOGIN = "/", "/login"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 FORM_MAX_BYTES = 4096
+#: Longest time for a body that is read here to arrive, in seconds.
+BODY_S = 15.0
 #: What guests and strangers may hold open of the places for connections, so that the owner finds one.
 GUESTS_SHARE = 0.5
 
 OTHER_SITE = "Another site may not do this here. Open the app in a tab of its own."
 NO_SESSION = "Open the page first, or send a token in the header “Authorization: Bearer …”."
 USED_LINK = "This link has been used, or is old. The terminal in which the app runs shows a new one."
+WRONG_PASSWORD = "This is not the password. Ask the person who shared the link."  # noqa: S105
+OTHER_NAME = "The model server is not asked by this name. Allow it with --allow-host NAME."
+UNKNOWN_CLIENT = "Send the model server's token in the header “Authorization: Bearer …”."
+NOBODY_NAMED = (
+    "Beyond this machine somebody has to be named who may ask: the names that the server is asked by with "
+    f"--allow-host NAME, or a token for its clients in the variable {ENV_PREFIX}OWNER_TOKEN."
+)
 
 
-class Guard:
-    """ASGI middleware around the whole app.
+class AuthMiddleware:
+    """ASGI middleware around the whole app: it sets ``request.state.visitor`` or refuses.
+
+    What a visitor may do inside is checked again where it is done.
 
     Args:
         body_max_bytes: Longest body of a request to the page; the routes have a bound of their own.
     """
 
-    def __init__(self, app: ASGIApp, gate: Gate, *, body_max_bytes: int) -> None:
-        self._app = app
-        self._gate = gate
+    def __init__(self, app: ASGIApp, auth: Auth, *, body_max_bytes: int) -> None:
+        self._app, self._auth = app, auth
         self._body_max_bytes = body_max_bytes
-        self._guests_places = int(gate.settings.max_connections * GUESTS_SHARE)
+        self._guests_places = int(auth.settings.max_connections * GUESTS_SHARE)
         self._guests_open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,12 +72,13 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
             return
         request = Request(scope, receive)
-        visitor = self._gate.visitor(asking(request))
+        visitor = self._auth.visitor(request.headers, request.cookies)
         try:
             with self._place(request, visitor):
-                response = await self._at_the_door(request) or await self._admit(request, visitor, send)
+                self._same_site(request)
+                response = await self._session_page(request) or await self._admit(request, visitor, send)
         except DemoError as error:
-            response = door.refusal(scope, error)
+            response = refusal(scope, error)
         except ClientDisconnect:
             return
         if response is not None:
@@ -82,68 +92,14 @@ class Guard:
         Raises:
             TooManyOpen: There is none.
         """
-        counts = request.url.path not in OPEN and not _is_owner(visitor)
+        counts = request.url.path not in OPEN and not is_owner(visitor)
         if counts and self._guests_open >= self._guests_places:
-            raise TooManyOpen()
+            raise errors.TooManyOpen()
         self._guests_open += counts
         try:
             yield
         finally:
             self._guests_open -= counts
-
-    async def _at_the_door(self, request: Request) -> Response | None:
-        """What is answered here: a refusal by the kind of request, and the ways to get a session."""
-        self._same_site(request)
-        path = request.url.path
-        if path == PAGE and "token" in request.query_params and request.method in SAFE_METHODS:
-            if not self._gate.link.fits(request.query_params["token"]):
-                raise Forbidden(USED_LINK)
-            return door.owner_page(request.query_params["token"])
-        if path == PAGE and request.method == "POST":
-            if not self._gate.link.redeem(await self._field(request, "token")):
-                raise Forbidden(USED_LINK)
-            return self._enter(request, "owner")
-        if path == LOGIN and request.method == "POST":
-            return await self._login(request)
-        if path == LOGIN and request.method == "GET" and self._gate.asks_password:
-            return RedirectResponse("./", 303)  # the form again: a reload after a wrong password
-        return None
-
-    async def _admit(self, request: Request, visitor: Visitor | None, send: Send) -> Response | None:
-        """Pass the request on, with its visitor; a page that is loaded begins a session."""
-        scope, path = request.scope, request.url.path
-        loads_page = path == PAGE and request.method in {"GET", "HEAD"}
-        if visitor is None and loads_page:
-            if not self._gate.public:
-                self._gate.on_outside()
-            if self._gate.asks_password:
-                return door.password_page()
-        session = ""
-        held = self._gate.sessions.visitor(request.cookies.get(self._gate.cookie_name, ""))
-        if loads_page and (visitor is None or held is None or held.role != visitor.role):
-            # The owner too: they stay so when the app is shared later.
-            session = self._gate.sessions.issue(visitor.role if visitor else "guest")
-            visitor = self._gate.sessions.visitor(session)
-        if visitor is None and path not in OPEN:
-            raise Unauthorized(NO_SESSION)
-        if path in OWNERS and visitor is not None and not _is_owner(visitor):
-            raise Forbidden()
-        scope.setdefault("state", {})["visitor"] = visitor
-        cookie = self._cookie(request, session) if session else ""
-        return await self._pass_on(request, _Answer(send, cookie, last=not _is_owner(visitor)))
-
-    async def _pass_on(self, request: Request, answer: _Answer) -> Response | None:
-        try:
-            await self._app(request.scope, self._bounded(request), answer.send)
-        except DemoError:
-            if not answer.begun:
-                raise
-        except Exception as error:  # raised on, it would cut the connection
-            failure = DemoError.of(error)
-            log_failure(log, "request failed", failure)
-            if not answer.begun:
-                return door.refusal(request.scope, failure)
-        return None
 
     def _same_site(self, request: Request) -> None:
         """Refuse what a page of another site makes a browser send here.
@@ -153,7 +109,7 @@ class Guard:
         to the page is no more than a link.
         """
         origin = request.headers.get("origin")
-        if origin in self._gate.settings.cors_origins:
+        if origin in self._auth.settings.cors_origins:
             return
         site = request.headers.get("sec-fetch-site", "none")
         navigates = request.headers.get("sec-fetch-mode") == "navigate" and request.method == "GET"
@@ -164,34 +120,77 @@ class Guard:
         if origin.partition("://")[2] != request.headers.get("host", ""):
             raise Forbidden(OTHER_SITE)
 
-    async def _login(self, request: Request) -> Response:
-        if not self._gate.asks_password:
-            raise NotFound("There is no password here. Open the page.")
-        if not self._gate.password_fits(await self._field(request, "password")):
-            return door.password_page(wrong=True)
-        return self._enter(request, "guest")
-
-    async def _field(self, request: Request, name: str) -> str:
-        """A field of a form that is posted."""
-        body = await read_body(request.receive, FORM_MAX_BYTES)
-        return parse_qs(body.decode("utf-8", "replace")).get(name, [""])[0]
-
-    def _enter(self, request: Request, role: Role) -> Response:
-        """Into the page, with a session; the link's token leaves the address bar."""
-        response = RedirectResponse("./", 303)
-        response.headers["Set-Cookie"] = self._cookie(request, self._gate.sessions.issue(role))
-        response.headers["Cache-Control"] = "no-store"
-        return response
-
-    def _cookie(self, request: Request, session: str) -> str:
-        """``Secure`` under https, also behind a tunnel or proxy. Inside another site's frame a browser sends
-        only ``SameSite=None`` cookies, which it wants secure and takes apart by that site.
+    async def _session_page(self, request: Request) -> Response | None:
+        """The ways to get a session: the owner's link, whose page has a button since a messenger's preview
+        presses none, and the guests' password. None for all other requests.
         """
-        name, embed = self._gate.cookie_name, self._gate.settings.embed
-        forwarded = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip()
-        secure = embed or "https" in {request.url.scheme, forwarded}
-        parts = [f"{name}={session}", "Path=/", "HttpOnly", f"SameSite={'None' if embed else 'Lax'}"]
-        return "; ".join([*parts, *(["Secure"] if secure else []), *(["Partitioned"] if embed else [])])
+        auth, path, method = self._auth, request.url.path, request.method
+        if path == PAGE and "token" in request.query_params and method in SAFE_METHODS:
+            if not auth.link_fits(request.query_params["token"]):
+                raise Forbidden(USED_LINK)
+            return _page(200, code=request.query_params["token"])
+        if path == PAGE and method == "POST":
+            if not auth.use_link(await _field(request, "token")):
+                raise Forbidden(USED_LINK)
+            return self._enter(request, "owner")
+        if path == LOGIN and method == "POST":
+            if not auth.asks_password:
+                raise errors.NotFound("There is no password here. Open the page.")
+            if not auth.password_fits(await _field(request, "password")):
+                return _page(403, password=True, sentence=WRONG_PASSWORD)
+            return self._enter(request, "guest")
+        if path == LOGIN and method == "GET" and auth.asks_password:
+            return RedirectResponse("./", 303)  # the form again: a reload after a wrong password
+        return None
+
+    async def _admit(self, request: Request, visitor: Visitor | None, send: Send) -> Response | None:
+        """Pass the request on, with its visitor; a page that is loaded begins a session."""
+        auth, path = self._auth, request.url.path
+        loads_page = path == PAGE and request.method in {"GET", "HEAD"}
+        if visitor is None and loads_page:
+            if not auth.public:
+                auth.on_outside()
+            if auth.asks_password:
+                return _page(401, password=True)
+        cookie, held = "", auth.session(request.cookies)
+        if loads_page and (visitor is None or held is None or held.role != visitor.role):
+            # The owner too: they stay so when the app is shared later.
+            session = auth.new_session(visitor.role if visitor else "guest")
+            visitor = auth.session({auth.cookie_name: session})
+            cookie = self._cookie(request, session)
+        if visitor is None and path not in OPEN:
+            raise Unauthorized(NO_SESSION)
+        request.scope.setdefault("state", {})["visitor"] = visitor
+        return await self._pass_on(request, send, cookie=cookie, keep=is_owner(visitor))
+
+    async def _pass_on(self, request: Request, send: Send, *, cookie: str, keep: bool) -> Response | None:
+        """Answer by the app. Only the owner's connections are kept for a next request, so that what others
+        hold open is a request, of which there is a bound, and never a connection that is silent.
+        """
+        begun = False
+
+        async def answer(message: Message) -> None:
+            nonlocal begun
+            if message["type"] == "http.response.start":
+                begun = True
+                headers = MutableHeaders(scope=message)
+                if cookie:
+                    headers.append("Set-Cookie", cookie)
+                if not keep:
+                    headers["Connection"] = "close"
+            await send(message)
+
+        try:
+            await self._app(request.scope, self._bounded(request), answer)
+        except DemoError:
+            if not begun:
+                raise
+        except Exception as error:  # raised on, it would cut the connection
+            failure = DemoError.of(error)
+            log_failure(log, "request failed", failure)
+            if not begun:
+                return refusal(request.scope, failure)
+        return None
 
     def _bounded(self, request: Request) -> Receive:
         """`receive` that refuses a body which is too long.
@@ -214,37 +213,120 @@ class Guard:
 
         return bounded
 
+    def _enter(self, request: Request, role: Role) -> Response:
+        """Into the page, with a session; the link's token leaves the address bar."""
+        cookie = self._cookie(request, self._auth.new_session(role))
+        return RedirectResponse("./", 303, {"Set-Cookie": cookie, "Cache-Control": "no-store"})
 
-def _is_owner(visitor: Visitor | None) -> bool:
-    return visitor is not None and visitor.role == "owner"
+    def _cookie(self, request: Request, session: str) -> str:
+        """``Secure`` under https, also behind a tunnel or proxy. Inside another site's frame a browser sends
+        only ``SameSite=None`` cookies, which it wants secure and takes apart by that site.
+        """
+        embed = self._auth.settings.embed
+        forwarded = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip()
+        secure = embed or "https" in {request.url.scheme, forwarded}
+        parts = [f"{self._auth.cookie_name}={session}", "Path=/", "HttpOnly"]
+        parts += [f"SameSite={'None' if embed else 'Lax'}", *(["Secure"] if secure else [])]
+        return "; ".join([*parts, *(["Partitioned"] if embed else [])])
 
 
-def asking(request: Request) -> Asking:
-    """The request as the gate looks at it."""
-    return Asking(dict(request.headers), request.cookies)
+class ModelServerMiddleware:
+    """ASGI middleware around a model server, which has no sessions: what counts is the name it is asked by.
 
-
-class _Answer:
-    """An answer on its way: whether it has begun, and what it takes along.
+    A page of another site can point its own name at this machine (DNS rebinding), but its browser says that
+    name. A request is addressed to loopback, to the address where the server listens, or to one of `allowed`.
+    Beyond loopback it brings the token, where there is one, which stands for the names unless some are given.
 
     Args:
-        cookie: The session that it begins.
-        last: Whether the connection ends with it. Only the owner's are kept for a next request, so that what
-            others hold open is a request, of which there is a bound, and never a line that is silent.
+        host: Where the server listens.
+        allowed: Further names that it is asked by.
+
+    Raises:
+        SettingsError: It listens beyond loopback, and neither names nor a token are given.
     """
 
-    def __init__(self, send: Send, cookie: str, *, last: bool) -> None:
-        self.begun = False
-        self._send = send
-        self._cookie = cookie
-        self._last = last
+    def __init__(
+        self, app: ASGIApp, *, host: str, allowed: Collection[str] = (), token: SecretStr | None = None
+    ) -> None:
+        address = f"[{host}]" if ":" in host else host
+        beyond = not is_loopback_name(address)
+        if beyond and not allowed and token is None:
+            raise SettingsError(NOBODY_NAMED)
+        self._app = app
+        self._names = {host_name(name) for name in (*allowed, address)}
+        self._token = token if beyond else None
+        self._any_name = self._token is not None and not allowed
 
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.begun = True
-            headers = MutableHeaders(scope=message)
-            if self._cookie:
-                headers.append("Set-Cookie", self._cookie)
-            if self._last:
-                headers["Connection"] = "close"
-        await self._send(message)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in PROBES:
+            try:
+                self._check(Headers(scope=scope))
+            except DemoError as error:
+                log_failure(log, "request refused", error, route=scope["path"])
+                await refusal(scope, error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _check(self, headers: Headers) -> None:
+        host, origin = headers.get("host", "").lower(), headers.get("origin")
+        if origin is not None and origin.lower() not in {f"http://{host}", f"https://{host}"}:
+            raise Forbidden("A page of another site may not ask the model server.")
+        if self._token is not None and not same(bearer(headers), self._token):
+            raise Unauthorized(UNKNOWN_CLIENT)
+        if not (self._any_name or is_loopback_name(host) or host_name(host) in self._names):
+            raise Forbidden(OTHER_NAME)
+
+
+def refusal(scope: Scope, error: DemoError) -> Response:
+    """A page for who came by a link or a form, JSON for all others."""
+    headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else {}
+    if "text/html" in Headers(scope=scope).get("accept", ""):
+        return _page(error.http_status, headers, sentence=error.public_message)
+    content: dict[str, Any] = {
+        "status": "error",
+        "code": error.code,
+        "message": error.public_message,
+        "retryable": error.retryable,
+        "error_id": error.error_id,
+    }
+    if scope["path"].startswith("/v1/"):  # as OpenAI's clients read it
+        kind = "invalid_request_error"
+        content = {"error": {"message": error.public_message, "type": kind, "code": error.code}}
+    return JSONResponse(content, error.http_status, {"Cache-Control": "no-store"} | headers)
+
+
+def _page(status: int, headers: dict[str, str] | None = None, **values: Any) -> Response:
+    """The one page before the page, which loads nothing."""
+    shown = {"code": "", "password": False, "sentence": ""} | values
+    text = draw("dspy_demo.web", "before_the_page.html", **shown)
+    return HTMLResponse(text, status, {"Cache-Control": "no-store"} | (headers or {}))
+
+
+async def _field(request: Request, name: str) -> str:
+    """A field of a form that is posted."""
+    body = await read_body(request.receive, FORM_MAX_BYTES)
+    return parse_qs(body.decode("utf-8", "replace")).get(name, [""])[0]
+
+
+async def read_body(receive: Receive, most_bytes: int) -> bytes:
+    """The whole body of a request.
+
+    Raises:
+        BodyTooLarge: It has more than `most_bytes`; the rest is not read.
+        BodyTooSlow: It did not arrive within `BODY_S`.
+        ClientDisconnect: The client has gone.
+    """
+    body, more = bytearray(), True
+    try:
+        async with asyncio.timeout(BODY_S):
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect()
+                body += message.get("body", b"")
+                more = message.get("more_body", False)
+                if len(body) > most_bytes:
+                    raise BodyTooLarge(f"The body is larger than the limit of {most_bytes:,} bytes.")
+    except TimeoutError:
+        raise errors.BodyTooSlow() from None
+    return bytes(body)

@@ -1,18 +1,23 @@
-"""The process's one HTTP server, from the first request to a graceful end."""
+"""The HTTP server of the app and of a model server, from the first request to a graceful end."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 
 import uvicorn
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
+from dspy_demo.events import TURN_ID_HEADER
 from dspy_demo.processes import BACKLOG
-from dspy_demo.web.connection import IDLE_S
+from dspy_demo.settings import Settings
+from dspy_demo.web.auth import Auth
+from dspy_demo.web.headers import ResponseHeaders
+from dspy_demo.web.middleware import AuthMiddleware
+from dspy_demo.web.uvicorn_bridge import bounded_protocol
 
 #: After the running turns have ended: for responses that are being written. Gradio's streams to open
 #: pages never end by themselves.
@@ -20,6 +25,33 @@ LAST_WORDS_S = 1
 #: Connections that are taken at a time, of those that wait in the kernel: asyncio gives each of them a
 #: descriptor up to four turns of its loop before the protocol can count it.
 TAKEN_AT_ONCE = 32
+#: What a client keeps a connection for is often 5 s, uvicorn's own: a call in just that moment is reset.
+IDLE_S = 20
+#: Who may show the page in a frame where the owner lets others embed it.
+ANYBODY_BY_HTTPS = ("https:",)
+
+
+def protected(app: ASGIApp, auth: Auth, *, body_max_bytes: int, head: str = "") -> ASGIApp:
+    """`app` with what stands around it, outermost first: headers, CORS, auth.
+
+    Args:
+        body_max_bytes: Longest body of a request.
+        head: The HTML that Gradio adds to the page's head from a script.
+    """
+    settings = auth.settings
+    app = AuthMiddleware(app, auth, body_max_bytes=body_max_bytes)
+    if settings.cors_origins:
+        app = CORSMiddleware(
+            app,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            # OpenAI's SDK sends a dozen headers of its own (x-stainless-*), other clients others. It is the
+            # origin that the owner trusts, and no cookie goes along.
+            allow_headers=["*"],
+            expose_headers=["Retry-After", "x-should-retry", TURN_ID_HEADER],
+            allow_private_network=True,  # a site on the internet that calls an app on this machine
+        )
+    return ResponseHeaders(app, head=head, frame_ancestors=ANYBODY_BY_HTTPS if settings.embed else ())
 
 
 def on_stop_signal(stop: Callable[[], object]) -> None:
@@ -37,7 +69,6 @@ class WebServer:
     """Serves one ASGI app in this thread until SIGINT or SIGTERM.
 
     Args:
-        protocol: What speaks HTTP on each connection.
         on_ready: Called once, when it answers.
         drain: Awaited at the end, while the server still answers: lets running turns finish.
     """
@@ -46,8 +77,8 @@ class WebServer:
         self,
         app: ASGIApp,
         listening: socket.socket,
+        settings: Settings,
         *,
-        protocol: type[asyncio.Protocol],
         on_ready: Callable[[], None],
         drain: Callable[[], Awaitable[object]],
     ) -> None:
@@ -56,16 +87,17 @@ class WebServer:
             log_config=None,
             log_level="critical",  # it would report the streams that it ends as errors
             access_log=False,
-            http=protocol,
+            http=bounded_protocol(settings.max_connections),
             ws="none",
-            proxy_headers=False,  # who asks is decided by `access`, never by a header of addresses
+            proxy_headers=False,  # who asks is decided by `auth`, never by a header of addresses
             server_header=False,
             timeout_keep_alive=IDLE_S,
             backlog=TAKEN_AT_ONCE,
             timeout_graceful_shutdown=LAST_WORDS_S,
         )
-        self._server = _Server(config, on_ready)
+        self._server = uvicorn.Server(config)
         self._listening = listening
+        self._on_ready = on_ready
         self._drain = drain
 
     def run(self) -> None:
@@ -74,8 +106,14 @@ class WebServer:
     async def _run(self) -> None:
         asked_to_stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        on_stop_signal(lambda: loop.is_closed() or loop.call_soon_threadsafe(asked_to_stop.set))
         serving = asyncio.create_task(self._server.serve([self._listening]), name="web-server")
+        while not self._server.started and not serving.done():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        if not serving.done():
+            # After uvicorn, whose own handlers would not let the turns finish.
+            on_stop_signal(lambda: loop.is_closed() or loop.call_soon_threadsafe(asked_to_stop.set))
+            self._listening.listen(BACKLOG)  # uvicorn has one number for this and for what is taken at once
+            self._on_ready()
         stopping = asyncio.create_task(asked_to_stop.wait(), name="stop-signal")
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
@@ -83,20 +121,3 @@ class WebServer:
             await self._drain()
             self._server.should_exit = True
         await serving
-
-
-class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._on_ready = on_ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        for listening in sockets or ():  # uvicorn has one number for both
-            listening.listen(BACKLOG)
-        self._on_ready()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Signals are `WebServer`'s: uvicorn (0.54) would raise them again after a graceful end."""
-        yield

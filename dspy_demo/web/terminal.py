@@ -9,39 +9,38 @@ from collections.abc import Awaitable, Callable
 
 from dspy_demo.errors import ShareFailed
 from dspy_demo.settings import Settings
-from dspy_demo.web.auth import Gate
+from dspy_demo.web.auth import Auth
 
 
 class Terminal:
     """Everything that the app prints while it runs, but for the log."""
 
-    def __init__(self, settings: Settings, gate: Gate, port: int) -> None:
+    def __init__(self, settings: Settings, auth: Auth, port: int) -> None:
         host = "127.0.0.1" if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        self._settings = settings
-        self._gate = gate
-        self._told = False
+        self._settings, self._auth = settings, auth
+        self._owner_told = False
         self._elsewhere = settings.public_url or ""
-        gate.link.on_used = self.tell_owner_link
-        gate.on_outside = self.opened_outside
+        auth.on_link_used = self.tell_owner_link
+        auth.on_outside = self.opened_outside
 
     def tell_ready(self) -> None:
         print(f"Ready: {self.url}", flush=True)
         page = self.url
-        if self._gate.public or self._settings.share:  # the gate may shut before the browser is there
-            page = self._gate.owner_link(self.url)
+        if self._auth.public or self._settings.share:  # it may be public before the browser is there
+            page = self._auth.owner_link(self.url)
             self.tell_owner()
         if self._settings.open:
             threading.Thread(target=webbrowser.open, args=(page,), daemon=True).start()
 
     def tell_owner(self) -> None:
         """How the owner gets in: once, at whatever makes the app public first."""
-        if self._told:
+        if self._owner_told:
             return
-        self._told = True
+        self._owner_told = True
         self.tell_owner_link()
         if self._settings.owner_token is None:
-            token = self._gate.owner_token.get_secret_value()
+            token = self._auth.owner_token.get_secret_value()
             print(f"Owner's token for the routes: {token}", flush=True)
 
     def opened_outside(self) -> None:
@@ -49,23 +48,23 @@ class Terminal:
 
         Its address is not printed: a stranger could have made it up.
         """
-        if not self._told:
+        if not self._owner_told:
             print("The page was opened from elsewhere, where everybody is a guest. If that was you, use the")
-            print(f"owner's link there: add /?token={self._gate.link.code} to the address.", flush=True)
+            print(f"owner's link there: add /?token={self._auth.link_code} to the address.", flush=True)
         self.tell_owner()
 
     def tell_owner_link(self) -> None:
         """The link works once, at whichever address."""
-        print(f"Owner's link, works once: {self._gate.owner_link(self.url)}", flush=True)
-        if self._elsewhere:
-            self._tell_link_elsewhere()
+        print(f"Owner's link, works once: {self._auth.owner_link(self.url)}", flush=True)
+        self._tell_link_elsewhere()
 
     def _tell_link_elsewhere(self) -> None:
-        print(f"The same from another device: {self._gate.owner_link(self._elsewhere)}", flush=True)
+        if self._elsewhere:
+            print(f"The same from another device: {self._auth.owner_link(self._elsewhere)}", flush=True)
 
     def shared(self, public: bool) -> None:
         """Called before a stranger can come, and when none can any more."""
-        self._gate.share(public)
+        self._auth.share(public)
         if public:
             self.tell_owner()
         else:

@@ -13,8 +13,8 @@ import pytest
 
 from dspy_demo.api import build_api
 from dspy_demo.events import Event, FieldDelta, TurnRequest, TurnStarted
-from dspy_demo.web import connection as connection_module
-from dspy_demo.web.connection import bounded_protocol
+from dspy_demo.web import uvicorn_bridge
+from dspy_demo.web.uvicorn_bridge import bounded_protocol
 from tests.api.conftest import LM, SilentBackend, make_service
 from tests.processes import wait_until
 from tests.scripted_backend import ScriptedBackend, scripted_answer
@@ -54,16 +54,15 @@ def service_for():
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the kernel has no such limit")
-@pytest.mark.parametrize("path", ["/predict/stream", "/v1/chat/completions"])
-def test_a_reader_that_stalls_ends_the_turn_and_all_behind_it(serve, service_for, monkeypatch, path):
-    monkeypatch.setattr(connection_module, "STALLED_S", 0.5)
+def test_a_reader_that_stalls_ends_the_turn_and_all_behind_it(serve, service_for, monkeypatch):
+    monkeypatch.setattr(uvicorn_bridge, "STALLED_S", 0.5)
     backend = EndlessBackend()
     service = service_for(backend)
-    server = serve(build_api(service, lambda: LM, keep_alive_s=0.1), http=bounded_protocol(service.settings))
-    body = BODY
-    if path.startswith("/v1"):
-        body = b'{"model":"qa","messages":[{"role":"user","content":"hi"}],"stream":true}'
-    connection = server.open_request(path, body)
+    server = serve(
+        build_api(service, lambda: LM, keep_alive_s=0.1),
+        http=bounded_protocol(service.settings.max_connections),
+    )
+    connection = server.open_request("/predict/stream", BODY)
     assert connection.recv(100).startswith(b"HTTP/1.1 200")
     assert backend.closed.wait(20)
     assert backend.written < 100_000_000  # it had to wait for the reader
@@ -75,9 +74,9 @@ def test_a_reader_that_stalls_ends_the_turn_and_all_behind_it(serve, service_for
 
 def test_a_slow_reader_is_not_a_stalled_one(serve, service_for, monkeypatch):
     backend = ScriptedBackend(scripted_answer("", tokens=["x" * 20_000] * 600))
-    monkeypatch.setattr(connection_module, "STALLED_S", 1)
+    monkeypatch.setattr(uvicorn_bridge, "STALLED_S", 1)
     service = service_for(backend)
-    server = serve(build_api(service, lambda: LM), http=bounded_protocol(service.settings))
+    server = serve(build_api(service, lambda: LM), http=bounded_protocol(service.settings.max_connections))
     connection = server.open_request("/predict/stream", BODY)
     received, ended_at = bytearray(), time.monotonic() + 2
     while chunk := connection.recv(1 << 20 if time.monotonic() > ended_at else 1 << 18):
@@ -95,18 +94,18 @@ def test_a_slow_reader_is_not_a_stalled_one(serve, service_for, monkeypatch):
     "sent", [b"", HEAD[:30], HEAD[:-2]], ids=["nothing", "half a head", "all but its end"]
 )
 def test_a_connection_without_a_whole_head_is_closed(serve, service_for, monkeypatch, sent):
-    monkeypatch.setattr(connection_module, "FIRST_HEAD_S", 0.3)
+    monkeypatch.setattr(uvicorn_bridge, "FIRST_HEAD_S", 0.3)
     service = service_for(SilentBackend())
-    server = serve(build_api(service, lambda: LM), http=bounded_protocol(service.settings))
+    server = serve(build_api(service, lambda: LM), http=bounded_protocol(service.settings.max_connections))
     with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
         connection.sendall(sent)
         assert connection.recv(100) == b""
 
 
 def test_a_request_that_takes_its_time_to_be_answered_is_left_alone(serve, service_for, monkeypatch):
-    monkeypatch.setattr(connection_module, "FIRST_HEAD_S", 0.3)
+    monkeypatch.setattr(uvicorn_bridge, "FIRST_HEAD_S", 0.3)
     service = service_for(ScriptedBackend(scripted_answer("a b c"), pause_s=0.3))
-    server = serve(build_api(service, lambda: LM), http=bounded_protocol(service.settings))
+    server = serve(build_api(service, lambda: LM), http=bounded_protocol(service.settings.max_connections))
     for split in (1, len(HEAD) - 3, len(HEAD) - 1):  # of a head that comes in two parts
         with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
             connection.sendall(HEAD[:split])
@@ -116,7 +115,7 @@ def test_a_request_that_takes_its_time_to_be_answered_is_left_alone(serve, servi
 
 def test_where_all_places_are_taken_the_one_that_asks_nothing_goes(serve, service_for):
     service = service_for(ScriptedBackend(scripted_answer("x")), max_connections=8)
-    server = serve(build_api(service, lambda: LM), http=bounded_protocol(service.settings))
+    server = serve(build_api(service, lambda: LM), http=bounded_protocol(service.settings.max_connections))
     silent = [socket.create_connection(("127.0.0.1", server.port), timeout=5) for _ in range(10)]
     assert [connection.recv(1) for connection in silent[:2]] == [b"", b""]
     assert httpx.get(server.url + "/health").status_code == 200

@@ -125,7 +125,7 @@ async def test_the_link_leads_to_the_page(make: Make, gate: list[bool]) -> None:
         httpx.get(url)
 
 
-async def test_the_gate_is_shut_before_the_program_runs_and_until_it_is_gone(
+async def test_the_app_is_public_before_the_program_runs_and_until_it_is_gone(
     make: Make, gate: list[bool], page: int
 ) -> None:
     share = make()
@@ -135,20 +135,6 @@ async def test_the_gate_is_shut_before_the_program_runs_and_until_it_is_gone(
     assert processes(page)
     await share.close()
     assert running == [(True, 0), (False, 0)]
-
-
-async def test_a_gate_that_does_not_shut_lets_nobody_in(make: Make, data_dir: Path) -> None:
-    share = make()
-
-    def broken(public: bool) -> None:
-        if public:
-            raise RuntimeError("no")
-
-    share._on_public = broken
-    with pytest.raises(ShareFailed):
-        await share.open()
-    assert share.state().phase == "failed"
-    assert "RuntimeError" not in share.state().reason
 
 
 # --- it cannot be opened ---
@@ -244,34 +230,6 @@ async def test_two_who_open_get_one_link(make: Make, gate: list[bool]) -> None:
     assert gate == [True]
 
 
-@pytest.mark.parametrize("behaviour", ["silent", "stubborn"])
-async def test_closing_while_it_opens(make: Make, gate: list[bool], page: int, behaviour: str) -> None:
-    share = make(behaviour, timeout_s=AMPLE_S)
-    opening = asyncio.create_task(share.open())
-    await until(lambda: processes(page))
-    await asyncio.gather(share.close(), share.close())
-    with pytest.raises(ShareFailed, match="closed before"):
-        await opening
-    assert (share.state().phase, gate) == ("off", [True, False])
-    assert processes(page) == set()
-
-
-async def test_closing_at_once(make: Make, gate: list[bool]) -> None:
-    share = make()
-    share.begin()
-    await share.close()
-    assert (share.state().phase, gate) == ("off", [])
-
-
-async def test_leaving_the_wait_does_not_stop_it(make: Make) -> None:
-    share = make()
-    leaving = asyncio.create_task(share.open())
-    await asyncio.sleep(0)
-    leaving.cancel()
-    await asyncio.wait({leaving})
-    assert await share.open()
-
-
 async def test_opening_while_it_closes_opens_again(make: Make, gate: list[bool]) -> None:
     share = make()
     first = await share.open()
@@ -282,28 +240,7 @@ async def test_opening_while_it_closes_opens_again(make: Make, gate: list[bool])
     assert gate == [True, False, True]
 
 
-async def test_a_failure_can_be_dismissed(make: Make) -> None:
-    share = make("dying")
-    await fails(share, gradio.ENDED)
-    await share.close()
-    assert share.state().phase == "off"
-
-
 # --- what the program gets, and what is left of it ---
-
-
-async def test_the_program_gets_none_of_our_keys(make: Make, monkeypatch: Any, page: int) -> None:
-    for name in ("OPENAI_API_KEY", "DSPY_DEMO_API_KEY", "MLFLOW_TRACKING_URI", "ANYTHING"):
-        monkeypatch.setenv(name, "planted")
-    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
-    share = make()
-    await share.open()
-    programs = processes(page)
-    assert programs
-    for pid in programs:
-        environment = Path(f"/proc/{pid}/environ").read_text()
-        assert "planted" not in environment
-        assert "https_proxy=http://proxy.example:3128" in environment
 
 
 APP = f"""

@@ -2,115 +2,167 @@
 
 from __future__ import annotations
 
+import stat
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from itsdangerous import TimestampSigner
 
 from dspy_demo.errors import TooManyAttempts
 from dspy_demo.events import Visitor
 from dspy_demo.settings import Settings
-from dspy_demo.web.auth import FORWARDING, Asking, Gate, is_loopback_name
+from dspy_demo.web.auth import FORWARDING, SESSION_S, Auth, is_loopback_name, same, stored_key
 
 TOKEN, GUESTS = "owner-token-0123456789", "guest-token-0123456789"
 
 
-def gate(data_dir: Path, **values: Any) -> Gate:
-    return Gate(Settings(data_dir=data_dir, **values), 7860)
+def auth_of(data_dir: Path, **values: Any) -> Auth:
+    return Auth(Settings(data_dir=data_dir, **values), 7860)
 
 
-def asking(host: str = "127.0.0.1:7860", cookie: str = "", **headers: str) -> Asking:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Asking({"host": host, **named}, {"dspy-demo-7860": cookie} if cookie else {})
-
-
-def role(visitor: Visitor | None) -> str | None:
+def role(auth: Auth, host: str = "127.0.0.1:7860", cookie: str = "", **headers: str) -> str | None:
+    """The role of whoever asks so; None for a stranger."""
+    named = {"host": host, **{name.replace("_", "-"): value for name, value in headers.items()}}
+    visitor = auth.visitor(named, {"dspy-demo-7860": cookie} if cookie else {})
     return visitor.role if visitor else None
+
+
+def session(auth: Auth, cookie: str) -> Visitor | None:
+    return auth.session({auth.cookie_name: cookie})
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:7860", "localhost:7860", "LOCALHOST", "[::1]:7860", "127.8.8.8"])
 def test_the_person_at_the_machine_is_the_owner(data_dir: Path, host: str) -> None:
-    assert role(gate(data_dir).visitor(asking(host))) == "owner"
+    assert role(auth_of(data_dir), host) == "owner"
+    assert (
+        role(auth_of(data_dir), host, authorization="Bearer unused") == "owner"
+    )  # an OpenAI client sends one
 
 
-@pytest.mark.parametrize(
-    "host",
-    [
-        "abc.gradio.live",
-        "evil.example:7860",
-        "127.0.0.1.evil.example",
-        "192.168.1.7:7860",
-        "0.0.0.0:7860",
-        "",
-    ],
-)
+#: DNS rebinding: the browser reaches loopback by a stranger's name, and says so.
+OTHER_NAMES = ["abc.gradio.live", "evil.example:7860", "127.0.0.1.evil.example", "192.168.1.7:7860"]
+OTHER_NAMES += [
+    "0.0.0.0:7860",
+    "",
+    "local",
+    "127.0.0.1@evil",
+    "[::1",
+    "a b",
+    "１２７.0.0.1",
+    "localhost.evil",
+]
+
+
+@pytest.mark.parametrize("host", OTHER_NAMES)
 def test_another_name_for_this_machine_proves_nothing(data_dir: Path, host: str) -> None:
-    """DNS rebinding: the browser reaches loopback by a stranger's name, and says so."""
-    assert gate(data_dir).visitor(asking(host)) is None
+    assert not is_loopback_name(host)
+    assert role(auth_of(data_dir), host) is None
 
 
 @pytest.mark.parametrize("header", FORWARDING)
 def test_who_comes_through_a_proxy_is_not_at_the_machine(data_dir: Path, header: str) -> None:
-    asked = Asking({"host": "127.0.0.1:7860", header: "203.0.113.7"})
-    assert gate(data_dir).visitor(asked) is None
+    assert role(auth_of(data_dir), **{header: "203.0.113.7"}) is None
 
 
 @pytest.mark.parametrize("values", [{"public": True}, {"host": "0.0.0.0"}, {"host": "::"}])
 def test_when_strangers_can_come_being_here_is_not_enough(data_dir: Path, values: dict[str, Any]) -> None:
-    public = gate(data_dir, **values)
+    public = auth_of(data_dir, **values)
     assert public.public
-    assert public.visitor(asking()) is None
-    assert role(public.visitor(asking(cookie=public.sessions.issue("owner")))) == "owner"
-    assert role(public.visitor(asking(cookie=public.sessions.issue("guest")))) == "guest"
+    assert role(public) is None
+    for of in ("owner", "guest"):
+        assert role(public, cookie=public.new_session(of)) == of  # type: ignore[arg-type]
 
 
-def test_sharing_shuts_the_gate_and_its_end_opens_it(data_dir: Path) -> None:
-    own = gate(data_dir)
+def test_sharing_is_being_public_for_a_while(data_dir: Path) -> None:
+    own = auth_of(data_dir)
     own.share(True)
-    assert own.visitor(asking()) is None
+    assert role(own) is None
     own.share(False)
-    assert role(own.visitor(asking())) == "owner"
+    assert role(own) == "owner"
 
 
 def test_tokens(data_dir: Path) -> None:
-    public = gate(data_dir, public=True, owner_token=TOKEN, guest_token=GUESTS)
-    assert role(public.visitor(asking(authorization=f"Bearer {TOKEN}"))) == "owner"
-    assert role(public.visitor(asking(authorization=f"bearer {GUESTS}"))) == "guest"
+    public = auth_of(data_dir, public=True, owner_token=TOKEN, guest_token=GUESTS)
+    assert role(public, authorization=f"Bearer {TOKEN}") == "owner"
+    assert role(public, authorization=f"bearer {GUESTS}") == "guest"
     for wrong in (f"Bearer {TOKEN[:-1]}", f"Basic {TOKEN}", TOKEN, "Bearer", "Bearer  "):
-        assert public.visitor(asking(authorization=wrong)) is None
-
-
-def test_a_token_is_made_where_none_is_set(data_dir: Path) -> None:
-    one, other = gate(data_dir, public=True), gate(data_dir, public=True)
-    assert one.owner_token != other.owner_token
+        assert role(public, authorization=wrong) is None
+    one, other = auth_of(data_dir, public=True), auth_of(data_dir, public=True)
     made = one.owner_token.get_secret_value()
-    assert role(one.visitor(asking(authorization=f"Bearer {made}"))) == "owner"
+    assert made != other.owner_token.get_secret_value()
+    assert role(one, authorization=f"Bearer {made}") == "owner"
     assert made not in repr(vars(one))
 
 
-def test_a_client_of_openai_sends_any_key_to_a_local_app(data_dir: Path) -> None:
-    assert role(gate(data_dir).visitor(asking(authorization="Bearer unused"))) == "owner"
+def test_a_session_is_signed_and_names_its_visitor(data_dir: Path) -> None:
+    auth = auth_of(data_dir)
+    cookie = auth.new_session("guest")
+    visitor = session(auth, cookie)
+    assert visitor is not None
+    assert visitor.name not in cookie  # the name may be logged, the cookie may not
+    assert session(auth, cookie) == visitor != session(auth, auth.new_session("guest"))
+    assert session(auth, cookie.replace("guest", "owner")) is None
+
+
+@given(st.text())
+def test_nothing_else_is_a_session(text: str) -> None:
+    assert session(Auth(Settings(), 7860), text) is None
+
+
+def test_a_session_ends(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    auth = auth_of(data_dir)
+    cookie, now = auth.new_session("guest"), int(time.time())
+    for later_s, ended in ((SESSION_S - 60, False), (SESSION_S + 60, True)):
+        monkeypatch.setattr(TimestampSigner, "get_timestamp", lambda _, at=now + later_s: at)
+        assert (session(auth, cookie) is None) is ended
 
 
 def test_sessions_outlive_a_restart_only_with_a_fixed_token(data_dir: Path) -> None:
-    cookie = gate(data_dir, public=True, owner_token=TOKEN).sessions.issue("guest")
-    assert gate(data_dir, public=True, owner_token=TOKEN).visitor(asking(cookie=cookie))
-    assert gate(data_dir, public=True).visitor(asking(cookie=cookie)) is None
-    changed = gate(data_dir, public=True, owner_token=TOKEN, guest_password="secret")
-    assert changed.visitor(asking(cookie=cookie)) is None
+    cookie = auth_of(data_dir, public=True, owner_token=TOKEN).new_session("guest")
+    assert role(auth_of(data_dir, public=True, owner_token=TOKEN), cookie=cookie)
+    assert role(auth_of(data_dir, public=True), cookie=cookie) is None
+    changed = auth_of(data_dir, public=True, owner_token=TOKEN, guest_password="secret")
+    assert role(changed, cookie=cookie) is None
 
 
-def test_the_password(data_dir: Path) -> None:
-    closed = gate(data_dir, public=True, guest_password="open sesame")
-    assert closed.asks_password
-    assert closed.password_fits("open sesame")
+def test_the_key_of_sessions_is_kept_for_its_user_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    key = stored_key(folder)
+    (kept,) = folder.iterdir()
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert stored_key(folder) == key != stored_key(tmp_path / "other")
+    nowhere = tmp_path / "file"
+    nowhere.touch()
+    assert stored_key(nowhere) != stored_key(nowhere)
+
+
+def test_the_owners_link_works_once(data_dir: Path) -> None:
+    auth, used = auth_of(data_dir), []
+    auth.on_link_used = lambda: used.append("again")
+    first = auth.link_code
+    assert not auth.use_link(first[:-1])
+    assert [auth.use_link(first), auth.use_link(first), used] == [True, False, ["again"]]
+    assert auth.use_link(auth.link_code)
+
+
+def test_guesses_of_the_password_run_out_and_come_back(data_dir: Path) -> None:
+    now_s = [0.0]
+    settings = Settings(data_dir=data_dir, public=True, guest_password="open sesame")
+    auth = Auth(settings, 7860, clock=lambda: now_s[0])
+    assert auth.password_fits("open sesame")
     for _ in range(20):
-        assert not closed.password_fits("open barley")
+        assert not auth.password_fits("open barley")
     with pytest.raises(TooManyAttempts):
-        closed.password_fits("open sesame")
-    assert not gate(data_dir, public=True).password_fits("")
+        auth.password_fits("open sesame")
+    now_s[0] = 61
+    assert auth.password_fits("open sesame")
+    assert not auth_of(data_dir, public=True).password_fits("")
 
 
-@pytest.mark.parametrize("name", ["local", "127.0.0.1@evil", "[::1", "a b", "１２７.0.0.1", "localhost.evil"])
-def test_odd_names_are_not_this_machine(name: str) -> None:
-    assert not is_loopback_name(name)
+@given(st.text(), st.text())
+def test_secrets_are_compared_as_wholes(one: str, other: str) -> None:
+    assert same(one, other) is (one == other)

@@ -15,8 +15,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from dspy_demo.settings import Settings
-from dspy_demo.web.auth import Gate
-from dspy_demo.web.middleware import Guard
+from dspy_demo.web.auth import Auth
+from dspy_demo.web.middleware import AuthMiddleware
 
 LOCAL, PUBLIC = "http://127.0.0.1:7860", "https://abc.gradio.live"
 TOKEN = "owner-token-0123456789"
@@ -32,19 +32,19 @@ MakeClient = Callable[..., httpx.AsyncClient]
 
 
 @pytest.fixture
-def gates() -> list[Gate]:
+def auths() -> list[Auth]:
     return []
 
 
 @pytest.fixture
-def client(data_dir: Path, gates: list[Gate]) -> MakeClient:
+def client(data_dir: Path, auths: list[Auth]) -> MakeClient:
     """A browser or a script of its own: ``client(PUBLIC, public=True)``; the same settings, the same app."""
     app = Starlette(routes=[Route("/{path:path}", who, methods=["GET", "HEAD", "POST", "PUT"])])
 
-    def make(base_url: str = LOCAL, gate: Gate | None = None, **values: Any) -> httpx.AsyncClient:
-        gate = gate or Gate(Settings(data_dir=data_dir, **values), 7860)
-        gates.append(gate)
-        guarded = Guard(app, gate, body_max_bytes=1000)
+    def make(base_url: str = LOCAL, auth: Auth | None = None, **values: Any) -> httpx.AsyncClient:
+        auth = auth or Auth(Settings(data_dir=data_dir, **values), 7860)
+        auths.append(auth)
+        guarded = AuthMiddleware(app, auth, body_max_bytes=1000)
         return httpx.AsyncClient(transport=httpx.ASGITransport(guarded), base_url=base_url)
 
     return make
@@ -64,13 +64,13 @@ async def test_at_the_machine_there_is_nothing_to_type(client: MakeClient) -> No
 
 
 async def test_the_owner_stays_the_owner_when_the_app_is_shared(
-    client: MakeClient, gates: list[Gate]
+    client: MakeClient, auths: list[Auth]
 ) -> None:
     browser = client()
     await browser.get("/")
-    gates[0].share(True)
+    auths[0].share(True)
     assert (await browser.post("/versions")).json()["role"] == "owner"
-    assert (await client(gate=gates[0]).post("/versions")).status_code == 401
+    assert (await client(auth=auths[0]).post("/versions")).status_code == 401
 
 
 @pytest.mark.parametrize(
@@ -90,13 +90,6 @@ async def test_on_a_public_link_nothing_answers_a_stranger(client: MakeClient, p
 @pytest.mark.parametrize("path", ["/health", "/ready"])
 async def test_but_whether_it_is_up(client: MakeClient, path: str) -> None:
     assert (await client(PUBLIC, public=True).get(path)).json()["role"] is None
-
-
-async def test_figures_are_the_owners(client: MakeClient) -> None:
-    guest = client(PUBLIC, public=True)
-    await guest.get("/")
-    assert (await guest.get("/metrics")).json()["code"] == "forbidden"
-    assert (await client().get("/metrics")).json()["role"] == "owner"
 
 
 async def test_a_guest_gets_a_session_from_the_page(client: MakeClient) -> None:
@@ -121,46 +114,46 @@ async def press(browser: httpx.AsyncClient, link: str, **headers: str) -> httpx.
     return await browser.post("/", data={"token": token[1]}, headers=headers)
 
 
-async def test_the_owners_link(client: MakeClient, gates: list[Gate]) -> None:
+async def test_the_owners_link(client: MakeClient, auths: list[Auth]) -> None:
     browser = client(PUBLIC, public=True)
-    link = gates[0].owner_link(PUBLIC)
+    link = auths[0].owner_link(PUBLIC)
     printed: list[str] = []
-    gates[0].link.on_used = lambda: printed.append(gates[0].owner_link(PUBLIC))
+    auths[0].on_link_used = lambda: printed.append(auths[0].owner_link(PUBLIC))
     reply = await press(browser, link)
     assert (reply.status_code, reply.headers["location"]) == (303, "./")
     assert (await browser.post("/versions")).json()["role"] == "owner"
-    late = await press(client(PUBLIC, gate=gates[0]), link, accept="text/html")
+    late = await press(client(PUBLIC, auth=auths[0]), link, accept="text/html")
     assert late.status_code == 403
     assert "has been used" in late.text
     assert "set-cookie" not in late.headers
-    assert (await press(client(PUBLIC, gate=gates[0]), printed[0])).status_code == 303
+    assert (await press(client(PUBLIC, auth=auths[0]), printed[0])).status_code == 303
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_a_preview_of_the_owners_link_does_not_use_it(
-    client: MakeClient, gates: list[Gate], method: str
+    client: MakeClient, auths: list[Auth], method: str
 ) -> None:
     previewer = client(PUBLIC, public=True)
-    link = gates[0].owner_link(PUBLIC)
+    link = auths[0].owner_link(PUBLIC)
     seen = await previewer.request(method, link)
     assert (seen.status_code, cookie_of(seen)) == (200, "")
     assert seen.headers["cache-control"] == "no-store"
-    assert (await press(client(PUBLIC, gate=gates[0]), link)).status_code == 303
+    assert (await press(client(PUBLIC, auth=auths[0]), link)).status_code == 303
 
 
-async def test_another_site_cannot_press_the_button(client: MakeClient, gates: list[Gate]) -> None:
+async def test_another_site_cannot_press_the_button(client: MakeClient, auths: list[Auth]) -> None:
     browser = client(PUBLIC, public=True)
-    token = {"token": gates[0].link.code}
+    token = {"token": auths[0].link_code}
     foreign = await browser.post("/", data=token, headers={"origin": "https://evil.example"})
     assert (foreign.status_code, cookie_of(foreign)) == (403, "")
     assert (await browser.post("/", data={"token": "x"})).status_code == 403
     assert (await browser.post("/", data=token)).status_code == 303
 
 
-async def test_a_guest_becomes_the_owner_by_the_link(client: MakeClient, gates: list[Gate]) -> None:
+async def test_a_guest_becomes_the_owner_by_the_link(client: MakeClient, auths: list[Auth]) -> None:
     browser = client(PUBLIC, public=True)
     await browser.get("/")
-    await press(browser, gates[0].owner_link(PUBLIC))
+    await press(browser, auths[0].owner_link(PUBLIC))
     assert (await browser.get("/")).json()["role"] == "owner"
 
 
@@ -255,13 +248,13 @@ async def test_a_refusal_is_a_page_for_a_person_and_json_for_a_script(client: Ma
     assert "Open the page" in page.text
 
 
-async def test_the_owner_who_comes_through_a_proxy_is_told_how(client: MakeClient, gates: list[Gate]) -> None:
+async def test_the_owner_who_comes_through_a_proxy_is_told_how(client: MakeClient, auths: list[Auth]) -> None:
     """Codespaces, JupyterHub: nothing is public, and yet nobody there is at this machine."""
     browser = client()
     told: list[str] = []
-    gates[0].on_outside = lambda: told.append("outside")
+    auths[0].on_outside = lambda: told.append("outside")
     await browser.get("/")
     assert told == []
-    proxied = await client(gate=gates[0]).get("/", headers={"x-forwarded-host": "me.github.dev"})
+    proxied = await client(auth=auths[0]).get("/", headers={"x-forwarded-host": "me.github.dev"})
     assert proxied.json()["role"] == "guest"
     assert told == ["outside"]

@@ -1,7 +1,8 @@
-"""The connections of a server of ours, bounded in number and in what they may do while nobody waits for them.
+"""The connections of a server of ours, bounded in number and in the time to their first request.
 
-The only place that builds on uvicorn's protocol (0.54), by asyncio's own methods alone. Without it the app
-works, and a client that opens connections and sends nothing uses up the process's file descriptors.
+The only place that builds on uvicorn's protocol, of which `H11Protocol` is the undocumented part; its methods
+are asyncio's own. Without it the app works, and a client that opens connections and sends nothing uses up the
+process's file descriptors: tests/web/test_attacks.py fails.
 """
 
 from __future__ import annotations
@@ -12,21 +13,15 @@ import socket
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from dspy_demo.settings import Settings
-
 #: Seconds for the first head of a connection to arrive.
 FIRST_HEAD_S = 15.0
 #: Seconds in which a client takes nothing of what was sent; then the kernel (Linux) ends its connection.
 STALLED_S = 60.0
-#: Uvicorn's own 5 s are also what httpx keeps a connection for, so that a call in just that moment is reset.
-IDLE_S = 20
-
-
 _HEAD_ENDS = re.compile(rb"\n\r?\n")
 
 
-def bounded_protocol(settings: Settings) -> type[asyncio.Protocol]:
-    """What ``uvicorn.Config(http=...)`` takes: its own protocol, at most `Settings.max_connections` times.
+def bounded_protocol(max_connections: int) -> type[asyncio.Protocol]:
+    """What ``uvicorn.Config(http=...)`` takes: its own protocol, at most `max_connections` times.
 
     Where all places are taken, a new connection gets that of the oldest one which has not asked for anything.
     """
@@ -36,8 +31,8 @@ def bounded_protocol(settings: Settings) -> type[asyncio.Protocol]:
     class BoundedProtocol(H11Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            self._line, self._head = transport, b""
-            if len(places) >= settings.max_connections:
+            self._mine, self._head = transport, b""
+            if len(places) >= max_connections:
                 (last := next(iter(silent), transport)).abort()
                 self._leave(last)
                 if last is transport:
@@ -49,19 +44,19 @@ def bounded_protocol(settings: Settings) -> type[asyncio.Protocol]:
                 transport.get_extra_info("socket").setsockopt(*option)
 
         def data_received(self, data: bytes) -> None:
-            if self._line in silent:
+            if self._mine in silent:
                 self._head = self._head[-2:] + data
                 if _HEAD_ENDS.search(self._head):
-                    silent.pop(self._line).cancel()
+                    silent.pop(self._mine).cancel()
             super().data_received(data)
 
         def connection_lost(self, exc: Exception | None) -> None:
-            self._leave(self._line)
+            self._leave(self._mine)
             super().connection_lost(exc)
 
-        def _leave(self, line: asyncio.Transport) -> None:
-            places.discard(line)
-            if timer := silent.pop(line, None):
+        def _leave(self, transport: asyncio.Transport) -> None:
+            places.discard(transport)
+            if timer := silent.pop(transport, None):
                 timer.cancel()
 
     return BoundedProtocol
