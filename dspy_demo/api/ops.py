@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
@@ -48,38 +49,32 @@ async def _no_server() -> str:
     return "none"
 
 
+@dataclass
 class Readiness:
     """Tells whether `service` can answer. Tracing and the model server are told, and do not count.
 
-    Args:
+    Attributes:
         prepare: Builds the program and the model of a turn, or finds them built; raises why it cannot.
         model_server: Asks the app's model server for its state.
     """
 
-    def __init__(
-        self,
-        service: ChatService,
-        prepare: Callable[[], Awaitable[object]],
-        model_server: Callable[[], Awaitable[str]] = _no_server,
-    ) -> None:
-        self.model_server = model_server
-        self._service = service
-        self._prepare = prepare
-        self._logged = ""
+    service: ChatService
+    prepare: Callable[[], Awaitable[object]]
+    model_server: Callable[[], Awaitable[str]] = _no_server
+    _logged: str = ""
 
     async def __call__(self) -> Ready:
-        tracer = self._service.tracer
+        tracer = self.service.tracer
         tracking = "off" if isinstance(tracer, NoTracer) else "failing" if tracer.notice else "ok"
         reason = await self._reason()
-        return Ready(
-            ready=not reason, reason=reason, tracking=tracking, model_server=await self.model_server()
-        )
+        server = await self.model_server()
+        return Ready(ready=not reason, reason=reason, tracking=tracking, model_server=server)
 
     async def _reason(self) -> str:
         reason = ""
         try:
-            self._service.check_open()
-            await self._prepare()
+            self.service.check_open()
+            await self.prepare()
         except Exception as error:
             failure = DemoError.of(error)
             reason = failure.public_message
@@ -141,14 +136,6 @@ class VersionBody(BaseModel):
     program: str | None = Field(None, description="Which program; without it the app's first one.")
 
 
-class VersionMade(BaseModel):
-    """The registered version."""
-
-    name: str
-    version: int
-    uri: str = Field(examples=["models:/dspy-demo/3"])
-
-
 def versions_router(
     log_version: Callable[[str, str | None, str, dict[str, str]], Version],
 ) -> APIRouter:
@@ -163,14 +150,14 @@ def versions_router(
         "/versions",
         summary="Log a version (owner)",
         status_code=201,
-        response_model=VersionMade,
+        response_model=dict[str, str | int],
         dependencies=[STRICT_JSON],
         responses={status: {"model": ErrorBody} for status in (400, 403, 404, 413, 415, 422, 503)},
     )
     async def log(body: VersionBody, request: Request) -> Response:
         """Logs the program with the app's own model, as soon as a new process could load it.
 
-        That takes seconds. No language model is called.
+        That takes seconds. No language model is called. The answer is its `name`, `version` and `uri`.
         """
         if visitor_of(request).role != "owner":
             raise Forbidden()

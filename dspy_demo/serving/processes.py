@@ -296,8 +296,10 @@ class ModelServers:
             for server in (self._current, *self._beside):
                 if server is not None and server.answers_for(wanted):
                     return self._make_current(server)
-            self._next = VersionProcess(wanted, self._settings, self._environ)
-            return await self._start_next(self._next)
+            server = self._next = VersionProcess(wanted, self._settings, self._environ)
+            await server.start()  # a failure stays visible as `next`
+            self._next = None
+            return self._make_current(server)
 
     async def retry(self) -> ServerState:
         """Start the server that failed to become the current one once more.
@@ -305,10 +307,9 @@ class ModelServers:
         Raises:
             ChildFailed: There is none, or it did not start.
         """
-        async with self._switching:
-            if self._next is None:
-                raise ChildFailed("Nothing is left to be tried again. Choose a version under “Versions”.")
-            return await self._start_next(self._next)
+        if self._next is None:
+            raise ChildFailed("Nothing is left to be tried again. Choose a version under “Versions”.")
+        return await self.serve(self._next.wanted)
 
     async def restart(self) -> ServerState:
         """Start the current server again, on the same version, after it failed or to take up a new alias.
@@ -359,11 +360,6 @@ class ModelServers:
         for task in list(self._retiring):
             task.cancel()
         await self.stop()
-
-    async def _start_next(self, server: VersionProcess) -> ServerState:
-        await server.start()  # a failure stays visible as `next`
-        self._next = None
-        return self._make_current(server)
 
     def _make_current(self, server: VersionProcess) -> ServerState:
         before, self._current = self._current, server

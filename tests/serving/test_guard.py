@@ -8,8 +8,7 @@ import httpx
 import pytest
 
 from tests.backends.served_fixtures import ServedWorld, served_session, served_world
-from tests.serving.test_server import QUESTION, client, own_server
-from tests.serving.test_start import run
+from tests.serving.test_server import QUESTION, client, own_server, run
 
 pytestmark = pytest.mark.integration
 
