@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import Request
+from fastapi import Depends, Request
 
 from dspy_demo.chat import ChatService
 from dspy_demo.events import (
@@ -23,43 +23,44 @@ from dspy_demo.events import (
 from dspy_demo.programs.spec import ProgramSpec
 
 
-class TurnMaker:
-    """Makes the turns of one service, on the owner's model.
+class Asking:
+    """Makes the turns that one HTTP request asks for, on the owner's model. A dependency of the routes.
 
-    Args:
-        default_lm: The model of a turn, asked each time, since the owner may change it. It may raise
-            `errors.ModelSetupError`.
+    What it needs is in the state of the application: `service`, and `default_lm`, which is asked each time,
+    since the owner may change the model.
     """
 
-    def __init__(self, service: ChatService, default_lm: Callable[[], LMChoice]) -> None:
-        self.service = service
-        self._default_lm = default_lm
+    def __init__(self, request: Request) -> None:
+        state = request.app.state
+        self.service: ChatService = state.service
+        self.keep_alive_s: float = state.keep_alive_s
+        self._default_lm: Callable[[], LMChoice] = state.default_lm
+        self._visitor = visitor_of(request)
+        self._turn_id = request.headers.get(TURN_ID_HEADER, "")
 
-    def programs(self, request: Request) -> list[ProgramSpec]:
+    def programs(self) -> list[ProgramSpec]:
         """Those that the visitor may ask for; the first one is the default."""
         specs, allowance = self.service.programs.specs(), self.service.allowance
-        if allowance is None or visitor_of(request).role == "owner":
+        if allowance is None or self._visitor.role == "owner":
             return specs
         return allowance.programs_of(specs)
 
-    def program(self, name: str, request: Request) -> ProgramSpec:
+    def program(self, name: str) -> ProgramSpec:
         """One of them, by name.
 
         Raises:
             NotFound: No such program, or not for this visitor.
         """
-        among = [spec.name for spec in self.programs(request)]
-        return self.service.programs.get(name, among)
+        return self.service.programs.get(name, [spec.name for spec in self.programs()])
 
     def turn(
         self,
-        request: Request,
         spec: ProgramSpec,
         inputs: Mapping[str, Any],
         *,
         history: Iterable[Message] = (),
-        changes: Mapping[str, Any] | None = None,
         session_id: str = "",
+        **changes: Any,
     ) -> TurnRequest:
         """A turn that can run, under the id that the request's headers give it, if they do.
 
@@ -69,30 +70,29 @@ class TurnMaker:
                 addresses that only the server can. `max_tokens` can only lower the owner's bound.
 
         Raises:
-            DemoError: It cannot run; see `ChatService.check`.
+            DemoError: It cannot run; see `ChatService.check`. Or there is no model that can be used.
         """
-        visitor, allowance = visitor_of(request), self.service.allowance
-        lm = self._default_lm()
-        if allowance is not None and visitor.role == "guest":
+        lm, allowance = self._default_lm(), self.service.allowance
+        if allowance is not None and self._visitor.role == "guest":
             lm = allowance.choice(lm)
-        given = {name: value for name, value in (changes or {}).items() if value is not None}
+        given = {name: value for name, value in changes.items() if value is not None}
         if lm.max_tokens is not None and "max_tokens" in given:
             given["max_tokens"] = min(lm.max_tokens, given["max_tokens"])
         target = LocalTarget(spec.name, dataclasses.replace(lm, **given))
-        turn = TurnRequest(target, inputs, joined(history), session_id, visitor=visitor)
-        turn_id = request.headers.get(TURN_ID_HEADER, "")
-        if is_turn_id(turn_id):
-            turn = dataclasses.replace(turn, turn_id=turn_id)
+        turn = TurnRequest(target, inputs, joined(history), session_id, visitor=self._visitor)
+        if is_turn_id(self._turn_id):
+            turn = dataclasses.replace(turn, turn_id=self._turn_id)
         self.service.check(turn)
         return turn
 
-    def chat(
-        self, request: Request, spec: ProgramSpec, messages: Iterable[Message], **changes: Any
-    ) -> TurnRequest:
+    def chat(self, spec: ProgramSpec, messages: Iterable[Message], **more: Any) -> TurnRequest:
         """The turn of a whole chat whose last message is the question, the user's."""
         *history, question = joined(messages)
-        inputs = {spec.chat_field: question.text}
-        return self.turn(request, spec, inputs, history=history, changes=changes)
+        return self.turn(spec, {spec.chat_field: question.text}, history=history, **more)
+
+
+#: For the signature of a route.
+Asked = Annotated[Asking, Depends(Asking)]
 
 
 def visitor_of(request: Request) -> Visitor:

@@ -10,7 +10,7 @@ from typing import Any, assert_never
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import Response
 
-from dspy_demo.api.asking import TurnMaker
+from dspy_demo.api.asking import Asked, Asking
 from dspy_demo.api.encoding import JsonResponse, sse
 from dspy_demo.api.errors import STRICT_JSON, retry_headers
 from dspy_demo.api.openai_bodies import CompletionBody, json_fields
@@ -50,68 +50,65 @@ class NoSuchRoute(NotFound):
     )
 
 
-def openai_router(turns: TurnMaker, keep_alive_s: float) -> APIRouter:
-    """The ``/v1`` routes; every other address below ``/v1`` is refused in OpenAI's form."""
-    router, service, started_at = APIRouter(), turns.service, int(time.time())
+router = APIRouter()
+STARTED_AT = int(time.time())
 
-    def program(name: str, request: Request) -> ProgramSpec:
-        try:
-            return turns.program(name, request)
-        except NotFound as error:
-            raise NoSuchModel(error.public_message) from None
 
-    def as_model(spec: ProgramSpec) -> dict[str, Any]:
-        return {"id": spec.name, "object": "model", "created": started_at, "owned_by": "dspy-demo"}
+@router.post(
+    CHAT, summary="Chat completion", response_model=None, responses=ERRORS, dependencies=[STRICT_JSON]
+)
+async def complete(body: CompletionBody, request: Request, asked: Asked) -> Response:
+    """For any client of OpenAI: set its base URL to this server's address with `/v1`.
 
-    @router.post(
-        CHAT,
-        summary="Chat completion",
-        response_model=None,
-        responses=ERRORS,
-        dependencies=[STRICT_JSON],
-    )
-    async def complete(body: CompletionBody, request: Request) -> Response:
-        """For any client of OpenAI: set its base URL to this server's address with `/v1`.
+    The last user message is the question, earlier ones are the history. Reasoning is
+    `reasoning_content`, the answer is `content`; several output fields are paragraphs `name: value`, or
+    JSON where `response_format` asks for it. Tools that are offered are left aside.
+    """
+    spec = _program(body.model, asked)
+    reply = Reply(spec, fields=json_fields(body.response_format, spec), stop=body.stop or ())
+    tokens = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
+    turn = asked.chat(spec, body.chat, temperature=body.temperature, max_tokens=tokens)
+    head = {"id": f"chatcmpl-{turn.turn_id}", "created": int(time.time()), "model": spec.name}
+    if body.stream:
+        include_usage = (body.stream_options or {}).get("include_usage") is True
+        return event_stream(asked, turn, Chunks(reply, head, include_usage=include_usage))
+    whole = await while_connected(request, _completion(asked.service, turn, reply, head))
+    return whole or Response(status_code=499)
 
-        The last user message is the question, earlier ones are the history. Reasoning is
-        `reasoning_content`, the answer is `content`; several output fields are paragraphs `name: value`, or
-        JSON where `response_format` asks for it. Tools that are offered are left aside.
-        """
-        spec = program(body.model, request)
-        reply = Reply(spec, fields=json_fields(body.response_format, spec), stop=body.stop or ())
-        tokens = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
-        turn = turns.chat(request, spec, body.chat, temperature=body.temperature, max_tokens=tokens)
-        head = {"id": f"chatcmpl-{turn.turn_id}", "created": int(time.time()), "model": spec.name}
-        if body.stream:
-            include_usage = (body.stream_options or {}).get("include_usage") is True
-            chunks = Chunks(reply, head, include_usage=include_usage)
-            return event_stream(service, turn, chunks, keep_alive_s=keep_alive_s)
-        whole = await while_connected(request, _completion(service, turn, reply, head))
-        return whole or Response(status_code=499)
 
-    @router.get(MODELS, summary="List the programs", response_model=None)
-    async def models(request: Request) -> Response:
-        """The programs that you may ask for, each as a model."""
-        return JsonResponse({"object": "list", "data": [as_model(spec) for spec in turns.programs(request)]})
+@router.get(MODELS, summary="List the programs", response_model=None)
+async def models(asked: Asked) -> Response:
+    """The programs that you may ask for, each as a model."""
+    return JsonResponse({"object": "list", "data": [_model(spec) for spec in asked.programs()]})
 
-    @router.get(
-        MODELS + "/{model_id:path}", summary="Describe a program", response_model=None, responses=ERRORS
-    )
-    async def model(model_id: str, request: Request) -> Response:
-        """One program, as a model."""
-        return JsonResponse(as_model(program(model_id, request)))
 
-    @router.api_route("/v1", methods=_METHODS, include_in_schema=False)
-    @router.api_route("/v1/{path:path}", methods=_METHODS, include_in_schema=False)
-    async def elsewhere(request: Request) -> Response:
-        path = request.scope["path"]
-        if path == CHAT:
-            raise HTTPException(405, headers={"Allow": "POST"})
-        if f"{path}/".startswith(f"{MODELS}/"):
-            raise HTTPException(405, headers={"Allow": "GET"})
-        raise NoSuchRoute()
+@router.get(MODELS + "/{model_id:path}", summary="Describe a program", response_model=None, responses=ERRORS)
+async def model(model_id: str, asked: Asked) -> Response:
+    """One program, as a model."""
+    return JsonResponse(_model(_program(model_id, asked)))
 
-    return router
+
+@router.api_route("/v1", methods=_METHODS, include_in_schema=False)
+@router.api_route("/v1/{path:path}", methods=_METHODS, include_in_schema=False)
+async def elsewhere(request: Request) -> Response:
+    """Every other address, and every other method of these, in OpenAI's form."""
+    path = request.scope["path"]
+    if path == CHAT:
+        raise HTTPException(405, headers={"Allow": "POST"})
+    if f"{path}/".startswith(f"{MODELS}/"):
+        raise HTTPException(405, headers={"Allow": "GET"})
+    raise NoSuchRoute()
+
+
+def _program(name: str, asked: Asking) -> ProgramSpec:
+    try:
+        return asked.program(name)
+    except NotFound as error:
+        raise NoSuchModel(error.public_message) from None
+
+
+def _model(spec: ProgramSpec) -> dict[str, Any]:
+    return {"id": spec.name, "object": "model", "created": STARTED_AT, "owned_by": "dspy-demo"}
 
 
 async def _completion(

@@ -9,12 +9,12 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
 
 from dspy_demo import __version__
-from dspy_demo.api.asking import TurnMaker, joined
+from dspy_demo.api import openai_chat
+from dspy_demo.api.asking import Asked, Asking
 from dspy_demo.api.bodies import ErrorBody, PredictBody, Prediction
 from dspy_demo.api.docs import add_docs
 from dspy_demo.api.encoding import JsonResponse, sse
 from dspy_demo.api.errors import STRICT_JSON, DrawError, handle_errors, own_error
-from dspy_demo.api.openai_chat import openai_error, openai_router
 from dspy_demo.api.stream import DONE, KEEP_ALIVE_S, Encoder, event_stream, while_connected
 from dspy_demo.chat import ChatService
 from dspy_demo.events import (
@@ -37,6 +37,21 @@ BODY_MAX_BYTES = 8 * 1024 * 1024
 #: The errors that a route with a turn documents, by their status.
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody} for status in (404, 413, 415, 422, 429, 502, 503, 504)
+}
+
+
+_STREAM: dict[str, object] = {
+    "description": "The events of the turn",
+    "content": {
+        "text/event-stream": {
+            "example": (
+                'data: {"type":"started","backend":"local","model":"openai/gpt-5","incremental":true}\n\n'
+                'data: {"type":"delta","field":"answer","channel":"answer","text":"4","step":"predict"}\n\n'
+                'data: {"type":"final","prediction":{"answer":"4"}}\n\n'
+                "data: [DONE]\n\n"
+            ),
+        }
+    },
 }
 
 
@@ -68,76 +83,72 @@ def build_api(
         docs_url=None,
         redoc_url=None,
     )
-    turns = TurnMaker(service, default_lm)
-    for router in (*routers, own_router(turns, keep_alive_s), openai_router(turns, keep_alive_s)):
-        app.include_router(router)
-    handle_errors(app, {"/v1": openai_error} | dict(errors or {}))
+    app.state.service, app.state.default_lm, app.state.keep_alive_s = service, default_lm, keep_alive_s
+    for each in (*routers, router, openai_chat.router):
+        app.include_router(each)
+    handle_errors(app, {"/v1": openai_chat.openai_error} | dict(errors or {}))
     add_docs(app)
     return app
 
 
-def own_router(turns: TurnMaker, keep_alive_s: float) -> APIRouter:
-    """``/predict``, ``/predict/stream`` and ``/health``."""
-    router, service = APIRouter(), turns.service
-    # A character is at most four bytes, or six as \\uXXXX; the rest is for names and brackets.
-    bounded: dict[str, Any] = {
-        "max_body_size": service.settings.input_max_chars * 8 + 65_536,
-        "dependencies": [STRICT_JSON],
-        "responses": ERRORS,
-    }
-
-    whole = "Ask and wait for the whole answer"
-
-    @router.post("/predict", summary=whole, response_model=Prediction, **bounded)
-    async def predict(body: PredictBody, request: Request) -> Response:
-        """Runs the program once. If you hang up, the turn is stopped."""
-        turn = _turn(turns, body, request)
-        end = await while_connected(request, service.answer(turn))
-        if isinstance(end, TurnFinished):
-            return JsonResponse(prediction_json(end), headers={TURN_ID_HEADER: turn.turn_id})
-        return own_error(end) if isinstance(end, TurnFailed) else Response(status_code=499)
-
-    @router.post(
-        "/predict/stream",
-        summary="Ask and watch the answer come",
-        response_class=StreamingResponse,
-        responses=ERRORS | {200: _STREAM},
-        dependencies=[STRICT_JSON],
-    )
-    async def predict_stream(body: PredictBody, request: Request) -> Response:
-        """Server-sent events, one JSON object each, with `type`:
-
-        - `started`: `backend`, `model`, `incremental` (false where tokens cannot come live)
-        - `status`: `text`, `state`, `key`: a tool call or a retry; the same `key` is the same line. While the
-          turn waits in the queue, before `started`, the `key` is `queue` and the `text` tells the place
-        - `delta`: more `text` of the output field `field`; `channel` is reasoning, answer or tool
-        - `final`: `prediction` with every output field, which replaces the deltas; `usage`, `trace_id`;
-          `finish_reason` is `length` or `content_filter` where the reply was cut, and fields may be missing
-        - `error`: `code`, `message`, `retryable`, `error_id`
-
-        The last line is `data: [DONE]`; a stream without it was cut. Hang up to stop the turn.
-        """
-        return event_stream(service, _turn(turns, body, request), WireEvents(), keep_alive_s=keep_alive_s)
-
-    @router.head("/health", include_in_schema=False)
-    @router.get("/health", summary="Is the server up?", response_model=dict[str, str])
-    async def health() -> Response:
-        """Cheap; asks no model."""
-        return JsonResponse({"status": "ok", "version": __version__})
-
-    return router
+router = APIRouter()
 
 
-def _turn(turns: TurnMaker, body: PredictBody, request: Request) -> TurnRequest:
-    spec = turns.programs(request)[0] if body.program is None else turns.program(body.program, request)
+@router.post(
+    "/predict",
+    summary="Ask and wait for the whole answer",
+    response_model=Prediction,
+    responses=ERRORS,
+    dependencies=[STRICT_JSON],
+)
+async def predict(body: PredictBody, request: Request, asked: Asked) -> Response:
+    """Runs the program once. If you hang up, the turn is stopped."""
+    turn = _turn(asked, body)
+    end = await while_connected(request, asked.service.answer(turn))
+    if isinstance(end, TurnFinished):
+        return JsonResponse(prediction_json(end), headers={TURN_ID_HEADER: turn.turn_id})
+    return own_error(end) if isinstance(end, TurnFailed) else Response(status_code=499)
+
+
+@router.post(
+    "/predict/stream",
+    summary="Ask and watch the answer come",
+    response_class=StreamingResponse,
+    responses=ERRORS | {200: _STREAM},
+    dependencies=[STRICT_JSON],
+)
+async def predict_stream(body: PredictBody, asked: Asked) -> Response:
+    """Server-sent events, one JSON object each, with `type`:
+
+    - `started`: `backend`, `model`, `incremental` (false where tokens cannot come live)
+    - `status`: `text`, `state`, `key`: a tool call or a retry; the same `key` is the same line. While the
+      turn waits in the queue, before `started`, the `key` is `queue` and the `text` tells the place
+    - `delta`: more `text` of the output field `field`; `channel` is reasoning, answer or tool
+    - `final`: `prediction` with every output field, which replaces the deltas; `usage`, `trace_id`;
+      `finish_reason` is `length` or `content_filter` where the reply was cut, and fields may be missing
+    - `error`: `code`, `message`, `retryable`, `error_id`
+
+    The last line is `data: [DONE]`; a stream without it was cut. Hang up to stop the turn.
+    """
+    return event_stream(asked, _turn(asked, body), WireEvents())
+
+
+@router.head("/health", include_in_schema=False)
+@router.get("/health", summary="Is the server up?", response_model=dict[str, str])
+async def health() -> Response:
+    """Cheap; asks no model."""
+    return JsonResponse({"status": "ok", "version": __version__})
+
+
+def _turn(asked: Asking, body: PredictBody) -> TurnRequest:
+    spec = asked.programs()[0] if body.program is None else asked.program(body.program)
     changes = {"temperature": body.temperature, "max_tokens": body.max_tokens, "cache": body.cache}
-    history = list(joined(Message(each.role, each.content) for each in body.messages or body.history or []))
-    inputs = {spec.chat_field: body.text} if body.inputs is None else body.inputs
+    more: dict[str, Any] = changes | {"session_id": body.session_id or ""}
+    earlier = [Message(each.role, each.content) for each in body.messages or body.history or []]
     if body.messages is not None:
-        *history, question = history
-        inputs = {spec.chat_field: question.text}
-    session_id = body.session_id or ""
-    return turns.turn(request, spec, inputs, history=history, changes=changes, session_id=session_id)
+        return asked.chat(spec, earlier, **more)
+    inputs = {spec.chat_field: body.text} if body.inputs is None else body.inputs
+    return asked.turn(spec, inputs, history=earlier, **more)
 
 
 class WireEvents(Encoder):
@@ -157,18 +168,3 @@ def prediction_json(end: TurnFinished) -> dict[str, object]:
     final = to_wire(end)
     kept = {key: final[key] for key in ("usage", "elapsed_s", "trace_id", "finish_reason")}
     return {"status": "success", "data": final["prediction"], **kept}
-
-
-_STREAM: dict[str, object] = {
-    "description": "The events of the turn",
-    "content": {
-        "text/event-stream": {
-            "example": (
-                'data: {"type":"started","backend":"local","model":"openai/gpt-5","incremental":true}\n\n'
-                'data: {"type":"delta","field":"answer","channel":"answer","text":"4","step":"predict"}\n\n'
-                'data: {"type":"final","prediction":{"answer":"4"}}\n\n'
-                "data: [DONE]\n\n"
-            ),
-        }
-    },
-}

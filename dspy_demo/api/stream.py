@@ -10,6 +10,7 @@ import anyio
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 
+from dspy_demo.api.asking import Asking
 from dspy_demo.chat import ChatService
 from dspy_demo.events import (
     TURN_ID_HEADER,
@@ -70,15 +71,9 @@ class Encoder:
         raise NotImplementedError
 
 
-def event_stream(
-    service: ChatService, turn: TurnRequest, encoder: Encoder, *, keep_alive_s: float
-) -> StreamingResponse:
-    """Run a turn and send each event as it comes, as server-sent events.
-
-    Args:
-        keep_alive_s: After so long a silence a comment is sent, so that proxies keep the connection.
-    """
-    chunks = _chunks(service, turn, encoder, keep_alive_s)
+def event_stream(asked: Asking, turn: TurnRequest, encoder: Encoder) -> StreamingResponse:
+    """Run a turn and send each event as it comes, as server-sent events, and comments while it is silent."""
+    chunks = _chunks(asked.service, turn, encoder, asked.keep_alive_s)
     headers = UNBUFFERED | {TURN_ID_HEADER: turn.turn_id}
     return StreamingResponse(chunks, headers=headers, media_type="text/event-stream")
 

@@ -20,7 +20,7 @@ from fastapi.responses import Response
 
 from dspy_demo import __version__
 from dspy_demo.api import build_api
-from dspy_demo.api.asking import TurnMaker
+from dspy_demo.api.asking import Asked, Asking
 from dspy_demo.api.encoding import JsonResponse
 from dspy_demo.api.errors import STRICT_JSON
 from dspy_demo.api.ops import Readiness, probes_router
@@ -79,18 +79,10 @@ def build_app(version: ServedVersion, settings: Settings, *, asked_as: str = "")
     service = ChatService(settings, programs, local, tracer=tracer, observer=metrics)
     reason = missing_key(choice, settings) or _trial(catalog, choice)
     instance = os.environ.get(INSTANCE_VARIABLE, "")
-    about = {
-        "server": "dspy-demo",
-        "app_version": __version__,
-        "version": version.uri,
+    about = about_version(version, choice) | {
         "asked_as": asked_as or version.uri,
-        "program": version.spec.name,
-        "title": version.spec.title,
-        "lm": choice.model,
-        "adapter": version.adapter,
         "ready": not reason,
         "reason": reason,
-        "key_present": choice.api_key is not None,
         "instance": instance,
     }
     _lend_key(choice)
@@ -109,16 +101,29 @@ def build_app(version: ServedVersion, settings: Settings, *, asked_as: str = "")
     app = build_api(
         service,
         lambda: choice,
-        mlflow_router(TurnMaker(service, lambda: choice)),
+        mlflow_router,
         model_router(service, about),
         probes_router(metrics, Readiness(service, prepare)),
         title=f"Model server of {version.uri}",
         errors={"/invocations": mlflow_error},
         lifespan=lifespan,
     )
-    app.state.service = service
     app.add_middleware(NamedReplies, headers=identity_headers(version.uri, instance))
     return app
+
+
+def about_version(version: ServedVersion, choice: LMChoice) -> dict[str, Any]:
+    """What ``/model`` tells of a version."""
+    return {
+        "server": "dspy-demo",
+        "app_version": __version__,
+        "version": version.uri,
+        "program": version.spec.name,
+        "title": version.spec.title,
+        "lm": choice.model,
+        "adapter": version.adapter,
+        "key_present": choice.api_key is not None,
+    }
 
 
 def _trial(catalog: LMCatalog, choice: LMChoice) -> str:
@@ -156,47 +161,41 @@ def model_router(service: ChatService, about: Mapping[str, Any]) -> APIRouter:
     return router
 
 
-def mlflow_router(turns: TurnMaker) -> APIRouter:
-    """The routes of ``mlflow models serve``, with answers that are the same to the byte.
+#: The routes of ``mlflow models serve``, with answers that are the same to the byte. MLflow's own scoring app
+#: runs each call in one of a few threads, goes on when the client has left, and puts the stack trace of a
+#: failure into the reply; here a call is a turn of the chat service.
+mlflow_router = APIRouter()
 
-    MLflow's own scoring app runs each call in one of a few threads, goes on when the client has left, and
-    puts the stack trace of a failure into the reply; here a call is a turn of the chat service.
-    """
+
+@mlflow_router.get("/ping", include_in_schema=False)
+@mlflow_router.get("/health", include_in_schema=False)
+async def ping() -> Response:
+    return Response("\n", media_type="application/json")
+
+
+@mlflow_router.get("/version", include_in_schema=False)
+async def mlflow_version() -> Response:
     from mlflow.version import VERSION
 
-    router, service = APIRouter(), turns.service
+    return Response(VERSION, media_type="application/json")
 
-    def answer(path: str, content: str) -> None:
-        router.add_api_route(
-            path, lambda: Response(content, media_type="application/json"), include_in_schema=False
-        )
 
-    answer("/ping", "\n")
-    answer("/health", "\n")
-    answer("/version", VERSION)
-
-    @router.post(
-        "/invocations",
-        summary="Ask as MLflow's clients do",
-        dependencies=[STRICT_JSON],
-    )
-    async def invocations(body: dict[str, Any], request: Request) -> Response:
-        """Takes `messages`, or one row of them as `dataframe_split`, `dataframe_records`, `inputs` or
-        `instances`. The content of the reply is the output fields as JSON.
-        """
-        row = body if "messages" in body else _row(body)
-        turn = _turn(turns, request, row)
-        end = await while_connected(request, service.answer(turn))
-        if isinstance(end, TurnFailed):
-            return mlflow_error(end)
-        if end is None:
-            return Response(status_code=499)
-        content = _choices(end) if "messages" in row else dict(end.outputs)
-        reply = content if row is body else {"predictions": content}
-        headers = {TURN_ID_HEADER: turn.turn_id}
-        return Response(json.dumps(reply), headers=headers, media_type="application/json")
-
-    return router
+@mlflow_router.post("/invocations", summary="Ask as MLflow's clients do", dependencies=[STRICT_JSON])
+async def invocations(body: dict[str, Any], request: Request, asked: Asked) -> Response:
+    """Takes `messages`, or one row of them as `dataframe_split`, `dataframe_records`, `inputs` or
+    `instances`. The content of the reply is the output fields as JSON.
+    """
+    row = body if "messages" in body else _row(body)
+    turn = _turn(asked, row)
+    end = await while_connected(request, asked.service.answer(turn))
+    if isinstance(end, TurnFailed):
+        return mlflow_error(end)
+    if end is None:
+        return Response(status_code=499)
+    content = _choices(end) if "messages" in row else dict(end.outputs)
+    reply = content if row is body else {"predictions": content}
+    headers = {TURN_ID_HEADER: turn.turn_id}
+    return Response(json.dumps(reply), headers=headers, media_type="application/json")
 
 
 def _row(body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -215,15 +214,15 @@ def _row(body: Mapping[str, Any]) -> Mapping[str, Any]:
     raise InvalidInput(REFUSED)
 
 
-def _turn(turns: TurnMaker, request: Request, row: Mapping[str, Any]) -> TurnRequest:
+def _turn(asked: Asking, row: Mapping[str, Any]) -> TurnRequest:
     """The turn of a row: a chat, or input fields by name, as a version of another task takes them."""
-    spec = turns.service.programs.default
+    spec = asked.service.programs.default
     if "messages" not in row:
-        return turns.turn(request, spec, row)
+        return asked.turn(spec, row)
     messages = row["messages"]
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise InvalidInput(REFUSED)
-    return turns.chat(request, spec, chat_messages(messages))
+    return asked.chat(spec, chat_messages(messages))
 
 
 def _choices(end: TurnFinished) -> dict[str, Any]:
