@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from dspy_demo.events import Message
 from dspy_demo.ui.chat.render import WireMessage, messages
@@ -28,7 +28,7 @@ PARTS_MAX = 500
 #: Each level of an output is drawn further to the right, so that depth costs its square.
 DEPTH_MAX = 40
 
-_TURN = TypeAdapter(TurnView)
+_TURNS = TypeAdapter(list[TurnView])
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class FinishedTurn:
 
     @classmethod
     def of(cls, view: TurnView) -> FinishedTurn:
-        drawn, saved = tuple(messages(view)), _TURN.dump_json(view).decode()
+        drawn, saved = tuple(messages(view)), _TURNS.dump_json([view]).decode()[1:-1]
         return cls(
             view, drawn, saved, len(saved) + sum(len(message["content"][0]["text"]) for message in drawn)
         )
@@ -134,43 +134,27 @@ def to_json(conversation: Conversation, max_chars: int = SAVED_MAX_CHARS) -> str
 
 
 def from_json(text: Any) -> Conversation:
-    """The conversation that `to_json` wrote, without the turns that are not valid.
-
-    A text that is longer than any of ours is none. Reading takes up to 0.1 s: call it in a thread.
-    """
-    turns: list[FinishedTurn] = []
-    room = DRAWN_MAX_CHARS
-    for item in reversed(_items(text)[-SAVED_MAX_TURNS:]):
-        if turn := _turn(item):
-            room -= turn.chars
-            if room < 0:
-                break
-            turns.append(turn)
-    return Conversation(tuple(reversed(turns)))
-
-
-def _items(text: Any) -> list[Any]:
+    """The conversation that `to_json` wrote; empty for anything else. It takes up to 0.1 s."""
     if not isinstance(text, str) or len(text) > SAVED_MAX_CHARS:
-        return []
+        return Conversation()
     try:
         items = json.loads(text)
+        latest = items[-SAVED_MAX_TURNS:] if isinstance(items, list) else []
+        views = _TURNS.validate_python([item for item in latest if not _deeper(item, DEPTH_MAX)])
     except (ValueError, RecursionError):
-        return []
-    return items if isinstance(items, list) else []
-
-
-def _turn(item: Any) -> FinishedTurn | None:
-    """One turn, drawn; None where it cannot be one of ours."""
-    if _deeper(item, DEPTH_MAX):
-        return None
-    try:
-        view = _TURN.validate_python(item)
-    except ValidationError:
-        return None
-    if max(len(view.work), len(view.answers), len(view.inputs)) > PARTS_MAX:
-        return None
-    # Links to traces are for whoever looks now.
-    return FinishedTurn.of(replace(view, trace_url="", state="stopped" if view.running else view.state))
+        return Conversation()
+    turns: list[FinishedTurn] = []
+    room = DRAWN_MAX_CHARS
+    for view in reversed(views):
+        if max(len(view.work), len(view.answers), len(view.inputs)) <= PARTS_MAX:
+            # Links to traces are for whoever looks now.
+            state = "stopped" if view.running else view.state
+            turns.append(FinishedTurn.of(replace(view, trace_url="", state=state)))
+            room -= turns[-1].chars
+        if room < 0:
+            turns.pop()
+            break
+    return Conversation(tuple(reversed(turns)))
 
 
 def _deeper(value: Any, levels: int) -> bool:

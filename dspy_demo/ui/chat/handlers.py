@@ -17,7 +17,7 @@ from dspy_demo.chat import ChatService
 from dspy_demo.errors import DemoError, InvalidInput
 from dspy_demo.ui.chat.conversation import Conversation, from_json
 from dspy_demo.ui.chat.live import LiveTurn
-from dspy_demo.ui.chat.notices import PUT_BACK, RELOAD, notice_html
+from dspy_demo.ui.chat.notices import PUT_BACK, RELOAD, Update, notice_html
 from dspy_demo.ui.chat.questions import Picks, Questions
 from dspy_demo.ui.chat.render import WireMessage, messages, turn_id_at
 from dspy_demo.ui.chat.session import WINDOW, Session, Sessions
@@ -37,7 +37,6 @@ TAKEN_BACK = "The last question was taken back."
 LOST = "The connection was lost for a moment and is back."
 LOST_DRAFT = f"{LOST} Your question is still here: send it again."
 
-Update = dict[Component, Any]
 Given = Mapping[Component, Any]
 
 

@@ -16,8 +16,6 @@ from dspy_demo.ui.chat.turn_view import TurnView
 
 log = logging.getLogger(__name__)
 
-Clock = Callable[[], float]
-
 #: Seconds between two redraws while the machine has time, and at most.
 REDRAW_S, REDRAW_MAX_S = 0.1, 0.5
 #: How much longer the next pause is for each second that this one ended late. Then the core is full, and of
@@ -31,7 +29,6 @@ class LiveTurn:
     Args:
         turn: The turn to run, not yet entered.
         view: Its view before the first event; `view` is the latest one at any time.
-        clock: Seconds, monotonic.
         on_end: Gets the last view, exactly once, whoever ended the turn and whoever watches it.
     """
 
@@ -39,12 +36,10 @@ class LiveTurn:
         self,
         turn: Turn,
         view: TurnView,
-        clock: Clock = time.monotonic,
         on_end: Callable[[TurnView], None] = lambda _: None,
     ) -> None:
         self.view = view
         self._turn = turn
-        self._clock = clock
         self._on_end = on_end
         self._changed = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
@@ -87,24 +82,24 @@ class LiveTurn:
     async def _rest(self, seconds: float) -> float:
         """Wait so long, or until the turn ends, which is drawn at once; how much longer it took."""
         assert self._reader is not None, "start() comes first"
-        began = self._clock()
+        began = time.monotonic()
         await asyncio.wait({self._reader}, timeout=seconds)
-        return max(0.0, self._clock() - began - seconds)
+        return max(0.0, time.monotonic() - began - seconds)
 
     async def _read(self) -> None:
         try:
             async with self._turn as turn:
                 async for event in turn:
-                    self.view = self.view.apply(event, self._clock())
+                    self.view = self.view.apply(event, time.monotonic())
                     self._changed.set()
         except Exception as error:
             # `Turn` raises nothing; this is a fault of the page, and the visitor must not wait for ever.
             failure = DemoError.of(error)
             failure.error_id = self._turn.request.turn_id
             log_failure(log, "the page failed", failure, turn_id=failure.error_id)
-            self.view = self.view.apply(failed_from(failure), self._clock())
+            self.view = self.view.apply(failed_from(failure), time.monotonic())
         finally:
-            view = self.view.stopped(self._clock())
+            view = self.view.stopped(time.monotonic())
             self.view = replace(view, trace_id=view.trace_id or self._turn.trace_id)
             self._changed.set()
             self._on_end(self.view)

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import html
+from typing import Any
 
+from gradio.components import Component
+
+#: What a handler gives back: the components that change, and their new values.
+Update = dict[Component, Any]
 #: What can be clicked in a notice: the name of the action, and its label.
 Action = tuple[str, str]
 

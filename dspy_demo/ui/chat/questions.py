@@ -16,11 +16,10 @@ from dspy_demo.programs.images import check_images, image_chars, image_fields
 from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.ui.chat.conversation import Conversation
 from dspy_demo.ui.chat.forms import Forms, pairs
-from dspy_demo.ui.chat.notices import Action
+from dspy_demo.ui.chat.notices import Action, Update
 from dspy_demo.ui.chat.session import Session
 from dspy_demo.ui.chat.turn_view import TurnView
 
-Update = dict[Component, Any]
 Target = LocalTarget | ServedTarget
 
 FORGOTTEN = "The chat is longer than the limit, so its earliest turns are not sent along."

@@ -6,17 +6,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import gradio as gr
-from gradio.components import Component
 
 from dspy_demo.chat import ChatService
 from dspy_demo.errors import DemoError, InvalidInput
-from dspy_demo.ui.chat.notices import notice_html
+from dspy_demo.ui.chat.notices import Update, notice_html
 from dspy_demo.ui.chat.render import WireMessage, turn_id_at
 from dspy_demo.ui.chat.session import Session, Sessions
 from dspy_demo.ui.chat.turn_view import TurnView
 from dspy_demo.ui.components import visitor_of
-
-Update = dict[Component, Any]
 
 COMMENT_MAX_CHARS = 2000
 NOT_RECORDED = "Can't rate: this answer has no trace."

@@ -48,17 +48,10 @@ class Thought:
     step: str
     field: str
     text: str = ""
-    started_s: float | None = None
+    started_s: float = 0.0
     duration_s: float | None = None
     open: bool = False
     kind: Literal["thought"] = "thought"
-
-    def ended(self, now_s: float, *, open: bool = False) -> Thought:
-        """As it is when nothing more comes; `open` leaves it unfolded."""
-        if not self.open:
-            return self
-        started_s = now_s if self.started_s is None else self.started_s
-        return replace(self, open=open, duration_s=max(0.0, now_s - started_s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +72,6 @@ class StatusLine:
     duration_s: float | None = None
     count: int = 1
     kind: Literal["status"] = "status"
-
-    def updated(self, event: Status, now_s: float) -> StatusLine:
-        duration_s = None if event.state in {"info", "pending"} else now_s - self.started_s
-        return replace(self, text=event.text, state=event.state, count=self.count + 1, duration_s=duration_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +211,9 @@ class TurnView:
         view = replace(self, started_s=now_s) if event.key == QUEUE_KEY else self
         for index, part in enumerate(view.work):
             if event.key and isinstance(part, StatusLine) and part.key == event.key:
-                return view._putting(index, part.updated(event, now_s))
+                took_s = None if event.state in {"info", "pending"} else now_s - part.started_s
+                changed = replace(part, text=event.text, state=event.state, duration_s=took_s)
+                return view._putting(index, replace(changed, count=part.count + 1))
         thoughts = [index for index, part in enumerate(view.work) if isinstance(part, Thought)]
         alone = not event.key or event.key == RETRY_KEY or not thoughts
         thought = None if alone else thoughts[-1]
@@ -276,12 +267,13 @@ class TurnView:
         return replace(self, work=(*self.work[:index], part, *self.work[index + 1 :]))
 
     def _closed(self, now_s: float, *, unfolded: bool = False) -> Self:
-        if not any(thought.open for thought in self.thoughts):
-            return self
-        ended = (
-            part.ended(now_s, open=unfolded) if isinstance(part, Thought) else part for part in self.work
-        )
-        return replace(self, work=tuple(ended))
+        """With no thought being written any more."""
+        view = self
+        for index, part in enumerate(self.work):
+            if isinstance(part, Thought) and part.open:
+                took_s = max(0.0, now_s - part.started_s)
+                view = view._putting(index, replace(part, open=unfolded, duration_s=took_s))
+        return view
 
     def _retries_over(self, how: str) -> Self:
         """With what became of the retries in place of the line that announced the last one."""
@@ -294,13 +286,10 @@ class TurnView:
     def _ended(self, state: TurnState, now_s: float, *, unfolded: bool = True) -> Self:
         view = self._retries_over({"done": "Answered", "stopped": "Stopped"}.get(state, "Gave up"))
         view = view._closed(now_s, unfolded=unfolded)
-        work = (
-            replace(part, state="failed")
-            if isinstance(part, StatusLine) and part.state == "pending"
-            else part
-            for part in view.work
-        )
-        return replace(view, state=state, work=tuple(work), elapsed_s=max(0.0, now_s - self.started_s))
+        for index, part in enumerate(view.work):
+            if isinstance(part, StatusLine) and part.state == "pending":
+                view = view._putting(index, replace(part, state="failed"))
+        return replace(view, state=state, elapsed_s=max(0.0, now_s - self.started_s))
 
 
 def _reasoning_text(value: Any) -> str:

@@ -10,10 +10,9 @@ from gradio.components import Component
 
 from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.ui.chat.forms import Forms
+from dspy_demo.ui.chat.notices import Update
 from dspy_demo.ui.chat.rating import RatingBox
 from dspy_demo.ui.components import action_html
-
-Update = dict[Component, Any]
 
 WELCOME = "## What would you like to know?\n\nThe reasoning shows live, then the answer."
 #: `$$` and the two TeX forms that models write; single dollars are mostly money.
