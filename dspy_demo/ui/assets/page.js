@@ -23,13 +23,10 @@ const GRADIO = {
 
   // On a phone the sidebar would cover the chat, so it starts closed there; a tap beside it closes it.
   for (const part of GRADIO.config()) if (part.type === "sidebar" && phone.matches) part.props.open = false;
-  const sidebarOpens = (open) => {
-    if (find("#sidebar").classList.contains("open") !== open) button("#sidebar", "Toggle Sidebar").click();
-  };
   document.addEventListener("pointerdown", (event) => {
     if (phone.matches && find("#sidebar.open") && !event.target.closest("#sidebar, [role=listbox]")) {
       event.preventDefault();
-      sidebarOpens(false);
+      button("#sidebar", "Toggle Sidebar").click();
     }
   });
 
@@ -174,14 +171,7 @@ const GRADIO = {
   };
 
   document.addEventListener("click", (event) => {
-    const action = event.target.closest?.("#notice [data-do]")?.dataset.do;
-    if (action === "reload") location.reload();
-    if (action === "show-versions") {
-      sidebarOpens(true);
-      const fold = find("#versions > button");
-      if (!fold?.classList.contains("open")) fold?.click();
-      fold?.scrollIntoView();
-    }
+    if (event.target.closest?.("[data-do=reload]")) location.reload();
   });
 
   let lastAsked = "";

@@ -97,7 +97,9 @@ class ChatHandlers:
     async def edit(self, event: gr.EditData, given: dict[Component, Any], request: gr.Request) -> Update:
         """Ask an edited question; what came after it is gone."""
         text = typed_text(str(event.value))
-        return self._act(request, given, lambda session: self._asked_again(session, given, event.index, text))
+        return self._act(
+            request, given, lambda session: self._asked_again(session, given, event.index, text=text)
+        )
 
     async def draw(self, request: gr.Request) -> AsyncIterator[list[WireMessage]]:
         """The accepted turn as it grows, below what was there and stays as it is.
@@ -252,7 +254,9 @@ class ChatHandlers:
             self.page.earlier: gr.update(visible=first > 0),
         }
 
-    def _asked_again(self, session: Session, given: Given, message: Any, text: str | None = None) -> Update:
+    def _asked_again(
+        self, session: Session, given: Given, message: Any, *, text: str | None = None
+    ) -> Update:
         index = self._turn(session, given, message)
         old = session.conversation.turns[index].view
         asked = old.user if text is None else text

@@ -9,15 +9,14 @@ from gradio.components import Component
 
 #: What a handler gives back: the components that change, and their new values.
 Update = dict[Component, Any]
-#: What can be clicked in a notice: the name of the action, and its label.
+#: What can be clicked in a notice: what it does, see `ui.components`, and its label.
 Action = tuple[str, str]
 
-USE_LOCAL: Action = ("use-local", "Use Local")
-RESTART_SERVER: Action = ("restart", "Restart server")
-#: These two are done by the page itself, see page.js.
-SERVE_A_VERSION: Action = ("show-versions", "Serve a version")
-RELOAD: Action = ("reload", "Reload")
-PUT_BACK: Action = ("put-back", "Undo")
+USE_LOCAL: Action = ('data-do="use-local"', "Use Local")
+RESTART_SERVER: Action = ('data-do="restart"', "Restart server")
+SERVE_A_VERSION: Action = ('data-open="versions"', "Serve a version")
+RELOAD: Action = ('data-do="reload"', "Reload")  # by the page itself, see page.js
+PUT_BACK: Action = ('data-do="put-back"', "Undo")
 
 
 def notice_html(text: str, *actions: Action, wrong: bool = False) -> str:
@@ -28,8 +27,6 @@ def notice_html(text: str, *actions: Action, wrong: bool = False) -> str:
     """
     if not text:
         return ""
-    buttons = "".join(
-        f'<button type="button" class="b" data-do="{do}">{label}</button>' for do, label in actions
-    )
+    buttons = "".join(f'<button type="button" class="b" {do}>{label}</button>' for do, label in actions)
     role = 'class="wrong" role="alert"' if wrong else 'role="status"'
     return f"<p><span {role}>{html.escape(text)}</span> {buttons}</p>"

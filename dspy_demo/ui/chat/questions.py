@@ -21,6 +21,8 @@ from dspy_demo.ui.chat.session import Session
 from dspy_demo.ui.chat.turn_view import TurnView
 
 Target = LocalTarget | ServedTarget
+Given = Mapping[Component, Any]
+Form = Mapping[str, Any] | None
 
 FORGOTTEN = "The chat is longer than the limit, so its earliest turns are not sent along."
 
@@ -38,17 +40,17 @@ class Picks(Protocol):
     def changes(self) -> list[Any]:
         """Events after which another program may answer."""
 
-    def answering(self, given: Mapping[Component, Any]) -> ProgramSpec:
+    def answering(self, given: Given) -> ProgramSpec:
         """The program that would answer."""
 
-    def target(self, given: Mapping[Component, Any]) -> tuple[Target, ProgramSpec]:
+    def target(self, given: Given) -> tuple[Target, ProgramSpec]:
         """Where the turn runs, and the program that answers there.
 
         Raises:
             DemoError: Nothing can be asked there; the sentence says why.
         """
 
-    def ways_out(self, given: Mapping[Component, Any], error: Exception) -> list[Action]:
+    def ways_out(self, given: Given, error: Exception) -> list[Action]:
         """The buttons that help where `target` raised `error`."""
 
     def use_local(self) -> Update:
@@ -64,19 +66,11 @@ class Questions:
     forms: Forms
 
     def ask(
-        self,
-        session: Session,
-        conversation: Conversation,
-        given: Mapping[Component, Any],
-        *,
-        text: str,
-        form: Mapping[str, Any] | None,
+        self, session: Session, conversation: Conversation, given: Given, *, text: str, form: Form
     ) -> tuple[TurnRequest, TurnView]:
-        """The turn of a question, and its view before the first event.
+        """The turn of a question that goes on from `conversation`, and its view before the first event.
 
         Args:
-            conversation: What it goes on from.
-            given: The values of the page's widgets.
             form: The other inputs of a question that is asked again; else they are read from `given`.
 
         Raises:
@@ -85,8 +79,8 @@ class Questions:
         if not text.strip():
             raise InvalidInput("Write a question first.")
         target, spec = self.picks.target(given)
-        known = {field.name for field in spec.form_fields}
-        values = dict(form) if form and set(form) <= known else self.forms.values(spec, given)
+        known = form is not None and set(form) <= {field.name for field in spec.form_fields}
+        values = dict(form) if form and known else self.forms.values(spec, given)
         inputs = {**values, spec.chat_field: text}
         guest = session.visitor.role == "guest"
         check_images(spec, inputs, guest=guest)
