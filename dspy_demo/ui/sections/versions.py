@@ -8,7 +8,7 @@ import json
 import re
 import shlex
 import time
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from dspy_demo.errors import DemoError, InvalidInput
 from dspy_demo.serving.mlflow_ui import MLflowPages
-from dspy_demo.serving.processes import ServerState, Wanted
+from dspy_demo.serving.processes import Wanted
 from dspy_demo.settings import Settings
 from dspy_demo.ui.chat.text import in_words
 from dspy_demo.ui.components import (
@@ -41,7 +41,7 @@ from dspy_demo.versions.confidential import public_url
 from dspy_demo.versions.store import VersionStore
 from dspy_demo.versions.version import LogRequest, Version
 
-#: How often a step of a slow action is shown.
+#: After so long an action is slow, and the page says what it does.
 STEP_S = 0.25
 
 
@@ -52,7 +52,7 @@ class Row:
     Attributes:
         previous: The version that a roll back would bring; None where there is none.
         link: Its page in MLflow, or empty while MLflow's pages do not run.
-        serving: ``ready`` or ``starting`` where a model server is there for it.
+        serving: The phase of a model server for it; empty where there is none.
     """
 
     version: Version
@@ -79,7 +79,7 @@ class VersionsSection:
         self._store, self._mlflow = store, mlflow
         self._model, self._program, self._backend = picks.model, picks.program, picks.backend
         self._first_name, self._adapter = settings.model_name, settings.adapter
-        self._logging = False
+        self._logging = asyncio.Lock()
 
     def draw(self) -> None:
         with gr.Column(elem_classes="section", elem_id="section-versions"):
@@ -123,31 +123,27 @@ class VersionsSection:
         return {*own, *self._backend.outputs, self._program.picker}
 
     async def log(self, given: dict[Component, Any], request: gr.Request) -> AsyncIterator[Update]:
-        """**Log to MLflow**: the program and the model that are picked now."""
-        if self._logging:  # two quick clicks make one version
+        """**Log to MLflow**: the program and the model picked now. Two quick clicks make one version."""
+        if self._logging.locked():
             yield skip()
             return
-        try:
-            owner_only(request)
-            self._logging = True
-            wanted = self._request(given)
-            yield {self.log_button: gr.update(interactive=False), self.result: message("Logging…")}
-            async for step in self._opened():
-                yield {self.result: message(f"{step}…")}
-            logging = asyncio.create_task(asyncio.to_thread(self._log, wanted))
-            if not (await asyncio.wait({logging}, timeout=STEP_S))[0]:
-                text = "Checking that a new process can load it. This takes some seconds…"
-                opened = {self.fold: gr.update(open=True), self.result: message(text)}
-                yield opened | await self._listed()
-            version = await logging
-            logged = message(f"Logged {title_of(version.uri)}.", link=self._link(version))
-            done = {self.result: logged, self.description: "", self.fold: gr.update(open=True)}
-            yield done | await self._listed(reveal=version.uri)
-        except Exception as error:
-            yield {self.result: message(sentence_of(error), wrong=True)}
-            yield await self.refresh_open(request)
-        finally:
-            self._logging = False
+        async with self._logging:
+            try:
+                owner_only(request)
+                wanted = self._request(given)
+                yield {self.log_button: gr.update(interactive=False), self.result: message("Logging…")}
+                logging = asyncio.to_thread(self._store.log, wanted, self._program.registry, self._adapter)
+                task = asyncio.create_task(logging)
+                if not (await asyncio.wait({task}, timeout=STEP_S))[0]:
+                    text = "Logging, and checking that a new process can load it. This takes some seconds…"
+                    yield {self.fold: gr.update(open=True), self.result: message(text)} | await self._listed()
+                version = await task
+                logged = message(f"Logged {title_of(version.uri)}.", link=self._link(version))
+                done = {self.result: logged, self.description: "", self.fold: gr.update(open=True)}
+                yield done | await self._listed(reveal=version.uri)
+            except Exception as error:
+                yield {self.result: message(sentence_of(error), wrong=True)}
+                yield await self.refresh_open(request)
         yield {self.log_button: gr.update(interactive=True)}
 
     def _request(self, given: Mapping[Component, Any]) -> LogRequest:
@@ -158,9 +154,6 @@ class VersionsSection:
             given[self.description] or "",
             parse_tags(given[self.tags] or ""),
         )
-
-    def _log(self, request: LogRequest) -> Version:
-        return self._store.log(request, self._program.registry, self._adapter)
 
     async def refresh(self, request: gr.Request) -> Update:
         """The list as it is now, also after other tools changed it."""
@@ -187,8 +180,8 @@ class VersionsSection:
                     yield {self.result: message(f"Loading {title_of(uri)}…")}
                     yield await self._load(uri)
                 case "open":
-                    async for step in self._open(uri):
-                        yield step
+                    yield {self.result: message("Starting MLflow. This takes some seconds…")}
+                    yield await self._open(uri)
                 case "serve":
                     yield await self._serve(uri, given) | await self._listed()
                 case "chat":
@@ -231,13 +224,11 @@ class VersionsSection:
         text = f"Now using {title} with your current model."
         return self._program.pick(name) | {self.result: message(text)}
 
-    async def _open(self, uri: str) -> AsyncIterator[Update]:
+    async def _open(self, uri: str) -> Update:
         """Start MLflow's pages and link to them: browsers block windows that open so long after a click."""
-        steps = ["Starting MLflow"]
-        async for step in _watched(self._mlflow.open(steps.append), steps):
-            yield {self.result: message(f"{step}…")}
-        link = self._link(await self._get(uri)) if uri else self._mlflow.url
-        yield {self.result: message("MLflow is running.", link=link)} | await self._listed()
+        url = await self._mlflow.open()
+        link = self._link(await self._get(uri)) if uri else url
+        return {self.result: message("MLflow is running.", link=link)} | await self._listed()
 
     async def _listed(self, reveal: str = "") -> Update:
         rows, tracking_uri = await asyncio.to_thread(self._rows)
@@ -250,7 +241,8 @@ class VersionsSection:
         store = self._store
         versions = store.versions()
         previous = {v.name: store.previous_champion(v.name) for v in versions if v.champion}
-        serving = _served_uris(self._backend.servers.state())
+        state = self._backend.servers.state()
+        serving = {one.version: one.phase for one in (state, state.next) if one}
         rows = [Row(v) for v in store.checking] + [
             Row(v, previous.get(v.name) if v.champion else None, self._link(v), serving.get(v.uri, ""))
             for v in versions
@@ -264,13 +256,6 @@ class VersionsSection:
 
     async def _get(self, uri: str) -> Version:
         return await asyncio.to_thread(self._store.get, uri)
-
-    async def _opened(self) -> AsyncIterator[str]:
-        """Open the store where it is not open yet; the steps of that."""
-        steps: list[str] = []
-        if not self._store.ready:
-            async for step in _watched(asyncio.to_thread(self._store.prepare, steps.append), steps):
-                yield step
 
 
 def wanted_server(version: Version, model: ModelSection, given: Mapping[Component, Any]) -> Wanted:
@@ -351,20 +336,3 @@ def parse_tags(text: str) -> dict[str, str]:
             raise InvalidInput(f"The tag “{key[:40]}” is there twice. Keep one of them.")
         tags[key] = value.strip()
     return tags
-
-
-async def _watched(action: Awaitable[Any], steps: list[str]) -> AsyncIterator[str]:
-    """The latest of `steps` now and then, until `action` has ended; its failure is raised."""
-    task = asyncio.ensure_future(action)
-    shown = ""
-    while not (await asyncio.wait({task}, timeout=STEP_S))[0]:
-        if steps and steps[-1] != shown:
-            shown = steps[-1]
-            yield shown
-    task.result()
-
-
-def _served_uris(state: ServerState) -> dict[str, str]:
-    """Which versions have a server, and in which phase it is."""
-    states = [state, *([state.next] if state.next else [])]
-    return {s.version: s.phase for s in states if s.phase in {"ready", "starting"}}
