@@ -44,12 +44,11 @@ class HeaderSection:
         return {self.active: self._html(given), self.banner: gr.update(visible=demo)}
 
     def _html(self, given: dict[Component, Any]) -> str:
-        facts = self._picks.backend.facts(
-            given[self._picks.backend.switch], given[self._picks.backend.connected]
-        )
+        program, model, backend = self._picks.program, self._picks.model, self._picks.backend
+        facts = backend.facts(given[backend.switch], given[backend.connected])
         return template(
             "active.html",
-            program=self._picks.program.title(given[self._picks.program.picker]),
-            model=self._picks.model.title(given),
+            program=program.title(facts.program if facts else given[program.picker]),
+            model=facts.model if facts else model.title(given),
             version=facts.version if facts else "",
         )
