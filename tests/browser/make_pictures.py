@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for running this
 
 from playwright.async_api import Page, async_playwright, expect
 
-from tests.browser.chat_page import ChatPage
+from tests.browser.chat_page import ChatPage, ComparePage
 from tests.browser.conftest import CHROMIUM_ARGS, find_chromium
 from tests.browser.test_versions import LONG, PROGRAM, START_MS, Workbench
 from tests.processes import running_app
@@ -60,19 +60,15 @@ async def story(page: Page, url: str) -> None:
     await bench.is_served(2)
     await bench.switch("Served")
     await chat.ask(LONG)
-    await expect(chat.answers.last.locator(".thought-group")).to_contain_text("First", timeout=START_MS)
+    await expect(chat.answers.last.locator(".thought-group")).to_contain_text("arithmetic", timeout=START_MS)
     await take(page, "served")
     await chat.done(2)
 
-    await page.get_by_role("tab", name="Compare").click()
-    await page.locator("#compare-left input").click()
-    await page.get_by_role("option", name="Version · dspy-demo v1").last.click()
-    await page.locator("#compare-right input").click()
-    await page.get_by_role("option", name="Served · dspy-demo v2").last.click()
-    question = page.locator("#compare-composer textarea")
-    await question.fill("What is 12 * 7?")
-    await question.press("Enter")
-    await expect(page.locator("#difference ins").first).to_be_visible(timeout=START_MS)
+    compare = await ComparePage(page).open()
+    await compare.choose("left", "Version · dspy-demo v1")
+    await compare.choose("right", "Served · dspy-demo v2")
+    await compare.ask("What is 12 * 7?")
+    await compare.done()
     await take(page, "compare")
 
 

@@ -72,7 +72,7 @@ class BackendSection:
 
     Attributes:
         connected: `Connected`, where this visitor uses a server at a typed address. Only handlers write it.
-        spoken: The state in words for a screen reader. It changes with the state, so what depends on the
+        status: The state in words for a screen reader. It changes with the state, so what depends on the
             state listens to its change.
 
     Args:
@@ -103,7 +103,7 @@ class BackendSection:
             self.panel = action_html(self._html(ServerState(), None), elem_id="server")
             if self._owner:
                 self._draw_address()
-            self.spoken = gr.HTML(elem_classes="sr", padding=False)
+            self.status = gr.HTML(elem_classes="sr", padding=False)
         self.timer = gr.Timer(LOOK_S, active=False)
         self.connected = gr.State()
 
@@ -134,7 +134,7 @@ class BackendSection:
     @property
     def outputs(self) -> set[Component]:
         """What `drawn` changes."""
-        return {self.panel, self.timer, self.connected, self.spoken, self.switch}
+        return {self.panel, self.timer, self.connected, self.status, self.switch}
 
     async def look(self, connected: Connected | None, shown: str) -> Update:
         """A tick of the timer."""
@@ -197,7 +197,7 @@ class BackendSection:
         return {
             self.panel: self._html(state, connected, trouble or self._trouble),
             self.connected: connected,
-            self.spoken: spoken_html(state, connected),
+            self.status: status_html(state, connected),
             self.timer: gr.Timer(LOOK_S, active=active),
             self.switch: gr.update(interactive=True) if usable else gr.update(interactive=False, value=LOCAL),
         }
@@ -288,11 +288,11 @@ def server_html(
     )
 
 
-def spoken_html(state: ServerState, connected: Connected | None = None) -> str:
+def status_html(state: ServerState, connected: Connected | None = None) -> str:
     """What a screen reader says: it changes with the state, not with the time."""
     words = [f"Connected to {connected.title}."] if connected else []
     for server in (state, state.next):
         if server is not None and server.phase != "none":
             phase = {"hung": "not answering"}.get(server.phase, server.phase)
             words.append(f"Model server {title_of(server.version)}: {phase}. {server.reason}".strip())
-    return template("spoken.html", text=" ".join(words))
+    return template("status.html", text=" ".join(words))

@@ -46,7 +46,7 @@ SIDES = ("left", "right")
 WORDS_MAX = 4000
 SAME, TOO_LONG = "Identical", "The texts are too long to be compared word by word."
 Change = tuple[Literal["same", "left", "right"], str]
-Asked = list[tuple[TurnRequest, TurnView]]
+Requests = list[tuple[TurnRequest, TurnView]]
 _WORD = re.compile(r"\s+|\w+|[^\w\s]")
 
 
@@ -55,11 +55,11 @@ class Comparison:
     """The two turns of one question in one tab.
 
     Attributes:
-        asking: Ends with what the sides are asked, when the servers of their versions have started.
+        asking: Ends with the requests of both sides, when the servers of their versions have started.
         turns: By side, from then on.
     """
 
-    asking: asyncio.Task[Asked]
+    asking: asyncio.Task[Requests]
     turns: dict[str, LiveTurn] = field(default_factory=dict)
 
     @property
@@ -183,7 +183,7 @@ class CompareSection:
         except DemoError as error:
             yield {self.notice: message(sentence_of(error), wrong=True)}
             return
-        asking = asyncio.create_task(self._asked(given, text, visitor_of(request)), name="compare")
+        asking = asyncio.create_task(self._requests(given, text, visitor_of(request)), name="compare")
         comparison = self._open[key] = Comparison(asking)
         yield {
             **{self.chats[side]: messages(_waiting(text, given[self.targets[side]])) for side in SIDES},
@@ -256,7 +256,7 @@ class CompareSection:
         if comparison := self._open.pop(str(request.session_hash), None):
             await comparison.stop()
 
-    async def _asked(self, given: Mapping[Component, Any], text: str, visitor: Visitor) -> Asked:
+    async def _requests(self, given: Mapping[Component, Any], text: str, visitor: Visitor) -> Requests:
         targets = [given[self.targets[side]] for side in SIDES]
         asked = await asyncio.gather(*(self._request(given, target, text, visitor) for target in targets))
         for turn, _ in asked:

@@ -105,7 +105,7 @@ class ModelSection:
         title = "Download a small model"
         with gr.Accordion(title, open=opened, elem_classes="fold", elem_id="models") as self.fold:
             self.list = action_html('<p class="quiet">Looking…</p>', elem_id="model-list")
-        self.spoken = gr.HTML(elem_classes="sr", padding=False)
+        self.status = gr.HTML(elem_classes="sr", padding=False)
         self.timer = gr.Timer(LOOK_S, active=False)
 
     def _draw_settings(self) -> None:
@@ -122,15 +122,15 @@ class ModelSection:
 
     def wire(self, demo: gr.Blocks, now: dict[str, Any]) -> None:
         backend = self._backend
-        events = [self.picker.change, backend.switch.change, backend.spoken.change]
+        events = [self.picker.change, backend.switch.change, backend.status.change]
         inputs = [self.picker, backend.switch, backend.connected]
         shown = {self.reason, self.group, self.fixed, *([self.typed_group] if self.typed else [])}
         gr.on(events, self.changed, inputs, shown, **now)
         if self._downloads is not None:
-            listed = {self.list, self.spoken, self.timer}
+            listed = {self.list, self.status, self.timer}
             looks = [demo.load, self.timer.tick, self.fold.expand, self.picker.change]
             gr.on(looks, self.look, [self.picker, self.list], listed, **now)
-            gr.on([demo.load, self.spoken.change], self.offered, None, {self.picker}, **now)
+            gr.on([demo.load, self.status.change], self.offered, None, {self.picker}, **now)
             self.list.click(self.act, self.picker, {*listed, self.picker}, **now)
 
     @property
@@ -240,7 +240,7 @@ class ModelSection:
         states = await asyncio.to_thread(self._downloads.states)
         return {
             self.list: models_html(states, hub_url=self._settings.hub_url, picked=picked, trouble=trouble),
-            self.spoken: spoken_models(states),
+            self.status: models_status(states),
             self.timer: gr.Timer(LOOK_S, active=self._downloads.busy),
         }
 
@@ -273,7 +273,7 @@ def models_html(
     )
 
 
-def spoken_models(states: Sequence[DownloadState]) -> str:
+def models_status(states: Sequence[DownloadState]) -> str:
     """What a screen reader says: it changes with the state of a model, not with each piece that arrives."""
     words = []
     for state in states:
@@ -284,7 +284,7 @@ def spoken_models(states: Sequence[DownloadState]) -> str:
                 words.append(f"{state.model.title} is on this machine.")
             case "partial" | "absent" if state.reason:
                 words.append(f"{state.model.title}: {state.reason}")
-    return template("spoken.html", text=" ".join(words))
+    return template("status.html", text=" ".join(words))
 
 
 def option_ids(options: Sequence[LMOption]) -> dict[str, LMOption]:

@@ -39,7 +39,7 @@ class SidebarPicks:
 
     @property
     def changes(self) -> list[Any]:
-        return [self.program.picker.change, self.backend.switch.change, self.backend.spoken.change]
+        return [self.program.picker.change, self.backend.switch.change, self.backend.status.change]
 
     def answering(self, given: Given) -> ProgramSpec:
         try:

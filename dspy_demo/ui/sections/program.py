@@ -46,7 +46,7 @@ class ProgramSection:
                 self.about = gr.HTML(message(self.first.description), elem_classes="own", padding=False)
 
     def wire(self, demo: gr.Blocks, now: dict[str, Any]) -> None:
-        events = [self.picker.change, self._backend.switch.change, self._backend.spoken.change]
+        events = [self.picker.change, self._backend.switch.change, self._backend.status.change]
         inputs = [self.picker, self._backend.switch, self._backend.connected]
         gr.on(events, self.changed, inputs, {self.about, self.group, self.fixed}, **now)
 

@@ -27,7 +27,7 @@ from dspy_demo.ui.components import (
 #: Seconds between two looks: while something is under way, while the link is open, and else, since it may be
 #: opened in another window or by ``--share``.
 LOOK_S = {"opening": 0.5, "closing": 0.5, "open": 2.0, "off": 5.0, "failed": 5.0}
-SPOKEN = {
+STATUS = {
     "off": "Not shared.",
     "opening": "The public link is being opened.",
     "open": "The public link is open.",
@@ -91,9 +91,9 @@ def share_html(state: ShareState, now: float, trouble: str = "") -> str:
         trouble: Why the last click did not work.
     """
     left, until = lifetime(state.expires_at, now) if state.expires_at is not None else ("", "")
-    spoken = SPOKEN[state.phase]
+    status = STATUS[state.phase]
     return template(
-        "share.html", state=state, trouble=trouble, left=left, until=until, spoken=spoken, qr=qr_svg
+        "share.html", state=state, trouble=trouble, left=left, until=until, status=status, qr=qr_svg
     )
 
 

@@ -105,7 +105,7 @@ class VersionsSection:
         listed = {self.list, self.head}
         self.log_button.click(self.log, self.inputs, self.outputs, **queued)
         self.fold.expand(self.refresh, None, listed, **now)
-        self._backend.spoken.change(self.refresh_open, None, listed, **now)
+        self._backend.status.change(self.refresh_open, None, listed, **now)
         #: The events of the actions, for what depends on them.
         self.acted = [
             html.click(self.act, self.inputs, self.outputs, **queued)
@@ -193,21 +193,21 @@ class VersionsSection:
 
     async def _change(self, do: str, uri: str, event: gr.EventData) -> Update:
         """An action that changes the registry, or looks at it anew."""
-        store, said = self._store, ""
+        store, text = self._store, ""
         match do:
             case "promote":
                 await asyncio.to_thread(store.promote, uri)
-                said = f"{title_of(uri)} is champion now."
+                text = f"{title_of(uri)} is champion now."
             case "roll-back":
                 version = await asyncio.to_thread(store.roll_back, (await self._get(uri)).name)
-                said = f"{title_of(version.uri)} is champion again."
-                return {self.result: message(said, undo=version.uri)}
+                text = f"{title_of(version.uri)} is champion again."
+                return {self.result: message(text, undo=version.uri)}
             case "edit":
                 tags = parse_tags(clicked(event, "tags"))
                 await asyncio.to_thread(store.describe, uri, clicked(event, "description"))
                 await asyncio.to_thread(store.tag, uri, tags)
-                said = "Saved."
-        return {self.result: message(said)}
+                text = "Saved."
+        return {self.result: message(text)}
 
     async def _serve(self, uri: str, given: Mapping[Component, Any]) -> Update:
         wanted = wanted_server(await self._get(uri), self._model, given)

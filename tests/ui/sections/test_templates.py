@@ -14,9 +14,9 @@ from dspy_demo.lm.local.download import DownloadState, Progress
 from dspy_demo.serving.processes import ServerState
 from dspy_demo.share.state import ShareState
 from dspy_demo.ui.components import lasting, message, title_of
-from dspy_demo.ui.sections.backend import Connected, server_html, spoken_html
+from dspy_demo.ui.sections.backend import Connected, server_html, status_html
 from dspy_demo.ui.sections.compare import SAME, TOO_LONG, difference_html, word_changes
-from dspy_demo.ui.sections.model import models_html, spoken_models
+from dspy_demo.ui.sections.model import models_html, models_status
 from dspy_demo.ui.sections.share import lifetime, qr_svg, share_html
 from dspy_demo.ui.sections.versions import Row, commands, rows_html
 from dspy_demo.versions.version import Version
@@ -148,7 +148,7 @@ def test_nothing_that_comes_from_elsewhere_is_markup() -> None:
     bad_version = version(description=BAD, tags={"k": BAD}, aliases=(BAD,), program=BAD, lm=BAD, files=(BAD,))
     drawn = [
         server_html(bad_state, Connected(f"http://x/{BAD}", info), BAD),
-        spoken_html(bad_state),
+        status_html(bad_state),
         *(
             share_html(ShareState(phase, step=BAD, url=BAD, reason=BAD, log_tail=BAD), NOW, BAD)
             for phase in SHARED
@@ -162,10 +162,10 @@ def test_nothing_that_comes_from_elsewhere_is_markup() -> None:
 
 
 def test_a_screen_reader_hears_states_and_not_amounts() -> None:
-    assert spoken_html(READY) == spoken_html(dataclasses.replace(READY, uptime_s=9000))
-    one, other = (spoken_models([DownloadState(MODEL, "running", progress(speed=s))]) for s in (1.0, 2.0))
+    assert status_html(READY) == status_html(dataclasses.replace(READY, uptime_s=9000))
+    one, other = (models_status([DownloadState(MODEL, "running", progress(speed=s))]) for s in (1.0, 2.0))
     assert one == other and "being downloaded" in one
-    assert "It broke." in spoken_models([DownloadState(MODEL, "absent", reason="It broke.")])
+    assert "It broke." in models_status([DownloadState(MODEL, "absent", reason="It broke.")])
 
 
 def test_only_the_new_version_is_opened() -> None:

@@ -1,0 +1,30 @@
+"""The parts of Gradio that are not documented are where `gradio_bridge` takes them to be."""
+
+from __future__ import annotations
+
+import traceback
+
+import gradio as gr
+import gradio.queueing
+import gradio.routes
+
+from dspy_demo.ui.gradio_bridge import delivered, events_of, log_failing_events
+from tests.visitors import OWNER, request_of
+
+
+async def test_each_part_is_there() -> None:
+    with gr.Blocks() as demo:
+        button = gr.Button("Go")
+        button.click(lambda: "x", None, button, api_name="go")
+    demo.queue()
+    assert events_of(demo) == ([0], ["go"])
+    assert demo._queue.pending_messages_per_session == {}
+    assert delivered(demo, request_of(OWNER))
+    log_failing_events()
+    for module in (gradio.routes, gradio.queueing):
+        assert module.traceback is not traceback and module.traceback.format_exc is traceback.format_exc
+
+
+def test_without_them_nothing_is_open_and_everything_is_sent() -> None:
+    assert events_of(object()) == ([], [])  # type: ignore[arg-type]
+    assert delivered(object(), request_of(OWNER))  # type: ignore[arg-type]
