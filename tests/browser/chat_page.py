@@ -83,7 +83,7 @@ class ChatPage:
         """Use the model server at an address, and switch to it."""
         await self.page.get_by_role("button", name="Connect to a server").click()
         await self.page.get_by_placeholder("http://127.0.0.1:5001").fill(url)
-        await self.page.get_by_role("button", name="Connect").click()
+        await self.page.get_by_role("button", name="Connect", exact=True).click()
         await expect(self.page.locator("#server")).to_contain_text("Connected")
         await self.switch("Served")
 
