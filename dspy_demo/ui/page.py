@@ -63,7 +63,7 @@ class PageOf:
         first_url = settings.served_url or ""
         self.backend = BackendSection(services.servers, services.served, first_url=first_url, owner=owner)
         downloads = services.downloads if owner else None
-        self.model = ModelSection(detection, settings, self.backend, downloads)
+        self.model = ModelSection(detection, settings, self.backend, downloads=downloads)
         self.program = ProgramSection(service.programs, self._offered, self.backend)
         self.picks = SidebarPicks(model=self.model, program=self.program, backend=self.backend, owner=owner)
         self.header = HeaderSection(self.picks)

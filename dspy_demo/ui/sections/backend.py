@@ -256,7 +256,7 @@ def served_choice(servers: ModelServers, connected: Connected | None) -> ServedC
             raise NotFound(NOT_SERVED)
 
 
-def picker_or_fixed(picker: gr.Column, fixed: gr.HTML, facts: ServedFacts | None, value: str) -> Update:
+def picker_or_fixed(picker: gr.Column, fixed: gr.HTML, facts: ServedFacts | None, *, value: str) -> Update:
     """Show what a section picks, or `value` where a served version has set it."""
     return {
         picker: gr.update(visible=facts is None),

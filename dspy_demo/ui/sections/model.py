@@ -50,7 +50,12 @@ class ModelSection:
     """
 
     def __init__(
-        self, detection: Detection, settings: Settings, backend: BackendSection, downloads: Downloads | None
+        self,
+        detection: Detection,
+        settings: Settings,
+        backend: BackendSection,
+        *,
+        downloads: Downloads | None,
     ) -> None:
         self.detection = detection
         self.offer = Offer(detection)
@@ -181,7 +186,7 @@ class ModelSection:
         typed = {self.typed_group: gr.update(visible=model == OTHER)} if self.typed else {}
         return {
             self.reason: gr.update(visible=is_start and bool(self.detection.reason)),
-            **picker_or_fixed(self.group, self.fixed, facts, facts.model if facts else ""),
+            **picker_or_fixed(self.group, self.fixed, facts, value=facts.model if facts else ""),
             **typed,
         }
 

@@ -55,7 +55,7 @@ class ProgramSection:
         facts = self._backend.facts(backend, connected)
         title = self.title(facts.program) if facts else ""
         about = {self.about: message(self.registry.get(program).description)}
-        return about | picker_or_fixed(self.group, self.fixed, facts, title)
+        return about | picker_or_fixed(self.group, self.fixed, facts, value=title)
 
     def title(self, program: str) -> str:
         """A program's title, where it is known here; else its name in words."""
