@@ -79,12 +79,8 @@ def build_app(version: ServedVersion, settings: Settings, *, asked_as: str = "")
     service = ChatService(settings, programs, local, tracer=tracer, observer=metrics)
     reason = missing_key(choice, settings) or _trial(catalog, choice)
     instance = os.environ.get(INSTANCE_VARIABLE, "")
-    about = about_version(version, choice) | {
-        "asked_as": asked_as or version.uri,
-        "ready": not reason,
-        "reason": reason,
-        "instance": instance,
-    }
+    about = about_version(version, choice) | {"ready": not reason, "reason": reason, "instance": instance}
+    about["asked_as"] = asked_as or version.uri
     _lend_key(choice)
 
     async def prepare() -> None:
