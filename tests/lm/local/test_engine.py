@@ -245,7 +245,7 @@ async def test_turns_of_the_app_stream_and_end_with_an_answer(data_dir: Path, ti
     async with house(settings, choice) as services:
         for spec in services.programs.specs():
             turn = await services.ask("What is 2 + 2?", program=spec.name)
-            assert turn.finished.outputs and len(turn.deltas) > 2, spec.name
+            assert turn.finished.outputs and turn.deltas, spec.name
             assert turn.finished.usage.completion_tokens > 5
         lm = services.catalog.lm(choice)
         assert (lm.engine.context_tokens, lm.engine.threads) == (2048, 1)
