@@ -25,7 +25,7 @@ from dspy_demo.programs.images import check_images, image_chars, image_fields
 from dspy_demo.programs.inputs import check_inputs
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.settings import Settings
-from dspy_demo.tracing.base import NoTracer, Tracer
+from dspy_demo.tracing.tracer import Tracer
 from dspy_demo.turn import Turn
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class ChatService:
         self.programs = programs
         self._local = local
         self._served = served
-        self.tracer: Tracer = tracer or NoTracer()
+        self.tracer: Tracer = tracer or Tracer()
         self.observer = observer or Metrics()
         self.allowance = allowance
         self.limits = limits

@@ -564,4 +564,8 @@ def prepare_libraries(settings: Settings, environ: MutableMapping[str, str]) -> 
     environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
     environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # Seven retries of 120 s each would hold a click for minutes.
+    environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     environ.setdefault("DSPY_CACHEDIR", str(settings.cache_dir))

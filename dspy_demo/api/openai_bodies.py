@@ -10,7 +10,7 @@ from dspy_demo.api.bodies import MESSAGES_MAX, Temperature, Tokens, sentence
 from dspy_demo.api.errors import BadBody
 from dspy_demo.errors import InvalidInput
 from dspy_demo.events import Message
-from dspy_demo.programs.chat_program import chat_messages
+from dspy_demo.programs.inputs import chat_messages
 from dspy_demo.programs.spec import ProgramSpec
 
 

@@ -20,7 +20,6 @@ from dspy_demo.chat import ChatService
 from dspy_demo.errors import DemoError, Forbidden
 from dspy_demo.logs import log_failure
 from dspy_demo.metrics import Metrics
-from dspy_demo.tracing.base import NoTracer
 from dspy_demo.versions.version import Version
 from dspy_demo.web.auth import asks, is_owner, owner_only
 
@@ -64,9 +63,7 @@ class Readiness:
     _logged: str = ""
 
     async def __call__(self) -> Ready:
-        tracer = self.service.tracer
-        tracking = "off" if isinstance(tracer, NoTracer) else "failing" if tracer.notice else "ok"
-        reason = await self._reason()
+        tracking, reason = self.service.tracer.state, await self._reason()
         server = await self.model_server()
         return Ready(ready=not reason, reason=reason, tracking=tracking, model_server=server)
 

@@ -9,6 +9,7 @@ import dspy
 
 from dspy_demo.errors import InvalidInput
 from dspy_demo.events import Message
+from dspy_demo.programs.chat_program import history_pairs, read_messages
 from dspy_demo.programs.spec import ProgramSpec, read_value
 
 
@@ -44,19 +45,25 @@ def program_inputs(
         field.name: read_value(field, inputs[field.name]) for field in spec.inputs if field.name in inputs
     }
     if spec.history_field is not None:
-        arguments[spec.history_field] = dspy.History(messages=_pairs(spec, history))
+        arguments[spec.history_field] = dspy.History(
+            messages=history_pairs(
+                ((message.role, message.text) for message in history),
+                spec.chat_field,
+                spec.answer_field or "answer",
+            )
+        )
     return arguments
 
 
-def _pairs(spec: ProgramSpec, history: Sequence[Message]) -> list[dict[str, str]]:
-    """Question and answer by the program's own field names. A question without an answer is left out."""
-    answer_field = spec.answer_field or "answer"
-    pairs: list[dict[str, str]] = []
-    question: str | None = None
-    for message in history:
-        if message.role == "user":
-            question = message.text
-        elif question is not None:
-            pairs.append({spec.chat_field: question, answer_field: message.text})
-            question = None
-    return pairs
+def chat_messages(messages: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
+    """OpenAI-style messages as ours, of which the last is the question; see `read_messages`.
+
+    Raises:
+        InvalidInput: The last message is not the user's, or has content that is not text.
+    """
+    try:
+        return tuple(
+            Message("user" if role == "user" else "assistant", text) for role, text in read_messages(messages)
+        )
+    except ValueError as error:
+        raise InvalidInput(str(error)) from None

@@ -59,7 +59,7 @@ def serve(options: argparse.Namespace, settings: Settings, listening: socket.soc
     # Only now: these imports take seconds, and libraries read the environment while they are imported.
     from dspy_demo.logs import configure_logging
     from dspy_demo.serving.app import build_app
-    from dspy_demo.serving.served_version import load
+    from dspy_demo.serving.loading import load
     from dspy_demo.web.middleware import ModelServerMiddleware
     from dspy_demo.web.server import WebServer, on_stop_signal
 

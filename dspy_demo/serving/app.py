@@ -35,10 +35,10 @@ from dspy_demo.lm.choices import Detection
 from dspy_demo.lm.local.files import LocalModel, the_same
 from dspy_demo.lm.providers import provider_for
 from dspy_demo.metrics import Metrics
-from dspy_demo.programs.chat_program import chat_messages
+from dspy_demo.programs.inputs import chat_messages
 from dspy_demo.programs.registry import ProgramRegistry
+from dspy_demo.serving.loading import ServedVersion, missing_key
 from dspy_demo.serving.replica import INSTANCE_VARIABLE, NamedReplies
-from dspy_demo.serving.served_version import ServedVersion, missing_key
 from dspy_demo.settings import Settings
 from dspy_demo.tracing.tracer import tracer_for
 from dspy_demo.versions.tracking import Tracking

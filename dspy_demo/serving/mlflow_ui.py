@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 
 from dspy_demo.processes import ChildProcess, ChildState, free_port, plain_environment
-from dspy_demo.versions.confidential import public_url
+from dspy_demo.versions.secrets import public_url
 from dspy_demo.versions.tracking import Tracking
 
 START_TIMEOUT_S = 60.0

@@ -30,7 +30,7 @@ from dspy_demo.events import ServedTarget
 from dspy_demo.processes import ChildFailed, ChildProcess, ChildState, Phase, listen
 from dspy_demo.serving.replica import CANNOT_SERVE, INSTANCE_VARIABLE, WRONG_USAGE
 from dspy_demo.settings import ENV_PREFIX, Settings
-from dspy_demo.versions.environment import version_environment
+from dspy_demo.versions.secrets import version_environment
 from dspy_demo.versions.tracking import Tracking
 
 ServerPhase = Literal["none", "hung"] | Phase

@@ -20,7 +20,6 @@ from pydantic import SecretStr
 from dspy_demo.events import (
     Event,
     FieldDelta,
-    FinishReason,
     LocalTarget,
     Message,
     Status,
@@ -98,30 +97,18 @@ class TurnRecord:
             serves: The version that this process is the model server of, where it is one.
         """
         target = request.target
-        if isinstance(target, LocalTarget):
-            keys = [target.lm.api_key] if target.lm.api_key else []
-            backend, program, model, version = (
-                "served" if serves else "local",
-                target.program,
-                target.lm.model,
-                serves,
-            )
-        else:
-            keys, backend, program, version = [], "served", "", target.version or ""
-            model = target.model
+        local, served = (target, None) if isinstance(target, LocalTarget) else (None, target)
         return cls(
             turn_id=request.turn_id,
             session_id=request.session_id,
-            backend=backend,
-            program=program,
-            model=model,
-            version=version,
+            backend="local" if local and not serves else "served",
+            program=local.program if local else "",
+            model=target.lm.model if isinstance(target, LocalTarget) else target.model,
+            version=(served.version or "") if served else serves,
             inputs=request.inputs,
             history=request.history,
-            keys=keys,
+            keys=[local.lm.api_key] if local and local.lm.api_key else [],
         )
-
-    # The turn's events
 
     def hear(self, event: Event) -> None:
         """Note an event. Called for every token: it appends, and nothing else."""
@@ -140,8 +127,7 @@ class TurnRecord:
     def close(self) -> None:
         """The turn is over: what still runs was stopped with it. Later calls are not recorded.
 
-        A finished turn's outputs are told by its end, so its deltas, of which there is one for each token,
-        are dropped: a record may wait long until MLflow can be reached.
+        The deltas of a finished turn are dropped, since its end has the outputs.
         """
         if self.ended_ns:
             return
@@ -151,8 +137,6 @@ class TurnRecord:
         for call in self._running.values():
             call.ended_ns, call.stopped = self.ended_ns, True
         self._running.clear()
-
-    # The turn's calls, from `streaming.observer`, from whatever thread the program makes them in
 
     def lm_started(
         self, call_id: str, step: str, model: str, messages: Any, settings: Mapping[str, Any]
@@ -178,16 +162,11 @@ class TurnRecord:
             self._running[call_id] = call
             self.calls.append(call)
 
-    # What came of it
-
     @property
     def outcome(self) -> Outcome:
-        match self.end:
-            case TurnFinished():
-                return "finished"
-            case TurnFailed():
-                return "failed"
-        return "stopped"
+        if isinstance(self.end, TurnFinished):
+            return "finished"
+        return "failed" if self.end else "stopped"
 
     @property
     def outputs(self) -> dict[str, Any]:
@@ -196,18 +175,9 @@ class TurnRecord:
             return dict(self.end.outputs)
         parts: dict[str, list[str]] = {}
         for delta in self.deltas:
-            parts.setdefault(f"{delta.step}.{delta.field}" if delta.step else delta.field, []).append(
-                delta.text
-            )
+            name = f"{delta.step}.{delta.field}" if delta.step else delta.field
+            parts.setdefault(name, []).append(delta.text)
         return {name: "".join(texts) for name, texts in parts.items()}
-
-    @property
-    def finish_reason(self) -> FinishReason:
-        return self.end.finish_reason if isinstance(self.end, TurnFinished) else "stop"
-
-    @property
-    def first_delta_s(self) -> float | None:
-        return self.end.first_delta_s if isinstance(self.end, TurnFinished) else None
 
     @property
     def usage(self) -> Usage:

@@ -1,6 +1,6 @@
-"""Versions of a program in MLflow: log, list, promote, roll back, load back.
+"""Versions of a program in MLflow: log, list, promote, roll back, load back. `VersionStore` does all of it.
 
-`VersionStore` is the door. MLflow is imported inside, on first use.
+MLflow is imported inside, on first use.
 """
 
 from dspy_demo.versions.store import VersionStore

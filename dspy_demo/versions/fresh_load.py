@@ -22,7 +22,7 @@ from typing import Any
 class OpenedFiles:
     """Which files below some folders this process opens for reading, by an audit hook.
 
-    A hook stays for the life of a process, so this is for processes that end soon.
+    A hook cannot be removed, so this is for processes that end soon.
 
     Args:
         folders: Those that count. A relative name is the path below the one that holds the file.

@@ -14,14 +14,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from dspy_demo.programs.loaded_code import digest
 from dspy_demo.versions import fresh_load
-from dspy_demo.versions.flavor import METADATA_KEY
 from dspy_demo.versions.fresh_load import OpenedFiles, failure, is_hidden
+from dspy_demo.versions.sources import in_version
+from dspy_demo.versions.version import METADATA_KEY
 
-TASK = "llm/v1/chat"
 #: What the files beside a program's source may have in all.
 FILES_MAX_BYTES = 10_000_000
 
@@ -30,19 +30,19 @@ def main(folder: Path) -> int:
     """Write ``result.json`` into `folder`: the files that travel, or a sentence why there is no version."""
     draft: dict[str, Any] = json.loads((folder / "draft.json").read_text())
     result: dict[str, Any] = {"files": [], "refused": "", "frames": []}
-    failed: dict[str, Any] | None = None
     with _fresh_process(folder, draft) as fresh:
         try:
             result["files"] = _saved(folder, draft)
             failed = _loads_elsewhere(fresh, folder, draft, result["files"])
         except _Refused as error:
-            result["refused"] = str(error)
+            failed = {"sentence": str(error), "frames": []}
         except BaseException as error:
             failed = failure(error, draft["folders"][0] if draft["folders"] else str(folder))
         finally:
             fresh.kill()
     if failed is not None:
-        result |= {"refused": _sentence(failed, folder), "frames": failed["frames"]}
+        refused = failed.get("sentence") or _sentence(failed, folder)
+        result |= {"refused": refused, "frames": failed["frames"]}
     (folder / "result.json").write_text(json.dumps(result))
     return 0
 
@@ -51,18 +51,31 @@ class _Refused(Exception):
     """The sentence for the user."""
 
 
+class _Renaming(pickle.Unpickler):
+    """Takes the version's copies of this app's classes, so that the version refers to those."""
+
+    def __init__(self, file: IO[bytes], app_name: str) -> None:
+        super().__init__(file)
+        self._app_name = app_name
+
+    def find_class(self, module: str, name: str) -> Any:
+        return super().find_class(in_version(module, self._app_name), name)
+
+
 def _saved(folder: Path, draft: dict[str, Any]) -> list[str]:
     """Write the model with MLflow's DSPy flavor; the files that travel. No language model is called."""
     import dspy
     import mlflow.dspy
 
     settings = dict(dspy.settings.config)
-    sys.path[:0] = draft["folders"]  # only now: nothing there may take the place of a library
+    code = folder / "code"
+    # Only now: nothing there may take the place of a library.
+    sys.path[:0] = [*draft["folders"], str(code)]
     opened = OpenedFiles(draft["folders"], draft["ignored"])
     opened.active = True
-    loaded = pickle.loads((folder / "program.pkl").read_bytes())  # noqa: S301 - the app's own
+    with (folder / "program.pkl").open("rb") as file:
+        loaded = _Renaming(file, draft["app_name"]).load()
     opened.active = False
-    code = folder / "code"
     added = _travelling(opened.found, code)
     sources = draft["sources"] | {name: digest(code / name) for name in added}
     # MLflow pickles all of DSPy's settings. What the program's modules configured stays out: there may be
@@ -73,7 +86,7 @@ def _saved(folder: Path, draft: dict[str, Any]) -> list[str]:
         mlflow.dspy.save_model(
             loaded["program"],
             str(folder / "model"),
-            task=TASK,
+            task="llm/v1/chat",
             signature=chat_signature(),
             pip_requirements=draft["requirements"],
             code_paths=sorted(str(path) for path in code.iterdir()),
@@ -102,26 +115,17 @@ def _travelling(opened: dict[str, Path], code: Path) -> list[str]:
 
 
 def chat_signature() -> Any:
-    """OpenAI's messages in, MLflow's choices out; explicit, so that nothing is run to infer it.
+    """OpenAI's messages in, MLflow's choices out.
 
     MLflow's own for ``llm/v1/chat`` refuses what OpenAI's clients may send: the parts of a content, a name.
-    `ChatProgram` checks the content itself.
     """
     from mlflow.models import ModelSignature
     from mlflow.models.rag_signatures import CHAT_COMPLETION_RESPONSE_SCHEMA
     from mlflow.types.schema import AnyType, Array, ColSpec, DataType, Object, Property, Schema
 
-    message = Object(
-        [
-            Property("role", DataType.string),
-            Property("content", AnyType(), required=False),
-            Property("name", DataType.string, required=False),
-        ]
-    )
+    content, name = Property("content", AnyType(), False), Property("name", DataType.string, False)
+    message = Object([Property("role", DataType.string), content, name])
     return ModelSignature(Schema([ColSpec(Array(message), name="messages")]), CHAT_COMPLETION_RESPONSE_SCHEMA)
-
-
-# The second load
 
 
 def _fresh_process(folder: Path, draft: dict[str, Any]) -> subprocess.Popen[bytes]:

@@ -2,21 +2,51 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
+import tempfile
+import threading
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
+from dspy_demo.errors import DemoError, InvalidInput, VersionNotFound, VersionNotServable
 from dspy_demo.events import LMChoice
+from dspy_demo.mlflow_bridge import tracking_errors, version_url
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.settings import Settings
-from dspy_demo.versions.browse import Registry
-from dspy_demo.versions.confidential import known_secrets, public_url
-from dspy_demo.versions.log import checked, log_version, refuse_secrets
+from dspy_demo.versions.secrets import known_secrets, public_url, secret_in
+from dspy_demo.versions.sources import runs_here
 from dspy_demo.versions.tracking import Progress, Tracking
 from dspy_demo.versions.trial import Trials
-from dspy_demo.versions.version import LoadedVersion, LogRequest, Version
+from dspy_demo.versions.version import (
+    CHAMPION,
+    METADATA_KEY,
+    LoadedVersion,
+    LogRequest,
+    Version,
+    check_description,
+    check_tags,
+    checked,
+    other_format,
+    parse_reference,
+    uri_of,
+)
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+
+log = logging.getLogger(__name__)
+
+#: A tag of the registered model: the version that was champion before, so that it survives a restart.
+PREVIOUS_TAG = "dspy_demo.previous_champion"
+LISTED_MAX = 500
 
 
 class VersionStore:
@@ -36,9 +66,11 @@ class VersionStore:
         self._settings = settings
         self._environ = environ
         self.tracking = Tracking(settings)
-        self._registry = Registry(self.tracking)
         self._trials = Trials(settings, environ)
         self._checking: list[Version] = []
+        self._moving = threading.Lock()
+        #: Why a version cannot chat, and what it notes; by its place, whose files do not change.
+        self._contents: dict[str, tuple[str, Mapping[str, Any]]] = {}
 
     @property
     def tracking_uri(self) -> str:
@@ -52,10 +84,13 @@ class VersionStore:
     def prepare(self, progress: Progress = lambda _: None) -> None:
         """Open the store, so that the next click is quick; `progress` gets a few words at each step."""
         self.tracking.prepare(progress)
-        from dspy_demo.versions.source_code import app_source
-
         import_module("dspy_demo.versions.artifact")  # with dspy
-        app_source()
+
+    def close(self) -> None:
+        """End the processes that try a version; such a log fails."""
+        self._trials.close()
+
+    # --- log ---
 
     def log(self, request: LogRequest, programs: ProgramRegistry, adapter: str = "chat") -> Version:
         """Make the program of `request` a registered version. No language model is called.
@@ -68,16 +103,18 @@ class VersionStore:
             VersionNotLogged: It cannot be saved, no new process can load it, or it holds a secret.
         """
         secrets = known_secrets(self._settings, request.lm, self._environ)
-        request = checked(request, secrets)
+        request = checked(request)
+        _refuse_secrets(secrets, request.name, request.description, *request.tags, *request.tags.values())
         spec, module = programs.get(request.program), programs.module(request.program)
-        with self._announced(request):
+        with self._announced(request), tempfile.TemporaryDirectory(prefix="dspy-demo-version-") as folder:
             self.tracking.prepare()
             from dspy_demo.versions.artifact import Draft, in_clean_context
 
             draft: Draft = in_clean_context(
-                Draft, spec, module, request.lm, spec.adapter or adapter, self._settings
+                Draft, spec, module, request.lm, adapter=spec.adapter or adapter, settings=self._settings
             )
-            return self._registry.made(log_version(self.tracking, draft, request, self._trials, secrets))
+            tags = self._trials.run(draft, Path(folder), secrets)
+            return self._version(self._stored(request, Path(folder) / "model", tags), None)
 
     @property
     def checking(self) -> list[Version]:
@@ -93,53 +130,192 @@ class VersionStore:
         finally:
             self._checking = [one for one in self._checking if one is not announced]
 
-    def close(self) -> None:
-        """End the processes that try a version; such a log fails."""
-        self._trials.close()
+    def _stored(self, request: LogRequest, model: Path, tags: Mapping[str, str]) -> ModelVersion:
+        """The registered version of some files; what was begun in the store is removed where a step fails."""
+        client, write = self.tracking.client, self.tracking.write
+        # MLflow refuses some characters in a logged model's name.
+        name = "".join("-" if letter in "/:.%\"'" else letter for letter in request.name)
+        logged = write(
+            lambda: client.create_logged_model(
+                self.tracking.experiment_id, name, tags=dict(tags), model_type="dspy"
+            )
+        )
+        try:
+            with tracking_errors():
+                client.log_model_artifacts(logged.model_id, str(model))
+            write(lambda: client.finalize_logged_model(logged.model_id, "READY"))
+            return write(lambda: self._registered(request, logged, tags))
+        except BaseException:
+            if folder := _local(logged.artifact_location):  # first: on a full disk the rest needs the room
+                shutil.rmtree(folder.parent, ignore_errors=True)
+            try:
+                client.delete_logged_model(logged.model_id)
+            except Exception:  # the failure before is the one to report
+                log.warning("a failed log left something in MLflow", extra={"model_id": logged.model_id})
+            raise
+
+    def _registered(self, request: LogRequest, logged: Any, tags: Mapping[str, str]) -> ModelVersion:
+        """The version of a logged model, and the registered model where its name is new.
+
+        A tracking server gets the logged model's id too, to find that the source is one of its own. A
+        database does not keep the id, but MLflow would look it up at the process's global tracking URI.
+        """
+        from mlflow.exceptions import MlflowException
+
+        client, new = self.tracking.client, True
+        try:
+            client.create_registered_model(request.name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            new = False
+        try:
+            return client.create_model_version(
+                request.name,
+                logged.artifact_location,
+                tags={**tags, **request.tags},
+                description=request.description or None,
+                model_id=logged.model_id if self.tracking.remote else None,
+            )
+        except BaseException:
+            if new:
+                client.delete_registered_model(request.name)
+            raise
+
+    # --- look ---
 
     def versions(self, name: str | None = None) -> list[Version]:
-        """All versions, or those of one name; newest first, others' too, with the reason if they cannot chat.
+        """The newest `LISTED_MAX` versions, or those of one name, newest first.
+
+        Those of other tools are among them, with the reason if they cannot chat.
 
         Raises:
             VersionNotFound: There is no registered model `name`.
         """
-        return self._registry.versions(name)
+        client = self.tracking.client
+        with tracking_errors():
+            models = self._models() if name is None else [client.get_registered_model(name)]
+            quoted = f'"{name}"' if "'" in (name or "") else f"'{name}'"
+            wanted = None if name is None else f"name={quoted}"
+            found = client.search_model_versions(wanted, LISTED_MAX, order_by=["creation_timestamp DESC"])
+        by_name = {model.name: model for model in models}
+        listed = [self._version(item, by_name.get(item.name)) for item in found]
+        return sorted(listed, key=lambda version: (version.created_at, version.version), reverse=True)
 
     def get(self, reference: str) -> Version:
-        """The version of ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.
+        """The version of ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``, also without ``models:/``.
 
         Raises:
             VersionNotFound: There is none.
+            InvalidInput: `reference` is of another form.
         """
-        return self._registry.get(reference)
+        client = self.tracking.client
+        name, number, alias = parse_reference(reference)
+        try:
+            with tracking_errors():
+                if alias:
+                    item = client.get_model_version_by_alias(name, alias)
+                else:
+                    item = client.get_model_version(name, number)
+                return self._version(item, client.get_registered_model(name))
+        except (VersionNotFound, InvalidInput) as error:
+            raise VersionNotFound(f"MLflow has no version {reference[:150]}.") from error
 
-    def promote(self, reference: str) -> Version:
-        """Make it the champion.
+    def load(self, reference: str) -> LoadedVersion:
+        """The program of a version in this process, with its model and adapter. Runs code of the version.
 
         Raises:
-            VersionNotServable: It cannot answer a chat.
+            VersionNotServable: It was logged with other code than this process has, or does not load here.
         """
-        return self._registry.promote(reference)
+        from dspy_demo.versions.artifact import noted_choice, noted_spec, read_module
+
+        version = self.get(reference)
+        title = f"{version.name} {version.version}"
+        if not version.servable:
+            raise VersionNotServable(f"{title} cannot be used here. {version.reason}")
+        if not version.same_code:
+            raise VersionNotServable(f"{title} was logged with other code than runs here. Serve it instead.")
+        try:
+            with self._files(version.name, version.version) as folder:
+                (_, noted), module = _reason_and_notes(folder), read_module(folder)
+                spec = noted_spec(noted, module)
+        except DemoError:
+            raise
+        except Exception as error:
+            raise VersionNotServable(
+                f"{title} could not be loaded here ({type(error).__name__}). "
+                "It may need another version of DSPy or a package that is not installed."
+            ) from error
+        return LoadedVersion(spec, module, lm=noted_choice(noted))
+
+    def link(self, version: Version, ui_url: str | None = None) -> str:
+        """Its page in MLflow: at `ui_url` (`serving.mlflow_ui`), or at the remote server; else empty."""
+        if not ui_url and not self.tracking.remote:
+            return ""
+        return version_url(ui_url or public_url(self.tracking.uri) or "", version.name, version.version)
+
+    # --- change ---
+
+    def promote(self, reference: str) -> Version:
+        """Make a version the champion, and remember which one it was before.
+
+        Raises:
+            VersionNotServable: It could not answer as the champion.
+        """
+        version = self.get(reference)
+        if not version.servable:
+            raise VersionNotServable(
+                f"{version.name} {version.version} cannot be the champion. {version.reason}"
+            )
+        with self._moving:
+            self._move(version.name, version.version)
+        return self.get(version.uri)
 
     def roll_back(self, name: str) -> Version:
         """Make the previous champion the champion again; a second time undoes it.
 
         Raises:
-            VersionNotFound: There is no previous champion.
+            VersionNotFound: There was none before, or it was deleted.
         """
-        return self._registry.roll_back(name)
+        with self._moving:
+            previous = self.previous_champion(name)
+            if previous is None:
+                raise VersionNotFound(f"{name} had no champion before, so there is nothing to roll back to.")
+            self._move(name, previous)
+        return self.get(uri_of(name, previous))
 
     def previous_champion(self, name: str) -> int | None:
         """The version that `roll_back` would bring back."""
-        return self._registry.previous_champion(name)
+        with tracking_errors():
+            model = self.tracking.client.get_registered_model(name)
+        previous = str(model.tags.get(PREVIOUS_TAG, ""))
+        if previous.isdigit() and previous != str(model.aliases.get(CHAMPION)):
+            with suppress(VersionNotFound):
+                return self.get(uri_of(name, previous)).version
+        return None
+
+    def _move(self, name: str, version: int) -> None:
+        client = self.tracking.client
+        with tracking_errors():
+            current = client.get_registered_model(name).aliases.get(CHAMPION)
+        if str(current) == str(version):
+            return
+        # The tag first: if the second write fails, the champion is still the one before.
+        if current:
+            self.tracking.write(lambda: client.set_registered_model_tag(name, PREVIOUS_TAG, str(current)))
+        self.tracking.write(lambda: client.set_registered_model_alias(name, CHAMPION, str(version)))
 
     def describe(self, reference: str, description: str) -> Version:
-        """
+        """Replace the description.
+
         Raises:
             InvalidInput: It is too long, or holds a secret.
         """
         self._refuse_secrets(description)
-        return self._registry.describe(reference, description)
+        version, text = self.get(reference), check_description(description)
+        client = self.tracking.client
+        self.tracking.write(lambda: client.update_model_version(version.name, str(version.version), text))
+        return self.get(version.uri)
 
     def tag(self, reference: str, tags: Mapping[str, str]) -> Version:
         """Replace the user's tags; the app's own stay.
@@ -148,23 +324,95 @@ class VersionStore:
             InvalidInput: One of them cannot be stored, or holds a secret.
         """
         self._refuse_secrets(*tags, *tags.values())
-        return self._registry.tag(reference, tags)
+        version, wanted = self.get(reference), check_tags(tags)
+        client, name, number = self.tracking.client, version.name, str(version.version)
+
+        def change() -> None:
+            for key, value in wanted.items():
+                if version.tags.get(key) != value:
+                    client.set_model_version_tag(name, number, key, value)
+            for key in set(version.tags) - set(wanted):
+                client.delete_model_version_tag(name, number, key)
+
+        self.tracking.write(change)
+        return self.get(version.uri)
 
     def _refuse_secrets(self, *texts: str) -> None:
-        refuse_secrets(texts, known_secrets(self._settings, LMChoice(""), self._environ))
+        _refuse_secrets(known_secrets(self._settings, LMChoice(""), self._environ), *texts)
 
-    def load(self, reference: str) -> LoadedVersion:
-        """The program of a version in this process, with its model and adapter. Runs code of the version.
+    # --- read ---
 
-        Raises:
-            VersionNotServable: It was logged with other code than this process has, or does not load here.
-        """
-        from dspy_demo.versions.loading import load_version
+    def _models(self) -> list[RegisteredModel]:
+        models: list[RegisteredModel] = []
+        token: str | None = ""
+        while token is not None:
+            page = self.tracking.client.search_registered_models(page_token=token or None)
+            models, token = [*models, *page], page.token or None
+        return models
 
-        return load_version(self.tracking, self.get(reference))
+    def _version(self, item: ModelVersion, model: RegisteredModel | None) -> Version:
+        """The version, with the aliases of its registered model: a search of versions gives none."""
+        names = model.aliases.items() if model else ()
+        aliases = tuple(sorted(alias for alias, number in names if str(number) == str(item.version)))
+        reason, noted = self._read_once(item)
+        sources = noted.get("sources")
+        return Version.of(
+            item, aliases, reason=reason, same_code=not reason and sources is not None and runs_here(sources)
+        )
 
-    def link(self, version: Version, ui_url: str | None = None) -> str:
-        """Its page in MLflow: at `ui_url` (`serving.mlflow_ui`), or at the remote server; else empty."""
-        if not ui_url and not self.tracking.remote:
-            return ""
-        return self._registry.link(version, ui_url or public_url(self.tracking.uri) or "")
+    def _read_once(self, item: ModelVersion) -> tuple[str, Mapping[str, Any]]:
+        place = f"{item.name}/{item.version} {item.source}"
+        unreadable = "Its files cannot be read from here.", dict[str, Any]()
+        if place not in self._contents:
+            if item.status != "READY":
+                return unreadable
+            try:
+                with self._files(item.name, item.version, "MLmodel") as folder:
+                    self._contents[place] = _reason_and_notes(folder)
+            except Exception:  # of whatever store holds it; it is tried again at the next look
+                return unreadable
+        return self._contents[place]
+
+    @contextmanager
+    def _files(self, name: str, version: int | str, file: str = "") -> Iterator[Path]:
+        """A folder with the files of a version, or with one of them."""
+        from mlflow.artifacts import download_artifacts
+
+        with tempfile.TemporaryDirectory(prefix="dspy-demo-loaded-") as target:
+            with tracking_errors():
+                place = self.tracking.client.get_model_version_download_uri(name, str(version)).rstrip("/")
+                folder = _local(place)
+                if folder is None:
+                    uri = f"{place}/{file}" if file else place
+                    found = download_artifacts(
+                        artifact_uri=uri, dst_path=target, tracking_uri=self.tracking.uri
+                    )
+                    folder = Path(found).parent if file else Path(found)
+            yield folder
+
+
+def _reason_and_notes(folder: Path) -> tuple[str, Mapping[str, Any]]:
+    """Why the version in a folder cannot chat, empty where it can, and what this app noted of it."""
+    from mlflow.models import Model
+
+    model = Model.load(str(folder))
+    noted = (model.metadata or {}).get(METADATA_KEY)
+    if "dspy" not in model.flavors:
+        others = ", ".join(sorted(set(model.flavors) - {"python_function"})) or "plain Python"
+        return f"Not a DSPy program ({others}).", {}
+    return other_format(noted), noted or {}
+
+
+def _local(location: str) -> Path | None:
+    """The folder of an artifact location on this machine; None for one elsewhere."""
+    place = urlsplit(location)
+    return Path(urllib.request.url2pathname(place.path)) if place.scheme in ("", "file") else None
+
+
+def _refuse_secrets(secrets: Mapping[str, str], *texts: str) -> None:
+    """
+    Raises:
+        InvalidInput: One of the texts holds a secret.
+    """
+    if found := secret_in("\n".join(texts).encode(), secrets):
+        raise InvalidInput(f"The name, description or tags hold {found[0]}. Take it out.")

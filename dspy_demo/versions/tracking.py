@@ -1,30 +1,30 @@
-"""The MLflow store behind the versions: where it is, how it is opened, and what its failures mean.
+"""The MLflow store behind versions and traces: where it is, and how it is opened.
 
 Everything goes through an `MlflowClient` with explicit URIs. MLflow's fluent API (``mlflow.log_model``,
-``mlflow.set_tracking_uri``) keeps process-wide state, which a turn that is being traced would see.
+``mlflow.set_tracking_uri``) keeps process-wide state, which other users of MLflow in this process would see.
 """
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import logging
-import os
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from dspy_demo.errors import DemoError, InvalidInput, TrackingError, TrackingUnavailable, VersionNotFound
+from dspy_demo.errors import TrackingError, TrackingUnavailable
+from dspy_demo.mlflow_bridge import is_locked, quiet, schema_revisions, tracking_errors
 from dspy_demo.settings import Settings
-from dspy_demo.versions import schema
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -41,14 +41,18 @@ LOCKED_PAUSE_S = 0.02
 DATABASE_NAME = "mlflow.db"
 _DATABASES = frozenset({"sqlite", "postgresql", "mysql", "mssql"})
 
-DISK_FULL = "The disk with the data folder is full. Free some space, then try again."
-READ_ONLY = (
-    "The data folder cannot be written. Check the rights of --data-dir and whether its disk is mounted "
-    "read-only, then try again."
+NEWER = (
+    "The MLflow database was made by a newer version of MLflow. Update this app's packages "
+    "(pip install -r requirements.txt), or give another --data-dir."
 )
-LOCKED = "Another program keeps MLflow's database locked. Close it, then try again."
-LOGIN = "The MLflow server asks for a login. Set MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN."
-NOT_MLFLOW = "What answers at the tracking address is not MLflow. Check --tracking-uri."
+OLDER_ELSEWHERE = (
+    "The MLflow database was made by an older version of MLflow. Back it up, then run "
+    "“mlflow db upgrade” on it."
+)
+NOT_UPDATED = (
+    "The MLflow database of an older version could not be updated. It is as it was; the log says more."
+)
+NO_DATABASE = "The file of the MLflow database is not one. Move it away, or give another --data-dir."
 
 
 class Tracking:
@@ -73,6 +77,11 @@ class Tracking:
         return bool(self._experiment_id)
 
     @property
+    def database(self) -> Path | None:
+        """The SQLite file, where the store is one."""
+        return Path(self.uri.removeprefix("sqlite:///")) if self.uri.startswith("sqlite:///") else None
+
+    @property
     def artifact_root(self) -> Path:
         """Where artifacts of a database store go; a server decides for itself."""
         return self.data_dir / "artifacts"
@@ -80,7 +89,7 @@ class Tracking:
     def prepare(self, progress: Progress = lambda _: None) -> MlflowClient:
         """Open the store, making the database and the experiment where there are none.
 
-        The import takes 2 s and the first database another 1 to 2 (mlflow 3.17).
+        The import takes 2 s, and the first database another 1 to 2.
 
         Raises:
             TrackingUnavailable: The server does not answer, or the folder cannot be written.
@@ -105,52 +114,49 @@ class Tracking:
         return self._experiment_id
 
     def write(self, action: Callable[[], T]) -> T:
-        """Run a write; SQLite has one writer, so ours wait for each other, and for other processes."""
+        """Run a write. SQLite has one writer, so ours wait for each other, and for other processes.
+
+        Raises:
+            TrackingUnavailable, TrackingError: It failed.
+        """
+        if self.remote:  # a slow server must not hold up other writes
+            with tracking_errors():
+                return action()
         deadline = time.monotonic() + LOCKED_RETRY_S
         while True:
             try:
                 with self._writing, tracking_errors():
                     return action()
             except TrackingError as error:
-                if "database is locked" not in str(error.__cause__) or time.monotonic() > deadline:
+                if not is_locked(error) or time.monotonic() > deadline:
                     raise
             time.sleep(LOCKED_PAUSE_S)
 
     def _open(self, progress: Progress) -> MlflowClient:
-        # Seven retries of 120 s each (mlflow 3.17) would hold a click for minutes.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # mlflow 3.17 warns about type hints of its own
+            warnings.simplefilter("ignore")  # of MLflow's own type hints
             import mlflow.artifacts
-            import mlflow.dspy
-            import mlflow.models.rag_signatures
-            import mlflow.pyfunc  # noqa: F401
+            import mlflow.dspy  # noqa: F401
             from mlflow import MlflowClient
-        _quiet()
+        quiet()
         with tracking_errors():
-            database = _sqlite_path(self.uri)
-            if database is not None and not database.exists():
-                progress("Making the MLflow database")
-                _make_database(database)
-            if database is not None and schema.is_outdated(database):
-                self._upgrade(database, progress)
+            if (database := self.database) is not None:
+                if not database.exists():
+                    progress("Making the MLflow database")
+                    _make_database(database)
+                if is_outdated(database):
+                    if database != self.data_dir / DATABASE_NAME:  # another's readers may need it as it is
+                        raise TrackingUnavailable(OLDER_ELSEWHERE)
+                    progress("Updating the MLflow database")
+                    upgrade(database)
             return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
-
-    def _upgrade(self, database: Path, progress: Progress) -> None:
-        """Only the app's own database: another one may have readers that need it as it is."""
-        if database != self.data_dir / DATABASE_NAME:
-            raise TrackingUnavailable(schema.OLDER_ELSEWHERE)
-        progress("Updating the MLflow database")
-        before = schema.upgrade(database)
-        log.warning("the MLflow database was updated; as it was before it is in %s", before)
 
     def _make_experiment(self, client: MlflowClient) -> str:
         from mlflow.exceptions import MlflowException
 
         found = client.get_experiment_by_name(self.experiment)
         if found is None:
-            # Without a location MLflow (3.17) puts the artifacts of a database store into ./mlruns.
+            # Without a location MLflow puts the artifacts of a database store into ./mlruns.
             location = self.artifact_root.as_uri() if urlsplit(self.uri).scheme in _DATABASES else None
             try:
                 return str(client.create_experiment(self.experiment, artifact_location=location))
@@ -163,50 +169,11 @@ class Tracking:
         return str(found.experiment_id)
 
 
-@contextmanager
-def tracking_errors() -> Iterator[None]:
-    """MLflow's failures as ours; their text, which may hold addresses and keys, goes to the log only."""
-    try:
-        yield
-    except DemoError:
-        raise
-    except Exception as error:
-        raise _translated(error) from error
-
-
-def _translated(error: Exception) -> DemoError:
-    code = getattr(error, "error_code", "")
-    if code == "RESOURCE_DOES_NOT_EXIST":
-        return VersionNotFound()
-    origin = error.__cause__ or error.__context__
-    if code == "INVALID_PARAMETER_VALUE" and not isinstance(origin, OSError):
-        return InvalidInput("MLflow refused one of the values. Check the name, the alias and the tags.")
-    down = code in {"TEMPORARILY_UNAVAILABLE", "SERVICE_UNDER_MAINTENANCE"}
-    chain = f"{error} {origin} {type(error).__module__}"
-    local = isinstance(error, OSError | sqlite3.Error) or isinstance(origin, OSError)
-    if local or down or "API request to" in chain or "sqlalchemy" in chain or "OperationalError" in chain:
-        return TrackingUnavailable(_known_trouble(chain))
-    return TrackingError()
-
-
-def _known_trouble(chain: str) -> str:
-    """The sentence for a cause that the user can mend; empty for any other.
-
-    MLflow (3.17) wraps what SQLite, the disk or a server said, so that only the words are left of it.
-    """
-    return next((sentence for words, sentence in _TROUBLES if any(word in chain for word in words)), "")
-
-
-_TROUBLES = (
-    ((os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "database or disk is full"), DISK_FULL),
-    (
-        (os.strerror(errno.EROFS), os.strerror(errno.EACCES), "readonly database", "unable to open database"),
-        READ_ONLY,
-    ),
-    (("database is locked",), LOCKED),
-    (("error code 401", "error code 403"), LOGIN),
-    (("not in a valid JSON format",), NOT_MLFLOW),
-)
+def _absolute(uri: str | None) -> str | None:
+    """A tracking URI that does not depend on the folder in which the app was started later."""
+    if uri and uri.startswith("sqlite:///") and not uri.startswith("sqlite:////") and ":" not in uri[10:]:
+        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).expanduser().resolve()}"
+    return uri or None
 
 
 def _make_database(path: Path) -> None:
@@ -228,24 +195,61 @@ def _make_database(path: Path) -> None:
             making.rename(path)
 
 
-def _absolute(uri: str | None) -> str | None:
-    """A tracking URI that does not depend on the folder in which the app was started later."""
-    if uri and uri.startswith("sqlite:///") and not uri.startswith("sqlite:////") and ":" not in uri[10:]:
-        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).expanduser().resolve()}"
-    return uri or None
+def is_outdated(database: Path) -> bool:
+    """Whether `database` has the tables of an older MLflow.
+
+    Raises:
+        TrackingUnavailable: It has those of a newer one, or is no database.
+    """
+    revision = _revision(database)
+    newest, known = schema_revisions()
+    if revision is None or not newest or revision == newest:  # None: it is empty, and MLflow makes the tables
+        return False
+    if revision not in known:
+        raise TrackingUnavailable(NEWER)
+    return True
 
 
-def _sqlite_path(uri: str) -> Path | None:
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+def upgrade(database: Path) -> None:
+    """Bring the tables up to date; beside them stays a copy of the database as it was.
+
+    ``mlflow db upgrade`` runs on a copy, which then takes the name: its migrations are no one transaction,
+    and killed half way they would leave neither the old tables nor the new ones.
+
+    Raises:
+        TrackingUnavailable: It failed; the database is as it was.
+    """
+    before = database.with_name(f"{database.name}.before-{_revision(database)}")
+    with FileLock(f"{database}.lock"):
+        if not is_outdated(database):  # another process was faster
+            return
+        with tempfile.TemporaryDirectory(dir=database.parent, prefix=f"{database.name}.making-") as folder:
+            copy = Path(folder, database.name)
+            with _opened(database) as old, contextlib.closing(sqlite3.connect(copy)) as new:
+                old.backup(new)
+            command = [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{copy}"]
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603
+            if done.returncode != 0 or is_outdated(copy):
+                log.error("mlflow db upgrade failed: %s", done.stderr.strip()[-1000:])
+                raise TrackingUnavailable(NOT_UPDATED)
+            before.unlink(missing_ok=True)
+            before.hardlink_to(database)
+            copy.replace(database)
+    log.warning("the MLflow database was updated; as it was before it is in %s", before)
 
 
-def _quiet() -> None:
-    """MLflow and alembic log their table migrations at INFO to stderr; warnings still come through."""
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("mlflow.dspy.save").addFilter(_not_about_pickle)
+def _revision(database: Path) -> str | None:
+    with _opened(database) as connection:
+        try:
+            rows = connection.execute("SELECT version_num FROM alembic_version").fetchall()
+        except sqlite3.OperationalError as error:
+            if "no such table" in str(error):
+                return None
+            raise
+        except sqlite3.DatabaseError as error:
+            raise TrackingUnavailable(NO_DATABASE) from error
+    return str(rows[0][0]) if rows else None
 
 
-def _not_about_pickle(record: Any) -> bool:
-    """The warning that a pickle can run code when loaded: `versions.loading` says it where it matters."""
-    return "by Pickle or CloudPickle" not in str(record.msg)
+def _opened(database: Path) -> contextlib.closing[sqlite3.Connection]:
+    return contextlib.closing(sqlite3.connect(database, timeout=5))

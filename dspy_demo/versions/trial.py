@@ -1,10 +1,11 @@
-"""Tries a draft in processes of their own, which make the files of its version: see `saving`."""
+"""Makes the files of a version in processes of their own, which load the program: see `saving`."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,19 +17,20 @@ import dspy_demo
 from dspy_demo import warden
 from dspy_demo.errors import VersionNotLogged, in_seconds
 from dspy_demo.settings import Settings
-from dspy_demo.versions.environment import version_environment
+from dspy_demo.versions.secrets import find_secret, public_url, version_environment
 
 if TYPE_CHECKING:
     from dspy_demo.versions.artifact import Draft
 
 log = logging.getLogger(__name__)
 
-#: Ends the process together with this one, however this one ends.
-_WARDEN = Path(warden.__file__)
 #: Longest time for the new process to load the program.
 LOAD_TIMEOUT_S = 120.0
 #: Seconds between SIGTERM and SIGKILL.
 GRACE_S = 1.0
+GIT_TIMEOUT_S = 2.0
+#: How many characters the tag may have that lists the files which travel along.
+FILES_TAG_MAX_CHARS = 1000
 _PACKAGE = Path(dspy_demo.__path__[0])
 
 
@@ -46,16 +48,17 @@ class Trials:
         self._running: subprocess.Popen[bytes] | None = None
         self._closed = False
 
-    def prepare(self, draft: Draft, folder: Path) -> None:
-        """Write what a trial starts from: the pickled program and its source."""
-        draft.write(folder, self._surroundings(folder, draft))
+    def run(self, draft: Draft, folder: Path, secrets: Mapping[str, str]) -> dict[str, str]:
+        """Make the version's files in ``folder/model``; the app's own tags for them.
 
-    def run(self, draft: Draft, folder: Path) -> list[str]:
-        """Make the version's files in ``folder/model``; the names of those that the program opened.
+        Args:
+            secrets: What must be in none of them, each with a name to show.
 
         Raises:
-            VersionNotLogged: A new process cannot load it; the sentence says what is missing.
+            VersionNotLogged: A new process cannot load it, or a secret is in it.
         """
+        draft.write(folder, self._surroundings(folder, draft))
+        _refuse_secrets(folder, draft, secrets)
         with self._one:
             self._wait(folder, draft)
         try:
@@ -65,7 +68,8 @@ class Trials:
         if result["refused"]:
             log.warning("a draft did not load in a new process", extra={"frames": result["frames"]})
             raise VersionNotLogged(result["refused"])
-        return list(result["files"])
+        _refuse_secrets(folder / "model", draft, secrets)
+        return _tags(draft, result["files"])
 
     def close(self) -> None:
         """End what runs; nothing is started any more."""
@@ -76,10 +80,10 @@ class Trials:
     def _wait(self, folder: Path, draft: Draft) -> None:
         if self._closed:
             raise VersionNotLogged("The app ends, so nothing was logged.")
-        warden = [sys.executable, "-I", "-S", str(_WARDEN), f"{GRACE_S:g}"]
+        ended_with_us = [sys.executable, "-I", "-S", warden.__file__, f"{GRACE_S:g}"]
         command = [sys.executable, "-P", "-W", "ignore", "-m", "dspy_demo.versions.saving", str(folder)]
         process = self._running = subprocess.Popen(  # noqa: S603 - the command is the app's own
-            [*warden, *command],
+            [*ended_with_us, *command],
             env=self._environment(folder, draft),
             stdin=subprocess.PIPE,  # closing it ends them
             stdout=subprocess.DEVNULL,
@@ -107,9 +111,50 @@ class Trials:
         return kept | ours | {"PYTHONPATH": python_path, "MLFLOW_DISABLE_TELEMETRY": "true"}
 
     def _surroundings(self, folder: Path, draft: Draft) -> dict[str, Any]:
-        """Which folders are not the program's, and the Python path of a process that knows nothing of it."""
+        """Which folders are not the program's, and a Python path without the program's and this app's."""
         ignored = [folder, sys.prefix, sys.base_prefix, self._settings.data_dir.expanduser(), _PACKAGE]
+        known = {str(_PACKAGE.parent), *(str(path) for path in draft.sources.folders)}
         entries = self._environ.get("PYTHONPATH", "").split(os.pathsep)
-        own = {str(path) for path in draft.own.folders}
-        strange = [entry for entry in entries if entry and os.path.realpath(entry) not in own]
-        return {"ignored": [str(path) for path in ignored], "python_path": os.pathsep.join(strange)}
+        others = [entry for entry in entries if entry and os.path.realpath(entry) not in known]
+        return {"ignored": [str(path) for path in ignored], "python_path": os.pathsep.join(others)}
+
+
+def _refuse_secrets(folder: Path, draft: Draft, secrets: Mapping[str, str]) -> None:
+    from dspy_demo.versions.artifact import secret_sentence
+
+    words = draft.sources.words | {draft.spec.name}
+    wanted = {value: name for value, name in secrets.items() if value not in words} | draft.removed
+    if found := find_secret(folder, wanted, skipped=folder / "code" / draft.sources.app_name):
+        raise VersionNotLogged(secret_sentence(found))
+
+
+def _tags(draft: Draft, files: list[str]) -> dict[str, str]:
+    """How the version runs, where it comes from, what travels with it."""
+    choice = draft.choice
+    tags = {
+        "program": draft.spec.name,
+        "lm": choice.model,
+        "adapter": draft.adapter,
+        "app_version": dspy_demo.__version__,
+        "temperature": choice.temperature,
+        "max_tokens": choice.max_tokens,
+        "api_base": public_url(choice.api_base),
+        "git_commit": _git_commit([*draft.sources.folders, _PACKAGE][0]),
+        "files": "\n".join(files)[:FILES_TAG_MAX_CHARS],
+    }
+    return {name: str(value) for name, value in tags.items() if value not in (None, "")}
+
+
+def _git_commit(folder: Path) -> str:
+    """The commit that is checked out where the program's source is, or empty."""
+    try:
+        done = subprocess.run(  # noqa: S603 - a fixed command, no shell
+            [shutil.which("git") or "git", "-C", str(folder), "rev-parse", "--verify", "--quiet", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=GIT_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from dspy_demo.errors import InvalidInput
@@ -12,32 +12,30 @@ from dspy_demo.events import LMChoice
 
 if TYPE_CHECKING:
     import dspy
+    from mlflow.entities.model_registry import ModelVersion
 
     from dspy_demo.programs.spec import ProgramSpec
 
 CHAMPION = "champion"
+#: Under this key an MLmodel's metadata holds what this app notes of a version.
+METADATA_KEY = "dspy_demo"
+#: The number of the form of a version's files: what `METADATA_KEY` holds, and a program with an attribute
+#: ``program`` that needs nothing of this app's package. Another form gets the next number.
+FORMAT = 1
 #: Tags of a version that the app writes; a user's tags have other names.
 OWN_TAGS = frozenset(
-    {
-        "adapter",
-        "api_base",
-        "app_version",
-        "files",
-        "git_commit",
-        "lm",
-        "max_tokens",
-        "program",
-        "temperature",
-    }
+    {"adapter", "api_base", "app_version", "files", "git_commit"}
+    | {"lm", "max_tokens", "program", "temperature"}
 )
 
 NAME_MAX_CHARS = 120
-DESCRIPTION_MAX_CHARS = 5000  # mlflow 3.17: String(5000)
+#: What fits into the columns of MLflow's database.
+DESCRIPTION_MAX_CHARS = 5000
 TAG_KEY_MAX_CHARS = 250
 TAG_VALUE_MAX_CHARS = 2000
 TAGS_MAX = 50
 _NAME = re.compile(r"\w[\w .\-]*")
-_TAG_KEY = re.compile(r"\w[\w .\-/]*")
+_TAG_KEY = re.compile(r"\w[\w .-]*(/[\w -][\w .-]*)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +106,26 @@ class Version:
             checking=True,
         )
 
+    @classmethod
+    def of(cls, item: ModelVersion, aliases: tuple[str, ...], *, reason: str, same_code: bool) -> Version:
+        """A version of MLflow's registry; the app's own tags tell how it was logged."""
+        tags, shown = dict(item.tags), ("program", "lm", "adapter", "app_version", "git_commit")
+        users = {name for name in tags if name not in OWN_TAGS and not name.startswith("mlflow.")}
+        return cls(
+            item.name,
+            int(item.version),
+            uri_of(item.name, item.version),
+            aliases=aliases,
+            description=item.description or "",
+            tags={name: tags[name] for name in users},
+            created_at=item.creation_timestamp / 1000,
+            **{name: tags.get(name, "") for name in shown},
+            files=tuple(tags.get("files", "").splitlines()),
+            servable=not reason,
+            reason=reason,
+            same_code=same_code,
+        )
+
     @property
     def champion(self) -> bool:
         return CHAMPION in self.aliases
@@ -128,6 +146,15 @@ class LoadedVersion:
     lm: LMChoice
 
 
+def other_format(noted: Mapping[str, Any] | None) -> str:
+    """Why this app cannot read a version, in a sentence; empty for a version of another tool (None)."""
+    if noted is None or noted.get("format") == FORMAT:
+        return ""
+    if isinstance(noted.get("format"), int):
+        return "It was logged by a newer version of this app. Update the app, or log the program again here."
+    return "It was logged by an older version of this app. Log the program again."
+
+
 def uri_of(name: str, version: int | str) -> str:
     return f"models:/{name}/{version}"
 
@@ -139,24 +166,20 @@ def parse_reference(reference: str) -> tuple[str, str, str]:
         InvalidInput: It is neither ``NAME/VERSION`` nor ``NAME@ALIAS``.
     """
     rest = reference.strip().removeprefix("models:/").strip("/")
-    name, slash, number = rest.rpartition("/")
-    if slash and name and number.isdigit():
-        return name, number, ""
-    name, at, alias = rest.rpartition("@")
-    if at and name and alias and "/" not in rest:
-        return name, "", alias
+    if found := re.fullmatch(r"(.+)/(\d+)|([^/]+)@([^/@]+)", rest):
+        return found[1] or found[3], found[2] or "", found[4] or ""
     raise InvalidInput(
         "Name a version as models:/NAME/VERSION or models:/NAME@ALIAS, for example models:/demo/1."
     )
 
 
-def check_name(name: str) -> str:
-    """`name` without space around it.
+def checked(request: LogRequest) -> LogRequest:
+    """The request without space around its texts.
 
     Raises:
-        InvalidInput: MLflow could not store it, or could not find it again by its URI.
+        InvalidInput: MLflow could not store one of them, or could not find the version again by its URI.
     """
-    name = name.strip()
+    name = request.name.strip()
     if not name:
         raise InvalidInput("Give the model a name, for example dspy-demo.")
     if len(name) > NAME_MAX_CHARS:
@@ -166,7 +189,8 @@ def check_name(name: str) -> str:
             "The model's name may hold letters, digits, spaces, “.”, “-” and “_”, "
             "and starts with a letter or digit."
         )
-    return name
+    description, tags = check_description(request.description), check_tags(request.tags)
+    return replace(request, name=name, description=description, tags=tags)
 
 
 def check_description(text: str) -> str:
@@ -175,12 +199,11 @@ def check_description(text: str) -> str:
     Raises:
         InvalidInput: It is too long for MLflow's column.
     """
-    text = text.strip()
-    if len(text) > DESCRIPTION_MAX_CHARS:
+    if len(text.strip()) > DESCRIPTION_MAX_CHARS:
         raise InvalidInput(
             f"The description is longer than {DESCRIPTION_MAX_CHARS:,} characters. Shorten it."
         )
-    return text
+    return text.strip()
 
 
 def check_tags(tags: Mapping[str, Any]) -> dict[str, str]:
@@ -191,11 +214,10 @@ def check_tags(tags: Mapping[str, Any]) -> dict[str, str]:
     """
     if len(tags) > TAGS_MAX:
         raise InvalidInput(f"There are more than {TAGS_MAX} tags. Leave some out.")
-    checked = {}
-    for raw_key, raw_value in tags.items():
-        key, value = str(raw_key).strip(), str(raw_value).strip()
+    stripped = {str(key).strip(): str(value).strip() for key, value in tags.items()}
+    for key, value in stripped.items():
         shown = key[:40]
-        if not _TAG_KEY.fullmatch(key) or "//" in key or key.endswith("/") or "/." in key:
+        if not _TAG_KEY.fullmatch(key):
             raise InvalidInput(
                 f"“{shown}” cannot be a tag's name: use letters, digits, spaces, “.”, “-”, “_” and “/”, "
                 "as in team=search."
@@ -207,5 +229,4 @@ def check_tags(tags: Mapping[str, Any]) -> dict[str, str]:
                 f"The tag “{shown}” is too long: a name may have {TAG_KEY_MAX_CHARS} characters, "
                 f"a value {TAG_VALUE_MAX_CHARS:,}."
             )
-        checked[key] = value
-    return checked
+    return stripped

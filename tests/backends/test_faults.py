@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from dspy_demo.backends.served import ServedBackend
 from dspy_demo.events import LMChoice, ServedTarget, TurnRequest
 from dspy_demo.serving.app import build_app
-from dspy_demo.serving.served_version import ServedVersion, load
+from dspy_demo.serving.loading import ServedVersion, load
 from dspy_demo.settings import Settings
 from tests.backends.served_fixtures import log_versions
 from tests.fake_openai import FAULTS, ODDITIES, FakeOpenAI, Reply, huge_reply, refused_url

@@ -14,8 +14,8 @@ from dspy_demo.api import build_api
 from dspy_demo.events import FieldDelta, LMChoice, TurnFinished
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.spec import ProgramSpec
-from dspy_demo.tracing.base import NoTracer
 from dspy_demo.tracing.record import TurnRecord
+from dspy_demo.tracing.tracer import Tracer
 from tests.fake_openai import FAULTS, FakeOpenAI, Reply
 from tests.services import Heard, conversation, house, settings_for, until
 
@@ -383,7 +383,7 @@ async def test_what_a_program_returns_is_its_answer(
 # The trace
 
 
-class Records(NoTracer):
+class Records(Tracer):
     """Keeps the records of turns, as a tracer does while MLflow is down."""
 
     def __init__(self) -> None:

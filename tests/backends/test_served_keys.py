@@ -10,7 +10,7 @@ import pytest
 
 from dspy_demo.events import LMChoice
 from dspy_demo.serving.app import build_app
-from dspy_demo.serving.served_version import ServedVersion, load
+from dspy_demo.serving.loading import ServedVersion, load
 from dspy_demo.settings import Settings
 from tests.backends.served_fixtures import log_versions
 from tests.fake_openai import FakeOpenAI

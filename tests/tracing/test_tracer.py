@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +12,12 @@ from typing import Any
 import pytest
 
 from dspy_demo.errors import TrackingError, TrackingUnavailable
-from dspy_demo.events import FieldDelta, ServedTarget, TurnFailed, TurnFinished, TurnRequest, Usage
+from dspy_demo.events import FieldDelta, TurnFailed, TurnFinished, Usage
+from dspy_demo.mlflow_bridge import FEEDBACK_NAME
 from dspy_demo.settings import Settings
 from dspy_demo.tracing import tracer as tracing
 from dspy_demo.tracing.record import TurnRecord
 from dspy_demo.tracing.spans import HIDDEN
-from dspy_demo.tracing.store import TraceStore
 from dspy_demo.tracing.tracer import MlflowTracer
 from dspy_demo.versions.tracking import Tracking
 from tests.processes import wait_until
@@ -50,7 +49,7 @@ def run_turn(
 
 
 def test_a_finished_turn_can_be_read_back(
-    tracer: MlflowTracer, stored: Callable[[str], Any], session: str
+    tracer: MlflowTracer, tracking: Tracking, stored: Callable[[str], Any], session: str
 ) -> None:
     record = run_turn(tracer, session=session)
     trace = stored(record.trace_id)
@@ -78,72 +77,18 @@ def test_a_finished_turn_can_be_read_back(
     assert lm.model_name == "openai/fake"
     assert (tool.inputs, tool.outputs) == ({"expression": "2+2"}, "4")
     assert (root.start_time_ns, root.end_time_ns) == (record.started_ns, record.ended_ns)
+    link = tracer.link(record.trace_id, "http://ui/")
+    assert link is not None and link.startswith(f"http://ui/#/experiments/{tracking.experiment_id}/traces?")
+    assert link.endswith(record.trace_id)
 
 
-def test_a_failed_turn_is_an_error(tracer: MlflowTracer, stored: Callable[[str], Any]) -> None:
-    record = run_turn(tracer, TurnFailed("upstream_cut", "The reply stopped.", True))
-    trace = stored(record.trace_id)
-    assert trace.info.state == "ERROR"
-    assert (trace.info.tags["turn.outcome"], trace.info.tags["error"]) == ("failed", "upstream_cut")
-    assert trace.data.spans[0].status.description == "upstream_cut: The reply stopped."
-    assert trace.data.spans[0].outputs == {"predict.answer": "fou"}
-
-
-def test_a_stopped_turn_says_so_and_keeps_what_had_streamed(
-    tracer: MlflowTracer, stored: Callable[[str], Any]
-) -> None:
-    record = run_turn(tracer, None)
-    trace = stored(record.trace_id)
-    assert trace.info.tags["turn.outcome"] == "stopped"
-    assert trace.info.state != "ERROR"
-    root, _, tool = trace.data.spans
-    assert root.status.status_code == tool.status.status_code == "UNSET"
-    assert root.outputs == {"predict.answer": "fou"}
-    assert trace.info.token_usage["total_tokens"] == 17
-
-
-def test_turns_are_found_by_their_session(tracer: MlflowTracer, tracking: Tracking, session: str) -> None:
-    ids = {run_turn(tracer, session=session).trace_id for _ in range(3)}
-    run_turn(tracer, session="another")
-    assert tracer.flush(15)
-    found = tracking.client.search_traces(
-        locations=[tracking.experiment_id], filter_string=f"metadata.`mlflow.trace.session` = '{session}'"
-    )
-    assert {trace.info.trace_id for trace in found} == ids
-    assert tracer.link(record_id := ids.pop(), "http://ui") == (
-        f"http://ui/#/experiments/{tracking.experiment_id}/traces?startTimeLabel=ALL&selectedEvaluationId={record_id}"
-    )
-
-
-def test_a_served_turn_without_a_trace_of_its_server_has_a_root_only(
-    tracer: MlflowTracer, stored: Callable[[str], Any], tracking: Tracking
-) -> None:
-    request = TurnRequest(ServedTarget("http://127.0.0.1:5001", "models:/demo/1"), {"question": "?"})
-    plain, traced = tracer.begin(request), tracer.begin(request)
-    assert plain
-    assert traced
-    plain.hear(TurnFinished({"answer": "4"}, Usage(2, 1), trace_id=plain.trace_id))
-    traced.hear(TurnFinished({"answer": "4"}, trace_id="tr-" + "1" * 32))
-    tracer.finish(plain)
-    tracer.finish(traced)
-    trace = stored(plain.trace_id)
-    assert len(trace.data.spans) == 1
-    assert (trace.info.tags["backend"], trace.info.tags["version"]) == ("served", "models:/demo/1")
-    assert trace.info.token_usage["total_tokens"] == 3
-    with pytest.raises(Exception, match="not found"):
-        tracking.client.get_trace(traced.trace_id)
-
-
-async def test_300_turns_at_once_are_all_written(
+async def test_100_turns_at_once_are_all_written(
     tracer: MlflowTracer, tracking: Tracking, session: str
 ) -> None:
-    started = time.monotonic()
     records = await asyncio.gather(
-        *(asyncio.to_thread(run_turn, tracer, session=session) for _ in range(300))
+        *(asyncio.to_thread(run_turn, tracer, session=session) for _ in range(100))
     )
     assert await asyncio.to_thread(tracer.flush, 40)
-    rate = 300 / (time.monotonic() - started)
-    print(f"\n{rate:.0f} traces/s written (3 spans each)")
     found = tracking.client.search_traces(
         locations=[tracking.experiment_id],
         filter_string=f"metadata.`mlflow.trace.session` = '{session}'",
@@ -154,18 +99,19 @@ async def test_300_turns_at_once_are_all_written(
     assert tracer.dropped == 0
 
 
+@pytest.mark.usefixtures("quick_retries")
 def test_a_second_try_does_not_write_twice(
     tracer: MlflowTracer, stored: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, tries = TraceStore.write, []
+    write, tries = MlflowTracer._write, []
 
-    def cut(self: TraceStore, records: Any) -> None:
+    def cut(self: MlflowTracer, records: Any) -> None:
         write(self, records)
         tries.append(records)
         if len(tries) == 1:
             raise TrackingUnavailable()
 
-    monkeypatch.setattr(TraceStore, "write", cut)
+    monkeypatch.setattr(MlflowTracer, "_write", cut)
     record = run_turn(tracer)
     trace = stored(record.trace_id)
     assert len(tries) == 2
@@ -173,55 +119,58 @@ def test_a_second_try_does_not_write_twice(
     assert trace.info.token_usage["total_tokens"] == 17
 
 
-@pytest.mark.parametrize("error", [TrackingUnavailable(), TrackingError()])
-def test_one_bad_record_does_not_hold_up_the_others(
-    tracer: MlflowTracer, stored: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    write = TraceStore.write
-    monkeypatch.setattr(tracing, "RETRY_FIRST_S", 0.01)
-
-    def refusing(self: TraceStore, records: Any) -> None:
-        if any("poison" in str(record.inputs) for record in records):
-            raise error
-        write(self, records)
-
-    monkeypatch.setattr(TraceStore, "write", refusing)
-    run_turn(tracer, question="poison")
-    records = []
-    while not tracer.dropped:  # with others to compare to, the bad one is found
-        records.append(run_turn(tracer))
-        time.sleep(0.05)
-    records.append(run_turn(tracer))
-    for record in records:
-        assert stored(record.trace_id)
-    assert tracer.dropped == 1
-    assert tracer.notice is None
-
-
 @pytest.fixture
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracing, "RETRY_FIRST_S", 0.05)
-    monkeypatch.setattr(tracing, "RETRY_MAX_S", 0.1)
+    monkeypatch.setattr(tracing, "RETRY_WAITS_S", (0.05, 0.1))
     monkeypatch.setattr(tracing, "LINGER_S", 0.01)
 
 
 @pytest.mark.usefixtures("quick_retries")
-def test_a_folder_that_cannot_be_made_is_one_notice_until_it_can(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("error", "notice"), [(TrackingUnavailable(), tracing.DATABASE_DOWN), (TrackingError(), tracing.REFUSED)]
+)
+def test_what_cannot_be_written_is_dropped_with_one_line_and_a_notice(
+    tracer: MlflowTracer,
+    stored: Callable[[str], Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    notice: str,
 ) -> None:
-    settings = Settings(data_dir=folder_in_the_way(tmp_path / "file"))
-    tracking = Tracking(settings)
-    tracer = MlflowTracer(settings, tracking)
-    record = run_turn(tracer)
-    wait_until(lambda: tracer._failures > 3, 30, "it fails")
-    assert tracer.notice == tracing.DATABASE_DOWN
-    assert not tracer.flush(0.2)
-    assert sum(entry.name == tracing.__name__ for entry in caplog.records) == 1
-    (tmp_path / "file").unlink()
-    assert tracer.flush(30)
-    assert tracer.notice is None
-    assert tracking.client.get_trace(record.trace_id).info.tags["turn.outcome"] == "finished"
-    assert tracer.close(1)
+    def refuse(self: MlflowTracer, records: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as broken:
+        broken.setattr(MlflowTracer, "_write", refuse)
+        run_turn(tracer, question="private words")
+        assert tracer.flush(15)
+    assert (tracer.dropped, tracer.notice, tracer.state) == (1, notice, "failing")
+    (entry,) = [entry for entry in caplog.records if entry.levelname == "WARNING"]
+    assert entry.name == tracing.__name__ and "private words" not in entry.getMessage()
+    assert stored(run_turn(tracer).trace_id)
+    assert (tracer.notice, tracer.state) == (None, "ok")
+
+
+@pytest.mark.usefixtures("quick_retries")
+def test_a_folder_that_cannot_be_made_and_a_server_that_is_down(
+    tmp_path: Path, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is a notice; memory is bounded; ending the app does not wait for them."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr(tracing, "WAITING_MAX", 10)
+    for settings, notice in (
+        (Settings(data_dir=folder_in_the_way(tmp_path / "file")), tracing.DATABASE_DOWN),
+        (Settings(data_dir=tmp_path, tracking_uri=f"http://127.0.0.1:{free_port()}"), tracing.DOWN),
+    ):
+        tracer = MlflowTracer(settings, Tracking(settings))
+        for _ in range(60):
+            run_turn(tracer)
+        wait_until(lambda tracer=tracer: tracer.notice, 30, "there is a notice")
+        assert tracer.notice == notice
+        assert tracer.dropped >= 60 - 10 - tracing.BATCH_MAX
+        started = time.monotonic()
+        tracer.close(0.2)
+        assert time.monotonic() - started < 1
 
 
 @pytest.mark.usefixtures("quick_retries")
@@ -241,59 +190,71 @@ def test_a_locked_database_delays_the_trace_only(
 
 
 @pytest.mark.usefixtures("quick_retries")
-def test_a_database_that_cannot_be_written_is_logged_once_and_without_anybodys_words(
-    tracer: MlflowTracer,
-    tracking: Tracking,
-    trace_settings: Settings,
-    caplog: pytest.LogCaptureFixture,
-    capfd: pytest.CaptureFixture[str],
+def test_nobodys_words_are_printed_where_the_database_is_gone(
+    tracer: MlflowTracer, trace_settings: Settings, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run_turn(tracer)
     assert tracer.flush(15)
     database, away = trace_settings.data_dir / "mlflow.db", trace_settings.data_dir / "away.db"
     database.rename(away)  # SQLite then refuses to write, for root too
-    record = run_turn(tracer, question="private words")
-    wait_until(lambda: tracer._failures > 4, 20, "it fails")
-    assert tracer.notice == tracing.DATABASE_DOWN
-    away.rename(database)
+    run_turn(tracer, question="private words")
     assert tracer.flush(20)
-    assert tracer.notice is None
-    assert tracking.client.get_trace(record.trace_id)
-    warnings = [entry for entry in caplog.records if entry.levelname != "DEBUG"]
-    assert [entry.name for entry in warnings] == [tracing.__name__] * 2  # it began, it ended
-    assert "private words" not in capfd.readouterr().err + "".join(entry.getMessage() for entry in warnings)
+    away.rename(database)
+    assert tracer.notice == tracing.DATABASE_DOWN
+    assert "private words" not in capfd.readouterr().err
 
 
-@pytest.mark.usefixtures("quick_retries")
-def test_a_server_that_is_down_is_a_notice_and_memory_is_bounded(
-    tmp_path: Path,
-    free_port: Callable[[], int],
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+# --- ratings ---
+
+
+def ratings(trace: Any) -> list[tuple[bool, str, str]]:
+    return sorted(
+        (assessment.feedback.value, assessment.rationale or "", assessment.source.source_id)
+        for assessment in trace.info.assessments
+        if assessment.name == FEEDBACK_NAME
+    )
+
+
+def test_a_thumb_can_be_changed_commented_and_taken_back(
+    tracer: MlflowTracer, stored: Callable[[str], Any]
 ) -> None:
-    monkeypatch.setattr(tracing, "WAITING_MAX", 10)
-    settings = Settings(data_dir=tmp_path, tracking_uri=f"http://127.0.0.1:{free_port()}")
-    tracer = MlflowTracer(settings, Tracking(settings))
-    for _ in range(60):
-        run_turn(tracer)
-    wait_until(lambda: tracer.notice, 30, "it is told")
-    assert tracer.notice == tracing.DOWN
-    assert tracer.dropped >= 60 - 10 - tracing.BATCH_MAX
-    assert sum(entry.name == tracing.__name__ for entry in caplog.records) == 1
+    trace_id = run_turn(tracer).trace_id
+    tracer.feedback(trace_id, True, user="ann")
+    assert ratings(stored(trace_id)) == [(True, "", "ann")]
     started = time.monotonic()
-    assert not tracer.close(0.2)
-    assert time.monotonic() - started < 1
-
-
-def test_a_slow_store_is_told(tracer: MlflowTracer, monkeypatch: pytest.MonkeyPatch) -> None:
-    release, write = threading.Event(), TraceStore.write
-    monkeypatch.setattr(tracing, "SLOW_S", 0.2)
-    monkeypatch.setattr(TraceStore, "write", lambda self, records: release.wait(10) and write(self, records))
-    run_turn(tracer)
-    wait_until(lambda: tracer.notice == tracing.SLOW, 5, "it is told")
-    release.set()
-    assert tracer.flush(10)
+    for number in range(10):
+        tracer.feedback(trace_id, number % 2 == 0, f"Wrong sum {number}. 🙁", user="ann")
+    assert time.monotonic() - started < 0.05
+    tracer.feedback(trace_id, False, user="bob")
+    assert ratings(stored(trace_id)) == [(False, "", "bob"), (False, "Wrong sum 9. 🙁", "ann")]
+    tracer.feedback(trace_id, None, user="ann")
+    tracer.feedback(trace_id, None, user="ann")
+    assert ratings(stored(trace_id)) == [(False, "", "bob")]
     assert tracer.notice is None
+
+
+def test_a_rating_waits_for_a_trace_that_another_process_writes(
+    tracer: MlflowTracer,
+    stored: Callable[[str], Any],
+    tracking: Tracking,
+    trace_settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tracing, "RETRY_WAITS_S", (2.0, 2.0))
+    server = MlflowTracer(trace_settings, tracking, serves="models:/demo/1")
+    record = server.begin(request_of())
+    assert record is not None
+    tracer.feedback(record.trace_id, True, user="ann")
+    time.sleep(0.6)
+    server.finish(record)
+    assert server.close(10)
+    assert ratings(stored(record.trace_id)) == [(True, "", "ann")]
+    monkeypatch.setattr(tracing, "RETRY_WAITS_S", (0.1,))
+    tracer.feedback("tr-" + "f" * 32, True)
+    assert tracer.flush(10) and tracer.notice == tracing.RATING_LOST
+
+
+# --- what is written ---
 
 
 def test_no_secret_is_written(

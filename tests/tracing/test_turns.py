@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -28,11 +25,10 @@ from dspy_demo.events import (
 )
 from dspy_demo.settings import Settings
 from dspy_demo.tracing import tracer as tracing
-from dspy_demo.tracing.store import TraceStore
 from dspy_demo.tracing.tracer import MlflowTracer, tracer_for
 from dspy_demo.versions.tracking import Tracking
 from tests.fake_openai import FAULTS, FakeOpenAI, Reply, free_port, tool_reply
-from tests.processes import REPO, start_process
+from tests.processes import start_process
 from tests.scripted_backend import ScriptedBackend, scripted_answer
 from tests.services import House, house, settings_for, until
 from tests.tracing.conftest import request_of
@@ -84,18 +80,6 @@ async def test_react_has_its_model_and_tool_calls_below_the_root(
     assert fake_openai.url not in str(trace.to_dict())
 
 
-async def test_an_answer_from_the_cache_has_no_tokens(
-    fake_openai: FakeOpenAI, data_dir: Path, tracer: MlflowTracer, stored: Callable[[str], Any]
-) -> None:
-    async with traced(tracer, data_dir, fake_openai) as home:
-        choice = LMChoice("openai/fake", fake_openai.url, cache=True)
-        await home.ask("again", choice=choice)
-        heard = await home.ask("again", choice=choice)
-    trace = await asyncio.to_thread(stored, heard.finished.trace_id or "")
-    assert trace.data.spans[1].attributes["cached"] is True
-    assert not trace.info.token_usage
-
-
 async def test_a_failed_call_is_a_failed_turn(
     fake_openai: FakeOpenAI, data_dir: Path, tracer: MlflowTracer, stored: Callable[[str], Any]
 ) -> None:
@@ -112,7 +96,7 @@ async def test_a_failed_call_is_a_failed_turn(
     assert (lm.status.status_code, lm.status.description) == ("ERROR", "LMAuthError")
 
 
-@pytest.mark.parametrize("way", ["stop", "leave", "cancel", "shutdown"])
+@pytest.mark.parametrize("way", ["stop", "shutdown"])
 async def test_a_stopped_turn_keeps_what_had_streamed(
     fake_openai: FakeOpenAI, data_dir: Path, tracer: MlflowTracer, stored: Callable[[str], Any], way: str
 ) -> None:
@@ -126,17 +110,13 @@ async def test_a_stopped_turn_keeps_what_had_streamed(
                 async for event in turn:
                     if isinstance(event, FieldDelta):
                         texts.append(event.text)
-                    if way == "leave" and len(texts) == 3:
-                        break
 
         watching = asyncio.create_task(watch())
         await until(lambda: len(texts) >= 3 or watching.done(), 20)
         assert turn.trace_id
         if way == "stop":
             await turn.stop()
-        elif way == "cancel":
-            watching.cancel()
-        elif way == "shutdown":
+        else:
             await home.service.aclose()
         await asyncio.wait({watching})
     trace = await asyncio.to_thread(stored, turn.trace_id)
@@ -169,31 +149,6 @@ async def test_a_refused_request_is_no_turn(
     assert turn.trace_id is None
 
 
-async def test_a_served_turn_is_written_by_one_of_the_two(
-    fake_openai: FakeOpenAI, data_dir: Path, tracer: MlflowTracer, tracking: Tracking
-) -> None:
-    theirs = "tr-" + "a" * 32
-    script: list[Event | Exception] = [
-        TurnStarted("served", "models:/d/1"),
-        TurnFinished({"answer": "4"}, trace_id=theirs),
-    ]
-    request = TurnRequest(ServedTarget("http://h:1", "models:/d/1"), {"question": "?"})
-    async with traced(tracer, data_dir, fake_openai, served=ScriptedBackend(script)) as home:
-        assert (await home.run(request)).finished.trace_id == theirs
-        script[-1] = UpstreamCut()
-        turn = home.service.turn(request)
-        async with turn:
-            assert [event.kind async for event in turn] == ["started", "failed"]
-    assert turn.trace_id
-    assert await asyncio.to_thread(tracer.flush, 15)
-    trace = tracking.client.get_trace(turn.trace_id)
-    assert (trace.info.state, trace.info.tags["version"], len(trace.data.spans)) == (
-        "ERROR",
-        "models:/d/1",
-        1,
-    )
-
-
 async def test_tracing_can_be_off(data_dir: Path) -> None:
     settings = settings_for(data_dir, tracing=False)
     async with house(settings, local=ScriptedBackend(scripted_answer("four"))) as home:
@@ -206,7 +161,7 @@ async def test_a_store_that_hangs_does_not_touch_the_event_loop(
     data_dir: Path, fake_openai: FakeOpenAI, tracer: MlflowTracer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release = threading.Event()
-    monkeypatch.setattr(TraceStore, "write", lambda *_: release.wait(20))
+    monkeypatch.setattr(MlflowTracer, "_write", lambda *_: release.wait(20))
     lags: list[float] = []
 
     async def measure() -> None:
@@ -220,56 +175,23 @@ async def test_a_store_that_hangs_does_not_touch_the_event_loop(
     ) as home:
         await home.ask("warm up")
         measuring = asyncio.create_task(measure())
-        for _ in range(20):
+        for _ in range(5):
             await asyncio.gather(*(home.ask("?") for _ in range(10)))
             tracer.feedback("tr-" + "0" * 32, True)
         measuring.cancel()
     lags.sort()
     median = lags[len(lags) // 2]
-    print(f"\nloop lag while the store hangs: median {median * 1e3:.1f} ms, max {lags[-1] * 1e3:.1f} ms")
     assert median < 0.05
     assert lags[-1] < 1
-    monkeypatch.setattr(tracing, "TRACE_EXPECTED_S", 0)
+    monkeypatch.setattr(tracing, "RETRY_WAITS_S", ())
     release.set()
-
-
-def test_a_process_whose_store_hangs_still_ends(tmp_path: Path) -> None:
-    code = f"""
-        import socket, time
-        from pathlib import Path
-        from dspy_demo.settings import Settings
-        from dspy_demo.tracing.tracer import MlflowTracer
-        from dspy_demo.versions.tracking import Tracking
-        from tests.tracing.conftest import request_of
-        silent = socket.create_server(("127.0.0.1", 0))
-        uri = "http://127.0.0.1:%d" % silent.getsockname()[1]
-        settings = Settings(data_dir=Path({str(tmp_path)!r}), tracking_uri=uri)
-        tracer = MlflowTracer(settings, Tracking(settings))
-        tracer.finish(tracer.begin(request_of()))
-        silent.accept()
-        started = time.monotonic()
-        print(tracer.close(0.3), time.monotonic() - started < 1)
-        print(time.monotonic())
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        cwd=REPO,
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=True,
-        env={"PYTHONPATH": str(REPO), "HOME": str(tmp_path), "MLFLOW_DISABLE_TELEMETRY": "true", "PATH": ""},
-    )
-    written, closed_at = done.stdout.splitlines()
-    assert written == "False True"
-    assert time.monotonic() - float(closed_at) < 5
 
 
 @pytest.mark.integration
 def test_a_tracking_server_that_comes_back_gets_everything(
     tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracing, "RETRY_MAX_S", 1)
+    monkeypatch.setattr(tracing, "RETRY_WAITS_S", (1,) * 60)
     port = free_port()
     settings = Settings(data_dir=tmp_path, tracking_uri=f"http://127.0.0.1:{port}")
     tracking = Tracking(settings)
@@ -335,6 +257,9 @@ async def test_a_served_turn_that_its_server_traces_is_not_written_again(
                 await stopped.stop()
         assert stopped.trace_id == theirs
 
+        script[-1] = TurnFinished({"answer": "4"}, trace_id=theirs)
+        assert (await home.run(request)).finished.trace_id == theirs
+
         script[-1] = lost
         cut = home.service.turn(request)
         async with cut:
@@ -345,4 +270,6 @@ async def test_a_served_turn_that_its_server_traces_is_not_written_again(
         locations=[tracking.experiment_id],
         filter_string="metadata.`mlflow.trace.session` = 'written-once'",
     )
-    assert [trace.info.trace_id for trace in written] == [cut.trace_id]
+    (trace,) = written
+    assert (trace.info.trace_id, trace.info.state) == (cut.trace_id, "ERROR")
+    assert (trace.info.tags["version"], len(trace.data.spans)) == ("models:/d/1", 1)

@@ -76,15 +76,3 @@ def test_a_mistake_is_one_sentence(
     assert log_command(["--data-dir", str(store_dir), *arguments], environ) == 2
     printed = capsys.readouterr()
     assert printed.out == "" and said in printed.err and "Traceback" not in printed.err
-
-
-def test_help_names_its_flags_and_the_apps(capsys: pytest.CaptureFixture[str]) -> None:
-    from dspy_demo.versions.command import log_command
-
-    with pytest.raises(SystemExit) as done:
-        log_command(["--help"], {})
-    text = capsys.readouterr().out
-    assert done.value.code == 0
-    assert all(
-        flag in text for flag in ("--name", "--description", "--tag", "--data-dir", "--lm", "--tracking-uri")
-    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,6 @@ import yaml
 from dspy_demo.errors import ModelSetupError
 from dspy_demo.events import LMChoice
 from dspy_demo.lm.local.files import KNOWN, LocalModel, find, identified, missing, record, the_same
-from dspy_demo.lm.local.runtime import jobs
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.settings import Settings
 from dspy_demo.versions import LogRequest, VersionStore
@@ -26,11 +24,17 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_gguf(tmp_path_factory.mktemp("models") / "tiny.gguf")
 
 
-def test_the_artifact_names_the_file_and_does_not_hold_it(
+def test_a_version_names_the_file_and_does_not_hold_it(
     store: VersionStore, programs: ProgramRegistry, name: str, artifacts: Callable[[str], Path], tiny: Path
 ) -> None:
-    version = store.log(LogRequest(name, "chain_of_thought", LMChoice(f"local/{tiny}")), programs)
-    assert version.lm == f"local/{tiny}" and version.servable
+    """The weights stay where they are, and the program comes back with the model."""
+    Path("tiny.gguf").symlink_to(tiny)
+    choice = LMChoice("local/tiny.gguf", max_tokens=60)
+    version = store.log(LogRequest(name, "chain_of_thought", choice), programs)
+    Path("tiny.gguf").unlink()
+    assert version.servable and Path(version.lm.removeprefix("local/")).is_absolute()
+    loaded = store.load(version.uri)
+    assert (loaded.lm.model, loaded.lm.max_tokens) == (version.lm, 60)
     folder = artifacts(version.uri)
     noted = yaml.safe_load((folder / "MLmodel").read_text())["metadata"]["dspy_demo"]["lm"]["file"]
     assert noted["sha256"] == hashlib.sha256(tiny.read_bytes()).hexdigest()
@@ -38,40 +42,6 @@ def test_the_artifact_names_the_file_and_does_not_hold_it(
     assert not list(folder.rglob("*.gguf"))
     assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 2_000_000
     assert "xllamacpp==" in (folder / "requirements.txt").read_text()
-    pickled = pickle.loads((folder / "data" / "model.pkl").read_bytes()).dspy_settings["lm"]
-    assert pickled.engine.file.sha256 == noted["sha256"]
-
-
-def test_a_relative_path_becomes_a_whole_one(
-    store: VersionStore, programs: ProgramRegistry, name: str, tiny: Path, in_an_empty_folder: Path
-) -> None:
-    relative = Path("..") / "tiny.gguf"
-    (in_an_empty_folder.parent / "tiny.gguf").symlink_to(tiny)
-    version = store.log(LogRequest(name, "predict", LMChoice(f"local/{relative}")), programs)
-    assert Path(version.lm.removeprefix("local/")).is_absolute()
-
-
-def test_it_loads_back_into_this_process(
-    store: VersionStore, programs: ProgramRegistry, name: str, tiny: Path
-) -> None:
-    version = store.log(LogRequest(name, "predict", LMChoice(f"local/{tiny}", max_tokens=40)), programs)
-    loaded = store.load(version.uri)
-    assert (loaded.lm.model, loaded.lm.max_tokens) == (f"local/{tiny}", 40)
-
-
-def test_the_pickled_model_answers_by_itself(
-    store: VersionStore, programs: ProgramRegistry, name: str, artifacts: Callable[[str], Path], tiny: Path
-) -> None:
-    """As in a plain `mlflow models serve`, which knows nothing of this app's settings."""
-    choice = LMChoice(f"local/{tiny}", max_tokens=60)
-    uri = store.log(LogRequest(name, "chain_of_thought", choice), programs).uri
-    wrapper = pickle.loads((artifacts(uri) / "data" / "model.pkl").read_bytes())
-    import dspy
-
-    with dspy.context(**{name: wrapper.dspy_settings[name] for name in ("lm", "adapter")}):
-        prediction = wrapper.model(messages=[{"role": "user", "content": "What is 2 + 2?"}])
-    assert prediction.reasoning and prediction.answer
-    jobs.close()
 
 
 def test_the_same_file_is_found_under_any_name(tmp_path: Path, tiny: Path, home: Path) -> None:

@@ -21,7 +21,7 @@ from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.shipped import SHIPPED
 from dspy_demo.settings import Settings
 from dspy_demo.versions import LogRequest, VersionStore
-from dspy_demo.versions.confidential import public_url
+from dspy_demo.versions.secrets import public_url
 from tests.fake_openai import FakeOpenAI
 
 BUILTIN = LMChoice("demo/engine")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import http.server
 import shutil
 import socket
 import sqlite3
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -16,16 +16,18 @@ from pathlib import Path
 
 import pytest
 
+from dspy_demo import mlflow_bridge
 from dspy_demo.errors import TrackingUnavailable, VersionNotLogged
 from dspy_demo.events import LMChoice
 from dspy_demo.programs.inspecting import spec_of
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.settings import Settings
-from dspy_demo.versions import schema, tracking
+from dspy_demo.versions import tracking
 from dspy_demo.versions.store import VersionStore
-from dspy_demo.versions.tracking import DATABASE_NAME, tracking_errors
+from dspy_demo.versions.tracking import DATABASE_NAME
 from dspy_demo.versions.version import LogRequest
-from tests.versions.disks import Disk, mounted
+
+pytestmark = pytest.mark.integration
 
 BUILTIN = LMChoice("demo/engine")
 REQUEST = LogRequest("demo", "chain_of_thought", BUILTIN, "kept")
@@ -57,6 +59,7 @@ def logged_files(data_dir: Path) -> int:
 # --- what others keep in the same store ---
 
 
+@pytest.mark.usefixtures("ready_files")
 def test_what_others_left_running_is_never_touched(database: Path, programs: ProgramRegistry) -> None:
     """A training of another team in the same experiment, with a tag as this app writes it."""
     store = store_at(database.parent)
@@ -91,71 +94,7 @@ def with_a_lock() -> ProgramRegistry:
     return ProgramRegistry([spec_of(module, name="broken")])
 
 
-# --- the disk ---
-
-
-@pytest.fixture
-def disk(database: Path, tmp_path: Path) -> Iterator[Disk]:
-    """A disk with a database and one version on it."""
-    with mounted(tmp_path / "disk", 16) as disk:
-        shutil.copy(database, disk.path)
-        yield disk
-
-
-def test_a_full_disk_loses_no_version_and_keeps_no_half_of_one(disk: Disk, programs: ProgramRegistry) -> None:
-    store = store_at(disk.path)
-    kept = store.log(REQUEST, programs)
-    for free_bytes in (0, 200_000):  # the database cannot grow; it can, but the files do not fit
-        filler = disk.fill(free_bytes)
-        with pytest.raises(TrackingUnavailable) as caught:
-            store.log(REQUEST, programs)
-        assert caught.value.public_message == tracking.DISK_FULL
-        assert [version.uri for version in store.versions("demo")] == [kept.uri]
-        assert store.load(kept.uri).lm == BUILTIN
-        filler.unlink()
-        assert logged_files(disk.path) == 1
-    assert store.log(REQUEST, programs).version == kept.version + 1
-    assert logged_files(disk.path) == 2
-
-
-def test_a_read_only_disk_shows_its_versions_and_takes_no_more(
-    disk: Disk, programs: ProgramRegistry, tmp_path: Path
-) -> None:
-    kept = store_at(disk.path).log(REQUEST, programs)
-    with disk.read_only(tmp_path / "read-only") as data_dir:
-        store = store_at(data_dir)
-        assert [version.uri for version in store.versions("demo")] == [kept.uri]
-        assert store.load(kept.uri).lm == BUILTIN
-        for change in (lambda: store.log(REQUEST, programs), lambda: store.promote(kept.uri)):
-            with pytest.raises(TrackingUnavailable) as caught:
-                change()
-            assert caught.value.public_message == tracking.READ_ONLY
-
-
-def test_a_read_only_disk_without_a_database(tmp_path: Path) -> None:
-    with mounted(tmp_path / "disk", 1) as disk, disk.read_only(tmp_path / "read-only") as path:
-        assert refused(store_at(path / "data")) == tracking.READ_ONLY
-
-
-@pytest.mark.parametrize(
-    ("error", "sentence"),
-    [
-        (OSError(errno.ENOSPC, "No space left on device"), tracking.DISK_FULL),
-        (OSError(errno.EROFS, "Read-only file system"), tracking.READ_ONLY),
-        (PermissionError(errno.EACCES, "Permission denied"), tracking.READ_ONLY),
-        (sqlite3.OperationalError("database or disk is full"), tracking.DISK_FULL),
-        (sqlite3.OperationalError("attempt to write a readonly database"), tracking.READ_ONLY),
-        (sqlite3.OperationalError("database is locked"), tracking.LOCKED),
-        (ConnectionResetError(), TrackingUnavailable.default_message),
-    ],
-    ids=str,
-)
-def test_what_the_user_can_mend_is_said(error: Exception, sentence: str) -> None:
-    with pytest.raises(TrackingUnavailable) as caught, tracking_errors():
-        raise error
-    assert caught.value.public_message == sentence
-
-
+@pytest.mark.usefixtures("ready_files")
 def test_a_database_that_another_program_locks(
     database: Path, programs: ProgramRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,7 +106,7 @@ def test_a_database_that_another_program_locks(
         with pytest.raises(TrackingUnavailable) as caught:
             store.log(REQUEST, programs)
         other.execute("ROLLBACK")
-    assert caught.value.public_message == tracking.LOCKED
+    assert caught.value.public_message == mlflow_bridge.LOCKED
     assert store.log(REQUEST, programs).version == 1
     assert logged_files(database.parent) == 1
 
@@ -202,6 +141,7 @@ def old_database(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("ready_files")
 def test_a_folder_of_an_older_version_is_updated_and_kept(
     old_database: Path, programs: ProgramRegistry
 ) -> None:
@@ -213,19 +153,15 @@ def test_a_folder_of_an_older_version_is_updated_and_kept(
     assert (old.uri, old.description, old.servable) == ("models:/old/7", "from before", False)
     assert store.log(REQUEST, programs).uri == "models:/demo/1"
     before = old_database.with_name(f"{DATABASE_NAME}.before-{OLD_REVISION}")
-    assert schema.is_outdated(before) and not schema.is_outdated(old_database)
+    assert tracking.is_outdated(before) and not tracking.is_outdated(old_database)
     assert not list(old_database.parent.glob("*.making"))
 
 
 def test_an_update_that_fails_changes_nothing(old_database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import mlflow.store.db.utils
-
-    def fails(_: object) -> None:
-        raise sqlite3.OperationalError("database or disk is full")
-
-    monkeypatch.setattr(mlflow.store.db.utils, "_upgrade_db", fails)
+    failed = subprocess.CompletedProcess([], 1, "", "the disk is full")
+    monkeypatch.setattr(tracking.subprocess, "run", lambda *_, **__: failed)
     content = old_database.read_bytes()
-    assert refused(store_at(old_database.parent)) == tracking.DISK_FULL
+    assert refused(store_at(old_database.parent)) == tracking.NOT_UPDATED
     assert old_database.read_bytes() == content
     assert {path.name for path in old_database.parent.iterdir()} == {DATABASE_NAME, f"{DATABASE_NAME}.lock"}
 
@@ -233,7 +169,7 @@ def test_an_update_that_fails_changes_nothing(old_database: Path, monkeypatch: p
 def test_an_older_database_elsewhere_is_not_touched(old_database: Path, tmp_path: Path) -> None:
     content = old_database.read_bytes()
     store = store_at(tmp_path / "mine", tracking_uri=f"sqlite:///{old_database}")
-    assert refused(store) == schema.OLDER_ELSEWHERE
+    assert refused(store) == tracking.OLDER_ELSEWHERE
     assert old_database.read_bytes() == content
 
 
@@ -241,13 +177,13 @@ def test_a_database_of_a_newer_mlflow_is_not_touched(database: Path) -> None:
     with contextlib.closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
     content = database.read_bytes()
-    assert refused(store_at(database.parent)) == schema.NEWER
+    assert refused(store_at(database.parent)) == tracking.NEWER
     assert database.read_bytes() == content
 
 
 def test_a_file_that_is_no_database(database: Path) -> None:
     database.write_bytes(b"this is no database, but a text of some length. " * 100)
-    assert refused(store_at(database.parent)) == schema.NO_DATABASE
+    assert refused(store_at(database.parent)) == tracking.NO_DATABASE
 
 
 # --- the tracking server ---
@@ -278,8 +214,8 @@ def answering(status: int, body: bytes) -> Iterator[str]:
     ("status", "body", "sentence"),
     [
         (500, b'{"stack_trace": "SECRET"}', TrackingUnavailable.default_message),
-        (200, b"<html>SECRET</html>", tracking.NOT_MLFLOW),
-        (401, b"SECRET", tracking.LOGIN),
+        (200, b"<html>SECRET</html>", mlflow_bridge.NOT_MLFLOW),
+        (401, b"SECRET", mlflow_bridge.LOGIN),
     ],
 )
 def test_a_server_that_answers_wrongly(

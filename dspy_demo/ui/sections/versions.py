@@ -37,7 +37,7 @@ from dspy_demo.ui.components import (
 from dspy_demo.ui.sections.backend import SERVED
 from dspy_demo.ui.sections.model import ModelSection
 from dspy_demo.ui.sections.picks import SidebarPicks
-from dspy_demo.versions.confidential import public_url
+from dspy_demo.versions.secrets import public_url
 from dspy_demo.versions.store import VersionStore
 from dspy_demo.versions.version import LogRequest, Version
 

@@ -17,7 +17,7 @@ from gradio.components import Component
 from dspy_demo.events import LMChoice, LocalTarget, Visitor
 from dspy_demo.guests.limits import GuestLimits
 from dspy_demo.programs.spec import ProgramSpec
-from dspy_demo.tracing.base import NoTracer
+from dspy_demo.tracing.tracer import Tracer
 from dspy_demo.ui.chat.conversation import Conversation, from_json, to_json
 from dspy_demo.ui.chat.handlers import ChatHandlers
 from dspy_demo.ui.chat.notices import USE_LOCAL, Action
@@ -33,7 +33,7 @@ REQUEST = request_of(STRANGER)
 Given = Mapping[Component, Any]
 
 
-class NotingTracer(NoTracer):
+class NotingTracer(Tracer):
     def __init__(self) -> None:
         self.ratings: list[tuple[str, bool | None, str | None]] = []
 

@@ -16,11 +16,16 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 from pydantic import SecretBytes, SecretStr
 
 from dspy_demo.events import LMChoice
-from dspy_demo.settings import Settings, flag_name
+from dspy_demo.lm.providers import keys_of_others
+from dspy_demo.settings import ENV_PREFIX, Settings, flag_name
 
 if TYPE_CHECKING:
     import dspy
 
+#: Of this app alone: who may use it, and the key of its own model.
+_OUR_SECRETS = frozenset(
+    ENV_PREFIX + name for name in ("OWNER_TOKEN", "GUEST_TOKEN", "GUEST_PASSWORD", "API_KEY")
+)
 #: Shorter ones, such as the placeholder “none”, are found in any text.
 SECRET_MIN_CHARS = 8
 #: Of a variable that is only named like a secret.
@@ -76,7 +81,18 @@ def public_url(url: str | None) -> str | None:
     return urlunsplit((parts.scheme, host, parts.path, urlencode(query), ""))
 
 
-# What this process knows
+def version_environment(
+    environ: Mapping[str, str], models: Iterable[str], added: Iterable[str] = ()
+) -> dict[str, str]:
+    """What a process that runs a version's code finds: our environment without what is not for that version.
+
+    Args:
+        environ: The app's own environment.
+        models: The model strings that the version calls; the keys of other providers are withheld.
+        added: Names that are passed on in any case (``--serve-env``), where they are set.
+    """
+    withheld = (_OUR_SECRETS | keys_of_others(models)) - set(added)
+    return {name: value for name, value in environ.items() if name not in withheld}
 
 
 def known_secrets(
@@ -85,40 +101,38 @@ def known_secrets(
     """Every secret that this process was given, each with a name that may be shown.
 
     Args:
-        environ: Variables that are named like secrets count too. Not what no secret looks like: a number, a
-            path, an address, a part of the model's name.
+        environ: Variables that are named like secrets count too, unless their value cannot be one: a number,
+            a path, an address, a part of the model's name.
     """
-    named: list[tuple[str, str]] = []
-    for variable, value in (environ or {}).items():
-        if _VARIABLE_NAME.search(variable) and _may_be_secret(value) and value not in choice.model:
-            named.append((value, f"the value of {variable}"))
+    named = [
+        (value, f"the value of {variable}")
+        for variable, value in (environ or {}).items()
+        if _VARIABLE_NAME.search(variable) and _may_be_secret(value) and value not in choice.model
+    ]
     for field in type(settings).model_fields:
         value = getattr(settings, field)
         if isinstance(value, SecretStr):
             named.append((value.get_secret_value(), f"the value of {flag_name(field)}"))
         elif isinstance(value, str):
-            named += (
-                (part, f"a credential in the address of {flag_name(field)}") for part in _url_secrets(value)
-            )
-    named += (
-        (key.get_secret_value(), f"the value of {name}") for name, key in settings.provider_keys.items()
-    )
+            place = f"a credential in the address of {flag_name(field)}"
+            named += ((part, place) for part in _url_secrets(value))
+    for name, key in settings.provider_keys.items():
+        named.append((key.get_secret_value(), f"the value of {name}"))
     if choice.api_key:
         named.append((choice.api_key.get_secret_value(), "the key typed for the model"))
     named += ((part, "a credential in the model's address") for part in _url_secrets(choice.api_base))
-    return {
-        value: name
-        for value, name in named
-        if len(value) >= SECRET_MIN_CHARS and not _PLACEHOLDER.fullmatch(value)
-    }
+    return {value: name for value, name in named if _is_long(value) and not _PLACEHOLDER.fullmatch(value)}
+
+
+def _is_long(value: str) -> bool:
+    return len(value) >= SECRET_MIN_CHARS
 
 
 def _may_be_secret(value: str) -> bool:
     """Whether the value of a variable can be one, by its form alone."""
     if len(value) < VARIABLE_MIN_CHARS or "://" in value or re.fullmatch(r"[\d.,_+-]+", value):
         return False
-    path = value.startswith(("/", "~/", "./", "../")) and (value.count("/") > 1 or Path(value).exists())
-    return not path
+    return not (value.startswith(("/", "~/", "./", "../")) and (value.count("/") > 1 or Path(value).exists()))
 
 
 def _url_secrets(url: str | None) -> Iterator[str]:
@@ -130,9 +144,6 @@ def _url_secrets(url: str | None) -> Iterator[str]:
     yield from (value for name, value in parse_qsl(parts.query) if _REMOVED_NAME.search(name))
 
 
-# What looks like a secret
-
-
 def is_secret(name: str, value: Any) -> bool:
     """Whether a value is a secret by its name and its form."""
     if isinstance(value, SecretStr | SecretBytes):
@@ -141,12 +152,7 @@ def is_secret(name: str, value: Any) -> bool:
     if not isinstance(text, str) or not _SECRET_NAME.search(name):
         return False
     text = text.removeprefix("Bearer ").removeprefix("Basic ")
-    if (
-        len(text) < SECRET_MIN_CHARS
-        or re.search(r"\s", text)
-        or "://" in text
-        or _PLACEHOLDER.fullmatch(text)
-    ):
+    if not _is_long(text) or re.search(r"\s", text) or "://" in text or _PLACEHOLDER.fullmatch(text):
         return False
     if text.isidentifier() and (text.isupper() or (text.islower() and _MILD_NAME.search(name))):
         return False  # the name of a variable, or a word
@@ -182,12 +188,14 @@ def find_secret(folder: Path, secrets: Mapping[str, str], *, skipped: Path) -> s
         secrets: Those to look for, beside anything that looks like one.
         skipped: The app's own source, which nobody writes keys into.
     """
-    for path in sorted(_files(folder, skipped)):
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir() or path.is_relative_to(skipped):
+            continue
         data = path.read_bytes()
-        where = path.relative_to(folder).as_posix()
         if found := secret_in(data, secrets):
             what, position = found
             line = data[:position].count(b"\n") + 1
+            where = path.relative_to(folder).as_posix()
             return f"{what}, in {where}" + ("" if path.suffix == ".pkl" else f", line {line}")
     return None
 
@@ -207,18 +215,6 @@ def _suspects(data: bytes) -> Iterator[tuple[str, int]]:
             yield "an address with a password", match.start()
 
 
-def _files(folder: Path, skipped: Path) -> Iterator[Path]:
-    for path in folder.iterdir():
-        if path.is_dir():
-            if path != skipped:
-                yield from _files(path, skipped)
-        else:
-            yield path
-
-
-# The language models that a program holds
-
-
 def cleaned_lm(lm: dspy.LM) -> tuple[dspy.LM, dict[str, str]]:
     """A copy of a model without keys, headers, account, history and callbacks; and what was taken out.
 
@@ -229,11 +225,11 @@ def cleaned_lm(lm: dspy.LM) -> tuple[dspy.LM, dict[str, str]]:
     for name, value in list(vars(clean).items()):
         if isinstance(value, str | dict) and name != "model":
             setattr(clean, name, _cleaned(name, value, removed))
-    return clean, {value: name for value, name in removed.items() if len(value) >= SECRET_MIN_CHARS}
+    return clean, {value: name for value, name in removed.items() if _is_long(value)}
 
 
 def _cleaned(name: str, value: Any, removed: dict[str, str]) -> Any:
-    said = f"“{name}” of a language model that the program holds"
+    place = f"“{name}” of a language model that the program holds"
     if isinstance(value, Mapping):
         kept = {}
         for key, inner in value.items():
@@ -245,9 +241,9 @@ def _cleaned(name: str, value: Any, removed: dict[str, str]) -> Any:
         return value
     if _REMOVED_NAME.search(name):
         if not _PLACEHOLDER.fullmatch(value):
-            removed[value.removeprefix("Bearer ").removeprefix("Basic ")] = said
+            removed[value.removeprefix("Bearer ").removeprefix("Basic ")] = place
         return None
     if "://" in value:
-        removed.update((part, said) for part in _url_secrets(value))
+        removed.update((part, place) for part in _url_secrets(value))
         return public_url(value)
     return value

@@ -1,0 +1,247 @@
+"""What we use of MLflow that it does not document: written for MLflow 3.17.
+
+Each part says what it is for and what happens without it. `tests/test_mlflow_bridge.py` fails where an
+upgrade changes one. MLflow is imported inside the functions only: that takes two seconds.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import pickle
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from dspy_demo.errors import DemoError, InvalidInput, TrackingError, TrackingUnavailable, VersionNotFound
+
+if TYPE_CHECKING:
+    from mlflow.entities import Span
+    from mlflow.tracing.client import TracingClient
+
+
+# --- what it logs ---
+
+#: Migrations; each failed statement with its parameters, which are people's words; each retry of a request.
+_LEVELS = {
+    "mlflow": logging.WARNING,
+    "alembic": logging.WARNING,
+    "mlflow.store.db.utils": logging.CRITICAL,
+    "urllib3.connectionpool": logging.ERROR,
+}
+
+
+def quiet() -> None:
+    """Keep MLflow's log to what we do not log ourselves. Were the loggers renamed, the log would say more."""
+    for name, level in _LEVELS.items():
+        logging.getLogger(name).setLevel(level)
+
+
+# --- its errors ---
+
+DISK_FULL = "The disk with the data folder is full. Free some space, then try again."
+READ_ONLY = (
+    "The data folder cannot be written. Check the rights of --data-dir and whether its disk is mounted "
+    "read-only, then try again."
+)
+LOCKED = "Another program keeps MLflow's database locked. Close it, then try again."
+LOGIN = "The MLflow server asks for a login. Set MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN."
+NOT_MLFLOW = "What answers at the tracking address is not MLflow. Check --tracking-uri."
+#: MLflow wraps what SQLite, the disk or a server said, so that only the words of it are left. Were they
+#: changed, the sentence of `TrackingUnavailable` or `TrackingError` would be shown.
+_TROUBLES = (
+    ((os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "database or disk is full"), DISK_FULL),
+    ((os.strerror(errno.EROFS), os.strerror(errno.EACCES), "readonly database"), READ_ONLY),
+    (("unable to open database",), READ_ONLY),
+    (("database is locked",), LOCKED),
+    (("error code 401", "error code 403"), LOGIN),
+    (("not in a valid JSON format",), NOT_MLFLOW),
+)
+_UNREACHABLE_WORDS = ("API request to", "sqlalchemy", "OperationalError")
+
+
+@contextmanager
+def tracking_errors() -> Iterator[None]:
+    """MLflow's failures as ours; their text, which may hold addresses and keys, goes to the log only."""
+    try:
+        yield
+    except DemoError:
+        raise
+    except Exception as error:
+        raise _translated(error) from error
+
+
+def is_locked(error: TrackingError) -> bool:
+    """Whether another connection was writing to the SQLite file, so that trying again makes sense."""
+    return "database is locked" in str(error.__cause__)
+
+
+def _translated(error: Exception) -> DemoError:
+    code = getattr(error, "error_code", "")
+    if code == "RESOURCE_DOES_NOT_EXIST":
+        return VersionNotFound()
+    origin = error.__cause__ or error.__context__
+    if code == "INVALID_PARAMETER_VALUE" and not isinstance(origin, OSError):
+        return InvalidInput("MLflow refused one of the values. Check the name, the alias and the tags.")
+    down = code in {"TEMPORARILY_UNAVAILABLE", "SERVICE_UNDER_MAINTENANCE"}
+    chain = f"{error} {origin} {type(error).__module__}"
+    local = isinstance(error, OSError | sqlite3.Error) or isinstance(origin, OSError)
+    if not (local or down or any(word in chain for word in _UNREACHABLE_WORDS)):
+        return TrackingError()
+    known = (sentence for words, sentence in _TROUBLES if any(word in chain for word in words))
+    return TrackingUnavailable(next(known, ""))
+
+
+# --- its database ---
+
+
+def schema_revisions() -> tuple[str, frozenset[str]]:
+    """The revision of this MLflow's tables, and all that it can update to that one.
+
+    It is compared before MLflow opens a database: MLflow migrates some older ones in place, and not in one
+    transaction. Without the folder of its migrations nothing is compared, and MLflow does just that.
+    """
+    import mlflow
+    from alembic.script import ScriptDirectory
+    from alembic.util import CommandError
+
+    try:
+        scripts = ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
+        return str(scripts.get_current_head()), frozenset(
+            script.revision for script in scripts.walk_revisions()
+        )
+    except (CommandError, OSError):
+        return "", frozenset()
+
+
+# --- a version's files ---
+
+
+def read_program(folder: Path, unpickler: type[pickle.Unpickler]) -> Any:
+    """The program that `mlflow.dspy.save_model` wrote, without setting this process's ``dspy.settings``.
+
+    `mlflow.dspy.load_model`, which is documented, sets them, and fails in any thread but the first one.
+    Without the path in the flavor, or the wrapper's ``model``, **Use here** says that it cannot be loaded.
+
+    Args:
+        unpickler: Reads the file.
+    """
+    from mlflow.models import Model
+
+    with (folder / Model.load(str(folder)).flavors["dspy"]["model_path"]).open("rb") as file:
+        return unpickler(file).load().model
+
+
+# --- its pages ---
+
+
+def version_url(ui_url: str, name: str, version: int) -> str:
+    """A version on MLflow's pages. Were their addresses changed, they would open at their start."""
+    return f"{ui_url.rstrip('/')}/#/models/{quote(name, safe='')}/versions/{version}"
+
+
+def trace_url(ui_url: str, experiment_id: str, trace_id: str) -> str:
+    """A trace on MLflow's pages: the experiment's list of traces, of any age, with this one open."""
+    traces = f"{ui_url.rstrip('/')}/#/experiments/{experiment_id}/traces"
+    return f"{traces}?startTimeLabel=ALL&selectedEvaluationId={trace_id}"
+
+
+# --- traces ---
+
+#: Name of the assessment that a thumb makes.
+FEEDBACK_NAME = "user_feedback"
+
+
+@dataclass(frozen=True, slots=True)
+class SpanValues:
+    """A span that has ended.
+
+    Attributes:
+        number: 0 for the root of its trace, then counted: the span's id follows from it and the trace's, so
+            that a second try changes nothing.
+        outcome: ``finished``, ``failed`` or ``stopped``.
+        error: What failed.
+        attributes: By the names of ``mlflow.tracing.constant``; each value as JSON.
+    """
+
+    trace_id: str
+    number: int
+    name: str
+    times_ns: tuple[int, int]
+    outcome: str
+    error: str
+    attributes: Mapping[str, str]
+
+
+class Traces:
+    """Writes finished traces, many with one call, under ids that we choose: ``TracingClient.log_spans``.
+
+    From the root span's attributes MLflow makes the trace, in one transaction or request. Its documented API
+    needs live spans, 20 ms for each trace, and chooses the id when the turn is over, too late for a link on
+    the page. Without these parts no trace is written, `Tracer.notice` says so, and the chat goes on.
+    """
+
+    def __init__(self, tracking_uri: str) -> None:
+        from mlflow.tracing.client import TracingClient
+
+        self._client: TracingClient = TracingClient(tracking_uri)
+
+    def write(self, experiment_id: str, spans: Iterable[SpanValues]) -> None:
+        self._client.log_spans(experiment_id, [_span(values) for values in spans])
+
+    def rate(self, trace_id: str, value: bool | None, comment: str, user: str) -> None:
+        """Make this the one rating of a user; None removes it."""
+        from mlflow.entities import AssessmentSource, Feedback
+
+        given = [
+            assessment.assessment_id
+            for assessment in self._client.get_trace_info(trace_id).assessments
+            if assessment.name == FEEDBACK_NAME and assessment.source.source_id == user
+        ]
+        kept = given[:1] if value is not None else []
+        for assessment_id in given[len(kept) :]:
+            self._client.delete_assessment(trace_id, assessment_id)
+        if value is None:
+            return
+        # An empty rationale, and not None, which would keep the old one.
+        source = AssessmentSource("HUMAN", user)
+        feedback = Feedback(FEEDBACK_NAME, value, source=source, rationale=comment)
+        if kept:
+            self._client.update_assessment(trace_id, kept[0], feedback)
+        else:
+            self._client.log_assessment(trace_id, feedback)
+
+
+def _span(values: SpanValues) -> Span:
+    from mlflow.entities import Span
+    from mlflow.tracing.constant import SpanAttributeKey
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags
+
+    trace = int(values.trace_id.removeprefix("tr-"), 16)
+
+    def context(number: int) -> SpanContext:
+        span = (trace + number) % 2**64 or 2**63  # 0 is no span
+        return SpanContext(trace, span, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+
+    # A stopped turn is neither: unset, which MLflow's pages show as OK.
+    codes = {"finished": StatusCode.OK, "failed": StatusCode.ERROR}
+    return Span(
+        ReadableSpan(
+            name=values.name,
+            context=context(values.number),
+            parent=context(0) if values.number else None,
+            start_time=values.times_ns[0],
+            end_time=max(values.times_ns),
+            attributes={SpanAttributeKey.REQUEST_ID: json.dumps(values.trace_id), **values.attributes},
+            status=Status(codes.get(values.outcome, StatusCode.UNSET), values.error or None),
+            resource=Resource.get_empty(),  # a made one costs more than the span
+        )
+    )

@@ -1,0 +1,192 @@
+"""A version out of MLflow, as the model server needs it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import dspy
+
+from dspy_demo.adapters import adapter_name
+from dspy_demo.errors import DemoError, TrackingUnavailable, VersionNotFound, VersionNotServable
+from dspy_demo.events import LMChoice
+from dspy_demo.lm.providers import provider_for
+from dspy_demo.programs.chat_program import as_prediction
+from dspy_demo.programs.inspecting import spec_of
+from dspy_demo.programs.spec import ProgramSpec
+from dspy_demo.settings import Settings
+from dspy_demo.versions.artifact import noted_choice, noted_spec
+from dspy_demo.versions.secrets import public_url
+from dspy_demo.versions.tracking import Tracking
+from dspy_demo.versions.version import METADATA_KEY, other_format
+
+if TYPE_CHECKING:
+    from mlflow.models.model import ModelInfo
+
+
+@dataclass(frozen=True, slots=True)
+class ServedVersion:
+    """A version in this process.
+
+    Attributes:
+        uri: Its fixed name, ``models:/NAME/3``, also where it was asked for by an alias.
+        module: The program itself, without the messages around it.
+        lm: The model it was logged with.
+        own_lm: That model itself, where it is one of its own making, which a `LMChoice` cannot name.
+        adapter: A name in `adapters.ADAPTERS`.
+        model_file: The file of a model that runs in the server itself (`lm.local.files.record`).
+    """
+
+    uri: str
+    spec: ProgramSpec
+    module: dspy.Module
+    lm: LMChoice
+    own_lm: dspy.LM | None
+    adapter: str
+    model_file: Mapping[str, Any] | None = None
+
+
+def load(uri: str, settings: Settings) -> ServedVersion:
+    """Load a version. The code in it runs, and it sets ``dspy.settings``: call it in the main thread, once.
+
+    Raises:
+        VersionNotFound: There is none of that name, number or alias.
+        VersionNotServable: It is not a DSPy program, not of this app's format, or does not load.
+        TrackingUnavailable: The tracking server or its database cannot be used.
+    """
+    import mlflow
+
+    tracking = Tracking(settings)
+    if tracking.database is not None and not tracking.database.exists():
+        raise VersionNotFound(f"There is no version {uri}: no MLflow database is at {tracking.uri}.")
+    mlflow.set_tracking_uri(tracking.uri)
+    mlflow.set_registry_uri(tracking.uri)
+    fixed_uri, info, loaded = _loaded(uri)
+    lm, adapter = dspy.settings.lm, dspy.settings.adapter
+    dspy.configure(lm=None, adapter=None, callbacks=[], disable_history=False)  # each turn brings its own
+    own_lm = lm if lm is not None and not isinstance(getattr(lm, "engine", ""), str) else None
+    noted = (info.metadata or {}).get(METADATA_KEY)
+    if noted is None:
+        return _of_another_tool(fixed_uri, loaded, lm=lm, adapter=adapter, own_lm=own_lm)
+    spec, file = noted_spec(noted, loaded.program), noted["lm"].get("file")
+    return ServedVersion(
+        fixed_uri,
+        spec,
+        loaded.program,
+        noted_choice(noted),
+        own_lm=None if file else own_lm,
+        adapter=noted["adapter"],
+        model_file=file,
+    )
+
+
+def _loaded(uri: str) -> tuple[str, ModelInfo, Any]:
+    import mlflow.dspy
+
+    try:
+        fixed_uri = _without_alias(uri)
+        info = mlflow.models.get_model_info(fixed_uri)
+        if "dspy" not in info.flavors:
+            raise VersionNotServable(f"{uri} is not a DSPy program, so it cannot be served here.")
+        if reason := other_format((info.metadata or {}).get(METADATA_KEY)):
+            raise VersionNotServable(f"{uri} cannot be served here. {reason}")
+        return fixed_uri, info, mlflow.dspy.load_model(fixed_uri)
+    except DemoError:
+        raise
+    except Exception as error:
+        raise _translated(uri, error) from error
+
+
+def _translated(uri: str, error: Exception) -> DemoError:
+    from mlflow.exceptions import MlflowException
+
+    match error:
+        case MlflowException(error_code="RESOURCE_DOES_NOT_EXIST" | "INVALID_PARAMETER_VALUE" | "NOT_FOUND"):
+            return VersionNotFound(f"There is no version {uri}. Check its name, number or alias in MLflow.")
+        case FileNotFoundError() | NotADirectoryError():
+            return VersionNotFound(f"The files of {uri} are gone. Log it again.")
+        case ImportError():
+            module = error.name
+            return VersionNotServable(
+                f"{uri} needs the Python module {module!r}, which is not installed here."
+            )
+        case MlflowException() | OSError():
+            return TrackingUnavailable()
+    if "sqlalchemy" in type(error).__module__:
+        return TrackingUnavailable()
+    return VersionNotServable(
+        f"{uri} could not be loaded ({type(error).__name__}). "
+        "Was it logged with other versions of its packages?"
+    )
+
+
+def _without_alias(uri: str) -> str:
+    """The version behind an alias now, so that a later change of it does not blur what is served."""
+    named = re.fullmatch(r"models:/([^/@]+)@([^/@]+)", uri)
+    if named is None:
+        return uri
+    from mlflow import MlflowClient
+
+    found = MlflowClient().get_model_version_by_alias(named[1], named[2])
+    return f"models:/{named[1]}/{found.version}"
+
+
+def _of_another_tool(
+    uri: str, module: dspy.Module, *, lm: Any, adapter: Any, own_lm: dspy.LM | None
+) -> ServedVersion:
+    """A version that plain `mlflow.dspy` logged: model and adapter are in the settings that came with it."""
+    if not getattr(lm, "model", None):
+        raise VersionNotServable(f"{uri} was logged without a language model, so it cannot answer.")
+    title, describe = type(module).__name__, partial(spec_of, description=f"Logged elsewhere as {uri}")
+    name = re.sub(r"\W+", "_", title).lower()
+    try:
+        spec = describe(module, name=name, title=title)
+    except DemoError as error:
+        raise VersionNotServable(f"{uri} has no text input, so there is nothing to chat with.") from error
+    if "messages" in {field.name for field in spec.inputs}:
+        module = MessagesProgram(module)
+        spec = replace(describe(module, name=name, title=title), answer_field="answer")
+    given: Mapping[str, Any] = lm.kwargs
+    choice = LMChoice(
+        str(lm.model),
+        public_url(given.get("api_base") or given.get("base_url")),
+        None,
+        given.get("temperature"),
+        given.get("max_tokens"),
+        bool(lm.cache),
+    )
+    return ServedVersion(uri, spec, module, choice, own_lm, adapter_name(adapter) or "chat")
+
+
+class MessagesProgram(dspy.Module):
+    """Asks a module of the form ``forward(messages)`` a question, with the chat before it."""
+
+    def __init__(self, program: dspy.Module) -> None:
+        super().__init__()
+        self.program = program
+
+    async def aforward(self, question: str, history: dspy.History | None = None) -> dspy.Prediction:
+        messages = []
+        for pair in history.messages if history else []:
+            messages.append({"role": "user", "content": pair["question"]})
+            messages.append({"role": "assistant", "content": pair["answer"]})
+        messages.append({"role": "user", "content": question})
+        call = self.program.acall if hasattr(self.program, "aforward") else dspy.asyncify(self.program)
+        result = await call(messages)
+        if isinstance(result, Mapping):
+            result = {name: value for name, value in result.items() if name != "role"}
+        return as_prediction(result, "answer")
+
+
+def missing_key(choice: LMChoice, settings: Settings) -> str:
+    """Why this version cannot answer yet, as a sentence; empty where a key is there or none is needed."""
+    provider = provider_for(choice.model)
+    if not provider.example or choice.api_base or provider.base(settings) or choice.api_key:
+        return ""
+    return (
+        f"{choice.model} needs a key: set {' or '.join(provider.keys)} where the model server is started. "
+        f"An app that serves it passes that on with --serve-env {provider.keys[0]}."
+    )

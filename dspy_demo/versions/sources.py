@@ -1,0 +1,233 @@
+"""The Python source that travels with a version, so that it loads where neither app nor program is.
+
+Of this app it is the modules that the program refers to, with what they import, as a package with a name of
+its own: nothing in a version imports ``dspy_demo``, whose modules may move. Of the program it is the modules
+of its classes, with what they import. Packages from an index do not travel: the requirements name them.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import hashlib
+import importlib.util
+import re
+import shutil
+import sys
+import threading
+import tokenize
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache, cached_property
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+
+import dspy_demo
+from dspy_demo.programs.loaded_code import digest, is_users, loaded_digest, note_loaded_code
+
+APP = "dspy_demo"
+_PACKAGE = Path(dspy_demo.__path__[0])
+_parsing = threading.Lock()  # Python 3.11 fails where two threads parse at once
+_APP_COPY = re.compile(rf"{APP}_[0-9a-f]{{8}}(?=\.|$)")
+#: What loading, answering and serving need; the program's own imports are added to them.
+REQUIRED = ("dspy", "mlflow", "litellm", "pydantic", "httpx", "fastapi", "uvicorn", "cloudpickle")
+
+
+class Sources:
+    """The source that a program needs.
+
+    Args:
+        module_names: Where its classes and functions come from.
+
+    Attributes:
+        own: Of the user's code, file or package folder by top-level name.
+    """
+
+    def __init__(self, module_names: Iterable[str]) -> None:
+        note_loaded_code()
+        names = set(module_names)
+        self._app = sorted(_app_files(name for name in names if name.startswith(f"{APP}.")))
+        self.own: dict[str, Path] = {}
+        imported: set[str] = set()
+        waiting = {name.partition(".")[0] for name in names}
+        while waiting:
+            name = waiting.pop()
+            source = _users_source(name)
+            if source is None or name in self.own:
+                continue
+            self.own[name] = source
+            found = {one.partition(".")[0] for path in _files(source) for one in _imports(path)}
+            imported |= found
+            waiting |= found
+        self._imported = imported - set(self.own)
+
+    @property
+    def folders(self) -> list[Path]:
+        """The folders from which the user's code is imported."""
+        return list(dict.fromkeys(source.parent for source in self.own.values()))
+
+    @property
+    def changed(self) -> list[str]:
+        """The files whose source is another than the one that this process loaded."""
+        return sorted(path.name for path in self._own_files() if loaded_digest(path) != digest(path))
+
+    @property
+    def words(self) -> set[str]:
+        """Every name in the user's code: of variables, functions, modules."""
+        return {name for path in self._own_files() for name in _names(path)}
+
+    @cached_property
+    def app_name(self) -> str:
+        """What the package with this app's modules is called in the version: other code, another name."""
+        whole = "".join(f"{path.relative_to(_PACKAGE)} {digest(path)}\n" for path in self._app)
+        return f"{APP}_{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """By the path below the version's code folder, the app's modules under their names here."""
+        app = {f"{APP}/{path.relative_to(_PACKAGE).as_posix()}": digest(path) for path in self._app}
+        own = {
+            path.relative_to(source.parent).as_posix(): digest(path)
+            for source in self.own.values()
+            for path in _files(source)
+        }
+        return app | own
+
+    def pinned(self, more: set[str]) -> list[str]:
+        """The packages that it needs, with those that every version needs and `more`, as they are here."""
+        roots = self._imported - set(sys.stdlib_module_names) - {APP}
+        by_module = metadata.packages_distributions() if roots else {}
+        extra = more | {by_module[root][0] for root in roots if by_module.get(root)}
+        pins = []
+        for name in [*REQUIRED, *sorted(extra - set(REQUIRED))]:
+            with contextlib.suppress(metadata.PackageNotFoundError):
+                pins.append(f"{name}=={metadata.version(name)}")
+        return pins
+
+    def copy_to(self, code: Path) -> None:
+        """Copy all of it into a folder."""
+        for path in self._app:
+            target = code / self.app_name / path.relative_to(_PACKAGE)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(re.sub(rf"\b{APP}\b", self.app_name, path.read_text("utf-8")), "utf-8")
+        # This app's own imports more than a version needs.
+        (code / self.app_name / "__init__.py").write_text(f'__version__ = "{dspy_demo.__version__}"\n')
+        for source in self.own.values():
+            for path in _files(source):
+                target = code / path.relative_to(source.parent)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target)
+
+    def _own_files(self) -> Iterator[Path]:
+        for source in self.own.values():
+            yield from _files(source)
+
+
+def in_version(module: str, app_name: str) -> str:
+    """The name in a version of a module that a pickle of this process names."""
+    return re.sub(rf"^{APP}(?=\.|$)", app_name, module)
+
+
+def in_this_app(module: str) -> str:
+    """The name here of a module that a version's pickle names; for a version that `runs_here`."""
+    return _APP_COPY.sub(APP, module, count=1) if _APP_COPY.match(module) else module
+
+
+def runs_here(digests: Mapping[str, str]) -> bool:
+    """Whether this process runs the very code that a version was logged with.
+
+    Args:
+        digests: Those of the version, as `Sources.digests` gives them, with the files that it opened.
+    """
+    own = {}
+    for name, wanted in digests.items():
+        root, _, rest = name.partition("/")
+        if root != APP:
+            own[name] = wanted
+        elif _app_digest(rest) != wanted:
+            return False
+    if own:
+        note_loaded_code()
+    roots = {PurePosixPath(name).parts[0].removesuffix(".py") for name in own}
+    folders = {source.parent for root in roots if (source := _users_source(root))}
+    return all(any(_has(folder / name, wanted) for folder in folders) for name, wanted in own.items())
+
+
+def _has(path: Path, wanted: str) -> bool:
+    with contextlib.suppress(OSError):
+        return loaded_digest(path) == wanted
+    return False
+
+
+@cache
+def _app_digest(relative: str) -> str:
+    with contextlib.suppress(OSError):
+        return digest(_PACKAGE / relative)
+    return ""
+
+
+def _app_files(names: Iterable[str]) -> set[Path]:
+    """The files of modules of this app and of those that they import, also inside functions."""
+    found: set[Path] = set()
+    waiting = set(names)
+    while waiting:
+        parts = waiting.pop().split(".")[1:]
+        place = _PACKAGE.joinpath(*parts)
+        path = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+        if not parts or path in found or not path.is_file():  # the name of something in a module
+            continue
+        found.add(path)
+        waiting |= {name for name in _imports(path) if name.startswith(f"{APP}.")}
+        waiting.add(".".join([APP, *parts[:-1]]))
+    return found
+
+
+def _users_source(name: str) -> Path | None:
+    """Where a top-level module's source is, unless it is ours, installed or Python's."""
+    if name in sys.stdlib_module_names or name in {APP, "__main__"} or not name.isidentifier():
+        return None
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    source = Path(folders[0] if folders else (spec and spec.origin) or "")
+    usable = source.suffix in {".py", ""} and source.name and source.exists()
+    return source if usable and is_users(source) else None
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """The dotted names that a file imports, also inside functions; not for the type checker only.
+
+    A file that Python cannot read, such as a template, imports nothing.
+    """
+    try:
+        with _parsing:
+            waiting: list[ast.AST] = [ast.parse(path.read_bytes())]
+    except (SyntaxError, ValueError):
+        return
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        waiting += ast.iter_child_nodes(node)
+
+
+def _names(path: Path) -> Iterator[str]:
+    """The names in a source, as far as Python can read it; nothing from its texts and comments."""
+    with path.open("rb") as file, contextlib.suppress(SyntaxError, tokenize.TokenError):
+        yield from (token.string for token in tokenize.tokenize(file.readline) if token.type == tokenize.NAME)
+
+
+def _files(source: Path) -> Iterator[Path]:
+    """The source files of a module or package, without hidden ones."""
+    if source.is_file():
+        yield source
+        return
+    for path in source.rglob("*.py"):
+        if not any(part.startswith(".") for part in path.relative_to(source).parts):
+            yield path

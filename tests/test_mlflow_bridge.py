@@ -1,0 +1,110 @@
+"""What the app uses of MLflow beyond its documentation is still as it was; without it nothing breaks."""
+
+from __future__ import annotations
+
+import errno
+import json
+import pickle
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from dspy_demo import mlflow_bridge
+from dspy_demo.errors import DemoError, InvalidInput, TrackingError, TrackingUnavailable, VersionNotFound
+from dspy_demo.mlflow_bridge import SpanValues, Traces, read_program, schema_revisions, tracking_errors
+from dspy_demo.settings import Settings
+from dspy_demo.versions.tracking import Tracking
+
+
+@pytest.fixture(scope="module")
+def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
+    tracking = Tracking(Settings(data_dir=tmp_path_factory.mktemp("bridge")))
+    tracking.prepare()
+    return tracking
+
+
+def test_the_revisions_are_those_of_the_tables_that_it_makes(
+    tracking: Tracking, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert tracking.database is not None
+    with sqlite3.connect(tracking.database) as connection:
+        ((revision,),) = connection.execute("SELECT version_num FROM alembic_version")
+    newest, known = schema_revisions()
+    assert newest == revision and revision in known and len(known) > 10
+    import mlflow
+
+    monkeypatch.setattr(mlflow, "__file__", str(tmp_path / "mlflow" / "__init__.py"))
+    assert schema_revisions() == ("", frozenset())
+
+
+def test_traces_are_written_whole_and_rated(tracking: Tracking) -> None:
+    trace_id = "tr-" + "3" * 32
+    attributes = {"mlflow.spanInputs": json.dumps({"question": "?"}), "session.id": '"s"'}
+    spans = [
+        SpanValues(trace_id, number, f"span {number}", (1_000, 2_000 + number), outcome, error, attributes)
+        for number, (outcome, error) in enumerate([("failed", "why"), ("finished", ""), ("stopped", "")])
+    ]
+    traces = Traces(tracking.uri)
+    for _ in range(2):  # again it changes nothing
+        traces.write(tracking.experiment_id, spans)
+    for value in (True, False):
+        traces.rate(trace_id, value, "because", "ann")
+    trace = tracking.client.get_trace(trace_id)
+    assert [span.status.status_code for span in trace.data.spans] == ["ERROR", "OK", "UNSET"]
+    assert trace.data.spans[0].status.description == "why"
+    assert trace.data.spans[1].parent_id == trace.data.spans[0].span_id
+    assert trace.data.spans[0].inputs == {"question": "?"}
+    assert trace.info.trace_metadata["mlflow.trace.session"] == "s"
+    (rating,) = trace.info.assessments
+    assert (rating.feedback.value, rating.rationale) == (False, "because")
+    traces.rate(trace_id, None, "", "ann")
+    assert not tracking.client.get_trace(trace_id).info.assessments
+    with pytest.raises(DemoError), tracking_errors():
+        traces.rate("tr-" + "4" * 32, True, "", "ann")
+
+
+@pytest.mark.filterwarnings("ignore")  # MLflow's own, about type hints
+def test_the_program_is_where_the_flavor_says(tmp_path: Path) -> None:
+    import dspy
+    import mlflow.dspy
+
+    program = dspy.Predict("question -> answer")
+    mlflow.dspy.save_model(program, str(tmp_path / "model"), pip_requirements=["dspy"])
+    read = read_program(tmp_path / "model", pickle.Unpickler)
+    assert isinstance(read, dspy.Predict) and read.signature.output_fields.keys() == {"answer"}
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "sentence"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), TrackingUnavailable, mlflow_bridge.DISK_FULL),
+        (OSError(errno.EROFS, "Read-only file system"), TrackingUnavailable, mlflow_bridge.READ_ONLY),
+        (PermissionError(errno.EACCES, "Permission denied"), TrackingUnavailable, mlflow_bridge.READ_ONLY),
+        (
+            sqlite3.OperationalError("database or disk is full"),
+            TrackingUnavailable,
+            mlflow_bridge.DISK_FULL,
+        ),
+        (
+            sqlite3.OperationalError("attempt to write a readonly database"),
+            TrackingUnavailable,
+            mlflow_bridge.READ_ONLY,
+        ),
+        (sqlite3.OperationalError("database is locked"), TrackingUnavailable, mlflow_bridge.LOCKED),
+        (ConnectionResetError(), TrackingUnavailable, TrackingUnavailable.default_message),
+        (ValueError("SECRET"), TrackingError, TrackingError.default_message),
+    ],
+    ids=str,
+)
+def test_what_the_user_can_mend_is_said(error: Exception, kind: type[DemoError], sentence: str) -> None:
+    with pytest.raises(kind) as caught, tracking_errors():
+        raise error
+    assert caught.value.public_message == sentence
+
+
+def test_its_own_errors_keep_their_codes(tracking: Tracking) -> None:
+    with pytest.raises(VersionNotFound), tracking_errors():
+        tracking.client.get_registered_model("nothing")
+    with pytest.raises(InvalidInput), tracking_errors():
+        tracking.client.create_registered_model("")

@@ -1,0 +1,1 @@
+"""The programs that people chat with: the shipped ones and their own."""

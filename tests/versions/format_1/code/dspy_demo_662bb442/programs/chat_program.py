@@ -1,0 +1,164 @@
+"""A program as MLflow's chat models see it: messages or named fields in, JSON-ready fields out.
+
+A copy of this file travels with every version, so it imports nothing but DSPy, what DSPy brings, and the
+standard library.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import dspy
+from pydantic_core import to_jsonable_python
+
+_SYSTEM_ROLES, _TOOL_ROLES = ("system", "developer"), ("tool", "function")
+_TEXT_PARTS = ("text", "input_text", "output_text")
+
+
+class ChatProgram(dspy.Module):
+    """Answers messages with a program of named fields.
+
+    MLflow passes the message list of ``task="llm/v1/chat"`` positionally, so a bare `dspy.ChainOfThought`
+    is logged with a warning only and cannot answer. It then writes the prediction with plain `json.dumps`,
+    which knows no Enum, date or dataclass, so the prediction holds JSON values only.
+
+    Attributes:
+        program: The program itself; the model server streams this one.
+        chat_field, history_field, answer_field: As in a `ProgramSpec`.
+    """
+
+    def __init__(
+        self, program: dspy.Module, *, chat_field: str, history_field: str | None, answer_field: str | None
+    ) -> None:
+        super().__init__()
+        self.program = program
+        self.chat_field = chat_field
+        self.history_field = history_field
+        self.answer_field = answer_field or "answer"
+
+    def forward(self, messages: Sequence[Mapping[str, Any]] | None = None, **fields: Any) -> dspy.Prediction:
+        return self._prediction(self.program(**self._arguments(messages, fields)))
+
+    async def aforward(
+        self, messages: Sequence[Mapping[str, Any]] | None = None, **fields: Any
+    ) -> dspy.Prediction:
+        arguments = self._arguments(messages, fields)
+        if hasattr(self.program, "aforward"):
+            return self._prediction(await self.program.acall(**arguments))
+        return self._prediction(await dspy.asyncify(self.program)(**arguments))
+
+    def _arguments(
+        self, messages: Sequence[Mapping[str, Any]] | None, fields: dict[str, Any]
+    ) -> dict[str, Any]:
+        earlier: list[tuple[str, str]] = []
+        if messages is not None:
+            *earlier, (_, question) = read_messages(messages)
+            if not question.strip():
+                raise ValueError("The question is empty. Fill it in and send again.")
+            fields = {self.chat_field: question, **fields}
+        if self.history_field is not None:
+            pairs = history_pairs(earlier, self.chat_field, self.answer_field)
+            fields = {self.history_field: dspy.History(messages=pairs), **fields}
+        return fields
+
+    def _prediction(self, result: Any) -> dspy.Prediction:
+        return dspy.Prediction(**json_ready(as_prediction(result, self.answer_field)))
+
+
+def read_messages(messages: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """OpenAI-style messages as role and text; the last one is the question.
+
+    Only the question has to be readable. Of the messages before it, whatever is not text is left out: a
+    picture, a refusal, a tool's message. One of them would otherwise refuse every later question of its chat.
+    System messages are left out too: a DSPy program brings its own instructions.
+
+    Raises:
+        ValueError: The last message is not the user's, or has content that is not text; a sentence.
+    """
+    chat = [(n, message) for n, message in enumerate(messages) if message.get("role") not in _SYSTEM_ROLES]
+    if not chat:
+        raise ValueError("The last of the “messages” must be the user's.")
+    number, last = chat.pop()
+    question = _question(last, f"messages[{number}].content")
+    earlier = (
+        (message["role"], "\n".join(_texts(message.get("content"))))
+        for _, message in chat
+        if message.get("role") in ("user", "assistant")
+    )
+    return [*((role, text) for role, text in earlier if text.strip()), ("user", question)]
+
+
+def _question(message: Mapping[str, Any], place: str) -> str:
+    role, content = message.get("role"), message.get("content")
+    if role == "assistant":
+        raise ValueError("An answer cannot be continued here: the last of the “messages” must be the user's.")
+    if role in _TOOL_ROLES:
+        raise ValueError("Messages of tools are not taken: the program calls its own tools.")
+    if role != "user":
+        raise ValueError(f"A message has the role “{str(role)[:40]}”; use user and assistant.")
+    if not isinstance(content, str | list):
+        raise ValueError(f"The field “{place}” must be text.")
+    texts = _texts(content)
+    if isinstance(content, list) and len(texts) < len(content):
+        raise ValueError(
+            "Only text can be sent: every part of a message must be {“type”: “text”, “text”: …}."
+        )
+    return "\n".join(texts)
+
+
+def _texts(content: Any) -> list[str]:
+    """The texts of a message's content, however its parts were sent; nothing of what is not text."""
+    if isinstance(content, str):
+        return [content]
+    parts = content if isinstance(content, list) else []
+    texts = [
+        part.get("text") for part in parts if isinstance(part, Mapping) and part.get("type") in _TEXT_PARTS
+    ]
+    return [text for text in texts if isinstance(text, str)]
+
+
+def history_pairs(
+    messages: Iterable[tuple[str, str]], chat_field: str, answer_field: str
+) -> list[dict[str, str]]:
+    """Question and answer by the program's own field names. A question without an answer is left out."""
+    pairs: list[dict[str, str]] = []
+    question: str | None = None
+    for role, text in messages:
+        if role == "user":
+            question = text
+        elif question is not None:
+            pairs.append({chat_field: question, answer_field: text})
+            question = None
+    return pairs
+
+
+def as_prediction(result: Any, answer_field: str) -> dspy.Prediction:
+    """What a program returned, as a prediction: text is its answer, a dict holds its fields.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if isinstance(result, dspy.Prediction):
+        return result
+    if isinstance(result, str):
+        return dspy.Prediction(**{answer_field: result})
+    if isinstance(result, Mapping) and result and all(isinstance(name, str) for name in result):
+        return dspy.Prediction(**result)
+    raise TypeError(f"the program returned a {type(result).__name__}")
+
+
+def json_ready(prediction: dspy.Prediction) -> dict[str, Any]:
+    """The fields of a prediction as JSON values; what has no JSON form becomes its text.
+
+    A `dspy.Reasoning` is plain text, NaN and infinity (which JSON lacks) become text too.
+    """
+    return {str(name): _json_value(value) for name, value in prediction.items(include_dspy=False)}
+
+
+def _json_value(value: Any) -> Any:
+    if isinstance(value, dspy.Reasoning):
+        return value.content
+    value = to_jsonable_python(value, serialize_unknown=True, fallback=str, inf_nan_mode="strings")
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
