@@ -19,18 +19,20 @@ _TAIL = 17
 
 
 @dataclass
-class Ages:
-    """Tokens as they arrive.
+class Heard:
+    """A reply's tokens as they arrive.
 
     Attributes:
         ages_s: The age of each token when it arrived.
-        first_s: When the first one arrived, on the clock of `time.monotonic`.
-        last_s: When the last one did.
+        sent_s: When the request was sent, on the clock of `time.monotonic`.
+        first_s: When the first token arrived.
     """
 
     ages_s: list[float] = field(default_factory=list)
+    sent_s: float = 0.0
     first_s: float | None = None
-    last_s: float = 0.0
+    status: int = 0
+    head: bytes = b""
     _latest: int = 0
     _tail: bytes = b""
 
@@ -44,22 +46,11 @@ class Ages:
                 self._latest = stamp
                 self.ages_s.append(now - stamp / TICKS_PER_S)
                 self.first_s = self.first_s or now
-                self.last_s = now
         self._tail = data[-_TAIL:]
 
     @property
     def tokens(self) -> int:
         return len(self.ages_s)
-
-
-@dataclass
-class Heard(Ages):
-    """One request: its reply's tokens, and when it was sent."""
-
-    sent_s: float = 0.0
-    ended_s: float = 0.0
-    status: int = 0
-    head: bytes = b""
 
     @property
     def first_token_s(self) -> float:
@@ -85,7 +76,6 @@ class _Client(asyncio.Protocol):
         heard.hear(data)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._heard.ended_s = time.monotonic()
         if not self._done.done():
             self._done.set_result(None)
 

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import itertools
 import json
+import re
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from benchmarks.processes import running
 from tests.fake_openai import free_port
@@ -75,134 +78,97 @@ def upstream(pace: Pace | None = None) -> Iterator[Upstream]:
 
 # The server's side
 
+_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\n%b\r\n\r\n"
 
-class _Replies:
-    """What all connections share."""
+
+class _Server:
+    """What all connections share: the pace, and how many completions were asked for."""
 
     pace = Pace()
     calls = 0
 
+    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).lower()
+                found = re.search(rb"content-length: *(\d+)", head)
+                body = await reader.readexactly(int(found[1])) if found else b""
+                await self._answer(head.split(b" ", 2)[1], body, writer)
+        writer.close()
 
-class _Connection(asyncio.Protocol):
-    def __init__(self, replies: _Replies) -> None:
-        self._replies = replies
-        self._loop = asyncio.get_running_loop()
-        self._buffer = b""
-        self._timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._timer:
-            self._timer.cancel()
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        head, separator, rest = self._buffer.partition(b"\r\n\r\n")
-        if not separator:
-            return
-        lines = head.lower().split(b"\r\n")
-        length = next((int(line[15:]) for line in lines if line.startswith(b"content-length:")), 0)
-        if len(rest) < length:
-            return
-        self._buffer = rest[length:]
-        self._answer(head.split(b" ", 2)[1], rest[:length])
-
-    def _answer(self, path: bytes, body: bytes) -> None:
-        if path.startswith(b"/pace"):
-            self._replies.pace = Pace(**json.loads(body))
-            self._send(b"{}")
-        elif path.endswith(b"/chat/completions"):
-            self._replies.calls += 1
-            reply = _Reply(self._replies.pace)
-            (self._stream if json.loads(body).get("stream") else self._whole)(reply)
+    async def _answer(self, path: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:
+        if path.endswith(b"/chat/completions"):
+            self.calls += 1
+            if json.loads(body).get("stream"):
+                await self._stream(writer)
+                return
+            answer = _whole(self.pace)
+        elif path == b"/pace":
+            self.pace, answer = Pace(**json.loads(body)), b"{}"
         elif path.endswith(b"/models"):
-            self._send(b'{"object": "list", "data": [{"id": "fake", "object": "model"}]}')
+            answer = b'{"object": "list", "data": [{"id": "fake", "object": "model"}]}'
         else:
-            self._send(str(self._replies.calls).encode())
+            answer = str(self.calls).encode()
+        writer.write(_HEAD % (b"application/json", b"Content-Length: %d" % len(answer)) + answer)
 
-    def _send(self, body: bytes) -> None:
-        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
-        self._transport.write(head + body)
-
-    def _whole(self, reply: _Reply) -> None:
-        message = {"role": "assistant", "content": "".join(text for part in reply.parts() for text in part)}
-        choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        body = {"id": "c", "object": "chat.completion", "created": 0, "model": "fake", "choices": [choice]}
-        self._send(json.dumps(body | {"usage": reply.usage}).encode())
-
-    def _stream(self, reply: _Reply) -> None:
-        self._transport.write(
-            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-        )
-        parts = reply.parts()
-        if not reply.pace.per_second:
-            self._transport.write(b"".join(_chunk(text) for part in parts for text in part) + reply.end())
-            return
-        self._tick(reply, parts, self._loop.time())
-
-    def _tick(self, reply: _Reply, parts: Iterator[list[str]], due: float) -> None:
-        """The next token when it is due, counted from the start, so that the pace does not drift."""
-        part = next(parts, None)
-        if part is None:
-            self._transport.write(reply.end())
-            return
-        self._transport.write(b"".join(map(_chunk, part)))
-        due += 1 / reply.pace.per_second
-        self._timer = self._loop.call_at(due, self._tick, reply, parts, due)
+    async def _stream(self, writer: asyncio.StreamWriter) -> None:
+        """Each token when it is due, counted from the start, so that the pace does not drift."""
+        pace, loop = self.pace, asyncio.get_running_loop()
+        writer.write(_HEAD % (b"text/event-stream", b"Transfer-Encoding: chunked"))
+        due_s = loop.time()
+        for part in _parts(pace.tokens):
+            writer.write(b"".join(map(_delta, part)))
+            if pace.per_second:
+                due_s += 1 / pace.per_second
+                await asyncio.sleep(due_s - loop.time())
+                if writer.is_closing():
+                    return
+        stop = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+        writer.write(_event(stop) + _event({"choices": [], "usage": _usage(pace.tokens)}))
+        writer.write(_chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
 
 
-class _Reply:
-    def __init__(self, pace: Pace) -> None:
-        self.pace = pace
-        self.usage = {"prompt_tokens": 50, "completion_tokens": pace.tokens, "total_tokens": 50 + pace.tokens}
-
-    def parts(self) -> Iterator[list[str]]:
-        """What is written at once: one token, with the marker before it where there is one."""
-        stamp = 0
-        for number in range(self.pace.tokens):
-            stamp = max(stamp + 1, int(time.monotonic() * TICKS_PER_S))
-            marker = {0: _OPENING, self.pace.tokens // 2: _MIDDLE}.get(number, "")
-            yield [*_words(marker), f" x{stamp}x"]
-        yield _words(_CLOSING)
-
-    def end(self) -> bytes:
-        stop = b'{"index":0,"delta":{},"finish_reason":"stop"}'
-        events = (
-            _event(stop) + _event(b"", b',"usage":' + json.dumps(self.usage).encode()) + b"data: [DONE]\n\n"
-        )
-        return _http_chunk(events) + b"0\r\n\r\n"
+def _parts(tokens: int) -> Iterator[list[str]]:
+    """What is written at once: one token, with the marker before it where there is one."""
+    stamp = 0
+    for number in range(tokens):
+        stamp = max(stamp + 1, int(time.monotonic() * TICKS_PER_S))
+        marker = {0: _OPENING, tokens // 2: _MIDDLE}.get(number, "")
+        yield [*_words(marker), f" x{stamp}x"]
+    yield _words(_CLOSING)
 
 
 def _words(text: str) -> list[str]:
     """A marker as a model's tokens cut it."""
-    return ["".join(pair) for pair in itertools.zip_longest(*[iter(text)] * 4, fillvalue="")] if text else []
+    return ["".join(pair) for pair in itertools.zip_longest(*[iter(text)] * 4, fillvalue="")]
 
 
-def _chunk(text: str) -> bytes:
-    return _http_chunk(
-        _event(b'{"index":0,"delta":{"content":%b},"finish_reason":null}' % json.dumps(text).encode())
-    )
+def _delta(text: str) -> bytes:
+    return _event({"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}]})
 
 
-def _event(choice: bytes, more: bytes = b"") -> bytes:
-    return (
-        b'data: {"id":"c","object":"chat.completion.chunk","created":0,"model":"fake","choices":[%b]%b}\n\n'
-        % (choice, more)
-    )
+def _event(fields: dict[str, Any]) -> bytes:
+    same = {"id": "c", "object": "chat.completion.chunk", "created": 0, "model": "fake"}
+    return _chunk(b"data: " + json.dumps(same | fields).encode() + b"\n\n")
 
 
-def _http_chunk(data: bytes) -> bytes:
+def _chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
+def _usage(tokens: int) -> dict[str, int]:
+    return {"prompt_tokens": 50, "completion_tokens": tokens, "total_tokens": 50 + tokens}
+
+
+def _whole(pace: Pace) -> bytes:
+    message = {"role": "assistant", "content": "".join(text for part in _parts(pace.tokens) for text in part)}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    same = {"id": "c", "object": "chat.completion", "created": 0, "model": "fake"}
+    return json.dumps(same | {"choices": [choice], "usage": _usage(pace.tokens)}).encode()
+
+
 async def serve(port: int) -> None:
-    replies = _Replies()
-    server = await asyncio.get_running_loop().create_server(
-        lambda: _Connection(replies), "127.0.0.1", port, backlog=1024
-    )
+    server = await asyncio.start_server(_Server().connected, "127.0.0.1", port, backlog=1024)
     await server.serve_forever()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.load import Ages
+from benchmarks.load import Heard
 from benchmarks.report import Row, table
 
 ROOT = Path(__file__).parent.parent
@@ -43,10 +43,10 @@ def test_a_scenario_runs(name: str, tmp_path: Path) -> None:
 
 
 def test_a_token_counts_once_wherever_it_is_cut_and_however_often_it_is_repeated() -> None:
-    ages = Ages()
+    heard = Heard()
     for piece in (b"data: x100000x x1000", b"01x\n", b'{"whole": "x100000x x100001x"}', b" x100002x"):
-        ages.hear(piece)
-    assert ages.tokens == 3
+        heard.hear(piece)
+    assert heard.tokens == 3
 
 
 def test_the_table_says_which_limits_are_kept() -> None:
