@@ -72,17 +72,17 @@ class ReplyReader:
             if call is None:
                 yield from (item for item in group if isinstance(item, Status))
                 continue
-            thinking, text, ended = [], [], False
-            for _, chunk in group:
-                ended = ended or chunk is None
-                part = read_chunk(chunk)
+            chunks = [chunk for _, chunk in group]
+            parts = [read_chunk(chunk) for chunk in chunks]
+            for part in parts:
                 call.note_end(part.finish_reason)
-                thinking.append(part.thinking)
-                text.append(part.content)
-                self._count(call, len(part.thinking) + len(part.content) + len(part.tool_calls))
-            yield from self._pieces(call, [Piece(THINKING, "".join(thinking))])
-            yield from self._pieces(call, self._reply(call).feed("".join(text)))
-            if ended:
+            thinking = self._bounded("".join(part.thinking for part in parts))
+            text = self._bounded("".join(part.content for part in parts))
+            tools = self._bounded("".join(part.tool_calls for part in parts))
+            call.streamed = call.streamed or bool(thinking or text or tools)
+            yield from self._pieces(call, [Piece(THINKING, thinking)])
+            yield from self._pieces(call, self._reply(call).feed(text))
+            if None in chunks:
                 yield from self._ended(call)
 
     def finish(self) -> Iterator[Event]:
@@ -96,10 +96,12 @@ class ReplyReader:
         wanted = (self._outputs or fields.keys()) | REASONING_FIELDS
         return {field: text for field, text in fields.items() if field in wanted}
 
-    def _count(self, call: ModelCall, chars: int) -> None:
-        call.streamed = call.streamed or chars > 0
-        self._room -= chars
+    def _bounded(self, text: str) -> str:
+        """What of `text` there is still room for."""
+        bounded = text[: max(0, self._room)]
+        self._room -= len(text)
         self.full = self._room < 0
+        return bounded
 
     def _reply(self, call: ModelCall) -> _Reply:
         if call not in self._replies:
