@@ -196,6 +196,7 @@ class Turn:
         if self._guest is not None:
             total_s = min(total_s, self._guest.turn_timeout_s)
         now = asyncio.get_running_loop().time
+        heard_s = now()
         try:
             async with (
                 asyncio.timeout(total_s) as total,
@@ -203,9 +204,10 @@ class Turn:
                 aclosing(self._service.backend(self.request).stream(self.request)) as events,
             ):
                 async for event in events:
-                    idle.reschedule(now() + idle_s)
                     await stream.send(event)
-                    idle.reschedule(now() + idle_s)
+                    if now() - heard_s > idle_s / 20:  # a timer for each token would cost more than the token
+                        heard_s = now()
+                        idle.reschedule(heard_s + idle_s)
         except TimeoutError as error:
             if idle.expired():
                 raise UpstreamTimeout(SILENT.format(in_seconds(idle_s)), limit="idle_timeout_s") from error

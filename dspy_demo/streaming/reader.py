@@ -72,17 +72,19 @@ class ReplyReader:
             if call is None:
                 yield from (item for item in group if isinstance(item, Status))
                 continue
-            chunks = [chunk for _, chunk in group]
-            parts = [read_chunk(chunk) for chunk in chunks]
-            for part in parts:
+            thinking, text, ended = "", "", False
+            for _, chunk in group:
+                ended = ended or chunk is None
+                part = read_chunk(chunk)
                 call.note_end(part.finish_reason)
-            thinking = self._bounded("".join(part.thinking for part in parts))
-            text = self._bounded("".join(part.content for part in parts))
-            tools = self._bounded("".join(part.tool_calls for part in parts))
-            call.streamed = call.streamed or bool(thinking or text or tools)
-            yield from self._pieces(call, [Piece(THINKING, thinking)])
-            yield from self._pieces(call, self._reply(call).feed(text))
-            if None in chunks:
+                thinking += self._bounded(part.thinking)
+                text += self._bounded(part.content)
+                call.streamed = bool(call.streamed or thinking or text or self._bounded(part.tool_calls))
+            if thinking:
+                yield FieldDelta(THINKING, "reasoning", thinking, call.step.name)
+            if text:
+                yield from self._pieces(call, self._reply(call).feed(text))
+            if ended:
                 yield from self._ended(call)
 
     def finish(self) -> Iterator[Event]:
@@ -98,10 +100,10 @@ class ReplyReader:
 
     def _bounded(self, text: str) -> str:
         """What of `text` there is still room for."""
-        bounded = text[: max(0, self._room)]
+        self.full = self.full or len(text) > self._room
+        text = text[: self._room]
         self._room -= len(text)
-        self.full = self._room < 0
-        return bounded
+        return text
 
     def _reply(self, call: ModelCall) -> _Reply:
         if call not in self._replies:
