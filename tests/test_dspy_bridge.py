@@ -12,7 +12,7 @@ from dspy import lm15
 from dspy.utils.callback import BaseCallback
 
 from dspy_demo import dspy_bridge
-from dspy_demo.lm.demo_engine import demo_lm
+from dspy_demo.lm.demo_engine import AsyncDemoEngine, DemoEngine, demo_lm
 
 
 class Watch(BaseCallback):
@@ -111,13 +111,32 @@ def test_a_price_is_known_and_an_unknown_model_has_none() -> None:
     assert dspy_bridge.price_usd(reply, "no-such-client", "no-such-model") is None  # type: ignore[arg-type]
 
 
-def test_a_scope_in_the_cache_warns_of_nothing() -> None:
-    class LM(dspy_bridge.SilentRollouts, dspy.LM):  # type: ignore[misc]
-        pass
+async def test_a_model_hears_of_its_calls_and_a_scope_in_the_cache_warns_of_nothing() -> None:
+    entries = []
+
+    class LM(dspy_bridge.CallRecords, dspy.LM):  # type: ignore[misc]
+        def call_recorded(self, entry: dict[str, Any]) -> None:
+            entries.append(entry)
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        LM("openai/x", temperature=0.0, rollout_id="scope").copy()
+        engines = {"engine": DemoEngine(), "async_engine": AsyncDemoEngine()}
+        lm = LM("demo/x", temperature=0.0, rollout_id="x", cache=False, **engines)
+        with dspy.context(lm=lm.copy()), dspy_bridge.stream_progress() as progress:
+            await dspy.Predict("question -> answer").acall(question="What is 2 + 2?")
+    assert {"response", "usage", "cost"} <= entries[0].keys()
+    assert not progress.emitted
+
+
+async def test_a_chunk_that_was_streamed_is_known() -> None:
+    predict = dspy.Predict("question -> answer")
+    with (
+        dspy.context(lm=demo_lm(cache=False)),
+        dspy_bridge.streaming_into(Receiver()),
+        dspy_bridge.stream_progress() as progress,
+    ):
+        await predict.acall(question="What is 2 + 2?")
+    assert progress.emitted
 
 
 @pytest.mark.parametrize("chunk", [None, object(), types.SimpleNamespace(choices=[])])
