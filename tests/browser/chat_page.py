@@ -65,6 +65,12 @@ class ChatPage:
         await self.composer.press("Enter")
         await expect(self.questions).to_have_count(count + 1)
 
+    async def start_over(self) -> None:
+        """New chat; on a phone it is in the sidebar, which closes again by itself."""
+        if not await self.page.locator("#sidebar.open").count():
+            await self.toggle.click()
+        await self.new_chat.click()
+
     async def done(self, turns: int = 1) -> None:
         """All turns have ended, and the composer is free again."""
         await expect(self.footers).to_have_count(turns, timeout=TURN_MS)

@@ -22,7 +22,7 @@ async def test_an_example_and_a_question_are_answered(chat: ChatPage) -> None:
     await example.click()
     await chat.done()
     await expect(chat.questions).to_contain_text(text.strip())
-    await chat.new_chat.click()
+    await chat.start_over()
     await expect(chat.questions).to_have_count(0)
     await chat.ask("What is 2 + 2?")
     await chat.done()
@@ -161,7 +161,7 @@ async def test_tool_calls_are_lines_under_the_thought(chat: ChatPage) -> None:
 
 async def test_a_model_that_cannot_be_reached_is_one_sentence_and_the_next_turn_works(chat: ChatPage) -> None:
     await chat.pick("model", "Other…")
-    await chat.page.get_by_label("Model string").fill("openai/nothing")
+    await chat.typed_model.fill("openai/nothing")
     await chat.page.get_by_label("Base URL").fill("http://127.0.0.1:9/v1")
     await chat.ask("What is 2 + 2?")
     await chat.done()

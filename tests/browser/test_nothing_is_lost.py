@@ -182,7 +182,7 @@ async def test_new_chat_does_not_wait_for_another_tab(new_page: NewPage, app: Se
     second = await ChatPage(await page.context.new_page()).open(app.url)
     await second.done()
     await first.ask(LONG)
-    await second.new_chat.click()
+    await second.start_over()
     await expect(second.questions).to_have_count(0)
     await expect(first.stop_button).to_be_visible()
     await first.done(2)
@@ -196,7 +196,7 @@ async def test_new_chat_does_not_wait_for_another_tab(new_page: NewPage, app: Se
 async def test_new_chat_can_be_undone_and_keeps_the_draft(chat: ChatPage) -> None:
     await conversation(chat, "What is 2 + 2?")
     await chat.composer.fill("my unsent draft")
-    await chat.new_chat.click()
+    await chat.start_over()
     await expect(chat.questions).to_have_count(0)
     await expect(chat.composer).to_have_value("my unsent draft")
     await expect(chat.notice).to_contain_text("New chat.")
@@ -214,7 +214,7 @@ async def test_new_chat_stops_a_running_turn_and_can_bring_back_what_had_come(
     chat = await ChatPage(await new_page()).open(app.url)
     await chat.ask(LONG)
     await expect(chat.thoughts.first.locator(".message-content").first).not_to_be_empty()
-    await chat.new_chat.click()
+    await chat.start_over()
     await expect(chat.send_button).to_be_visible()
     await expect(chat.questions).to_have_count(0)
     await chat.notice.get_by_role("button", name="Undo").click()
@@ -224,7 +224,7 @@ async def test_new_chat_stops_a_running_turn_and_can_bring_back_what_had_come(
 
 async def test_new_chat_is_ready_to_type_in(chat: ChatPage) -> None:
     await conversation(chat, "What is 2 + 2?")
-    await chat.new_chat.click()
+    await chat.start_over()
     await expect(chat.composer).to_be_focused()
 
 
@@ -242,7 +242,7 @@ async def test_undo_leaves_a_draft_alone_and_can_be_undone(chat: ChatPage) -> No
 async def test_an_open_edit_ends_with_new_chat(chat: ChatPage) -> None:
     await conversation(chat, "What is 2 + 2?")
     await chat.open_editor(0)
-    await chat.new_chat.click()
+    await chat.start_over()
     await expect(chat.editor).to_have_count(0)
     await expect(chat.questions).to_have_count(0)
     await conversation(chat, "What is 3 + 3?")
@@ -315,7 +315,7 @@ async def test_the_rating_box_goes_with_its_turn(chat: ChatPage) -> None:
     await chat.done(2)
     await chat.thumb(0, "Like")
     await expect(chat.rating).to_have_attribute("placeholder", re.compile("What was good"))
-    await chat.new_chat.click()
+    await chat.start_over()
     await expect(chat.rating).to_be_hidden()
 
 

@@ -160,6 +160,7 @@ const GRADIO = {
     },
     newChat() {
       endEdit("Cancel");
+      if (phone.matches && find("#sidebar.open")) button("#sidebar", "Toggle Sidebar").click();
       if (!touch.matches) composer()?.focus();
       return [];
     },
