@@ -63,7 +63,7 @@ def run(settings: Settings) -> None:
     from dspy_demo.lm.choices import detect
     from dspy_demo.logs import configure_logging
     from dspy_demo.processes import listen
-    from dspy_demo.programs.offered import offered
+    from dspy_demo.programs.registry import offered
     from dspy_demo.web.server import on_stop_signal
 
     configure_logging(settings)

@@ -21,8 +21,7 @@ from dspy_demo.guests.allowance import Allowance
 from dspy_demo.guests.limits import GuestLimits
 from dspy_demo.logs import log_failure
 from dspy_demo.metrics import Metrics, TurnEnd
-from dspy_demo.programs.images import check_images, image_chars, image_fields
-from dspy_demo.programs.inputs import check_inputs
+from dspy_demo.programs.inputs import check_images, check_inputs, image_chars, image_fields
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.settings import Settings
 from dspy_demo.tracing.tracer import Tracer

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dspy_demo.errors import NotFound
 from dspy_demo.programs.spec import ProgramSpec
+from dspy_demo.settings import Settings
 
 if TYPE_CHECKING:
     import dspy
@@ -60,3 +61,24 @@ class ProgramRegistry:
             if name not in self._modules:
                 self._modules[name] = spec.build()
             return self._modules[name]
+
+
+def offered(settings: Settings) -> ProgramRegistry:
+    """The shipped programs, and first of them the one that ``--program`` names.
+
+    Raises:
+        ProgramLoadError: It cannot be loaded.
+    """
+    from dspy_demo.programs.shipped import SHIPPED
+
+    shipped = {spec.name: spec for spec in SHIPPED}
+    if settings.program is None:
+        return ProgramRegistry(SHIPPED)
+    if settings.program in shipped:
+        first = shipped.pop(settings.program)
+    else:
+        from dspy_demo.programs.own import load_program
+
+        first = load_program(settings.program)
+        shipped.pop(first.name, None)
+    return ProgramRegistry([first, *shipped.values()])

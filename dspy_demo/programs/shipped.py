@@ -2,52 +2,86 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
+
+import dspy
 
 from dspy_demo.programs.spec import InputField, ProgramSpec
+from dspy_demo.programs.tools import calculator, current_time, text_statistics
 
-if TYPE_CHECKING:
-    import dspy
-
-QUESTION = InputField("question", label="Question")
-
-
-def _chain_of_thought() -> dspy.Module:
-    from dspy_demo.programs.chain_of_thought import build
-
-    return build()
+#: Steps of ReAct: enough for every tool once and some mistakes; each one is a paid call.
+MAX_STEPS = 8
 
 
-def _predict() -> dspy.Module:
-    from dspy_demo.programs.plain_predict import build
+class Answer(dspy.Signature):
+    """Answer the question, in the light of the conversation so far."""
 
-    return build()
-
-
-def _react() -> dspy.Module:
-    from dspy_demo.programs.react import build
-
-    return build()
+    question: str = dspy.InputField()
+    history: dspy.History = dspy.InputField(desc="the conversation so far")
+    answer: str = dspy.OutputField()
 
 
-def _draft_and_review() -> dspy.Module:
-    from dspy_demo.programs.draft_and_review import DraftAndReview
-
-    return DraftAndReview()
+def chain_of_thought() -> dspy.Module:
+    return dspy.ChainOfThought(Answer)
 
 
-#: Building is lazy: listing the programs must not import dspy, which takes a second or two.
+def predict() -> dspy.Module:
+    return dspy.Predict(Answer)
+
+
+def react() -> dspy.Module:
+    return dspy.ReAct(Answer, tools=[calculator, current_time, text_statistics], max_iters=MAX_STEPS)
+
+
+class Draft(dspy.Signature):
+    """Answer the question as well as you can at first sight."""
+
+    question: str = dspy.InputField()
+    answer: str = dspy.OutputField(desc="a first answer")
+
+
+class Review(dspy.Signature):
+    """Check the draft against the question. Correct it where it is wrong, and give the final answer."""
+
+    question: str = dspy.InputField()
+    draft: str = dspy.InputField(desc="a first answer, which may be wrong")
+    answer: str = dspy.OutputField(desc="the final answer")
+
+
+class DraftAndReview(dspy.Module):
+    """Drafts an answer, then reviews it with a reason."""
+
+    answer_step = "review"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.draft = dspy.Predict(Draft)
+        self.review = dspy.ChainOfThought(Review)
+
+    def forward(self, question: str) -> dspy.Prediction:
+        draft = self.draft(question=question)
+        return self.review(question=question, draft=draft.answer)
+
+    async def aforward(self, question: str) -> dspy.Prediction:
+        draft = await self.draft.acall(question=question)
+        return await self.review.acall(question=question, draft=draft.answer)
+
+
+QUESTION_TO_ANSWER: dict[str, Any] = {
+    "inputs": (InputField("question", label="Question"),),
+    "chat_field": "question",
+    "outputs": ("answer",),
+    "answer_field": "answer",
+}
+WITH_MEMORY = {**QUESTION_TO_ANSWER, "history_field": "history"}
+
 SHIPPED: tuple[ProgramSpec, ...] = (
     ProgramSpec(
         name="chain_of_thought",
         title="Chain of thought",
         description="Reasons step by step, then answers. Remembers the chat.",
-        build=_chain_of_thought,
-        inputs=(QUESTION,),
-        chat_field="question",
-        outputs=("answer",),
-        history_field="history",
-        answer_field="answer",
+        build=chain_of_thought,
+        **WITH_MEMORY,
         examples=(
             "What is 2 + 2?",
             "What is 15% of 240, plus 3^4?",
@@ -59,12 +93,8 @@ SHIPPED: tuple[ProgramSpec, ...] = (
         name="predict",
         title="Plain predict",
         description="Answers at once, without reasoning first. Remembers the chat.",
-        build=_predict,
-        inputs=(QUESTION,),
-        chat_field="question",
-        outputs=("answer",),
-        history_field="history",
-        answer_field="answer",
+        build=predict,
+        **WITH_MEMORY,
         examples=(
             "What is 12 * 7?",
             "What is 15% of 80?",
@@ -76,12 +106,8 @@ SHIPPED: tuple[ProgramSpec, ...] = (
         name="react",
         title="ReAct with tools",
         description="Thinks, calls a calculator, a clock or text statistics, and answers from what they say.",
-        build=_react,
-        inputs=(QUESTION,),
-        chat_field="question",
-        outputs=("answer",),
-        history_field="history",
-        answer_field="answer",
+        build=react,
+        **WITH_MEMORY,
         examples=(
             "What is 1234 * 5678?",
             "What time is it in Tokyo?",
@@ -93,11 +119,8 @@ SHIPPED: tuple[ProgramSpec, ...] = (
         name="draft_and_review",
         title="Draft and review",
         description="Two steps: one predictor drafts an answer, a second one reviews it and answers.",
-        build=_draft_and_review,
-        inputs=(QUESTION,),
-        chat_field="question",
-        outputs=("answer",),
-        answer_field="answer",
+        build=DraftAndReview,
+        **QUESTION_TO_ANSWER,
         examples=(
             "What is 12 * 12 - 44?",
             "What is 0.1 + 0.2?",

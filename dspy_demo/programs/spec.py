@@ -1,15 +1,10 @@
-"""What the house knows of a program: how to build it, what it takes, what it gives."""
+"""What the app knows of a program: how to build it, what it takes, what it gives."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
-
-from pydantic import TypeAdapter, ValidationError
-
-from dspy_demo.errors import InvalidInput
-from dspy_demo.programs.images import image_url
 
 if TYPE_CHECKING:
     import dspy
@@ -27,7 +22,7 @@ class InputField:
     """One input of a program, as a form draws it.
 
     Attributes:
-        kind: ``image`` is a `dspy.Image`, see `programs.images`. ``json`` is any other type: the user writes
+        kind: ``image`` is a `dspy.Image`, see `programs.inputs`. ``json`` is any other type: the user writes
             JSON, and DSPy validates it.
         choices: The values of a ``choice`` (a `typing.Literal`).
         default: None where the field is required.
@@ -77,25 +72,3 @@ class ProgramSpec:
     def form_fields(self) -> tuple[InputField, ...]:
         """The inputs beside the chat box."""
         return tuple(field for field in self.inputs if field.name != self.chat_field)
-
-
-def read_value(field: InputField, raw: Any) -> Any:
-    """The value of an input as its program wants it, from a form, JSON or a query.
-
-    Text for a field of another type is read as JSON, so that ``"[1, 2]"`` typed into a form is a list.
-
-    Raises:
-        InvalidInput: The value is not of the field's type.
-    """
-    if raw is None or (raw == "" and not field.required):
-        return field.default
-    if field.kind == "image":
-        raw = {"url": image_url(raw)}
-    adapter: TypeAdapter[Any] = TypeAdapter(field.annotation)
-    try:
-        if field.kind == "json" and isinstance(raw, str):
-            return adapter.validate_json(raw)
-        return adapter.validate_python(raw)
-    except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False)[0]["msg"]
-        raise InvalidInput(f"The input “{field.name}” cannot be used: {problem}.") from None

@@ -47,7 +47,7 @@ def log_command(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
 
 def _log(settings: Settings, environ: Mapping[str, str], own: argparse.Namespace) -> str:
     from dspy_demo.lm.choices import detect
-    from dspy_demo.programs.offered import offered
+    from dspy_demo.programs.registry import offered
     from dspy_demo.versions.store import VersionStore
     from dspy_demo.versions.version import LogRequest
 

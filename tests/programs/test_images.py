@@ -10,7 +10,7 @@ import pytest
 
 from dspy_demo.errors import DemoError
 from dspy_demo.events import GUEST, LocalTarget, TurnRequest, Visitor
-from dspy_demo.programs.inspecting import spec_of
+from dspy_demo.programs.own import spec_of
 from dspy_demo.programs.registry import ProgramRegistry
 from tests.cases.describes_images import program
 from tests.services import house, settings_for

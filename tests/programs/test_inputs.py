@@ -10,9 +10,9 @@ import pytest
 
 from dspy_demo.errors import InvalidInput
 from dspy_demo.programs.chat_program import ChatProgram
-from dspy_demo.programs.inputs import chat_messages, program_inputs
+from dspy_demo.programs.inputs import chat_messages, program_inputs, read_value
 from dspy_demo.programs.shipped import SHIPPED
-from dspy_demo.programs.spec import InputField, read_value
+from dspy_demo.programs.spec import InputField
 from tests.services import conversation
 
 

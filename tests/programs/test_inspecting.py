@@ -8,7 +8,7 @@ import dspy
 import pytest
 
 from dspy_demo.errors import ProgramLoadError
-from dspy_demo.programs.inspecting import spec_of
+from dspy_demo.programs.own import spec_of
 from dspy_demo.programs.shipped import SHIPPED
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dspy_demo.errors import ProgramLoadError
-from dspy_demo.programs.loading import load_program
+from dspy_demo.programs.own import load_program
 
 PROGRAM = """
 import dspy

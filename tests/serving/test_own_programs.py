@@ -10,7 +10,7 @@ import pytest
 
 from dspy_demo.backends.served import ServedBackend
 from dspy_demo.events import FieldDelta, LMChoice, ServedTarget, TurnFinished, TurnRequest
-from dspy_demo.programs.loading import load_program
+from dspy_demo.programs.own import load_program
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.streaming.turn_stream import TurnStream
 from dspy_demo.versions import LogRequest, VersionStore

@@ -13,7 +13,7 @@ from dspy import lm15
 
 from dspy_demo.errors import UpstreamCut
 from dspy_demo.events import Event, FieldDelta
-from dspy_demo.programs.inspecting import spec_of
+from dspy_demo.programs.own import spec_of
 from dspy_demo.streaming.turn import run_turn
 from dspy_demo.streaming.turn_stream import TurnStream
 

@@ -16,7 +16,7 @@ import pytest
 
 from dspy_demo.errors import VersionNotFound, VersionNotLogged, VersionNotServable
 from dspy_demo.events import LMChoice
-from dspy_demo.programs.loading import load_program
+from dspy_demo.programs.own import load_program
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.shipped import SHIPPED
 from dspy_demo.settings import Settings
@@ -163,7 +163,7 @@ NOTEBOOK = """
 import sys, dspy
 from pathlib import Path
 from dspy_demo.events import LMChoice
-from dspy_demo.programs.inspecting import spec_of
+from dspy_demo.programs.own import spec_of
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.settings import Settings
 from dspy_demo.versions import LogRequest, VersionStore

@@ -16,7 +16,7 @@ from dspy_demo.errors import DemoError, InvalidInput
 from dspy_demo.events import LMChoice, LocalTarget, Message, TurnFinished, TurnRequest
 from dspy_demo.lm.catalog import LMCatalog
 from dspy_demo.lm.choices import Detection
-from dspy_demo.programs.loading import load_program
+from dspy_demo.programs.own import load_program
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.shipped import SHIPPED
 from dspy_demo.settings import Settings

@@ -19,7 +19,7 @@ import pytest
 from dspy_demo import mlflow_bridge
 from dspy_demo.errors import TrackingUnavailable, VersionNotLogged
 from dspy_demo.events import LMChoice
-from dspy_demo.programs.inspecting import spec_of
+from dspy_demo.programs.own import spec_of
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.settings import Settings
 from dspy_demo.versions import tracking

@@ -10,7 +10,7 @@ import gradio as gr
 from gradio.components import Component
 
 from dspy_demo.errors import InvalidInput
-from dspy_demo.programs.images import image_url, is_address
+from dspy_demo.programs.inputs import image_url, is_address
 from dspy_demo.programs.spec import InputField, ProgramSpec
 from dspy_demo.ui.chat.text import as_typed, in_words
 

@@ -12,7 +12,7 @@ from gradio.components import Component
 from dspy_demo.chat import ChatService
 from dspy_demo.errors import InvalidInput
 from dspy_demo.events import LocalTarget, ServedTarget, Status, TurnRequest
-from dspy_demo.programs.images import check_images, image_chars, image_fields
+from dspy_demo.programs.inputs import check_images, image_chars, image_fields
 from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.ui.chat.conversation import Conversation
 from dspy_demo.ui.chat.forms import Forms, pairs
