@@ -1,6 +1,6 @@
 """What went wrong with a language model, in our terms.
 
-DSPy 3.4 projects every engine failure onto its own classes (`dspy.utils.exceptions`); litellm's
+DSPy projects every engine failure onto its own classes (`dspy.utils.exceptions`); litellm's
 errors arrive through the same projection. Nothing of their text reaches the user, since a provider
 may repeat keys, addresses or the prompt in it.
 """
@@ -61,9 +61,7 @@ def fault_from(error: BaseException, *, streamed: bool = False) -> DemoError | N
     """
     if isinstance(error, DemoError):
         return error
-    if isinstance(
-        error.__cause__, DemoError
-    ):  # an engine of ours raised it: DSPy wraps what it does not know
+    if isinstance(error.__cause__, DemoError):  # of an engine of ours; DSPy wraps what it does not know
         return error.__cause__
     fault = _classified(error, streamed)
     if fault is not None:
@@ -141,12 +139,12 @@ def _when(retry_after_s: float) -> str:
 def _broken(error: dspy_errors.LMError, streamed: bool) -> UpstreamError:
     """Refused, cut, silent or down.
 
-    DSPy's native engine has one class for all of them and litellm (1.106) makes a refused connection a
+    DSPy's native engine has one class for all of them and litellm makes a refused connection a
     500, so that beside the status only the causes and the words of the message tell which; they are read,
     never shown.
     """
     text, causes = str(error).lower(), [type(cause) for cause in _causes(error)]
-    if "exceeds limit" in text:  # a line of more than 64 KiB (lm15's `SSE line exceeds limit`, DSPy 3.4.1)
+    if "exceeds limit" in text:  # a line of more than 64 KiB
         return ReplyTooLong()
     if "timed out" in text or "timeout" in text or error.status == 504:
         return UpstreamTimeout()

@@ -81,20 +81,8 @@ PROVIDERS: tuple[Provider, ...] = (
     _provider("together_ai", "", "TOGETHERAI_API_KEY", "TOGETHER_API_KEY"),
     _provider("fireworks_ai", "", "FIREWORKS_API_KEY"),
     _provider("perplexity", "", "PERPLEXITYAI_API_KEY"),
-    *(
-        _provider(name)
-        for name in (
-            "azure",
-            "cerebras",
-            "cohere",
-            "databricks",
-            "huggingface",
-            "nvidia_nim",
-            "replicate",
-            "sambanova",
-            "voyage",
-        )
-    ),
+    *map(_provider, ("azure", "cerebras", "cohere", "databricks", "huggingface")),
+    *map(_provider, ("nvidia_nim", "replicate", "sambanova", "voyage")),
 )
 _BY_NAME = {provider.name: provider for provider in PROVIDERS}
 
