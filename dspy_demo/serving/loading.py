@@ -15,7 +15,7 @@ from dspy_demo.errors import DemoError, TrackingUnavailable, VersionNotFound, Ve
 from dspy_demo.events import LMChoice
 from dspy_demo.lm.providers import provider_for
 from dspy_demo.programs.chat_program import as_prediction
-from dspy_demo.programs.inspecting import spec_of
+from dspy_demo.programs.own import spec_of
 from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.settings import Settings
 from dspy_demo.versions.artifact import noted_choice, noted_spec

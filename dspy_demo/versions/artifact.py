@@ -23,7 +23,7 @@ from dspy_demo.lm.local.files import PREFIX, find, identified, record
 from dspy_demo.lm.local.runtime import MODULE as RUNTIME
 from dspy_demo.mlflow_bridge import read_program
 from dspy_demo.programs.chat_program import ChatProgram
-from dspy_demo.programs.inspecting import spec_of
+from dspy_demo.programs.own import spec_of
 from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.settings import Settings
 from dspy_demo.versions.secrets import cleaned_lm, public_url, secret_held

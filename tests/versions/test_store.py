@@ -23,7 +23,7 @@ from dspy_demo.errors import (
 )
 from dspy_demo.events import LMChoice
 from dspy_demo.lm.choices import DEMO_MODEL
-from dspy_demo.programs.loading import load_program
+from dspy_demo.programs.own import load_program
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.shipped import SHIPPED
 from dspy_demo.settings import Settings
