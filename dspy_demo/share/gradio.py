@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from dspy_demo.errors import ShareFailed
 from dspy_demo.processes import plain_environment
-from dspy_demo.share.tunnel import Notice
+from dspy_demo.share.tunnel import NOT_WRITABLE, Notice
 
 #: Gradio's server ends a link after a week.
 LINK_LASTS_S = 7 * 24 * 3600.0
@@ -32,7 +32,6 @@ DAMAGED = (
 )
 NO_PROGRAM = "Gradio has no tunnel program for this kind of machine. Use a proxy of your own with --public."
 NOT_RUNNABLE = f"The tunnel program cannot be run. Remove it from the place that the log names. {_BY_HAND}"
-NOT_WRITABLE = "The data folder cannot be written to, and the tunnel needs a place there."
 ENDED = "The tunnel program ended before there was a link. Try again."
 NO_ADDRESS = "The share server gave a link that is not a web address. Try again."
 

@@ -1,6 +1,6 @@
 """`Tunnel`: the public link of this app, from the click to the last byte.
 
-    tunnel = Tunnel(settings, on_public=gate.share)
+    tunnel = Tunnel(settings, on_public=terminal.shared)
     tunnel.listening_at("127.0.0.1", 7860)
     tunnel.begin()              # returns at once; state() tells the rest
     url = await tunnel.open()   # the same, and waits for the link

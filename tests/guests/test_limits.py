@@ -362,18 +362,6 @@ async def test_a_guests_turn_has_less_time(data_dir: Path) -> None:
             2 * (INSTRUCTION_TOKENS + 10) + 40,
         ),
     ],
-    ids=[
-        "told",
-        "no price",
-        "no count",
-        "cached",
-        "not told",
-        "refused at once",
-        "not asked",
-        "cut before",
-        "cut after",
-        "two calls",
-    ],
 )
 async def test_a_turn_pays_what_was_told_or_what_it_looks_like(
     data_dir: Path, end: list[Event], tokens: int
