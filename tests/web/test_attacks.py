@@ -139,7 +139,7 @@ def test_events_that_a_guest_makes_up_fill_no_log(app: ServerProcess) -> None:
             made_up = {"data": [], "session_hash": "made-up"} | body
             for path in ("run/predict", "queue/join", "run/nothing", "call/nothing", "call/v2/nothing"):
                 assert guest.post(f"{API}/{path}", json=made_up).status_code == 404, (path, body)
-        event = event_of(guest, "active")
+        event = event_of(guest, "undo")
         for data in ([], ["x" * 1000] * len(event["inputs"])):  # type: ignore[arg-type]
             wrong = {"fn_index": event["id"], "data": data, "session_hash": "made-up"}
             assert guest.post(f"{API}/run/predict", json=wrong).status_code == 500
