@@ -88,7 +88,7 @@ class Workbench:
 
     async def is_served(self, version: int) -> None:
         await expect(self.server.locator(".server").first).to_contain_text(
-            re.compile(rf"^Ready\s*dspy-demo v{version}"), timeout=START_MS
+            re.compile(rf"^\s*Ready\s*dspy-demo v{version}"), timeout=START_MS
         )
         await expect(self.server.locator(".server")).to_have_count(1)
 
