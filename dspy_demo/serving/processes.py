@@ -50,10 +50,10 @@ HUNG_GRACE_S = 1.0
 HEALTH_TIMEOUT_S, HEALTH_KEPT_S = 2.0, 5.0
 #: Servers for comparisons: one for each side, each as large as the app, and how long an idle one stays.
 BESIDE_MAX, BESIDE_IDLE_S = 2, 600.0
-#: Settings, and groups of them, that a model server has no use for: those of the page and of its guests, and
+#: Settings, and groups of them, that a model server has no use for: those of guests and of sharing, and
 #: the choice of a model, which is the version's. All others, also those to come, are passed on.
 NOT_PASSED_ON = frozenset(
-    {"Guests", "Page", "Share"}
+    {"Guests", "Share"}
     | {"host", "port", "open", "public", "public_url", "cors_origins", "embed"}
     | {"program", "adapter", "lm", "api_base", "temperature", "max_tokens", "cache"}
     | {"ollama_url", "hub_url"}
