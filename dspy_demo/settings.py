@@ -1,7 +1,7 @@
 """One `Settings` object: flags over environment over defaults.
 
-Each field carries its description, unit, bound and environment names; `python app.py --help` and the
-README's table are drawn from them. Nothing else in the house reads the environment.
+Each field carries its description, unit, bound and environment names; `python app.py --help` and
+`docs/settings.md` are drawn from them. Nothing else in the house reads the environment.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import re
 from collections.abc import Mapping, MutableMapping, Sequence, Set
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
@@ -32,16 +33,20 @@ _BASE = re.compile(r"[A-Z0-9_]+_(API_BASE|BASE_URL)")
 
 
 def _setting(
-    default: Any,
-    description: str,
-    *,
-    unit: str = "",
-    env: Sequence[str] = (),
-    group: str = "App",
-    **bounds: Any,
+    group: str, default: Any, description: str, *, unit: str = "", env: str = "", **bounds: Any
 ) -> Any:
-    extra: dict[str, Any] = {"unit": unit, "env": list(env), "group": group}
+    """A field that is a flag. `env` is a variable that sets it beside the one with our prefix."""
+    extra: dict[str, Any] = {"unit": unit, "env": [env] if env else [], "group": group}
     return Field(default, description=description, json_schema_extra=extra, **bounds)
+
+
+_app = partial(_setting, "App")
+_program = partial(_setting, "Program and model")
+_local = partial(_setting, "Models on this machine")
+_versions = partial(_setting, "Versions")
+_share = partial(_setting, "Share")
+_limit = partial(_setting, "Limits")
+_guests = partial(_setting, "Guests")
 
 
 class Settings(BaseModel):
@@ -49,265 +54,154 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
-    # App
-    host: str = _setting("127.0.0.1", "Address to listen on.", env=["GRADIO_SERVER_NAME"])
-    port: int | None = _setting(
-        None,
-        "Port to listen on. Without it: 7860, or the next free one.",
-        env=["GRADIO_SERVER_PORT"],
-        ge=1,
-        le=65535,
+    host: str = _app("127.0.0.1", "Address to listen on.", env="GRADIO_SERVER_NAME")
+    port: int | None = _app(
+        None, "Port; without it 7860, or the next free one.", env="GRADIO_SERVER_PORT", ge=1, le=65535
     )
-    open: bool = _setting(True, "Open the page in the browser at start.")
-    public: bool = _setting(
+    open: bool = _app(True, "Open the page in the browser at start.")
+    public: bool = _app(
         False,
         "Ask for the owner's link also at this machine, as behind a reverse proxy. "
         "It is asked for in any case while the app is shared or listens beyond loopback.",
     )
-    public_url: str | None = _setting(
-        None,
-        "Address by which others reach the page, such as a reverse proxy's; "
-        "the owner's link is printed for it too.",
-        env=["SPACE_HOST"],
+    public_url: str | None = _app(
+        None, "Address by which others reach the page; the owner's link is printed for it.", env="SPACE_HOST"
     )
-    owner_token: SecretStr | None = _setting(
-        None,
-        "Bearer token of the owner for the routes. Without it: a new one at each start, in the terminal.",
-        min_length=16,
+    owner_token: SecretStr | None = _app(
+        None, "Bearer token of the owner for the routes; without it a new one at each start.", min_length=16
     )
-    cors_origins: tuple[str, ...] = _setting(
+    cors_origins: tuple[str, ...] = _app(
         (), "Other sites whose pages may call the routes, such as https://example.com; separated by commas."
     )
-    embed: bool = _setting(
-        False, "Let other sites show the page in a frame. On where SPACE_ID is set (Hugging Face Spaces)."
-    )
-    data_dir: Path = _setting(
-        Path("~/.local/share/dspy-demo"), "Folder for the cache, the MLflow database and artifacts."
-    )
-    log_level: Literal["debug", "info", "warning", "error"] = _setting(
+    embed: bool = _app(False, "Let other sites show the page in a frame. On where SPACE_ID is set (Spaces).")
+    data_dir: Path = _app(Path("~/.local/share/dspy-demo"), "Folder for the cache, MLflow and artifacts.")
+    log_level: Literal["debug", "info", "warning", "error"] = _app(
         "warning", "Lowest level to log. With info every turn is one line."
     )
-    log_format: Literal["text", "json"] = _setting(
-        "text", "How log lines are written: for people, or as one JSON object each."
-    )
-    shutdown_grace_s: float = _setting(
+    log_format: Literal["text", "json"] = _app("text", "Log lines for people, or as one JSON object each.")
+    shutdown_grace_s: float = _app(
         5, "Time that running turns have to finish when the app is told to stop.", unit="s", ge=0, le=300
     )
 
-    # Program and model
-    program: str | None = _setting(
+    program: str | None = _program(
         None,
         "Program to start with: a shipped name, package.module:attribute, or path/to/file.py[:attribute].",
-        group="Program and model",
     )
-    adapter: str = _setting(
-        "chat",
-        f"How DSPy writes fields into the prompt and reads them back: {', '.join(ADAPTERS)}.",
-        group="Program and model",
-    )
-    lm: str | None = _setting(
+    adapter: str = _program("chat", f"How DSPy writes fields and reads them back: {', '.join(ADAPTERS)}.")
+    lm: str | None = _program(
         None,
-        "Language model: a LiteLLM/DSPy string such as openai/gpt-4o-mini or ollama_chat/llama3.2, "
-        "or local/PATH.gguf for a file.",
-        group="Program and model",
+        "Language model: a LiteLLM/DSPy string such as openai/gpt-4o-mini, or local/PATH.gguf for a file.",
     )
-    api_base: str | None = _setting(
-        None,
-        "Base URL of an OpenAI-compatible server, or with --lm of one of its provider's kind.",
-        group="Program and model",
+    api_base: str | None = _program(
+        None, "Base URL of an OpenAI-compatible server, or with --lm of one of its provider's kind."
     )
-    api_key: SecretStr | None = _setting(
-        None, "Key for --lm. Better set the provider's own variable.", group="Program and model"
+    api_key: SecretStr | None = _program(None, "Key for --lm. Better set the provider's own variable.")
+    temperature: float | None = _program(None, "Sampling temperature; empty for the model's own.", ge=0, le=2)
+    max_tokens: int | None = _program(
+        None, "Output per model call; empty for the model's own.", unit="tokens", ge=16, le=200_000
     )
-    temperature: float | None = _setting(
-        None, "Sampling temperature; empty for the model's own.", group="Program and model", ge=0, le=2
+    cache: bool = _program(True, "Answer a repeated request from DSPy's cache.")
+    ollama_url: str = _program("http://127.0.0.1:11434", "Where to look for Ollama.", env="OLLAMA_HOST")
+
+    models_dir: Path = _local(
+        Path("~/.cache/dspy-demo/models"), "Folder for downloaded models; other GGUF files in it are offered."
     )
-    max_tokens: int | None = _setting(
-        None,
-        "Upper bound of output per model call; empty for the model's own.",
-        unit="tokens",
-        group="Program and model",
-        ge=16,
-        le=200_000,
-    )
-    cache: bool = _setting(True, "Answer a repeated request from DSPy's cache.", group="Program and model")
-    ollama_url: str = _setting(
-        "http://127.0.0.1:11434", "Where to look for Ollama.", env=["OLLAMA_HOST"], group="Program and model"
+    hub_url: str = _local("https://huggingface.co", "Hub that models are downloaded from.", env="HF_ENDPOINT")
+    local_context_tokens: int = _local(
+        8192, "Longest chat with its reply; older turns are left out.", unit="tokens", ge=512, le=1_000_000
     )
 
-    # Models on this machine
-    models_dir: Path = _setting(
-        Path("~/.cache/dspy-demo/models"),
-        "Folder for downloaded models; other GGUF files in it are offered too.",
-        group="Models on this machine",
-    )
-    hub_url: str = _setting(
-        "https://huggingface.co",
-        "Hub, or a mirror of it, that models are downloaded from.",
-        env=["HF_ENDPOINT"],
-        group="Models on this machine",
-    )
-    local_context_tokens: int = _setting(
-        8192,
-        "Longest chat with its reply; older turns are left out. Never more than a model was made for.",
-        unit="tokens",
-        group="Models on this machine",
-        ge=512,
-        le=1_000_000,
-    )
-    local_threads: int | None = _setting(
-        None,
-        "Threads that compute; empty for all cores but one.",
-        group="Models on this machine",
-        ge=1,
-        le=512,
+    local_threads: int | None = _local(
+        None, "Threads that compute; empty for all cores but one.", ge=1, le=512
     )
 
-    # Versions
-    tracking_uri: str | None = _setting(
-        None,
-        "MLflow tracking server or database. Without it: SQLite and artifacts in --data-dir.",
-        env=["MLFLOW_TRACKING_URI"],
-        group="Versions",
+    tracking_uri: str | None = _versions(
+        None, "MLflow server or database; without it SQLite in --data-dir.", env="MLFLOW_TRACKING_URI"
     )
-    experiment: str = _setting(
-        "dspy-demo",
-        "MLflow experiment for runs and traces.",
-        env=["MLFLOW_EXPERIMENT_NAME"],
-        group="Versions",
+    experiment: str = _versions(
+        "dspy-demo", "MLflow experiment for runs and traces.", env="MLFLOW_EXPERIMENT_NAME"
     )
-    model_name: str = _setting(
-        "dspy-demo", "Registered model name that the log form starts with.", group="Versions"
+    served_url: str | None = _versions(
+        None, "A model server that runs elsewhere, offered as the served backend."
     )
-    served_url: str | None = _setting(
-        None, "URL of a model server that runs elsewhere, offered as the served backend.", group="Versions"
-    )
-    serve_env: tuple[str, ...] = _setting(
+    serve_env: tuple[str, ...] = _versions(
         (),
-        "Variables that a served version finds in its environment though they hold the key of another "
-        "provider than its model's; separated by commas.",
-        group="Versions",
+        "Variables that a served version finds though they hold the key of another provider than its "
+        "model's; separated by commas.",
     )
-    tracing: bool = _setting(True, "Record each turn as an MLflow trace.", group="Versions")
+    tracing: bool = _versions(True, "Record each turn as an MLflow trace.")
 
-    # Share
-    share: bool = _setting(False, "Open a public link at start, as the Share button does.", group="Share")
-    share_server: str | None = _setting(
-        None,
-        "Your own share server (https://github.com/huggingface/frp) as HOST:PORT. Without it: Gradio's.",
-        env=["GRADIO_SHARE_SERVER_ADDRESS"],
-        group="Share",
+    share: bool = _share(False, "Open a public link at start, as the Share button does.")
+    share_server: str | None = _share(
+        None, "Your own share server (huggingface/frp) as HOST:PORT.", env="GRADIO_SHARE_SERVER_ADDRESS"
     )
 
-    # Limits
-    input_max_chars: int = _setting(
-        20_000,
-        "Longest input of a turn, all fields together.",
-        unit="characters",
-        group="Limits",
-        ge=1,
-        le=10_000_000,
+    input_max_chars: int = _limit(
+        20_000, "Longest input of a turn, all fields together.", unit="characters", ge=1, le=10_000_000
     )
-    reply_max_chars: int = _setting(
-        500_000,
-        "Longest reply of a turn, all steps and fields together; a longer one is ended there.",
-        unit="characters",
-        group="Limits",
-        ge=1_000,
-        le=1_000_000,
+    reply_max_chars: int = _limit(
+        500_000, "Longest reply of a turn, all steps together.", unit="characters", ge=1_000, le=1_000_000
     )
-    idle_timeout_s: float = _setting(
-        60, "Longest silence of a model before the turn fails.", unit="s", group="Limits", gt=0, le=3600
+    idle_timeout_s: float = _limit(
+        60, "Longest silence of a model before a turn fails.", unit="s", gt=0, le=3600
     )
-    total_timeout_s: float = _setting(
-        300, "Longest time for a whole turn.", unit="s", group="Limits", gt=0, le=86_400
+    total_timeout_s: float = _limit(300, "Longest time for a whole turn.", unit="s", gt=0, le=86_400)
+    lm_retries: int = _limit(
+        2, "How often a failed model call is tried again before anything was streamed.", ge=0, le=10
     )
-    lm_retries: int = _setting(
-        2,
-        "How often a failed model call is tried again before anything was streamed.",
-        group="Limits",
-        ge=0,
-        le=10,
-    )
-    max_turns: int = _setting(300, "Turns that may run at the same time.", group="Limits", ge=1, le=100_000)
-    max_connections: int = _setting(
+    max_turns: int = _limit(300, "Turns that may run at the same time.", unit="turns", ge=1, le=100_000)
+    max_connections: int = _limit(
         512,
-        "Connections that may be open at the same time, half of them by guests; a page holds about three. "
-        "Each needs a file descriptor (`ulimit -n`), and a running turn one more.",
+        "Connections that may be open at the same time, half of them by guests; a page holds about three, "
+        "each needs a file descriptor (`ulimit -n`), and a running turn one more.",
         unit="connections",
-        group="Limits",
         ge=8,
         le=100_000,
     )
 
-    # Guests
-    guests_turns_per_minute: int = _setting(
-        60, "Turns that all guests together may begin.", unit="turns/min", group="Guests", ge=1, le=100_000
+    guests_turns_per_minute: int = _guests(
+        60, "Turns that all guests together may begin.", unit="turns/min", ge=1, le=100_000
     )
-    guest_concurrent_turns: int = _setting(
-        2,
-        "Turns of one guest that may run at the same time; as many more may wait in line.",
-        unit="turns",
-        group="Guests",
-        ge=1,
-        le=10_000,
+    guest_concurrent_turns: int = _guests(
+        2, "Turns of one guest at once; as many more may wait.", unit="turns", ge=1, le=10_000
     )
-    guests_concurrent_turns: int = _setting(
+    guest_input_max_chars: int = _guests(
+        8_000, "Longest input of a guest's turn.", unit="characters", ge=1, le=10_000_000
+    )
+    guests_concurrent_turns: int = _guests(
         8,
-        "Turns of all guests that may run at the same time; one of --max-turns stays free for the owner.",
+        "Turns of all guests that may run at once; one of --max-turns stays free for the owner.",
         unit="turns",
-        group="Guests",
         ge=1,
         le=100_000,
     )
-    guest_input_max_chars: int = _setting(
-        8_000,
-        "Longest input of a guest's turn, with the chat so far.",
-        unit="characters",
-        group="Guests",
-        ge=1,
-        le=10_000_000,
+    guest_output_max_tokens: int = _guests(
+        2_000, "Output of a guest's turn, all its model calls together.", unit="tokens", ge=16, le=200_000
     )
-    guest_output_max_tokens: int = _setting(
-        2_000,
-        "Output of a guest's turn, all its model calls together.",
-        unit="tokens",
-        group="Guests",
-        ge=16,
-        le=200_000,
+    guests_daily_tokens: int = _guests(
+        500_000, "Tokens that all guests may use in a day (UTC).", unit="tokens/day", ge=0, le=10_000_000_000
     )
-    guests_daily_tokens: int = _setting(
-        500_000,
-        "Tokens that all guests together may use in a day (UTC).",
-        unit="tokens/day",
-        group="Guests",
-        ge=0,
-        le=10_000_000_000,
-    )
-    guests_daily_usd: float = _setting(
+    guests_daily_usd: float = _guests(
         1.0,
-        "Money that all guests together may spend in a day (UTC), where the model's price is known.",
+        "Money that all guests may spend in a day (UTC), where the model's price is known.",
         unit="USD/day",
-        group="Guests",
         ge=0,
         le=1_000_000,
     )
-
-    # Guests
-    guest_password: SecretStr | None = _setting(
-        None, "Password that a guest must type before the page opens.", group="Guests", min_length=4
+    guest_password: SecretStr | None = _guests(
+        None, "Password that a guest must type before the page opens.", min_length=4
     )
-    guest_token: SecretStr | None = _setting(
-        None, "Bearer token with which a guest's script may call the routes.", group="Guests", min_length=16
+    guest_token: SecretStr | None = _guests(
+        None, "Bearer token with which a guest's script may call the routes.", min_length=16
     )
-    guest_programs: tuple[str, ...] = _setting(
-        (), "Programs that guests may use, separated by commas; empty for all of the start.", group="Guests"
+    guest_programs: tuple[str, ...] = _guests(
+        (), "Programs that guests may use, separated by commas; empty for all of the start."
     )
-    guest_models: tuple[str, ...] = _setting(
-        (), "Models that guests may use, separated by commas; empty for the first one.", group="Guests"
+    guest_models: tuple[str, ...] = _guests(
+        (), "Models that guests may use, separated by commas; empty for the first one."
     )
-    guest_backends: tuple[Literal["local", "served"], ...] = _setting(
-        ("local", "served"), "Backends that guests may use, separated by commas.", group="Guests"
+    guest_backends: tuple[Literal["local", "served"], ...] = _guests(
+        ("local", "served"), "Backends that guests may use, separated by commas."
     )
 
     #: Keys of providers by their variable, such as ``OPENAI_API_KEY``. Not a flag.
@@ -348,8 +242,8 @@ class Settings(BaseModel):
     @field_validator("share_server")
     @classmethod
     def _is_address(cls, value: str | None) -> str | None:
-        address = re.fullmatch(r"([\w.-]+):(\d{1,5})", value or "unset:1")
-        if not address or not 0 < int(address[2]) < 65_536:
+        address = re.fullmatch(r"[\w.-]+:(\d{1,5})", value) if value else None
+        if value and not (address and 0 < int(address[1]) < 65_536):
             raise ValueError("must be HOST:PORT such as share.example.com:7000")
         return value
 
@@ -370,8 +264,8 @@ class Settings(BaseModel):
     @field_validator("api_base", "ollama_url", "served_url", "hub_url", "public_url")
     @classmethod
     def _is_url(cls, value: str | None) -> str | None:
-        parts = urlsplit(value or "http://unset")
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        parts = urlsplit(value) if value else None
+        if parts and (parts.scheme not in {"http", "https"} or not parts.hostname):
             raise ValueError("must be a URL such as http://localhost:8000/v1")
         return value
 
@@ -557,9 +451,9 @@ def prepare_libraries(settings: Settings, environ: MutableMapping[str, str]) -> 
     """Set what the libraries read from the environment at import. Call before importing them.
 
     - litellm fetches its price list from the network on import (5 s on a silent host) unless told
-      to use the one it ships; ``mlflow server`` hangs offline for the same reason (litellm 1.106).
+      to use the one it ships; ``mlflow server`` hangs offline for the same reason.
     - DSPy opens its disk cache at import, under the home folder by default.
-    - Gradio calls home for analytics and version checks, MLflow (3.17) for telemetry.
+    - Gradio calls home for analytics and version checks, MLflow for telemetry.
     """
     environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
     environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")

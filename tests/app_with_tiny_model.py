@@ -11,14 +11,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import app
+from dspy_demo import application
 from dspy_demo.lm.local import files
 
 
 def main() -> int:
     models = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     files.KNOWN = tuple(files.KnownModel(**model) for model in models)
-    return app.main(sys.argv[2:])
+    return application.main(sys.argv[2:])
 
 
 if __name__ == "__main__":

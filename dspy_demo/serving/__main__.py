@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import socket
 import sys
 from pathlib import Path
 
-from dspy_demo import collector
 from dspy_demo.errors import DemoError, SettingsError
 from dspy_demo.processes import listen
 from dspy_demo.settings import PRIVATE_UMASK, Settings, prepare_libraries
@@ -52,7 +52,6 @@ def main() -> int:
 
 def serve(options: argparse.Namespace, settings: Settings, listening: socket.socket) -> None:
     """Load the version and serve it."""
-    collector.pause()
     prepare_libraries(settings, os.environ)
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
 
@@ -71,7 +70,7 @@ def serve(options: argparse.Namespace, settings: Settings, listening: socket.soc
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def tell_ready() -> None:
-        collector.keep_what_is_loaded()
+        gc.freeze()  # a full collection of garbage need not look through the libraries
         sys.stdout.write(f"Serving {version.uri} at {address}\n")
         sys.stdout.flush()
 

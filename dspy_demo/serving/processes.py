@@ -57,7 +57,7 @@ NOT_PASSED_ON = frozenset(
     | {"host", "port", "open", "public", "public_url", "cors_origins", "embed"}
     | {"program", "adapter", "lm", "api_base", "temperature", "max_tokens", "cache"}
     | {"ollama_url", "hub_url"}
-    | {"model_name", "served_url", "serve_env"}
+    | {"served_url", "serve_env"}
 )
 _PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 
 from dspy_demo.errors import DemoError, InvalidInput
 from dspy_demo.settings import Settings, argument_parser, prepare_libraries
+from dspy_demo.versions.version import MODEL_NAME
 
 
 def log_command(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
@@ -55,7 +56,7 @@ def _log(settings: Settings, environ: Mapping[str, str], own: argparse.Namespace
     choice = asyncio.run(detect(settings)).choice
     store = VersionStore(settings, environ)
     store.prepare(lambda step: print(f"{step} …", file=sys.stderr))  # noqa: T201
-    name = own.name or settings.model_name
+    name = own.name or MODEL_NAME
     request = LogRequest(name, programs.default.name, choice, own.description, own.tag)
     return store.log(request, programs, settings.adapter).uri
 
@@ -70,7 +71,7 @@ def _parser(parents: list[argparse.ArgumentParser]) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     group = parser.add_argument_group("Log")
-    group.add_argument("--name", help="name of the registered model [default: that of --model-name]")
+    group.add_argument("--name", help=f"name of the registered model [{MODEL_NAME}]")
     group.add_argument("--description", default="", help="what this version is")
     group.add_argument("--tag", action="append", default=[], metavar="KEY=VALUE", help="may be repeated")
     return parser

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from dspy_demo.programs.spec import ProgramSpec
 
 CHAMPION = "champion"
+#: The registered model that a log form and ``app.py log`` start with.
+MODEL_NAME = "dspy-demo"
 #: Under this key an MLmodel's metadata holds what this app notes of a version.
 METADATA_KEY = "dspy_demo"
 #: The number of the form of a version's files: what `METADATA_KEY` holds, and a program with an attribute

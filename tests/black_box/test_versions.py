@@ -14,7 +14,7 @@ pytestmark = pytest.mark.integration
 
 
 def test_a_version_logged_by_command_is_served_and_answers(house: House) -> None:
-    done = house.command("log", "--program", "chain_of_thought", "--model-name", "shown", *house.model)
+    done = house.command("log", "--program", "chain_of_thought", "--name", "shown", *house.model)
     assert done.returncode == 0, done.stderr
     with house.running("-m dspy_demo.serving models:/shown/1") as server:
         messages = {"messages": [{"role": "user", "content": "6 times 7?"}]}

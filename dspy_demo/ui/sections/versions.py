@@ -39,7 +39,7 @@ from dspy_demo.ui.sections.model import ModelSection
 from dspy_demo.ui.sections.picks import SidebarPicks
 from dspy_demo.versions.secrets import public_url
 from dspy_demo.versions.store import VersionStore
-from dspy_demo.versions.version import LogRequest, Version
+from dspy_demo.versions.version import MODEL_NAME, LogRequest, Version
 
 #: After so long an action is slow, and the page says what it does.
 STEP_S = 0.25
@@ -78,7 +78,7 @@ class VersionsSection:
     ) -> None:
         self._store, self._mlflow = store, mlflow
         self._model, self._program, self._backend = picks.model, picks.program, picks.backend
-        self._first_name, self._adapter = settings.model_name, settings.adapter
+        self._first_name, self._adapter = MODEL_NAME, settings.adapter
         self._logging = asyncio.Lock()
 
     def draw(self) -> None:

@@ -1,0 +1,210 @@
+"""The app: arguments become services, the services one web server. Nothing else builds them."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from dspy_demo.errors import DemoError
+from dspy_demo.settings import PRIVATE_UMASK, Settings, close_to_others, prepare_libraries
+
+if TYPE_CHECKING:
+    import socket
+
+    from dspy_demo.lm.choices import Detection
+    from dspy_demo.programs.registry import ProgramRegistry
+    from dspy_demo.ui.components import Services
+    from dspy_demo.ui.pages import Pages
+    from dspy_demo.versions.store import VersionStore
+    from dspy_demo.versions.version import Version
+
+#: Where the app listens without --port: on the first one that is free.
+PORTS = range(7860, 7960)
+#: Longest request of the page: a chat that a browser kept comes back in one.
+PAGE_BODY_MAX_BYTES = 8 * 1024 * 1024
+#: How long the last traces may take at the end.
+TRACES_WRITTEN_S = 3.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the app, or one of its commands, until it is done or told to stop. Returns the exit code."""
+    os.umask(PRIVATE_UMASK)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["log"]:
+        from dspy_demo.versions.command import log_command
+
+        return log_command(arguments[1:], os.environ)
+    if arguments[:1] == ["models"]:
+        from dspy_demo.lm.local.command import models_command
+
+        return models_command(arguments[1:], os.environ)
+    try:
+        settings = Settings.load(arguments, os.environ)
+        prepare_libraries(settings, os.environ)
+        run(settings)
+    except DemoError as error:
+        print(error.public_message, file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(settings: Settings) -> None:
+    """Start the services and the page, and serve them until SIGINT or SIGTERM."""
+    from dspy_demo.lm.choices import detect
+    from dspy_demo.logs import configure_logging
+    from dspy_demo.processes import listen
+    from dspy_demo.programs.registry import offered
+    from dspy_demo.web.server import on_stop_signal
+
+    configure_logging(settings)
+    close_to_others(settings.data_dir)
+    on_stop_signal(lambda: sys.exit(0))  # until the server has taken the signals over
+    listening = listen(settings.host, [settings.port] if settings.port else PORTS)
+    programs = offered(settings)
+    # Importing gradio takes seconds; look for models meanwhile.
+    with ThreadPoolExecutor(1) as thread:
+        detecting = thread.submit(lambda: asyncio.run(detect(settings)))
+        import gradio  # noqa: F401
+
+        detection = detecting.result()
+    serve(settings, programs, detection, listening)
+
+
+def serve(
+    settings: Settings, programs: ProgramRegistry, detection: Detection, listening: socket.socket
+) -> None:
+    """Build the services, put the pages and the routes behind one guard, and serve them to the end."""
+    from dspy_demo.api import build_api
+    from dspy_demo.api.ops import Readiness, probes_router, versions_router
+    from dspy_demo.backends.local import LocalBackend
+    from dspy_demo.backends.served import ServedBackend
+    from dspy_demo.chat import ChatService
+    from dspy_demo.events import LocalTarget
+    from dspy_demo.guests.allowance import Allowance
+    from dspy_demo.guests.limits import GuestLimits
+    from dspy_demo.lm.catalog import LMCatalog
+    from dspy_demo.lm.local.download import Downloads
+    from dspy_demo.metrics import Metrics
+    from dspy_demo.serving.mlflow_ui import MLflowPages
+    from dspy_demo.serving.processes import SERVER_PHASES, ModelServers
+    from dspy_demo.share import state as share_state
+    from dspy_demo.share.tunnel import Tunnel
+    from dspy_demo.tracing.tracer import tracer_for
+    from dspy_demo.ui import theme
+    from dspy_demo.ui.components import Services
+    from dspy_demo.ui.page import build_page
+    from dspy_demo.ui.pages import Pages
+    from dspy_demo.ui.sections.backend import guest_urls
+    from dspy_demo.versions.store import VersionStore
+    from dspy_demo.web.auth import Auth
+    from dspy_demo.web.server import WebServer, protected
+    from dspy_demo.web.terminal import Terminal
+
+    catalog = LMCatalog(settings, detection)
+    versions = VersionStore(settings, os.environ)
+    served = ServedBackend(settings)
+    host, port = listening.getsockname()[:2]
+    auth = Auth(settings, port)
+    terminal = Terminal(settings, auth, port)
+    tunnel = Tunnel(settings, on_public=terminal.shared, on_link=terminal.linked, environ=os.environ)
+    tunnel.listening_at(host, port)
+    servers, mlflow = ModelServers(settings, os.environ), MLflowPages(versions.tracking, os.environ)
+    allowance = Allowance(settings, programs.specs(), detection, guest_urls(servers, settings))
+    local, metrics = LocalBackend(settings, programs, catalog), Metrics()
+    service = ChatService(
+        settings,
+        programs,
+        local,
+        served,
+        tracer=tracer_for(settings, versions.tracking),
+        allowance=allowance,
+        observer=metrics,
+        limits=GuestLimits(settings, settings.data_dir / "guests.db"),
+    )
+    metrics.show_state(
+        "model_server", "State of the model server.", SERVER_PHASES, lambda: servers.state().phase
+    )
+    metrics.show_state("share", "State of the public link.", share_state.PHASES, lambda: tunnel.state().phase)
+    services = Services(
+        settings=settings,
+        chat=service,
+        catalog=catalog,
+        versions=versions,
+        servers=servers,
+        served=served,
+        mlflow=mlflow,
+        tunnel=tunnel,
+        downloads=Downloads(settings),
+    )
+    pages = Pages(owner=build_page(services), guest=build_page(services, guests=allowance))
+    readiness = Readiness(
+        service,
+        lambda: local.prepare(LocalTarget(programs.default.name, detection.choice)),
+        servers.phase,
+    )
+    share = terminal.share(tunnel.open) if settings.share else None
+    app = build_api(
+        service,
+        lambda: detection.choice,
+        probes_router(metrics, readiness),
+        versions_router(version_logger(settings, programs, detection, versions)),
+        lifespan=lifespan(services, pages, share),
+    )
+    app.mount("/", pages)
+    WebServer(
+        protected(app, auth, body_max_bytes=PAGE_BODY_MAX_BYTES, head=theme.head()),
+        listening,
+        settings,
+        on_ready=terminal.tell_ready,
+        drain=lambda: service.drain(settings.shutdown_grace_s),
+    ).run()
+
+
+def version_logger(
+    settings: Settings, programs: ProgramRegistry, detection: Detection, store: VersionStore
+) -> Callable[[str, str | None, str, dict[str, str]], Version]:
+    """What ``POST /versions`` does: log a program of the app with the app's own model."""
+    from dspy_demo.versions.version import LogRequest
+
+    def log_version(name: str, program: str | None, description: str, tags: dict[str, str]) -> Version:
+        request = LogRequest(name, program or programs.default.name, detection.choice, description, tags)
+        return store.log(request, programs, settings.adapter)
+
+    return log_version
+
+
+def _warm() -> None:
+    """The first question should not wait for dspy's import, nor chats for looking through what is loaded.
+
+    The libraries have a million objects, and a full collection of garbage would stop every chat for 0.3 s.
+    """
+    import dspy_demo.streaming.turn  # noqa: F401
+
+    gc.freeze()
+
+
+def lifespan(
+    services: Services, pages: Pages, share: Coroutine[Any, Any, None] | None
+) -> Callable[[Any], Any]:
+    """What runs in the server's own event loop before the first and after the last request."""
+
+    @asynccontextmanager
+    async def span(_: Any) -> AsyncIterator[None]:
+        warming = asyncio.create_task(asyncio.to_thread(_warm))
+        sharing = [asyncio.create_task(share)] if share else []
+        async with pages.running():
+            yield
+        services.versions.close()
+        await services.tunnel.close()
+        await services.chat.aclose()
+        await services.downloads.aclose()
+        await asyncio.gather(services.servers.aclose(), services.mlflow.stop(), warming, *sharing)
+        await asyncio.to_thread(services.chat.tracer.close, TRACES_WRITTEN_S)
+
+    return span
