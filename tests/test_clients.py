@@ -98,17 +98,6 @@ def test_the_openai_sdk(app: ServerProcess, fake_openai: FakeOpenAI) -> None:
     assert caught.value.response.headers["retry-after"] == "7"
 
 
-def test_a_stop_text_stops_the_upstream(app: ServerProcess, fake_openai: FakeOpenAI) -> None:
-    fields = {"reasoning": "So.", "answer": "One STOP " + "word " * 5000}
-    fake_openai.reply(tokens_per_second=50, fields=fields)
-    with openai.OpenAI(base_url=f"{app.url}/v1", api_key="unused", max_retries=0) as client:
-        messages = [{"role": "user", "content": "hello"}]
-        answer = client.chat.completions.create(model="chain_of_thought", messages=messages, stop=["STOP"])
-        fake_openai.wait_for(lambda: fake_openai.streams[-1].client_left)
-    assert answer.choices[0].message.content == "One "
-    assert fake_openai.streams[-1].tokens_sent < 500
-
-
 def test_the_gradio_client(app: ServerProcess, blocked_connections: list[str]) -> None:
     client = gradio_client.Client(app.url, verbose=False, analytics_enabled=False)
     try:

@@ -35,7 +35,8 @@ class Asking:
         self.service: ChatService = state.service
         self.keep_alive_s: float = state.keep_alive_s
         self._default_lm: Callable[[], LMChoice] = state.default_lm
-        self._visitor = visitor_of(request)
+        #: As the middleware found it; nobody does so around a model server.
+        self._visitor: Visitor = getattr(request.state, "visitor", None) or GUEST
         self._turn_id = request.headers.get(TURN_ID_HEADER, "")
 
     def programs(self) -> list[ProgramSpec]:
@@ -93,12 +94,6 @@ class Asking:
 
 #: For the signature of a route.
 Asked = Annotated[Asking, Depends(Asking)]
-
-
-def visitor_of(request: Request) -> Visitor:
-    """Who asks, as the middleware around the app found it; there are only guests around a model server."""
-    visitor = getattr(request.state, "visitor", None)
-    return visitor if isinstance(visitor, Visitor) else GUEST
 
 
 def joined(messages: Iterable[Message]) -> tuple[Message, ...]:

@@ -1,4 +1,4 @@
-"""The OpenAI-compatible request and what its answers look like. What is not named here is ignored."""
+"""The OpenAI-compatible request. What is not named here is ignored."""
 
 from __future__ import annotations
 
@@ -13,26 +13,22 @@ from dspy_demo.events import Message
 from dspy_demo.programs.inputs import chat_messages
 from dspy_demo.programs.spec import ProgramSpec
 
-
-class OpenAIMessage(BaseModel):
-    """A message of the chat. Of earlier messages, what is not text is left out."""
-
-    role: str = Field(description="user, assistant, system, developer, tool or function.")
-    content: Any = Field("", description="Text, or a list of parts {type: text, text: …}.", examples=["Hi"])
-
-
-_QUESTION = {"role": "user", "content": "What is 2 + 2?"}
-_EXAMPLES: list[Any] = [
-    {"model": "chain_of_thought", "messages": [_QUESTION]},
-    {"model": "chain_of_thought", "messages": [_QUESTION], "stream": True},
-    {"model": "chain_of_thought", "messages": [_QUESTION], "response_format": {"type": "json_object"}},
-]
-
+_EXAMPLE: dict[str, Any] = {
+    "model": "chain_of_thought",
+    "messages": [{"role": "user", "content": "What is 2 + 2?"}],
+}
 StopTexts = Annotated[
     list[Annotated[str, Field(max_length=1000)]],
     Field(max_length=4),
     BeforeValidator(lambda stop: [stop] if isinstance(stop, str) else stop),
 ]
+
+
+class OpenAIMessage(BaseModel):
+    """A message of the chat. Of earlier messages, what is not text is left out."""
+
+    role: str
+    content: Any = Field("", description="Text, or a list of parts {type: text, text: …}.")
 
 
 class CompletionBody(BaseModel):
@@ -42,7 +38,14 @@ class CompletionBody(BaseModel):
     DSPy program brings its own instructions, and tools that are offered, since it calls its own.
     """
 
-    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": _EXAMPLES})
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={
+            "examples": [
+                _EXAMPLE | more for more in ({"stream": True}, {"response_format": {"type": "json_object"}})
+            ]
+        },
+    )
 
     model: str = Field(description="A program's name, from `GET /v1/models`.", max_length=200)
     messages: list[OpenAIMessage] = Field(
@@ -53,15 +56,10 @@ class CompletionBody(BaseModel):
     temperature: Temperature | None = None
     max_tokens: Tokens | None = None
     max_completion_tokens: Tokens | None = Field(None, description="The newer name of `max_tokens`.")
-    stop: StopTexts | None = Field(
-        None,
-        description="The content ends before the first of these texts; a list of at most 4, or one text.",
-    )
+    stop: StopTexts | None = Field(None, description="The content ends before the first of at most 4 texts.")
     n: int | None = Field(None, description="Only 1.")
     response_format: Any = Field(
-        None,
-        description="`json_object` gives the answer's fields as JSON; `json_schema` those of its properties, "
-        "which must be fields of the program.",
+        None, description="Text, `json_object`, or `json_schema` with properties that the program has."
     )
 
     @model_validator(mode="after")
@@ -75,7 +73,12 @@ class CompletionBody(BaseModel):
             raise sentence("Only text can be answered: leave out “audio”; “modalities” must be [“text”].")
         if extra.get("logprobs"):
             raise sentence("Log probabilities are not available.")
-        if any(_insists(extra.get(name)) for name in ("tool_choice", "function_call")):
+        for choice in (extra.get("tool_choice"), extra.get("function_call")):
+            match choice:
+                case None | "auto" | "none":
+                    continue
+                case {"type": "allowed_tools", "allowed_tools": {"mode": "auto"}}:
+                    continue
             raise sentence(
                 "No call of a tool can be demanded: the program calls its own tools. "
                 "Leave out “tool_choice”, or send “auto”."
@@ -94,36 +97,27 @@ class CompletionBody(BaseModel):
         except InvalidInput as error:
             raise BadBody(error.public_message, "messages") from None
 
+    def json_fields(self, spec: ProgramSpec) -> tuple[str, ...] | None:
+        """Which fields the content has to hold as a JSON object; None where it is text, and empty for all.
 
-def _insists(choice: Any) -> bool:
-    """Whether a choice of tools leaves no answer without one: ``required``, or a tool by its name."""
-    if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
-        allowed = choice.get("allowed_tools")
-        choice = allowed.get("mode") if isinstance(allowed, dict) else None
-    return choice not in (None, "auto", "none")
+        Raises:
+            UnsupportedFormat: The program cannot answer in that form.
+        """
+        match self.response_format:
+            case None | "text" | {"type": "text" | None}:
+                return None
+            case {"type": "json_object"}:
+                return spec.outputs
+            case {"type": "json_schema", "json_schema": {"schema": {"properties": {**properties}}}}:
+                if properties and set(properties) <= set(spec.outputs):
+                    return tuple(map(str, properties))
+        fields = ", ".join(f"“{name}”" for name in spec.outputs) or "not known before it has run"
+        raise UnsupportedFormat(
+            "“response_format” must be text, json_object, or a json_schema whose properties are fields of "
+            f"the program “{spec.title}” ({fields}).",
+            "response_format",
+        )
 
 
 class UnsupportedFormat(BadBody):
     http_status = 400
-
-
-def json_fields(response_format: Any, spec: ProgramSpec) -> tuple[str, ...] | None:
-    """Which fields the content has to hold as a JSON object; None where it is text, and empty for all.
-
-    Raises:
-        UnsupportedFormat: The program cannot answer in that form.
-    """
-    match response_format:
-        case None | "text" | {"type": "text" | None}:
-            return None
-        case {"type": "json_object"}:
-            return spec.outputs
-        case {"type": "json_schema", "json_schema": {"schema": {"properties": {**properties}}}}:
-            if properties and set(properties) <= set(spec.outputs):
-                return tuple(map(str, properties))
-    fields = ", ".join(f"“{name}”" for name in spec.outputs) or "not known before it has run"
-    raise UnsupportedFormat(
-        "“response_format” must be text, json_object, or a json_schema whose properties are fields of the "
-        f"program “{spec.title}” ({fields}).",
-        "response_format",
-    )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any, assert_never
+from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import Response
@@ -13,22 +12,11 @@ from fastapi.responses import Response
 from dspy_demo.api.asking import Asked, Asking
 from dspy_demo.api.encoding import JsonResponse, sse
 from dspy_demo.api.errors import STRICT_JSON, retry_headers
-from dspy_demo.api.openai_bodies import CompletionBody, json_fields
+from dspy_demo.api.openai_bodies import CompletionBody
 from dspy_demo.api.openai_reply import Piece, Reply
-from dspy_demo.api.stream import DONE, Encoder, event_stream, while_connected
-from dspy_demo.chat import ChatService
-from dspy_demo.errors import NotFound, Stopped
-from dspy_demo.events import (
-    TURN_ID_HEADER,
-    FieldDelta,
-    Status,
-    TurnFailed,
-    TurnFinished,
-    TurnRequest,
-    TurnStarted,
-    Usage,
-    failed_from,
-)
+from dspy_demo.api.stream import DONE, Encoder, event_stream, whole_answer
+from dspy_demo.errors import NotFound
+from dspy_demo.events import FieldDelta, TurnFailed, TurnFinished, TurnStarted, Usage
 from dspy_demo.programs.spec import ProgramSpec
 
 CHAT, MODELS = "/v1/chat/completions", "/v1/models"
@@ -65,15 +53,21 @@ async def complete(body: CompletionBody, request: Request, asked: Asked) -> Resp
     JSON where `response_format` asks for it. Tools that are offered are left aside.
     """
     spec = _program(body.model, asked)
-    reply = Reply(spec, fields=json_fields(body.response_format, spec), stop=body.stop or ())
+    reply = Reply(spec, fields=body.json_fields(spec), stop=body.stop or ())
     tokens = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
     turn = asked.chat(spec, body.chat, temperature=body.temperature, max_tokens=tokens)
     head = {"id": f"chatcmpl-{turn.turn_id}", "created": int(time.time()), "model": spec.name}
     if body.stream:
         include_usage = (body.stream_options or {}).get("include_usage") is True
         return event_stream(asked, turn, Chunks(reply, head, include_usage=include_usage))
-    whole = await while_connected(request, _completion(asked.service, turn, reply, head))
-    return whole or Response(status_code=499)
+
+    def whole(end: TurnFinished) -> Response:
+        message = {"role": "assistant", **reply.whole(end)}
+        choice = {"index": 0, "message": message, "finish_reason": reply.finish_reason, "logprobs": None}
+        usage = usage_json(end.usage)
+        return JsonResponse({**head, "object": "chat.completion", "choices": [choice], "usage": usage})
+
+    return await whole_answer(asked, request, turn, finished=whole, failed=openai_error)
 
 
 @router.get(MODELS, summary="List the programs", response_model=None)
@@ -109,40 +103,6 @@ def _program(name: str, asked: Asking) -> ProgramSpec:
 
 def _model(spec: ProgramSpec) -> dict[str, Any]:
     return {"id": spec.name, "object": "model", "created": STARTED_AT, "owned_by": "dspy-demo"}
-
-
-async def _completion(
-    service: ChatService, request: TurnRequest, reply: Reply, head: dict[str, Any]
-) -> Response:
-    """Run a turn and answer with a whole chat completion."""
-    parts: defaultdict[str, str] = defaultdict(str)
-    failed = failed_from(Stopped())
-    usage: dict[str, Any] = {}
-    async with service.turn(request) as turn:
-        async for event in turn:
-            match event:
-                case TurnFailed():
-                    failed = event
-                case TurnFinished():
-                    parts.update(reply.whole(event))
-                    usage = {"usage": usage_json(event.usage)}
-                case FieldDelta():
-                    for part, text in reply.delta(event):
-                        parts[part] += text
-                case TurnStarted() | Status():
-                    pass
-                case _:
-                    assert_never(event)
-            if reply.finish_reason is not None:  # it may be a stop text, in the middle of the turn
-                break
-    if reply.finish_reason is None:
-        return openai_error(failed)
-    message = {"role": "assistant", "content": parts["content"]}
-    if parts["reasoning_content"]:
-        message["reasoning_content"] = parts["reasoning_content"]
-    choice = {"index": 0, "message": message, "finish_reason": reply.finish_reason, "logprobs": None}
-    content = {**head, "object": "chat.completion", "choices": [choice], **usage}
-    return JsonResponse(content, headers={TURN_ID_HEADER: request.turn_id})
 
 
 class Chunks(Encoder):
@@ -188,11 +148,8 @@ class Chunks(Encoder):
 
 def usage_json(usage: Usage) -> dict[str, int]:
     """Tokens, as OpenAI counts them."""
-    return {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.total_tokens,
-    }
+    names = ("prompt_tokens", "completion_tokens", "total_tokens")
+    return {name: getattr(usage, name) for name in names}
 
 
 def openai_error(failed: TurnFailed, field: str = "") -> Response:

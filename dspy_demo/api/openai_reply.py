@@ -71,11 +71,9 @@ class Reply:
     def whole(self, end: TurnFinished) -> dict[str, str]:
         """The parts of a message that is sent at once."""
         self.finish_reason = end.finish_reason
-        stop = StopTexts(self._stop.texts)
-        content = stop.feed(self._text(end.outputs))
-        if stop.found:
-            self.finish_reason = "stop"
-        return {"content": content + stop.rest(), "reasoning_content": reasoning_of(end.outputs)}
+        content = "".join(text for _, text in self._content(self._text(end.outputs))) + self._stop.rest()
+        reasoning = reasoning_of(end.outputs)
+        return {"content": content} | ({"reasoning_content": reasoning} if reasoning else {})
 
     def _lead(self, place: tuple[str, str]) -> str:
         """What comes before the first text of a field."""
@@ -114,15 +112,19 @@ class Reply:
 
 
 class StopTexts:
-    """Lets text through, piece by piece, until one of some texts has come: that one and the rest are kept."""
+    """Lets text through, piece by piece, until one of some texts has come: that one and the rest are kept.
+
+    The last characters wait, as many as could be the beginning of one.
+    """
 
     def __init__(self, texts: Sequence[str]) -> None:
         self.texts = [text for text in texts if text]
         self.found = False
         self._held = ""
+        self._kept = max((len(text) - 1 for text in self.texts), default=0)
 
     def feed(self, piece: str) -> str:
-        """What of the text so far can be no part of a stop text."""
+        """What of the text so far is no part of a stop text."""
         if self.found:
             return ""
         text, self._held = self._held + piece, ""
@@ -130,7 +132,7 @@ class StopTexts:
         if places:
             self.found = True
             return text[: min(places)]
-        cut = len(text) - max((_overlap(text, stop) for stop in self.texts), default=0)
+        cut = max(0, len(text) - self._kept)
         self._held = text[cut:]
         return text[:cut]
 
@@ -138,12 +140,6 @@ class StopTexts:
         """What is held back, at the end of the text."""
         held, self._held = self._held, ""
         return held
-
-
-def _overlap(text: str, stop: str) -> int:
-    """How many characters at the end of `text` are the beginning of `stop`."""
-    most = min(len(text), len(stop) - 1)
-    return next((length for length in range(most, 0, -1) if text.endswith(stop[:length])), 0)
 
 
 def answer_fields(spec: ProgramSpec, outputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,11 +173,9 @@ def is_the_same(streamed: str, value: Any) -> bool:
     A model writes ``[1, 2]``, ``True`` or ``"4"`` where the value's JSON is ``[1,2]``, ``true`` and ``4``.
     """
     streamed = streamed.strip()
-    if isinstance(value, str):
-        return streamed == value.strip()
-    if streamed in (str(value), value_text(value)):
+    if streamed in (str(value).strip(), value_text(value)):
         return True
     try:
-        return bool(orjson.loads(streamed) == value)
+        return not isinstance(value, str) and bool(orjson.loads(streamed) == value)
     except orjson.JSONDecodeError:
         return False

@@ -12,12 +12,11 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from dspy_demo.api.asking import visitor_of
 from dspy_demo.api.bodies import ErrorBody
 from dspy_demo.api.encoding import JsonResponse
 from dspy_demo.api.errors import STRICT_JSON
 from dspy_demo.chat import ChatService
-from dspy_demo.errors import DemoError, Forbidden
+from dspy_demo.errors import DemoError
 from dspy_demo.logs import log_failure
 from dspy_demo.metrics import Metrics
 from dspy_demo.versions.version import Version
@@ -27,21 +26,21 @@ log = logging.getLogger(__name__)
 
 #: Instead of the reason, which may name models and addresses.
 NOT_READY = "It cannot answer now. Its owner is told why at this address."
+FIGURES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "In Prometheus' text format",
+        "content": {"text/plain": {"example": 'dspy_demo_turns_total{backend="local",code=""} 12.0\n'}},
+    }
+}
 
 
 class Ready(BaseModel):
     """Whether a question can be answered now."""
 
     ready: bool
-    reason: str = Field(description="Why not, in one sentence; empty where it can.", examples=[""])
-    tracking: str = Field(
-        description="`ok`, `failing` (answers are not recorded now, the chat goes on) or `off`.",
-        examples=["ok"],
-    )
-    model_server: str = Field(
-        description="State of the app's model server: `ready`, `starting`, `failed`, `hung`, ...; or `none`.",
-        examples=["none"],
-    )
+    reason: str = Field(description="Why not, in one sentence; empty where it can.")
+    tracking: str = Field(description="`ok`, `failing` (answers are not recorded) or `off`.")
+    model_server: str = Field(description="Phase of the app's model server, such as `ready`; or `none`.")
 
 
 async def _no_server() -> str:
@@ -63,11 +62,6 @@ class Readiness:
     _logged: str = ""
 
     async def __call__(self) -> Ready:
-        tracking, reason = self.service.tracer.state, await self._reason()
-        server = await self.model_server()
-        return Ready(ready=not reason, reason=reason, tracking=tracking, model_server=server)
-
-    async def _reason(self) -> str:
         reason = ""
         try:
             self.service.check_open()
@@ -77,8 +71,9 @@ class Readiness:
             reason = failure.public_message
             if reason != self._logged:  # it is asked every few seconds
                 log_failure(log, "not ready", failure, refused=False)
-        self._logged = reason
-        return reason
+        self._logged, tracking = reason, self.service.tracer.state
+        server = await self.model_server()
+        return Ready(ready=not reason, reason=reason, tracking=tracking, model_server=server)
 
 
 def probes_router(metrics: Metrics, readiness: Readiness) -> APIRouter:
@@ -103,7 +98,7 @@ def probes_router(metrics: Metrics, readiness: Readiness) -> APIRouter:
         "/metrics",
         summary="Figures for Prometheus",
         response_class=Response,
-        responses={200: _FIGURES},
+        responses=FIGURES,
         dependencies=[Depends(owner_only)],
     )
     async def figures(request: Request) -> Response:
@@ -115,19 +110,12 @@ def probes_router(metrics: Metrics, readiness: Readiness) -> APIRouter:
     return router
 
 
-_EXAMPLE = 'dspy_demo_turns_total{backend="local",outcome="finished",code=""} 12.0\n'
-_FIGURES: dict[str, Any] = {
-    "description": "In Prometheus' text format",
-    "content": {"text/plain": {"schema": {"type": "string"}, "example": _EXAMPLE}},
-}
-
-
 class VersionBody(BaseModel):
     """What to log, and as what."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"name": "dspy-demo"}]})
 
-    name: str = Field(description="Name of the registered model; a new one is made.", examples=["dspy-demo"])
+    name: str = Field(description="Name of the registered model; a new one is made.")
     description: str = Field("", description="What this version is.")
     tags: dict[str, Annotated[str, Field(max_length=2000)]] = Field({}, description="Your own tags.")
     program: str | None = Field(None, description="Which program; without it the app's first one.")
@@ -147,18 +135,15 @@ def versions_router(
         "/versions",
         summary="Log a version (owner)",
         status_code=201,
-        response_model=dict[str, str | int],
-        dependencies=[STRICT_JSON],
+        dependencies=[Depends(owner_only), STRICT_JSON],
         responses={status: {"model": ErrorBody} for status in (400, 403, 404, 413, 415, 422, 503)},
     )
-    async def log(body: VersionBody, request: Request) -> Response:
+    async def log(body: VersionBody) -> dict[str, str | int]:
         """Logs the program with the app's own model, as soon as a new process could load it.
 
         That takes seconds. No language model is called. The answer is its `name`, `version` and `uri`.
         """
-        if visitor_of(request).role != "owner":
-            raise Forbidden()
         made = await asyncio.to_thread(log_version, body.name, body.program, body.description, body.tags)
-        return JsonResponse({"name": made.name, "version": made.version, "uri": made.uri}, 201)
+        return {"name": made.name, "version": made.version, "uri": made.uri}
 
     return router

@@ -6,19 +6,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import HTMLResponse, Response, StreamingResponse
 
 from dspy_demo import __version__
 from dspy_demo.api import openai_chat
 from dspy_demo.api.asking import Asked, Asking
 from dspy_demo.api.bodies import ErrorBody, PredictBody, Prediction
-from dspy_demo.api.docs import add_docs
 from dspy_demo.api.encoding import JsonResponse, sse
 from dspy_demo.api.errors import STRICT_JSON, DrawError, handle_errors, own_error
-from dspy_demo.api.stream import DONE, KEEP_ALIVE_S, Encoder, event_stream, while_connected
+from dspy_demo.api.stream import DONE, KEEP_ALIVE_S, Encoder, event_stream, whole_answer
 from dspy_demo.chat import ChatService
 from dspy_demo.events import (
-    TURN_ID_HEADER,
     Event,
     LMChoice,
     Message,
@@ -27,6 +25,7 @@ from dspy_demo.events import (
     TurnRequest,
     to_wire,
 )
+from dspy_demo.templates import draw
 
 DESCRIPTION = (
     "Ask the programs of this app. Errors are JSON with a stable `code`, one sentence as `message`, "
@@ -38,20 +37,9 @@ BODY_MAX_BYTES = 8 * 1024 * 1024
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody} for status in (404, 413, 415, 422, 429, 502, 503, 504)
 }
-
-
 _STREAM: dict[str, object] = {
     "description": "The events of the turn",
-    "content": {
-        "text/event-stream": {
-            "example": (
-                'data: {"type":"started","backend":"local","model":"openai/gpt-5","incremental":true}\n\n'
-                'data: {"type":"delta","field":"answer","channel":"answer","text":"4","step":"predict"}\n\n'
-                'data: {"type":"final","prediction":{"answer":"4"}}\n\n'
-                "data: [DONE]\n\n"
-            ),
-        }
-    },
+    "content": {"text/event-stream": {"example": 'data: {"type":"delta","field":"answer","text":"4"}\n\n'}},
 }
 
 
@@ -87,7 +75,13 @@ def build_api(
     for each in (*routers, router, openai_chat.router):
         app.include_router(each)
     handle_errors(app, {"/v1": openai_chat.openai_error} | dict(errors or {}))
-    add_docs(app)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs(request: Request) -> HTMLResponse:
+        """The schema for people. FastAPI's own page loads its script from a CDN: blank offline."""
+        base = str(request.base_url).rstrip("/")
+        return HTMLResponse(draw("dspy_demo.api", "docs.html", schema=app.openapi(), base=base))
+
     return app
 
 
@@ -104,10 +98,7 @@ router = APIRouter()
 async def predict(body: PredictBody, request: Request, asked: Asked) -> Response:
     """Runs the program once. If you hang up, the turn is stopped."""
     turn = _turn(asked, body)
-    end = await while_connected(request, asked.service.answer(turn))
-    if isinstance(end, TurnFinished):
-        return JsonResponse(prediction_json(end), headers={TURN_ID_HEADER: turn.turn_id})
-    return own_error(end) if isinstance(end, TurnFailed) else Response(status_code=499)
+    return await whole_answer(asked, request, turn, finished=prediction, failed=own_error)
 
 
 @router.post(
@@ -163,8 +154,8 @@ class WireEvents(Encoder):
         return sse(to_wire(event)) + DONE
 
 
-def prediction_json(end: TurnFinished) -> dict[str, object]:
-    """The body of a whole answer."""
+def prediction(end: TurnFinished) -> Response:
+    """The whole answer."""
     final = to_wire(end)
     kept = {key: final[key] for key in ("usage", "elapsed_s", "trace_id", "finish_reason")}
-    return {"status": "success", "data": final["prediction"], **kept}
+    return JsonResponse({"status": "success", "data": final["prediction"], **kept})

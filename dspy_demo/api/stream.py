@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
-from typing import Any, TypeVar, assert_never
+from collections.abc import AsyncIterator, Callable
+from typing import Any, assert_never
 
 import anyio
 from fastapi import Request
-from fastapi.responses import StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 
 from dspy_demo.api.asking import Asking
 from dspy_demo.chat import ChatService
@@ -29,10 +29,8 @@ KEEP_ALIVE_S = 15.0
 UNSENT_MAX = 16
 KEEP_ALIVE = b": keep-alive\n\n"
 DONE = b"data: [DONE]\n\n"
-#: What nginx and its like would otherwise collect before they pass it on.
+#: nginx and its like would otherwise collect what they pass on.
 UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-
-T = TypeVar("T")
 
 
 class Encoder:
@@ -117,19 +115,30 @@ async def _chunks(
             await _end(running)
 
 
-async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T | None:
-    """The result of `work`, or None where the client hangs up first; then `work` is cancelled and gone.
+async def whole_answer(
+    asked: Asking,
+    request: Request,
+    turn: TurnRequest,
+    *,
+    finished: Callable[[TurnFinished], Response],
+    failed: Callable[[TurnFailed], Response],
+) -> Response:
+    """Run a turn and answer with its end. If the client hangs up, the turn is stopped and gone.
 
-    For answers that come whole: while nothing is sent, no response watches the connection. The body of the
-    request must have been read.
+    While nothing is sent, no response watches the connection. The body of the request must have been read.
     """
-    working = asyncio.create_task(work, name="api-work")
+    working = asyncio.create_task(asked.service.answer(turn), name="api-turn")
     watching = asyncio.create_task(_hung_up(request), name="api-disconnect")
     try:
         await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else None
+        if not working.done():
+            return Response(status_code=499)
+        end = working.result()
     finally:
         await _end(working, watching)
+    response = finished(end) if isinstance(end, TurnFinished) else failed(end)
+    response.headers[TURN_ID_HEADER] = turn.turn_id
+    return response
 
 
 async def _hung_up(request: Request) -> None:

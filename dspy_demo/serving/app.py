@@ -21,15 +21,14 @@ from fastapi.responses import Response
 from dspy_demo import __version__
 from dspy_demo.api import build_api
 from dspy_demo.api.asking import Asked, Asking
-from dspy_demo.api.encoding import JsonResponse
-from dspy_demo.api.errors import STRICT_JSON
+from dspy_demo.api.errors import STRICT_JSON, error_body
 from dspy_demo.api.ops import Readiness, probes_router
-from dspy_demo.api.stream import while_connected
+from dspy_demo.api.stream import whole_answer
 from dspy_demo.backends.local import LocalBackend
 from dspy_demo.backends.served_wire import identity_headers
 from dspy_demo.chat import ChatService
 from dspy_demo.errors import DemoError, InvalidInput, ModelSetupError
-from dspy_demo.events import TURN_ID_HEADER, LMChoice, LocalTarget, TurnFailed, TurnFinished, TurnRequest
+from dspy_demo.events import LMChoice, LocalTarget, TurnFailed, TurnFinished, TurnRequest
 from dspy_demo.lm.catalog import PLACEHOLDER_KEY, LMCatalog
 from dspy_demo.lm.choices import Detection
 from dspy_demo.lm.local.files import LocalModel, the_same
@@ -77,10 +76,26 @@ def build_app(version: ServedVersion, settings: Settings, *, asked_as: str = "")
     tracer = tracer_for(settings, Tracking(settings), serves=version.uri)
     local, metrics = LocalBackend(settings, programs, catalog), Metrics()
     service = ChatService(settings, programs, local, tracer=tracer, observer=metrics)
-    reason = missing_key(choice, settings) or _trial(catalog, choice)
+    reason = missing_key(choice, settings)
+    try:
+        catalog.lm(choice)  # now, not when the first question needs it
+    except DemoError as error:
+        reason = reason or error.public_message
     instance = os.environ.get(INSTANCE_VARIABLE, "")
-    about = about_version(version, choice) | {"ready": not reason, "reason": reason, "instance": instance}
-    about["asked_as"] = asked_as or version.uri
+    about = {
+        "server": "dspy-demo",
+        "app_version": __version__,
+        "version": version.uri,
+        "asked_as": asked_as or version.uri,
+        "instance": instance,
+        "program": version.spec.name,
+        "title": version.spec.title,
+        "lm": choice.model,
+        "adapter": version.adapter,
+        "key_present": choice.api_key is not None,
+        "ready": not reason,
+        "reason": reason,
+    }
     _lend_key(choice)
 
     async def prepare() -> None:
@@ -108,40 +123,14 @@ def build_app(version: ServedVersion, settings: Settings, *, asked_as: str = "")
     return app
 
 
-def about_version(version: ServedVersion, choice: LMChoice) -> dict[str, Any]:
-    """What ``/model`` tells of a version."""
-    return {
-        "server": "dspy-demo",
-        "app_version": __version__,
-        "version": version.uri,
-        "program": version.spec.name,
-        "title": version.spec.title,
-        "lm": choice.model,
-        "adapter": version.adapter,
-        "key_present": choice.api_key is not None,
-    }
-
-
-def _trial(catalog: LMCatalog, choice: LMChoice) -> str:
-    """Build the model once, before the first question needs it; why it cannot be, or nothing."""
-    try:
-        catalog.lm(choice)
-    except DemoError as error:
-        return error.public_message
-    return ""
-
-
 def _lend_key(choice: LMChoice) -> None:
     """A model that the program holds itself finds its key in the environment only.
 
     DSPy's native engine insists on one also for a local server that needs none.
     """
-    key = (
-        choice.api_key.get_secret_value() if choice.api_key else PLACEHOLDER_KEY if choice.api_base else None
-    )
-    for variable in provider_for(choice.model).keys:
-        if key is not None:
-            os.environ.setdefault(variable, key)
+    key = choice.api_key.get_secret_value() if choice.api_key else choice.api_base and PLACEHOLDER_KEY
+    for variable in provider_for(choice.model).keys if key else ():
+        os.environ.setdefault(variable, str(key))
 
 
 def model_router(service: ChatService, about: Mapping[str, Any]) -> APIRouter:
@@ -149,10 +138,9 @@ def model_router(service: ChatService, about: Mapping[str, Any]) -> APIRouter:
     router, started_at = APIRouter(), time.time()
 
     @router.get("/model", summary="What is served here")
-    async def model() -> JsonResponse:
+    async def model() -> dict[str, Any]:
         running = len(service.running | service.waiting)
-        now = {"running": running, "started_at": started_at, "uptime_s": time.time() - started_at}
-        return JsonResponse({**about, **now})
+        return {**about, "running": running, "started_at": started_at, "uptime_s": time.time() - started_at}
 
     return router
 
@@ -182,16 +170,14 @@ async def invocations(body: dict[str, Any], request: Request, asked: Asked) -> R
     `instances`. The content of the reply is the output fields as JSON.
     """
     row = body if "messages" in body else _row(body)
+
+    def finished(end: TurnFinished) -> Response:
+        content = _choices(end) if "messages" in row else dict(end.outputs)
+        reply = content if row is body else {"predictions": content}
+        return Response(json.dumps(reply), media_type="application/json")
+
     turn = _turn(asked, row)
-    end = await while_connected(request, asked.service.answer(turn))
-    if isinstance(end, TurnFailed):
-        return mlflow_error(end)
-    if end is None:
-        return Response(status_code=499)
-    content = _choices(end) if "messages" in row else dict(end.outputs)
-    reply = content if row is body else {"predictions": content}
-    headers = {TURN_ID_HEADER: turn.turn_id}
-    return Response(json.dumps(reply), headers=headers, media_type="application/json")
+    return await whole_answer(asked, request, turn, finished=finished, failed=mlflow_error)
 
 
 def _row(body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -229,12 +215,6 @@ def _choices(end: TurnFinished) -> dict[str, Any]:
 def mlflow_error(failed: TurnFailed, field: str = "") -> Response:
     """MLflow's two keys, and ours, by which `backends.served` knows the error again."""
     status = 400 if failed.http_status == 422 else failed.http_status
-    content = {
-        "error_code": "BAD_REQUEST" if status == 400 else failed.code.upper(),
-        "message": failed.public_message,
-        "status": "error",
-        "code": failed.code,
-        "retryable": failed.retryable,
-        "error_id": failed.error_id,
-    }
+    error_code = "BAD_REQUEST" if status == 400 else failed.code.upper()
+    content = {"error_code": error_code} | error_body(failed)
     return Response(json.dumps(content), status, media_type="application/json")

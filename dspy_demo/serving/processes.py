@@ -1,11 +1,5 @@
 """Model servers as the page sees them: serve a version, switch to another without a failed turn, stop.
 
-    servers = ModelServers(settings)
-    await servers.serve(Wanted("models:/demo/3"))    # ready, or ChildFailed; `state()` tells more meanwhile
-    await servers.serve(Wanted("models:/demo/4"))    # the old one goes when its last turn has ended
-    await servers.beside(Wanted("models:/demo/1"))   # for a comparison; ends by itself
-    await servers.stop()
-
 All of it belongs to one event loop; `state` may be called from any thread.
 """
 
@@ -42,10 +36,8 @@ HOST = "127.0.0.1"
 START_TIMEOUT_S = 120.0
 #: A server that was replaced stays at least so long: a turn may have its address and not have called yet.
 RETIRE_AFTER_S, RETIRE_POLL_S = 1.0, 0.25
-#: After the time for running answers, for the last traces; a server that is idle is gone in a moment.
-STOP_GRACE_S = 7.0
-#: One that does not answer will hardly end by itself.
-HUNG_GRACE_S = 1.0
+#: After the time for running answers, for the last traces. One that is hung will hardly end by itself.
+STOP_GRACE_S, HUNG_GRACE_S = 7.0, 1.0
 #: A server that is silent for so long is hung; what it answered is kept for a while.
 HEALTH_TIMEOUT_S, HEALTH_KEPT_S = 2.0, 5.0
 #: Servers for comparisons: one for each side, each as large as the app, and how long an idle one stays.
@@ -116,17 +108,13 @@ class VersionProcess:
     """One version and the process that serves it."""
 
     def __init__(self, wanted: Wanted, settings: Settings, environ: Mapping[str, str]) -> None:
-        self.wanted = wanted
-        self.version = wanted.version
-        self.idle: asyncio.TimerHandle | None = None
-        self._settings = settings
-        self._environ = environ
+        self.wanted, self.version = wanted, wanted.version
+        self._settings, self._environ = settings, environ
         self._url = ""
         self._info: Mapping[str, Any] = {}  # what ``/model`` told
         self._child: ChildProcess | None = None
         self._starting, self._asking = asyncio.Lock(), asyncio.Lock()
-        self._asked_at = -HEALTH_KEPT_S
-        self._answered = True
+        self._asked_at, self._answered = 0.0, True
 
     @property
     def phase(self) -> ServerPhase:
@@ -136,24 +124,21 @@ class VersionProcess:
     def state(self, following: ServerState | None = None) -> ServerState:
         child = self._child.state() if self._child else ChildState()
         is_up = child.phase == "ready"
-        info = self._info if is_up else {}
+        told = {
+            name: str(self._info.get(name, "")) if is_up else "" for name in ("program", "lm", "instance")
+        }
         return ServerState(
             phase=self.phase,
             version=self.version,
             url=self._url if self.phase == "ready" else None,
             reason=child.reason,
-            warning=str(info.get("reason", "")),
-            program=str(info.get("program", "")),
-            lm=str(info.get("lm", "")),
+            warning=str(self._info.get("reason", "")) if is_up else "",
             uptime_s=child.since_s if is_up else 0.0,
             log_tail=self._child.log_tail() if self._child else "",
             pid=child.pid,
             next=following,
-            instance=str(info.get("instance", "")),
+            **told,
         )
-
-    def serves(self, version: str) -> bool:
-        return version in {self.wanted.version, self.version}
 
     def answers_for(self, wanted: Wanted) -> bool:
         """Whether it is ready for exactly this: an alias may mean another version by now."""
@@ -164,7 +149,7 @@ class VersionProcess:
         """Find out whether it answers, unless that was asked a moment ago."""
         async with self._asking:
             fresh = time.monotonic() - self._asked_at < HEALTH_KEPT_S
-            if fresh or self._child is None or self._child.state().phase != "ready":
+            if fresh or self.phase not in {"ready", "hung"}:
                 return
             self._answered = False
             with contextlib.suppress(httpx.HTTPError):
@@ -261,11 +246,11 @@ class ModelServers:
     """
 
     def __init__(self, settings: Settings, environ: Mapping[str, str] = os.environ) -> None:
-        self._settings = settings
-        self._environ = environ
+        self._settings, self._environ = settings, environ
         self._current: VersionProcess | None = None
         self._next: VersionProcess | None = None
-        self._beside: list[VersionProcess] = []  # the one that was asked for last is the last
+        #: For comparisons, each with the timer of its end; the one that was asked for last is the last.
+        self._beside: dict[VersionProcess, asyncio.TimerHandle | None] = {}
         self._retiring: dict[asyncio.Task[None], VersionProcess] = {}
         self._switching = asyncio.Lock()
 
@@ -293,13 +278,17 @@ class ModelServers:
             ChildFailed: It did not start; what was current stays so, and this one is the `next`.
         """
         async with self._switching:
-            for server in (self._current, *self._beside):
-                if server is not None and server.answers_for(wanted):
-                    return self._make_current(server)
-            server = self._next = VersionProcess(wanted, self._settings, self._environ)
-            await server.start()  # a failure stays visible as `next`
-            self._next = None
-            return self._make_current(server)
+            running = [s for s in (self._current, *self._beside) if s is not None and s.answers_for(wanted)]
+            server = running[0] if running else VersionProcess(wanted, self._settings, self._environ)
+            if not running:
+                self._next = server
+                await server.start()  # a failure stays visible as `next`
+                self._next = None
+            before, self._current = self._current, server
+            self._take_from_beside(server)
+            if before is not None and before is not server:
+                self._retire(before)
+            return server.state()
 
     async def retry(self) -> ServerState:
         """Start the server that failed to become the current one once more.
@@ -327,7 +316,7 @@ class ModelServers:
             return server.state()
 
     async def beside(self, wanted: Wanted) -> ServerState:
-        """A server for a comparison, which leaves the current one as it is.
+        """A server for a comparison, which leaves the current one as it is and ends when it is idle.
 
         Raises:
             ChildFailed: It did not start.
@@ -337,18 +326,23 @@ class ModelServers:
         found = [server for server in self._beside if server.wanted == wanted]
         server = found[0] if found else VersionProcess(wanted, self._settings, self._environ)
         self._take_from_beside(server)
-        self._beside.append(server)
+        self._beside[server] = None
         while len(self._beside) > BESIDE_MAX:
-            self._let_go(self._beside[0])
+            self._let_go(next(iter(self._beside)))
         await server.start()
         if server in self._beside:
-            server.idle = asyncio.get_running_loop().call_later(BESIDE_IDLE_S, self._let_go, server)
+            loop = asyncio.get_running_loop()
+            self._beside[server] = loop.call_later(BESIDE_IDLE_S, self._let_go, server)
         return server.state()
 
     async def stop(self, version: str | None = None) -> None:
         """End the servers of `version`, or all of them, also one that is starting."""
         everything = (self._current, self._next, *self._beside, *self._retiring.values())
-        servers = [s for s in everything if s is not None and (version is None or s.serves(version))]
+        servers = [
+            server
+            for server in everything
+            if server is not None and version in {None, server.version, server.wanted.version}
+        ]
         await asyncio.gather(*(server.stop() for server in servers))
         if self._next in servers:
             self._next = None
@@ -361,18 +355,9 @@ class ModelServers:
             task.cancel()
         await self.stop()
 
-    def _make_current(self, server: VersionProcess) -> ServerState:
-        before, self._current = self._current, server
-        self._take_from_beside(server)
-        if before is not None and before is not server:
-            self._retire(before)
-        return server.state()
-
     def _take_from_beside(self, server: VersionProcess) -> None:
-        if server.idle is not None:
-            server.idle.cancel()
-        if server in self._beside:
-            self._beside.remove(server)
+        if timer := self._beside.pop(server, None):
+            timer.cancel()
 
     def _let_go(self, server: VersionProcess) -> None:
         self._take_from_beside(server)

@@ -199,9 +199,7 @@ class AuthMiddleware:
             BodyTooLarge: By its declared length already.
         """
         left, receive = self._body_max_bytes, request.receive
-        declared = request.headers.get("content-length", "")
-        if declared.isdecimal() and int(declared[:20]) > left:
-            raise BodyTooLarge()
+        check_length(request.headers, left)
 
         async def bounded() -> Message:
             nonlocal left
@@ -240,13 +238,20 @@ class ModelServerMiddleware:
     Args:
         host: Where the server listens.
         allowed: Further names that it is asked by.
+        body_max_bytes: Longest body whose length is declared; what comes without is counted by the routes.
 
     Raises:
         SettingsError: It listens beyond loopback, and neither names nor a token are given.
     """
 
     def __init__(
-        self, app: ASGIApp, *, host: str, allowed: Collection[str] = (), token: SecretStr | None = None
+        self,
+        app: ASGIApp,
+        *,
+        host: str,
+        allowed: Collection[str] = (),
+        token: SecretStr | None = None,
+        body_max_bytes: int,
     ) -> None:
         address = f"[{host}]" if ":" in host else host
         beyond = not is_loopback_name(address)
@@ -256,6 +261,7 @@ class ModelServerMiddleware:
         self._names = {host_name(name) for name in (*allowed, address)}
         self._token = token if beyond else None
         self._any_name = self._token is not None and not allowed
+        self._body_max_bytes = body_max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] not in PROBES:
@@ -263,7 +269,9 @@ class ModelServerMiddleware:
                 self._check(Headers(scope=scope))
             except DemoError as error:
                 log_failure(log, "request refused", error, route=scope["path"])
-                await refusal(scope, error)(scope, receive, send)
+                response = refusal(scope, error)
+                response.headers["Connection"] = "close"  # what is left of the body is not read
+                await response(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -275,6 +283,18 @@ class ModelServerMiddleware:
             raise Unauthorized(UNKNOWN_CLIENT)
         if not (self._any_name or is_loopback_name(host) or host_name(host) in self._names):
             raise Forbidden(OTHER_NAME)
+        check_length(headers, self._body_max_bytes)
+
+
+def check_length(headers: Headers, most_bytes: int) -> None:
+    """Refuse a body by its declared length.
+
+    Raises:
+        BodyTooLarge: It is longer than `most_bytes`.
+    """
+    declared = headers.get("content-length", "")
+    if declared.isdecimal() and int(declared[:20]) > most_bytes:
+        raise BodyTooLarge()
 
 
 def refusal(scope: Scope, error: DemoError) -> Response:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 
+import httpx
 import pytest
 
+from dspy_demo.api import build_api
+from dspy_demo.api.routes import BODY_MAX_BYTES
 from dspy_demo.errors import (
     DemoError,
     EmptyReply,
@@ -18,6 +21,7 @@ from dspy_demo.errors import (
     UpstreamUnavailable,
 )
 from dspy_demo.events import FieldDelta, Message, Status, TurnFinished, TurnStarted, Usage
+from dspy_demo.web.middleware import ModelServerMiddleware
 from tests.api.conftest import LM, SilentBackend
 
 JSON = {"Content-Type": "application/json"}
@@ -167,6 +171,17 @@ async def test_a_body_without_a_length_is_bounded_while_it_is_read(make_client):
     response = await client.post("/predict", content=endless(), headers=JSON)
     assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
     assert len(sent) < 20
+
+
+async def test_a_model_server_refuses_a_long_body_by_its_declared_length(make_client):
+    _, recorder = make_client()
+    api = build_api(recorder.service, lambda: LM)
+    app = ModelServerMiddleware(api, host="127.0.0.1", body_max_bytes=BODY_MAX_BYTES)
+    headers = JSON | {"Content-Length": str(BODY_MAX_BYTES + 1)}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
+        response = await client.post("/predict", content=b"{", headers=headers)
+    assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
+    assert response.json()["message"].endswith(".")
 
 
 @pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded"])
