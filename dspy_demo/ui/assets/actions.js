@@ -1,4 +1,4 @@
-// Runs once per component, with `element`, `trigger` and `watch` from gr.HTML (gradio 6.31). See actions.py.
+// Runs once for each gr.HTML with buttons, with its `element`, `trigger` and `watch`. See components.py.
 const open = new Set();
 let revealed = "";
 let asked = false;
@@ -39,7 +39,8 @@ element.addEventListener("click", (event) => {
   if (toggle) {
     open.has(toggle) ? open.delete(toggle) : open.add(toggle);
     restore();
-    if (open.has(toggle)) element.querySelector(`[data-panel="${CSS.escape(toggle)}"] :is(textarea, input)`)?.focus();
+    const panel = element.querySelector(`[data-panel="${CSS.escape(toggle)}"]`);
+    if (open.has(toggle)) panel?.querySelector("textarea, input")?.focus();
   } else if (copy) {
     navigator.clipboard?.writeText(copy).then(() => {
       const label = button.textContent;

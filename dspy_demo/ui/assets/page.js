@@ -1,5 +1,6 @@
-// Runs once, before Gradio draws the page: what no setting of Gradio offers. What it draws is found by ids, roles
-// and labels; its own names stand in GRADIO alone. Where one of them changes, its line does nothing any more.
+// Runs once, before Gradio draws the page: what no setting of Gradio offers. What it draws is found by ids,
+// roles and labels; its own names stand in GRADIO alone. Where one of them changes, its line does nothing any
+// more.
 const GRADIO = {
   config: () => window.gradio_config?.components ?? [], // the components, before they are drawn
   thought: ".thought-group > .title", // the line that folds a thought; it has the class "expanded" while open
@@ -30,8 +31,8 @@ const GRADIO = {
     }
   });
 
-  // What is copied is what was written: the answer without thoughts and footer, without the signs that keep it
-  // from being read as HTML (text.py, render.py).
+  // What is copied is what was written: the answer without thoughts and footer, without the signs that keep
+  // it from being read as HTML (text.py, render.py).
   const ANSWER = "<!--answer-->\n\n";
   const asWritten = (text) => text
     .slice(text.includes(ANSWER) ? text.indexOf(ANSWER) + ANSWER.length : 0)
@@ -57,7 +58,8 @@ const GRADIO = {
     const picture = await createImageBitmap(file), canvas = document.createElement("canvas");
     for (let side = 1536; ; side *= 0.75) {
       const scale = Math.min(1, side / Math.max(picture.width, picture.height));
-      [canvas.width, canvas.height] = [picture.width, picture.height].map((size) => Math.max(1, size * scale));
+      const scaled = (size) => Math.max(1, size * scale);
+      [canvas.width, canvas.height] = [scaled(picture.width), scaled(picture.height)];
       const pen = canvas.getContext("2d");
       pen.fillStyle = "#fff"; // behind what is transparent, which JPEG would make black
       pen.fillRect(0, 0, canvas.width, canvas.height);
@@ -94,8 +96,8 @@ const GRADIO = {
     field.style.color = filled ? "transparent" : "";
   });
 
-  // What the browser keeps, for a tab or for all. Where it keeps nothing, as in another site's frame, a reload
-  // starts anew.
+  // What the browser keeps, for a tab or for all. Where it keeps nothing, as in another site's frame, a
+  // reload starts anew.
   const kept = (area) => ({
     get(name) { try { return JSON.parse(area().getItem(`dspy-demo-${name}`)); } catch { return null; } },
     set(name, value) {
@@ -107,7 +109,8 @@ const GRADIO = {
   const CHATS_KEPT = 10;
   const left = tab.get("left") ?? {};
   addEventListener("pagehide", () => {
-    const lost = [...document.querySelectorAll(GRADIO.lost)].some((one) => one.textContent.includes("Connection"));
+    const toasts = [...document.querySelectorAll(GRADIO.lost)];
+    const lost = toasts.some((one) => one.textContent.includes("Connection"));
     tab.set("left", { draft: composer()?.value ?? "", lost });
   });
 
@@ -118,7 +121,8 @@ const GRADIO = {
     chat() {
       const own = tab.get("chat"), id = own ?? all.get("chats")?.[0];
       const { turns } = all.get(`chat-${id}`) ?? {};
-      return JSON.stringify({ chat: own ?? "", turns, lost: left.lost ? (left.draft ? "draft" : "chat") : "" });
+      const lost = left.lost ? (left.draft ? "draft" : "chat") : "";
+      return JSON.stringify({ chat: own ?? "", turns, lost });
     },
     keepChat(text) {
       if (!text) return;
@@ -155,7 +159,8 @@ const GRADIO = {
     byId(given) {
       endEdit("Cancel");
       const content = [{ type: "text", text: "" }];
-      const bare = ({ role, metadata }) => ({ role, content, metadata: { id: metadata?.id ?? "" }, options: null });
+      const bare = ({ role, metadata }) => (
+        { role, content, metadata: { id: metadata?.id ?? "" }, options: null });
       return given.map((value) => (Array.isArray(value) && value[0]?.role ? value.map(bare) : value));
     },
     newChat() {
@@ -188,7 +193,9 @@ const GRADIO = {
     if (target === editor()) {
       if (enter) event.preventDefault();
       if (enter || key === "Escape") endEdit(enter ? "Submit" : "Cancel");
-    } else if (key === "Escape" && !target.closest?.("[role=listbox], [aria-expanded=true]")) running()?.click();
+    } else if (key === "Escape" && !target.closest?.("[role=listbox], [aria-expanded=true]")) {
+      running()?.click();
+    }
     // A thought is a button, and buttons answer to the space bar too.
     if (key === " " && target.matches?.(GRADIO.thought)) {
       event.preventDefault();
@@ -196,8 +203,8 @@ const GRADIO = {
     }
   }, true);
 
-  // For screen readers: a message is not named by its source, the examples are no list, a thought says whether it
-  // is open. And each block reads in its own direction: an answer may be Arabic with English code in it.
+  // For screen readers: a message is not named by its source, the examples are no list, a thought says whether
+  // it is open. And each block reads in its own direction: an answer may be Arabic with English code in it.
   const BLOCKS = `${GRADIO.text} :is(p, li, table, h1, h2, h3, h4, h5, h6):not([dir])`;
   new MutationObserver(() => {
     for (const node of document.querySelectorAll(GRADIO.source)) node.removeAttribute("aria-label");
