@@ -6,6 +6,7 @@ be called. Each handler checks the role all the same.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -13,7 +14,7 @@ import gradio as gr
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dspy_demo.events import GUEST
 from dspy_demo.ui import theme
@@ -44,7 +45,7 @@ class Pages:
         """Both pages' queues, which run in the server's event loop."""
         async with AsyncExitStack() as stack:
             for app in self._apps.values():
-                await stack.enter_async_context(app.router.lifespan_context(app))
+                await stack.enter_async_context(_lifespan(app))
             yield
 
 
@@ -72,3 +73,25 @@ def _mounted(page: gr.Blocks) -> Starlette:
         mcp_server=False,
     )
     return mounted
+
+
+@asynccontextmanager
+async def _lifespan(app: ASGIApp) -> AsyncIterator[None]:
+    """Start an app and shut it down by ASGI's lifespan messages, as a server does.
+
+    Raises:
+        RuntimeError: The app could not start.
+    """
+    received, sent = asyncio.Queue[Message](), asyncio.Queue[Message]()
+    scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
+    running = asyncio.create_task(app(scope, received.get, sent.put), name="page-lifespan")
+    received.put_nowait({"type": "lifespan.startup"})
+    started = await sent.get()
+    if started["type"] != "lifespan.startup.complete":
+        await asyncio.gather(running, return_exceptions=True)
+        raise RuntimeError("The page could not start.")
+    try:
+        yield
+    finally:
+        received.put_nowait({"type": "lifespan.shutdown"})
+        await running

@@ -203,8 +203,8 @@ const GRADIO = {
     }
   }, true);
 
-  // For screen readers: a message is not named by its source, the examples are no list, a thought says whether
-  // it is open. And each block reads in its own direction: an answer may be Arabic with English code in it.
+  // For screen readers: a message is not named by its source, the examples are no list, a thought says
+  // whether it is open. And each block reads in its own direction: an answer may be Arabic with English code.
   const BLOCKS = `${GRADIO.text} :is(p, li, table, h1, h2, h3, h4, h5, h6):not([dir])`;
   new MutationObserver(() => {
     for (const node of document.querySelectorAll(GRADIO.source)) node.removeAttribute("aria-label");
