@@ -5,6 +5,8 @@
 - `Blocks._queue.pending_messages_per_session`: what waits to be sent to a page. Without it a page that takes
   its updates slowly gets every one of them, late.
 - `Blocks.fns`: the events of a page by number, with their names. Without it no event is open to anybody.
+- `Blocks.max_threads`, `Blocks.state_session_capacity`: options of `launch`, which a mounted page has none
+  of. Without them at most 40 events run at once, and what 10,000 loaded pages have changed is kept.
 """
 
 from __future__ import annotations
@@ -27,6 +29,19 @@ def events_of(page: gr.Blocks) -> tuple[list[int], list[str]]:
     """The numbers of a page's events, and the names of those that can be called by name."""
     events: dict[int, Any] = getattr(page, "fns", {})
     return list(events), [fn.api_name for fn in events.values() if isinstance(fn.api_name, str)]
+
+
+def queue(page: gr.Blocks, *, events: int, sessions: int, waiting: int) -> None:
+    """Queue the events of a page.
+
+    Args:
+        events: How many run at once.
+        sessions: How many loaded pages are kept.
+        waiting: How many events wait.
+    """
+    page.max_threads = events
+    page.state_session_capacity = sessions
+    page.queue(default_concurrency_limit=None, max_size=waiting)
 
 
 def log_failing_events() -> None:

@@ -13,6 +13,7 @@ from gradio.components import Component
 from dspy_demo.events import LocalTarget
 from dspy_demo.guests.allowance import Allowance
 from dspy_demo.programs.spec import ProgramSpec
+from dspy_demo.ui import gradio_bridge
 from dspy_demo.ui.chat.section import Chat
 from dspy_demo.ui.components import Section, Services, Update
 from dspy_demo.ui.sections.backend import BackendSection
@@ -45,10 +46,8 @@ def build_page(services: Services, *, guests: Allowance | None = None) -> gr.Blo
         page = PageOf(services, guests)
         page.draw()
         page.wire(demo)
-    demo.max_threads = max_turns + OTHER_EVENTS
-    demo.state_session_capacity = max(SESSIONS_KEPT, max_turns)
-    # One slot a turn, and room beside it for those who wait.
-    demo.queue(default_concurrency_limit=None, max_size=max_turns * 2)
+    sessions = max(SESSIONS_KEPT, max_turns)
+    gradio_bridge.queue(demo, events=max_turns + OTHER_EVENTS, sessions=sessions, waiting=max_turns * 2)
     return demo
 
 

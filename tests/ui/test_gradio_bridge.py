@@ -8,7 +8,7 @@ import gradio as gr
 import gradio.queueing
 import gradio.routes
 
-from dspy_demo.ui.gradio_bridge import delivered, events_of, log_failing_events
+from dspy_demo.ui.gradio_bridge import delivered, events_of, log_failing_events, queue
 from tests.visitors import OWNER, request_of
 
 
@@ -16,8 +16,10 @@ async def test_each_part_is_there() -> None:
     with gr.Blocks() as demo:
         button = gr.Button("Go")
         button.click(lambda: "x", None, button, api_name="go")
-    demo.queue()
+    queue(demo, events=123, sessions=45, waiting=6)
     assert events_of(demo) == ([0], ["go"])
+    assert demo._queue.max_thread_count == 123, "as many turns are drawn at once as may run"
+    assert gr.routes.App.create_app(demo).state_holder.capacity == 45
     assert demo._queue.pending_messages_per_session == {}
     assert delivered(demo, request_of(OWNER))
     log_failing_events()

@@ -18,14 +18,14 @@ from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.shipped import SHIPPED
 from dspy_demo.serving.processes import ServerState
 from dspy_demo.share.state import ShareState
-from dspy_demo.ui.page import PageOf, build_page
+from dspy_demo.ui.page import PageOf
 from dspy_demo.ui.sections.backend import Connected, ServedChoice, served_choice
 from dspy_demo.ui.sections.model import OTHER, ModelSection
 from dspy_demo.ui.sections.program import program_behind
 from dspy_demo.ui.sections.share import ShareSection
 from dspy_demo.ui.sections.versions import parse_tags
 from tests.services import house, settings_for
-from tests.ui.drawn import Servers, drawn_page, services_of
+from tests.ui.drawn import Servers, drawn_page
 from tests.visitors import OWNER, request_of
 
 FOUND = LMChoice("openai/gpt-4o-mini", api_base="http://found:1/v1", temperature=0.3)
@@ -148,11 +148,3 @@ async def test_sharing_begins_and_ends_and_a_look_sends_what_is_new() -> None:
     tunnel.now = ShareState("open", url="https://a.gradio.live")
     assert "a.gradio.live" in (await share.look(drawn[share.panel], request))[share.panel]
     assert tunnel.asked == ["begin", "close"]
-
-
-async def test_as_many_turns_are_drawn_at_once_as_may_run(data_dir: Path) -> None:
-    """Gradio's queue takes 40 events at a time where nobody says more. The name is its own."""
-    async with house(settings_for(data_dir, max_turns=123)) as home:
-        demo = build_page(services_of(home))
-        assert demo._queue.max_thread_count > 123
-        assert demo.state_session_capacity < 10_000
