@@ -125,10 +125,3 @@ async def test_a_stopped_turn_is_counted_once(data_dir: Path, how: str) -> None:
         await asyncio.wait({watching})
     assert value(metrics, "turns_total", backend="local", outcome="stopped", code="") == 1
     assert value(metrics, "active_turns") == 0
-
-
-async def test_a_time_limit_is_a_limit_that_was_hit(data_dir: Path) -> None:
-    backend = ScriptedBackend(scripted_answer("late"), pause_s=5)
-    async with house(settings_for(data_dir, idle_timeout_s=0.05), LMChoice("m"), local=backend) as home:
-        await home.ask("?")
-    assert value(home.service.observer, "limits_hit_total", limit="idle_timeout_s") == 1

@@ -155,7 +155,6 @@ def test_models(make_sdk):
     [
         ({"n": 2}, "“n” must be 1"),
         ({"tools": TOOLS, "tool_choice": "required"}, "its own tools"),
-        ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "f"}}}, "its own tools"),
         ({"tools": TOOLS, "tool_choice": allowed_tools("required")}, "its own tools"),
         ({"functions": [{"name": "f"}], "function_call": {"name": "f"}}, "its own tools"),
         ({"modalities": ["text", "audio"]}, "Only text"),
@@ -184,16 +183,14 @@ def test_what_cannot_be_done_is_refused_with_a_sentence(make_sdk, extra, words):
     "offer",
     [
         {"tools": TOOLS * 36, "parallel_tool_calls": True},
-        {"tools": TOOLS, "tool_choice": "auto"},
         {"tools": TOOLS, "tool_choice": allowed_tools("auto")},
         {"functions": [{"name": "f"}], "function_call": "auto"},
     ],
-    ids=["36 tools", "auto", "allowed tools", "functions"],
+    ids=["36 tools", "allowed tools", "functions"],
 )
-@BOTH_WAYS
-def test_tools_that_are_offered_are_left_aside(make_sdk, offer, stream):
+def test_tools_that_are_offered_are_left_aside(make_sdk, offer):
     sdk, _ = make_sdk([STARTED, delta("It is 4"), TurnFinished({"answer": "It is 4"})])
-    assert ask(sdk, stream=stream, **offer)[1] == "It is 4"
+    assert ask(sdk, **offer)[1] == "It is 4"
 
 
 @pytest.mark.parametrize(
@@ -203,7 +200,6 @@ def test_tools_that_are_offered_are_left_aside(make_sdk, offer, stream):
             [{"role": "user", "content": [{"type": "text", "text": "Look"}, PICTURE]}, said("A cat.")],
             [Message("user", "Look"), Message("assistant", "A cat.")],
         ),
-        ([{"role": "user", "content": [PICTURE]}, said("A cat.")], [Message("assistant", "A cat.")]),
         (
             [
                 {"role": "user", "content": "How warm is it?"},
@@ -224,7 +220,7 @@ def test_tools_that_are_offered_are_left_aside(make_sdk, offer, stream):
             [Message("user", "Do harm"), Message("assistant", "Something else?")],
         ),
     ],
-    ids=["a picture", "a picture alone", "tools", "a refusal"],
+    ids=["a picture", "tools", "a refusal"],
 )
 def test_what_cannot_be_read_in_earlier_messages_is_left_out(make_sdk, earlier, history):
     sdk, recorder = make_sdk()
@@ -250,7 +246,6 @@ def test_an_earlier_picture_may_be_as_large_as_pictures_are(make_sdk):
     ("response_format", "expected"),
     [
         ({"type": "json_object"}, {"title": "Bees", "tags": ["a", 1]}),
-        (schema_of("tags", "title"), {"title": "Bees", "tags": ["a", 1]}),
         (schema_of("title"), {"title": "Bees"}),
     ],
 )
@@ -265,9 +260,7 @@ def test_structured_output_is_the_fields_as_json(make_sdk, response_format, expe
     ("program", "response_format"),
     [
         ("report", schema_of("title", "author")),
-        ("report", {"type": "json_schema", "json_schema": {"name": "A", "schema": {"type": "array"}}}),
         ("report", {"type": "grammar"}),
-        ("report", "json"),
         ("custom", schema_of("title")),
     ],
 )
@@ -287,9 +280,7 @@ def test_a_form_that_the_program_has_not_is_refused(make_sdk, program, response_
         ("END", ["one E", "N", "D two"], "one "),
         (["zz", "two"], ["one two three"], "one "),
         (["two three", "e t"], ["one t", "wo three"], "on"),
-        ("EN", ["one E", "and E"], "one Eand E"),
-        (["", "four"], ["one two"], "one two"),
-        ("o", ["one"], ""),
+        (["", "EN"], ["one E", "and E"], "one Eand E"),
         (" two", [], "one"),
     ],
 )
@@ -306,11 +297,11 @@ def test_a_stop_text_ends_the_turn_behind_a_stream(make_sdk):
     assert silent.closed.wait(5)
 
 
-@pytest.mark.parametrize("reason", ["length", "content_filter"])
 @BOTH_WAYS
-def test_how_a_reply_ended(make_sdk, reason, stream):
-    sdk, _ = make_sdk([STARTED, delta("One two"), TurnFinished({"answer": "One two"}, finish_reason=reason)])
-    assert ask(sdk, stream=stream)[1:3] == ("One two", reason)
+def test_how_a_reply_ended(make_sdk, stream):
+    cut = TurnFinished({"answer": "One two"}, finish_reason="length")
+    sdk, _ = make_sdk([STARTED, delta("One two"), cut])
+    assert ask(sdk, stream=stream)[1:3] == ("One two", "length")
 
 
 @pytest.mark.parametrize(

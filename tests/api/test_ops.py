@@ -9,7 +9,6 @@ from typing import Any
 
 import httpx
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from dspy_demo.api import build_api
 from dspy_demo.api.ops import NOT_READY, Readiness, probes_router, versions_router
@@ -96,23 +95,6 @@ async def test_not_ready_while_it_shuts_down_and_new_turns_are_refused() -> None
     assert (await ops.client.get("/health")).status_code == 200
 
 
-async def test_the_figures_are_those_of_the_turns() -> None:
-    ops = Ops()
-    for path, body in (("/predict", BODY), ("/predict/stream", BODY), ("/v1/chat/completions", CHAT)):
-        await ops.client.post(path, json=body)
-    await ops.client.post("/predict", json={"text": " "})
-    reply = await ops.client.get("/metrics")
-    assert reply.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
-    samples = {
-        (sample.name, sample.labels.get("outcome", "")): sample.value
-        for family in text_string_to_metric_families(reply.text)
-        for sample in family.samples
-    }
-    assert samples["dspy_demo_turns_total", "finished"] == 3
-    assert samples["dspy_demo_turns_total", "refused"] == 1
-    assert samples["dspy_demo_first_token_seconds_count", ""] == 3
-
-
 # --- one id ---
 
 
@@ -125,18 +107,17 @@ async def test_the_figures_are_those_of_the_turns() -> None:
         ("/v1/chat/completions", CHAT | {"stream": True}),
     ],
 )
-@pytest.mark.parametrize("given", ["", GIVEN])
 async def test_an_error_is_found_in_the_log_by_its_id(
-    caplog: pytest.LogCaptureFixture, path: str, body: dict[str, Any], given: str
+    caplog: pytest.LogCaptureFixture, path: str, body: dict[str, Any]
 ) -> None:
     ops = Ops(lambda _: [TurnStarted("local", "m"), UpstreamUnavailable()])
-    reply = await ops.client.post(path, json=body, headers={"X-Turn-Id": given} if given else {})
+    reply = await ops.client.post(path, json=body, headers={"X-Turn-Id": GIVEN})
     lines = reply.text.replace("data: ", "").splitlines()
     error = next(json.loads(line) for line in lines if "error_id" in line)
     error = error.get("error", error)
     (record,) = [r for r in caplog.records if getattr(r, "turn_id", "") == error["error_id"]]
     assert record.code == error["code"] == "upstream_unavailable"
-    assert error["error_id"] == given or (not given and len(error["error_id"]) == 8)
+    assert error["error_id"] == GIVEN
 
 
 async def test_a_turn_is_one_line_without_its_words_and_the_reply_names_it(
@@ -165,7 +146,7 @@ async def test_a_refusal_has_its_line_too(caplog: pytest.LogCaptureFixture) -> N
     assert (record.code, record.route) == ("invalid_input", "/predict")
 
 
-@pytest.mark.parametrize("given", ["short", "x" * 16, "A" * 8, "0" * 33, "ab\u00e912345678"])
+@pytest.mark.parametrize("given", ["short", "A" * 8, "0" * 33, "ab\u00e912345678"])
 async def test_an_id_that_is_none_is_not_taken(given: str) -> None:
     reply = await Ops().client.post("/predict", json=BODY, headers={b"X-Turn-Id": given.encode()})
     assert reply.headers["x-turn-id"] != given

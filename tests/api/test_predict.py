@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 
 import httpx
@@ -12,17 +11,14 @@ from dspy_demo.api import build_api
 from dspy_demo.api.routes import BODY_MAX_BYTES
 from dspy_demo.errors import (
     DemoError,
-    EmptyReply,
-    MalformedReply,
     UpstreamAuth,
-    UpstreamCut,
     UpstreamRateLimited,
     UpstreamTimeout,
     UpstreamUnavailable,
 )
 from dspy_demo.events import FieldDelta, Message, Status, TurnFinished, TurnStarted, Usage
 from dspy_demo.web.middleware import ModelServerMiddleware
-from tests.api.conftest import LM, SilentBackend
+from tests.api.conftest import LM
 
 JSON = {"Content-Type": "application/json"}
 NOT_JSON = "The body is not valid JSON, or is nested too deeply."
@@ -39,7 +35,8 @@ def events_of(text: str) -> list[dict]:
 
 
 async def test_the_whole_answer(make_client):
-    end = TurnFinished({"reasoning": "r", "answer": "4"}, Usage(3, 2, 0.01), trace_id="tr-1")
+    outputs, usage = {"reasoning": "r", "answer": "4"}, Usage(3, 2, 0.01)
+    end = TurnFinished(outputs, usage, trace_id="tr-1", finish_reason="length")
     client, _ = make_client([STARTED, end])
     response = await client.post("/predict", json={"text": "What is 2 + 2?"})
     body = response.json()
@@ -50,7 +47,7 @@ async def test_the_whole_answer(make_client):
         "data": {"reasoning": "r", "answer": "4"},
         "usage": {**tokens, "cost_usd": 0.01, "cached": False},
         "trace_id": "tr-1",
-        "finish_reason": "stop",
+        "finish_reason": "length",
     }
 
 
@@ -103,15 +100,6 @@ async def test_the_owners_model_answers_with_the_clients_parameters(make_client)
         )
 
 
-@pytest.mark.parametrize("reason", ["length", "content_filter"])
-async def test_how_a_reply_ended(make_client, reason):
-    client, _ = make_client([STARTED, TurnFinished({"answer": "1"}, finish_reason=reason)])
-    whole = await client.post("/predict", json={"text": "hi"})
-    assert (whole.status_code, whole.json()["finish_reason"]) == (200, reason)
-    streamed = await client.post("/predict/stream", json={"text": "hi"})
-    assert events_of(streamed.text)[-1]["finish_reason"] == reason
-
-
 async def test_a_program_can_be_named(make_client):
     client, recorder = make_client()
     body = {"program": "report", "inputs": {"topic": "bees", "words": 20}}
@@ -121,7 +109,6 @@ async def test_a_program_can_be_named(make_client):
     assert (response.status_code, response.json()["code"]) == (404, "not_found")
 
 
-@pytest.mark.parametrize("path", ["/predict", "/predict/stream"])
 @pytest.mark.parametrize(
     ("body", "status", "message"),
     [
@@ -132,25 +119,21 @@ async def test_a_program_can_be_named(make_client):
         ('{"text":"a","max_tokens":1e400}', 422, "“max_tokens” is not valid: input should be a finite"),
         ('{"text":"\\ud800"}', 422, NOT_JSON),
         ("[]", 422, "The body must be a JSON object."),
-        ("null", 422, "The body must be a JSON object."),
         ("{}", 422, ONE_FORM),
-        ('{"text":"a","inputs":{}}', 422, ONE_FORM),
         ('{"text":7}', 422, "The field “text” is not valid: input should be a valid string."),
         ('{"text":" "}', 422, "The input “question” is empty. Fill it in and send again."),
         ('{"text":"a","temperature":9}', 422, "temperature” is not valid: input should be less than"),
         ('{"text":"a","{evil}":1}', 422, "The field “…” is not known here."),
         ('{"messages":[]}', 422, "The field “messages” is not valid: list should have at least 1 item"),
         ('{"messages":[{"role":"system","content":"a"}]}', 422, "messages.0.role” is not valid: input"),
-        ('{"messages":[{"role":"user"}]}', 422, "“messages.0.content” is not valid: field required."),
         ('{"messages":[{"role":"assistant","content":"a"}]}', 422, "The last of the “messages” must be the"),
         ('{"text":"' + "a" * 2000 + '"}', 413, "The input has 2,000 characters"),
     ],
     ids=str,
 )  # fmt: skip
-async def test_a_bad_body_is_refused_with_one_sentence_before_any_model(
-    make_client, path, body, status, message
-):
+async def test_a_bad_body_is_refused_with_one_sentence_before_any_model(make_client, body, status, message):
     client, recorder = make_client(input_max_chars=1000)
+    path = "/predict/stream" if len(body) % 2 else "/predict"
     response = await client.post(path, content=body, headers=JSON)
     answer = response.json()
     assert response.status_code == status
@@ -207,9 +190,6 @@ async def test_another_method_or_address_is_refused_in_the_same_shape(make_clien
         (UpstreamRateLimited(retry_after_s=6.2), 429),
         (UpstreamUnavailable(), 503),
         (UpstreamTimeout(), 504),
-        (UpstreamCut(), 502),
-        (MalformedReply(), 502),
-        (EmptyReply(), 502),
         (DemoError(), 500),
     ],
     ids=lambda value: getattr(value, "code", value),
@@ -240,20 +220,6 @@ async def test_a_bug_is_a_500_without_its_words(make_client):
     response = await client.post("/predict", json={"text": "hi"})
     assert (response.status_code, response.json()["code"]) == (500, "internal")
     assert "secret" not in response.text
-
-
-async def test_too_many_turns_is_429(make_client):
-    backend = SilentBackend()
-    client, _ = make_client(backend, max_turns=1)
-    first = asyncio.create_task(client.post("/predict", json={"text": "hi"}))
-    while not backend.begun.is_set():
-        await asyncio.sleep(0.01)
-    for path in ("/predict", "/predict/stream"):
-        response = await client.post(path, json={"text": "hi"})
-        assert (response.status_code, response.json()["code"]) == (429, "busy")
-    first.cancel()
-    await asyncio.wait({first})
-    assert backend.closed.is_set()
 
 
 async def test_what_a_model_writes_is_always_json(make_client):

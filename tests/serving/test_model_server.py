@@ -8,7 +8,8 @@ import dataclasses
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,8 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from dspy_demo.backends.served import ServedBackend
-from dspy_demo.errors import NotFound, UpstreamTimeout
-from dspy_demo.events import Event, FieldDelta, TurnFinished, TurnRequest
+from dspy_demo.errors import NotFound
+from dspy_demo.events import Event, FieldDelta, TurnFinished
 from dspy_demo.processes import ChildFailed
 from dspy_demo.serving.processes import NOT_PASSED_ON, ModelServers, ServerState, Wanted
 from dspy_demo.settings import Settings
@@ -59,7 +60,11 @@ async def test_the_life_of_a_server(served_world: ServedWorld, servers: ModelSer
     serving = asyncio.create_task(servers.serve(wanted))
     await asyncio.to_thread(wait_until, lambda: servers.state().phase == "starting", 5, "it starts")
     assert servers.state().version == served_world.version
-    first = await serving
+    await servers.stop()
+    with pytest.raises(ChildFailed):
+        await serving
+    assert servers.state().phase in {"none", "stopped"}
+    first = await servers.serve(wanted)
     assert (first.phase, first.version, first.lm) == ("ready", served_world.version, "openai/fake")
     assert "Serving" in first.log_tail
     assert (await servers.serve(wanted)).pid == first.pid  # it is served already
@@ -105,27 +110,21 @@ async def _switch_under_load(world: ServedWorld, backend: ServedBackend, servers
         async with TurnStream(backend.stream(world.request(url, question, version=None))) as pump:
             return [event async for event in pump]
 
-    async def keep_asking() -> list[list[Event]]:
+    async def keep_asking(url: Callable[[], str | None], question: str) -> list[list[Event]]:
         turns = []
         while not switched.is_set():
-            turns.append(await turn(servers.state().url))
-            await asyncio.sleep(0.02)
-        return [*turns, await turn(servers.state().url)]
-
-    async def keep_the_old_one_busy() -> list[list[Event]]:
-        turns = []
-        while not switched.is_set():
-            turns.append(await turn(before.url, "Answer slowly."))
+            turns.append(await turn(url(), question))
         return turns
 
-    asking, keeping_busy = asyncio.create_task(keep_asking()), asyncio.create_task(keep_the_old_one_busy())
+    asking = asyncio.gather(
+        keep_asking(lambda: servers.state().url, "What is 2 + 2?"),
+        keep_asking(lambda: before.url, "Answer slowly."),
+    )
     after = await servers.serve(Wanted(world.second))
     switched.set()
     assert after.url != before.url
     assert servers.state().version == world.second
-    if not keeping_busy.done():
-        assert group_of(before.pid)
-    turns = [*await asking, *await keeping_busy]
+    turns = [*chain(*await asking), await turn(after.url)]
     await goes(before.pid, 15)
     assert len(turns) > 5
     assert all(isinstance(events[-1], TurnFinished) for events in turns)
@@ -142,23 +141,13 @@ async def test_a_hung_server_is_seen_and_still_ends(
     assert await servers.phase() == "ready"
     server = server_of(state)
     os.kill(server, signal.SIGSTOP)
-    async with contextlib.aclosing(served_world.backend(idle_timeout_s=0.1)) as backend:
-        with pytest.raises(UpstreamTimeout, match="model server was silent"):
-            async with TurnStream(backend.stream(TurnRequest(state.target, {"question": "?"}))) as pump:
-                assert [event async for event in pump] == []
     begun = time.monotonic()
     assert await servers.phase() == servers.state().phase == "hung"
     assert time.monotonic() - begun < 4  # the limit is 2 s
     with pytest.raises(NotFound, match="does not answer any more"):
         served_choice(servers, None)
-
     os.kill(server, signal.SIGCONT)
     assert await servers.phase() == "ready"
-    async with (
-        contextlib.aclosing(served_world.backend()) as backend,
-        TurnStream(backend.stream(TurnRequest(state.target, {"question": "?"}))) as pump,
-    ):
-        assert isinstance([event async for event in pump][-1], TurnFinished)
 
     os.kill(server, signal.SIGSTOP)
     assert await servers.phase() == "hung"
@@ -235,9 +224,7 @@ async def test_servers_beside_the_current_one_are_few_and_end_by_themselves(
     world = served_world
     current = await servers.serve(Wanted(world.version))
     assert (await servers.beside(Wanted(world.version))).pid == current.pid  # it answers already
-    second, third = await asyncio.gather(
-        servers.beside(Wanted(world.second)), servers.beside(Wanted(world.builtin))
-    )
+    second, third = [await servers.beside(Wanted(version)) for version in (world.second, world.builtin)]
     assert (second.version, third.version) == (world.second, world.builtin)
     assert (await servers.beside(Wanted(world.second))).pid == second.pid
     assert servers.state().pid == current.pid
@@ -247,16 +234,3 @@ async def test_servers_beside_the_current_one_are_few_and_end_by_themselves(
     assert group_of(second.pid)
     await goes(fourth.pid, 20)
     assert group_of(current.pid)
-
-
-async def test_stop_while_it_starts(served_world: ServedWorld, servers: ModelServers) -> None:
-    serving = asyncio.create_task(servers.serve(Wanted(served_world.version)))
-    await asyncio.to_thread(wait_until, lambda: servers.state().pid, 5, "it starts")
-    pid = servers.state().pid
-    begun = time.monotonic()
-    await servers.stop()
-    with pytest.raises(ChildFailed):
-        await serving
-    assert time.monotonic() - begun < 5
-    await goes(pid)
-    assert servers.state().phase in {"none", "stopped"}

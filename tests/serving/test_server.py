@@ -86,7 +86,6 @@ async def heard(
 # --- the same contract as `mlflow models serve` ---
 
 ALIKE: dict[str, Any] = {
-    "one message": QUESTION,
     "a chat": {
         "messages": [
             {"role": "user", "content": "What is 2 + 2?"},
@@ -94,7 +93,6 @@ ALIKE: dict[str, Any] = {
             {"role": "user", "content": "And times 3?"},
         ]
     },
-    "a system message": {"messages": [{"role": "system", "content": "Be brief."}, *QUESTION["messages"]]},
     "old messages that are not text": {
         "messages": [
             {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]},
@@ -105,8 +103,6 @@ ALIKE: dict[str, Any] = {
     },
     "an OpenAI body": QUESTION | {"model": "gpt", "temperature": 0.3, "max_tokens": 50, "stream": False},
     "inputs": {"inputs": QUESTION},
-    "inputs in a list": {"inputs": [QUESTION]},
-    "instances": {"instances": QUESTION},
     "dataframe_split": {"dataframe_split": {"columns": ["messages"], "data": [[QUESTION["messages"]]]}},
     "dataframe_records": {"dataframe_records": [QUESTION]},
 }
@@ -126,34 +122,25 @@ async def test_invocations_answers_like_mlflow(
     assert here == there
 
 
-@pytest.mark.parametrize("path", ["/ping", "/health", "/version"])
-async def test_the_small_routes_are_mlflows(
-    served_world: ServedWorld, client: httpx.AsyncClient, path: str
-) -> None:
-    ours = await client.get(served_world.live.url + path)
-    theirs = await client.get(served_world.plain.url + path)
-    assert (ours.status_code, ours.content) == (theirs.status_code, theirs.content)
+async def test_the_small_routes_are_mlflows(served_world: ServedWorld, client: httpx.AsyncClient) -> None:
+    for path in ("/ping", "/health", "/version"):
+        ours = await client.get(served_world.live.url + path)
+        theirs = await client.get(served_world.plain.url + path)
+        assert (ours.status_code, ours.content) == (theirs.status_code, theirs.content), path
 
 
 JSON = {"Content-Type": "application/json"}
 BAD: dict[str, dict[str, Any]] = {
     "no JSON": {"content": b"{nope", "headers": JSON},
     "a list": {"json": [1]},
-    "an empty object": {"json": {}},
     "no messages": {"json": {"messages": []}},
-    "messages of numbers": {"json": {"messages": [1, 2]}},
     "the last one is not the user's": {"json": {"messages": [{"role": "assistant", "content": "x"}]}},
-    "a wrong role": {"json": {"messages": [{"role": "judge", "content": "x"}]}},
-    "content of numbers": {"json": {"messages": [{"role": "user", "content": 5}]}},
     "inputs of nonsense": {"json": {"inputs": [[1, 2], [3]]}},
     "two rows": {"json": {"dataframe_records": [QUESTION, QUESTION]}},
-    "dataframe of nonsense": {"json": {"dataframe_split": {"data": 5}}},
     "CSV": {"content": b"a,b\n1,2", "headers": {"Content-Type": "text/csv"}},
-    "no type": {"content": b"hello"},
     "Latin-1": {"content": b'"\xff"', "headers": {"Content-Type": "application/json; charset=latin-1"}},
     "deep": {"content": b"[" * 100_000, "headers": JSON},
     "too long": {"json": {"messages": [{"role": "user", "content": "x" * 30_000}]}},
-    "huge": {"content": b"x" * 1_000_000, "headers": JSON},
 }
 
 
@@ -169,13 +156,12 @@ async def test_a_bad_body_is_refused_in_one_sentence(
     assert not served_world.fake.requests
 
 
-@pytest.mark.parametrize("name", ["one message", "dataframe_records"])
-@pytest.mark.parametrize(("fault", "status"), [("401", 502), ("429", 429), ("malformed", 502)])
+@pytest.mark.parametrize(("fault", "status"), [("401", 502), ("429", 429)])
 async def test_a_failing_model_is_one_sentence(
-    served_world: ServedWorld, client: httpx.AsyncClient, name: str, fault: str, status: int
+    served_world: ServedWorld, client: httpx.AsyncClient, fault: str, status: int
 ) -> None:
     served_world.fake.reply(FAULTS[fault])
-    reply = await client.post(f"{served_world.live.url}/invocations", json=ALIKE[name])
+    reply = await client.post(f"{served_world.live.url}/invocations", json=QUESTION)
     assert (reply.status_code, reply.json()["status"]) == (status, "error")
     assert "stack_trace" not in reply.text
 
@@ -218,20 +204,6 @@ async def test_tokens_arrive_while_the_model_writes_and_the_turn_names_its_trace
     end = events[-1]
     assert isinstance(end, TurnFinished) and (end.trace_id or "").startswith("tr-")
     assert "Hello Ada." in json.dumps(served_world.fake.requests[-1].json["messages"])
-
-
-async def test_32_streams_each_get_their_own_text(served_world: ServedWorld, backend: ServedBackend) -> None:
-    def answer(request: dict[str, Any]) -> Reply:
-        number = json.dumps(request["messages"][-1]).partition("number ")[2].partition("!")[0]
-        return Reply(fields={"reasoning": "so", "answer": f"this is {number}"}, tokens_per_second=20)
-
-    served_world.fake.respond_with(answer)
-    requests = [served_world.request(served_world.live.url, f"number {n}!") for n in range(32)]
-    for number, events in enumerate(await asyncio.gather(*(heard(backend, r) for r in requests))):
-        deltas = [e.text for e in events if isinstance(e, FieldDelta) and e.field == "answer"]
-        assert "".join(deltas).strip() == f"this is {number}"
-        end = events[-1]
-        assert isinstance(end, TurnFinished) and end.outputs["answer"] == f"this is {number}"
 
 
 async def test_killed_in_the_middle_of_a_stream(
@@ -280,7 +252,7 @@ async def test_a_missing_key_is_told_before_the_first_question(
 async def test_one_id_leads_from_the_app_to_the_log_of_its_server_which_ends_with_a_last_event(
     served_world: ServedWorld, own_server: Any, client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    talkative = {"LOG_FORMAT": "json", "LOG_LEVEL": "debug", "SHUTDOWN_GRACE_S": "2"}
+    talkative = {"LOG_FORMAT": "json", "LOG_LEVEL": "debug", "SHUTDOWN_GRACE_S": "3"}
     env = {f"DSPY_DEMO_{name}": value for name, value in talkative.items()} | {"OPENAI_API_KEY": KEY}
     server, fake, version = own_server(served_world.second, env=env), served_world.fake, served_world.second
 
@@ -299,17 +271,19 @@ async def test_one_id_leads_from_the_app_to_the_log_of_its_server_which_ends_wit
         turns = [s.value for f in figures for s in f.samples if s.name == "dspy_demo_turns_total"]
         assert turns == [1, 1]
 
+        # When it is told to stop, a short answer still ends, and a long one is stopped.
+        asked = len(fake.requests)
+        fake.reply(tokens_per_second=20, fields={"reasoning": "r", "answer": "a b c d e f g h i j"})
+        short = asyncio.create_task(home.run(request()))
+        await fake.await_for(lambda: len(fake.requests) == asked + 1, 20)
         fake.reply(tokens_per_second=5, filler_chars=5_000)
         late = request()
         running = asyncio.create_task(home.run(late))
-        await fake.await_for(lambda: fake.active_streams, 20)
+        await fake.await_for(lambda: len(fake.requests) == asked + 2, 20)
         server.process.send_signal(signal.SIGTERM)
+        assert (await short).finished
         cut = (await running).failed
-        assert (cut.code, cut.retryable, "What arrived is kept" in cut.public_message) == (
-            "stopped",
-            True,
-            True,
-        )
+        assert cut.code == "stopped" and cut.retryable and "What arrived is kept" in cut.public_message
     assert await asyncio.to_thread(server.process.wait, 15) == 0
     first, *lines = server.log.splitlines()
     assert first == f"Serving {version} at {server.url}"
@@ -319,17 +293,6 @@ async def test_one_id_leads_from_the_app_to_the_log_of_its_server_which_ends_wit
     assert by_id[late.turn_id]["code"] == "stopped"
     for planted in (KEY, "zebra", "stripes"):
         assert planted not in server.log
-
-
-async def test_sigterm_lets_running_answers_end_and_exits_with_0(
-    served_world: ServedWorld, own_server: Any, backend: ServedBackend
-) -> None:
-    server = own_server(served_world.second)
-    served_world.fake.reply(tokens_per_second=20, fields={"reasoning": "r", "answer": "a b c d e f g h i j"})
-    request = served_world.request(server.url, version=served_world.second)
-    events = await heard(backend, request, lambda n: n == 1 and server.process.send_signal(signal.SIGTERM))
-    assert isinstance(events[-1], TurnFinished)
-    assert await asyncio.to_thread(server.process.wait, 10) == 0
 
 
 # --- where it cannot start ---
