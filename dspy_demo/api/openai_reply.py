@@ -70,10 +70,10 @@ class Reply:
 
     def whole(self, end: TurnFinished) -> dict[str, str]:
         """The parts of a message that is sent at once."""
-        self.finish_reason = end.finish_reason
-        content = "".join(text for _, text in self._content(self._text(end.outputs))) + self._stop.rest()
-        reasoning = reasoning_of(end.outputs)
-        return {"content": content} | ({"reasoning_content": reasoning} if reasoning else {})
+        parts = {"content": ""}
+        for part, text in self.rest(end):
+            parts[part] = parts.get(part, "") + text
+        return parts
 
     def _lead(self, place: tuple[str, str]) -> str:
         """What comes before the first text of a field."""
@@ -95,20 +95,18 @@ class Reply:
 
     def _unstreamed(self, outputs: Mapping[str, Any]) -> str:
         """What of the final answer is not in the stream; all of it where the stream says otherwise."""
-        if not self._streamed:
-            return self._text(outputs)
-        fields = answer_fields(self._spec, outputs)
-        if not all(is_the_same(text, fields.get(name)) for name, text in self._streamed.items()):
-            return rendered(fields, named=len(fields) > 1)
-        missing = {name: value for name, value in fields.items() if name not in self._streamed}
-        return rendered(missing, named=len(fields) > 1)
-
-    def _text(self, outputs: Mapping[str, Any]) -> str:
-        fields = answer_fields(self._spec, outputs)
-        if self._fields is None:
-            return rendered(fields, named=len(fields) > 1)
-        wanted = self._fields or tuple(fields)
-        return encode({name: fields[name] for name in wanted if name in fields}).decode()
+        known = {name: outputs[name] for name in self._spec.outputs if name in outputs}
+        others = REASONING_FIELDS | TRACE_FIELDS
+        fields = known or {name: value for name, value in outputs.items() if name not in others}
+        if self._fields is not None:
+            wanted = self._fields or tuple(fields)
+            return encode({name: fields[name] for name in wanted if name in fields}).decode()
+        shown = fields
+        if all(is_the_same(text, fields.get(name)) for name, text in self._streamed.items()):
+            shown = {name: value for name, value in fields.items() if name not in self._streamed}
+        texts = {name: value_text(value) for name, value in shown.items()}
+        named = len(fields) > 1
+        return PARAGRAPH.join(f"{name}: {text}" if named else text for name, text in texts.items())
 
 
 class StopTexts:
@@ -142,24 +140,10 @@ class StopTexts:
         return held
 
 
-def answer_fields(spec: ProgramSpec, outputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a prediction that are its answer, in the program's order."""
-    known = {name: outputs[name] for name in spec.outputs if name in outputs}
-    return known or {
-        name: value for name, value in outputs.items() if name not in REASONING_FIELDS | TRACE_FIELDS
-    }
-
-
 def reasoning_of(outputs: Mapping[str, Any]) -> str:
     """The reasoning of a prediction, or empty."""
     texts = (text for name, text in outputs.items() if name in REASONING_FIELDS)
     return next((text for text in texts if isinstance(text, str) and text), "")
-
-
-def rendered(fields: Mapping[str, Any], *, named: bool) -> str:
-    """The values as paragraphs, ``name: value`` where `named`."""
-    texts = {name: value_text(value) for name, value in fields.items()}
-    return PARAGRAPH.join(f"{name}: {text}" if named else text for name, text in texts.items())
 
 
 def value_text(value: Any) -> str:

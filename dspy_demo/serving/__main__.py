@@ -41,9 +41,11 @@ def main() -> int:
     os.umask(PRIVATE_UMASK)
     options = arguments(sys.argv[1:])
     try:
-        settings = _settings(options)
-        given = socket.socket(fileno=options.fd) if options.fd is not None else None
-        serve(options, settings, given or listen(options.host, [options.port]))
+        given = {"--tracking-uri": options.tracking_uri, "--data-dir": options.data_dir}
+        flags = [text for flag, value in given.items() if value for text in (flag, str(value))]
+        settings = Settings.load(flags, os.environ)
+        inherited = socket.socket(fileno=options.fd) if options.fd is not None else None
+        serve(options, settings, inherited or listen(options.host, [options.port]))
     except DemoError as error:
         sys.stderr.write(error.public_message + "\n")
         return WRONG_USAGE if isinstance(error, SettingsError) else CANNOT_SERVE
@@ -89,13 +91,6 @@ def serve(options: argparse.Namespace, settings: Settings, listening: socket.soc
         on_ready=tell_ready,
         drain=lambda: app.state.service.drain(settings.shutdown_grace_s),
     ).run()
-
-
-def _settings(options: argparse.Namespace) -> Settings:
-    given = {"--tracking-uri": options.tracking_uri, "--data-dir": options.data_dir}
-    return Settings.load(
-        [text for flag, value in given.items() if value for text in (flag, str(value))], os.environ
-    )
 
 
 if __name__ == "__main__":
