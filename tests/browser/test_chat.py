@@ -223,6 +223,6 @@ async def test_earlier_messages_are_shown_on_demand(new_page: NewPage, app: Serv
     write = "([key, value]) => localStorage.setItem(key, JSON.stringify(value))"
     await page.page.add_init_script(f"Object.entries({json.dumps(chat)}).forEach({write})")
     await page.open(app.url)
-    await expect(page.questions).to_have_count(15)  # two messages each
+    await expect(page.questions).to_have_count(10)
     await page.page.get_by_role("button", name="Show earlier messages").click()
-    await expect(page.questions).to_have_count(30)
+    await expect(page.questions).to_have_count(20)

@@ -47,9 +47,8 @@ class FinishedTurn:
     @classmethod
     def of(cls, view: TurnView) -> FinishedTurn:
         drawn, saved = tuple(messages(view)), _TURNS.dump_json([view]).decode()[1:-1]
-        return cls(
-            view, drawn, saved, len(saved) + sum(len(message["content"][0]["text"]) for message in drawn)
-        )
+        texts = sum(len(message["content"][0]["text"]) for message in drawn)
+        return cls(view, drawn, saved, len(saved) + texts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,38 +61,42 @@ class Conversation:
     def chars(self) -> int:
         return sum(turn.chars for turn in self.turns)
 
+    @property
+    def drawn(self) -> list[WireMessage]:
+        """The messages of all turns."""
+        return [message for turn in self.turns for message in turn.drawn]
+
+    @property
+    def ratings(self) -> list[str | None]:
+        """The thumbs, by the chatbot's names for them."""
+        names = {True: "Like", False: "Dislike", None: None}
+        return [names[turn.view.rated] for turn in self.turns]
+
     def adding(self, view: TurnView) -> Conversation:
         """With one more turn, which has ended."""
         return Conversation((*self.turns, FinishedTurn.of(view)))
 
-    def before(self, index: int) -> Conversation:
-        """Up to the turn at `index`, without it: what retry, undo and edit leave standing."""
-        return Conversation(self.turns[: max(0, index)])
+    def before(self, turn: TurnView) -> Conversation:
+        """Up to a turn, without it: what retry, undo and edit leave standing."""
+        return Conversation(self.turns[: [one.view for one in self.turns].index(turn)])
 
-    def index_of(self, turn_id: str) -> int | None:
-        """Where the turn stands; None where it is not, or no more, part of this conversation."""
-        ids = [turn.view.turn_id for turn in self.turns]
-        return ids.index(turn_id) if turn_id in ids else None
+    def latest(self, count: int) -> Conversation:
+        """The latest turns alone."""
+        return Conversation(self.turns[max(0, len(self.turns) - count) :])
 
-    def with_view(self, index: int, view: TurnView) -> Conversation:
-        """With another view of the turn at `index`: a rating, a link."""
-        return Conversation((*self.turns[:index], FinishedTurn.of(view), *self.turns[index + 1 :]))
+    def find(self, turn_id: str) -> TurnView | None:
+        """The turn of this id; None where it is not, or no more, part of this conversation."""
+        return next((turn.view for turn in self.turns if turn.view.turn_id == turn_id), None)
 
-    def linked(self, link: Callable[[TurnView], str]) -> Conversation:
-        """With the links to the traces as they are now; turns whose link is the same stay the same."""
-        conversation = self
-        for index, turn in enumerate(self.turns):
-            if (url := link(turn.view)) != turn.view.trace_url:
-                conversation = conversation.with_view(index, replace(turn.view, trace_url=url))
-        return conversation
+    def changed(self, change: Callable[[TurnView], TurnView]) -> Conversation:
+        """With each view as `change` gives it: a rating, a link. What stays equal is not drawn again."""
+        views = ((turn, change(turn.view)) for turn in self.turns)
+        return Conversation(
+            tuple(turn if view == turn.view else FinishedTurn.of(view) for turn, view in views)
+        )
 
-    def ratings(self, first: int) -> list[str | None]:
-        """The thumbs of the turns from `first` on, by the chatbot's names for them."""
-        names = {True: "Like", False: "Dislike", None: None}
-        return [names[turn.view.rated] for turn in self.turns[first:]]
-
-    def history(self, max_chars: int) -> tuple[Message, ...]:
-        """The program's memory: the latest turns that fit. Those without an answer are not part of it."""
+    def history(self, max_chars: int) -> tuple[tuple[Message, ...], bool]:
+        """The program's memory: the latest turns with an answer that fit, and whether these are all."""
         latest: list[Message] = []
         for turn in reversed(self.turns):
             if answer := turn.view.answer_text.strip():
@@ -101,24 +104,7 @@ class Conversation:
                 if max_chars < 0:
                     break
                 latest += [Message("assistant", answer), Message("user", turn.view.user)]
-        return tuple(reversed(latest))
-
-    def answered(self) -> int:
-        """How many turns have an answer, so that the program could remember them."""
-        return sum(bool(turn.view.answer_text.strip()) for turn in self.turns)
-
-    def window(self, max_messages: int) -> int:
-        """The index of the first turn to show, so that about `max_messages` are on the page."""
-        count = 0
-        for index in reversed(range(len(self.turns))):
-            count += len(self.turns[index].drawn)
-            if count > max_messages:
-                return min(index + 1, len(self.turns) - 1)
-        return 0
-
-    def drawn(self, first: int) -> list[WireMessage]:
-        """The messages of all turns from `first` on."""
-        return [message for turn in self.turns[first:] for message in turn.drawn]
+        return tuple(reversed(latest)), max_chars >= 0
 
 
 def to_json(conversation: Conversation, max_chars: int = SAVED_MAX_CHARS) -> str:

@@ -12,10 +12,10 @@ from dspy_demo.events import LocalTarget
 from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.ui.chat.endpoint import chat_endpoint
 from dspy_demo.ui.chat.handlers import ChatHandlers
-from dspy_demo.ui.chat.questions import Picks
 from dspy_demo.ui.chat.rating import RatingHandlers
 from dspy_demo.ui.chat.session import Sessions
 from dspy_demo.ui.chat.widgets import ChatWidgets
+from dspy_demo.ui.sections.picks import SidebarPicks
 
 #: What the page itself does before a click is sent: an event whose inputs hold the chat sends its ids alone.
 _BY_ID = "(...given) => chatPage.byId(given)"
@@ -33,7 +33,7 @@ class Chat:
     def __init__(
         self,
         service: ChatService,
-        picks: Picks,
+        picks: SidebarPicks,
         *,
         rating: bool = False,
         mlflow_url: Callable[[], str] = lambda: "",
@@ -65,20 +65,15 @@ class Chat:
         page, service, picks = self.widgets, self.service, self._picks
         self.handlers = ChatHandlers(service, self._sessions, page, picks, demo, self._mlflow_url)
         self._wire_turns(demo, new_chat, now)
-        gr.on(picks.changes, self.handlers.program_changed, picks.inputs, self._program_outputs, **now)
+        changed = {page.chatbot, page.composer, *page.forms.outputs}
+        gr.on(picks.changes, self.handlers.program_changed, picks.inputs, changed, **now)
         if self._rating:
-            rating = RatingHandlers(self._sessions, service, page.rating, page.notice, page.saved)
-            rating.wire(page.chatbot, now)
+            RatingHandlers(service, self._sessions, page).wire(now)
         gr.api(
             chat_endpoint(service, demo, self._start),
             api_name="chat",
             api_description="Ask the program that the app started with.",
         )
-
-    @property
-    def _program_outputs(self) -> set[Any]:
-        page = self.widgets
-        return {page.chatbot, page.composer, *page.forms.outputs}
 
     def link_traces(self, event: Any, now: dict[str, Any]) -> None:
         """After `event` MLflow's pages may run: link the answers to their traces."""

@@ -14,8 +14,9 @@ from dspy_demo.ui.chat.conversation import Conversation, to_json
 from dspy_demo.ui.chat.live import LiveTurn
 from dspy_demo.ui.chat.turn_view import TurnView
 
-#: Messages that a page shows; older ones come in as many at a time.
-WINDOW = 30
+#: Turns that a page shows, since Gradio reads each message again at every redraw; older ones come in as many
+#: at a time.
+WINDOW = 10
 #: Tabs that are kept, and how long all their chats may be together: about 0.5 GB where somebody means harm.
 MAX_SESSIONS, MAX_CHARS = 2_000, 60_000_000
 #: What `secrets.token_urlsafe(32)` makes. Who knows it can reload the chat, so nothing shorter is taken.
@@ -34,7 +35,7 @@ class Session:
         visitor: Who loaded the page. A session's hash alone is no proof.
         chat: Names the chat between this app and that tab, also after a reload. It is a secret.
         conversation: Its turns that have ended.
-        window: How many messages are on the page.
+        window: How many turns are on the page.
         answered: The traces of the turns that ran here, which alone a guest may rate.
         live: The turn that is running, from the moment it was accepted.
         undrawn: The turn that was accepted and is not being drawn yet.
@@ -56,6 +57,11 @@ class Session:
     def session_id(self) -> str:
         """Visitor and chat, as `TurnRequest` and MLflow's sessions want them. No secret."""
         return f"{self.visitor.name}.{hashlib.sha256(self.chat.encode()).hexdigest()[:12]}"
+
+    @property
+    def shown(self) -> Conversation:
+        """The turns on the page but for the running one."""
+        return self.conversation.latest(self.window - (self.live is not None))
 
     @property
     def saved(self) -> str:
@@ -86,10 +92,10 @@ class Session:
             self.set_aside = self.chat, self.conversation
             self.chat, self.conversation = new_chat_id(), Conversation()
 
-    def go_back(self, index: int) -> None:
-        """Take back the turn at `index` and what follows it."""
+    def go_back(self, turn: TurnView) -> None:
+        """Take back a turn and what follows it."""
         self.set_aside = self.chat, self.conversation
-        self.conversation = self.conversation.before(index)
+        self.conversation = self.conversation.before(turn)
 
     def restore(self) -> None:
         """Bring back what `start_over` or `go_back` took away."""

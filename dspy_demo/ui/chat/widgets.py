@@ -1,7 +1,8 @@
-"""The components of the conversation, and where they stand."""
+"""The components of the conversation, where they stand, and the notice above the composer."""
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,11 +11,19 @@ from gradio.components import Component
 
 from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.ui.chat.forms import Forms
-from dspy_demo.ui.chat.notices import Update
-from dspy_demo.ui.chat.rating import RatingBox
-from dspy_demo.ui.components import action_html
+from dspy_demo.ui.chat.text import as_label, in_words
+from dspy_demo.ui.components import Update, action_html
 
-WELCOME = "## What would you like to know?\n\nThe reasoning shows live, then the answer."
+#: What can be clicked in a notice: what it does, see `ui.components`, and its label.
+Action = tuple[str, str]
+
+USE_LOCAL: Action = ('data-do="use-local"', "Use Local")
+RESTART_SERVER: Action = ('data-do="restart"', "Restart server")
+SERVE_A_VERSION: Action = ('data-open="versions"', "Serve a version")
+RELOAD: Action = ('data-do="reload"', "Reload")  # by the page itself, see page.js
+PUT_BACK: Action = ('data-do="put-back"', "Undo")
+
+COMMENT_MAX_CHARS = 2000
 #: `$$` and the two TeX forms that models write; single dollars are mostly money.
 MATH: list[dict[str, str | bool]] = [
     {"left": "$$", "right": "$$", "display": True},
@@ -53,9 +62,8 @@ class ChatWidgets:
             sanitize_html=True,
             allow_tags=False,
             latex_delimiters=MATH,
-            placeholder=WELCOME,
-            examples=_examples(shown),
             feedback_options=["Like", "Dislike"],
+            **_empty(shown),
         )
         with gr.Column(elem_id="dock"):
             self.forms = Forms(specs, shown)
@@ -67,7 +75,7 @@ class ChatWidgets:
                 label="Your question",
                 show_label=False,
                 container=False,
-                placeholder=_placeholder(shown),
+                placeholder=_asks_for(shown),
                 lines=1,
                 max_lines=8,
                 submit_btn="Send",
@@ -81,10 +89,10 @@ class ChatWidgets:
         return {self.chatbot, self.composer, self.earlier, self.saved, self.notice, rating}
 
     def answering(self, spec: ProgramSpec) -> Update:
-        """The page for another program: its examples, its form, what the composer asks for."""
+        """The page for another program: the empty page, its form, what the composer asks for."""
         return {
-            self.chatbot: gr.update(examples=_examples(spec)),
-            self.composer: gr.update(placeholder=_placeholder(spec)),
+            self.chatbot: gr.update(**_empty(spec)),
+            self.composer: gr.update(placeholder=_asks_for(spec)),
             **self.forms.show(spec),
         }
 
@@ -95,12 +103,56 @@ class ChatWidgets:
         return update if text is None else {**update, "value": text}
 
 
-def _examples(program: ProgramSpec) -> list[dict[str, Any]]:
-    return [{"text": text} for text in program.examples[:4]]
+class RatingBox:
+    """Where a comment on a rating is written. Drawn when it is made.
+
+    Attributes:
+        turn: The id of the turn that it is about.
+    """
+
+    def __init__(self) -> None:
+        with gr.Row(visible=False, elem_id="rating") as self.row:
+            self.comment = gr.Textbox(
+                label="Comment on the answer",
+                show_label=False,
+                container=False,
+                max_lines=4,
+                max_length=COMMENT_MAX_CHARS,
+                scale=1,
+                min_width=120,
+            )
+            small: dict[str, Any] = {"size": "sm", "min_width": 0, "scale": 0}
+            self.send = gr.Button("Add comment", elem_classes="plain", **small)
+            self.close = gr.Button("Close", elem_classes="plain bare", **small)
+        self.turn = gr.State("")
 
 
-def _placeholder(program: ProgramSpec) -> str:
-    field = next(field for field in program.inputs if field.name == program.chat_field)
-    if program.chat_field in {"question", "text", "message", "messages"}:
+def notice_html(text: str, *actions: Action, wrong: bool = False) -> str:
+    """The line at the composer that says why nothing happened, or what did; empty where there is none.
+
+    Args:
+        wrong: Whether it says why something was refused, which a screen reader reads out at once.
+    """
+    if not text:
+        return ""
+    buttons = "".join(f'<button type="button" class="b" {do}>{label}</button>' for do, label in actions)
+    role = 'class="wrong" role="alert"' if wrong else 'role="status"'
+    return f"<p><span {role}>{html.escape(text)}</span> {buttons}</p>"
+
+
+def _empty(spec: ProgramSpec) -> dict[str, Any]:
+    """What the chatbot shows before the first question: who answers, its fields, its examples."""
+    inputs = [field.name for field in spec.inputs] + [spec.history_field] * bool(spec.history_field)
+    fields = f"\n\n`{', '.join(map(str, inputs))} → {', '.join(spec.outputs)}`" if spec.outputs else ""
+    return {
+        "placeholder": f"## Chat with **{as_label(spec.title)}**{fields}",
+        "examples": [{"text": text} for text in spec.examples[:4]],
+    }
+
+
+def _asks_for(spec: ProgramSpec) -> str:
+    """What the composer asks for while it is empty."""
+    if spec.chat_field in {"question", "text", "message", "messages"}:
         return "Ask a question"
-    return field.label or field.description or program.chat_field.replace("_", " ").capitalize()
+    field = next(field for field in spec.inputs if field.name == spec.chat_field)
+    return field.label or field.description or in_words(field.name)

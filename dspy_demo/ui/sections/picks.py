@@ -11,7 +11,7 @@ from gradio.components import Component
 from dspy_demo.errors import NotFound
 from dspy_demo.events import LocalTarget, ServedTarget
 from dspy_demo.programs.spec import ProgramSpec
-from dspy_demo.ui.chat.notices import RESTART_SERVER, SERVE_A_VERSION, USE_LOCAL, Action
+from dspy_demo.ui.chat.widgets import RESTART_SERVER, SERVE_A_VERSION, USE_LOCAL, Action
 from dspy_demo.ui.sections.backend import LOCAL, SERVED, BackendSection, served_choice
 from dspy_demo.ui.sections.model import ModelSection
 from dspy_demo.ui.sections.program import ProgramSection, program_behind
@@ -21,7 +21,7 @@ Given = Mapping[Component, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SidebarPicks:
-    """The three sections that choose who answers; the `Picks` of the chat.
+    """The three sections that choose who answers.
 
     Attributes:
         owner: Whether it is the owner's page.
@@ -34,14 +34,17 @@ class SidebarPicks:
 
     @property
     def inputs(self) -> set[Component]:
+        """What the methods want as `given`, with the values."""
         backend = self.backend
         return {*self.model.inputs, self.program.picker, backend.switch, backend.connected}
 
     @property
     def changes(self) -> list[Any]:
+        """Events after which another program may answer."""
         return [self.program.picker.change, self.backend.switch.change, self.backend.status.change]
 
     def answering(self, given: Given) -> ProgramSpec:
+        """The program that would answer."""
         try:
             if given[self.backend.switch] == SERVED:
                 return self.served(given)[1]
@@ -50,6 +53,11 @@ class SidebarPicks:
         return self.program.registry.get(given[self.program.picker])
 
     def target(self, given: Given) -> tuple[LocalTarget | ServedTarget, ProgramSpec]:
+        """Where a turn runs, and the program that answers there.
+
+        Raises:
+            DemoError: Nothing can be asked there; the sentence says why.
+        """
         return self.served(given) if given[self.backend.switch] == SERVED else self.local(given)
 
     def local(self, given: Given) -> tuple[LocalTarget, ProgramSpec]:
@@ -63,6 +71,7 @@ class SidebarPicks:
         return choice.target, program_behind(choice, self.program.registry)
 
     def ways_out(self, given: Given, error: Exception) -> list[Action]:
+        """The buttons that help where `target` raised `error`."""
         if given.get(self.backend.switch) != SERVED or not isinstance(error, NotFound):
             return []
         phase = self.backend.servers.state().phase
@@ -71,4 +80,5 @@ class SidebarPicks:
         return [SERVE_A_VERSION if phase == "none" else RESTART_SERVER, USE_LOCAL]
 
     def use_local(self) -> dict[Component, Any]:
+        """Let turns run in this process."""
         return {self.backend.switch: LOCAL}

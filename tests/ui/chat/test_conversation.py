@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -45,42 +46,42 @@ def talk(*questions: str) -> Conversation:
 
 
 def test_the_history_is_the_latest_questions_and_answers_that_fit() -> None:
-    assert talk("a", "b").history(1000) == (
+    both = (
         Message("user", "a"),
         Message("assistant", "answer to a"),
         Message("user", "b"),
         Message("assistant", "answer to b"),
     )
-    assert talk("a", "b", "c").history(30) == talk("b", "c").history(1000)
-    assert talk("a").history(3) == ()
-    assert talk("a", "b").answered() == 2
+    assert talk("a", "b").history(1000) == (both, True)
+    assert talk("c", "a", "b").history(30) == (both, False)
+    assert talk("a").history(3) == ((), False)
 
 
 def test_a_stopped_turn_counts_where_it_has_an_answer() -> None:
     silent = TurnView.start("x", now_s=0.0).stopped(1.0)
     partial = TurnView.start("y", now_s=0.0).apply(FieldDelta("answer", "answer", "So"), 0.5).stopped(1.0)
     failed = TurnView.start("z", now_s=0.0).apply(TurnFailed("x", "No.", True), 1.0)
-    assert of(silent, partial, failed).history(1000) == (Message("user", "y"), Message("assistant", "So"))
+    had = (Message("user", "y"), Message("assistant", "So"))
+    assert of(silent, partial, failed).history(1000) == (had, True)
 
 
 def test_going_back_and_finding_a_turn() -> None:
     three = talk("a", "b", "c")
-    assert three.before(1) == Conversation(three.turns[:1])
-    assert (three.index_of("turn-b"), three.before(1).index_of("turn-b")) == (1, None)
-
-
-@pytest.mark.parametrize(("room", "first"), [(5, 4), (10, 3), (11, 3), (25, 0), (1, 4), (0, 4), (-3, 4)])
-def test_the_window_holds_whole_turns_and_at_least_the_last(room: int, first: int) -> None:
-    assert talk("a", "b", "c", "d", "e").window(room) == first  # five messages each
-    assert Conversation().window(room) == 0
+    turn = three.find("turn-b")
+    assert turn is not None
+    assert three.before(turn) == Conversation(three.turns[:1]) == three.before(turn).latest(5)
+    assert three.before(turn).find("turn-b") is None
+    assert [three.latest(count).turns for count in (2, 0)] == [three.turns[1:], ()]
 
 
 def test_links_to_traces_come_and_go_with_mlflows_pages() -> None:
     conversation = of(asked("a", trace_id="tr-0"), asked("b"))
-    linked = conversation.linked(lambda view: f"http://there/{view.trace_id}" if view.trace_id else "")
+    linked = conversation.changed(
+        lambda view: replace(view, trace_url="http://there/tr-0") if view.trace_id else view
+    )
     assert 'href="http://there/tr-0"' in str(linked.turns[0].drawn)
     assert linked.turns[1] is conversation.turns[1]
-    assert linked.linked(lambda _: "") == conversation
+    assert linked.changed(lambda view: replace(view, trace_url="")) == conversation
 
 
 # The browser's copy

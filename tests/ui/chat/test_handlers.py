@@ -8,7 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gradio as gr
 import pytest
@@ -20,10 +20,10 @@ from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.tracing.tracer import Tracer
 from dspy_demo.ui.chat.conversation import Conversation, from_json, to_json
 from dspy_demo.ui.chat.handlers import ChatHandlers
-from dspy_demo.ui.chat.notices import USE_LOCAL, Action
 from dspy_demo.ui.chat.rating import NOT_OF_NOW, RatingHandlers
 from dspy_demo.ui.chat.session import Session, Sessions
-from dspy_demo.ui.chat.widgets import ChatWidgets
+from dspy_demo.ui.chat.widgets import USE_LOCAL, Action, ChatWidgets
+from dspy_demo.ui.sections.picks import SidebarPicks
 from tests.scripted_backend import ScriptedBackend, scripted_answer
 from tests.services import house, settings_for
 from tests.ui.chat.test_conversation import asked, of, talk
@@ -46,21 +46,13 @@ class OnePick:
     """Nothing can be picked: all goes to one program."""
 
     def __init__(self, spec: ProgramSpec) -> None:
-        self.inputs: set[Component] = set()
-        self.changes: list[Any] = []
         self._spec = spec
-
-    def answering(self, given: Given) -> ProgramSpec:
-        return self._spec
 
     def target(self, given: Given) -> tuple[LocalTarget, ProgramSpec]:
         return LocalTarget(self._spec.name, LMChoice("scripted/model")), self._spec
 
     def ways_out(self, given: Given, error: Exception) -> list[Action]:
         return [USE_LOCAL]
-
-    def use_local(self) -> dict[Component, Any]:
-        return {}
 
 
 @pytest.fixture
@@ -75,7 +67,8 @@ async def chat(data_dir: Path) -> AsyncIterator[ChatHandlers]:
         with gr.Blocks(analytics_enabled=False) as demo:
             page = ChatWidgets([spec], spec)
         home.service.tracer = NotingTracer()
-        yield ChatHandlers(home.service, Sessions(), page, OnePick(spec), demo, lambda: "")
+        picks = cast(SidebarPicks, OnePick(spec))
+        yield ChatHandlers(home.service, Sessions(), page, picks, demo, lambda: "")
 
 
 @pytest.fixture
@@ -102,7 +95,7 @@ async def test_a_refused_question_stays_in_the_composer(chat: ChatHandlers, sess
     assert "value" not in refused[chat.page.composer]
     assert refused[chat.page.composer]["submit_btn"] == "Send"
     clicked = gr.RetryData(None, {"index": 0, "value": "first"})
-    refused = await chat.retry(clicked, {chat.page.chatbot: session.conversation.drawn(0)}, REQUEST)
+    refused = await chat.retry(clicked, {chat.page.chatbot: session.conversation.drawn}, REQUEST)
     assert "Try again in" in refused[chat.page.notice]
     assert [turn.view.answer_text for turn in session.conversation.turns] == ["four", "four"]
 
@@ -132,8 +125,7 @@ async def test_chats_are_read_in_a_thread_one_at_a_time_and_only_once(
 def rating(chat: ChatHandlers, session: Session) -> RatingHandlers:
     for number, trace_id in enumerate(("tr-0", "tr-1", None)):
         session.end(asked(str(number), trace_id=trace_id))
-    page = chat.page
-    return RatingHandlers(chat.sessions, chat.service, page.rating, page.notice, page.saved)
+    return RatingHandlers(chat.service, chat.sessions, chat.page)
 
 
 def ratings(handlers: RatingHandlers) -> list[Any]:
@@ -143,23 +135,22 @@ def ratings(handlers: RatingHandlers) -> list[Any]:
 
 def thumb(session: Session, number: int, liked: bool | str) -> tuple[gr.LikeData, list[Any]]:
     """A click below the answer of a turn, and the chat: Gradio tells the first message of the answer."""
-    before = len(session.conversation.before(number).drawn(0))
-    return gr.LikeData(None, {"index": before + 1, "value": [], "liked": liked}), session.conversation.drawn(
-        0
-    )
+    chat = session.conversation
+    before = len(chat.before(chat.turns[number].view).drawn)
+    return gr.LikeData(None, {"index": before + 1, "value": [], "liked": liked}), chat.drawn
 
 
 async def test_a_thumb_is_for_its_turn_and_a_comment_stays_with_it(
     rating: RatingHandlers, session: Session
 ) -> None:
     update = await rating.rate(*thumb(session, 1, True), REQUEST)
-    assert update[rating.box.row]["visible"] is True
-    assert session.conversation.ratings(0) == [None, "Like", None]
-    assert from_json(to_json(session.conversation)).ratings(0) == [None, "Like", None]
+    assert update[rating.page.rating.row]["visible"] is True
+    assert session.conversation.ratings == [None, "Like", None]
+    assert from_json(to_json(session.conversation)).ratings == [None, "Like", None]
     await rating.comment("  Short and right ", "turn-1", REQUEST)
     await rating.rate(*thumb(session, 1, False), REQUEST)
     taken_back = await rating.rate(*thumb(session, 1, ""), REQUEST)
-    assert taken_back[rating.box.row]["visible"] is False
+    assert taken_back[rating.page.rating.row]["visible"] is False
     said = "Short and right"
     assert ratings(rating) == [
         ("tr-1", True, None),
@@ -168,17 +159,17 @@ async def test_a_thumb_is_for_its_turn_and_a_comment_stays_with_it(
         ("tr-1", None, None),
     ]
     refused = await rating.rate(*thumb(session, 1, True), REQUEST)
-    assert "You are rating faster than 4 times a minute" in refused[rating.notice]
+    assert "You are rating faster than 4 times a minute" in refused[rating.page.notice]
 
 
 async def test_what_has_no_trace_or_no_thumb_is_not_rated(rating: RatingHandlers, session: Session) -> None:
     update = await rating.rate(*thumb(session, 2, True), REQUEST)
-    assert "this answer has no trace" in update[rating.notice]
+    assert "this answer has no trace" in update[rating.page.notice]
     await rating.comment("words without a thumb", "turn-0", REQUEST)
     chat = [{"role": "user"}, {"role": "assistant", "metadata": {"id": "turn-0"}}]
     for index in (-1, 99, None, "0", [], [[]], [0, 0]):
         clicked = gr.LikeData(None, {"index": index, "value": [], "liked": True})
-        assert "no longer part of the chat" in (await rating.rate(clicked, chat, REQUEST))[rating.notice]
+        assert "no longer part of the chat" in (await rating.rate(clicked, chat, REQUEST))[rating.page.notice]
     await rating.rate(*thumb(session, 1, True), request_of(Visitor("guest", "another")))
     assert ratings(rating) == []
 
@@ -187,8 +178,8 @@ async def test_a_trace_that_a_guests_browser_names_is_not_rated(rating: RatingHa
     for visitor in (STRANGER, OWNER):
         kept = rating.sessions.open("tab", visitor)
         kept.conversation = of(replace(asked("0", trace_id="tr-of-another"), rated=True))
-    assert NOT_OF_NOW in (await rating.rate(*thumb(kept, 0, False), REQUEST))[rating.notice]
-    assert NOT_OF_NOW in (await rating.comment("words", "turn-0", REQUEST))[rating.notice]
+    assert NOT_OF_NOW in (await rating.rate(*thumb(kept, 0, False), REQUEST))[rating.page.notice]
+    assert NOT_OF_NOW in (await rating.comment("words", "turn-0", REQUEST))[rating.page.notice]
     assert ratings(rating) == []
     await rating.rate(*thumb(kept, 0, False), request_of(OWNER))  # it is their own database
     assert ratings(rating) == [("tr-of-another", False, None)]
