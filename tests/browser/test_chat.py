@@ -51,7 +51,7 @@ async def test_the_thought_is_open_while_it_streams_and_closed_with_its_time_aft
     await expect(buttons).to_be_visible()
     await expect(chat.title().locator(".loading-spinner")).to_be_hidden()
     await expect(chat.title()).to_have_attribute("aria-expanded", "false")
-    await expect(chat.title()).to_contain_text(re.compile(r"\(\d+(\.\d)?s\)"))
+    await expect(chat.title()).to_contain_text(re.compile(r"Thought for \d+\.\d+\ss"))
 
 
 @pytest.mark.parametrize("by_key", [False, True])
@@ -129,7 +129,7 @@ async def test_copy_gives_the_answer_as_it_was_written(new_page: NewPage, app: S
     assert copied[0] == "<b>2 + 2</b> is what? What is 2 + 2?"
     assert "turn-footer" not in copied[1]
     assert "<!--" not in copied[1]
-    assert "Reasoning" not in copied[1]
+    assert "Thought" not in copied[1]
 
 
 async def test_undo_takes_the_last_turn_back_into_the_composer(chat: ChatPage) -> None:

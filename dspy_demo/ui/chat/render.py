@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
-from types import MappingProxyType
+from collections.abc import Iterator
 from typing import Any, assert_never
 
 from dspy_demo.programs.spec import REASONING_FIELDS
@@ -25,22 +24,20 @@ TITLE_MAX_CHARS = 160
 ANSWER_MARK = "<!--answer-->\n\n"
 #: Names that say nothing to a reader: attributes of `dspy.ChainOfThought`, `dspy.ReAct` and the like.
 _PLUMBING = frozenset({"", "self", "predict", "react", "program", "module", "prog", "cot"})
+REASONING = "Reasoning"
 _KNOWN_STEPS = {"extract": "Conclusion"}
 
 
 def messages(view: TurnView) -> list[WireMessage]:
     """The turn as messages: the question, thoughts with their tools, the answer, the footer."""
-    question = _message("user", as_typed(view.user), {"id": view.turn_id})
-    drawn = [question, *_inputs(view), *_work(view), *_answer(view)]
+    drawn = [_message(as_typed(view.user), "user", id=view.turn_id)]
+    if view.inputs:
+        drawn.append(_message(f'<div class="turn-inputs">{"".join(map(_input, view.inputs))}</div>'))
+    drawn += [*_work(view), *_answer(view)]
     if not view.running:
-        return [
-            *drawn,
-            *_cut_off(view),
-            *_failure(view),
-            _html(f'<div class="turn-footer">{_footer(view)}</div>'),
-        ]
+        return [*drawn, *_cut_off(view), *_failure(view), _footer(view)]
     if not view.work and not view.answers:
-        drawn.append(_thought("Thinking", "", status="pending"))
+        drawn.append(_message("", title="Thinking", status="pending"))
     return drawn
 
 
@@ -57,41 +54,56 @@ def turn_id_at(chat: list[WireMessage], index: Any) -> str:
     return str((asked.get("metadata") or {}).get("id", ""))
 
 
-def _inputs(view: TurnView) -> list[WireMessage]:
-    pairs = "".join(
-        f"<span>{as_html(label)}: <b>{as_html(plain_text(value)[:TITLE_MAX_CHARS])}</b></span>"
-        for label, value in view.inputs
-    )
-    return [_html(f'<div class="turn-inputs">{pairs}</div>')] if pairs else []
+def _input(pair: tuple[str, Any]) -> str:
+    label, value = pair
+    return f"<span>{as_html(label)}: <b>{as_html(plain_text(value)[:TITLE_MAX_CHARS])}</b></span>"
 
 
-def _work(view: TurnView) -> list[WireMessage]:
+def _work(view: TurnView) -> Iterator[WireMessage]:
     """Thoughts with their tool calls, and other status lines, in the order in which they came."""
     calls: dict[int | None, list[StatusLine]] = defaultdict(list)
     for part in view.work:
         if isinstance(part, StatusLine):
             calls[part.thought].append(part)
-    titles = iter(thought_titles(view.thoughts))
-    drawn: list[WireMessage] = []
+    titles: Counter[str] = Counter()
     for index, part in enumerate(view.work):
         if isinstance(part, StatusLine):
-            drawn += [_status(part)] if part.thought is None else []
+            if part.thought is None:
+                yield _status(part)
             continue
         own_id, lines = f"{view.turn_id}-{index}", calls[index]
-        busy = view.running and (part.open or any(line.state == "pending" for line in lines))
-        count = f"{len(lines)} tool call" + ("s" if len(lines) > 1 else "") if lines else ""
-        drawn.append(
-            _thought(
-                as_label(next(titles)),
-                as_markdown(part.text),
-                status="pending" if busy else None if part.open else "done",
-                duration=None if busy else part.duration_s,
-                log="" if busy else count,
-                ids={"id": own_id},
-            )
-        )
-        drawn += [_status(line, parent_id=own_id) for line in lines]
-    return drawn
+        titles[title := _title(part)] += 1
+        yield _thought(view, part, lines, title=f"{title} {titles[title]}".removesuffix(" 1"), own_id=own_id)
+        yield from (_status(line, parent_id=own_id) for line in lines)
+
+
+def _thought(
+    view: TurnView, thought: Thought, calls: list[StatusLine], *, title: str, own_id: str
+) -> WireMessage:
+    """A part that can be folded: "done" is folded, "pending" unfolded with a wheel, else unfolded."""
+    text, took_s = as_markdown(thought.text), thought.duration_s
+    if view.running and (thought.open or any(call.state == "pending" for call in calls)):
+        return _message(text, title=as_label(title), status="pending", id=own_id)
+    if took_s is not None and _title(thought) == REASONING:
+        title, took_s = f"Thought for {_seconds(took_s)}", None
+    return _message(
+        text,
+        title=as_label(title),
+        status="" if thought.open else "done",
+        duration=took_s,
+        log=f"{len(calls)} tool call{'s' * (len(calls) > 1)}" if calls else "",
+        id=own_id,
+    )
+
+
+def _title(thought: Thought) -> str:
+    """The step and the field that it comes from."""
+    path = thought.step.split("#")[0].split(".")
+    step = next((part for part in reversed(path) if part not in _PLUMBING), "")
+    label = _KNOWN_STEPS.get(step) or in_words(step)
+    if thought.field in REASONING_FIELDS:
+        return label or REASONING
+    return in_words(f"{label} {thought.field}".strip())
 
 
 def _status(line: StatusLine, *, parent_id: str = "") -> WireMessage:
@@ -99,14 +111,14 @@ def _status(line: StatusLine, *, parent_id: str = "") -> WireMessage:
     long = len(text) > TITLE_MAX_CHARS
     if line.state == "info" or not (parent_id or long or line.state == "pending"):
         # A thought would have a sign to unfold it, and nothing inside.
-        return _html(f'<div class="turn-status">{as_html(line.text)}</div>')
-    return _thought(
-        as_label(f"{text[: TITLE_MAX_CHARS - 1]}…" if long else text),
+        return _message(f'<div class="turn-status">{as_html(line.text)}</div>')
+    return _message(
         as_typed(line.text) if long else "",
+        title=as_label(f"{text[: TITLE_MAX_CHARS - 1]}…" if long else text),
         status="pending" if line.state == "pending" else "done",
         duration=line.duration_s,
         log="failed" if line.state == "failed" else "",
-        ids={"parent_id": parent_id} if parent_id else {},
+        parent_id=parent_id,
     )
 
 
@@ -115,7 +127,7 @@ def _answer(view: TurnView) -> list[WireMessage]:
         return []
     labelled = len(view.answers) > 1 or len(view.expected) > 1
     parts = [_field(answer, labelled=labelled) for answer in view.answers]
-    return [_message("assistant", ANSWER_MARK + "\n\n".join(parts))]
+    return [_message(ANSWER_MARK + "\n\n".join(parts))]
 
 
 def _field(answer: Answer, *, labelled: bool) -> str:
@@ -138,10 +150,10 @@ def _cut_off(view: TurnView) -> list[WireMessage]:
         case "length" if view.backend == "served":
             text = "The reply was cut at this version's limit. Ask for less, or log it with a higher limit."
         case "length":
-            text = "The reply was cut at the token limit. Raise Max tokens under Options, then retry."
+            text = "The reply was cut at the token limit. Raise Max tokens in Generation settings."
         case _ as never:
             assert_never(never)
-    return [_html(f'<div class="turn-error cut" role="status">{as_html(text)}</div>')]
+    return [_message(f'<div class="turn-error cut" role="status">{as_html(text)}</div>')]
 
 
 def _failure(view: TurnView) -> list[WireMessage]:
@@ -152,20 +164,16 @@ def _failure(view: TurnView) -> list[WireMessage]:
     text = re.sub(r"`([^`]+)`", r"<code>\1</code>", as_html(view.failure.public_message))
     error_id = view.failure.error_id
     small = f'<div class="turn-error-note">Error {as_html(error_id)}</div>' if error_id else ""
-    return [_html(f'<div class="turn-error" role="alert"><div>{text}</div>{small}</div>')]
+    return [_message(f'<div class="turn-error" role="alert"><div>{text}</div>{small}</div>')]
 
 
-# The line under an answer
-
-
-def _footer(view: TurnView) -> str:
-    parts = [f"<span>{as_html(part)}</span>" for part in footer_parts(view)]
-    if view.state == "stopped":
-        parts.insert(0, '<span class="turn-stopped">Stopped</span>')
+def _footer(view: TurnView) -> WireMessage:
+    parts = ['<span class="turn-stopped">Stopped</span>'] if view.state == "stopped" else []
+    parts += [f"<span>{as_html(part)}</span>" for part in footer_parts(view)]
     if view.trace_url:
         url = as_html(view.trace_url)
         parts.append(f'<span><a href="{url}" target="_blank" rel="noopener noreferrer">trace</a></span>')
-    return "".join(parts)
+    return _message(f'<div class="turn-footer">{"".join(parts)}</div>')
 
 
 def footer_parts(view: TurnView) -> list[str]:
@@ -197,56 +205,12 @@ def _seconds(value: float) -> str:
     return f"{value:,.{digits}f}\N{NO-BREAK SPACE}s"
 
 
-# Titles of thoughts
-
-
-def thought_titles(thoughts: Iterable[Thought]) -> list[str]:
-    """One title for each, of the step and the field it comes from; one that comes again gets a number."""
-    count: Counter[str] = Counter()
-    titles = []
-    for title in map(_title, thoughts):
-        count[title] += 1
-        titles.append(title if count[title] == 1 else f"{title} {count[title]}")
-    return titles
-
-
-def _title(thought: Thought) -> str:
-    path = thought.step.split("#")[0].split(".")
-    step = next((part for part in reversed(path) if part not in _PLUMBING), "")
-    label = _KNOWN_STEPS.get(step) or in_words(step)
-    if thought.field in REASONING_FIELDS:
-        return label or "Reasoning"
-    return in_words(f"{label} {thought.field}".strip())
-
-
-# Messages
-
-
-def _thought(
-    title: str,
-    text: str,
-    *,
-    status: str | None,
-    duration: float | None = None,
-    log: str = "",
-    ids: Mapping[str, str] = MappingProxyType({}),
+def _message(
+    text: str, role: str = "assistant", *, duration: float | None = None, **fold: str
 ) -> WireMessage:
-    """A part that can be folded: "done" is folded, "pending" unfolded with a wheel, None unfolded."""
-    metadata: dict[str, Any] = {"title": title, **ids}
-    if status:
-        metadata["status"] = status
+    """A message; where it has a title, it can be folded. HTML in it is ours, with every value escaped."""
+    metadata: dict[str, Any] = {key: value for key, value in fold.items() if value}
     if duration is not None:
         metadata["duration"] = round(duration, 1) or 0.1
-    if log:
-        metadata["log"] = log
-    return _message("assistant", text, metadata)
-
-
-def _html(text: str) -> WireMessage:
-    """HTML of ours; every value in it is escaped."""
-    return _message("assistant", text)
-
-
-def _message(role: str, text: str, metadata: dict[str, Any] | None = None) -> WireMessage:
     content = [{"type": "text", "text": text}]
-    return {"role": role, "metadata": metadata, "content": content, "options": None}
+    return {"role": role, "metadata": metadata or None, "content": content, "options": None}
