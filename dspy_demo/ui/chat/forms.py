@@ -24,34 +24,32 @@ class Forms:
     """
 
     def __init__(self, specs: Sequence[ProgramSpec], shown: ProgramSpec) -> None:
-        self._forms: list[tuple[tuple[InputField, ...], gr.Row, Form]] = []
+        self._forms: dict[str, Form] = {}
+        self._rows: dict[str, gr.Row] = {}
         for spec in specs:
-            if spec.form_fields and self._form(spec) is None:
-                with gr.Row(
-                    visible=spec.form_fields == shown.form_fields, elem_classes="program-form"
-                ) as row:
-                    self._forms.append(
-                        (spec.form_fields, row, {f.name: _widget(f) for f in spec.form_fields})
-                    )
+            key = _key(spec)
+            if spec.form_fields and key not in self._forms:
+                with gr.Row(visible=key == _key(shown), elem_classes="program-form") as self._rows[key]:
+                    self._forms[key] = {field.name: _widget(field) for field in spec.form_fields}
         with gr.Row(visible=False, elem_classes="program-form") as self._late_row:
             self._late = gr.Textbox(label="Other inputs (JSON)", lines=1, max_lines=6)
 
     @property
     def inputs(self) -> set[Component]:
         """What `values` needs."""
-        return {self._late, *(widget for _, _, form in self._forms for widget in form.values())}
+        return {self._late, *(widget for form in self._forms.values() for widget in form.values())}
 
     @property
     def outputs(self) -> set[Component]:
         """What `show` changes."""
-        return {self._late, self._late_row, *(row for _, row, _ in self._forms)}
+        return {self._late, self._late_row, *self._rows.values()}
 
     def show(self, spec: ProgramSpec) -> dict[Component, Any]:
         """Show the form of a program, and no other."""
-        late = bool(spec.form_fields) and self._form(spec) is None
+        late = bool(spec.form_fields) and _key(spec) not in self._forms
         example = json.dumps({field.name: field.default for field in spec.form_fields}, ensure_ascii=False)
         return {
-            **{row: gr.update(visible=fields == spec.form_fields) for fields, row, _ in self._forms},
+            **{row: gr.update(visible=key == _key(spec)) for key, row in self._rows.items()},
             self._late_row: gr.update(visible=late),
             self._late: gr.update(placeholder=example),
         }
@@ -62,23 +60,23 @@ class Forms:
         Raises:
             InvalidInput: A required field is empty, or one holds what it cannot.
         """
-        form = self._form(spec)
-        if form is not None:
+        if form := self._forms.get(_key(spec)):
             typed = {name: given.get(widget) for name, widget in form.items()}
         else:
             typed = _object(given.get(self._late)) if spec.form_fields else {}
         values = {}
         for field in spec.form_fields:
             value = typed.get(field.name)
-            if value is None or (isinstance(value, str) and not value.strip()):
-                if field.required:
-                    raise InvalidInput(f"Fill in “{_label(field)}” first.")
-                continue
-            values[field.name] = _parsed(field, value)
+            if value is not None and (not isinstance(value, str) or value.strip()):
+                values[field.name] = _parsed(field, value)
+            elif field.required:
+                raise InvalidInput(f"Fill in “{_label(field)}” first.")
         return values
 
-    def _form(self, spec: ProgramSpec) -> Form | None:
-        return next((form for fields, _, form in self._forms if fields == spec.form_fields), None)
+
+def _key(spec: ProgramSpec) -> str:
+    """Programs with the same fields have the same form. A default may be a list, which cannot be a key."""
+    return repr(spec.form_fields)
 
 
 def pairs(spec: ProgramSpec, values: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:

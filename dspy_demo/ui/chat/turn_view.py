@@ -136,6 +136,10 @@ class TurnView:
         return tuple(part for part in self.work if isinstance(part, Thought))
 
     @property
+    def lines(self) -> tuple[StatusLine, ...]:
+        return tuple(part for part in self.work if isinstance(part, StatusLine))
+
+    @property
     def answer_text(self) -> str:
         """The answer as plain text, as the program's history will hold it; empty where there is none."""
         named = [answer for answer in self.answers if answer.field == self.answer_field]
@@ -186,34 +190,32 @@ class TurnView:
 
     def _with_thought(self, event: FieldDelta, now_s: float) -> Self:
         # Steps that run at once write in turns; a step's name is that of one call.
-        for index, part in enumerate(self.work):
-            if isinstance(part, Thought) and (part.step, part.field) == (event.step, event.field):
-                return self._putting(index, replace(part, text=part.text + event.text, open=True))
+        for part in self.thoughts:
+            if (part.step, part.field) == (event.step, event.field):
+                return self._putting(part, replace(part, text=part.text + event.text, open=True))
         new = Thought(event.step, event.field, event.text, started_s=now_s, open=True)
         return self._closed(now_s)._adding(new)
 
     def _with_answer(self, event: FieldDelta) -> Self:
+        new = Answer(event.field, event.step, event.text)
         earlier = next((answer for answer in self.answers if answer.field == event.field), None)
         if earlier is None:
-            return replace(self, answers=(*self.answers, Answer(event.field, event.step, event.text)))
-        text, view = plain_text(earlier.value) + event.text, self
-        if earlier.step != event.step:
-            # A later step answers anew: what the earlier one wrote stays readable as a thought.
-            text, view = (
-                event.text,
-                self._adding(Thought(earlier.step, event.field, plain_text(earlier.value))),
-            )
-        new = Answer(event.field, event.step, text)
+            return replace(self, answers=(*self.answers, new))
+        before, view = plain_text(earlier.value), self
+        if earlier.step == event.step:
+            new = replace(new, value=before + event.text)
+        else:  # a later step answers anew: what the earlier one wrote stays readable as a thought
+            view = self._adding(Thought(earlier.step, event.field, before))
         return replace(view, answers=tuple(new if answer is earlier else answer for answer in self.answers))
 
     def _with_status(self, event: Status, now_s: float) -> Self:
         # The wait in the queue is not the turn's time, which starts when that ends.
         view = replace(self, started_s=now_s) if event.key == QUEUE_KEY else self
-        for index, part in enumerate(view.work):
-            if event.key and isinstance(part, StatusLine) and part.key == event.key:
-                took_s = None if event.state in {"info", "pending"} else now_s - part.started_s
-                changed = replace(part, text=event.text, state=event.state, duration_s=took_s)
-                return view._putting(index, replace(changed, count=part.count + 1))
+        for line in view.lines:
+            if event.key and line.key == event.key:
+                took_s = None if event.state in {"info", "pending"} else now_s - line.started_s
+                changed = replace(line, text=event.text, state=event.state, duration_s=took_s)
+                return view._putting(line, replace(changed, count=line.count + 1))
         thoughts = [index for index, part in enumerate(view.work) if isinstance(part, Thought)]
         alone = not event.key or event.key == RETRY_KEY or not thoughts
         thought = None if alone else thoughts[-1]
@@ -245,17 +247,15 @@ class TurnView:
     def _with_final_thought(self, name: str, text: str) -> Self:
         if not text.strip():
             return self
-        for index, part in reversed(list(enumerate(self.work))):
-            if isinstance(part, Thought) and part.field == name:
-                return self._putting(index, replace(part, text=text))
+        streamed = [thought for thought in self.thoughts if thought.field == name]
+        if streamed:
+            return self._putting(streamed[-1], replace(streamed[-1], text=text))
         return self._adding(Thought("", name, text))
 
     def _with_trajectory(self, name: str, steps: Mapping[str, Any]) -> Self:
         """The tool calls of a backend that does not stream them, as they are."""
-        streamed = any(
-            part.field == TOOL_THOUGHT if isinstance(part, Thought) else part.key not in {"", QUEUE_KEY}
-            for part in self.work
-        )
+        calls = any(line.key not in {"", QUEUE_KEY} for line in self.lines)
+        streamed = calls or any(thought.field == TOOL_THOUGHT for thought in self.thoughts)
         return self if streamed else self._adding(Thought("", name, f"```json\n{as_json(steps)}\n```"))
 
     # Small steps
@@ -263,32 +263,32 @@ class TurnView:
     def _adding(self, part: Thought | StatusLine) -> Self:
         return replace(self, work=(*self.work, part))
 
-    def _putting(self, index: int, part: Thought | StatusLine) -> Self:
-        return replace(self, work=(*self.work[:index], part, *self.work[index + 1 :]))
+    def _putting(self, old: Thought | StatusLine, new: Thought | StatusLine) -> Self:
+        return replace(self, work=tuple(new if part is old else part for part in self.work))
 
     def _closed(self, now_s: float, *, unfolded: bool = False) -> Self:
         """With no thought being written any more."""
         view = self
-        for index, part in enumerate(self.work):
-            if isinstance(part, Thought) and part.open:
+        for part in self.thoughts:
+            if part.open:
                 took_s = max(0.0, now_s - part.started_s)
-                view = view._putting(index, replace(part, open=unfolded, duration_s=took_s))
+                view = view._putting(part, replace(part, open=unfolded, duration_s=took_s))
         return view
 
     def _retries_over(self, how: str) -> Self:
         """With what became of the retries in place of the line that announced the last one."""
-        for index, part in enumerate(self.work):
-            if isinstance(part, StatusLine) and part.key == RETRY_KEY:
-                many = "retry" if part.count == 1 else "retries"
-                return self._putting(index, replace(part, key="", text=f"{how} after {part.count} {many}"))
+        for line in self.lines:
+            if line.key == RETRY_KEY:
+                many = "retry" if line.count == 1 else "retries"
+                return self._putting(line, replace(line, key="", text=f"{how} after {line.count} {many}"))
         return self
 
     def _ended(self, state: TurnState, now_s: float, *, unfolded: bool = True) -> Self:
         view = self._retries_over({"done": "Answered", "stopped": "Stopped"}.get(state, "Gave up"))
         view = view._closed(now_s, unfolded=unfolded)
-        for index, part in enumerate(view.work):
-            if isinstance(part, StatusLine) and part.state == "pending":
-                view = view._putting(index, replace(part, state="failed"))
+        for line in view.lines:
+            if line.state == "pending":
+                view = view._putting(line, replace(line, state="failed"))
         return replace(view, state=state, elapsed_s=max(0.0, now_s - self.started_s))
 
 

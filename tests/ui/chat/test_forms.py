@@ -24,7 +24,7 @@ SPEC = ProgramSpec(
         InputField("share", "number", required=False),
         InputField("seo", "boolean", required=False),
         InputField("tone", "choice", choices=("calm", "bold")),
-        InputField("extra", "json", required=False),
+        InputField("extra", "json", required=False, default=[]),
     ),
     "topic",
 )
