@@ -1,4 +1,5 @@
-// Runs once for each gr.HTML with buttons, with its `element`, `trigger` and `watch`. See components.py.
+// Runs once for each gr.HTML with buttons, with its `element`, `trigger` and `watch`. See components.py. GRADIO
+// is in page.js.
 const open = new Set();
 let revealed = "";
 let asked = false;
@@ -72,8 +73,8 @@ const show = (name) => {
   }
   const sidebar = document.querySelector("#sidebar");
   const place = sidebar.querySelector(`#section-${name}`);
-  if (!sidebar.classList.contains("open")) sidebar.querySelector("button").click();
-  for (const fold of place.querySelectorAll("#versions > button:not(.open)")) fold.click();
+  if (!sidebar.matches(GRADIO.sidebar)) sidebar.querySelector("button").click();
+  for (const fold of place.querySelectorAll(`#versions > ${GRADIO.fold}`)) fold.click();
   place.scrollIntoView({ block: "start" });
   place.querySelector("input")?.focus({ preventScroll: true });
 };

@@ -3,7 +3,10 @@
 // more.
 const GRADIO = {
   config: () => window.gradio_config?.components ?? [], // the components, before they are drawn
-  thought: ".thought-group > .title", // the line that folds a thought; it has the class "expanded" while open
+  sidebar: "#sidebar.open", // the sidebar while it is open
+  fold: "button:not(.open)", // the line of an accordion that is closed
+  thought: "#chat .thought-group > .title", // the line that folds a thought
+  unfolded: ".expanded", // such a line while the thought is open
   source: "#chat [data-testid][aria-label*='s message: ']", // a message, named by its whole source text
   text: ".prose.chatbot", // the Markdown of a message
   lost: ".toast-body.error", // says that the connection was lost
@@ -25,7 +28,7 @@ const GRADIO = {
   // On a phone the sidebar would cover the chat, so it starts closed there; a tap beside it closes it.
   for (const part of GRADIO.config()) if (part.type === "sidebar" && phone.matches) part.props.open = false;
   document.addEventListener("pointerdown", (event) => {
-    if (phone.matches && find("#sidebar.open") && !event.target.closest("#sidebar, [role=listbox]")) {
+    if (phone.matches && find(GRADIO.sidebar) && !event.target.closest("#sidebar, [role=listbox]")) {
       event.preventDefault();
       button("#sidebar", "Toggle Sidebar").click();
     }
@@ -165,7 +168,7 @@ const GRADIO = {
     },
     newChat() {
       endEdit("Cancel");
-      if (phone.matches && find("#sidebar.open")) button("#sidebar", "Toggle Sidebar").click();
+      if (phone.matches && find(GRADIO.sidebar)) button("#sidebar", "Toggle Sidebar").click();
       if (!touch.matches) composer()?.focus();
       return [];
     },
@@ -210,8 +213,8 @@ const GRADIO = {
     for (const node of document.querySelectorAll(GRADIO.source)) node.removeAttribute("aria-label");
     find("#chat [role=list]")?.setAttribute("role", "group");
     for (const block of document.querySelectorAll(BLOCKS)) block.dir = "auto";
-    for (const title of document.querySelectorAll(`#chat ${GRADIO.thought}`)) {
-      const expanded = String(title.classList.contains("expanded"));
+    for (const title of document.querySelectorAll(GRADIO.thought)) {
+      const expanded = String(title.matches(GRADIO.unfolded));
       if (title.ariaExpanded !== expanded) title.ariaExpanded = expanded;
     }
   }).observe(document, { subtree: true, childList: true, attributeFilter: ["aria-label", "class"] });
