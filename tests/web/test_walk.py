@@ -210,7 +210,7 @@ async def test_the_handlers_of_both_pages_leave_the_chat_of_another_guest_alone(
     tabs = shared["ChatHandlers.load"].fn.__self__.sessions
     victim = Visitor("guest", "a-victim")
     tab = tabs.open("theirs", victim)
-    turn = TurnView.start("What is 2 + 2?", now_s=0.0).apply(FieldDelta("answer", "answer", "4"), 0.5)
+    turn = TurnView("What is 2 + 2?", started_s=0.0).apply(FieldDelta("answer", "answer", "4"), 0.5)
     tab.end(dataclasses.replace(turn.stopped(1.0), trace_id="tr-1"))
     chat, session = tab.conversation, tab.session_id
     for name, fn in shared.items():

@@ -33,7 +33,7 @@ def chat_endpoint(service: ChatService, demo: gr.Blocks, target: LocalTarget) ->
         spec = service.programs.get(target.program)
         inputs = {spec.chat_field: message}
         asked = TurnRequest(target, inputs, _messages(history), visitor=visitor_of(request))
-        view = TurnView.start(message, now_s=time.monotonic(), answer_field=spec.answer_field)
+        view = TurnView(message, started_s=time.monotonic(), answer_field=spec.answer_field)
         live = LiveTurn(service.turn(asked), view)
         live.start()
         sent = ""

@@ -77,10 +77,6 @@ class ChatHandlers:
         self.sessions.make_room()
         return self._changed(session, notice_html({"chat": LOST, "draft": LOST_DRAFT}.get(lost, "")))
 
-    async def unload(self, request: gr.Request) -> None:
-        """A page was closed or reloaded: end its turn, also while the model is silent."""
-        await self.stop(request)
-
     async def send(self, given: dict[Component, Any], request: gr.Request) -> Update:
         """Enter, or the send button."""
         text = given[self.page.composer] or ""
@@ -115,7 +111,7 @@ class ChatHandlers:
                 if snapshot.running:
                     yield [*before, *messages(snapshot)]
         finally:
-            # The browser went away; see `unload`, which comes later where a proxy stands between.
+            # The browser went away; the page's unload event comes later where a proxy stands between.
             if live.view.running:
                 await live.stop()
 
@@ -157,7 +153,7 @@ class ChatHandlers:
         return self._act(request, given, take_back)
 
     async def stop(self, request: gr.Request) -> None:
-        """Stop the running turn; its own stream of updates then draws the end."""
+        """Stop the running turn, also where its page was closed; `settle` then shows the end."""
         session = self._known(request)
         if session is not None and session.live is not None:
             await session.live.stop()
@@ -271,9 +267,9 @@ class ChatHandlers:
         request = TurnRequest(target, inputs, history, session.session_id, visitor=session.visitor)
         self.service.check(request)
         now_s = time.monotonic()
-        view = TurnView.start(
+        view = TurnView(
             text,
-            now_s=now_s,
+            started_s=now_s,
             turn_id=request.turn_id,
             inputs=pairs(spec, values),
             form=values,

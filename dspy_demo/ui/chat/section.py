@@ -90,7 +90,7 @@ class Chat:
         again = {page.chatbot, *asked}
         demo.load(chat.load, page.saved, js="() => chatPage.chat()", **shown)
         demo.load(None, None, page.composer, js="() => chatPage.draft()", **now)
-        demo.unload(chat.unload)
+        demo.unload(chat.stop)
         for event, accept, inputs in (
             (page.composer.submit, chat.send, asked),
             (page.chatbot.example_select, chat.example, asked),

@@ -8,6 +8,7 @@ import re
 import secrets
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import partial
 
 from dspy_demo.events import Visitor
 from dspy_demo.ui.chat.conversation import Conversation, to_json
@@ -23,8 +24,7 @@ MAX_SESSIONS, MAX_CHARS = 2_000, 60_000_000
 _CHAT = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
-def new_chat_id() -> str:
-    return secrets.token_urlsafe(32)
+new_chat_id = partial(secrets.token_urlsafe, 32)
 
 
 @dataclass(slots=True, eq=False)

@@ -1,6 +1,6 @@
 """The state of one turn on the page: a pure fold of its events.
 
-    view = TurnView.start("What is 2 + 2?", now_s=clock())
+    view = TurnView("What is 2 + 2?", started_s=clock())
     for event in events:
         view = view.apply(event, clock())
 
@@ -121,11 +121,6 @@ class TurnView:
     comment: str = ""
     finish_reason: FinishReason = "stop"
     guest: bool = False
-
-    @classmethod
-    def start(cls, user: str, *, now_s: float, **details: Any) -> Self:
-        """A turn that was just sent."""
-        return cls(user, started_s=now_s, **details)
 
     @property
     def running(self) -> bool:

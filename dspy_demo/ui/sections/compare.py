@@ -269,9 +269,9 @@ class CompareSection:
         target, spec = await self._target(given, picked)
         values = self._chat.widgets.forms.values(spec, given)
         request = TurnRequest(target, {**values, spec.chat_field: text}, visitor=visitor)
-        view = TurnView.start(
+        view = TurnView(
             text,
-            now_s=time.monotonic(),
+            started_s=time.monotonic(),
             turn_id=request.turn_id,
             expected=spec.outputs,
             answer_field=spec.answer_field,
@@ -295,7 +295,7 @@ class CompareSection:
 
 def _waiting(text: str, picked: str) -> TurnView:
     """A side before its turn has begun."""
-    view = TurnView.start(text, now_s=time.monotonic())
+    view = TurnView(text, started_s=time.monotonic())
     if picked in {LOCAL_SIDE, SERVED_SIDE}:
         return view
     return view.apply(Status(f"Starting {title_of(picked)}", "pending", "start"), time.monotonic())

@@ -22,7 +22,7 @@ from dspy_demo.ui.chat.turn_view import TurnView
 
 
 def asked(question: str, answer: Any = "4", trace_id: str | None = None) -> TurnView:
-    view = TurnView.start(question, now_s=0.0, turn_id=f"turn-{question}", answer_field="answer")
+    view = TurnView(question, started_s=0.0, turn_id=f"turn-{question}", answer_field="answer")
     for event in (
         TurnStarted("local", "m"),
         FieldDelta("reasoning", "reasoning", "Hm."),
@@ -58,9 +58,9 @@ def test_the_history_is_the_latest_questions_and_answers_that_fit() -> None:
 
 
 def test_a_stopped_turn_counts_where_it_has_an_answer() -> None:
-    silent = TurnView.start("x", now_s=0.0).stopped(1.0)
-    partial = TurnView.start("y", now_s=0.0).apply(FieldDelta("answer", "answer", "So"), 0.5).stopped(1.0)
-    failed = TurnView.start("z", now_s=0.0).apply(TurnFailed("x", "No.", True), 1.0)
+    silent = TurnView("x", started_s=0.0).stopped(1.0)
+    partial = TurnView("y", started_s=0.0).apply(FieldDelta("answer", "answer", "So"), 0.5).stopped(1.0)
+    failed = TurnView("z", started_s=0.0).apply(TurnFailed("x", "No.", True), 1.0)
     had = (Message("user", "y"), Message("assistant", "So"))
     assert of(silent, partial, failed).history(1000) == (had, True)
 
@@ -91,7 +91,7 @@ def many(item: str, chars: int) -> str:
     return f"[{','.join([item] * (chars // (len(item) + 1)))}]"
 
 
-SHORT = to_json(of(TurnView.start("x", now_s=0.0, turn_id="a").stopped(1.0)))[1:-1]
+SHORT = to_json(of(TurnView("x", started_s=0.0, turn_id="a").stopped(1.0)))[1:-1]
 ANSWERED = to_json(of(asked("q", "@@")))[1:-1]
 
 

@@ -47,7 +47,7 @@ def fails(sentence: str) -> TurnFailed:
 
 def after(events: Iterable[Event], **details: Any) -> TurnView:
     """The view after `events`, each a second after the one before."""
-    view = TurnView.start("What is 2 + 2?", now_s=0.0, turn_id="t", **details)
+    view = TurnView("What is 2 + 2?", started_s=0.0, turn_id="t", **details)
     for second, event in enumerate(events, 1):
         view = view.apply(event, float(second))
     return view
@@ -262,7 +262,7 @@ def test_the_footer_says_only_what_is_known() -> None:
 
 
 def test_markup_of_all_kinds_of_text_is_text() -> None:
-    view = TurnView.start("<b>hi</b>", now_s=0.0, inputs=(("Tone", "<i>calm</i>"),))
+    view = TurnView("<b>hi</b>", started_s=0.0, inputs=(("Tone", "<i>calm</i>"),))
     for event in (
         TurnStarted("local", "<i>m</i>"),
         thinks("<script>"),

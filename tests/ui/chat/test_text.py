@@ -22,25 +22,8 @@ from dspy_demo.ui.chat.text import (
 LIVE = re.compile(
     r"<(?!https?://|mailto:)[A-Za-z/!?]|!\[|\]\(\s*(?!https?://|mailto:)|(```|~~~)[ \t]*mermaid"
 )
-PIECES = [
-    "```",
-    "~~~",
-    "`",
-    "\n",
-    " ",
-    "\t",
-    "<b>",
-    "</",
-    "<!",
-    "![",
-    "](",
-    "x",
-    "$$",
-    "\\(",
-    "\\)",
-    "$",
-    "mermaid",
-]
+TAGS, SIGNS = ["<b>", "</", "<!", "![", "](", "x", "mermaid"], ["```", "~~~", "`", "$$", "$", "\\(", "\\)"]
+PIECES = [*TAGS, *SIGNS, "\n", " ", "\t"]
 
 
 @pytest.mark.parametrize(
