@@ -1,5 +1,5 @@
-// Runs once for each gr.HTML with buttons, with its `element`, `trigger` and `watch`. See components.py. GRADIO
-// is in page.js.
+// Runs once for each gr.HTML with buttons, with its `element`, `trigger` and `watch`. See components.py.
+// GRADIO is in page.js.
 const open = new Set();
 let revealed = "";
 let asked = false;
