@@ -203,7 +203,7 @@ def lifespan(
         services.versions.close()
         await services.tunnel.close()
         await services.chat.aclose()
-        await services.downloads.aclose()
+        await services.downloads.cancel()
         await asyncio.gather(services.servers.aclose(), services.mlflow.stop(), warming, *sharing)
         await asyncio.to_thread(services.chat.tracer.close, TRACES_WRITTEN_S)
 

@@ -111,10 +111,6 @@ class Settings(BaseModel):
         8192, "Longest chat with its reply; older turns are left out.", unit="tokens", ge=512, le=1_000_000
     )
 
-    local_threads: int | None = _local(
-        None, "Threads that compute; empty for all cores but one.", ge=1, le=512
-    )
-
     tracking_uri: str | None = _versions(
         None, "MLflow server or database; without it SQLite in --data-dir.", env="MLFLOW_TRACKING_URI"
     )

@@ -127,7 +127,6 @@ class LMCatalog:
         return local_lm(
             model,
             context_tokens=self._settings.local_context_tokens,
-            threads=self._settings.local_threads,
             kind=ChatLM,
             retries=0,  # what fails on this machine fails again
             cache_scope=f"{model.path} {model.sha256} {model.path.stat().st_mtime_ns}",

@@ -19,7 +19,7 @@ from dspy_demo.adapters import adapter_for
 from dspy_demo.errors import VersionNotLogged, VersionNotServable
 from dspy_demo.events import LMChoice
 from dspy_demo.lm.choices import DEMO_MODEL
-from dspy_demo.lm.local.files import PREFIX, find, identified, record
+from dspy_demo.lm.local.files import PREFIX, find, record
 from dspy_demo.lm.local.runtime import MODULE as RUNTIME
 from dspy_demo.mlflow_bridge import read_program
 from dspy_demo.programs.chat_program import ChatProgram
@@ -89,7 +89,7 @@ class Draft:
         if choice.model.startswith(PREFIX):
             from dspy_demo.lm.local.engine import local_lm
 
-            file = identified(find(choice.model, settings))
+            file = find(choice.model, settings).identified()
             self._file, self.choice = record(file), replace(choice, model=file.model)
             return local_lm(file, context_tokens=settings.local_context_tokens, cache=choice.cache, **given)
         client = {"api_base": base} if (base := public_url(choice.api_base)) else {}

@@ -64,9 +64,9 @@ def test_it_streams_and_says_so_when_the_file_is_gone(tmp_path: Path) -> None:
 
 def test_a_server_that_has_not_the_file_says_which_one_it_needs(tmp_path: Path) -> None:
     """At its start, which is when `server.build_app` tries the model."""
-    file = {"name": "tiny", "repo": "me/tiny", "revision": "1" * 40, "sha256": "2" * 64, "title": "Tiny"}
+    file = {"name": "tiny", "sha256": "2" * 64, "title": "Tiny"}
     choice = LMChoice("local/tiny")
     version: Any = SimpleNamespace(own_lm=None, model_file=file)
     settings = settings_for(tmp_path, models_dir=tmp_path / "models")
-    with pytest.raises(ModelSetupError, match=r"Tiny \(me/tiny at 1{12}.*--models-dir"):
+    with pytest.raises(ModelSetupError, match=r"Tiny \(SHA-256 2{12}\).*--models-dir"):
         VersionCatalog(settings, choice, version).lm(choice)

@@ -198,7 +198,6 @@ def test_every_setting_reaches_the_server_but_secrets_and_what_is_the_pages(tmp_
     assert groups | set(Settings.model_fields) >= NOT_PASSED_ON, "a name that is not there any more"
     given = {
         "models_dir": tmp_path / "models",
-        "local_threads": 3,
         "local_context_tokens": 1024,
         "owner_token": "planted-planted-planted",
         "api_key": "planted",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ import yaml
 
 from dspy_demo.errors import ModelSetupError
 from dspy_demo.events import LMChoice
-from dspy_demo.lm.local.files import KNOWN, LocalModel, find, identified, missing, record, the_same
+from dspy_demo.lm.local.files import KNOWN, find, missing, record, the_same
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.settings import Settings
 from dspy_demo.versions import LogRequest, VersionStore
@@ -46,7 +45,7 @@ def test_a_version_names_the_file_and_does_not_hold_it(
 
 def test_the_same_file_is_found_under_any_name(tmp_path: Path, tiny: Path, home: Path) -> None:
     settings = Settings(data_dir=tmp_path, models_dir=tmp_path / "m")
-    noted = record(identified(find(f"local/{tiny}", settings)))
+    noted = record(find(f"local/{tiny}", settings).identified())
     assert the_same(noted, settings).path == tiny
     repo = home / ".cache/huggingface/hub/models--owner--repo"
     snapshot, blob = repo / "snapshots" / ("a" * 40), repo / "blobs" / noted["sha256"]
@@ -60,15 +59,14 @@ def test_the_same_file_is_found_under_any_name(tmp_path: Path, tiny: Path, home:
 
 def test_another_file_of_that_name_is_not_taken(tmp_path: Path, tiny: Path) -> None:
     settings = Settings(data_dir=tmp_path, models_dir=tmp_path / "m")
-    noted = {**record(identified(find(f"local/{tiny}", settings))), "sha256": "0" * 64}
-    with pytest.raises(ModelSetupError, match="another file of that name is on this machine"):
+    noted = {**record(find(f"local/{tiny}", settings).identified()), "sha256": "0" * 64}
+    with pytest.raises(ModelSetupError, match=r"SHA-256 0{12}.*not on this machine"):
         the_same(noted, settings)
 
 
 def test_the_sentence_says_what_to_pull() -> None:
     known = KNOWN[0]
-    model = LocalModel(known.name, Path("x"), known.repo, known.revision, known.sha256, 1, "Qwen 0.5B")
-    told = missing(record(model))
-    assert f"Qwen 0.5B ({known.repo} at {known.revision[:12]}, SHA-256 {known.sha256[:12]})" in told
-    assert told.endswith(f"Run: python app.py models pull {known.name}")
-    assert "models pull" not in missing(record(replace(model, sha256="0" * 64)))
+    sentence = missing("Qwen 0.5B", known.sha256)
+    assert f"Qwen 0.5B (SHA-256 {known.sha256[:12]})" in sentence
+    assert sentence.endswith(f"Run: python app.py models pull {known.name}")
+    assert "models pull" not in missing("Qwen 0.5B", "0" * 64)

@@ -54,12 +54,12 @@ def models_command(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 def _pull(name: str, settings: Settings) -> None:
     model = files.downloadable(name)
     _say(f"{model.title}, {size_text(model.size_bytes)}, {model.licence}, from {model.repo}")
-    shown = [-1]
+    tenths = [-1]
 
     def report(progress: Progress) -> None:
         """A line every ten percent, on a terminal and in a log file."""
-        if progress.percent // 10 != shown[-1]:
-            shown.append(progress.percent // 10)
+        if progress.percent // 10 != tenths[-1]:
+            tenths.append(progress.percent // 10)
             _say(f"{progress.percent:3d} %  {'  '.join(progress.words)}")
 
     pulled = asyncio.run(download(model, settings, report))
@@ -71,16 +71,17 @@ def _pull(name: str, settings: Settings) -> None:
 
 def _list(settings: Settings) -> None:
     words = {"here": "on this machine", "absent": "not downloaded"}
-    rows = []
-    for state in Downloads(settings).states():
-        text = words.get(state.phase) or f"{state.progress.percent if state.progress else 0} % downloaded"
-        rows.append((files.PREFIX + state.model.name, size_text(state.model.size_bytes), text))
-    named = {row[0] for row in rows}
-    offered = [(model, where) for model, where in files.offered(settings) if model.model not in named]
-    rows += [(model.model, size_text(model.size_bytes), where) for model, where in offered]
-    width = max(len(row[0]) for row in rows)
-    for model, size, text in rows:
-        print(f"{model.ljust(width)}  {size.ljust(8)}  {text}")  # noqa: T201
+    rows = {
+        files.PREFIX + state.model.name: (
+            state.model.size_bytes,
+            words.get(state.phase) or f"{state.progress.percent if state.progress else 0} % downloaded",
+        )
+        for state in Downloads(settings).states()
+    }
+    for model, where in files.offered(settings):
+        rows.setdefault(model.model, (model.size_bytes, where))
+    for name, (size_bytes, text) in rows.items():
+        print(f"{name:{max(map(len, rows))}}  {size_text(size_bytes):8}  {text}")  # noqa: T201
 
 
 def _say(text: str) -> None:
@@ -91,14 +92,9 @@ def _parser() -> argparse.ArgumentParser:
     names = ", ".join(model.name for model in files.KNOWN if not model.package)
     parser = argparse.ArgumentParser(
         prog="python app.py models",
-        description="Models that run on this machine.",
+        description="Models that run on this machine: download one or go on with it, list them, delete one.",
         epilog="Flags of the app may follow, such as --models-dir; python app.py --help has all of them.",
-        allow_abbrev=False,
     )
-    actions = parser.add_subparsers(dest="action", required=True, metavar="pull | list | rm")
-    pull = actions.add_parser("pull", help="download a model, or go on with it", allow_abbrev=False)
-    pull.add_argument("name", nargs="?", help=f"one of {names} [default: the first]")
-    actions.add_parser("list", help="show what can be downloaded and what is here", allow_abbrev=False)
-    rm = actions.add_parser("rm", help="delete a downloaded model, or a part of one", allow_abbrev=False)
-    rm.add_argument("name", help="as list shows it")
+    parser.add_argument("action", choices=["pull", "list", "rm"])
+    parser.add_argument("name", nargs="?", default="", help=f"for pull: {names} [default: the first]")
     return parser

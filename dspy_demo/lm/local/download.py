@@ -1,7 +1,6 @@
 """Getting a model file from the hub: resumed where it was left, checked, and put in place whole.
 
-A file is at ``HUB/REPO/resolve/REVISION/FILE``, which answers with a redirect to where it is stored. With the
-redirect comes what the hub knows of the file: ``X-Linked-Etag`` (its SHA-256, quoted) and ``X-Linked-Size``.
+A file is at ``HUB/REPO/resolve/REVISION/FILE``, which answers with a redirect to where it is stored.
 Not by `huggingface_hub`: its download begins anew at each call, and waits long where there is no network.
 """
 
@@ -18,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 
@@ -30,13 +29,10 @@ from dspy_demo.settings import Settings
 
 log = logging.getLogger(__name__)
 
-#: Seconds for the first answer, for a connection, without a byte, and before going on after a break.
-PROBE_S, CONNECT_S, SILENCE_S, PAUSE_S = 3.0, 10.0, 30.0, 1.0
-#: How often to go on by itself where nothing arrived since the break before.
-BREAKS = 2
+#: Seconds for a connection, and without a byte.
+CONNECT_S, SILENCE_S = 5.0, 30.0
 #: Left free on the disk beside the model.
 SPARE_BYTES = 64_000_000
-KEPT = "What has arrived is kept, and the next try goes on from there."
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,110 +78,44 @@ async def download(model: KnownModel, settings: Settings, report: Report = lambd
         Busy: Another process downloads the same model into the same folder.
     """
     folder = settings.models_dir
-    with _disk_faults(folder), files.locked(folder, model.name):
+    with _faults(settings.hub_url, folder), files.locked(folder, model.name):
         if here := files.present(model, folder):
             return here
-        url = f"{settings.hub_url.rstrip('/')}/{quote(f'{model.repo}/resolve/{model.revision}/{model.file}')}"
         part = path_of(folder, model.name, ".part")
         if size_of(part) > model.size_bytes:  # of another version of the app, which knows another file
             part.unlink()
         if size_of(part) < model.size_bytes:
             report(Progress("connecting", size_of(part), model.size_bytes))
-            timeout = httpx.Timeout(SILENCE_S, connect=CONNECT_S)
-            async with httpx.AsyncClient(timeout=timeout) as client:
-                await _probe(client, url, model)
-                _check_space(part, model)
-                await _fetch(client, url, part, model=model, report=report)
+            _check_space(part, model)
+            place = quote(f"{model.repo}/resolve/{model.revision}/{model.file}")
+            await _receive(f"{settings.hub_url.rstrip('/')}/{place}", part, model, report)
         report(Progress("checking", model.size_bytes, model.size_bytes))
-        await asyncio.to_thread(_check, url, part, model)
+        await asyncio.to_thread(_check, part, model)
         part.replace(path_of(folder, model.name))
     here = files.present(model, folder)
     assert here is not None
     return here
 
 
-async def _probe(client: httpx.AsyncClient, url: str, model: KnownModel) -> None:
-    """Ask the hub for the file's particulars, so that a hopeless download fails at once."""
+@contextmanager
+def _faults(hub_url: str, folder: Path) -> Iterator[None]:
+    """What the network and the disk say, as a sentence."""
+    host, kept = httpx.URL(hub_url).host, "What has arrived is kept, and the next try goes on from there."
     try:
-        # httpx's limits are per operation; the probe promises a total.
-        async with asyncio.timeout(PROBE_S):
-            reply = await client.head(url, follow_redirects=False)
-    except (TimeoutError, httpx.HTTPError) as error:
-        raise DownloadFailed(
-            f"{_host(url)} cannot be reached. Check the network, or name a mirror with --hub-url."
-        ) from error
-    if reply.status_code in {405, 501}:  # a mirror that only knows GET
-        return
-    _check_status(reply, model)
-    length = reply.headers.get("content-length") if reply.status_code == 200 else None
-    size = reply.headers.get("x-linked-size") or length
-    etag = reply.headers.get("x-linked-etag", "").removeprefix("W/").strip('"')
-    if (size and size != str(model.size_bytes)) or (len(etag) == 64 and etag.lower() != model.sha256):
-        raise _wrong_file(url, model)
-
-
-async def _fetch(
-    client: httpx.AsyncClient, url: str, part: Path, *, model: KnownModel, report: Report
-) -> None:
-    """Make `part` complete, over as many connections as it takes."""
-    breaks = 0
-    while (before := size_of(part)) < model.size_bytes:
-        try:
-            await _receive(client, url, part, model=model, report=report)
-        except httpx.HTTPError as error:
-            breaks = breaks + 1 if size_of(part) == before else 0
-            if breaks <= BREAKS and isinstance(error, httpx.TransportError):
-                await asyncio.sleep(PAUSE_S)
-                continue
-            percent = Progress("downloading", size_of(part), model.size_bytes).percent
-            what = "has stopped sending" if isinstance(error, httpx.ReadTimeout) else "does not give the file"
-            broke = isinstance(error, httpx.TransportError) and not isinstance(error, httpx.ReadTimeout)
-            sentence = f"The connection to {_host(url)} broke" if broke else f"{_host(url)} {what}"
-            raise DownloadFailed(f"{sentence}, at {percent} %. {KEPT}") from error
-
-
-async def _receive(
-    client: httpx.AsyncClient, url: str, part: Path, *, model: KnownModel, report: Report
-) -> None:
-    """Append what one connection brings."""
-    start, size = size_of(part), model.size_bytes
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
-    async with client.stream("GET", url, headers=headers, follow_redirects=True) as reply:
-        span = reply.headers.get("content-range", "")
-        if reply.status_code == 416 or (reply.status_code == 206 and not _continues(span, start, size)):
-            raise _wrong_file(url, model)
-        _check_status(reply, model)
-        received = start = start if reply.status_code == 206 else 0  # a server may ignore the range
-        began = time.monotonic()
-        with part.open("ab" if start else "wb") as file:
-            async for piece in reply.aiter_raw():
-                not_gguf = received == 0 and piece[:4] != b"GGUF"[: len(piece)]
-                if not_gguf or received + len(piece) > size:
-                    raise _wrong_file(url, model)
-                await asyncio.to_thread(file.write, piece)  # a slow disk must not hold up the chats
-                received += len(piece)
-                took_s = time.monotonic() - began
-                speed = (received - start) / took_s if took_s > 0.5 else None
-                report(Progress("downloading", received, size, speed))
-    if received < size:
-        raise httpx.RemoteProtocolError("the server closed the connection before the end")
-
-
-def _continues(content_range: str, start: int, size: int) -> bool:
-    span, _, total = content_range.partition("/")
-    return span.startswith(f"bytes {start}-") and total in {str(size), "*"}
-
-
-def _check(url: str, part: Path, model: KnownModel) -> None:
-    """Compare the checksum; a wrong file is removed, since nothing can be done with it."""
-    with part.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != model.sha256:
-        part.unlink()
-        raise DownloadFailed(
-            f"What {_host(url)} sent has another checksum than the publisher's file, so it was removed. "
-            "Try again; if that happens again, do not trust this network or mirror."
-        )
+        yield
+    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        sentence = f"{host} cannot be reached. Check the network, or name a mirror with --hub-url."
+        raise DownloadFailed(sentence) from error
+    except httpx.ReadTimeout as error:
+        raise DownloadFailed(f"{host} has stopped sending. {kept}") from error
+    except httpx.TransportError as error:
+        raise DownloadFailed(f"The connection to {host} broke. {kept}") from error
+    except httpx.HTTPError as error:
+        raise DownloadFailed(f"{host} does not give the file.") from error
+    except OSError as error:
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        sentence = f"The disk of {folder} is full." if full else f"The folder {folder} cannot be written."
+        raise DownloadFailed(f"{sentence} Make room, or choose another one with --models-dir.") from error
 
 
 def _check_space(part: Path, model: KnownModel) -> None:
@@ -198,42 +128,65 @@ def _check_space(part: Path, model: KnownModel) -> None:
         )
 
 
-def _check_status(reply: httpx.Response, model: KnownModel) -> None:
-    """Let answers pass that bring the file or lead to it."""
-    host, status = _host(str(reply.url)), reply.status_code
-    sentences = {
-        401: f"{host} does not give {model.title} without an account",
-        403: f"{host} does not give {model.title} without an account",
-        404: f"{host} has no {model.file} at the expected commit of {model.repo}",
-        429: f"{host} gets too many requests now; try again in some minutes",
-    }
+async def _receive(url: str, part: Path, model: KnownModel, report: Report) -> None:
+    """Append what one connection brings."""
+    start, size = size_of(part), model.size_bytes
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    async with (
+        httpx.AsyncClient(timeout=httpx.Timeout(SILENCE_S, connect=CONNECT_S)) as client,
+        client.stream("GET", url, headers=headers, follow_redirects=True) as reply,
+    ):
+        _check_reply(reply, model)
+        received = start = start if reply.status_code == 206 else 0  # a server may ignore the range
+        began = time.monotonic()
+        with part.open("ab" if start else "wb") as file:
+            async for piece in reply.aiter_raw():
+                not_gguf = received == 0 and piece[:4] != b"GGUF"[: len(piece)]
+                if not_gguf or received + len(piece) > size:
+                    raise _wrong_file(reply, model)
+                await asyncio.to_thread(file.write, piece)  # a slow disk must not hold up the chats
+                received += len(piece)
+                took_s = time.monotonic() - began
+                speed = (received - start) / took_s if took_s > 0.5 else None
+                report(Progress("downloading", received, size, speed))
+    if received < size:
+        raise httpx.RemoteProtocolError("the server closed the connection before the end")
+
+
+def _check_reply(reply: httpx.Response, model: KnownModel) -> None:
+    """Refuse what is not the file."""
+    host, status = reply.url.host, reply.status_code
+    match status:
+        case 401 | 403:
+            sentence = f"{host} does not give {model.title} without an account"
+        case 404:
+            sentence = f"{host} has no {model.file} at the expected commit of {model.repo}"
+        case _:
+            sentence = f"{host} cannot give the file now; try again later"
+    total = reply.headers.get("content-range", "").rpartition("/")[2] or "*"
+    if status == 416 or total not in {"*", str(model.size_bytes)}:
+        raise _wrong_file(reply, model)
     if status >= 400:
-        sentence = sentences.get(status, f"{host} cannot give the file now; try again later")
         raise DownloadFailed(f"{sentence} (HTTP {status}).")
 
 
-def _wrong_file(url: str, model: KnownModel) -> DownloadFailed:
+def _wrong_file(reply: httpx.Response, model: KnownModel) -> DownloadFailed:
     return DownloadFailed(
-        f"{_host(url)} does not give the expected {model.file}. A network that asks for a sign-in, or a "
+        f"{reply.url.host} does not give the expected {model.file}. A network that asks for a sign-in, or a "
         "mirror that is not up to date, may be in between."
     )
 
 
-def _host(url: str) -> str:
-    return urlsplit(url).netloc.rpartition("@")[2]
-
-
-@contextmanager
-def _disk_faults(folder: Path) -> Iterator[None]:
-    """What the disk says, as a sentence."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise DownloadFailed(f"The disk of {folder} is full. Make room and try again. {KEPT}") from error
+def _check(part: Path, model: KnownModel) -> None:
+    """Compare the checksum; a wrong file is removed, since nothing can be done with it."""
+    with part.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != model.sha256:
+        part.unlink()
         raise DownloadFailed(
-            f"The folder {folder} cannot be written. Choose another one with --models-dir."
-        ) from error
+            f"The {model.file} that came has another checksum than the publisher's, so it was removed. "
+            "Try again; if that happens again, do not trust this network or mirror."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,9 +248,6 @@ class Downloads:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
-
-    async def aclose(self) -> None:
-        await self.cancel()
 
     async def _run(self, model: KnownModel) -> None:
         try:

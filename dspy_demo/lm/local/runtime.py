@@ -1,21 +1,17 @@
 """A model file in memory, run by llama.cpp through xllamacpp, which nothing else here imports.
 
-Also what has to be known before: what the file says of itself, what memory is free, whether the runtime is
-installed (it is an extra).
-
-xllamacpp always starts llama.cpp's HTTP server beside its calls (0.0.0.0 never, but any web page may ask it).
-Here that server listens on a socket file in a folder of its own, which is deleted as soon as the model is
-loaded: nobody can connect, and no port is opened.
+xllamacpp always starts llama.cpp's HTTP server beside its calls, which any web page could ask. Here that
+server listens on a socket file in a folder of its own, which is deleted as soon as the model is loaded, so
+that nobody can connect, and no port is opened.
 """
 
 from __future__ import annotations
 
 import atexit
 import importlib.util
-import logging
 import os
+import re
 import secrets
-import struct
 import tempfile
 import threading
 import time
@@ -26,7 +22,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from dspy_demo.errors import DemoError, ModelSetupError
 from dspy_demo.events import StatusState
@@ -34,23 +30,18 @@ from dspy_demo.events import StatusState
 if TYPE_CHECKING:
     from dspy_demo.lm.local.engine import Job
 
-log = logging.getLogger(__name__)
-
 MODULE = "xllamacpp"
 INSTALL_LINE = "pip install -r requirements-local.txt"
 INSTALL_HINT = f"The runtime for models on this machine is not installed. Run: {INSTALL_LINE}"
-LOAD_KEY = "local-load"
 #: A reply can be stopped between two of these while the chat is read; so many tokens take about a second
 #: of a small model on two cores. Reading is no faster with more.
 BATCH_TOKENS = 128
-#: What the runtime takes beside weights and context: buffers for a batch, the vocabulary.
-OVERHEAD_BYTES = 150 * 2**20
 #: Where finished chats are kept, so that the next turn of each need not read its history again.
 KEPT_CHATS_MIB = 256
+#: How much of a file is read for its `Header`.
+HEAD_BYTES = 1 << 20
+MEMORY = Path("/proc/meminfo")
 _SILENT = -1
-#: The probe's only possible reply; its blank is what some vocabularies are refused for.
-PROBE_REPLY = "It is."
-NO_GRAMMARS = "the model takes no grammars: its replies may miss their format"
 
 Chunk = dict[str, Any]
 
@@ -60,26 +51,17 @@ class Load:
     """What is loaded, and how. One of them is in memory at a time.
 
     Attributes:
+        title: For people.
         context_tokens: How long a chat and its reply may be together.
-        threads: How many threads compute.
     """
 
     path: Path
+    title: str
     context_tokens: int
-    threads: int
-
-    def needed_bytes(self) -> int:
-        """About what it takes in memory: weights, context, finished chats, buffers."""
-        context = read_header(self.path).cache_bytes_per_token * self.context_tokens
-        return self.path.stat().st_size + context + KEPT_CHATS_MIB * 2**20 + OVERHEAD_BYTES
 
 
 class LoadedModel:
     """A model in memory.
-
-    Attributes:
-        takes_grammars: Whether a grammar constrains its replies. LLGuidance gives up on vocabularies whose
-            tokens lose their leading blank, and then generates without one, in silence.
 
     Raises:
         ModelSetupError: The runtime is not installed, or it cannot load the file.
@@ -92,7 +74,7 @@ class LoadedModel:
         params.n_ctx = load.context_tokens
         params.n_batch = params.n_ubatch = BATCH_TOKENS
         params.n_parallel = 1  # the queue lets one reply in at a time
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = load.threads
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = _threads()
         params.cache_ram_mib = KEPT_CHATS_MIB
         params.fit_params = False  # it would shrink the context without a word
         params.warmup = False
@@ -107,9 +89,6 @@ class LoadedModel:
                 f"The model file {load.path.name} could not be loaded: it is damaged, or of a kind that this "
                 "runtime does not know."
             ) from error
-        self.takes_grammars = self._probe()
-        if not self.takes_grammars:
-            log.warning(NO_GRAMMARS, extra={"model": load.path.name})
 
     def generate(self, request: dict[str, Any], receive: Callable[[Chunk], bool]) -> None:
         """Answer an OpenAI-style chat request, in this thread.
@@ -130,27 +109,20 @@ class LoadedModel:
         if failures:
             raise failures[0]
 
-    def close(self) -> None:
-        """Free its memory."""
-        self._server = None
 
-    def _probe(self) -> bool:
-        """Make one reply by a grammar that leaves no choice."""
-        text: list[str] = []
-
-        def receive(chunk: Chunk) -> bool:
-            text.extend(choice["delta"].get("content") or "" for choice in chunk.get("choices", ()))
-            return "error" in chunk
-
-        grammar = f'%llguidance {{}}\nstart: "{PROBE_REPLY}"'
-        messages = [{"role": "user", "content": "?"}]
-        self.generate({"messages": messages, "max_tokens": len(PROBE_REPLY) + 2, "grammar": grammar}, receive)
-        return "".join(text) == PROBE_REPLY
+@contextmanager
+def _no_port(params: Any) -> Iterator[None]:
+    params.ui = params.endpoint_slots = params.endpoint_props = params.endpoint_metrics = False
+    params.api_keys = [secrets.token_urlsafe(32)]
+    # Only this user may enter it; the name of a socket has to be short.
+    with tempfile.TemporaryDirectory(prefix="llm-", dir="/tmp") as folder:
+        params.hostnames = [f"{folder}/server.sock"]
+        yield
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something a user may want to know meanwhile; the same `key` is the same line. See `events.Status`."""
+    """What a user waits for; the same `key` is the same line. See `events.Status`."""
 
     text: str
     state: StatusState
@@ -171,14 +143,13 @@ class JobQueue:
         with self._lock:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(1, thread_name_prefix="local-model")
+            before = sum(not other.stopped.is_set() for other in self._jobs)
+            if before:
+                job.waited = True
+                text = f"{before} before you for the model on this machine"
+                job.emit(Notice(text, "pending", "local-queue"))
             self._jobs.append(job)
             self._pool.submit(self._run, job)
-
-    def before(self, job: Job) -> int:
-        """How many jobs come before this one, the running one among them."""
-        with self._lock:
-            ahead = self._jobs[: self._jobs.index(job)] if job in self._jobs else []
-            return sum(not other.stopped.is_set() for other in ahead)
 
     def close(self) -> None:
         """End the job that is running and those that wait, and free the memory. It can be used again."""
@@ -188,11 +159,13 @@ class JobQueue:
                 job.stopped.set()
         if pool is not None:
             pool.shutdown()
-        self._free()
+        self._loaded = None
 
     def _run(self, job: Job) -> None:
         try:
             if not job.stopped.is_set():
+                if job.waited:
+                    job.emit(Notice("The model on this machine is free", "done", "local-queue"))
                 job.run(self._model(job))
         except Exception as error:
             job.emit(DemoError.of(error))
@@ -204,29 +177,18 @@ class JobQueue:
         """The model of the job, loaded now unless it is the one in memory."""
         if self._loaded is not None and self._loaded[0] == job.load:
             return self._loaded[1]
-        self._free()
-        needed, free = job.load.needed_bytes(), free_bytes()
-        sizes = f"about {needed / 1e9:.1f} GB of memory" + (f", {free / 1e9:.1f} GB are free" if free else "")
-        if free is not None and needed > free:
-            raise ModelSetupError(
-                f"{job.title} needs {sizes}. Choose a smaller model or a smaller --local-context-tokens."
-            )
-        job.emit(Notice(f"Loading {job.title}: needs {sizes}", "pending", LOAD_KEY))
-        began = time.monotonic()
+        self._loaded = None  # frees its memory
+        title, began = job.load.title, time.monotonic()
+        _check_memory(job.load)
+        job.emit(Notice(f"Loading {title}", "pending", "local-load"))
         try:
             model = LoadedModel(job.load)
         except ModelSetupError:
-            job.emit(Notice(f"{job.title} could not be loaded", "failed", LOAD_KEY))
+            job.emit(Notice(f"{title} could not be loaded", "failed", "local-load"))
             raise
         self._loaded = (job.load, model)
-        took_s = time.monotonic() - began
-        job.emit(Notice(f"Loaded {job.title} in {took_s:.1f} s: {sizes}", "done", LOAD_KEY))
+        job.emit(Notice(f"Loaded {title} in {time.monotonic() - began:.1f} s", "done", "local-load"))
         return model
-
-    def _free(self) -> None:
-        if self._loaded is not None:
-            self._loaded[1].close()
-            self._loaded = None
 
 
 #: The process's one queue. Without a job it has neither a thread nor a model.
@@ -235,11 +197,7 @@ atexit.register(jobs.close)
 
 
 def runtime_installed() -> bool:
-    """Whether the runtime can be imported; it may be installed while the app runs.
-
-    The import system looks at a folder again when it has changed. `importlib.invalidate_caches` is not for
-    threads: two at a time delete the same entry, and one gets a KeyError.
-    """
+    """Whether the runtime can be imported; it may be installed while the app runs."""
     return importlib.util.find_spec(MODULE) is not None
 
 
@@ -262,125 +220,63 @@ def import_runtime() -> ModuleType:
         ) from error
 
 
-def default_threads() -> int:
+def _threads() -> int:
     """All cores but one, which the page and the other chats need."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores - 1)
 
 
-def free_bytes() -> int | None:
-    """Memory that can be used now without swapping; None where the system does not say (not Linux)."""
+def _check_memory(load: Load) -> None:
+    """Refuse what does not fit into the memory that is free, where the system tells (Linux)."""
     try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        lines = MEMORY.read_text(encoding="ascii").splitlines()
     except OSError:
-        return None
-    available = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
-    group = Path("/sys/fs/cgroup")  # a container's limit, where there is one
-    try:
-        limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        left = None if limit == "max" else max(0, int(limit) - int(used))
-    except (OSError, ValueError):
-        left = None
-    return min((size for size in (available, left) if size is not None), default=None)
+        return
+    free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    needed = load.path.stat().st_size + KEPT_CHATS_MIB * 2**20
+    if needed > free:
+        raise ModelSetupError(
+            f"{load.title} needs more than {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are "
+            "free. Choose a smaller model."
+        )
 
 
-@contextmanager
-def _no_port(params: Any) -> Iterator[None]:
-    params.ui = params.endpoint_slots = params.endpoint_props = params.endpoint_metrics = False
-    params.api_keys = [secrets.token_urlsafe(32)]
-    # Only this user may enter it; the name of a socket has to be short.
-    with tempfile.TemporaryDirectory(prefix="llm-", dir="/tmp") as folder:
-        params.hostnames = [f"{folder}/server.sock"]
-        yield
-
-
-# What a file says of itself
-
-_FIXED = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-_STRING, _ARRAY = 8, 9
-_CACHE_VALUE_BYTES = 2  # half precision, for a key and for a value
-_LONGEST = 1 << 20
+_ARCHITECTURE = re.compile(rb"general\.architecture\x08\0{3}(.)\0{7}", re.DOTALL)
+_CONTEXT = re.compile(rb"\.context_length[\x04\x0a]\0{3}(.{4})", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the metadata of a model file says; unknown is empty or 0.
+    """What a model file says of itself.
 
     Attributes:
         architecture: For example ``qwen2``.
-        context_tokens: The longest context that the model was trained for.
-        cache_bytes_per_token: What one token of the context takes in memory.
+        context_tokens: The longest context that the model was trained for; 0 where it does not say.
     """
 
     architecture: str
     context_tokens: int
-    cache_bytes_per_token: int
 
 
 def read_header(path: Path) -> Header:
-    """The metadata that a GGUF file begins with, up to its vocabulary.
+    """What the metadata says that a GGUF file begins with: keys, their kind in four bytes, and values.
 
     Raises:
         ModelSetupError: There is no such file, it cannot be read, or it is not a GGUF file.
     """
     try:
         with path.open("rb") as file:
-            metadata = dict(_metadata(file))
+            head = file.read(HEAD_BYTES)
     except FileNotFoundError:
         raise ModelSetupError(f"There is no file {path}.") from None
     except OSError as error:
         raise ModelSetupError(
             f"{path} cannot be read. Check that it is a file and that you may read it."
         ) from error
-    except (struct.error, UnicodeDecodeError) as error:
+    architecture, context = _ARCHITECTURE.search(head), _CONTEXT.search(head)
+    if not head.startswith(b"GGUF") or architecture is None:
         raise ModelSetupError(
             f"{path} is not a GGUF file, the one format that can be used here, or it is damaged."
-        ) from error
-    kind = metadata.get("general.architecture", "")
-
-    def number(name: str) -> int:
-        value = metadata.get(f"{kind}.{name}", 0)
-        if isinstance(value, list):  # layers that differ: the largest stands for all
-            value = max((item for item in value if isinstance(item, int)), default=0)
-        return value if isinstance(value, int) else 0
-
-    heads = number("attention.head_count")
-    width = number("embedding_length") // heads if heads else 0
-    key, value = number("attention.key_length") or width, number("attention.value_length") or width
-    cache_heads = number("attention.head_count_kv") or heads
-    per_token = number("block_count") * cache_heads * (key + value) * _CACHE_VALUE_BYTES
-    return Header(str(kind), number("context_length"), per_token)
-
-
-def _metadata(file: BinaryIO) -> Iterator[tuple[str, Any]]:
-    """Key and value, little-endian, as ggml's docs/gguf.md describes them."""
-    magic, _, _, count = struct.unpack("<4sIQQ", file.read(24))
-    if magic != b"GGUF":
-        raise struct.error("no GGUF")
-    for _ in range(count):
-        key = _text(file)
-        if key.startswith("tokenizer."):  # long, and the sizes come before it
-            return
-        yield key, _value(file, struct.unpack("<I", file.read(4))[0])
-
-
-def _value(file: BinaryIO, kind: int) -> Any:
-    if kind == _STRING:
-        return _text(file)
-    if kind == _ARRAY:
-        inner, count = struct.unpack("<IQ", file.read(12))
-        return [_value(file, inner) for _ in range(_bounded(count))]
-    if kind not in _FIXED:
-        raise struct.error("unknown kind of value")
-    form = "<" + _FIXED[kind]
-    return struct.unpack(form, file.read(struct.calcsize(form)))[0]
-
-
-def _text(file: BinaryIO) -> str:
-    return file.read(_bounded(struct.unpack("<Q", file.read(8))[0])).decode()
-
-
-def _bounded(length: int) -> int:
-    if length > _LONGEST:
-        raise struct.error("an impossible length")
-    return length
+        )
+    name = head[architecture.end() :][: architecture[1][0]].decode(errors="replace")
+    return Header(name, int.from_bytes(context[1], "little") if context else 0)

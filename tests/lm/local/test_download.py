@@ -35,8 +35,7 @@ Run = Callable[..., int]
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     monkeypatch.setattr(files, "KNOWN", (MODEL, OTHER))
-    for name, value in {"PROBE_S": 1.0, "SILENCE_S": 0.3, "PAUSE_S": 0.01}.items():
-        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(module, "SILENCE_S", 0.3)
     with FakeHub(CONTENT) as fake:
         yield fake
 
@@ -52,7 +51,7 @@ def part(settings: Settings) -> Path:
     return settings.models_dir / "tiny-instruct.gguf.part"
 
 
-async def fails(settings: Settings) -> str:
+async def failure(settings: Settings) -> str:
     """The sentence with which the download fails."""
     with pytest.raises(DownloadFailed) as caught:
         await download(MODEL, settings)
@@ -66,13 +65,12 @@ async def test_a_model_comes_over_the_redirect_once(settings: Settings, hub: Fak
     reports: list[Progress] = []
     model = await download(MODEL, settings, reports.append)
     assert model.path.read_bytes() == CONTENT and not part.exists()
-    assert [asked.method for asked in hub.asked] == ["HEAD", "GET", "GET"]
-    assert f"/{MODEL.repo}/resolve/{MODEL.revision}/{MODEL.file}" == hub.asked[0].path
+    assert hub.paths[0] == f"/{MODEL.repo}/resolve/{MODEL.revision}/{MODEL.file}"
     amounts = [progress.received_bytes for progress in reports]
     assert [reports[0].phase, reports[-1].phase] == ["connecting", "checking"]
     assert amounts == sorted(amounts) and amounts[-1] == len(CONTENT)
     assert await download(MODEL, settings) == model == files.find(model.model, settings)
-    assert len(hub.asked) == 3
+    assert len(hub.paths) == 2
 
 
 @pytest.mark.parametrize(
@@ -81,9 +79,7 @@ async def test_a_model_comes_over_the_redirect_once(settings: Settings, hub: Fak
         (70_000, {}, ["bytes=70000-"]),
         (70_000, {"ignores_range": True}, ["bytes=70000-"]),
         (len(CONTENT), {}, []),
-        (0, {"cuts": [50_000, 16_384, None]}, [None, "bytes=50000-", "bytes=66384-"]),
-        (0, {"knows_head": False}, [None]),
-        (0, {"linked": False, "says_length": False}, [None]),
+        (0, {"says_length": False}, [None]),
         (len(CONTENT) + 1, {}, [None]),
     ],
 )
@@ -98,62 +94,56 @@ async def test_it_goes_on_where_the_last_try_stopped(
 
 
 @pytest.mark.parametrize(
-    ("how", "told"),
+    ("how", "sentence"),
     [
         ({"status": 403}, "without an account (HTTP 403)"),
         ({"status": 404}, "has no tiny-instruct.gguf"),
-        ({"status": 429}, "too many requests"),
         ({"status": 503}, "try again later (HTTP 503)"),
-        ({"silent": True}, "cannot be reached"),
         ({"loops": True}, "does not give the file"),
-        ({"cuts": [0] * 9}, "broke, at 35 %. What has arrived is kept"),
-        ({"stalls_at": 80_000}, "has stopped sending, at 40 %"),
-        ({"portal": True}, "does not give the expected"),
-        ({"sha256": "0" * 64}, "does not give the expected"),
-        ({"linked": False, "content": CONTENT + b"more"}, "does not give the expected"),
-        ({"content_range": "bytes 0-199999/200000"}, "does not give the expected"),
-        ({"content_range": "bytes 70000-80000/90000"}, "does not give the expected"),
+        ({"cut": 5_000}, "broke. What has arrived is kept"),
+        ({"stalls_at": 80_000}, "has stopped sending"),
+        ({"content": CONTENT + b"more"}, "does not give the expected"),
     ],
 )
 async def test_a_fault_is_one_sentence_and_keeps_what_has_arrived(
-    settings: Settings, hub: FakeHub, part: Path, how: dict[str, Any], told: str
+    settings: Settings, hub: FakeHub, part: Path, how: dict[str, Any], sentence: str
 ) -> None:
     part.write_bytes(CONTENT[:70_000])
     for name, value in how.items():
         setattr(hub, name, value)
-    assert told in await fails(settings)
+    assert sentence in await failure(settings)
     assert part.read_bytes() == CONTENT[: part.stat().st_size] and part.stat().st_size >= 70_000
 
 
 async def test_another_file_is_not_kept(settings: Settings, hub: FakeHub, part: Path) -> None:
-    hub.content, hub.linked = CONTENT[:-1] + b"?", False
-    assert "another checksum" in await fails(settings)
+    hub.content = CONTENT[:-1] + b"?"
+    assert "another checksum" in await failure(settings)
     assert not part.exists()
-    hub.content, hub.knows_head, hub.says_length = b"<!doctype html>" * 20_000, False, False
-    assert "does not give the expected" in await fails(settings)
+    hub.content, hub.says_length = b"<!doctype html>" * 20_000, False  # a network that asks for a sign-in
+    assert "does not give the expected" in await failure(settings)
 
 
-async def test_faults_of_this_machine_are_told(
+async def test_a_fault_of_this_machine_is_one_sentence(
     settings: Settings, part: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with files.locked(settings.models_dir, MODEL.name), pytest.raises(Busy):
         await download(MODEL, settings)
     offline = settings.model_copy(update={"hub_url": refused_url().removesuffix("/v1")})
-    assert "--hub-url" in await fails(offline)
+    assert "--hub-url" in await failure(offline)
     (tmp_path / "file").touch()
     unwritable = settings.model_copy(update={"models_dir": tmp_path / "file" / "models"})
-    assert "cannot be written" in await fails(unwritable)
+    assert "cannot be written" in await failure(unwritable)
     part.symlink_to("/dev/full")
-    assert "is full" in await fails(settings)
+    assert "is full" in await failure(settings)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1_000_000))
-    assert "needs 64.2 MB of disk" in await fails(settings)
+    assert "needs 64.2 MB of disk" in await failure(settings)
 
 
 @pytest.fixture
 async def downloads(settings: Settings) -> AsyncIterator[Downloads]:
     running = Downloads(settings)
     yield running
-    await running.aclose()
+    await running.cancel()
 
 
 def state(downloads: Downloads) -> DownloadState:
@@ -188,7 +178,7 @@ async def test_a_failure_has_its_reason_until_the_next_try(
     downloads.start(MODEL.name)
     await until(lambda: not downloads.busy)
     assert state(downloads).phase == "absent" and "HTTP 503" in state(downloads).reason
-    monkeypatch.setattr(module, "_probe", lambda *_: 1 / 0)
+    monkeypatch.setattr(module, "_receive", lambda *_: 1 / 0)
     downloads.start(MODEL.name)
     assert state(downloads).reason == ""
     await until(lambda: not downloads.busy)
@@ -235,28 +225,28 @@ def test_pull_list_rm(
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "sentence"),
     [
         (["pull", "nothing"], "Choose tiny-instruct or other-instruct"),
         (["rm", "tiny-instruct"], "There is no model “tiny-instruct”"),
-        (["pull", "other-instruct"], "does not give the expected"),
+        (["pull", "other-instruct"], "another checksum"),
         (["list", "--hub-url", "nowhere"], "--hub-url"),
     ],
 )
 def test_a_mistake_is_one_sentence(
-    run: Run, capsys: pytest.CaptureFixture[str], words: list[str], told: str
+    run: Run, capsys: pytest.CaptureFixture[str], words: list[str], sentence: str
 ) -> None:
     assert run(*words) == 2
     printed = capsys.readouterr()
-    assert printed.out == "" and told in printed.err and "Traceback" not in printed.err
+    assert printed.out == "" and sentence in printed.err and "Traceback" not in printed.err
     with pytest.raises(SystemExit):
         models_command([], {})
     shown = capsys.readouterr().out
     assert all(word in shown for word in ("pull", "list", "rm", "--models-dir"))
 
 
-def test_ctrl_c_leaves_a_part_that_the_same_command_goes_on_with(
-    hub: FakeHub, part: Path, tmp_path: Path, run: Run
+async def test_ctrl_c_leaves_a_part_that_the_same_command_goes_on_with(
+    hub: FakeHub, part: Path, tmp_path: Path, settings: Settings
 ) -> None:
     models = tmp_path / "models.json"
     models.write_text(json.dumps([asdict(MODEL)]))
@@ -269,11 +259,11 @@ def test_ctrl_c_leaves_a_part_that_the_same_command_goes_on_with(
         cwd=REPO, env=dict(os.environ), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     signal.signal(signal.SIGINT, before)
-    hub.wait_for(part.exists, 30)
+    await until(part.exists, 30)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
     assert process.returncode == INTERRUPTED, err
     assert out == "" and "goes on from here" in err and "Traceback" not in err
     assert part.read_bytes() == CONTENT[: part.stat().st_size]
     hub.bytes_per_s = 0
-    assert run("pull") == 0 and hub.gets[1].range
+    assert (await download(MODEL, settings)).path.exists() and hub.gets[1].range

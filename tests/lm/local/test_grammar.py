@@ -57,7 +57,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> LocalModel:
 
 @pytest.fixture(scope="module")
 def model(tiny: LocalModel) -> LoadedModel:
-    return LoadedModel(Load(tiny.path, 4096, 1))
+    return LoadedModel(Load(tiny.path, "Tiny", 4096))
 
 
 @settings(max_examples=60, suppress_health_check=list(HealthCheck), deadline=None)
@@ -105,7 +105,7 @@ def test_what_a_format_cannot_hold_is_written_freely(name: str, type_: Any) -> N
 @pytest.mark.parametrize("name", ADAPTERS)
 async def test_through_dspy_the_format_is_found_out(tiny: LocalModel, name: str) -> None:
     asked = signature({"answer": str, "number": int, "sure": bool})
-    lm = local_lm(tiny, cache=False, context_tokens=4096, threads=1, max_tokens=120)
+    lm = local_lm(tiny, cache=False, context_tokens=4096, max_tokens=120)
     with dspy.context(lm=lm, adapter=adapter_for(name)):
         for prediction in (
             dspy.ChainOfThought(asked)(question="What?"),
@@ -130,7 +130,7 @@ def test_the_second_attempt_gets_jsons_grammar_and_a_call_of_ones_own_none(
         def forward(self, question: str) -> dspy.Prediction:
             return dspy.Prediction(answer=dspy.settings.lm(question)[0])
 
-    lm = local_lm(tiny, cache=False, context_tokens=4096, threads=1, max_tokens=60)
+    lm = local_lm(tiny, cache=False, context_tokens=4096, max_tokens=60)
     monkeypatch.setattr(dspy.ChatAdapter, "parse", refuse)
     with dspy.context(lm=lm, adapter=dspy.ChatAdapter()):
         assert dspy.Predict("question -> answer")(question="What?").answer
