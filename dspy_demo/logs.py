@@ -210,7 +210,7 @@ def _trace(record: logging.LogRecord) -> str:
 class _HandledHere(logging.Logger):
     """A library's logger that writes through our handler, whatever the library configures.
 
-    DSPy (3.4.1), MLflow (3.17), LiteLLM (1.106) and uvicorn (0.51) add a handler and end the propagation.
+    DSPy, MLflow, LiteLLM and uvicorn add a handler and end the propagation.
     """
 
     @property

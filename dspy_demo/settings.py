@@ -6,7 +6,6 @@ Each field carries its description, unit, bound and environment names; `python a
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import re
 from collections.abc import Mapping, MutableMapping, Sequence, Set
@@ -16,13 +15,10 @@ from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
-from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 from dspy_demo.adapters import ADAPTERS
+from dspy_demo.command_line import ENV_PREFIX, argument_parser, details, env_names, fields, flag_name, text
 from dspy_demo.errors import SettingsError
-
-ENV_PREFIX = "DSPY_DEMO_"
 
 #: Not a word of the URL itself: it is shown in the terminal.
 WITH_CREDENTIALS = "must not hold a user or a password; give the key with --api-key or in its variable"
@@ -281,10 +277,10 @@ class Settings(BaseModel):
                 flag or variable it came from.
             SystemExit: For ``--help`` and unknown flags, as argparse does.
         """
-        flags = vars(argument_parser().parse_args(list(argv)))
+        flags = vars(argument_parser(cls).parse_args(list(argv)))
         values: dict[str, Any] = {}
         source: dict[str, str] = {}
-        for name, info in _fields():
+        for name, info in fields(cls):
             for variable in env_names(name, info):
                 if environ.get(variable):
                     values[name], source[name] = environ[variable], variable
@@ -313,10 +309,11 @@ class Settings(BaseModel):
         Args:
             leave_out: Names of settings, and of groups of them, that the process has no use for.
         """
-        names = [name for name, info in _fields() if leave_out.isdisjoint({name, _extra(info)["group"]})]
+        flags = fields(type(self))
+        names = [name for name, info in flags if leave_out.isdisjoint({name, details(info)["group"]})]
         values = {name: getattr(self, name) for name in names}
         return {
-            ENV_PREFIX + name.upper(): _text(value)
+            ENV_PREFIX + name.upper(): text(value)
             for name, value in values.items()
             if value is not None and not isinstance(value, SecretStr)
         }
@@ -359,88 +356,6 @@ def _of_providers(environ: Mapping[str, str]) -> dict[str, Any]:
 def has_credentials(url: str) -> bool:
     """Whether there is a user or a password before the host of a URL."""
     return "@" in re.split(r"[/?#]", url.partition("://")[2], maxsplit=1)[0]
-
-
-def _fields() -> list[tuple[str, FieldInfo]]:
-    return [(name, info) for name, info in Settings.model_fields.items() if info.json_schema_extra]
-
-
-def _extra(info: FieldInfo) -> dict[str, Any]:
-    assert isinstance(info.json_schema_extra, dict)
-    return info.json_schema_extra
-
-
-def _text(value: Any) -> str:
-    return ",".join(value) if isinstance(value, tuple) else str(value)
-
-
-def flag_name(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def env_names(name: str, info: FieldInfo) -> list[str]:
-    """The variables that set a field, first one wins."""
-    return [ENV_PREFIX + name.upper(), *_extra(info)["env"]]
-
-
-def bound_text(info: FieldInfo) -> str:
-    """The bounds of a field as a reader sees them, for example ``0 to 2``."""
-    words = {"Ge": "at least", "Gt": "more than", "Le": "at most", "Lt": "less than"}
-    parts = [
-        f"{words[kind]} {value}"
-        for limit in info.metadata
-        if (kind := type(limit).__name__) in words
-        for value in [getattr(limit, kind.lower())]
-    ]
-    return ", ".join(parts)
-
-
-def documented() -> list[dict[str, str]]:
-    """Every setting as a row: flag, variables, default, unit, bounds, meaning, group."""
-    rows = []
-    for name, info in _fields():
-        default = "" if info.default in (None, (), PydanticUndefined) else _text(info.default)
-        rows.append(
-            {
-                "flag": flag_name(name) + (f" / --no-{name}" if info.annotation is bool else ""),
-                "env": ", ".join(env_names(name, info)),
-                "default": default,
-                "unit": str(_extra(info)["unit"]),
-                "bounds": bound_text(info),
-                "meaning": info.description or "",
-                "group": str(_extra(info)["group"]),
-            }
-        )
-    return rows
-
-
-def argument_parser() -> argparse.ArgumentParser:
-    """The command line, drawn from the fields. Values stay text; `Settings` validates them."""
-    parser = argparse.ArgumentParser(
-        prog="python app.py",
-        description="Chat with a DSPy program, watch it reason, log it to MLflow and serve it.",
-        epilog="Every flag can be set by its variable; flags win. Times are in seconds.",
-    )
-    groups: dict[str, Any] = {}
-    for (name, info), row in zip(_fields(), documented(), strict=True):
-        group = groups.setdefault(row["group"], parser.add_argument_group(row["group"]))
-        notes = "; ".join(
-            part
-            for part in (
-                row["unit"],
-                row["bounds"],
-                f"default {row['default']}" if row["default"] else "",
-                f"env {row['env']}",
-            )
-            if part
-        )
-        text = f"{row['meaning']} [{notes}]".replace("%", "%%")
-        options: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": text}
-        if info.annotation is bool:
-            group.add_argument(flag_name(name), action=argparse.BooleanOptionalAction, **options)
-        else:
-            group.add_argument(flag_name(name), metavar=name.rsplit("_", 1)[-1].upper(), **options)
-    return parser
 
 
 def prepare_libraries(settings: Settings, environ: MutableMapping[str, str]) -> None:

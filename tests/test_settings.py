@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from dspy_demo.command_line import documented
 from dspy_demo.errors import SettingsError
 from dspy_demo.lm.providers import PROVIDERS
-from dspy_demo.settings import Settings, documented, prepare_libraries
+from dspy_demo.settings import Settings, prepare_libraries
 
 
 def test_flags_win_over_the_environment_over_defaults() -> None:
@@ -97,7 +98,7 @@ def test_every_setting_is_documented_and_in_the_help(capsys: pytest.CaptureFixtu
         Settings.load(["--help"], {})
     assert stopped.value.code == 0
     shown = capsys.readouterr().out
-    rows = documented()
+    rows = documented(Settings)
     assert len(rows) > 20
     for row in rows:
         assert row["flag"].split(" /")[0] in shown

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dspy_demo.settings import ENV_PREFIX
+from dspy_demo.command_line import ENV_PREFIX
 
 #: The variable that gives the process its name.
 INSTANCE_VARIABLE = f"{ENV_PREFIX}INSTANCE"

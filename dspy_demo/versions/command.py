@@ -11,8 +11,9 @@ import traceback
 import warnings
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 
+from dspy_demo.command_line import argument_parser
 from dspy_demo.errors import DemoError, InvalidInput
-from dspy_demo.settings import Settings, argument_parser, prepare_libraries
+from dspy_demo.settings import Settings, prepare_libraries
 from dspy_demo.versions.version import MODEL_NAME
 
 
@@ -29,7 +30,7 @@ def log_command(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
         SystemExit: For ``--help`` and unknown flags, as argparse does.
     """
     if {"-h", "--help"} & set(argv):
-        _parser([argument_parser()]).parse_args(["--help"])
+        _parser([argument_parser(Settings)]).parse_args(["--help"])
     own, rest = _parser([]).parse_known_args(list(argv))
     try:
         settings = Settings.load(rest, environ)
