@@ -1,44 +1,5 @@
 """Every error that a user may meet, as one tree.
 
-    DemoError
-    ├── InvalidInput            422  the request is not one we can run
-    │   ├── BodyTooSlow         408  the request itself did not arrive in time
-    │   └── InputTooLong        413  refused before any model is called
-    │       └── BodyTooLarge    413  the request itself is too large to be read
-    ├── NotFound                404  no such program, model or version
-    │   └── VersionNotFound     404  MLflow has no such version
-    ├── Forbidden               403  only the owner may do this
-    ├── Unauthorized            401  a stranger without session or token
-    ├── SettingsError           400  a setting or flag is wrong; the app does not start
-    ├── ProgramLoadError        400  a user's own program cannot be used
-    ├── ModelSetupError         400  the chosen language model cannot be used as configured
-    ├── DownloadFailed          502  a model file did not arrive
-    ├── Busy                    429  this app's own limit, not the model's
-    │   ├── RateLimited         429  too many turns in a minute, or the rest of the day's budget is in use
-    │   ├── BudgetSpent         429  the day's budget for guests is spent
-    │   ├── LineFull            429  no place to wait in is left
-    │   ├── WaitedTooLong       429  no place to run in became free in time
-    │   ├── AnswerTooLong       429  the turn was ended at the limit of its output
-    │   ├── TooManyOpen         503  too many requests of guests are open
-    │   └── TooManyAttempts     429  too many wrong passwords
-    ├── Stopped                 503  the turn was ended from this side, for example at shutdown
-    ├── ShareFailed             502  the public link could not be opened, or broke off
-    ├── TrackingError           502  MLflow failed at something
-    │   ├── TrackingUnavailable 503  its server, database or disk cannot be used now
-    │   ├── VersionNotLogged    400  this program cannot become a version, or not without a secret
-    │   └── VersionNotServable  409  this version cannot answer a chat
-    └── UpstreamError           502  the language model (or the server before it) failed
-        ├── UpstreamAuth        502  it refused the key
-        ├── UpstreamRejected    502  it refused the request itself
-        ├── UpstreamRateLimited 429  it asks us to slow down
-        ├── UpstreamUnavailable 503  it cannot be reached, or says it is down
-        ├── UpstreamTimeout     504  it was silent, or too slow in all
-        ├── UpstreamCut         502  the reply stopped in the middle
-        ├── WrongServer         502  something else answers at its address
-        ├── ReplyTooLong        502  the reply did not end within the limit
-        ├── MalformedReply      502  the reply does not have the program's output fields
-        └── EmptyReply          502  the reply has no text
-
 `public_message` is the one sentence that a user may see. What went wrong inside goes to the
 log as ``__cause__``, together with `error_id`, which the user sees too: the id of the turn that
 failed, or a number of its own where no turn was running.
@@ -117,7 +78,7 @@ class NotFound(DemoError):
 
 
 class VersionNotFound(NotFound):
-    code, http_status = "version_not_found", 404
+    code = "version_not_found"
     default_message = "MLflow has no such version. Reload the list: it may have been deleted."
 
 
@@ -227,7 +188,7 @@ class UpstreamError(DemoError):
 
 
 class UpstreamAuth(UpstreamError):
-    code, http_status, retryable = "upstream_auth", 502, False
+    code, retryable = "upstream_auth", False
     default_message = (
         "The language model refused the API key. Enter another under Model, Other…, or set its variable "
         "(such as OPENAI_API_KEY) and start the app again."
@@ -235,7 +196,7 @@ class UpstreamAuth(UpstreamError):
 
 
 class UpstreamRejected(UpstreamError):
-    code, http_status, retryable = "upstream_rejected", 502, False
+    code, retryable = "upstream_rejected", False
     default_message = "The language model refused the request. Check the model's name and its limits."
 
 
@@ -255,19 +216,19 @@ class UpstreamTimeout(UpstreamError):
 
 
 class UpstreamCut(UpstreamError):
-    code, http_status = "upstream_cut", 502
+    code = "upstream_cut"
     default_message = "The reply stopped in the middle. What arrived is kept; retry for the whole answer."
 
 
 class WrongServer(UpstreamError):
-    code, http_status, retryable = "wrong_server", 502, False
+    code, retryable = "wrong_server", False
     default_message = (
         "Something else answers at the model server's address now. Restart it, or choose the Local backend."
     )
 
 
 class ReplyTooLong(UpstreamError):
-    code, http_status, retryable = "reply_too_long", 502, False
+    code, retryable = "reply_too_long", False
     default_message = "The reply is too long to be read. Ask for a shorter one."
 
     @classmethod
@@ -279,7 +240,7 @@ class ReplyTooLong(UpstreamError):
 
 
 class MalformedReply(UpstreamError):
-    code, http_status = "malformed_reply", 502
+    code = "malformed_reply"
     default_message = "The model ignored the output format. Retry, or choose a stronger model."
 
     @classmethod
@@ -292,7 +253,7 @@ class MalformedReply(UpstreamError):
 
 
 class EmptyReply(UpstreamError):
-    code, http_status = "empty_reply", 502
+    code = "empty_reply"
     default_message = "The language model sent an empty reply. Retry, or choose another model."
 
 

@@ -276,16 +276,15 @@ _READ: Mapping[str, Callable[[Any], Any]] = {
 }
 
 
-def _fields_of(made: Any) -> list[tuple[str, str, Callable[[Any], Any]]]:
-    """Of each field of an event class its name, that in the JSON, and how it is read."""
-    fields = [one for one in dataclasses.fields(made) if one.name != "kind"]
-    return [
+#: Of each event class the fields' names, those in the JSON, and how they are read.
+_FIELDS: Mapping[Any, Any] = {
+    made: [
         (one.name, _WIRE_NAMES.get(one.name, one.name), _READ.get(str(one.type), lambda wire: wire))
-        for one in fields
+        for one in dataclasses.fields(made)
+        if one.name != "kind"
     ]
-
-
-_FIELDS: Mapping[Any, Any] = {made: _fields_of(made) for made in get_args(Event)}
+    for made in get_args(Event)
+}
 _CLASSES: Mapping[str, Any] = {
     _WIRE_NAMES.get(kind, kind): made
     for made in get_args(Event)
@@ -312,22 +311,13 @@ def event_from_wire(data: Mapping[str, Any]) -> Event | None:
     made = _CLASSES.get(data["type"])
     if made is None:
         return None
-    given: dict[str, Any] = {}
-    for field_name, name, read in _FIELDS[made]:
-        value = data.get(name)
-        if value is not None:
-            given[field_name] = read(value)
-    event: Event = made(**given)
+    fields = [(field_name, data.get(name), read) for field_name, name, read in _FIELDS[made]]
+    event: Event = made(**{name: read(value) for name, value, read in fields if value is not None})
     return event
 
 
 def failed_from(error: Any) -> TurnFailed:
     """The terminal event of a `DemoError`."""
     return TurnFailed(
-        error.code,
-        error.public_message,
-        error.retryable,
-        error.http_status,
-        error.error_id,
-        error.retry_after_s,
+        **{one.name: getattr(error, one.name) for one in dataclasses.fields(TurnFailed) if one.name != "kind"}
     )

@@ -7,35 +7,29 @@
         fake.wait_for(lambda: fake.streams[-1].closed_at)
 
 It runs on a thread with an event loop of its own, on raw sockets, because most faults are byte-level.
-Alone, for benchmarks and for playing: ``python tests/fake_openai.py --port 8000 --tokens-per-second 50``.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import socket
-import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Self, TypeVar
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for `python tests/fake_openai.py`
-
-from tests.fake_upstream.connection import Connection
-from tests.fake_upstream.records import Request, Stream
+from tests.fake_upstream.answers import Completion, page, to_json
 from tests.fake_upstream.replies import (
     FAULTS,
     ODDITIES,
     Reply,
-    cut_reply,
+    Request,
+    Stream,
     error_reply,
     huge_reply,
-    stall_reply,
     tool_reply,
 )
 
@@ -46,96 +40,69 @@ __all__ = [
     "Reply",
     "Request",
     "Stream",
-    "cut_reply",
     "error_reply",
     "free_port",
     "huge_reply",
     "refused_url",
-    "stall_reply",
     "tool_reply",
 ]
 
 T = TypeVar("T")
 Responder = Callable[[dict[str, Any]], Reply | None]
+ERROR_CODES = {401: "invalid_api_key", 404: "model_not_found", 429: "rate_limit_exceeded"}
+HTML_PAGE = b"<!doctype html><html><body><h1>Sign in to the hotel's network</h1></body></html>"
+LAST_CHUNK = b"0\r\n\r\n"
 
 
 class FakeOpenAI:
     """The server; `url` is the base URL for clients. Every method may be called from any thread.
 
     Args:
-        port: 0 takes a free one.
         tokens_per_second: The pace of replies that do not say theirs; 0 is as fast as possible.
-        tokens: Pad default answers to about so many words.
         api_key: Where given, any other key gets a 401.
     """
 
-    def __init__(
-        self,
-        *,
-        host: str = "127.0.0.1",
-        port: int = 0,
-        tokens_per_second: float = 0.0,
-        tokens: int = 0,
-        api_key: str | None = None,
-    ) -> None:
-        self.host = host
-        self.port = port
+    def __init__(self, *, tokens_per_second: float = 0.0, api_key: str | None = None) -> None:
+        self.port = 0
         self.tokens_per_second = tokens_per_second
-        self.tokens = tokens
         self.api_key = api_key
-        self.models: list[str] = ["fake"]
-        self.ollama_models: dict[str, list[str]] = {
-            "fake-chat:latest": ["completion"],
-            "fake-embed:latest": ["embedding"],
-        }
+        self.models = ["fake"]
         self.get_reply: Reply | None = None  # a fault for GET requests (detection probes)
-        self.loop: asyncio.AbstractEventLoop | None = None
+        self.requests: list[Request] = []
+        self.streams: list[Stream] = []
+        self.connections: set[Connection] = set()
         self._changed = threading.Condition(threading.RLock())
         self._replies: deque[Reply] = deque()
         self._responder: Responder | None = None
-        self._requests: list[Request] = []
-        self._streams: list[Stream] = []
-        self._connections: set[Connection] = set()
-        self._thread: threading.Thread | None = None
         self._started = threading.Event()
 
-    # --- life ---
-
     def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._run, name="fake-openai", daemon=True)
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self._thread.start()
         assert self._started.wait(10), "the fake server did not start"
-        assert self.loop is not None, f"the fake server could not listen on {self.host}:{self.port}"
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self.loop is not None and self._thread is not None
-        self.loop.call_soon_threadsafe(self._stop.set)
+        self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(10)
         assert not self._thread.is_alive(), "the fake server did not stop"
 
-    def _run(self) -> None:
-        try:
-            asyncio.run(self._serve())
-        finally:
-            self._started.set()
-
     async def _serve(self) -> None:
-        self._stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: Connection(self), self.host, self.port, backlog=1024)
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        server = await asyncio.start_server(
+            lambda reader, writer: Connection(self, reader, writer).run(), "127.0.0.1", 0, backlog=1024
+        )
         self.port = server.sockets[0].getsockname()[1]
-        self.loop = loop
         self._started.set()
         await self._stop.wait()
         server.close()
-        tasks = [task for connection in list(self._connections) if (task := connection.abort())]
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for connection in list(self.connections):
+            connection.abort()
 
     @property
     def origin(self) -> str:
         """Without ``/v1``: what Ollama calls its host."""
-        return f"http://{self.host}:{self.port}"
+        return f"http://127.0.0.1:{self.port}"
 
     @property
     def url(self) -> str:
@@ -150,30 +117,21 @@ class FakeOpenAI:
 
     def respond_with(self, responder: Responder | None) -> None:
         """Ask `responder` for each reply, before the queue; None from it goes on to the queue."""
-        with self._changed:
-            self._responder = responder
+        self._responder = responder
 
     def reset(self) -> None:
-        """Forget script and records, and close every connection."""
+        """Forget script and records, and reset every connection, as a crashing server does."""
         with self._changed:
-            self._replies.clear()
             self._responder = self.get_reply = None
-            self._requests.clear()
-            self._streams.clear()
-        self.drop_connections()
-
-    def drop_connections(self) -> None:
-        """Reset every connection, as a crashing server does."""
-        assert self.loop is not None
-        for connection in list(self._connections):
-            self.loop.call_soon_threadsafe(connection.abort)
+            for kept in (self._replies, self.requests, self.streams):
+                kept.clear()
+        for connection in list(self.connections):
+            self._loop.call_soon_threadsafe(connection.abort)
 
     def next_reply(self, request: Request) -> Reply:
         if self.api_key is not None and request.api_key != self.api_key:
             return Reply(status=401)
-        with self._changed:
-            responder = self._responder
-        if responder and (reply := responder(request.json)):
+        if self._responder and (reply := self._responder(request.json)):
             return reply
         with self._changed:
             return self._replies.popleft() if self._replies else Reply()
@@ -181,26 +139,15 @@ class FakeOpenAI:
     # --- observation ---
 
     @property
-    def requests(self) -> list[Request]:
-        """Every request so far, of every path."""
-        with self._changed:
-            return list(self._requests)
-
-    @property
-    def streams(self) -> list[Stream]:
-        """Every chat completion so far, in the order of arrival."""
-        with self._changed:
-            return list(self._streams)
-
-    @property
-    def connections(self) -> list[Connection]:
-        """Those that are open."""
-        return list(self._connections)
-
-    @property
     def active_streams(self) -> int:
+        return sum(stream.closed_at is None for stream in list(self.streams))
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Around each change of the records, for who waits for one."""
         with self._changed:
-            return sum(stream.closed_at is None for stream in self._streams)
+            yield
+            self._changed.notify_all()
 
     def wait_for(self, predicate: Callable[[], T], timeout: float = 10.0) -> T:
         """Block until `predicate` is true, and return what it gave.
@@ -210,30 +157,232 @@ class FakeOpenAI:
         """
         deadline = time.monotonic() + timeout
         with self._changed:
-            while not (result := _value_or_none(predicate)):
-                left_s = deadline - time.monotonic()
-                if left_s <= 0:
+            while True:
+                with suppress(IndexError):  # `fake.streams[-1]` before there is one
+                    if result := predicate():
+                        return result
+                if time.monotonic() > deadline:
                     raise TimeoutError(
-                        f"not true in {timeout} s; {len(self._requests)} requests; {self._streams}"
+                        f"not true in {timeout} s; {len(self.requests)} requests; {self.streams}"
                     )
-                self._changed.wait(min(left_s, 0.05))
-            return result
+                self._changed.wait(0.05)
 
     async def await_for(self, predicate: Callable[[], T], timeout: float = 10.0) -> T:
         """`wait_for` without blocking the event loop of the test."""
         return await asyncio.to_thread(self.wait_for, predicate, timeout)
 
-    def record(self, change: Callable[[], Any]) -> None:
-        with self._changed:
-            change()
-            self._changed.notify_all()
+
+class Connection:
+    """One TCP connection: answers a request at a time, and notices at once when the client leaves."""
+
+    def __init__(self, fake: FakeOpenAI, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._fake, self._reader, self._writer = fake, reader, writer
+        self._stream: Stream | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        self._task = asyncio.current_task()
+        self._fake.connections.add(self)
+        try:
+            first = await self._reader.read(1)
+            while first:
+                if first == b"\x16":  # somebody begins to speak TLS
+                    self._writer.write(_head(400, "text/plain", ["Connection: close"]))
+                    return
+                first = await self._answered(await self._read(first))
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            self._fake.connections.discard(self)
+            self._end_stream(client_left=True)
+            self._writer.close()
+
+    def abort(self) -> None:
+        """Reset the connection."""
+        self._writer.transport.abort()
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _read(self, first: bytes) -> Request:
+        head = first + await self._reader.readuntil(b"\r\n\r\n")
+        line, *lines = head.decode("latin-1").strip().split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        method, path, _ = line.split(" ", 2)
+        body = await self._reader.readexactly(int(headers.get("content-length", "0")))
+        return Request(method, path, headers, body)
+
+    async def _answered(self, request: Request) -> bytes:
+        """Answer, and give the first byte of the next request; empty where the client leaves."""
+        with self._fake.changing():
+            self._fake.requests.append(request)
+        answering = asyncio.create_task(self._answer(request))
+        following = asyncio.create_task(self._reader.read(1))
+        try:
+            await asyncio.wait({answering, following}, return_when=asyncio.FIRST_COMPLETED)
+            if following.done() and not following.result():
+                return b""
+            await answering
+            return await following
+        finally:
+            answering.cancel()
+            following.cancel()
+
+    def _end_stream(self, *, client_left: bool = False) -> None:
+        """Record the end of the running completion, once."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            with self._fake.changing():
+                stream.closed_at, stream.client_left = time.monotonic(), client_left
+
+    # --- replies ---
+
+    async def _answer(self, request: Request) -> None:
+        path = request.path.partition("?")[0].removeprefix("/v1").rstrip("/")
+        fault = self._fake.get_reply if request.method == "GET" else None
+        if fault is not None and fault.fault is None:
+            await asyncio.sleep(fault.first_delay_s)
+            await self._send(fault.status, (fault.text or "{}").encode())
+        elif fault is not None:
+            await self._fail_at_once(fault)
+        elif (request.method, path) == ("POST", "/chat/completions"):
+            await self._complete(request)
+        elif (value := page(self._fake.models, request.method, path, request.json)) is not None:
+            await self._send(200, to_json(value))
+        else:
+            await self._send_error(request, Reply(status=404, error_message=f"no route {request.path}"))
+
+    async def _complete(self, request: Request) -> None:
+        reply = self._fake.next_reply(request)
+        stream = self._stream = Stream(request, reply)
+        with self._fake.changing():
+            self._fake.streams.append(stream)
+        if reply.status != 200:
+            await asyncio.sleep(reply.first_delay_s)
+            await self._send_error(request, reply)
+        elif not await self._fail_at_once(reply):
+            completion = Completion(request.json, reply, self._fake.tokens_per_second)
+            streams = completion.streaming and reply.fault != "whole"
+            await (self._send_stream if streams else self._send_whole)(stream, completion)
+        self._end_stream()
+
+    async def _fail_at_once(self, reply: Reply) -> bool:
+        """The faults that come before any content. Whether it was one."""
+        match reply.fault:
+            case "close_before_headers":
+                self._writer.close()
+            case "silent_before_headers":
+                await _forever()
+            case "silent_after_headers":
+                await self._send_stream_head()
+                await _forever()
+            case "empty_body":
+                await self._send(200, b"")
+            case "html":
+                await self._send(200, HTML_PAGE, "text/html")
+            case _:
+                return False
+        return True
+
+    async def _fail_midway(self, reply: Reply) -> None:
+        """The faults after some tokens: what comes instead of the rest."""
+        match reply.fault:
+            case "stall":
+                await _forever()
+            case "garbage":
+                await self._write_chunk(b'data: {"choices": [{]] not json \xff\xfe\n\n<<garbage>>\n\n')
+            case "error_event":
+                await self._write_chunk(f"data: {reply.error_body}\n\n".encode())
+        if reply.fault != "cut":
+            self._writer.write(LAST_CHUNK)
+        if reply.fault != "error_event":
+            self._writer.close()
+
+    async def _send_stream(self, stream: Stream, completion: Completion) -> None:
+        reply = completion.reply
+        await self._send_stream_head()
+        await self._write_chunk(completion.event({"role": "assistant", "content": ""}), reply.write_bytes)
+        async for kind, text in completion.tokens():
+            if reply.ends_at(stream.tokens_sent):
+                break
+            await self._write_chunk(completion.event({kind: text}), reply.write_bytes)
+            self._count(stream)
+        if reply.broken:
+            await self._fail_midway(reply)
+            return
+        *events, done = completion.last_events()
+        for event in events:
+            await self._write_chunk(event, reply.write_bytes)
+        self._end_stream()  # before the client can see the end and leave
+        await self._write_chunk(done, reply.write_bytes)
+        if reply.fault == "open_after_done":
+            await _forever()
+        self._writer.write(LAST_CHUNK)
+
+    async def _send_whole(self, stream: Stream, completion: Completion) -> None:
+        reply, body = completion.reply, completion.whole()
+        async for _ in completion.tokens():
+            if reply.ends_at(stream.tokens_sent):
+                break
+            self._count(stream)
+        if reply.fault == "garbage":
+            await self._send(200, b'{"choices": [{]] \xff')
+        elif reply.fault == "error_event":
+            await self._send(200, reply.error_body.encode())
+        elif reply.broken:
+            await self._write(_head(200, headers=[f"Content-Length: {len(body)}"]) + body[: len(body) // 2])
+            await self._fail_midway(reply if reply.fault == "stall" else Reply(fault="cut"))
+        else:
+            await self._send(200, body, write_bytes=reply.write_bytes)
+
+    def _count(self, stream: Stream) -> None:
+        with self._fake.changing():
+            stream.tokens_sent += 1
+
+    async def _send_error(self, request: Request, reply: Reply) -> None:
+        # As some servers do, it repeats the key: nothing of this text may reach a user.
+        message = reply.error_message or f"fake upstream detail, status {reply.status}, key {request.api_key}"
+        code = ERROR_CODES.get(reply.status)
+        error = {"message": message, "type": "fake_error", "code": code, "param": None}
+        wait = reply.retry_after or (None if reply.retry_after_s is None else f"{reply.retry_after_s:g}")
+        headers = [] if wait is None else [f"Retry-After: {wait}"]
+        await self._send(
+            reply.status, reply.error_body.encode() or to_json({"error": error}), headers=headers
+        )
+
+    async def _send(
+        self,
+        status: int,
+        body: bytes,
+        kind: str = "application/json",
+        *,
+        headers: Sequence[str] = (),
+        write_bytes: int = 0,
+    ) -> None:
+        self._end_stream()
+        head = _head(status, kind, [f"Content-Length: {len(body)}", *headers])
+        await self._write(head + body, write_bytes)
+
+    async def _send_stream_head(self) -> None:
+        await self._write(_head(200, "text/event-stream", ["Transfer-Encoding: chunked"]))
+
+    async def _write_chunk(self, data: bytes, write_bytes: int = 0) -> None:
+        await self._write(b"%x\r\n%b\r\n" % (len(data), data), write_bytes)
+
+    async def _write(self, data: bytes, write_bytes: int = 0) -> None:
+        size = write_bytes or len(data)
+        for start in range(0, len(data), size):
+            self._writer.write(data[start : start + size])
+            await self._writer.drain()
+            await asyncio.sleep(0)
 
 
-def _value_or_none(predicate: Callable[[], T]) -> T | None:
-    try:
-        return predicate()
-    except IndexError:  # `fake.streams[-1]` before there is one
-        return None
+def _head(status: int, kind: str = "application/json", headers: Sequence[str] = ()) -> bytes:
+    lines = [f"HTTP/1.1 {status} Status", f"Content-Type: {kind}", *headers]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+async def _forever() -> None:
+    await asyncio.Event().wait()
 
 
 def free_port() -> int:
@@ -246,27 +395,3 @@ def free_port() -> int:
 def refused_url() -> str:
     """A base URL whose connections are refused."""
     return f"http://127.0.0.1:{free_port()}/v1"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="A fake OpenAI-compatible server.")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--tokens-per-second", type=float, default=50.0, help="0: as fast as possible")
-    parser.add_argument("--tokens", type=int, default=0, help="pad answers to about so many words")
-    options = parser.parse_args()
-    with FakeOpenAI(
-        host=options.host,
-        port=options.port,
-        tokens_per_second=options.tokens_per_second,
-        tokens=options.tokens,
-    ) as fake:
-        print(f"fake OpenAI at {fake.url}", flush=True)
-        try:
-            threading.Event().wait()
-        except KeyboardInterrupt:
-            print("stopped")
-
-
-if __name__ == "__main__":
-    main()

@@ -9,7 +9,7 @@ import dspy
 import httpx
 import pytest
 
-from tests.fake_openai import FAULTS, ODDITIES, FakeOpenAI, Reply, stall_reply
+from tests.fake_openai import FAULTS, ODDITIES, FakeOpenAI, Reply
 
 SILENT = {"silent_before_headers", "silent_after_headers", "stall"}
 
@@ -35,7 +35,7 @@ async def test_each_reply_is_a_failure_or_an_answer_for_dspy(fake_openai: FakeOp
 
 
 @pytest.mark.parametrize(
-    "reply", [Reply(chunks=["x"] * 10_000, tokens_per_second=50), stall_reply(after_tokens=1)]
+    "reply", [Reply(chunks=["x"] * 10_000, tokens_per_second=50), Reply(fault="stall", after_tokens=1)]
 )
 async def test_a_client_that_leaves_is_noticed(fake_openai: FakeOpenAI, reply: Reply) -> None:
     fake_openai.reply(reply)

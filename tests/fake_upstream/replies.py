@@ -1,12 +1,11 @@
-"""One answer of the fake upstream, good, odd or broken: what tests script it with."""
+"""The answers of the fake upstream, good, odd or broken, and what it was asked."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
-
-from tests.fake_upstream.answers import default_text, words
 
 Fault = Literal[
     "close_before_headers",  # the connection ends before a byte of the reply
@@ -38,7 +37,6 @@ class Reply:
         tool_calls: Native tool calls: ``{"name": ..., "arguments": {...}}``.
         usage: Token counts; None counts chunks; an empty mapping sends none.
         first_delay_s: Seconds before the first token (headers are out already, when streaming).
-        delay_s: Seconds before each further token, beside the pace.
         tokens_per_second: The pace; None is the server's, 0 as fast as possible.
         write_bytes: Bytes per TCP write; 0 is one write per token.
         status: An HTTP status; other than 200 the body is OpenAI's error JSON, or `error_body`.
@@ -55,7 +53,6 @@ class Reply:
     finish_reason: str | None = None
     usage: Mapping[str, int] | None = None
     first_delay_s: float = 0.0
-    delay_s: float = 0.0
     tokens_per_second: float | None = None
     write_bytes: int = 0
     fault: Fault | None = None
@@ -66,32 +63,54 @@ class Reply:
     error_message: str = ""
     error_body: str = ""
 
-    def content_chunks(self, request: Mapping[str, Any], tokens: int = 0) -> list[str]:
-        """The content of this reply to `request`, as the chunks to send."""
-        if self.chunks is not None:
-            return list(self.chunks)
-        if self.text is not None:
-            text = self.text
-        elif self.tool_calls:
-            text = ""
-        else:
-            text = default_text(request, fields=self.fields or {}, tokens=tokens, filler=self.filler_chars)
-        if self.chunk_chars is None:
-            return words(text)
-        size = self.chunk_chars or max(1, len(text))
-        return [text[start : start + size] for start in range(0, len(text), size)]
+    @property
+    def broken(self) -> bool:
+        """It ends after some tokens."""
+        return self.fault not in {None, "whole", "open_after_done"}
+
+    def ends_at(self, tokens_sent: int) -> bool:
+        return self.broken and tokens_sent >= self.after_tokens
+
+
+@dataclass
+class Request:
+    """One request as it came over the wire. Header names are in lower case."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> dict[str, Any]:
+        return json.loads(self.body) if self.body else {}
+
+    @property
+    def api_key(self) -> str:
+        """As OpenAI, Anthropic or Gemini take it."""
+        bearer = self.headers.get("authorization", "").removeprefix("Bearer ")
+        return bearer or self.headers.get("x-api-key", "") or self.headers.get("x-goog-api-key", "")
+
+
+@dataclass
+class Stream:
+    """What happened to one chat completion, streamed or not.
+
+    Attributes:
+        tokens_sent: Content and reasoning chunks that were written to the socket.
+        closed_at: When it ended, by `time.monotonic()`; None while it is open.
+        client_left: The client closed it before the reply was complete.
+    """
+
+    request: Request
+    reply: Reply
+    tokens_sent: int = 0
+    closed_at: float | None = None
+    client_left: bool = False
 
 
 def error_reply(status: int, *, retry_after_s: float | None = None, message: str = "") -> Reply:
     return Reply(status=status, retry_after_s=retry_after_s, error_message=message)
-
-
-def stall_reply(after_tokens: int = 0) -> Reply:
-    return Reply(fault="stall", after_tokens=after_tokens)
-
-
-def cut_reply(after_tokens: int = 0) -> Reply:
-    return Reply(fault="cut", after_tokens=after_tokens)
 
 
 def huge_reply(size_bytes: int = 10_000_000, *, chunk_chars: int = 16_000) -> Reply:
@@ -107,17 +126,13 @@ def tool_reply(name: str, args: Mapping[str, Any], thought: str = "I use a tool.
 # Every fault of an upstream by its name, for parametrised tests. "refused" has no reply: give the
 # client `fake_openai.refused_url()`.
 FAULTS: dict[str, Reply] = {
-    "401": error_reply(401),
-    "403": error_reply(403),
-    "404": error_reply(404),
+    **{str(status): Reply(status=status) for status in (401, 403, 404, 500, 503)},
     "429": error_reply(429, retry_after_s=7),
-    "500": error_reply(500),
-    "503": error_reply(503),
     "close_before_headers": Reply(fault="close_before_headers"),
     "silent_before_headers": Reply(fault="silent_before_headers"),
     "silent_after_headers": Reply(fault="silent_after_headers"),
-    "stall": stall_reply(after_tokens=8),
-    "cut": cut_reply(after_tokens=8),
+    "stall": Reply(fault="stall", after_tokens=8),
+    "cut": Reply(fault="cut", after_tokens=8),
     "clean_cut": Reply(fault="clean_cut", after_tokens=8),
     "garbage": Reply(fault="garbage"),
     "garbage_later": Reply(fault="garbage", after_tokens=8),
