@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from dspy_demo.errors import ReplyTooLong
+
 #: Longest event. The last one of a turn holds all of its text; a real one has some kilobytes.
 EVENT_MAX_BYTES = 8 * 1024 * 1024
+TOO_LONG = "The model server sent an answer that is too long to be shown."
 _LINE_END = re.compile(rb"\r\n|\r|\n")
-
-
-class EventTooLong(ValueError):
-    """An event, or a line that has not ended yet, is longer than allowed."""
 
 
 class EventStreamParser:
@@ -33,7 +32,7 @@ class EventStreamParser:
         """The events that `chunk` completes.
 
         Raises:
-            EventTooLong: Before more than the limit is kept.
+            ReplyTooLong: Before more than the limit is kept.
         """
         if self._after_cr and chunk:
             chunk = chunk.removeprefix(b"\n")  # the second half of a line end
@@ -59,4 +58,4 @@ class EventStreamParser:
     def _grow(self, size: int) -> None:
         self._size += size
         if self._size > self._event_max_bytes:
-            raise EventTooLong(f"an event of more than {self._event_max_bytes} bytes")
+            raise ReplyTooLong(TOO_LONG)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from typing import Any, assert_never
+from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import httpx
 
 from dspy_demo.backends import served_wire as wire
-from dspy_demo.backends.event_stream import EventStreamParser, EventTooLong
-from dspy_demo.backends.served_wire import NOT_OURS, ServerInfo, base_url, transport_error
+from dspy_demo.backends.event_stream import EVENT_MAX_BYTES, TOO_LONG, EventStreamParser
+from dspy_demo.backends.served_wire import ServerInfo, base_url
 from dspy_demo.errors import MalformedReply, ReplyTooLong, UpstreamCut, WrongServer
 from dspy_demo.events import (
     TURN_ID_HEADER,
@@ -21,17 +20,13 @@ from dspy_demo.events import (
     FieldDelta,
     ServedTarget,
     Status,
-    TurnFailed,
     TurnFinished,
     TurnRequest,
     TurnStarted,
 )
 from dspy_demo.settings import Settings
 
-__all__ = ["CANNOT_STREAM", "ServedBackend", "ServerInfo", "base_url"]
-
 CANNOT_STREAM = "This server cannot stream; the whole answer comes at once."
-TOO_LONG = "The model server sent an answer that is too long to be shown."
 #: Connections that may be open to the model server.
 CONNECTIONS_MAX = 500
 CONNECT_TIMEOUT_S = 5.0
@@ -40,11 +35,7 @@ PROBE_TIMEOUT_S = 5.0
 SILENT_SERVER_S = 35.0
 #: How long the end of a reply is waited for after its last event.
 END_WAIT_S = 0.5
-#: How long a server stays known as plain; then it is asked again whether it streams.
-PLAIN_KNOWN_S = 60.0
-#: Longest body that is read whole: a plain server's answer.
-BODY_MAX_BYTES = 8 * 1024 * 1024
-_ERROR_BODY_MAX_BYTES = 64 * 1024
+ERROR_BODY_MAX_BYTES = 64 * 1024
 
 
 class ServedBackend:
@@ -72,103 +63,66 @@ class ServedBackend:
         )
         silent_s = min(settings.idle_timeout_s + 5, SILENT_SERVER_S)
         self._live_timeout = httpx.Timeout(silent_s, connect=CONNECT_TIMEOUT_S)
-        self._total_timeout_s = settings.total_timeout_s
+        self._whole_timeout = httpx.Timeout(settings.total_timeout_s + 5)
         self._reply_max_chars = settings.reply_max_chars
-        self._plain: dict[str, float] = {}
 
     async def stream(self, request: TurnRequest) -> AsyncGenerator[Event, None]:
         target = request.target
         assert isinstance(target, ServedTarget)
         url = base_url(target.url)
-        ours = bool(target.version or target.instance)  # a plain server does not tell its version
-        if ours or time.monotonic() - self._plain.get(url, -PLAIN_KNOWN_S) >= PLAIN_KNOWN_S:
-            self._plain.pop(url, None)
-            try:
-                async for event in self._live(url, request, target):
-                    yield event
-                return
-            except _NoSuchRoute:
-                if ours:
-                    raise WrongServer() from None
-                self._plain[url] = time.monotonic()
-        async for event in self._whole(url, request):
-            yield event
+        try:
+            async for event in self._live(url, request, target):
+                yield event
+        except _NoSuchRoute:
+            if target.version or target.instance:  # a plain server does not tell its version
+                raise WrongServer() from None
+            async for event in self._whole(url, request):
+                yield event
 
     async def aclose(self) -> None:
         await self._client.aclose()
 
-    # --- our own model server ---
-
     async def _live(
         self, url: str, request: TurnRequest, target: ServedTarget
     ) -> AsyncGenerator[Event, None]:
-        """The events of ``POST /predict/stream``; the last one when the reply is read to its end."""
-        answering, end, chars = False, None, 0
-        try:
-            async with self._client.stream(
-                "POST",
-                f"{url}/predict/stream",
-                json=wire.predict_body(request, target),
-                headers={TURN_ID_HEADER: request.turn_id},
-                timeout=self._live_timeout,
-            ) as reply:
-                answering = True
-                wire.check_identity(reply.headers, target)
-                await _check_streams(reply)
-                async for content in _contents(reply):
-                    event = wire.event_of(content)
-                    match event:
-                        case TurnStarted():
-                            model = target.version or event.model
-                            event = dataclasses.replace(event, backend=self.name, model=model)
-                        case FieldDelta():
-                            chars += len(event.text)
-                            if chars > self._reply_max_chars:
-                                raise ReplyTooLong.over(self._reply_max_chars)
-                        case TurnFinished():
-                            end = event
-                        case Status() | TurnFailed() | None:
-                            pass
-                        case _:
-                            assert_never(event)
-                    if event is not None and end is None:
-                        yield event
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            if end is None:
-                raise transport_error(error, answering=answering) from error
-        except EventTooLong as error:
-            raise ReplyTooLong(TOO_LONG) from error
-        if end is None:
-            raise UpstreamCut(wire.CUT)
-        yield end
-
-    # --- a plain MLflow server ---
+        """The events of ``POST /predict/stream``, the route of our own model server."""
+        body, chars = wire.predict_body(request, target), 0
+        async with self._reply(f"{url}/predict/stream", request, body, self._live_timeout) as reply:
+            wire.check_identity(reply.headers, target)
+            await _check_streams(reply)
+            async for event in _events(reply):
+                if isinstance(event, TurnStarted):
+                    model = target.version or event.model
+                    event = dataclasses.replace(event, backend=self.name, model=model)
+                elif isinstance(event, FieldDelta):
+                    chars += len(event.text)
+                    if chars > self._reply_max_chars:
+                        raise ReplyTooLong.over(self._reply_max_chars)
+                yield event
 
     async def _whole(self, url: str, request: TurnRequest) -> AsyncGenerator[Event, None]:
-        """The one answer of ``POST /invocations``."""
+        """The one answer of ``POST /invocations``, the route of a plain MLflow server."""
         yield TurnStarted(self.name, url, incremental=False)
         yield Status(CANNOT_STREAM)
         body = {"messages": wire.chat_messages(request)}
-        answering = False
-        try:
-            async with self._client.stream(
-                "POST",
-                f"{url}/invocations",
-                json=body,
-                headers={TURN_ID_HEADER: request.turn_id},
-                timeout=self._total_timeout_s + 5,
-            ) as reply:
-                answering = True
-                if reply.status_code != 200:
-                    self._plain.pop(url, None)
-                    raise wire.reply_error(reply.status_code, await _bounded(reply, _ERROR_BODY_MAX_BYTES))
-                answer = await _bounded(reply, BODY_MAX_BYTES)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            self._plain.pop(url, None)
-            raise transport_error(error, answering=answering) from error
+        async with self._reply(f"{url}/invocations", request, body, self._whole_timeout) as reply:
+            if reply.status_code != 200:
+                raise wire.reply_error(reply.status_code, await _bounded(reply, ERROR_BODY_MAX_BYTES))
+            answer = await _bounded(reply, EVENT_MAX_BYTES)
         yield TurnFinished(wire.outputs_of(answer))
 
-    # --- a typed address ---
+    @asynccontextmanager
+    async def _reply(
+        self, url: str, request: TurnRequest, body: Mapping[str, Any], timeout: httpx.Timeout
+    ) -> AsyncIterator[httpx.Response]:
+        """The reply to a turn's request; what breaks while it is read is raised as an error of ours."""
+        headers, answering = {TURN_ID_HEADER: request.turn_id}, False
+        try:
+            async with self._client.stream("POST", url, json=body, headers=headers, timeout=timeout) as reply:
+                answering = True
+                yield reply
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise wire.transport_error(error, answering=answering) from error
 
     async def probe(self, url: str) -> ServerInfo:
         """What answers at a typed address.
@@ -183,16 +137,16 @@ class ServedBackend:
                 return wire.server_info(body)
             reply, _ = await self._get(f"{url}/ping")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise transport_error(error, answering=False) from error
-        if reply.status_code == 200 and not reply.headers.get("content-type", "").startswith("text/html"):
+            raise wire.transport_error(error, answering=False) from error
+        if reply.headers.get("content-type", "").startswith("text/html"):
+            raise MalformedReply(wire.NOT_OURS)
+        if reply.status_code == 200:
             return ServerInfo("plain")
-        raise (
-            wire.reply_error(reply.status_code, b"") if reply.status_code != 200 else MalformedReply(NOT_OURS)
-        )
+        raise wire.reply_error(reply.status_code, b"")
 
     async def _get(self, url: str) -> tuple[httpx.Response, bytes]:
         async with self._client.stream("GET", url, timeout=PROBE_TIMEOUT_S) as reply:
-            return reply, await _bounded(reply, _ERROR_BODY_MAX_BYTES)
+            return reply, await _bounded(reply, ERROR_BODY_MAX_BYTES)
 
 
 class _NoSuchRoute(Exception):
@@ -201,29 +155,36 @@ class _NoSuchRoute(Exception):
 
 async def _check_streams(reply: httpx.Response) -> None:
     if reply.status_code != 200:
-        body = await _bounded(reply, _ERROR_BODY_MAX_BYTES)
+        body = await _bounded(reply, ERROR_BODY_MAX_BYTES)
         if reply.status_code in {404, 405} and b'"error_id"' not in body:
             raise _NoSuchRoute
         raise wire.reply_error(reply.status_code, body)
     if not reply.headers.get("content-type", "").startswith("text/event-stream"):
-        raise MalformedReply(NOT_OURS)
+        raise MalformedReply(wire.NOT_OURS)
 
 
-async def _contents(reply: httpx.Response) -> AsyncIterator[Mapping[str, Any]]:
-    """The JSON objects of the stream."""
-    parser, chunks, done = EventStreamParser(), reply.aiter_raw(), False
+async def _events(reply: httpx.Response) -> AsyncIterator[Event]:
+    """The events to the last one, which comes when the reply is read: so the next turn has its connection.
+
+    Raises:
+        UpstreamCut: The reply ended before that.
+    """
+    parser, chunks = EventStreamParser(), reply.aiter_raw()
     async for chunk in chunks:
         for data in parser.feed(chunk):
-            done = data == b"[DONE]"
-            if not done:
-                yield wire.json_object(data)
-        if done:
-            break
-    # A reply that was read to its end leaves its connection to the next turn.
-    with contextlib.suppress(TimeoutError, httpx.HTTPError):
-        async with asyncio.timeout(END_WAIT_S):
-            async for _ in chunks:
-                pass
+            if data == b"[DONE]":
+                raise UpstreamCut(wire.CUT)
+            event = wire.event_of(wire.json_object(data))
+            if isinstance(event, TurnFinished):
+                with suppress(TimeoutError, httpx.HTTPError):
+                    async with asyncio.timeout(END_WAIT_S):
+                        async for _ in chunks:
+                            pass
+                yield event
+                return
+            if event is not None:
+                yield event
+    raise UpstreamCut(wire.CUT)
 
 
 async def _bounded(reply: httpx.Response, max_bytes: int) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import quote, unquote
@@ -33,17 +34,17 @@ NO_CHAT = "The model server did not answer as a chat. Was the version logged wit
 OTHER_VERSION = "The server at this address serves another version now. Connect to it again to ask that one."
 NOT_READABLE = "The model server sent something that this app cannot read. Check its address and its version."
 ELSEWHERE = "The address leads elsewhere, and redirects are not followed. Use the final one."
-ONE_MESSAGE = "A plain MLflow server takes one chat message only, not further input fields."
 REFUSED = "The model server refused the request. Check that the version takes this input."
+NO_KEY = "The model server refused the request: it asks for a key or a login."
 FAILED = "The model server failed to answer. Its log has the details."
-_NO_KEY = "The model server refused the request: it asks for a key or a login."
-_NOT_READY = "The model server is not ready. Try again in a moment."
-_STATUS: Mapping[int, tuple[type[DemoError], str]] = {
-    **dict.fromkeys((401, 403, 407), (errors.UpstreamAuth, _NO_KEY)),
+NOT_READY = "The model server is not ready. Try again in a moment."
+STATUS: Mapping[int, tuple[type[DemoError], str]] = {
+    **dict.fromkeys(range(300, 400), (MalformedReply, ELSEWHERE)),
+    **dict.fromkeys((401, 403, 407), (errors.UpstreamAuth, NO_KEY)),
     **dict.fromkeys((404, 405), (MalformedReply, NOT_OURS)),
     **dict.fromkeys((413, 422), (errors.UpstreamRejected, REFUSED)),
     429: (errors.UpstreamRateLimited, "The model server is at its limit. Wait a moment and retry."),
-    **dict.fromkeys((502, 503), (errors.UpstreamUnavailable, _NOT_READY)),
+    **dict.fromkeys((502, 503), (errors.UpstreamUnavailable, NOT_READY)),
     504: (errors.UpstreamTimeout, "The model server took too long. Try again."),
 }
 
@@ -103,11 +104,10 @@ def check_identity(headers: Mapping[str, str], target: ServedTarget) -> None:
 
 def predict_body(request: TurnRequest, target: ServedTarget) -> dict[str, Any]:
     """One text goes to whatever the version calls its chat field; more inputs go by their names."""
-    history = [{"role": message.role, "content": message.text} for message in request.history]
     values = list(request.inputs.values())
     one_text = len(values) == 1 and isinstance(values[0], str)
     return {
-        "history": history,
+        "history": _history(request),
         **({"text": values[0]} if one_text else {"inputs": dict(request.inputs)}),
         **({} if target.max_tokens is None else {"max_tokens": target.max_tokens}),
         **({} if target.cache else {"cache": False}),
@@ -123,9 +123,12 @@ def chat_messages(request: TurnRequest) -> list[dict[str, str]]:
     """
     given = [value for value in request.inputs.values() if value not in (None, "")]
     if len(given) != 1:
-        raise InvalidInput(ONE_MESSAGE)
-    history = [{"role": message.role, "content": message.text} for message in request.history]
-    return [*history, {"role": "user", "content": str(given[0])}]
+        raise InvalidInput("A plain MLflow server takes one chat message only, not further input fields.")
+    return [*_history(request), {"role": "user", "content": str(given[0])}]
+
+
+def _history(request: TurnRequest) -> list[dict[str, str]]:
+    return [{"role": message.role, "content": message.text} for message in request.history]
 
 
 def json_object(data: bytes) -> Mapping[str, Any]:
@@ -134,16 +137,15 @@ def json_object(data: bytes) -> Mapping[str, Any]:
     Raises:
         MalformedReply: It is not one.
     """
-    try:
+    value: Any = None
+    with suppress(ValueError, RecursionError):
         try:
             value = orjson.loads(data)
         except orjson.JSONDecodeError:
             value = json.loads(data)  # half a surrogate pair, which models do write
-        if isinstance(value, dict):
-            return value
-    except (ValueError, RecursionError):
-        pass
-    raise MalformedReply(NOT_READABLE)
+    if not isinstance(value, dict):
+        raise MalformedReply(NOT_READABLE)
+    return value
 
 
 def event_of(content: Mapping[str, Any]) -> Event | None:
@@ -179,10 +181,8 @@ def outputs_of(answer: bytes) -> dict[str, Any]:
     if not isinstance(content, str):
         raise MalformedReply(NOT_READABLE)
     try:
-        outputs = json.loads(content)
-    except (ValueError, RecursionError):
-        outputs = None
-    if not isinstance(outputs, dict):
+        outputs = json_object(content.encode())
+    except (MalformedReply, UnicodeError):
         return {"answer": content}
     return dict(sorted(outputs.items(), key=lambda item: item[0] not in REASONING_FIELDS))
 
@@ -209,9 +209,6 @@ def server_info(body: bytes) -> ServerInfo:
         raise MalformedReply(NOT_OURS) from None
 
 
-# Errors
-
-
 def transport_error(error: httpx.HTTPError | httpx.InvalidURL, *, answering: bool) -> DemoError:
     """The error of a connection. `answering`: the reply had begun."""
     match error:
@@ -228,15 +225,11 @@ def transport_error(error: httpx.HTTPError | httpx.InvalidURL, *, answering: boo
 
 def reply_error(status: int, body: bytes) -> DemoError:
     """The error of a reply other than 200: ours by its code, any other by its status alone."""
-    try:
-        content = json.loads(body)
-        if isinstance(content, dict) and content.get("status") == "error":
+    with suppress(DemoError, ValueError, KeyError, TypeError):
+        content = json_object(body)
+        if content.get("status") == "error":
             return _error_of(content)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        pass
-    if 300 <= status < 400:
-        return MalformedReply(ELSEWHERE)
-    kind, sentence = _STATUS.get(status, (errors.UpstreamError, FAILED))
+    kind, sentence = STATUS.get(status, (errors.UpstreamError, FAILED))
     return kind(sentence)
 
 
@@ -246,8 +239,8 @@ def _error_of(content: Mapping[str, Any]) -> DemoError:
     Raises:
         KeyError, TypeError, ValueError: It is not one.
     """
-    made = _by_code(DemoError).get(str(content["code"]), errors.UpstreamError)
-    error = made(str(content["message"])[:MESSAGE_MAX_CHARS])
+    kinds = {kind.code: kind for kind in vars(errors).values() if hasattr(kind, "code")}
+    error = kinds.get(str(content["code"]), errors.UpstreamError)(str(content["message"])[:MESSAGE_MAX_CHARS])
     error.retryable = bool(content["retryable"])
     if content.get("retry_after_s") is not None:
         error.retry_after_s = max(0.0, float(content["retry_after_s"]))
@@ -255,10 +248,3 @@ def _error_of(content: Mapping[str, Any]) -> DemoError:
     if re.fullmatch(r"[0-9a-f]{1,32}", error_id):
         error.server_error_id = error_id
     return error
-
-
-def _by_code(root: type[DemoError]) -> dict[str, type[DemoError]]:
-    found = {root.code: root}
-    for made in root.__subclasses__():
-        found = _by_code(made) | found
-    return found

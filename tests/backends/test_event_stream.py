@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dspy_demo.backends.event_stream import EventStreamParser, EventTooLong
+from dspy_demo.backends.event_stream import EventStreamParser
+from dspy_demo.errors import ReplyTooLong
 
 
 def parsed(*chunks: bytes, **limits: int) -> list[bytes]:
@@ -47,14 +48,14 @@ def test_the_standard(stream: bytes, events: list[bytes]) -> None:
 
 
 def test_an_endless_line_is_refused_before_it_is_kept() -> None:
-    with pytest.raises(EventTooLong):
+    with pytest.raises(ReplyTooLong):
         parsed(*[b"x" * 1000] * 11, event_max_bytes=10_000)
 
 
 def test_an_endless_event_is_refused() -> None:
-    with pytest.raises(EventTooLong):
+    with pytest.raises(ReplyTooLong):
         parsed(b"data: " + b"x" * 10_000_000 + b"\n\n")
-    with pytest.raises(EventTooLong):
+    with pytest.raises(ReplyTooLong):
         parsed(*[b"data: 0123456789\n"] * 1_001, event_max_bytes=10_000)
 
 

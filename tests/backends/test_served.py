@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from dspy_demo.backends.served import CANNOT_STREAM, ServedBackend, base_url
-from dspy_demo.backends.served_wire import outputs_of
+from dspy_demo.backends.served import CANNOT_STREAM, ServedBackend
+from dspy_demo.backends.served_wire import base_url, outputs_of
 from dspy_demo.errors import DemoError, InvalidInput
 from dspy_demo.events import (
     QUEUE_KEY,
@@ -335,14 +335,14 @@ def choices(content: Any) -> bytes:
 
 async def test_a_plain_server_is_asked_for_the_whole_answer(backend: ServedBackend) -> None:
     answer = reply(choices('{"answer": "four", "reasoning": "sum"}'), kind="application/json")
-    async with serving(sent(NO_ROUTE, answer)) as server:
+    async with serving(sent(NO_ROUTE, answer, NO_ROUTE, answer)) as server:
         history = (Message("user", "Hi"), Message("assistant", "Hello"))
         first = await heard(backend, TurnRequest(ServedTarget(server.url), {"q": "2 + 2?"}, history))
         await heard(backend, request(server.url, version=None))
     assert first == [TurnStarted("served", server.url, incremental=False), Status(CANNOT_STREAM), first[-1]]
     assert isinstance(first[-1], TurnFinished)
     assert list(first[-1].outputs.items()) == [("reasoning", "sum"), ("answer", "four")]
-    assert [path for path, _ in server.requests] == ["/predict/stream", "/invocations", "/invocations"]
+    assert [path for path, _ in server.requests] == ["/predict/stream", "/invocations"] * 2
     assert [message["content"] for message in json.loads(server.requests[1][1])["messages"]] == [
         "Hi",
         "Hello",

@@ -10,7 +10,8 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from dspy_demo.backends.served import ServedBackend, ServerInfo, base_url
+from dspy_demo.backends.served import ServedBackend
+from dspy_demo.backends.served_wire import ServerInfo, base_url
 from dspy_demo.errors import DemoError, NotFound
 from dspy_demo.events import ServedTarget
 from dspy_demo.processes import ChildFailed

@@ -10,7 +10,7 @@ from typing import Any, cast
 import gradio as gr
 import pytest
 
-from dspy_demo.backends.served import ServerInfo
+from dspy_demo.backends.served_wire import ServerInfo
 from dspy_demo.errors import InvalidInput, NotFound
 from dspy_demo.events import LMChoice, ServedTarget
 from dspy_demo.lm.choices import Detection, LMOption

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dspy_demo.backends.served import ServerInfo
+from dspy_demo.backends.served_wire import ServerInfo
 from dspy_demo.lm.local.download import DownloadState, Progress
 from dspy_demo.serving.processes import ServerState
 from dspy_demo.share.state import ShareState
