@@ -7,10 +7,11 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from anyio.from_thread import check_cancelled
 from dspy import lm15
+from dspy.utils.callback import BaseCallback
 
 if TYPE_CHECKING:
     import dspy
@@ -154,21 +155,43 @@ def counting_tokens() -> Iterator[Any]:
     """Count what the model calls in this block use; gives what `tokens_of` reads.
 
     The parts are those of ``track_usage=True``, whose total comes with a prediction only (DSPy 3.4.1).
+    Without them no usage is known.
     """
-    from dspy.utils.usage_tracker import track_usage
-
+    try:
+        from dspy.utils.usage_tracker import track_usage
+    except ImportError:
+        yield None
+        return
     with track_usage() as tracker:
         yield tracker
 
 
 def tokens_of(tracker: Any) -> tuple[int, int] | None:
     """Prompt and completion tokens; None where DSPy counted nothing, as for an answer from its cache."""
-    totals = list(tracker.get_total_tokens().values())
+    totals = list(tracker.get_total_tokens().values()) if hasattr(tracker, "get_total_tokens") else []
     if not totals:
         return None
     prompt = sum(total.get("prompt_tokens") or total.get("input_tokens") or 0 for total in totals)
     completion = sum(total.get("completion_tokens") or total.get("output_tokens") or 0 for total in totals)
     return int(prompt), int(completion)
+
+
+class ModuleCallback(BaseCallback):
+    """A callback that stands in a program's predictors, and so is called in any thread.
+
+    DSPy calls those of ``predictor.callbacks`` beside the ones of its settings
+    and leaves them out of a pickle (3.4.1). Without it a thread that does not know its turn has no model.
+    """
+
+    def hear(self, program: dspy.Module) -> None:
+        """Stand in the predictors of `program`, once."""
+        for _, predictor in program.named_predictors():
+            callbacks = getattr(predictor, "callbacks", None)
+            if isinstance(callbacks, list) and self not in callbacks:
+                callbacks.append(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
 
 
 def ask_only_once() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import types
 import warnings
 from typing import Any
@@ -137,6 +138,27 @@ async def test_a_chunk_that_was_streamed_is_known() -> None:
     ):
         await predict.acall(question="What is 2 + 2?")
     assert progress.emitted
+
+
+def test_a_callback_in_a_program_hears_its_predictors_once() -> None:
+    found: list[Any] = []
+
+    class Heard(dspy_bridge.ModuleCallback):
+        def on_module_start(self, call_id: str, instance: Any, inputs: Any) -> None:
+            found.append(instance)
+
+    program, heard = dspy.ChainOfThought("question -> answer"), Heard()
+    for _ in range(2):
+        heard.hear(program)
+    with dspy.context(lm=demo_lm(cache=False)):
+        program(question="?")
+    assert found == [program.predict]
+
+
+def test_without_its_parts_no_usage_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dspy.utils.usage_tracker", None)
+    with dspy_bridge.counting_tokens() as tokens:
+        assert dspy_bridge.tokens_of(tokens) is None
 
 
 @pytest.mark.parametrize("chunk", [None, object(), types.SimpleNamespace(choices=[])])

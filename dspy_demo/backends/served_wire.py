@@ -239,7 +239,9 @@ def _error_of(content: Mapping[str, Any]) -> DemoError:
     Raises:
         KeyError, TypeError, ValueError: It is not one.
     """
-    kinds = {kind.code: kind for kind in vars(errors).values() if hasattr(kind, "code")}
+    kinds: Mapping[str, type[DemoError]] = {
+        kind.code: kind for kind in vars(errors).values() if hasattr(kind, "code")
+    }
     error = kinds.get(str(content["code"]), errors.UpstreamError)(str(content["message"])[:MESSAGE_MAX_CHARS])
     error.retryable = bool(content["retryable"])
     if content.get("retry_after_s") is not None:

@@ -84,11 +84,11 @@ class ModelCall:
         if finish_reason in {"length", "content_filter"}:
             self.finish_reason = "length" if finish_reason == "length" else "content_filter"
 
-    def used(self) -> Usage:
-        """What DSPy counted. It counts nothing for an answer from its cache."""
-        counted = dspy_bridge.tokens_of(self.tokens)
-        cached = counted is None and not (self.received or self.whole or self.failed)
-        return Usage(*(counted or (0, 0)), cached=cached)
+    def use(self, usage: Usage) -> None:
+        """Note what it used, for the trace too."""
+        self.usage = usage
+        if self.recorded is not None and not self.failed:
+            self.recorded.usage = usage
 
 
 _step: ContextVar[Step | None] = ContextVar("step", default=None)
@@ -181,7 +181,9 @@ class TurnObserver(BaseCallback):
         call.failed = exception is not None
         if self._record:
             call.recorded = self._record.call_ended(call_id, outputs, exception)
-        self._note_usage(call, call.used())
+        counted = dspy_bridge.tokens_of(call.tokens)  # nothing for an answer from DSPy's cache
+        cached = counted is None and not (call.received or call.whole or call.failed)
+        call.use(Usage(*(counted or (0, 0)), cached=cached))
         self._open.pop(call_id).close()
         if call.finish_reason != "stop":
             dspy_bridge.ask_only_once()
@@ -189,11 +191,6 @@ class TurnObserver(BaseCallback):
         _call.set(call)  # `ChatLM` tells the price after the end
         call.whole_text = "" if call.received else dspy_bridge.whole_text(outputs)
         self._stream.put((call, None))
-
-    def _note_usage(self, call: ModelCall, usage: Usage) -> None:
-        call.usage = usage
-        if call.recorded is not None and not call.failed:
-            call.recorded.usage = usage
 
     # Tools
 
@@ -213,10 +210,8 @@ class TurnObserver(BaseCallback):
         title = self._tools.pop(call_id)
         if self._record:
             self._record.call_ended(call_id, outputs, exception)
-        if exception is None:
-            self._stream.put(Status(f"{title} → {_short(str(outputs))}", "done", key=f"tool-{call_id}"))
-        else:
-            self._stream.put(Status(f"{title} failed", "failed", key=f"tool-{call_id}"))
+        text = f"{title} failed" if exception else f"{title} → {_short(str(outputs))}"
+        self._stream.put(Status(text, "failed" if exception else "done", key=f"tool-{call_id}"))
 
     # The model's side, see `lm.chat_lm.CallObserver`
 
@@ -224,8 +219,7 @@ class TurnObserver(BaseCallback):
         return self._stream.run(call)
 
     def call_retrying(self, wait_s: float, attempt: int, attempts: int) -> None:
-        text = f"No answer, retrying in {wait_s:g} s ({attempt}/{attempts})"
-        self._stream.put(Status(text, "info", key=RETRY_KEY))
+        self.call_notice(f"No answer, retrying in {wait_s:g} s ({attempt}/{attempts})", "info", RETRY_KEY)
 
     def call_notice(self, text: str, state: StatusState, key: str) -> None:
         self._stream.put(Status(text, state, key=key))
@@ -237,7 +231,7 @@ class TurnObserver(BaseCallback):
     def call_priced(self, cost_usd: float) -> None:
         call = _call.get()
         if call and not call.usage.cached:
-            self._note_usage(call, replace(call.usage, cost_usd=cost_usd))
+            call.use(replace(call.usage, cost_usd=cost_usd))
 
     # What came of it
 
@@ -273,10 +267,8 @@ def _set(variable: ContextVar[Any], value: Any) -> Iterator[None]:
 
 
 def _as_text(arguments: dict[str, Any]) -> str:
-    parts = [
-        f"{name}={json.dumps(value, ensure_ascii=False, default=str)}" for name, value in arguments.items()
-    ]
-    return _short(", ".join(parts))
+    values = {name: json.dumps(value, ensure_ascii=False, default=str) for name, value in arguments.items()}
+    return _short(", ".join(f"{name}={value}" for name, value in values.items()))
 
 
 def _short(text: str) -> str:

@@ -135,7 +135,7 @@ class ReplyReader:
 
 
 class _Reply:
-    """The reply of one model call."""
+    """The reply of one model call, read as a `PrefixParser` does; thinking is a field of its own."""
 
     def __init__(self, step: Step) -> None:
         self._texts: dict[str, list[str]] = {}
@@ -144,11 +144,9 @@ class _Reply:
         self._field_tags: dict[str, ThinkTags] = {}
 
     def feed(self, text: str) -> list[Piece]:
-        """The fields' texts that are certain after `text`; thinking is a field of its own."""
         return self._read(self._tags.feed(text))
 
     def finish(self) -> list[Piece]:
-        """What was held back and is text after all."""
         rest = self._read(self._tags.finish())
         if self._parser:
             rest += self._of_fields(self._parser.finish())
@@ -157,18 +155,15 @@ class _Reply:
         return rest
 
     def fields(self) -> dict[str, str]:
-        """The texts of the fields so far."""
         return {field: "".join(texts) for field, texts in self._texts.items()}
 
     def _read(self, pieces: list[Piece]) -> list[Piece]:
-        found = []
+        found: list[Piece] = []
         for piece in pieces:
-            if piece.field == THINKING:
-                found.append(piece)
-            elif self._parser:
-                found += self._of_fields(self._parser.feed(piece.text))
-            else:
+            if piece.field == THINKING or not self._parser:
                 found += self._kept([piece])
+            else:
+                found += self._of_fields(self._parser.feed(piece.text))
         return found
 
     def _of_fields(self, pieces: list[Piece]) -> list[Piece]:
