@@ -16,7 +16,7 @@ what is open stays open. The script is `assets/actions.js`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -151,14 +151,6 @@ def owner_only(request: gr.Request) -> None:
     """
     if visitor_of(request).role != "owner":
         raise Forbidden()
-
-
-async def attempt(action: Awaitable[Update], failed: Callable[[str], Update]) -> Update:
-    """What `action` gives, or what the page says of its failure."""
-    try:
-        return await action
-    except Exception as error:
-        return failed(sentence_of(error))
 
 
 def sentence_of(error: Exception) -> str:

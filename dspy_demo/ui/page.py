@@ -73,7 +73,9 @@ class PageOf:
         self.views: list[Section] = []
         self.dialogs: list[Section] = []
         if owner:
-            self.versions = VersionsSection(services.versions, mlflow, picks=self.picks, settings=settings)
+            self.versions = VersionsSection(
+                services.versions, mlflow, picks=self.picks, adapter=settings.adapter
+            )
             self.share = ShareSection(services.tunnel)
             self.compare = CompareSection(service, services.versions, picks=self.picks, chat=self.chat)
             self.sidebar.append(self.versions)

@@ -20,7 +20,6 @@ from dspy_demo.settings import Settings
 from dspy_demo.ui.components import (
     Update,
     action_html,
-    attempt,
     clicked,
     if_new,
     lasting,
@@ -52,16 +51,8 @@ class Connected:
 
 
 @dataclass(frozen=True, slots=True)
-class ServedChoice:
-    """What Served means for a visitor now. `program` is empty where the server does not say."""
-
-    target: ServedTarget
-    program: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class ServedFacts:
-    """What answers in place of the picked model and program; empty where it is not known."""
+    """What answers in place of the picked model and program; empty where the server does not say it."""
 
     version: str
     model: str
@@ -101,7 +92,7 @@ class BackendSection:
                 interactive=False,
                 elem_id="backend",
             )
-            self.panel = action_html(self._html(ServerState(), None), elem_id="server")
+            self.panel = action_html(server_html(ServerState(), owner=self._owner), elem_id="server")
             if self._owner:
                 self._draw_address()
             self.status = gr.HTML(elem_classes="sr", padding=False)
@@ -148,17 +139,15 @@ class BackendSection:
 
     async def connect(self, address: str, request: gr.Request) -> Update:
         """Use the server at a typed address."""
-
-        async def connect() -> Update:
+        try:
             owner_only(request)
             return await self._connected(address)
-
-        return await attempt(connect(), lambda sentence: self.drawn(None, sentence))
+        except Exception as error:
+            return self.drawn(None, sentence_of(error))
 
     async def act(self, event: gr.EventData, connected: Connected | None, request: gr.Request) -> Update:
         """One of the buttons beside the state."""
-
-        async def act() -> Update:
+        try:
             owner_only(request)
             match clicked(event):
                 case "disconnect":
@@ -170,8 +159,8 @@ class BackendSection:
                 case "stop" | "dismiss":
                     await self.begin(self.servers.stop(clicked(event, "uri") or None))
             return self.drawn(connected)
-
-        return await attempt(act(), lambda sentence: self.drawn(connected, sentence))
+        except Exception as error:
+            return self.drawn(connected, sentence_of(error))
 
     async def begin(self, action: Coroutine[Any, Any, Any]) -> None:
         """Run `action` on beside the page, for all visitors; the panel says what becomes of it."""
@@ -196,7 +185,7 @@ class BackendSection:
         active = bool(self._running) or bool(phases & {"starting", "stopping", "ready", "hung"})
         usable = connected is not None or state.phase != "none"
         return {
-            self.panel: self._html(state, connected, trouble or self._trouble),
+            self.panel: server_html(state, connected, trouble or self._trouble, owner=self._owner),
             self.connected: connected,
             self.status: status_html(state, connected),
             self.timer: gr.Timer(LOOK_S, active=active),
@@ -218,9 +207,6 @@ class BackendSection:
         state = self.servers.state()
         return ServedFacts(title_of(state.version), state.lm, state.program)
 
-    def _html(self, state: ServerState, connected: Connected | None, trouble: str = "") -> str:
-        return server_html(state, connected, trouble, owner=self._owner)
-
     async def _connected(self, address: str) -> Update:
         try:
             url = base_url(address)
@@ -235,18 +221,18 @@ def guest_urls(servers: ModelServers, settings: Settings) -> Callable[[], set[st
     return lambda: fixed | {url for url in [servers.state().url] if url}
 
 
-def served_choice(servers: ModelServers, connected: Connected | None) -> ServedChoice:
-    """The server that answers: the one at a typed address, else the app's own.
+def served_choice(servers: ModelServers, connected: Connected | None) -> tuple[ServedTarget, str]:
+    """The server that answers, at a typed address or the app's own, and its program where it says so.
 
     Raises:
         NotFound: There is none, or it is not ready.
     """
     if connected is not None:
-        return ServedChoice(ServedTarget(connected.url, connected.info.version), connected.info.program)
+        return ServedTarget(connected.url, connected.info.version), connected.info.program
     state = servers.state()
     match state.phase:
         case "ready" if state.url:
-            return ServedChoice(state.target, state.program)
+            return state.target, state.program
         case "hung":
             raise NotFound(HUNG)
         case "failed":

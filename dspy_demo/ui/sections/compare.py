@@ -34,7 +34,7 @@ from dspy_demo.ui.components import (
     visitor_of,
 )
 from dspy_demo.ui.gradio_bridge import delivered
-from dspy_demo.ui.sections.backend import Connected, ServedChoice
+from dspy_demo.ui.sections.backend import Connected
 from dspy_demo.ui.sections.picks import SidebarPicks
 from dspy_demo.ui.sections.program import program_behind
 from dspy_demo.ui.sections.versions import wanted_server
@@ -289,8 +289,7 @@ class CompareSection:
             return picks.served(given)
         version = await asyncio.to_thread(self._store.get, picked)
         state = await picks.backend.servers.beside(wanted_server(version, picks.model, given))
-        choice = ServedChoice(state.target, state.program)
-        return choice.target, program_behind(choice, picks.program.registry)
+        return state.target, program_behind(state.program, picks.program.registry)
 
 
 def _waiting(text: str, picked: str) -> TurnView:

@@ -25,7 +25,6 @@ from dspy_demo.ui.components import (
     clicked,
     if_new,
     message,
-    owner_only,
     section,
     sentence_of,
     skip,
@@ -210,11 +209,10 @@ class ModelSection:
 
     async def act(self, event: gr.EventData, picked: str, request: gr.Request) -> Update:
         """One of the buttons of the list."""
+        if visitor_of(request).role != "owner":
+            return {self.list: message(Forbidden.default_message, wrong=True)}
         try:
-            owner_only(request)
             return await self._act(clicked(event), clicked(event, "name"), picked)
-        except Forbidden as error:
-            return {self.list: message(error.public_message, wrong=True)}
         except Exception as error:
             return await self._listed(picked, sentence_of(error))
 
@@ -244,38 +242,22 @@ class ModelSection:
         assert self._downloads is not None
         states = await asyncio.to_thread(self._downloads.states)
         return {
-            self.list: models_html(states, hub_url=self._settings.hub_url, picked=picked, trouble=trouble),
+            self.list: models_html(states, self._settings.hub_url, picked=picked, trouble=trouble),
             self.status: models_status(states),
             self.timer: gr.Timer(LOOK_S, active=self._downloads.busy),
         }
 
 
-def models_html(
-    states: Sequence[DownloadState],
-    *,
-    hub_url: str,
-    picked: str = "",
-    trouble: str = "",
-    runs: bool | None = None,
-) -> str:
+def models_html(states: Sequence[DownloadState], hub_url: str, *, picked: str = "", trouble: str = "") -> str:
     """The list of models to download.
 
     Args:
         picked: The model string of the picker.
         trouble: Why the last action did not work.
-        runs: Whether the runtime is installed; looked for by default.
     """
-    return template(
-        "models.html",
-        states=states,
-        hub_url=hub_url,
-        picked=picked,
-        trouble=trouble,
-        runs=runtime_installed() if runs is None else runs,
-        prefix=PREFIX,
-        size_text=size_text,
-        install_line=INSTALL_LINE,
-    )
+    shown = {"states": states, "hub_url": hub_url, "picked": picked, "trouble": trouble}
+    words = {"prefix": PREFIX, "size_text": size_text, "install_line": INSTALL_LINE}
+    return template("models.html", runs=runtime_installed(), **shown, **words)
 
 
 def models_status(states: Sequence[DownloadState]) -> str:

@@ -67,8 +67,8 @@ class SidebarPicks:
 
     def served(self, given: Given) -> tuple[ServedTarget, ProgramSpec]:
         """The model server that this visitor uses."""
-        choice = served_choice(self.backend.servers, given[self.backend.connected])
-        return choice.target, program_behind(choice, self.program.registry)
+        target, program = served_choice(self.backend.servers, given[self.backend.connected])
+        return target, program_behind(program, self.program.registry)
 
     def ways_out(self, given: Given, error: Exception) -> list[Action]:
         """The buttons that help where `target` raised `error`."""

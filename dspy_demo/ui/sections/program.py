@@ -12,7 +12,7 @@ from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.spec import InputField, ProgramSpec
 from dspy_demo.ui.chat.text import in_words
 from dspy_demo.ui.components import Update, message, section
-from dspy_demo.ui.sections.backend import BackendSection, Connected, ServedChoice, picker_or_fixed
+from dspy_demo.ui.sections.backend import BackendSection, Connected, picker_or_fixed
 
 
 class ProgramSection:
@@ -78,10 +78,10 @@ class ProgramSection:
         return [(spec.title, spec.name) for spec in self.offered()]
 
 
-def program_behind(choice: ServedChoice, programs: ProgramRegistry) -> ProgramSpec:
-    """The program of the same name here, else one that takes a chat message and remembers the chat."""
+def program_behind(name: str, programs: ProgramRegistry) -> ProgramSpec:
+    """The program of this name here, else one that takes a chat message and remembers the chat."""
     try:
-        return programs.get(choice.program)
+        return programs.get(name)
     except NotFound:
         return _ANY
 

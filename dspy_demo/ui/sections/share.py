@@ -15,10 +15,10 @@ from dspy_demo.share.tunnel import Tunnel
 from dspy_demo.ui.components import (
     Update,
     action_html,
-    attempt,
     clicked,
     if_new,
     owner_only,
+    sentence_of,
     skip,
     template,
     visitor_of,
@@ -65,19 +65,16 @@ class ShareSection:
 
     async def act(self, event: gr.EventData, request: gr.Request) -> Update:
         """One of the buttons."""
-        return await attempt(
-            self._act(clicked(event), request),
-            lambda sentence: {self.panel: share_html(ShareState(), self._clock(), sentence)},
-        )
-
-    async def _act(self, do: str, request: gr.Request) -> Update:
-        owner_only(request)
-        match do:
-            case "share":
-                self._tunnel.begin()
-            case "stop" | "dismiss":
-                await self._tunnel.close()
-        return self._drawn()
+        try:
+            owner_only(request)
+            match clicked(event):
+                case "share":
+                    self._tunnel.begin()
+                case "stop" | "dismiss":
+                    await self._tunnel.close()
+            return self._drawn()
+        except Exception as error:
+            return {self.panel: share_html(ShareState(), self._clock(), sentence_of(error))}
 
     def _drawn(self) -> Update:
         state = self._tunnel.state()

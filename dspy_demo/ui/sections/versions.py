@@ -19,7 +19,6 @@ from pydantic import SecretStr
 from dspy_demo.errors import DemoError, InvalidInput
 from dspy_demo.serving.mlflow_ui import MLflowPages
 from dspy_demo.serving.processes import Wanted
-from dspy_demo.settings import Settings
 from dspy_demo.ui.chat.text import in_words
 from dspy_demo.ui.components import (
     Update,
@@ -69,23 +68,17 @@ class VersionsSection:
     """The log form, and the list of all versions."""
 
     def __init__(
-        self,
-        store: VersionStore,
-        mlflow: MLflowPages,
-        *,
-        picks: SidebarPicks,
-        settings: Settings,
+        self, store: VersionStore, mlflow: MLflowPages, *, picks: SidebarPicks, adapter: str
     ) -> None:
-        self._store, self._mlflow = store, mlflow
+        self._store, self._mlflow, self._adapter = store, mlflow, adapter
         self._model, self._program, self._backend = picks.model, picks.program, picks.backend
-        self._first_name, self._adapter = MODEL_NAME, settings.adapter
         self._logging = asyncio.Lock()
 
     def draw(self) -> None:
         with gr.Column(elem_classes="section", elem_id="section-versions"):
             self.head = action_html(template("versions_head.html", mlflow_url=""), elem_id="versions-head")
             with gr.Accordion("Log this program", open=False, elem_classes="fold", elem_id="log-form"):
-                self.name = gr.Textbox(self._first_name, label="Model name", max_lines=1)
+                self.name = gr.Textbox(MODEL_NAME, label="Model name", max_lines=1)
                 self.description = gr.Textbox(
                     label="Description (optional)", lines=2, max_lines=6, placeholder="What is new in it?"
                 )

@@ -19,7 +19,7 @@ from dspy_demo.programs.shipped import SHIPPED
 from dspy_demo.serving.processes import ServerState
 from dspy_demo.share.state import ShareState
 from dspy_demo.ui.page import PageOf
-from dspy_demo.ui.sections.backend import Connected, ServedChoice, served_choice
+from dspy_demo.ui.sections.backend import Connected, served_choice
 from dspy_demo.ui.sections.model import OTHER, ModelSection
 from dspy_demo.ui.sections.program import program_behind
 from dspy_demo.ui.sections.share import ShareSection
@@ -96,15 +96,15 @@ def test_tags_are_read_as_they_are_typed(text: str, tags: dict[str, str] | None)
         assert parse_tags(text) == tags
 
 
-def served(state: ServerState, connected: Connected | None = None) -> ServedChoice:
+def served(state: ServerState, connected: Connected | None = None) -> tuple[ServedTarget, str]:
     return served_choice(cast(Any, Servers(state)), connected)
 
 
 def test_the_server_that_answers() -> None:
     ready = ServerState("ready", URI, "http://127.0.0.1:5001", program="predict")
-    assert served(ready) == ServedChoice(ServedTarget("http://127.0.0.1:5001", URI), "predict")
+    assert served(ready) == (ServedTarget("http://127.0.0.1:5001", URI), "predict")
     there = Connected("http://there:1", ServerInfo("live", "models:/other/1", program="react"))
-    assert served(ready, there) == ServedChoice(ServedTarget("http://there:1", "models:/other/1"), "react")
+    assert served(ready, there) == (ServedTarget("http://there:1", "models:/other/1"), "react")
     phases: tuple[Any, ...] = ("none", "starting", "failed", "stopped", "hung")
     for phase in phases:
         with pytest.raises(NotFound, match=r"Serve|Restart|again"):
@@ -112,9 +112,9 @@ def test_the_server_that_answers() -> None:
 
 
 def test_the_program_behind_a_server() -> None:
-    programs, target = ProgramRegistry(SHIPPED), ServedTarget("http://127.0.0.1:5001")
-    assert program_behind(ServedChoice(target, "predict"), programs) is programs.get("predict")
-    unknown = program_behind(ServedChoice(target, "somebodys"), programs)
+    programs = ProgramRegistry(SHIPPED)
+    assert program_behind("predict", programs) is programs.get("predict")
+    unknown = program_behind("somebodys", programs)
     assert (unknown.chat_field, unknown.form_fields) == ("text", ())
 
 

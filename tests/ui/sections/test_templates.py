@@ -6,6 +6,7 @@ import dataclasses
 import re
 import time
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -38,9 +39,11 @@ def listed(*rows: Row, reveal: str = "") -> str:
     return rows_html(list(rows), STORE, reveal=reveal, now_s=NOW)
 
 
-def models(phase: Any, progress: Progress | None = None, reason: str = "", **options: Any) -> str:
-    options = {"runs": True, "hub_url": "https://hub.example/"} | options
-    return models_html([DownloadState(MODEL, phase, progress, reason)], **options)
+def models(
+    phase: Any, progress: Progress | None = None, reason: str = "", *, runs: bool = True, **options: Any
+) -> str:
+    with mock.patch("dspy_demo.ui.sections.model.runtime_installed", return_value=runs):
+        return models_html([DownloadState(MODEL, phase, progress, reason)], "https://hub.example/", **options)
 
 
 def progress(phase: Any = "downloading", speed: float | None = 5.2e6) -> Progress:
