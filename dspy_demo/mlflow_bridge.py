@@ -180,7 +180,7 @@ class SpanValues:
 
 
 class Traces:
-    """Writes finished traces, many with one call, under ids that we choose: ``TracingClient.log_spans``.
+    """Writes finished traces, each with one call, under ids that we choose: ``TracingClient.log_spans``.
 
     From the root span's attributes MLflow makes the trace, in one transaction or request. Its documented API
     needs live spans, 20 ms for each trace, and chooses the id when the turn is over, too late for a link on
@@ -199,22 +199,12 @@ class Traces:
         """Make this the one rating of a user; None removes it."""
         from mlflow.entities import AssessmentSource, Feedback
 
-        given = [
-            assessment.assessment_id
-            for assessment in self._client.get_trace_info(trace_id).assessments
-            if assessment.name == FEEDBACK_NAME and assessment.source.source_id == user
-        ]
-        kept = given[:1] if value is not None else []
-        for assessment_id in given[len(kept) :]:
-            self._client.delete_assessment(trace_id, assessment_id)
-        if value is None:
-            return
-        # An empty rationale, and not None, which would keep the old one.
-        source = AssessmentSource("HUMAN", user)
-        feedback = Feedback(FEEDBACK_NAME, value, source=source, rationale=comment)
-        if kept:
-            self._client.update_assessment(trace_id, kept[0], feedback)
-        else:
+        for given in self._client.get_trace_info(trace_id).assessments:
+            if given.name == FEEDBACK_NAME and given.source.source_id == user:
+                self._client.delete_assessment(trace_id, given.assessment_id)
+        if value is not None:
+            source = AssessmentSource("HUMAN", user)
+            feedback = Feedback(FEEDBACK_NAME, value, source=source, rationale=comment)
             self._client.log_assessment(trace_id, feedback)
 
 

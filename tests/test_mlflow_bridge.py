@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import pickle
 import sqlite3
 from pathlib import Path
@@ -75,32 +76,21 @@ def test_the_program_is_where_the_flavor_says(tmp_path: Path) -> None:
     assert isinstance(read, dspy.Predict) and read.signature.output_fields.keys() == {"answer"}
 
 
-@pytest.mark.parametrize(
-    ("error", "kind", "sentence"),
-    [
-        (OSError(errno.ENOSPC, "No space left on device"), TrackingUnavailable, mlflow_bridge.DISK_FULL),
-        (OSError(errno.EROFS, "Read-only file system"), TrackingUnavailable, mlflow_bridge.READ_ONLY),
-        (PermissionError(errno.EACCES, "Permission denied"), TrackingUnavailable, mlflow_bridge.READ_ONLY),
-        (
-            sqlite3.OperationalError("database or disk is full"),
-            TrackingUnavailable,
-            mlflow_bridge.DISK_FULL,
-        ),
-        (
-            sqlite3.OperationalError("attempt to write a readonly database"),
-            TrackingUnavailable,
-            mlflow_bridge.READ_ONLY,
-        ),
-        (sqlite3.OperationalError("database is locked"), TrackingUnavailable, mlflow_bridge.LOCKED),
-        (ConnectionResetError(), TrackingUnavailable, TrackingUnavailable.default_message),
+def test_what_the_user_can_mend_is_said() -> None:
+    sqlite, unknown = sqlite3.OperationalError, ConnectionResetError()
+    for error, kind, sentence in (
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), TrackingUnavailable, mlflow_bridge.DISK_FULL),
+        (OSError(errno.EROFS, os.strerror(errno.EROFS)), TrackingUnavailable, mlflow_bridge.READ_ONLY),
+        (OSError(errno.EACCES, os.strerror(errno.EACCES)), TrackingUnavailable, mlflow_bridge.READ_ONLY),
+        (sqlite("database or disk is full"), TrackingUnavailable, mlflow_bridge.DISK_FULL),
+        (sqlite("attempt to write a readonly database"), TrackingUnavailable, mlflow_bridge.READ_ONLY),
+        (sqlite("database is locked"), TrackingUnavailable, mlflow_bridge.LOCKED),
+        (unknown, TrackingUnavailable, TrackingUnavailable.default_message),
         (ValueError("SECRET"), TrackingError, TrackingError.default_message),
-    ],
-    ids=str,
-)
-def test_what_the_user_can_mend_is_said(error: Exception, kind: type[DemoError], sentence: str) -> None:
-    with pytest.raises(kind) as caught, tracking_errors():
-        raise error
-    assert caught.value.public_message == sentence
+    ):
+        with pytest.raises(kind) as caught, tracking_errors():
+            raise error
+        assert caught.value.public_message == sentence
 
 
 def test_its_own_errors_keep_their_codes(tracking: Tracking) -> None:

@@ -36,7 +36,7 @@ def load_program(reference: str) -> ProgramSpec:
     module = _instance(found, reference)
     if name == "program":  # says nothing; its file does
         name = code.__name__.rpartition(".")[2]
-    summary = (inspect.getdoc(type(module)) or "").strip().splitlines()
+    summary = inspect.cleandoc(vars(type(module)).get("__doc__") or "").splitlines()  # not an inherited one
     own_class = type(module).__module__ == code.__name__
     return spec_of(
         module,

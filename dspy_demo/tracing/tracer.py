@@ -27,11 +27,7 @@ log = logging.getLogger(__name__)
 
 #: Turns and ratings that may wait; a record is some tens of kB.
 WAITING_MAX = 1000
-#: Traces in one write: 32 cost 6 ms each, one alone 20 ms on SQLite.
-BATCH_MAX = 32
-#: Seconds that a record waits for others.
-LINGER_S = 0.25
-#: Seconds between the tries of one batch; after the last try it is dropped.
+#: Seconds between the tries of one write; after the last try it is dropped.
 RETRY_WAITS_S = (1.0, 5.0)
 
 DOWN = "MLflow cannot be reached, so answers are not being recorded just now. The chat goes on."
@@ -92,7 +88,7 @@ class MlflowTracer(Tracer):
         serves: The version that this process is the model server of, where it is one.
 
     Attributes:
-        dropped: Traces and ratings that were not written.
+        dropped: How many traces and ratings were not written.
     """
 
     def __init__(self, settings: Settings, tracking: Tracking, *, serves: str = "") -> None:
@@ -100,7 +96,7 @@ class MlflowTracer(Tracer):
         self._settings = settings
         self._tracking = tracking
         self._traces: Traces | None = None
-        self._queue: queue.Queue[TurnRecord | Callable[[], None]] = queue.Queue(WAITING_MAX)
+        self._queue: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._worker: threading.Thread | None = None
         self._closing = threading.Event()
         self._unwritten = 0
@@ -120,7 +116,7 @@ class MlflowTracer(Tracer):
             return
         record.close()
         if not record.traced_elsewhere:
-            self._put(record)
+            self._put(partial(self._write, record))
 
     def feedback(self, trace_id: str, value: bool | None, comment: str | None = None, user: str = "") -> None:
         self._put(partial(self._rate, trace_id, value, (comment or "").strip(), user or "visitor"))
@@ -141,42 +137,28 @@ class MlflowTracer(Tracer):
             log.warning("the app ends with %d traces not written", self._unwritten)
         return written
 
-    def _put(self, item: TurnRecord | Callable[[], None]) -> None:
+    def _put(self, write: Callable[[], None]) -> None:
         if self._worker is None:
             self._worker = threading.Thread(target=self._run, name="tracer", daemon=True)
             self._worker.start()
         with self._written:
-            self._unwritten += 1
-        try:
-            self._queue.put_nowait(item)
-        except queue.Full:
-            self.dropped += 1
-            self._done(1)
-
-    def _done(self, count: int) -> None:
-        with self._written:
-            self._unwritten -= count
-            self._written.notify_all()
+            if self._unwritten >= WAITING_MAX:
+                self.dropped += 1
+            else:
+                self._unwritten += 1
+                self._queue.put(write)
 
     # The thread's side
 
     def _run(self) -> None:
-        """Write what comes, in batches; ratings after the traces, of which one may be theirs."""
         while True:
-            batch = [self._queue.get()]
-            self._closing.wait(LINGER_S)
-            while len(batch) < BATCH_MAX and not self._queue.empty():
-                batch.append(self._queue.get())
-            records = [item for item in batch if isinstance(item, TurnRecord)]
-            if records:
-                self._try(partial(self._write, records), len(records))
-            for rate in batch:
-                if not isinstance(rate, TurnRecord):
-                    self._try(rate, 1)
-            self._done(len(batch))
+            self._try(self._queue.get())
+            with self._written:
+                self._unwritten -= 1
+                self._written.notify_all()
 
-    def _try(self, write: Callable[[], None], count: int) -> None:
-        """Run a write that holds `count` traces or ratings, some times where it may pass; then drop it."""
+    def _try(self, write: Callable[[], None]) -> None:
+        """Write a trace or rating, some times where it may pass; then drop it."""
         for wait_s in (*RETRY_WAITS_S, None):
             try:
                 write()
@@ -185,10 +167,10 @@ class MlflowTracer(Tracer):
                 if wait_s is not None and self.notice is not REFUSED:
                     self._closing.wait(wait_s)
                     continue
-                self.dropped += count
+                self.dropped += 1
                 # The texts of the causes hold SQL with people's words in it, or addresses.
-                log.warning("%d traces or ratings were dropped: %s", count, kinds(error))
-                log.debug("why they were dropped", exc_info=error)
+                log.warning("a trace or rating was dropped: %s", kinds(error))
+                log.debug("why it was dropped", exc_info=error)
             else:
                 self.notice = None
             return
@@ -200,25 +182,15 @@ class MlflowTracer(Tracer):
             return DOWN if self._tracking.remote else DATABASE_DOWN
         return REFUSED
 
-    def _write(self, records: list[TurnRecord]) -> None:
-        """Write records as traces; again with the same records it changes nothing.
-
-        Raises:
-            TrackingUnavailable: The store cannot be used now.
-            TrackingError: It refuses them.
-        """
+    def _write(self, record: TurnRecord) -> None:
+        """Write a record as a trace; a second time it changes nothing."""
         traces = self._open()
         from dspy_demo.tracing.spans import spans_of
 
-        spans = [span for record in records for span in spans_of(record, self._secrets(record))]
+        spans = list(spans_of(record, self._secrets(record)))
         self._tracking.write(lambda: traces.write(self._tracking.experiment_id, spans))
 
     def _rate(self, trace_id: str, value: bool | None, comment: str, user: str) -> None:
-        """
-        Raises:
-            VersionNotFound: There is no such trace, or not yet.
-            TrackingUnavailable: The store cannot be used now.
-        """
         traces = self._open()
         self._tracking.write(lambda: traces.rate(trace_id, value, comment, user))
 

@@ -32,7 +32,7 @@ from dspy_demo.versions.version import FORMAT
 
 
 class Draft:
-    """What `dspy_demo.versions.saving` makes a version of: copied and cleaned, so that turns go on meanwhile.
+    """What `new_process` makes a version of: copied and cleaned, so that turns go on meanwhile.
 
     Attributes:
         sources: The source that it needs.
@@ -124,7 +124,7 @@ class Draft:
         }
 
     def write(self, folder: Path, more: Mapping[str, Any]) -> None:
-        """Write all of it, and `more`, where `saving` reads it."""
+        """Write all of it, and `more`, where `new_process` reads it."""
         (folder / "code").mkdir()
         self.sources.copy_to(folder / "code")
         (folder / "program.pkl").write_bytes(self._pickle)

@@ -6,7 +6,6 @@ Everything goes through an `MlflowClient` with explicit URIs. MLflow's fluent AP
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import sqlite3
 import subprocess
@@ -15,7 +14,8 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
@@ -45,13 +45,8 @@ NEWER = (
     "The MLflow database was made by a newer version of MLflow. Update this app's packages "
     "(pip install -r requirements.txt), or give another --data-dir."
 )
-OLDER_ELSEWHERE = (
-    "The MLflow database was made by an older version of MLflow. Back it up, then run "
-    "“mlflow db upgrade” on it."
-)
-NOT_UPDATED = (
-    "The MLflow database of an older version could not be updated. It is as it was; the log says more."
-)
+OLDER_ELSEWHERE = "The MLflow database is of an older MLflow. Back it up, then run “mlflow db upgrade” on it."
+NOT_UPDATED = "The older MLflow database could not be updated. It is as it was; the log says more."
 NO_DATABASE = "The file of the MLflow database is not one. Move it away, or give another --data-dir."
 
 
@@ -184,12 +179,8 @@ def _make_database(path: Path) -> None:
     """
     from mlflow import MlflowClient
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):  # the kernel lets go of it when its process ends
-        if path.exists():
-            return
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f"{path.name}.making-") as folder:
-            making = Path(folder, path.name)
+    with _alone(path) as making:
+        if not path.exists():
             uri = f"sqlite:///{making}"
             MlflowClient(tracking_uri=uri, registry_uri=uri).search_experiments()
             making.rename(path)
@@ -203,7 +194,7 @@ def is_outdated(database: Path) -> bool:
     """
     revision = _revision(database)
     newest, known = schema_revisions()
-    if revision is None or not newest or revision == newest:  # None: it is empty, and MLflow makes the tables
+    if not revision or not newest or revision == newest:  # empty: MLflow makes the tables
         return False
     if revision not in known:
         raise TrackingUnavailable(NEWER)
@@ -220,36 +211,42 @@ def upgrade(database: Path) -> None:
         TrackingUnavailable: It failed; the database is as it was.
     """
     before = database.with_name(f"{database.name}.before-{_revision(database)}")
-    with FileLock(f"{database}.lock"):
+    with _alone(database) as making:
         if not is_outdated(database):  # another process was faster
             return
-        with tempfile.TemporaryDirectory(dir=database.parent, prefix=f"{database.name}.making-") as folder:
-            copy = Path(folder, database.name)
-            with _opened(database) as old, contextlib.closing(sqlite3.connect(copy)) as new:
-                old.backup(new)
-            command = [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{copy}"]
-            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603
-            if done.returncode != 0 or is_outdated(copy):
-                log.error("mlflow db upgrade failed: %s", done.stderr.strip()[-1000:])
-                raise TrackingUnavailable(NOT_UPDATED)
-            before.unlink(missing_ok=True)
-            before.hardlink_to(database)
-            copy.replace(database)
+        with closing(sqlite3.connect(database)) as old, closing(sqlite3.connect(making)) as new:
+            old.backup(new)
+        command = [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{making}"]
+        done = subprocess.run(command, cwd=making.parent, capture_output=True, text=True, check=False)  # noqa: S603
+        if done.returncode != 0 or is_outdated(making):
+            log.error("mlflow db upgrade failed: %s", done.stderr.strip()[-1000:])
+            raise TrackingUnavailable(NOT_UPDATED)
+        before.unlink(missing_ok=True)
+        before.hardlink_to(database)
+        making.replace(database)
     log.warning("the MLflow database was updated; as it was before it is in %s", before)
 
 
-def _revision(database: Path) -> str | None:
-    with _opened(database) as connection:
+def _revision(database: Path) -> str:
+    """The last migration of a database; empty for one without tables."""
+    with closing(sqlite3.connect(database, timeout=5)) as connection:
         try:
+            if not connection.execute("SELECT 1 FROM sqlite_master WHERE name='alembic_version'").fetchall():
+                return ""
             rows = connection.execute("SELECT version_num FROM alembic_version").fetchall()
-        except sqlite3.OperationalError as error:
-            if "no such table" in str(error):
-                return None
+        except sqlite3.OperationalError:  # it is locked
             raise
         except sqlite3.DatabaseError as error:
             raise TrackingUnavailable(NO_DATABASE) from error
-    return str(rows[0][0]) if rows else None
+    return str(rows[0][0]) if rows else ""
 
 
-def _opened(database: Path) -> contextlib.closing[sqlite3.Connection]:
-    return contextlib.closing(sqlite3.connect(database, timeout=5))
+@contextmanager
+def _alone(database: Path) -> Iterator[Path]:
+    """A path beside a database, for one that is to take its place; no other process makes one meanwhile."""
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        FileLock(f"{database}.lock"),  # the kernel lets go of it when its process ends
+        tempfile.TemporaryDirectory(dir=database.parent, prefix=f"{database.name}.making-") as folder,
+    ):
+        yield Path(folder, database.name)

@@ -1,4 +1,4 @@
-"""Makes the files of a version in processes of their own, which load the program: see `saving`."""
+"""Makes the files of a version in two processes of its own, which load the program: see `new_process`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import dspy_demo
 from dspy_demo import warden
 from dspy_demo.errors import VersionNotLogged, in_seconds
 from dspy_demo.settings import Settings
+from dspy_demo.versions import new_process
 from dspy_demo.versions.secrets import find_secret, public_url, version_environment
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Longest time for the new process to load the program.
+#: Longest time for the new processes to load the program.
 LOAD_TIMEOUT_S = 120.0
 #: Seconds between SIGTERM and SIGKILL.
 GRACE_S = 1.0
@@ -57,10 +58,11 @@ class Trials:
         Raises:
             VersionNotLogged: A new process cannot load it, or a secret is in it.
         """
+        environment = self._environment(folder, draft)
         draft.write(folder, self._surroundings(folder, draft))
         _refuse_secrets(folder, draft, secrets)
         with self._one:
-            self._wait(folder, draft)
+            self.load_it_anew(folder, environment)
         try:
             result: dict[str, Any] = json.loads((folder / "result.json").read_text())
         except OSError as error:
@@ -77,14 +79,15 @@ class Trials:
         if (running := self._running) and running.stdin:
             running.stdin.close()
 
-    def _wait(self, folder: Path, draft: Draft) -> None:
+    def load_it_anew(self, folder: Path, environment: Mapping[str, str]) -> None:
+        """Make ``folder/model`` and ``folder/result.json`` of a draft, in new processes."""
         if self._closed:
             raise VersionNotLogged("The app ends, so nothing was logged.")
         ended_with_us = [sys.executable, "-I", "-S", warden.__file__, f"{GRACE_S:g}"]
-        command = [sys.executable, "-P", "-W", "ignore", "-m", "dspy_demo.versions.saving", str(folder)]
+        save = [sys.executable, "-P", "-W", "ignore", new_process.__file__, "save", str(folder)]
         process = self._running = subprocess.Popen(  # noqa: S603 - the command is the app's own
-            [*ended_with_us, *command],
-            env=self._environment(folder, draft),
+            [*ended_with_us, *save],
+            env=environment,
             stdin=subprocess.PIPE,  # closing it ends them
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -147,14 +150,9 @@ def _tags(draft: Draft, files: list[str]) -> dict[str, str]:
 
 def _git_commit(folder: Path) -> str:
     """The commit that is checked out where the program's source is, or empty."""
+    command = [shutil.which("git") or "git", "-C", str(folder), "rev-parse", "--verify", "--quiet", "HEAD"]
     try:
-        done = subprocess.run(  # noqa: S603 - a fixed command, no shell
-            [shutil.which("git") or "git", "-C", str(folder), "rev-parse", "--verify", "--quiet", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=GIT_TIMEOUT_S,
-            check=False,
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=GIT_TIMEOUT_S, check=False)  # noqa: S603
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

@@ -30,12 +30,8 @@ OWN_TAGS = frozenset(
     | {"lm", "max_tokens", "program", "temperature"}
 )
 
-NAME_MAX_CHARS = 120
 #: What fits into the columns of MLflow's database.
-DESCRIPTION_MAX_CHARS = 5000
-TAG_KEY_MAX_CHARS = 250
-TAG_VALUE_MAX_CHARS = 2000
-TAGS_MAX = 50
+NAME_MAX_CHARS, DESCRIPTION_MAX_CHARS, TAG_KEY_MAX_CHARS, TAG_VALUE_MAX_CHARS = 120, 5000, 250, 2000
 _NAME = re.compile(r"\w[\w .\-]*")
 _TAG_KEY = re.compile(r"\w[\w .-]*(/[\w -][\w .-]*)*")
 
@@ -96,8 +92,8 @@ class Version:
         """What a request will become, while a new process tries it."""
         return cls(
             request.name,
-            0,
-            "",
+            version=0,
+            uri="",
             description=request.description,
             tags=dict(request.tags),
             created_at=now_s,
@@ -184,8 +180,7 @@ def checked(request: LogRequest) -> LogRequest:
     name = request.name.strip()
     if not name:
         raise InvalidInput("Give the model a name, for example dspy-demo.")
-    if len(name) > NAME_MAX_CHARS:
-        raise InvalidInput(f"The model's name is longer than {NAME_MAX_CHARS} characters. Shorten it.")
+    _check_length("The model's name", name, NAME_MAX_CHARS)
     if not _NAME.fullmatch(name):
         raise InvalidInput(
             "The model's name may hold letters, digits, spaces, “.”, “-” and “_”, "
@@ -201,11 +196,7 @@ def check_description(text: str) -> str:
     Raises:
         InvalidInput: It is too long for MLflow's column.
     """
-    if len(text.strip()) > DESCRIPTION_MAX_CHARS:
-        raise InvalidInput(
-            f"The description is longer than {DESCRIPTION_MAX_CHARS:,} characters. Shorten it."
-        )
-    return text.strip()
+    return _check_length("The description", text.strip(), DESCRIPTION_MAX_CHARS)
 
 
 def check_tags(tags: Mapping[str, Any]) -> dict[str, str]:
@@ -214,21 +205,22 @@ def check_tags(tags: Mapping[str, Any]) -> dict[str, str]:
     Raises:
         InvalidInput: A key is empty, not one of MLflow's, too long, or the app's own.
     """
-    if len(tags) > TAGS_MAX:
-        raise InvalidInput(f"There are more than {TAGS_MAX} tags. Leave some out.")
     stripped = {str(key).strip(): str(value).strip() for key, value in tags.items()}
     for key, value in stripped.items():
-        shown = key[:40]
+        shown = f"The tag “{key[:40]}”"
         if not _TAG_KEY.fullmatch(key):
             raise InvalidInput(
-                f"“{shown}” cannot be a tag's name: use letters, digits, spaces, “.”, “-”, “_” and “/”, "
+                f"{shown} cannot be stored: use letters, digits, spaces, “.”, “-”, “_” and “/” in its name, "
                 "as in team=search."
             )
         if key in OWN_TAGS or key.startswith("mlflow."):
-            raise InvalidInput(f"The tag “{shown}” is written by the app or by MLflow. Choose another name.")
-        if len(key) > TAG_KEY_MAX_CHARS or len(value) > TAG_VALUE_MAX_CHARS:
-            raise InvalidInput(
-                f"The tag “{shown}” is too long: a name may have {TAG_KEY_MAX_CHARS} characters, "
-                f"a value {TAG_VALUE_MAX_CHARS:,}."
-            )
+            raise InvalidInput(f"{shown} is written by the app or by MLflow. Choose another name.")
+        _check_length(shown, key, TAG_KEY_MAX_CHARS)
+        _check_length(f"{shown} has a value that", value, TAG_VALUE_MAX_CHARS)
     return stripped
+
+
+def _check_length(what: str, text: str, limit: int) -> str:
+    if len(text) > limit:
+        raise InvalidInput(f"{what} is longer than {limit:,} characters. Shorten it.")
+    return text

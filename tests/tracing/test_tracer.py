@@ -55,11 +55,8 @@ def test_a_finished_turn_can_be_read_back(
     trace = stored(record.trace_id)
     info, (root, lm, tool) = trace.info, trace.data.spans
     assert info.state == "OK"
-    assert info.tags["turn.outcome"] == "finished"
-    assert info.tags["program"] == "chain_of_thought"
-    assert info.tags["model"] == "openai/fake"
-    assert info.tags["backend"] == "local"
-    assert info.tags["turn_id"] == record.turn_id
+    named = {"turn.outcome": "finished", "program": "chain_of_thought", "model": "openai/fake"}
+    assert info.tags.items() >= (named | {"backend": "local", "turn_id": record.turn_id}).items()
     assert info.trace_metadata["mlflow.trace.session"] == session
     assert info.trace_metadata["mlflow.trace.user"] == session.partition(".")[0]
     assert info.token_usage == {"input_tokens": 12, "output_tokens": 5, "total_tokens": 17}
@@ -105,9 +102,9 @@ def test_a_second_try_does_not_write_twice(
 ) -> None:
     write, tries = MlflowTracer._write, []
 
-    def cut(self: MlflowTracer, records: Any) -> None:
-        write(self, records)
-        tries.append(records)
+    def cut(self: MlflowTracer, record: Any) -> None:
+        write(self, record)
+        tries.append(record)
         if len(tries) == 1:
             raise TrackingUnavailable()
 
@@ -122,7 +119,6 @@ def test_a_second_try_does_not_write_twice(
 @pytest.fixture
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracing, "RETRY_WAITS_S", (0.05, 0.1))
-    monkeypatch.setattr(tracing, "LINGER_S", 0.01)
 
 
 @pytest.mark.usefixtures("quick_retries")
@@ -137,7 +133,7 @@ def test_what_cannot_be_written_is_dropped_with_one_line_and_a_notice(
     error: Exception,
     notice: str,
 ) -> None:
-    def refuse(self: MlflowTracer, records: Any) -> None:
+    def refuse(self: MlflowTracer, record: Any) -> None:
         raise error
 
     with monkeypatch.context() as broken:
@@ -167,7 +163,7 @@ def test_a_folder_that_cannot_be_made_and_a_server_that_is_down(
             run_turn(tracer)
         wait_until(lambda tracer=tracer: tracer.notice, 30, "there is a notice")
         assert tracer.notice == notice
-        assert tracer.dropped >= 60 - 10 - tracing.BATCH_MAX
+        assert tracer.dropped >= 60 - 10
         started = time.monotonic()
         tracer.close(0.2)
         assert time.monotonic() - started < 1
@@ -257,7 +253,7 @@ def test_a_rating_waits_for_a_trace_that_another_process_writes(
 # --- what is written ---
 
 
-def test_no_secret_is_written(
+def test_no_secret_is_written_and_no_long_text(
     tracking: Tracking, trace_settings: Settings, stored: Callable[[str], Any]
 ) -> None:
     typed, provider = "sk-typed-0123456789abcdef", 'sk-pro"vider-0123456789abcdef'
@@ -269,19 +265,14 @@ def test_no_secret_is_written(
     assert record is not None
     record.lm_started("1", "predict", "m", [{"content": f"echo {provider}", "n": "hunter2hunter2"}], {})
     record.call_ended("1", None, RuntimeError(f"Incorrect API key provided: {typed}"))
+    record.tool_started("2", "read_file", {"path": "x"})
+    record.call_ended("2", "y" * 1_000_000, None)
     record.hear(TurnFailed("upstream", f"Bad key {typed}", False))
     tracer.finish(record)
     assert tracer.close(15)
-    assert stored(record.trace_id).data.spans[0].inputs["question"] == f"my key is {HIDDEN}"
+    spans = stored(record.trace_id).data.spans
+    assert spans[0].inputs["question"] == f"my key is {HIDDEN}"
+    assert spans[2].outputs.endswith("[950,000 characters more]")
     data = b"".join(path.read_bytes() for path in trace_settings.data_dir.glob("mlflow.db*"))
     for secret in (typed, "vider-0123456789abcdef", "hunter2hunter2"):
         assert secret.encode() not in data
-
-
-def test_long_texts_are_cut(tracer: MlflowTracer, stored: Callable[[str], Any]) -> None:
-    record = tracer.begin(request_of())
-    assert record is not None
-    record.tool_started("1", "read_file", {"path": "x"})
-    record.call_ended("1", "y" * 1_000_000, None)
-    tracer.finish(record)
-    assert stored(record.trace_id).data.spans[1].outputs.endswith("[950,000 characters more]")

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from dspy_demo.events import LMChoice
 from dspy_demo.lm.choices import DEMO_MODEL
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.shipped import SHIPPED
 from dspy_demo.settings import Settings
-from dspy_demo.versions import LogRequest, Version, VersionStore
+from dspy_demo.versions import Version, VersionStore
 from dspy_demo.versions.trial import Trials
 
+#: What the log of a program without a model call left in MLflow, on 27 November 2026. It is never made anew.
+FORMAT_1 = Path(__file__).parent / "format_1"
 _numbers = itertools.count(1)
 
 
@@ -46,6 +47,16 @@ def name() -> str:
 
 
 @pytest.fixture
+def three(store: VersionStore, name: str) -> list[Version]:
+    """Versions 1 to 3 of `name`, registered without a log."""
+    store.tracking.client.create_registered_model(name)
+    for _ in range(3):
+        tags = {"program": "predict", "lm": DEMO_MODEL}
+        store.tracking.client.create_model_version(name, str(FORMAT_1), tags=tags)
+    return store.versions(name)[::-1]
+
+
+@pytest.fixture
 def artifacts(store: VersionStore) -> Callable[[str], Path]:
     """The folder with the files of a version."""
 
@@ -57,34 +68,15 @@ def artifacts(store: VersionStore) -> Callable[[str], Path]:
     return find
 
 
-@pytest.fixture(scope="session")
-def logged(store: VersionStore) -> dict[str, Version]:
-    """A version of each of three programs: to log one takes seconds. One of them is optimised."""
-    import dspy
-
-    programs = ProgramRegistry(SHIPPED)
-    module = programs.module("predict")
-    module.demos = [dspy.Example(question="6 * 7?", answer="forty-two").with_inputs("question")]
-    module.signature = module.signature.with_instructions("Answer in words.")
-    choice, tags = LMChoice(DEMO_MODEL, temperature=0.5), {"team": "search"}
-    return {
-        program: store.log(LogRequest("logged", program, choice, "first try", tags), programs, adapter)
-        for program, adapter in (("predict", "chat"), ("react", "json"), ("chain_of_thought", "chat"))
-    }
-
-
 @pytest.fixture
-def ready_files(
-    logged: dict[str, Version], artifacts: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def ready_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """Logs take the files of a version that is there, instead of making them in new processes."""
-    files = artifacts(logged["predict"].uri)
 
-    def run(self: Trials, draft: Any, folder: Path, secrets: Any) -> dict[str, str]:
-        shutil.copytree(files, folder / "model")
-        return {"program": draft.spec.name}
+    def load_it_anew(self: Trials, folder: Path, environment: Mapping[str, str]) -> None:
+        shutil.copytree(FORMAT_1, folder / "model")
+        (folder / "result.json").write_text(json.dumps({"files": [], "refused": "", "frames": []}))
 
-    monkeypatch.setattr(Trials, "run", run)
+    monkeypatch.setattr(Trials, "load_it_anew", load_it_anew)
 
 
 @pytest.fixture(autouse=True)

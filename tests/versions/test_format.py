@@ -7,7 +7,6 @@ that moves or changes in this app may break it. Other formats are refused with w
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -15,17 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import mlflow
 import pytest
 import yaml
 
 from dspy_demo.errors import VersionNotServable
+from dspy_demo.serving import loading
 from dspy_demo.settings import Settings
 from dspy_demo.versions import VersionStore
-from tests.backends.served_fixtures import PLAIN_ENV, start_model_server, start_plain_server
-from tests.environment import scrubbed
-from tests.processes import REPO
+from tests.backends.served_fixtures import start_model_server, start_plain_server
+from tests.versions.conftest import FORMAT_1
 
-FORMAT_1 = Path(__file__).parent / "format_1"
 CHAT = [
     {"role": "system", "content": "Be brief."},
     {"role": "user", "content": "First?"},
@@ -33,13 +32,6 @@ CHAT = [
     {"role": "user", "content": "And then?"},
 ]
 ANSWER = {"answer": "AND THEN?", "before": 1}
-PYFUNC = """
-import json, sys, mlflow
-uri, messages = sys.argv[1:]
-print(json.dumps(mlflow.pyfunc.load_model(uri).predict({"messages": json.loads(messages)})))
-import dspy_demo_662bb442
-assert "dspy_demo" not in sys.modules
-"""
 
 
 @pytest.fixture
@@ -60,9 +52,7 @@ def content(reply: dict[str, Any]) -> Any:
 
 
 @pytest.mark.integration
-def test_a_version_of_format_1_is_served_by_both_servers_and_loaded_by_mlflow(
-    settings: Settings, home: Path
-) -> None:
+def test_a_version_of_format_1_is_served_by_both_servers(settings: Settings, home: Path) -> None:
     uri = registered(settings, FORMAT_1)
     version = VersionStore(settings).get(uri)
     assert version.servable and not version.same_code
@@ -78,18 +68,6 @@ def test_a_version_of_format_1_is_served_by_both_servers_and_loaded_by_mlflow(
     finally:
         ours.stop()
         theirs.stop()
-    environment = scrubbed(os.environ, home) | PLAIN_ENV
-    done = subprocess.run(
-        [sys.executable, "-P", "-W", "ignore", "-c", PYFUNC, str(FORMAT_1), json.dumps(CHAT)],
-        cwd=home,
-        env={name: value for name, value in environment.items() if name != "PYTHONPATH"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert content(json.loads(done.stdout)) == ANSWER
 
 
 @pytest.mark.integration
@@ -101,7 +79,7 @@ def test_a_version_of_format_1_is_served_by_both_servers_and_loaded_by_mlflow(
     ],
 )
 def test_another_format_is_refused_with_what_to_do(
-    settings: Settings, home: Path, tmp_path: Path, number: int | None, sentence: str
+    settings: Settings, tmp_path: Path, number: int | None, sentence: str
 ) -> None:
     folder = shutil.copytree(FORMAT_1, tmp_path / "other")
     mlmodel = yaml.safe_load((folder / "MLmodel").read_text())
@@ -115,16 +93,11 @@ def test_another_format_is_refused_with_what_to_do(
         with pytest.raises(VersionNotServable) as caught:
             use(uri)
         assert sentence in caught.value.public_message
-    done = subprocess.run(
-        [sys.executable, "-m", "dspy_demo.serving", uri, "--port", "0", "--data-dir", str(settings.data_dir)],
-        cwd=REPO,
-        env=dict(os.environ),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode != 0 and sentence in done.stderr and "Traceback" not in done.stderr
+    with pytest.raises(VersionNotServable) as caught:
+        loading.load(uri, settings)
+    mlflow.set_tracking_uri(None)
+    mlflow.set_registry_uri(None)
+    assert sentence in caught.value.public_message
 
 
 def test_a_dockerfile_can_be_made(home: Path) -> None:

@@ -9,18 +9,21 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import dspy
 import httpx
 import pytest
+from mlflow.models import Model
 
-from dspy_demo.errors import VersionNotFound, VersionNotLogged, VersionNotServable
+from dspy_demo.errors import VersionNotLogged, VersionNotServable
 from dspy_demo.events import LMChoice
 from dspy_demo.programs.own import load_program
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.shipped import SHIPPED
 from dspy_demo.settings import Settings
-from dspy_demo.versions import LogRequest, Version, VersionStore
+from dspy_demo.versions import LogRequest, VersionStore, command
 from tests.backends.served_fixtures import start_model_server
 from tests.fake_openai import FakeOpenAI
 from tests.processes import REPO, live_children, wait_until
@@ -31,28 +34,26 @@ BUILTIN = LMChoice("demo/engine")
 CASES = Path(__file__).parent.parent / "cases"
 
 
-def log_command(program: Path, data_dir: Path, *flags: str) -> str:
-    """``python app.py log`` in a folder of its own; the URI of the version."""
+def run(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(REPO)}
+    command = [sys.executable, *arguments]
     done = subprocess.run(
-        [
-            sys.executable,
-            str(REPO / "app.py"),
-            "log",
-            "--program",
-            str(program),
-            "--data-dir",
-            str(data_dir),
-            *flags,
-        ],
-        cwd=data_dir.parent,
-        env=dict(os.environ),
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=200, check=False
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    return done
+
+
+def log_command(program: Path, data_dir: Path, *flags: str) -> str:
+    """``python app.py log`` in an empty folder, as a script sees it; the URI of the version."""
+    cwd = data_dir.parent / "empty"
+    cwd.mkdir(exist_ok=True)
+    own = ("--program", str(program), "--data-dir", str(data_dir))
+    done = run(cwd, str(REPO / "app.py"), "log", *own, *flags)
+    assert "Warning" not in done.stderr and "alembic" not in done.stderr and "INFO" not in done.stderr
+    assert not list(cwd.iterdir())
+    (uri,) = done.stdout.splitlines()
+    return uri
 
 
 async def test_what_it_reads_travels_along(tmp_path: Path, home: Path, fake_openai: FakeOpenAI) -> None:
@@ -61,11 +62,20 @@ async def test_what_it_reads_travels_along(tmp_path: Path, home: Path, fake_open
     shutil.copytree(CASES / "reads_its_folder", folder)
     (folder / "lib" / "template.py").write_text("def {{ name }}(:\n")  # in a package, but no Python
     (folder / "data" / ".notes.json.swp").write_text("hidden")
-    model = ("--lm", "openai/fake", "--api-base", fake_openai.url)
-    uri = log_command(folder / "agent.py", data_dir, *model)
+    (folder / ".env").write_text("OPENAI_API_KEY=sk-in-a-dot-env-file\n")
+    git = ["git", "-C", str(folder), "-c", "user.name=n", "-c", "user.email=e@example.org"]
+    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "first"]):
+        subprocess.run([*git, *words], check=True)
+    commit = subprocess.check_output([*git, "rev-parse", "HEAD"], text=True).strip()
+    model = ("--lm", "openai/fake", "--api-base", fake_openai.url, "--temperature", "0.3")
+    words = ("--name", "from-a-script", "--description", "nightly", "--tag", "team=search", "--tag", "a=b=c")
+    uri = log_command(folder / "agent.py", data_dir, *model, *words, "--adapter", "json")
+    assert uri == "models:/from-a-script/1"
     assert not fake_openai.requests, "no language model was called"
-    store = VersionStore(Settings(data_dir=data_dir))
-    assert store.get(uri).files == ("data/notes.json", "data/opt.json")
+    version = VersionStore(Settings(data_dir=data_dir)).get(uri)
+    assert (version.lm, version.adapter, version.git_commit) == ("openai/fake", "json", commit)
+    assert (version.description, version.tags) == ("nightly", {"team": "search", "a": "b=c"})
+    assert version.files == ("data/notes.json", "data/opt.json")
     folder.rename(tmp_path / "moved")
 
     fake_openai.reply(fields={"reasoning": "r", "answer": "Cats?"})
@@ -83,6 +93,63 @@ async def test_what_it_reads_travels_along(tmp_path: Path, home: Path, fake_open
     first, second = (json.dumps(request.json["messages"]) for request in fake_openai.requests)
     assert "Demo!" in first, "the optimised state"
     assert "cats purr" in second, "the data"
+    assert fake_openai.requests[0].json["temperature"] == 0.3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--name", "a/b"], "name may hold letters"),
+        (["--tag", "no-equals"], "KEY=VALUE"),
+        (["--program", "nothing.py"], "there is no file"),
+        (["--temperature", "7"], "--temperature"),
+        (["--lm", "openai/gpt-4o"], "needs a key"),
+    ],
+)
+def test_a_mistake_in_the_command_is_one_sentence(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str, store_dir: Path
+) -> None:
+    assert command.log_command(["--data-dir", str(store_dir), *arguments], {}) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and sentence in printed.err and "Traceback" not in printed.err
+
+
+def test_a_shipped_program_keeps_what_optimised_it_and_its_adapter(
+    store: VersionStore, artifacts: Callable[[str], Path], name: str
+) -> None:
+    """And its files name nothing of this app; loaded back, it leaves the process as it was."""
+    programs = ProgramRegistry(SHIPPED)
+    module = programs.module("react")
+    module.react.demos = [dspy.Example(question="6 * 7?", next_thought="forty-two").with_inputs("question")]
+    module.react.signature = module.react.signature.with_instructions("Answer in words.")
+    choice = LMChoice("demo/engine", temperature=0.5)
+    version = store.log(LogRequest(name, "react", choice, "first try", {"team": "search"}), programs, "json")
+    assert (version.uri, version.program, version.lm) == (f"models:/{name}/1", "react", "demo/engine")
+    assert version.servable and version.same_code and not version.reason and not version.aliases
+    assert store.get(version.uri) == version
+    assert store.tracking.client.get_model_version(name, "1").tags["temperature"] == "0.5"
+
+    folder = artifacts(version.uri)
+    model = Model.load(str(folder))
+    assert "dspy" in model.flavors and "messages" in model.get_input_schema().input_names()
+    pinned = (folder / "requirements.txt").read_text().split()
+    assert {"dspy", "mlflow", "litellm"} <= {line.partition("==")[0] for line in pinned}
+    (package,) = (folder / "code").iterdir()
+    assert package.name != "dspy_demo" and (package / "programs" / "chat_program.py").is_file()
+    code = list(package.rglob("*.py"))
+    assert not [path for path in code if {"ui", "api", "tests"} & set(path.parts[len(package.parts) :])]
+    assert not [path for path in code if "dspy_demo." in path.read_text()]
+
+    before = dict(dspy.settings.config)
+    with ThreadPoolExecutor(4) as threads:
+        loaded, *_ = threads.map(store.load, [version.uri] * 4)
+    assert dict(dspy.settings.config) == before
+    assert loaded.module.react.demos[0]["next_thought"] == "forty-two"
+    assert loaded.module.react.signature.instructions == "Answer in words."
+    spec = programs.get("react")
+    assert (loaded.spec.name, loaded.spec.adapter, loaded.lm) == ("react", "json", choice)
+    assert (loaded.spec.inputs, loaded.spec.outputs) == (spec.inputs, spec.outputs)
+    assert loaded.spec.build() is loaded.module
 
 
 @pytest.fixture
@@ -190,28 +257,9 @@ print(mlflow.pyfunc.load_model(sys.argv[2]).predict(asked)["choices"][0]["messag
 def test_a_program_without_a_file_travels_in_the_pickle(data_dir: Path, home: Path) -> None:
     """As from a notebook: its class is in ``__main__``, which no other process has."""
 
-    def run(code: str, *arguments: str) -> str:
-        command = [sys.executable, "-W", "ignore", "-c", code, *arguments]
-        environment = os.environ | {"PYTHONPATH": str(REPO)}
-        done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=200)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
-
-    uri = run(NOTEBOOK, str(data_dir))
-    assert "12 * 7 = 84." in run(ASK, f"sqlite:///{data_dir}/mlflow.db", uri)
-
-
-def test_until_it_is_loaded_it_is_being_checked(store: VersionStore, name: str) -> None:
-    programs, made = ProgramRegistry(SHIPPED), list[Version]()
-    request = LogRequest(name, "predict", BUILTIN, "soon")
-    logging = threading.Thread(target=lambda: made.append(store.log(request, programs)))
-    logging.start()
-    (row,) = wait_until(lambda: store.checking, 5, "the row is there at once")
-    assert (row.name, row.description, row.checking, row.servable) == (name, "soon", True, False)
-    with pytest.raises(VersionNotFound):
-        store.promote(f"models:/{name}/1")
-    logging.join()
-    assert store.checking == [] and store.promote(made[0].uri).champion
+    uri = run(home, "-W", "ignore", "-c", NOTEBOOK, str(data_dir)).stdout.strip()
+    asked = run(home, "-W", "ignore", "-c", ASK, f"sqlite:///{data_dir}/mlflow.db", uri)
+    assert "12 * 7 = 84." in asked.stdout
 
 
 def test_a_check_ends_with_the_app(store_dir: Path, name: str) -> None:

@@ -228,6 +228,7 @@ def test_no_secret_in_what_is_said_of_a_version(
         assert value not in caught.value.public_message
 
 
+@pytest.mark.usefixtures("ready_files")
 def test_variables_that_are_no_secrets_stop_nothing(
     store_dir: Path,
     name: str,

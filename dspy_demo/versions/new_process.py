@@ -1,0 +1,266 @@
+"""What the two new processes of a log do, started by `dspy_demo.versions.trial`: each loads the program.
+
+``save FOLDER`` loads it from where its source is and notes which files it opens there: those travel along.
+MLflow then saves all of it, with DSPy's settings as a new process has them. It starts ``load FOLDER``, which
+loads the result, without this app's package and without the program's folders.
+
+A script that imports nothing of this app where it loads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib.util
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+#: What the files beside a program's source may have in all.
+FILES_MAX_BYTES = 10_000_000
+_GIVEN = frozenset(os.environ)
+
+
+class Refused(Exception):
+    """Its text is the sentence for the user."""
+
+
+def save(folder: Path) -> None:
+    """Write ``result.json``: the files that travel, or a sentence why there is no version."""
+    draft: dict[str, Any] = json.loads((folder / "draft.json").read_text())
+    result: dict[str, Any] = {"files": [], "refused": "", "frames": []}
+    loading = _start_loading(folder, draft)  # early: its imports take as long as ours
+    try:
+        result["files"] = _saved(folder, draft)
+        loading.communicate(b"\n")
+        result |= _loaded_elsewhere(folder, result["files"])
+    except BaseException as error:
+        result |= _refusal(error, Path([*draft["folders"], folder][0]))
+    finally:
+        loading.kill()
+    (folder / "result.json").write_text(json.dumps(result))
+
+
+def load(folder: Path) -> None:
+    """Write ``loaded.json``: what of the version's code folder it opened, or why it does not load."""
+    import dspy  # noqa: F401  what every version imports, while the files are being made
+    import mlflow.dspy
+    import mlflow.pyfunc
+
+    sys.stdin.readline()
+    draft = json.loads((folder / "draft.json").read_text())
+    code = folder / "model" / "code"
+    opened = note_opened([code])
+    note_opened(draft["folders"], draft["ignored"], refuse=True)
+    result: dict[str, Any] = {"refused": "", "frames": []}
+    try:
+        mlflow.pyfunc.load_model(str(folder / "model"), suppress_warnings=True)
+    except BaseException as error:
+        result = _refusal(error, code)
+    (folder / "loaded.json").write_text(json.dumps({"opened": sorted(opened), "result": result}))
+
+
+def note_opened(
+    folders: Sequence[str | Path], ignored: Sequence[str] = (), *, refuse: bool = False
+) -> dict[str, Path]:
+    """The files below some folders that this process opens for reading from now on; it fills as they are.
+
+    Args:
+        folders: Those that count. A file's name is its path below the one that holds it.
+        ignored: Folders that do not count, though they may be below one of the others.
+        refuse: Whether such a file is refused as if it did not exist.
+    """
+    counted, others = ([Path(one).resolve() for one in some] for some in (folders, ignored))
+    found: dict[str, Path] = {}
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event != "open" or not isinstance(arguments[0], str | bytes | os.PathLike):
+            return
+        if int(arguments[2] or 0) & os.O_ACCMODE == os.O_WRONLY:
+            return
+        path = Path(os.fsdecode(arguments[0]))
+        path = path.parent.resolve() / path.name  # a link stays one
+        if path.parent.name == "__pycache__":
+            with contextlib.suppress(ValueError):
+                path = Path(importlib.util.source_from_cache(str(path)))
+        folder = next((folder for folder in counted if path.is_relative_to(folder)), None)
+        if folder is None or any(path.is_relative_to(one) for one in others):
+            return
+        name = path.relative_to(folder).as_posix()
+        if refuse and not is_hidden(name):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        found[name] = path
+
+    if counted:
+        sys.addaudithook(hook)
+    return found
+
+
+def is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in Path(name).parts)
+
+
+def _start_loading(folder: Path, draft: Mapping[str, Any]) -> subprocess.Popen[bytes]:
+    """The process that loads the result, once it gets a line."""
+    (folder / "empty").mkdir()
+    return subprocess.Popen(  # noqa: S603 - the app's own script
+        [sys.executable, "-P", "-W", "ignore", __file__, "load", str(folder)],
+        cwd=folder / "empty",
+        env=os.environ | {"PYTHONPATH": draft["python_path"]},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def _saved(folder: Path, draft: Mapping[str, Any]) -> list[str]:
+    """Write the model with MLflow's DSPy flavor; the files that travel. No language model is called."""
+    import dspy
+    import mlflow.dspy
+
+    settings = dict(dspy.settings.config)
+    code = folder / "code"
+    # Only now: nothing there may take the place of a library.
+    sys.path[:0] = [*draft["folders"], str(code)]
+    opened = note_opened(draft["folders"], draft["ignored"])
+    loaded = _program(folder / "program.pkl", draft["app_name"])
+    added = _travelling(dict(opened), code)
+    # MLflow pickles all of DSPy's settings. What the program's modules configured stays out: there may be
+    # keys in it, and they will configure it again.
+    configured = dict.fromkeys(set(dspy.settings.config) - set(settings))
+    ours = {"lm": loaded["lm"], "adapter": loaded["adapter"], "callbacks": [], "disable_history": True}
+    with dspy.context(**configured, **(settings | ours)):
+        mlflow.dspy.save_model(
+            loaded["program"],
+            str(folder / "model"),
+            task="llm/v1/chat",
+            signature=_chat_signature(),
+            pip_requirements=draft["requirements"],
+            code_paths=sorted(str(path) for path in code.iterdir()),
+            metadata=_metadata(draft, added, code),
+        )
+    return [name for name in added if not name.endswith(".py")]
+
+
+def _program(pickled: Path, app_name: str) -> dict[str, Any]:
+    """What the app pickled, with the version's copies of this app's classes in place of the app's own."""
+    from dspy_demo.versions.sources import in_version
+
+    class Renaming(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            return super().find_class(in_version(module, app_name), name)
+
+    with pickled.open("rb") as file:
+        return dict(Renaming(file).load())
+
+
+def _travelling(opened: Mapping[str, Path], code: Path) -> list[str]:
+    """Copy what was opened below the program's folder, without what is there already; the names of it."""
+    size, added = 0, []
+    for name, path in sorted(opened.items()):
+        target = code / name
+        if target.exists() or is_hidden(name) or path.is_symlink() or not path.is_file():
+            continue
+        size += path.stat().st_size
+        if size > FILES_MAX_BYTES:
+            raise Refused(
+                "The files that the program opens beside its source have more than "
+                f"{FILES_MAX_BYTES // 1_000_000} MB together, so it was not logged. The last one was {name}."
+            )
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+        added.append(name)
+    return added
+
+
+def _metadata(draft: Mapping[str, Any], added: Sequence[str], code: Path) -> dict[str, Any]:
+    from dspy_demo.programs.loaded_code import digest
+    from dspy_demo.versions.version import METADATA_KEY
+
+    sources = draft["sources"] | {name: digest(code / name) for name in added}
+    return {METADATA_KEY: draft["metadata"] | {"sources": sources}}
+
+
+def _chat_signature() -> Any:
+    """OpenAI's messages in, MLflow's choices out.
+
+    MLflow's own for ``llm/v1/chat`` refuses what OpenAI's clients may send: the parts of a content, a name.
+    """
+    from mlflow.models import ModelSignature
+    from mlflow.models.rag_signatures import CHAT_COMPLETION_RESPONSE_SCHEMA
+    from mlflow.types.schema import AnyType, Array, ColSpec, DataType, Object, Property, Schema
+
+    content, name = Property("content", AnyType(), False), Property("name", DataType.string, False)
+    message = Object([Property("role", DataType.string), content, name])
+    return ModelSignature(Schema([ColSpec(Array(message), name="messages")]), CHAT_COMPLETION_RESPONSE_SCHEMA)
+
+
+def _loaded_elsewhere(folder: Path, files: Sequence[str]) -> dict[str, Any]:
+    """The result of the other process, which has to have opened each of the files that travel."""
+    if not (folder / "loaded.json").exists():
+        raise Refused("A new process ended while it loaded the program, so it was not logged.")
+    report = json.loads((folder / "loaded.json").read_text())
+    missing = [name for name in files if name not in report["opened"]]
+    if missing and not report["result"]["refused"]:
+        raise Refused(_not_found(missing[0]))
+    return dict(report["result"])
+
+
+def _refusal(error: BaseException, code: Path) -> dict[str, Any]:
+    """Why it does not load, without the words of the exception, which may hold anything.
+
+    Args:
+        code: Frames of files below it are the program's own.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename).resolve().is_relative_to(code.resolve())]
+    where = f" in {Path(own[-1].filename).name}, line {own[-1].lineno}" if own else ""
+    return {
+        "refused": _sentence(error, code, where),
+        "frames": [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in frames],
+    }
+
+
+def _sentence(error: BaseException, code: Path, where: str) -> str:
+    match error:
+        case Refused():
+            return str(error)
+        case FileNotFoundError(filename=name) if name:
+            return _not_found(os.fsdecode(name).removeprefix(str(code) + os.sep))
+        case ImportError(name=str(name)):
+            return (
+                f"A new process does not find the Python module “{name}”, so it was not logged. "
+                "Install it, or put it beside the program."
+            )
+        case KeyError(args=(str(name), *_)) if (
+            name.isidentifier() and name.isupper() and name not in os.environ
+        ):
+            return (
+                f"The program asks for the environment variable {name}, which the process of a version is "
+                "not given, so it was not logged. Read it in forward(), or pass it on with "
+                f"--serve-env {name}."
+            )
+    return (
+        f"A new process could not load the program ({type(error).__name__}{where}), so it was not logged. "
+        "Make it loadable from its source alone."
+    )
+
+
+def _not_found(name: str) -> str:
+    return (
+        f"A new process does not find the file “{name}”, so nothing was logged. "
+        "Open it by its place beside the source, as in Path(__file__).parent / “data.json”. "
+        "Hidden files, links and files elsewhere do not travel with a version."
+    )
+
+
+if __name__ == "__main__":
+    {"save": save, "load": load}[sys.argv[1]](Path(sys.argv[2]))
+    os._exit(0)  # taking the libraries apart would take another second
