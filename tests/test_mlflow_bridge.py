@@ -1,9 +1,11 @@
-"""What the app uses of MLflow beyond its documentation is still as it was; without it nothing breaks."""
+"""What the app uses of MLflow beyond its documentation is still as it was; without it nothing breaks.
+
+The traces that it writes are read back in `tests/tracing`.
+"""
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import pickle
 import sqlite3
@@ -12,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from dspy_demo import mlflow_bridge
-from dspy_demo.errors import DemoError, InvalidInput, TrackingError, TrackingUnavailable, VersionNotFound
-from dspy_demo.mlflow_bridge import SpanValues, Traces, read_program, schema_revisions, tracking_errors
+from dspy_demo.errors import InvalidInput, TrackingError, TrackingUnavailable, VersionNotFound
+from dspy_demo.mlflow_bridge import read_program, schema_revisions, tracking_errors
 from dspy_demo.settings import Settings
 from dspy_demo.versions.tracking import Tracking
 
@@ -37,32 +39,6 @@ def test_the_revisions_are_those_of_the_tables_that_it_makes(
 
     monkeypatch.setattr(mlflow, "__file__", str(tmp_path / "mlflow" / "__init__.py"))
     assert schema_revisions() == ("", frozenset())
-
-
-def test_traces_are_written_whole_and_rated(tracking: Tracking) -> None:
-    trace_id = "tr-" + "3" * 32
-    attributes = {"mlflow.spanInputs": json.dumps({"question": "?"}), "session.id": '"s"'}
-    spans = [
-        SpanValues(trace_id, number, f"span {number}", (1_000, 2_000 + number), outcome, error, attributes)
-        for number, (outcome, error) in enumerate([("failed", "why"), ("finished", ""), ("stopped", "")])
-    ]
-    traces = Traces(tracking.uri)
-    for _ in range(2):  # again it changes nothing
-        traces.write(tracking.experiment_id, spans)
-    for value in (True, False):
-        traces.rate(trace_id, value, "because", "ann")
-    trace = tracking.client.get_trace(trace_id)
-    assert [span.status.status_code for span in trace.data.spans] == ["ERROR", "OK", "UNSET"]
-    assert trace.data.spans[0].status.description == "why"
-    assert trace.data.spans[1].parent_id == trace.data.spans[0].span_id
-    assert trace.data.spans[0].inputs == {"question": "?"}
-    assert trace.info.trace_metadata["mlflow.trace.session"] == "s"
-    (rating,) = trace.info.assessments
-    assert (rating.feedback.value, rating.rationale) == (False, "because")
-    traces.rate(trace_id, None, "", "ann")
-    assert not tracking.client.get_trace(trace_id).info.assessments
-    with pytest.raises(DemoError), tracking_errors():
-        traces.rate("tr-" + "4" * 32, True, "", "ann")
 
 
 @pytest.mark.filterwarnings("ignore")  # MLflow's own, about type hints

@@ -9,7 +9,7 @@ import logging
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 
 from dspy_demo.command_line import argument_parser
 from dspy_demo.errors import DemoError, InvalidInput
@@ -36,7 +36,9 @@ def log_command(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
         settings = Settings.load(rest, environ)
         own.tag = dict(_tag(text) for text in own.tag)
         prepare_libraries(settings, environ)
-        with _quiet_libraries():
+        logging.getLogger().setLevel(logging.ERROR)
+        # What libraries print goes to standard error, so that a script can read the last line of the output.
+        with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(sys.stderr):
             uri = _log(settings, environ, own)
     except DemoError as error:
         if "debug" in argv:  # its text may hold addresses and keys, so only where it was asked for
@@ -83,17 +85,3 @@ def _tag(text: str) -> tuple[str, str]:
     if not equals:
         raise InvalidInput(f"--tag {text[:60]}: write it as KEY=VALUE, for example team=search.")
     return key.strip(), value.strip()
-
-
-@contextlib.contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    """What libraries print goes to standard error, so that a script can read the last line of the output."""
-    root = logging.getLogger()
-    before = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        root.setLevel(before)

@@ -107,8 +107,13 @@ async def test_what_it_reads_travels_along(tmp_path: Path, home: Path, fake_open
     ],
 )
 def test_a_mistake_in_the_command_is_one_sentence(
-    capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str, store_dir: Path
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    arguments: list[str],
+    sentence: str,
+    store_dir: Path,
 ) -> None:
+    caplog.set_level("WARNING")  # the command sets another; this is set back
     assert command.log_command(["--data-dir", str(store_dir), *arguments], {}) == 2
     printed = capsys.readouterr()
     assert printed.out == "" and sentence in printed.err and "Traceback" not in printed.err
