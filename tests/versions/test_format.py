@@ -53,7 +53,7 @@ def content(reply: dict[str, Any]) -> Any:
 
 @pytest.mark.integration
 def test_a_version_of_format_1_is_served_by_both_servers(settings: Settings, home: Path) -> None:
-    uri = registered(settings, FORMAT_1)
+    uri = registered(settings, shutil.copytree(FORMAT_1, home / "format_1"))  # MLflow writes into it
     version = VersionStore(settings).get(uri)
     assert version.servable and not version.same_code
     ours = start_model_server(uri, settings, home, env={"OPENAI_API_KEY": "unused-key"})
