@@ -55,13 +55,10 @@ def main() -> None:
 
 def machine() -> dict[str, object]:
     libraries = {name: version(name) for name in ("dspy", "gradio", "mlflow", "litellm")}
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     return {
         "date": time.strftime("%Y-%m-%d"),
         "python": sys.version.split()[0],
         "system": platform.platform(),
-        "processor": processor,
         "cores": os.cpu_count(),
         **libraries,
     }

@@ -20,18 +20,11 @@ _TAIL = 17
 
 @dataclass
 class Heard:
-    """A reply's tokens as they arrive.
-
-    Attributes:
-        ages_s: The age of each token when it arrived.
-        sent_s: When the request was sent, on the clock of `time.monotonic`.
-        first_s: When the first token arrived.
-    """
+    """A reply's tokens and their ages, as they arrive. Times are those of `time.monotonic`."""
 
     ages_s: list[float] = field(default_factory=list)
     sent_s: float = 0.0
     first_s: float | None = None
-    status: int = 0
     head: bytes = b""
     _latest: int = 0
     _tail: bytes = b""
@@ -39,6 +32,7 @@ class Heard:
     def hear(self, data: bytes) -> None:
         """Count the tokens that were not there before; a repeated text counts once."""
         now = time.monotonic()
+        self.head = self.head or data[:1000]
         data = self._tail + data
         for found in _STAMP.finditer(data):
             stamp = int(found[1])
@@ -55,64 +49,37 @@ class Heard:
     @property
     def first_token_s(self) -> float:
         """Seconds from sending to the first token."""
-        assert self.first_s is not None, f"no token came: {self.head[:800]!r}"
+        assert self.first_s is not None, f"no token came: {self.head!r}"
         return self.first_s - self.sent_s
 
 
-class _Client(asyncio.Protocol):
-    def __init__(self, request: bytes, heard: Heard, done: asyncio.Future[None]) -> None:
-        self._request, self._heard, self._done = request, heard, done
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._heard.sent_s = time.monotonic()
-        transport.write(self._request)
-
-    def data_received(self, data: bytes) -> None:
-        heard = self._heard
-        if len(heard.head) < 2000:
-            heard.head += data[:2000]
-            heard.status = heard.status or int(data[9:12])
-        heard.hear(data)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if not self._done.done():
-            self._done.set_result(None)
-
-
-async def send(
-    url: str, body: Mapping[str, Any] | None = None
-) -> tuple[Heard, asyncio.Future[None], asyncio.Transport]:
-    """Send a request, POST where it has a body. What is heard grows until the future is done."""
+async def send(url: str, body: Mapping[str, Any] | None = None) -> tuple[Heard, asyncio.Task[None]]:
+    """Send a request, POST where it has a body. What is heard grows until the task ends, or is cancelled."""
     parts = urlsplit(url)
     content = b"" if body is None else json.dumps(body).encode()
     target = f"{parts.path}?{parts.query}" if parts.query else parts.path
-    request = (
-        f"{'GET' if body is None else 'POST'} {target} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
-        f"Content-Type: application/json\r\nConnection: close\r\nContent-Length: {len(content)}\r\n\r\n"
-    ).encode() + content
-    loop = asyncio.get_running_loop()
-    heard, done = Heard(), loop.create_future()
-    transport, _ = await loop.create_connection(
-        lambda: _Client(request, heard, done), parts.hostname, parts.port
-    )
-    return heard, done, transport
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    heard = Heard(sent_s=time.monotonic())
+    head = f"{'GET' if body is None else 'POST'} {target} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
+    head += "Content-Type: application/json\r\nConnection: close\r\n"
+    writer.write(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
+
+    async def read() -> None:
+        try:
+            while data := await reader.read(65_536):
+                heard.hear(data)
+        finally:
+            writer.close()
+
+    return heard, asyncio.create_task(read())
 
 
-async def post(url: str, body: Mapping[str, Any], *, timeout_s: float = 120.0) -> Heard:
-    """Send one request and read its reply to the end.
-
-    Raises:
-        RuntimeError: The status is not 200.
-        TimeoutError: It did not end in time.
-    """
-    heard, done, transport = await send(url, body)
-    try:
-        await asyncio.wait_for(done, timeout_s)
-    finally:
-        transport.abort()
-    if heard.status != 200:
-        raise RuntimeError(f"{url} answered {heard.head[:1000]!r}")
+async def post(url: str, body: Mapping[str, Any]) -> Heard:
+    """Send one request and read its reply to the end; a status that is not 200 is an error."""
+    heard, reading = await send(url, body)
+    await asyncio.wait_for(reading, 120)
+    if not heard.head.startswith(b"HTTP/1.1 200"):
+        raise RuntimeError(f"{url} answered {heard.head!r}")
     return heard
 
 

@@ -71,7 +71,7 @@ class Tab:
     page: Page
     session: str = field(default_factory=lambda: secrets.token_hex(6))
     heard: Heard = field(default_factory=Heard)
-    _streams: list[asyncio.Transport] = field(default_factory=list)
+    _streams: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def open(self) -> None:
         await self._listen(f"heartbeat/{self.session}")
@@ -101,14 +101,14 @@ class Tab:
 
     def close(self) -> None:
         for stream in self._streams:
-            stream.abort()
+            stream.cancel()
 
     def _body(self, event: dict[str, Any], data: list[Any]) -> dict[str, Any]:
         return {"data": data, "fn_index": event["id"], "session_hash": self.session, "trigger_id": 0}
 
     async def _listen(self, path: str) -> Heard:
-        heard, _, transport = await send(f"{self.page.process.url}{API}/{path}")
-        self._streams.append(transport)
+        heard, reading = await send(f"{self.page.process.url}{API}/{path}")
+        self._streams.append(reading)
         return heard
 
 

@@ -1,7 +1,4 @@
-"""A process that is measured: its CPU and memory, with those of its children, from ``/proc``.
-
-CPU is counted by the kernel for each process alone, so that what else the machine does falsifies it little.
-"""
+"""A process that is measured: its CPU and memory, with those of its children, from ``/proc``."""
 
 from __future__ import annotations
 

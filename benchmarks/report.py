@@ -12,14 +12,7 @@ Figures = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Row:
-    """One figure of ours beside one of a peer.
-
-    Attributes:
-        what: What was measured, on which work.
-        peer: Who stands beside us, or empty where the figure stands alone.
-        ratio_max: The limit for ours / theirs.
-        most: The limit for ours, in its own unit.
-    """
+    """One figure of ours beside one of a peer; `ratio_max` bounds ours / theirs, `most` ours itself."""
 
     what: str
     unit: str

@@ -94,14 +94,8 @@ async def _page_visitor(page: Page, chance: random.Random, until: float) -> None
 
 async def _http_visitor(page: Page, chance: random.Random, until: float) -> None:
     """Calls the routes, and hangs up in the middle now and then."""
-    message = {"role": "user", "content": "What is 2 + 2?"}
-    calls = [
-        ("/predict/stream", {"text": "What is 2 + 2?"}),
-        ("/predict", {"text": "What is 2 + 2?"}),
-        ("/v1/chat/completions", {"stream": True, "model": "chain_of_thought", "messages": [message]}),
-    ]
     while time.monotonic() < until:
-        path, body = chance.choice(calls)
+        path = chance.choice(("/predict/stream", "/predict"))
         with contextlib.suppress(TimeoutError, httpx.RemoteProtocolError):
             async with asyncio.timeout(chance.uniform(0.05, 0.6) if chance.random() < 0.3 else 60):
-                await page.client.post(path, json=body)
+                await page.client.post(path, json={"text": "What is 2 + 2?"})

@@ -1,4 +1,4 @@
-"""From the command to the first page and to the first token, and the memory, beside an empty Gradio app."""
+"""From the command to the first page, and the memory after the first answer, beside an empty Gradio app."""
 
 from __future__ import annotations
 
@@ -18,15 +18,13 @@ IMPORTING_S = 6.0
 
 async def measure(before: Path | None, folder: Path, *, quick: bool) -> list[Row]:
     page_s: dict[str, list[float]] = defaultdict(list)
-    token_s: dict[str, list[float]] = defaultdict(list)
     memory_mb: dict[str, float] = {}
     with upstream(Pace(tokens=20)) as model:
         for _ in range(1 if quick else 5):
             for house in houses(before):
                 with house.app(model, ready_path="/") as process:
-                    heard = await post(f"{process.url}/predict/stream", {"text": QUESTION})
                     page_s[house.name].append(process.ready_s)
-                    token_s[house.name].append(process.ready_s + heard.first_token_s)
+                    await post(f"{process.url}/predict/stream", {"text": QUESTION})
                     await asyncio.sleep(IMPORTING_S)
                     memory_mb[house.name] = process.memory_mb
             with peer("chat_interface", "--empty", "--with-dspy") as process:
@@ -34,9 +32,7 @@ async def measure(before: Path | None, folder: Path, *, quick: bool) -> list[Row
                 await asyncio.sleep(IMPORTING_S)
                 memory_mb[EMPTY] = process.memory_mb
     pages = {name: median(times) for name, times in page_s.items()}
-    tokens = {name: median(times) for name, times in token_s.items()}
     return [
         *Row.beside("start to the first page", "s", pages, {EMPTY: 1.2}),
-        *Row.beside("start to the first token", "s", tokens, {}),
         *Row.beside("memory after the first answer", "MB", memory_mb, {}),
     ]

@@ -34,12 +34,7 @@ _OPENING, _MIDDLE, _CLOSING = (
 
 @dataclass(frozen=True)
 class Pace:
-    """How the replies come from here on.
-
-    Attributes:
-        tokens: Of one reply.
-        per_second: 0: the whole reply at once, as fast as the socket takes it.
-    """
+    """How the replies come from here on; `per_second` 0 is the whole reply at once."""
 
     tokens: int = 20
     per_second: float = 0.0
@@ -52,24 +47,15 @@ class Upstream:
     url: str
 
     def pace(self, pace: Pace) -> None:
-        self._call("/pace", json.dumps(asdict(pace)).encode())
-
-    @property
-    def calls(self) -> int:
-        """Completions asked for so far."""
-        return int(self._call("/calls"))
-
-    def _call(self, path: str, body: bytes | None = None) -> bytes:
-        with urllib.request.urlopen(self.url.removesuffix("/v1") + path, body, timeout=10) as reply:
-            content: bytes = reply.read()
-            return content
+        address = self.url.removesuffix("/v1") + "/pace"
+        urllib.request.urlopen(address, json.dumps(asdict(pace)).encode(), timeout=10).close()
 
 
 @contextmanager
 def upstream(pace: Pace | None = None) -> Iterator[Upstream]:
     port = free_port()
     command = ["-m", "benchmarks.upstream", "--port", str(port)]
-    with running(command, port, ready_path="/calls", env={}) as process:
+    with running(command, port, ready_path="/", env={}) as process:
         server = Upstream(f"{process.url}/v1")
         if pace:
             server.pace(pace)
@@ -82,10 +68,9 @@ _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\n%b\r\n\r\n"
 
 
 class _Server:
-    """What all connections share: the pace, and how many completions were asked for."""
+    """What all connections share: the pace."""
 
     pace = Pace()
-    calls = 0
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
@@ -98,7 +83,6 @@ class _Server:
 
     async def _answer(self, path: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:
         if path.endswith(b"/chat/completions"):
-            self.calls += 1
             if json.loads(body).get("stream"):
                 await self._stream(writer)
                 return
@@ -108,7 +92,7 @@ class _Server:
         elif path.endswith(b"/models"):
             answer = b'{"object": "list", "data": [{"id": "fake", "object": "model"}]}'
         else:
-            answer = str(self.calls).encode()
+            answer = b"{}"
         writer.write(_HEAD % (b"application/json", b"Content-Length: %d" % len(answer)) + answer)
 
     async def _stream(self, writer: asyncio.StreamWriter) -> None:
