@@ -41,27 +41,25 @@ def value(metrics: Metrics, name: str, **labels: str) -> float:
     return samples(metrics).get((name, frozenset(labels.items())), 0.0)
 
 
-def test_a_turn_counts_once_with_its_times_tokens_and_cost() -> None:
+def test_a_turn_counts_once_with_its_times_tokens_and_cost_and_a_refused_one_never_ran() -> None:
     metrics, usage = Metrics(), Usage(100, 20, cost_usd=0.5)
+    metrics.turn_ended(TurnEnd.of(REQUEST, "refused", code="busy", limit="max_turns"))
     metrics.turn_started(REQUEST)
     assert value(metrics, "active_turns") == 1
     metrics.turn_ended(TurnEnd.of(REQUEST, "finished", usage=usage, first_delta_s=0.3, elapsed_s=3.0))
-    assert value(metrics, "active_turns") == 0
-    assert value(metrics, "turns_total", backend="local", outcome="finished", code="") == 1
-    assert value(metrics, "tokens_total", backend="local", kind="prompt") == 100
-    assert value(metrics, "tokens_total", backend="local", kind="completion") == 20
-    assert value(metrics, "cost_usd_total") == 0.5
-    assert value(metrics, "first_token_seconds_bucket", backend="local", le="0.25") == 0
-    assert value(metrics, "first_token_seconds_bucket", backend="local", le="0.5") == 1
-    assert value(metrics, "turn_seconds_sum", backend="local", outcome="finished") == 3
-
-
-def test_a_refused_turn_never_ran() -> None:
-    metrics = Metrics()
-    metrics.turn_ended(TurnEnd.of(REQUEST, "refused", code="busy", limit="max_turns"))
-    assert value(metrics, "turns_total", backend="local", outcome="refused", code="busy") == 1
-    assert value(metrics, "limits_hit_total", limit="max_turns") == 1
-    assert value(metrics, "active_turns") == 0
+    for name, labels, expected in (
+        ("active_turns", {}, 0),
+        ("turns_total", {"backend": "local", "outcome": "finished", "code": ""}, 1),
+        ("turns_total", {"backend": "local", "outcome": "refused", "code": "busy"}, 1),
+        ("limits_hit_total", {"limit": "max_turns"}, 1),
+        ("tokens_total", {"backend": "local", "kind": "prompt"}, 100),
+        ("tokens_total", {"backend": "local", "kind": "completion"}, 20),
+        ("cost_usd_total", {}, 0.5),
+        ("first_token_seconds_bucket", {"backend": "local", "le": "0.25"}, 0),
+        ("first_token_seconds_bucket", {"backend": "local", "le": "0.5"}, 1),
+        ("turn_seconds_sum", {"backend": "local", "outcome": "finished"}, 3),
+    ):
+        assert value(metrics, name, **labels) == expected, name
 
 
 def test_a_state_is_read_when_somebody_looks() -> None:

@@ -9,7 +9,9 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
+import dspy
 import httpx
 import pytest
 import uvicorn
@@ -26,39 +28,18 @@ from dspy_demo.settings import Settings
 from tests.scripted_backend import ScriptedBackend, scripted_answer
 
 
-def _unbuilt():
-    raise AssertionError("the API does not build programs")
+def program(name: str, field: str, *outputs: str, **more: Any) -> ProgramSpec:
+    """A program that is asked for and never built."""
+    more = {"inputs": (InputField(field),)} | more
+    return ProgramSpec(name, name.title(), "", dspy.Module, chat_field=field, outputs=outputs, **more)
 
 
-QA = ProgramSpec(
-    name="qa",
-    title="Question and answer",
-    description="",
-    build=_unbuilt,
-    inputs=(InputField("question"),),
-    chat_field="question",
-    outputs=("answer",),
-    history_field="history",
-    answer_field="answer",
+WORDS = InputField("words", kind="integer", required=False, default=10)
+PROGRAMS = (
+    program("qa", "question", "answer", history_field="history", answer_field="answer"),
+    program("report", "topic", "title", "tags", inputs=(InputField("topic"), WORDS)),
+    program("custom", "text"),  # only running it tells its outputs
 )
-REPORT = ProgramSpec(
-    name="report",
-    title="Report",
-    description="",
-    build=_unbuilt,
-    inputs=(InputField("topic"), InputField("words", kind="integer", required=False, default=10)),
-    chat_field="topic",
-    outputs=("title", "tags"),
-)
-UNKNOWN_OUTPUTS = ProgramSpec(
-    name="custom",
-    title="Custom",
-    description="",
-    build=_unbuilt,
-    inputs=(InputField("text"),),
-    chat_field="text",
-)
-PROGRAMS = (QA, REPORT, UNKNOWN_OUTPUTS)
 LM = LMChoice("test/model", api_base="http://inner.example/v1", temperature=0.5)
 
 
@@ -69,7 +50,7 @@ class Recorder:
     backend: Backend
     requests: list[TurnRequest] = field(default_factory=list)
     name: str = "recorder"
-    service: ChatService | None = None  # the one that it was put into by `make_client`
+    service: ChatService | None = None  # the one that it was put into
 
     def stream(self, request: TurnRequest) -> AsyncIterator[Event]:
         self.requests.append(request)
@@ -113,16 +94,21 @@ def make_service(backend: Backend, *, limited: bool = False, **settings: object)
     return ChatService(made, ProgramRegistry(PROGRAMS), backend, limits=limits)
 
 
+def recorded(script: Any = None, **settings: object) -> tuple[ChatService, Recorder]:
+    """A service over a script or a backend, and what that one is asked."""
+    script = scripted_answer("It is 4", reasoning="2 plus 2") if script is None else script
+    recorder = Recorder(script if hasattr(script, "stream") else ScriptedBackend(script))
+    recorder.service = make_service(recorder, **settings)
+    return recorder.service, recorder
+
+
 @pytest.fixture
 def make_client() -> Callable[..., tuple[httpx.AsyncClient, Recorder]]:
     """A client of the routes over a script or a backend, without a socket."""
 
-    def make(script=None, lm=LM, **settings) -> tuple[httpx.AsyncClient, Recorder]:
-        script = scripted_answer("It is 4", reasoning="2 plus 2") if script is None else script
-        recorder = Recorder(script if hasattr(script, "stream") else ScriptedBackend(script))
-        recorder.service = make_service(recorder, **settings)
-        api = build_api(recorder.service, lambda: lm)
-        transport = httpx.ASGITransport(api, raise_app_exceptions=True)
+    def make(script: Any = None, lm: LMChoice = LM, **settings: object) -> tuple[httpx.AsyncClient, Recorder]:
+        service, recorder = recorded(script, **settings)
+        transport = httpx.ASGITransport(build_api(service, lambda: lm))
         return httpx.AsyncClient(transport=transport, base_url="http://test"), recorder
 
     return make
@@ -165,14 +151,8 @@ class LiveServer(uvicorn.Server):
     def open_request(self, path: str, body: bytes) -> socket.socket:
         """A raw connection with a request sent on it, to be hung up."""
         connection = socket.create_connection(("127.0.0.1", self.port), timeout=10)
-        lines = [
-            f"POST {path} HTTP/1.1",
-            "Host: x",
-            "Content-Type: application/json",
-            f"Content-Length: {len(body)}",
-        ]
-        head = "\r\n".join([*lines, "", ""])
-        connection.sendall(head.encode() + body)
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         return connection
 
 

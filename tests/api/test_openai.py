@@ -10,8 +10,7 @@ import pytest
 from dspy_demo.api import build_api
 from dspy_demo.errors import UpstreamAuth, UpstreamCut, UpstreamRateLimited
 from dspy_demo.events import FieldDelta, Message, TurnFinished, TurnStarted, Usage
-from tests.api.conftest import LM, Recorder, SilentBackend, make_service
-from tests.scripted_backend import ScriptedBackend, scripted_answer
+from tests.api.conftest import LM, SilentBackend, recorded
 
 QUESTION = [{"role": "user", "content": "What is 2 + 2?"}]
 STARTED = TurnStarted("local", "m")
@@ -43,9 +42,8 @@ def make_sdk(serve):
     clients = []
 
     def make(script=None, **settings):
-        script = scripted_answer("It is 4", reasoning="2 plus 2") if script is None else script
-        recorder = Recorder(script if hasattr(script, "stream") else ScriptedBackend(script))
-        server = serve(build_api(make_service(recorder, **settings), lambda: LM))
+        service, recorder = recorded(script, **settings)
+        server = serve(build_api(service, lambda: LM))
         clients.append(openai.OpenAI(base_url=server.url + "/v1", api_key="unused", max_retries=0))
         return clients[-1], recorder
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -37,19 +37,13 @@ ROUTES = {
 }
 
 
-@dataclass(frozen=True)
-class Logged:
-    name: str
-    version: int = 1
-    uri: str = "models:/dspy-demo/1"
-
-
 async def built() -> None: ...
 
 
 SERVICE = make_service(ScriptedBackend(scripted_answer("4")))
 PROBES = probes_router(SERVICE.observer, Readiness(SERVICE, built))
-API = build_api(SERVICE, lambda: LM, PROBES, versions_router(lambda name, *_: Logged(name)))
+LOGGED = SimpleNamespace(name="dspy-demo", version=1, uri="models:/dspy-demo/1")
+API = build_api(SERVICE, lambda: LM, PROBES, versions_router(lambda *_: LOGGED))
 
 owners_schema = schemathesis.openapi.from_asgi("/openapi.json", behind_guard(API, OWNER))
 guests_schema = schemathesis.openapi.from_asgi("/openapi.json", behind_guard(API, STRANGER))
@@ -81,12 +75,8 @@ def test_a_guest_is_refused_as_documented(case: schemathesis.Case) -> None:
     assert case.call_and_validate(excluded_checks=NOT_PROMISED).status_code >= 400
 
 
-@pytest.fixture
-def schema() -> dict[str, Any]:
-    return API.openapi()
-
-
-def test_the_schema_has_our_routes_and_no_loose_ends(schema: dict[str, Any]) -> None:
+def test_the_schema_has_our_routes_and_no_loose_ends() -> None:
+    schema = API.openapi()
     assert set(schema["paths"]) == ROUTES
     references = set(re.findall(r"'\$ref': '#/components/schemas/(\w+)'", str(schema)))
     assert references <= set(schema["components"]["schemas"])
@@ -96,20 +86,9 @@ def test_the_schema_has_our_routes_and_no_loose_ends(schema: dict[str, Any]) -> 
     assert all(operation["summary"] and operation["description"] for operation in operations)
 
 
-def test_the_answers_are_described(schema: dict[str, Any]) -> None:
-    predict = schema["paths"]["/predict"]["post"]["responses"]
-    assert {"200", "404", "413", "415", "422", "429", "502", "503", "504"} <= set(predict)
-    assert predict["422"]["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorBody")
-    for path, method, kind in (
-        ("/predict/stream", "post", "text/event-stream"),
-        ("/metrics", "get", "text/plain"),
-    ):
-        assert list(schema["paths"][path][method]["responses"]["200"]["content"]) == [kind]
-
-
 @pytest.mark.parametrize("body", [PredictBody, CompletionBody])
-def test_the_examples_are_valid(schema: dict[str, Any], body: Any) -> None:
-    examples = schema["components"]["schemas"][body.__name__]["examples"]
+def test_the_examples_are_valid(body: Any) -> None:
+    examples = API.openapi()["components"]["schemas"][body.__name__]["examples"]
     assert len(examples) >= 2
     for example in examples:
         body.model_validate(example)

@@ -7,12 +7,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.backends.served_fixtures import ServedWorld, served_session, served_world
-from tests.serving.test_server import QUESTION, client, own_server, run
+from tests.backends.served_fixtures import ServedWorld
+from tests.serving.conftest import QUESTION, run
 
 pytestmark = pytest.mark.integration
-
-__all__ = ["client", "own_server", "served_session", "served_world"]
 
 HOSTS = {
     "its address": ("127.0.0.1:{port}", True),

@@ -24,7 +24,7 @@ from dspy_demo.serving.processes import NOT_PASSED_ON, ModelServers, ServerState
 from dspy_demo.settings import Settings
 from dspy_demo.streaming.turn_stream import TurnStream
 from dspy_demo.ui.sections.backend import served_choice
-from tests.backends.served_fixtures import ServedWorld, served_session, served_world
+from tests.backends.served_fixtures import ServedWorld
 from tests.fake_openai import Reply
 from tests.processes import group_of, wait_until
 from tests.services import settings_for, until
@@ -32,8 +32,6 @@ from tests.services import settings_for, until
 pytestmark = pytest.mark.integration
 
 SLOW = Reply(tokens_per_second=10, fields={"reasoning": "r", "answer": "a b c d e f g h i j k l m n o p"})
-
-__all__ = ["served_session", "served_world"]
 
 
 @pytest.fixture

@@ -14,13 +14,11 @@ from dspy_demo.programs.own import load_program
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.streaming.turn_stream import TurnStream
 from dspy_demo.versions import LogRequest, VersionStore
-from tests.backends.served_fixtures import ServedWorld, served_session, served_world, start_model_server
+from tests.backends.served_fixtures import ServedWorld, start_model_server
 from tests.fake_openai import FakeOpenAI
 from tests.services import settings_for
 
 pytestmark = pytest.mark.integration
-
-__all__ = ["served_session", "served_world"]
 
 CASES = Path(__file__).parent.parent / "cases"
 

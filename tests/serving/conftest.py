@@ -1,0 +1,55 @@
+"""One served world for all modules here, and further model servers of a test's own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import httpx
+import pytest
+
+from tests.backends.served_fixtures import (
+    LIVE_ENV,
+    ServedWorld,
+    served_session,
+    served_world,
+    start_model_server,
+)
+from tests.environment import scrubbed
+from tests.processes import REPO, ServerProcess
+
+__all__ = ["served_session", "served_world"]
+
+QUESTION = {"messages": [{"role": "user", "content": "What is 2 + 2?"}]}
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    limits = httpx.Limits(max_connections=200)
+    async with httpx.AsyncClient(timeout=30, trust_env=False, limits=limits) as made:
+        yield made
+
+
+@pytest.fixture
+def own_server(served_world: ServedWorld) -> Iterator[Callable[..., ServerProcess]]:
+    """A model server of this test's own."""
+    with contextlib.ExitStack() as running:
+
+        def start(version: str, *flags: str, env: dict[str, str] | None = None) -> ServerProcess:
+            server = start_model_server(version, served_world.settings, served_world.home, *flags, env=env)
+            running.callback(lambda: server.group_ended or server.stop())
+            server.wait_until_healthy("/ping")
+            return server
+
+        yield start
+
+
+def run(world: ServedWorld, *arguments: str, **env: str) -> tuple[int, str]:
+    """The exit code and the output of ``python -m dspy_demo.serving``."""
+    command = [sys.executable, "-m", "dspy_demo.serving", *arguments]
+    env = scrubbed(os.environ, world.home) | LIVE_ENV | env
+    done = subprocess.run(command, cwd=REPO, env=env, capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stdout + done.stderr
