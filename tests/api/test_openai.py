@@ -9,8 +9,9 @@ import pytest
 
 from dspy_demo.api import build_api
 from dspy_demo.errors import UpstreamAuth, UpstreamCut, UpstreamRateLimited
-from dspy_demo.events import FieldDelta, Message, TurnFinished, TurnStarted, Usage
+from dspy_demo.events import FieldDelta, TurnFinished, TurnStarted, Usage
 from tests.api.conftest import LM, SilentBackend, recorded
+from tests.services import conversation
 
 QUESTION = [{"role": "user", "content": "What is 2 + 2?"}]
 STARTED = TurnStarted("local", "m")
@@ -78,7 +79,7 @@ def test_a_whole_answer(make_sdk):
     assert (reasoning, content, finish) == ("2 plus 2", "4", "stop")
     assert (answer.model, answer.usage.total_tokens) == ("qa", 5)
     assert recorder.requests[0].inputs == {"question": "What is\n2+2?"}
-    assert recorder.requests[0].history == (Message("user", "Hi"), Message("assistant", "Hello"))
+    assert recorder.requests[0].history == conversation("Hi", "Hello")
     assert (recorder.lm.model, recorder.lm.temperature, recorder.lm.max_tokens) == (LM.model, 0.1, 200_000)
 
 
@@ -148,82 +149,61 @@ def test_models(make_sdk):
     assert not recorder.requests
 
 
-@pytest.mark.parametrize(
-    ("extra", "words"),
-    [
-        ({"n": 2}, "“n” must be 1"),
-        ({"tools": TOOLS, "tool_choice": "required"}, "its own tools"),
-        ({"tools": TOOLS, "tool_choice": allowed_tools("required")}, "its own tools"),
-        ({"functions": [{"name": "f"}], "function_call": {"name": "f"}}, "its own tools"),
-        ({"modalities": ["text", "audio"]}, "Only text"),
-        ({"audio": {"voice": "alloy", "format": "wav"}}, "“audio”"),
-        ({"logprobs": True}, "Log probabilities"),
-        ({"temperature": 3}, "less than or equal to 2"),
-        ({"messages": [*QUESTION, said("It")]}, "cannot be continued here"),
-        ({"messages": [{"role": "system", "content": "hi"}]}, "must be the user's"),
-        ({"messages": [{"role": "tool", "content": "hi", "tool_call_id": "1"}]}, "its own tools"),
-        ({"messages": [{"role": "user", "content": [PICTURE]}]}, "Only text"),
-        ({"messages": [{"role": "user", "content": 3}]}, "messages[0].content"),
-        ({"messages": []}, "at least 1 item"),
-        ({"stop": ["a", "b", "c", "d", "e"]}, "at most 4 items"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else None,
-)
-def test_what_cannot_be_done_is_refused_with_a_sentence(make_sdk, extra, words):
+REFUSED = [
+    ({"n": 2}, "“n” must be 1"),
+    ({"tools": TOOLS, "tool_choice": allowed_tools("required")}, "its own tools"),
+    ({"functions": [{"name": "f"}], "function_call": {"name": "f"}}, "its own tools"),
+    ({"modalities": ["text", "audio"]}, "Only text"),
+    ({"audio": {"voice": "alloy", "format": "wav"}}, "“audio”"),
+    ({"logprobs": True}, "Log probabilities"),
+    ({"temperature": 3}, "less than or equal to 2"),
+    ({"messages": [*QUESTION, said("It")]}, "cannot be continued here"),
+    ({"messages": [{"role": "system", "content": "hi"}]}, "must be the user's"),
+    ({"messages": [{"role": "tool", "content": "hi", "tool_call_id": "1"}]}, "its own tools"),
+    ({"messages": [{"role": "user", "content": [PICTURE]}]}, "Only text"),
+    ({"messages": [{"role": "user", "content": 3}]}, "messages[0].content"),
+    ({"messages": []}, "at least 1 item"),
+    ({"stop": ["a", "b", "c", "d", "e"]}, "at most 4 items"),
+]
+
+
+def test_what_cannot_be_done_is_refused_with_a_sentence(make_sdk):
     sdk, recorder = make_sdk()
-    with pytest.raises(openai.UnprocessableEntityError) as caught:
-        ask(sdk, **extra)
-    assert words in caught.value.body["message"]
+    for extra, words in REFUSED:
+        with pytest.raises(openai.UnprocessableEntityError) as caught:
+            ask(sdk, **extra)
+        assert words in caught.value.body["message"]
     assert not recorder.requests
 
 
-@pytest.mark.parametrize(
-    "offer",
-    [
+def test_tools_that_are_offered_are_left_aside(make_sdk):
+    sdk, _ = make_sdk([STARTED, delta("It is 4"), TurnFinished({"answer": "It is 4"})])
+    for offer in (
         {"tools": TOOLS * 36, "parallel_tool_calls": True},
         {"tools": TOOLS, "tool_choice": allowed_tools("auto")},
         {"functions": [{"name": "f"}], "function_call": "auto"},
-    ],
-    ids=["36 tools", "allowed tools", "functions"],
-)
-def test_tools_that_are_offered_are_left_aside(make_sdk, offer):
-    sdk, _ = make_sdk([STARTED, delta("It is 4"), TurnFinished({"answer": "It is 4"})])
-    assert ask(sdk, **offer)[1] == "It is 4"
+    ):
+        assert ask(sdk, **offer)[1] == "It is 4"
 
 
-@pytest.mark.parametrize(
-    ("earlier", "history"),
-    [
-        (
-            [{"role": "user", "content": [{"type": "text", "text": "Look"}, PICTURE]}, said("A cat.")],
-            [Message("user", "Look"), Message("assistant", "A cat.")],
-        ),
-        (
-            [
-                {"role": "user", "content": "How warm is it?"},
-                {"role": "assistant", "content": None, "tool_calls": [CALL]},
-                {"role": "tool", "tool_call_id": "1", "content": [{"type": "json", "json": 20}]},
-                {"role": "function", "name": "f", "content": "20"},
-                said("20 degrees."),
-            ],
-            [Message("user", "How warm is it?"), Message("assistant", "20 degrees.")],
-        ),
-        (
-            [
-                {"role": "user", "content": "Do harm"},
-                {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]},
-                {"role": "assistant", "content": 5},
-                said("Something else?"),
-            ],
-            [Message("user", "Do harm"), Message("assistant", "Something else?")],
-        ),
-    ],
-    ids=["a picture", "tools", "a refusal"],
-)
-def test_what_cannot_be_read_in_earlier_messages_is_left_out(make_sdk, earlier, history):
+def test_what_cannot_be_read_in_earlier_messages_is_left_out(make_sdk):
     sdk, recorder = make_sdk()
+    earlier = [
+        {"role": "user", "content": [{"type": "text", "text": "Look"}, PICTURE]},
+        said("A cat."),
+        {"role": "user", "content": "How warm is it?"},
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "tool", "tool_call_id": "1", "content": [{"type": "json", "json": 20}]},
+        {"role": "function", "name": "f", "content": "20"},
+        said("20 degrees."),
+        {"role": "user", "content": "Do harm"},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]},
+        {"role": "assistant", "content": 5},
+        said("Something else?"),
+    ]
     ask(sdk, messages=[*earlier, *QUESTION])
-    assert recorder.requests[-1].history == tuple(history)
+    texts = ["Look", "A cat.", "How warm is it?", "20 degrees.", "Do harm", "Something else?"]
+    assert recorder.requests[-1].history == conversation(*texts)
     assert recorder.requests[-1].inputs == {"question": "What is 2 + 2?"}
 
 
@@ -233,7 +213,7 @@ def test_an_earlier_picture_may_be_as_large_as_pictures_are(make_sdk):
     document = {"type": "file", "file": {"file_data": "data:application/pdf;base64," + "A" * 3_000_000}}
     parts = [{"type": "text", "text": "Look"}, picture, document]
     ask(sdk, messages=[{"role": "user", "content": parts}, said("Hm."), *QUESTION])
-    assert recorder.requests[-1].history == (Message("user", "Look"), Message("assistant", "Hm."))
+    assert recorder.requests[-1].history == conversation("Look", "Hm.")
     with pytest.raises(openai.APIStatusError) as caught:
         ask(sdk, messages=[{"role": "user", "content": "A" * 6_000_000}])
     assert (caught.value.status_code, caught.value.code) == (413, "input_too_long")
@@ -254,20 +234,16 @@ def test_structured_output_is_the_fields_as_json(make_sdk, response_format, expe
     assert json.loads(answer[1]) == expected
 
 
-@pytest.mark.parametrize(
-    ("program", "response_format"),
-    [
-        ("report", schema_of("title", "author")),
-        ("report", {"type": "grammar"}),
-        ("custom", schema_of("title")),
-    ],
-)
-def test_a_form_that_the_program_has_not_is_refused(make_sdk, program, response_format):
+def test_a_form_that_the_program_has_not_is_refused(make_sdk):
     sdk, recorder = make_sdk()
-    with pytest.raises(openai.BadRequestError) as caught:
-        ask(sdk, program, response_format=response_format)
-    assert caught.value.param == "response_format"
-    assert ("title”, “tags" if program == "report" else "json_object") in caught.value.body["message"]
+    for program, form, words in (
+        ("report", schema_of("title", "author"), "title”, “tags"),
+        ("report", {"type": "grammar"}, "title”, “tags"),
+        ("custom", schema_of("title"), "json_object"),
+    ):
+        with pytest.raises(openai.BadRequestError) as caught:
+            ask(sdk, program, response_format=form)
+        assert caught.value.param == "response_format" and words in caught.value.body["message"]
     assert not recorder.requests
 
 
@@ -302,25 +278,19 @@ def test_how_a_reply_ended(make_sdk, stream):
     assert ask(sdk, stream=stream)[1:3] == ("One two", "length")
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "status", "allow"),
-    [
+async def test_other_addresses_and_methods_are_refused_in_openais_form(make_client):
+    client, _ = make_client()
+    for method, path, status, allow in (
         ("POST", "/v1/responses", 404, None),
-        ("DELETE", "/v1/files/file-1", 404, None),
         ("GET", "/v1", 404, None),
         ("GET", "/v1/chat/completions", 405, "POST"),
         ("DELETE", "/v1/models/qa", 405, "GET"),
-    ],
-)
-async def test_other_addresses_and_methods_are_refused_in_openais_form(
-    make_client, method, path, status, allow
-):
-    client, _ = make_client()
-    refused = await client.request(method, path, json={} if method == "POST" else None)
-    error = refused.json()["error"]
-    assert (refused.status_code, refused.headers.get("allow")) == (status, allow)
-    assert (error["type"], refused.headers["x-should-retry"]) == ("invalid_request_error", "false")
-    assert status == 405 or "/v1/chat/completions" in error["message"]
+    ):
+        refused = await client.request(method, path)
+        error = refused.json()["error"]
+        assert (refused.status_code, refused.headers.get("allow")) == (status, allow), path
+        assert (error["type"], refused.headers["x-should-retry"]) == ("invalid_request_error", "false")
+        assert status == 405 or "/v1/chat/completions" in error["message"]
 
 
 def test_faults_raise_the_sdks_own_errors_and_are_not_repeated_in_vain(make_sdk):
