@@ -284,7 +284,7 @@ class ModelServers:
             if not running:
                 self._next = server
                 await server.start()  # a failure stays visible as `next`
-                self._next = None
+            self._next = None
             before, self._current = self._current, server
             self._take_from_beside(server)
             if before is not None and before is not server:
