@@ -181,6 +181,7 @@ async def test_it_tells_what_it_serves(
     info = (await client.get(f"{served_world.live.url}/model")).json()
     known = {"lm": "openai/fake", "program": "chain_of_thought", "ready": True, "running": 0}
     assert {name: info[name] for name in known} == known and info["version"] == served_world.version
+    assert "/invocations" in (await client.get(f"{served_world.live.url}/docs")).text
     assert (await backend.probe(served_world.live.url)).kind == "live"
     assert (await backend.probe(served_world.plain.url)).kind == "plain"
     process = Path(f"/proc/{served_world.live.process.pid}")
