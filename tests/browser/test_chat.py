@@ -132,23 +132,6 @@ async def test_copy_gives_the_answer_as_it_was_written(new_page: NewPage, app: S
     assert "Thought" not in copied[1]
 
 
-async def test_undo_takes_the_last_turn_back_into_the_composer(chat: ChatPage) -> None:
-    for turn, question in enumerate(("What is 2 + 2?", "What is 3 + 3?"), 1):
-        await chat.ask(question)
-        await chat.done(turn)
-    await chat.page.get_by_role("button", name="Undo").click()
-    await expect(chat.questions).to_have_count(1)
-    await expect(chat.composer).to_have_value("What is 3 + 3?")
-
-
-async def test_shift_enter_breaks_the_line(chat: ChatPage) -> None:
-    await chat.composer.fill("one")
-    await chat.composer.press("Shift+Enter")
-    await chat.composer.type("two")
-    await expect(chat.composer).to_have_value("one\ntwo")
-    await expect(chat.questions).to_have_count(0)
-
-
 async def test_tool_calls_are_lines_under_the_thought(chat: ChatPage) -> None:
     await chat.pick("program", "ReAct")
     await chat.ask("What is 12 * (3 + 4)?")

@@ -7,7 +7,7 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -56,6 +56,7 @@ class ChatHandlers:
     service: ChatService
     sessions: Sessions
     page: ChatWidgets
+    _: KW_ONLY
     picks: SidebarPicks
     demo: gr.Blocks
     mlflow_url: Callable[[], str]

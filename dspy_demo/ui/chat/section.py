@@ -63,7 +63,9 @@ class Chat:
             now: Options of an event that is answered at once, beside the queue.
         """
         page, service, picks = self.widgets, self.service, self._picks
-        self.handlers = ChatHandlers(service, self._sessions, page, picks, demo, self._mlflow_url)
+        self.handlers = ChatHandlers(
+            service, self._sessions, page, picks=picks, demo=demo, mlflow_url=self._mlflow_url
+        )
         self._wire_turns(demo, new_chat, now)
         changed = {page.chatbot, page.composer, *page.forms.outputs}
         gr.on(picks.changes, self.handlers.program_changed, picks.inputs, changed, **now)
@@ -85,7 +87,7 @@ class Chat:
         page, chat = self.widgets, self.handlers
         # The messages are ready for the wire; see `render`.
         shown: dict[str, Any] = now | {"outputs": page.shown, "postprocess": False}
-        queued = now | {"queue": True}
+        drawing = now | {"queue": True, "postprocess": False, "trigger_mode": "multiple"}
         asked = {page.composer, *self._picks.inputs, *page.forms.inputs}
         again = {page.chatbot, *asked}
         demo.load(chat.load, page.saved, js="() => chatPage.chat()", **shown)
@@ -101,10 +103,7 @@ class Chat:
             accepted.then(None, None, None, js="() => chatPage.showQuestion()", **now)
             # The page leaves a "once" out while the last one runs. That of a refused question may be on its
             # way when the next one is sent, whose answer would then never be drawn.
-            drawn = accepted.then(
-                chat.draw, None, page.chatbot, postprocess=False, trigger_mode="multiple", **queued
-            )
-            drawn.then(chat.settle, None, **shown)
+            accepted.then(chat.draw, None, page.chatbot, **drawing).then(chat.settle, None, **shown)
         page.composer.stop(chat.stop, **now)
         page.chatbot.undo(chat.undo, {page.chatbot, page.composer}, js=_BY_ID, **shown)
         new_chat.click(chat.new_chat, None, js="() => chatPage.newChat()", **shown)

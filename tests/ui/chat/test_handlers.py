@@ -68,7 +68,7 @@ async def chat(data_dir: Path) -> AsyncIterator[ChatHandlers]:
             page = ChatWidgets([spec], spec)
         home.service.tracer = NotingTracer()
         picks = cast(SidebarPicks, OnePick(spec))
-        yield ChatHandlers(home.service, Sessions(), page, picks, demo, lambda: "")
+        yield ChatHandlers(home.service, Sessions(), page, picks=picks, demo=demo, mlflow_url=lambda: "")
 
 
 @pytest.fixture
