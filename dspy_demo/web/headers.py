@@ -1,6 +1,6 @@
 """The response headers that say what a browser may do with what this app sends, each with its reason.
 
-They are the second wall: `ui.chat.markdown_safety` lets no markup of others into the page, and if some
+They are the second wall: `ui.chat.text` lets no markup of others into the page, and if some
 got through, the policy keeps it from running, from loading anything and from sending anything away.
 """
 

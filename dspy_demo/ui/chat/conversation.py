@@ -107,13 +107,13 @@ class Conversation:
         return tuple(reversed(latest)), max_chars >= 0
 
 
-def to_json(conversation: Conversation, max_chars: int = SAVED_MAX_CHARS) -> str:
-    """The latest turns that fit into `max_chars`, as the text of a JSON list."""
+def to_json(conversation: Conversation) -> str:
+    """The latest turns that fit into what a browser stores, as the text of a JSON list."""
     saved: list[str] = []
-    max_chars -= len("[]")
+    room = SAVED_MAX_CHARS - len("[]")
     for turn in reversed(conversation.turns[-SAVED_MAX_TURNS:]):
-        max_chars -= len(turn.saved) + len(",")
-        if max_chars < 0:
+        room -= len(turn.saved) + len(",")
+        if room < 0:
             break
         saved.append(turn.saved)
     return f"[{','.join(reversed(saved))}]"

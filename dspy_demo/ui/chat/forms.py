@@ -62,8 +62,12 @@ class Forms:
         """
         if form := self._forms.get(_key(spec)):
             typed = {name: given.get(widget) for name, widget in form.items()}
+        elif not spec.form_fields:
+            return {}
+        elif (late := json_object(given.get(self._late) or "{}")) is not None:
+            typed = late
         else:
-            typed = _object(given.get(self._late)) if spec.form_fields else {}
+            raise InvalidInput('Write the other inputs as JSON, for example {"tone": "calm"}.')
         values = {}
         for field in spec.form_fields:
             value = typed.get(field.name)
@@ -123,15 +127,13 @@ def _shown(field: InputField, value: Any) -> Any:
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
 
 
-def _object(text: Any) -> dict[str, Any]:
-    """What was typed as JSON: the inputs by name."""
+def json_object(text: Any) -> dict[str, Any] | None:
+    """The object that stands in a text as JSON; None where there is none."""
     try:
-        values = json.loads(text or "{}")
-    except ValueError:
-        values = None
-    if not isinstance(values, dict):
-        raise InvalidInput('Write the other inputs as JSON, for example {"tone": "calm"}.')
-    return values
+        value = json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _parsed(field: InputField, value: Any) -> Any:

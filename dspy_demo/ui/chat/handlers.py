@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
@@ -19,7 +18,7 @@ from dspy_demo.errors import DemoError, InvalidInput
 from dspy_demo.events import Status, TurnRequest
 from dspy_demo.programs.inputs import check_images, image_chars, image_fields
 from dspy_demo.ui.chat.conversation import Conversation, from_json
-from dspy_demo.ui.chat.forms import pairs
+from dspy_demo.ui.chat.forms import json_object, pairs
 from dspy_demo.ui.chat.live import LiveTurn
 from dspy_demo.ui.chat.render import WireMessage, messages, turn_id_at
 from dspy_demo.ui.chat.session import WINDOW, Session, Sessions
@@ -65,7 +64,7 @@ class ChatHandlers:
 
     async def load(self, saved: Any, request: gr.Request) -> Update:
         """A page has loaded: show the chat it had before a reload, else the one that its browser had last."""
-        visitor, kept = visitor_of(request), _object(saved)
+        visitor, kept = visitor_of(request), json_object(saved) or {}
         chat, lost = str(kept.get("chat", "")), str(kept.get("lost"))
         before = self.sessions.of_chat(chat, visitor)
         if before is not None and before.live is not None:
@@ -320,12 +319,3 @@ class ChatHandlers:
         url, trace_id = self.mlflow_url(), view.trace_id
         link = self.service.tracer.link(trace_id, url) if url and trace_id else None
         return replace(view, trace_url=link or "")
-
-
-def _object(text: Any) -> dict[str, Any]:
-    """What a browser kept: it may be anything."""
-    try:
-        kept = json.loads(text) if isinstance(text, str) else {}
-    except (ValueError, RecursionError):
-        return {}
-    return kept if isinstance(kept, dict) else {}
