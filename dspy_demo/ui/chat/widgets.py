@@ -11,7 +11,7 @@ from gradio.components import Component
 
 from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.ui.chat.forms import Forms
-from dspy_demo.ui.chat.text import as_label, in_words
+from dspy_demo.ui.chat.text import as_label, as_markdown, in_words
 from dspy_demo.ui.components import Update, action_html
 
 #: What can be clicked in a notice: what it does, see `ui.components`, and its label.
@@ -143,9 +143,9 @@ def notice_html(text: str, *actions: Action, wrong: bool = False) -> str:
 def _empty(spec: ProgramSpec) -> dict[str, Any]:
     """What the chatbot shows before the first question: who answers, its fields, its examples."""
     inputs = [field.name for field in spec.inputs] + [spec.history_field] * bool(spec.history_field)
-    fields = f"\n\n`{', '.join(map(str, inputs))} → {', '.join(spec.outputs)}`" if spec.outputs else ""
+    fields = f"`{', '.join(map(str, inputs))} → {', '.join(spec.outputs)}`" if spec.outputs else ""
     return {
-        "placeholder": f"## Chat with **{as_label(spec.title)}**{fields}",
+        "placeholder": f"## Chat with **{as_label(spec.title)}**\n\n{as_markdown(fields)}",
         "examples": [{"text": text} for text in spec.examples[:4]],
     }
 
