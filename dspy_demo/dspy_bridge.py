@@ -71,6 +71,14 @@ def price_usd(reply: lm15.Response, client: str, model: str) -> float | None:
         return None
 
 
+def connections_of(router: lm15.AsyncLMRouter, model: str) -> Any:
+    """What the router's client for `model` sends its requests with: ``stream(request)`` (DSPy 3.4.1).
+
+    A transport of ours passes its requests on to it. Without it no model of a provider can be asked.
+    """
+    return router.lm(model).transport
+
+
 def calling_predictor() -> Any:
     """The predictor that is calling a language model now; call it inside an engine.
 

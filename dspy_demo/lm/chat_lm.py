@@ -7,7 +7,6 @@ from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import dspy
@@ -15,7 +14,7 @@ from dspy.utils.exceptions import LMInvalidRequestError, is_retryable_lm_error
 
 from dspy_demo.dspy_bridge import CallRecords, stream_progress
 from dspy_demo.events import StatusState
-from dspy_demo.lm.chat_replies import OPTIONAL, other_parameters
+from dspy_demo.lm.chat_replies import OPTIONAL, without_refused
 
 
 class CallObserver(Protocol):
@@ -112,42 +111,47 @@ class ChatLM(CallRecords, dspy.LM):
         return observer.in_turn(lambda: self.acall(prompt, messages=messages, **kwargs)) if observer else None
 
     async def _asked(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Any:
-        observer, call = call_observer.get(), _Call(kwargs)
+        observer, failed, refusals = call_observer.get(), 0, 0
+        usage: dict[str, bool] = {}
         while True:
             _cost_usd.set(None)
-            options = {"disable_history": False} | ({} if call.usage_asked else {"track_usage": False})
-            with stream_progress() as progress, dspy.context(**options):
+            with stream_progress() as progress, dspy.context(disable_history=False, **usage):
                 try:
-                    reply = await super().acall(prompt, messages=messages, **self._scoped(call.kwargs))
+                    reply = await super().acall(prompt, messages=messages, **self._scoped(kwargs))
                     break
                 except Exception as error:
-                    adjusted = not progress.emitted and self._adjusted(call, error)
-                    wait_s = 0.0 if adjusted else self._wait_s(error, call.failed)
+                    other = self._without_refused(kwargs, usage, error) if refusals < len(OPTIONAL) else None
+                    wait_s = 0.0 if other else self._wait_s(error, failed)
                     if progress.emitted or wait_s is None:
                         raise
-            if not adjusted:
-                call.failed += 1
-                if observer:
-                    observer.call_retrying(wait_s, call.failed, self.retries)
-                await asyncio.sleep(wait_s)
+            if other:
+                (kwargs, usage), refusals = other, refusals + 1
+                continue
+            failed += 1
+            if observer:
+                observer.call_retrying(wait_s, failed, self.retries)
+            await asyncio.sleep(wait_s)
         cost_usd = _cost_usd.get()
         if observer and cost_usd is not None:
             observer.call_priced(cost_usd)
         return reply
 
-    def _adjusted(self, call: _Call, error: Exception) -> bool:
-        """Leave out what a server refuses, where litellm asks it; our own engine does so itself."""
+    def _without_refused(
+        self, kwargs: dict[str, Any], usage: dict[str, bool], error: Exception
+    ) -> tuple[dict[str, Any], dict[str, bool]] | None:
+        """What to ask for without what a server refuses, where litellm asks it; our engine does so itself.
+
+        Args:
+            usage: DSPy's setting by which it asks for ``stream_options``; empty as long as it may.
+        """
         if not isinstance(error, LMInvalidRequestError) or not isinstance(self.engine, str):
-            return False
-        asked = {"stream_options": True if call.usage_asked else None}
-        given = {name: {**self.kwargs, **call.kwargs}.get(name) for name in OPTIONAL} | asked
-        other = other_parameters(given, str(error))
-        if other is None or call.adjusted == len(OPTIONAL):
-            return False
-        call.usage_asked = bool(other.pop("stream_options", None))
-        call.kwargs = {**call.kwargs, **dict.fromkeys(OPTIONAL[1:]), **other}
-        call.adjusted += 1
-        return True
+            return None
+        given = {name: {**self.kwargs, **kwargs}.get(name) for name in OPTIONAL[1:]}
+        other = without_refused(given | {"stream_options": None if usage else True}, str(error))
+        if other is None:
+            return None
+        usage = {} if other.pop("stream_options", None) else {"track_usage": False}
+        return {**kwargs, **dict.fromkeys(OPTIONAL[1:]), **other}, usage
 
     def _wait_s(self, error: Exception, failed: int) -> float | None:
         """Seconds to wait before the next attempt, or None where another one makes no sense."""
@@ -181,20 +185,3 @@ class ChatLM(CallRecords, dspy.LM):
         await super().aclose()
         if self._own_engine is not None:
             await self._own_engine.aclose()
-
-
-@dataclass(slots=True)
-class _Call:
-    """One call over its attempts.
-
-    Attributes:
-        kwargs: What is asked for, less what the server refused.
-        usage_asked: The server is asked to count the tokens of a stream, by ``stream_options``.
-        failed: How many attempts failed.
-        adjusted: How often something was left out.
-    """
-
-    kwargs: dict[str, Any]
-    usage_asked: bool = True
-    failed: int = 0
-    adjusted: int = 0

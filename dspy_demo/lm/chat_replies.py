@@ -7,14 +7,18 @@ reply at once. Nothing here touches the network, so that the clients for both ki
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from dspy import lm15
 
 DONE = b"data: [DONE]"
+#: How long the end of a stream is waited for after ``[DONE]``, so that the connection can be used again.
+END_WAIT_S = 0.1
 #: What is left out, or renamed, where a server refuses it: an answer without it is better than none.
 OPTIONAL = ("stream_options", "max_tokens", "max_completion_tokens", "temperature")
 #: OpenAI, vLLM, llama.cpp, LM Studio, Ollama and SGLang, in this order where their words differ.
@@ -23,24 +27,15 @@ _TOO_LONG = re.compile(
     r"|context the overflows|input length .{0,40}exceeds|prompt is too long",
     re.IGNORECASE,
 )
-_STATUS_ERRORS: Mapping[int, type[lm15.ProviderError]] = {
-    401: lm15.AuthError,
-    402: lm15.BillingError,
-    403: lm15.AuthError,
-    404: lm15.UnsupportedModelError,
-    408: lm15.TimeoutError,
-    429: lm15.RateLimitError,
-    504: lm15.TimeoutError,
+#: In the code or the type of an error object.
+_ERRORS: Mapping[str, type[lm15.ProviderError]] = {
+    r"rate_limit|\b429\b": lm15.RateLimitError,
+    r"quota|\b402\b": lm15.BillingError,
+    r"api_key|authentication|\b40[13]\b": lm15.AuthError,
+    r"not_found|\b404\b": lm15.UnsupportedModelError,
+    r"\b(408|504)\b": lm15.TimeoutError,
+    r"invalid_request|badrequest|\b4\d\d\b": lm15.InvalidRequestError,
 }
-_WORD_ERRORS: tuple[tuple[str, type[lm15.ProviderError]], ...] = (
-    ("rate_limit", lm15.RateLimitError),
-    ("quota", lm15.BillingError),
-    ("api_key", lm15.AuthError),
-    ("authentication", lm15.AuthError),
-    ("not_found", lm15.UnsupportedModelError),
-    ("invalid_request", lm15.InvalidRequestError),
-    ("badrequest", lm15.InvalidRequestError),
-)
 #: DSPy's client refuses a line of more than 64 KiB; a character may take six bytes of JSON.
 _PIECE_CHARS = 8_000
 
@@ -50,7 +45,7 @@ def is_too_long(text: str) -> bool:
     return _TOO_LONG.search(text) is not None
 
 
-def other_parameters(given: Mapping[str, Any], refusal: str) -> dict[str, Any] | None:
+def without_refused(given: Mapping[str, Any], refusal: str) -> dict[str, Any] | None:
     """What to send instead of parameters of which one was refused; None where it was for something else.
 
     Args:
@@ -71,21 +66,8 @@ def other_parameters(given: Mapping[str, Any], refusal: str) -> dict[str, Any] |
     return other
 
 
-def other_request(body: bytes, refusal: bytes) -> bytes | None:
-    """The body to send instead of one that was refused for a parameter, or None."""
-    other = other_parameters(json.loads(body), refusal.decode("utf-8", "replace"))
-    return None if other is None else json.dumps(other).encode()
-
-
-def said_error(body: bytes, status: int | None = None) -> lm15.ProviderError | None:
-    """The error that a JSON object says, where it says one.
-
-    Args:
-        status: The reply's, where it is an error too; then only what the status does not tell is read.
-    """
-    text = body.decode("utf-8", "replace")
-    if status is not None:
-        return lm15.ContextLengthError(text, status=status) if is_too_long(text) else None
+def error_in(body: bytes) -> lm15.ProviderError | None:
+    """The error that a JSON object says, where it says one."""
     try:
         content = json.loads(body)
     except ValueError:
@@ -93,70 +75,36 @@ def said_error(body: bytes, status: int | None = None) -> lm15.ProviderError | N
     if not isinstance(content, dict):
         return None
     error = content if content.get("object") == "error" else content.get("error")
-    return _error(error) if error else None
-
-
-def _error(error: Any) -> lm15.ProviderError:
-    """The class of an error object, by its own words."""
+    if not error:
+        return None
     detail = error if isinstance(error, dict) else {"message": str(error)}
-    message = str(detail.get("message") or "")
-    code, kind = str(detail.get("code") or ""), str(detail.get("type") or "")
+    message, code, kind = (str(detail.get(name) or "") for name in ("message", "code", "type"))
     if is_too_long(f"{message} {code} {kind}"):
         return lm15.ContextLengthError(message, provider_code=code)
-    if re.fullmatch(r"[45]\d\d", code):
-        status = int(code)
-        usual = lm15.ServerError if status >= 500 else lm15.InvalidRequestError
-        return _STATUS_ERRORS.get(status, usual)(message, status=status)
     words = f"{code} {kind}".lower()
-    found = next((made for word, made in _WORD_ERRORS if word in words), lm15.ServerError)
-    overloaded = re.search(r"overload|unavailable|capacity", f"{words} {message.lower()}")
+    found = next((made for pattern, made in _ERRORS.items() if re.search(pattern, words)), lm15.ServerError)
+    overloaded = re.search(r"overload|unavailable|capacity|\b503\b", f"{words} {message.lower()}")
     return found(message, provider_code=code or kind, status=503 if overloaded else None)
 
 
-class EventLines:
-    """Cuts the body of a stream into lines, up to the one that ends the answer.
+async def checked(lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The lines of a stream, up to the one that ends the answer, also where the server leaves it open.
 
-    Args:
-        chat: It is OpenAI's chat API. The lines of any other are only cut.
-
-    Attributes:
-        done: ``[DONE]`` was there: nothing that follows belongs to the answer.
+    Raises:
+        lm15.ProviderError: One of them says an error.
     """
-
-    def __init__(self, *, chat: bool) -> None:
-        self.done = False
-        self._chat = chat
-        self._rest = bytearray()
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """The lines that are whole now.
-
-        Raises:
-            lm15.ProviderError: One of them says an error.
-        """
-        self._rest += data
-        if b"\n" not in data:
-            return []
-        *lines, rest = bytes(self._rest).split(b"\n")
-        self._rest = bytearray(rest)
-        return self._read(lines)
-
-    def finish(self) -> list[bytes]:
-        """What stands behind the last line's end."""
-        return self._read([bytes(self._rest)]) if self._rest and not self.done else []
-
-    def _read(self, lines: list[bytes]) -> list[bytes]:
-        read = []
-        for line in lines:
-            read.append(line + b"\n")
-            if self._chat and (b'"error"' in line or line.startswith(b"error:")):
-                error = said_error(line.partition(b":")[2])
-                if error is not None:
-                    raise error
-            if self._chat and line.rstrip() == DONE:
-                self.done = True
-                return [*read, b"\n"]
-        return read
+    async for line in lines:
+        if b'"error"' in line or line.startswith(b"error:"):
+            error = error_in(line.partition(b":")[2])
+            if error is not None:
+                raise error
+        yield line
+        if line.rstrip() == DONE:
+            yield b"\n"
+            with suppress(TimeoutError):
+                async with asyncio.timeout(END_WAIT_S):
+                    await anext(lines, None)
+            return
 
 
 def lines_of_whole(body: bytes) -> Iterator[bytes]:
@@ -165,7 +113,7 @@ def lines_of_whole(body: bytes) -> Iterator[bytes]:
     Raises:
         lm15.ProviderError: It says an error.
     """
-    if error := said_error(body):
+    if error := error_in(body):
         raise error
     try:
         reply = json.loads(body)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import dataclass
-from typing import Any
 
 import httpx
 
@@ -13,21 +12,13 @@ from dspy_demo.errors import ModelSetupError, SettingsError
 from dspy_demo.events import LMChoice
 from dspy_demo.lm.local.files import DOWNLOADED, PREFIX, find, offered
 from dspy_demo.lm.local.runtime import INSTALL_HINT, runtime_installed
-from dspy_demo.lm.providers import (
-    PROVIDERS,
-    check_bases,
-    key_of,
-    provider_for,
-    shown_url,
-)
+from dspy_demo.lm.providers import PROVIDERS, check_bases, key_of, provider_for, shown_url
 from dspy_demo.settings import Settings
 
 DEMO_MODEL = "demo/engine"
 #: The pace of its streams.
 DEMO_TOKENS_PER_S = 40.0
 OPENAI = provider_for("openai/")
-KEY_FOUND = "key found in the environment"
-LISTED = "listed at OPENAI_BASE_URL"
 #: Seconds in which a server named by a base URL must list its models.
 LISTING_TIMEOUT_S = 5.0
 #: How long a running Ollama may take to answer at the start.
@@ -72,19 +63,26 @@ async def detect(settings: Settings, *, probe_s: float = OLLAMA_PROBE_S) -> Dete
         ModelSetupError: The same, of a model on this machine.
     """
     check_bases(settings)
-    gateway = None if settings.lm or settings.api_base else await _gateway(settings)
-    keyed = _keyed_options(settings, gateway)
+    explicit = await _explicit(settings)
+    keyed = [] if explicit else await _listed(settings)
+    keyed += _keyed(settings, {provider_for(row.model).name for row, _ in keyed})
     ollama = [] if settings.lm else await _ollama_options(settings, probe_s)
     local = await asyncio.to_thread(local_options, settings)
-    model, reason, api_base = await _first(settings, keyed, ollama, local)
     demo = LMOption(DEMO_MODEL, "Demo engine", "calculates, tells the time")
-    options = [*keyed, *ollama, *local, demo]
-    if not any((option.model, option.api_base) == (model, api_base) for option in options):
-        options.insert(0, LMOption(model, model, api_base or "", api_base))
-    explicit = bool(settings.lm or settings.api_base)
+    downloaded = [row for row in local if row.note == DOWNLOADED]
+    found = [
+        *keyed,
+        *((row, "Ollama is running on this machine.") for row in ollama),
+        *((row, "Downloaded; no API key is set and no Ollama is running.") for row in downloaded),
+        (demo, "No API key is set and no Ollama is running."),
+    ]
+    first, reason = explicit or found[0]
+    options = [*(row for row, _ in keyed), *ollama, *local, demo]
+    if not any((row.model, row.api_base) == (first.model, first.api_base) for row in options):
+        options.insert(0, first)
     choice = LMChoice(
-        model,
-        api_base,
+        first.model,
+        first.api_base,
         settings.api_key if explicit else None,
         settings.temperature,
         settings.max_tokens,
@@ -114,114 +112,95 @@ class Offer:
     def look(self, settings: Settings) -> tuple[LMOption, ...]:
         """Look again. Reads folders: call it in a thread."""
         local = local_options(settings)
-        here = {row.model for row in local}
-        start = self._detection.choice.model
-        others = [
-            row
-            for row in self._detection.options
-            if not row.model.startswith(PREFIX) or (row.model == start and start not in here)
+        gone = {self._detection.choice.model} - {row.model for row in local}  # it stays on offer
+        kept = [
+            row for row in self._detection.options if not row.model.startswith(PREFIX) or row.model in gone
         ]
-        last = [row for row in others if row.model == DEMO_MODEL]
-        self.rows = (*(row for row in others if row not in last), *local, *last)
+        self.rows = tuple(sorted([*kept, *local], key=lambda row: row.model == DEMO_MODEL))
         return self.rows
 
 
-async def _first(
-    settings: Settings, keyed: list[LMOption], ollama: list[LMOption], local: list[LMOption]
-) -> tuple[str, str, str | None]:
-    if settings.lm:
-        _check_explicit(settings)
-        base = settings.api_base or provider_for(settings.lm).base(settings)
-        return settings.lm, "Chosen by you with --lm.", base
-    if settings.api_base:
-        model = await _model_at(settings.api_base, settings)
-        if model is None:
-            raise _no_models("--api-base", settings.api_base)
-        return model, f"The first model that {shown_url(settings.api_base)} lists.", settings.api_base
-    if keyed:
-        return keyed[0].model, _why(keyed[0], settings), keyed[0].api_base
-    if ollama:
-        return ollama[0].model, "Ollama is running on this machine.", ollama[0].api_base
-    downloaded = next((option for option in local if option.note == DOWNLOADED), None)
-    if downloaded:
-        return downloaded.model, "Downloaded; no API key is set and no Ollama is running.", None
-    return DEMO_MODEL, "No API key is set and no Ollama is running.", None
+async def _explicit(settings: Settings) -> tuple[LMOption, str] | None:
+    """The model of ``--lm``, or the first one at ``--api-base``."""
+    model, base = settings.lm, settings.api_base
+    if model:
+        _check_explicit(settings, model)
+        base = base or provider_for(model).base(settings)
+        return LMOption(model, model, base or "", base), "Chosen by you with --lm."
+    if base:
+        return await _first_at(base, settings, "--api-base")
+    return None
 
 
-def _why(row: LMOption, settings: Settings) -> str:
-    if row.note == LISTED:
-        return f"The first model that {shown_url(row.api_base or '')} lists."
-    return f"{provider_for(row.model).key_variable(settings)} is set."
-
-
-def _check_explicit(settings: Settings) -> None:
-    model = settings.lm or ""
-    provider, _, name = model.partition("/")
-    if not provider or not name:
+def _check_explicit(settings: Settings, model: str) -> None:
+    name, _, rest = model.partition("/")
+    if not name or not rest:
         raise SettingsError(f"--lm {model[:80]}: name it as provider/model, for example openai/gpt-4o-mini.")
-    if provider == PREFIX.rstrip("/"):
+    if model.startswith(PREFIX):
         find(model, settings)
         if not runtime_installed():
             raise ModelSetupError(INSTALL_HINT)
         return
-    needs_key = provider_for(model)
-    has_key = settings.api_key or needs_key.key_variable(settings)
-    if needs_key.example and not has_key and not (settings.api_base or needs_key.base(settings)):
+    provider = provider_for(model)
+    has_key = settings.api_key or provider.key_variable(settings)
+    if provider.example and not has_key and not (settings.api_base or provider.base(settings)):
         raise SettingsError(
-            f"--lm {model[:80]} needs a key: set {needs_key.keys[0]}, or give --api-key or --api-base."
+            f"--lm {model[:80]} needs a key: set {provider.keys[0]}, or give --api-key or --api-base."
         )
 
 
-async def _gateway(settings: Settings) -> LMOption | None:
+async def _listed(settings: Settings) -> list[tuple[LMOption, str]]:
     """The first model of the server that OPENAI_BASE_URL names, where it is set.
 
     Raises:
         SettingsError: It lists no model, and there is no key either, so that there is nothing to start with.
     """
-    base, key = OPENAI.base(settings), OPENAI.key_variable(settings)
-    if base is None:
-        return None
-    model = await _model_at(base, settings)
-    if model is not None:
-        return LMOption(model, model, LISTED, base)
-    if key is None:
-        raise _no_models(OPENAI.base_variable(settings) or "", base)
-    return None
+    variable, base = OPENAI.base_variable(settings), OPENAI.base(settings)
+    if variable is None or base is None:
+        return []
+    try:
+        return [await _first_at(base, settings, variable)]
+    except SettingsError:
+        if OPENAI.key_variable(settings):
+            return []
+        raise
 
 
-async def _model_at(api_base: str, settings: Settings) -> str | None:
+async def _first_at(base: str, settings: Settings, where: str) -> tuple[LMOption, str]:
     """The first chat model that an OpenAI-compatible server lists, asked with the key of that server."""
-    key = key_of(LMChoice("openai/", api_base), settings)
+    key = key_of(LMChoice("openai/", base), settings)
     token = key.get_secret_value() if key else "none"
     try:
         async with httpx.AsyncClient(timeout=LISTING_TIMEOUT_S) as client:
             reply = await client.get(
-                api_base.rstrip("/") + "/models", headers={"Authorization": f"Bearer {token}"}
+                base.rstrip("/") + "/models", headers={"Authorization": f"Bearer {token}"}
             )
             names = [str(model["id"]) for model in reply.raise_for_status().json()["data"]]
-    except (httpx.HTTPError, ValueError, KeyError, TypeError):
-        return None
-    chat = [name for name in names if not _NO_CHAT.search(name.lower())]
-    usual = OPENAI.example.removeprefix("openai/")
-    first = usual if usual in chat else next(iter(chat or names), None)
-    return f"openai/{first}" if first else None
+        chat = [name for name in names if not _NO_CHAT.search(name.lower())] or names
+        usual = OPENAI.example.removeprefix("openai/")
+        first = f"openai/{usual if usual in chat else chat[0]}"
+    except (httpx.HTTPError, ValueError, LookupError, TypeError):
+        raise SettingsError(
+            f"{where} {shown_url(base)}: no OpenAI-compatible server lists a model there. "
+            "Check the URL (it often ends in /v1) and the key, or name the model with --lm."
+        ) from None
+    return LMOption(
+        first, first, f"listed at {where}", base
+    ), f"The first model that {shown_url(base)} lists."
 
 
-def _no_models(where: str, api_base: str) -> SettingsError:
-    return SettingsError(
-        f"{where} {shown_url(api_base)}: no OpenAI-compatible server lists a model there. "
-        "Check the URL (it often ends in /v1) and the key, or name the model with --lm."
-    )
-
-
-def _keyed_options(settings: Settings, gateway: LMOption | None) -> list[LMOption]:
+def _keyed(settings: Settings, without: set[str]) -> list[tuple[LMOption, str]]:
     """A row for each provider whose key is set, with its own base URL."""
-    rows = [gateway] if gateway else []
-    for provider in PROVIDERS:
-        variable = provider.key_variable(settings)
-        if provider.example and variable and not (gateway and provider is OPENAI):
-            rows.append(LMOption(provider.example, provider.example, KEY_FOUND, provider.base(settings)))
-    return rows
+    return [
+        (
+            LMOption(
+                provider.example, provider.example, "key found in the environment", provider.base(settings)
+            ),
+            f"{variable} is set.",
+        )
+        for provider in PROVIDERS
+        if (variable := provider.key_variable(settings)) and provider.example and provider.name not in without
+    ]
 
 
 async def _ollama_options(settings: Settings, probe_s: float) -> list[LMOption]:
@@ -232,14 +211,11 @@ async def _ollama_options(settings: Settings, probe_s: float) -> list[LMOption]:
         async with httpx.AsyncClient() as client, asyncio.timeout(probe_s):
             reply = await client.get(settings.ollama_url.rstrip("/") + "/api/tags")
             models = reply.raise_for_status().json()["models"]
-            names = [str(model["name"]) for model in models if _is_chat_model(model)]
-    except (TimeoutError, httpx.HTTPError, ValueError, KeyError, TypeError):
+            names = [
+                str(model["name"])
+                for model in models
+                if "bert" not in str(model.get("details")) and "embed" not in model["name"]
+            ]
+    except (TimeoutError, httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError):
         return []
     return [LMOption(f"ollama_chat/{name}", name, "Ollama", settings.ollama_url) for name in names]
-
-
-def _is_chat_model(model: dict[str, Any]) -> bool:
-    """Ollama lists embedding models beside the others; their family or name gives them away."""
-    families = {str(family) for family in (model.get("details") or {}).get("families") or []}
-    embeds = families & {"bert", "nomic-bert"} or "embed" in str(model["name"])
-    return not embeds

@@ -11,6 +11,7 @@ import math
 import socket
 import ssl
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -44,6 +45,7 @@ NOT_A_MODEL = (
     "Check the base URL (it often ends in /v1), then retry."
 )
 TOO_LONG = "The chat has become too long for this model. Start a new chat."
+OVERLOADED = "The language model's server is overloaded or down. Try again in a moment."
 NO_SUCH_HOST = "The language model's server was not found. Check the host in its base URL, and the network."
 NO_TLS = (
     "A secure connection to the language model failed. Check whether its base URL is http or https, "
@@ -59,10 +61,9 @@ def fault_from(error: BaseException, *, streamed: bool = False) -> DemoError | N
     Args:
         streamed: Some of the reply had arrived already.
     """
-    if isinstance(error, DemoError):
-        return error
-    if isinstance(error.__cause__, DemoError):  # of an engine of ours; DSPy wraps what it does not know
-        return error.__cause__
+    for own in (error, error.__cause__):  # DSPy wraps what an engine of ours raises
+        if isinstance(own, DemoError):
+            return own
     fault = _classified(error, streamed)
     if fault is not None:
         fault.__cause__ = error
@@ -72,7 +73,7 @@ def fault_from(error: BaseException, *, streamed: bool = False) -> DemoError | N
 def _classified(error: BaseException, streamed: bool) -> DemoError | None:
     match error:
         case dspy_errors.AdapterParseError():
-            return EmptyReply() if _is_empty(error) else _malformed(error)
+            return _without_fields(error)
         case dspy_errors.LMAuthError():
             return UpstreamAuth()
         case dspy_errors.LMBillingError():
@@ -81,9 +82,7 @@ def _classified(error: BaseException, streamed: bool) -> DemoError | None:
             return _rate_limited(error.retry_after)
         case dspy_errors.LMTimeoutError():
             return UpstreamTimeout()
-        case dspy_errors.ContextWindowExceededError():
-            return UpstreamRejected(TOO_LONG)
-        case dspy_errors.LMProviderError() if is_too_long(str(error)):  # litellm does not read all words
+        case dspy_errors.LMProviderError() if is_too_long(str(error)):  # DSPy does not read all words
             return UpstreamRejected(TOO_LONG)
         case dspy_errors.LMUnsupportedModelError():
             return UpstreamRejected("The server does not have this model. Check its name, or choose another.")
@@ -104,12 +103,10 @@ def _classified(error: BaseException, streamed: bool) -> DemoError | None:
     return None
 
 
-def _is_empty(error: dspy_errors.AdapterParseError) -> bool:
+def _without_fields(error: dspy_errors.AdapterParseError) -> DemoError:
     text = str(error.lm_response or "").strip()
-    return text in {"", "None", "{}"} or "'text': None" in text or "'text': ''" in text
-
-
-def _malformed(error: dspy_errors.AdapterParseError) -> MalformedReply:
+    if text in {"", "None", "{}"} or "'text': None" in text or "'text': ''" in text:
+        return EmptyReply()
     found = error.parsed_result if isinstance(error.parsed_result, dict) else {}
     missing = [name for name in error.signature.output_fields if name not in found]
     return MalformedReply.without(missing) if missing else MalformedReply()
@@ -118,57 +115,46 @@ def _malformed(error: dspy_errors.AdapterParseError) -> MalformedReply:
 def _rate_limited(retry_after_s: float | None) -> UpstreamRateLimited:
     if retry_after_s is None:
         return UpstreamRateLimited()
+    when = f"It asks to wait {in_seconds(math.ceil(retry_after_s))}."
+    if retry_after_s > FAR_OFF_S:
+        with suppress(OverflowError):
+            then = datetime.now(UTC) + timedelta(seconds=retry_after_s)
+            when = f"Try again after {then.day} {then:%B %Y, %H:%M} UTC."
     return UpstreamRateLimited(
-        f"The language model is receiving too many requests. {_when(retry_after_s)}",
-        retry_after_s=retry_after_s,
+        f"The language model is receiving too many requests. {when}", retry_after_s=retry_after_s
     )
-
-
-def _when(retry_after_s: float) -> str:
-    """A wait in words: its length, or the date where it is far off."""
-    if retry_after_s < FAR_OFF_S:
-        return f"It asks to wait {in_seconds(math.ceil(retry_after_s))}."
-    try:
-        then = datetime.now(UTC) + timedelta(seconds=retry_after_s)
-    except OverflowError:
-        return "It names no time that can be waited for."
-    year = f" {then.year}" if then.year != datetime.now(UTC).year else ""
-    return f"Try again after {then.day} {then:%B}{year}, {then:%H:%M} UTC."
 
 
 def _broken(error: dspy_errors.LMError, streamed: bool) -> UpstreamError:
     """Refused, cut, silent or down.
 
-    DSPy's native engine has one class for all of them and litellm makes a refused connection a
-    500, so that beside the status only the causes and the words of the message tell which; they are read,
-    never shown.
+    DSPy's client has one class for all of them, and litellm makes a refused connection a 500: beside the
+    status only the causes and the words of the message tell which. They are read, never shown.
     """
-    text, causes = str(error).lower(), [type(cause) for cause in _causes(error)]
+    text, causes = str(error).lower(), list(_causes(error))
     if "exceeds limit" in text:  # a line of more than 64 KiB
         return ReplyTooLong()
-    if "timed out" in text or "timeout" in text or error.status == 504:
+    if "timed out" in text or "timeout" in text:
         return UpstreamTimeout()
     if streamed:
         return UpstreamCut()
-    if any(issubclass(cause, ssl.SSLError) for cause in causes):
+    if any(isinstance(cause, ssl.SSLError) for cause in causes):
         return UpstreamUnavailable(NO_TLS)
-    if socket.gaierror in causes:
+    if any(isinstance(cause, socket.gaierror) for cause in causes):
         return UpstreamUnavailable(NO_SUCH_HOST)
-    unreached = any(issubclass(cause, httpx.TransportError) for cause in causes)
+    unreached = any(isinstance(cause, httpx.TransportError) for cause in causes)
     if unreached or isinstance(error, dspy_errors.LMTransportError) or "connection error" in text:
         return UpstreamUnavailable()
     if error.status in {503, 529} or "overloaded" in text:
-        return UpstreamUnavailable(
-            "The language model's server is overloaded or down. Try again in a moment."
-        )
+        return UpstreamUnavailable(OVERLOADED)
     return UpstreamError("The language model's server failed. Try again.")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """What an error came from, layer by layer: DSPy, its engine or litellm, an HTTP client, the socket."""
-    cause = error.__cause__ or error.__context__
     for _ in range(20):
+        cause = error.__cause__ or error.__context__
         if cause is None:
             return
         yield cause
-        cause = cause.__cause__ or cause.__context__
+        error = cause

@@ -7,7 +7,7 @@ reads with `chat_replies` what the client does not understand.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import json
 import weakref
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -18,15 +18,18 @@ from urllib.parse import urlsplit
 import dspy
 from dspy import lm15
 
-from dspy_demo.dspy_bridge import price_usd
-from dspy_demo.lm.chat_replies import EventLines, lines_of_whole, other_request, said_error
+from dspy_demo.dspy_bridge import connections_of, price_usd
+from dspy_demo.lm.chat_replies import (
+    OPTIONAL,
+    checked,
+    error_in,
+    is_too_long,
+    lines_of_whole,
+    without_refused,
+)
 
 #: Connections that may be open to one model server.
 CONNECTIONS_MAX = 500
-#: How often a request is sent again without a parameter that was refused.
-REFUSALS_MAX = 5
-#: How long the end of a stream is waited for after ``[DONE]``, so that the connection can be used again.
-END_WAIT_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -121,65 +124,61 @@ class Transport:
             max_connections=CONNECTIONS_MAX,
         )
         self._owner = lm15.AsyncLMRouter(config)
-        self._inner = self._owner.lm(server.target).transport
+        self._inner = connections_of(self._owner, server.target)
 
     @asynccontextmanager
-    async def stream(self, request: Any) -> AsyncIterator[Reply]:
+    async def stream(self, request: Any) -> AsyncIterator[Any]:
         """Send a request; again without a parameter that is refused.
 
         Args:
             request: As DSPy's client hands it over, with ``url``, ``headers`` and ``body``.
         """
         chat = urlsplit(request.url).path.endswith("/chat/completions")
-        for left in reversed(range(REFUSALS_MAX + 1)):
+        for left in reversed(range(len(OPTIONAL) + 1)):
             async with self._inner.stream(request) as got:
-                refused = left and chat and got.status in {400, 422}
-                body = await got.read() if refused else None
-                other = other_request(request.body, body) if body is not None else None
-                if other is None:
-                    yield Reply(got, body, chat=chat)
+                if not chat:
+                    yield got
                     return
-                request = replace(request, body=other)
+                refusal = await got.read() if got.status in {400, 422} else b""
+                words = refusal.decode("utf-8", "replace")
+                other = without_refused(json.loads(request.body), words) if left and refusal else None
+                if other is None:
+                    yield ChatReply(got, refusal)
+                    return
+                request = replace(request, body=json.dumps(other).encode())
 
     async def aclose(self) -> None:
         await self._owner.aclose()
 
 
-class Reply:
-    """A reply, as DSPy's client reads it.
+class ChatReply:
+    """A reply of OpenAI's chat API, as DSPy's client reads it.
 
     Args:
-        got: What its connection gives: ``status``, ``headers``, and the body in pieces.
-        body: The whole body, where it has been read.
-        chat: It is of OpenAI's chat API, at whatever server.
+        got: What its connection gives: ``status``, ``headers``, and the body in lines.
+        body: The body, where it has been read.
     """
 
-    def __init__(self, got: Any, body: bytes | None, *, chat: bool) -> None:
-        self._got, self._body, self._chat = got, body, chat
+    def __init__(self, got: Any, body: bytes) -> None:
+        self._got, self._body = got, body
         self.status, self.reason, self.http_version = got.status, got.reason, got.http_version
         self.headers = got.headers
 
     async def read(self) -> bytes:
-        body: bytes = await self._got.read() if self._body is None else self._body
-        error = said_error(body, self.status if self.status >= 400 else None) if self._chat else None
+        body: bytes = self._body or await self._got.read()
+        if self.status >= 400:
+            text = body.decode("utf-8", "replace")
+            error = lm15.ContextLengthError(text, status=self.status) if is_too_long(text) else None
+        else:
+            error = error_in(body)
         if error is not None:
             raise error
         return body
 
     async def aiter_lines(self) -> AsyncIterator[bytes]:
-        """The lines of a stream, up to ``[DONE]``, also where the server leaves it open."""
-        if self._chat and "json" in (self._got.header("content-type") or ""):
+        if "json" in (self._got.header("content-type") or ""):
             for line in lines_of_whole(await self._got.read()):
                 yield line
             return
-        lines, pieces = EventLines(chat=self._chat), aiter(self._got)
-        async for data in pieces:
-            for line in lines.feed(data):
-                yield line
-            if lines.done:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(END_WAIT_S):
-                        await anext(pieces, None)
-                return
-        for line in lines.finish():
+        async for line in checked(self._got.aiter_lines()):
             yield line
