@@ -59,7 +59,7 @@ def demo_lm(*, tokens_per_s: float = DEMO_TOKENS_PER_S, cache: bool = False, **s
 
 @dataclass(frozen=True, slots=True)
 class _Engine:
-    """What both engines share: plain data, so that they can be saved."""
+    """What both engines share: plain data, so that they can be saved. Only a stream has the pace."""
 
     tokens_per_s: float = DEMO_TOKENS_PER_S
 
@@ -70,21 +70,24 @@ class _Engine:
     def load_state(cls, state: Mapping[str, Any]) -> Self:
         return cls(float(state["tokens_per_s"]))
 
-    @property
-    def _pause_s(self) -> float:
-        return 1 / self.tokens_per_s if self.tokens_per_s else 0.0
+    def _events(self, request: lm15.Request) -> Iterator[tuple[lm15.StreamEvent, float]]:
+        """The events of a stream, each with the seconds to wait before it."""
+        response, pause_s = _response(request), 1 / self.tokens_per_s if self.tokens_per_s else 0.0
+        yield lm15.StreamStartEvent(model=DEMO_MODEL), 0.0
+        for token in tokens(response.message.text or ""):
+            yield lm15.StreamDeltaEvent(lm15.TextDelta(token)), pause_s
+        yield lm15.StreamEndEvent(finish_reason=response.finish_reason, usage=response.usage), 0.0
 
 
 class DemoEngine(_Engine):
-    """The synchronous engine. `complete` has no pace: nobody reads along."""
+    """The synchronous engine."""
 
     def complete(self, request: lm15.Request) -> lm15.Response:
         return _response(request)
 
     def stream(self, request: lm15.Request) -> Iterator[lm15.StreamEvent]:
-        for event in _events(_response(request)):
-            if isinstance(event, lm15.StreamDeltaEvent):
-                time.sleep(self._pause_s)
+        for event, pause_s in self._events(request):
+            time.sleep(pause_s)
             yield event
 
     def close(self) -> None:
@@ -98,9 +101,8 @@ class AsyncDemoEngine(_Engine):
         return _response(request)
 
     async def stream(self, request: lm15.Request) -> AsyncIterator[lm15.StreamEvent]:
-        for event in _events(_response(request)):
-            if isinstance(event, lm15.StreamDeltaEvent):
-                await asyncio.sleep(self._pause_s)
+        for event, pause_s in self._events(request):
+            await asyncio.sleep(pause_s)
             yield event
 
     async def aclose(self) -> None:
@@ -110,13 +112,6 @@ class AsyncDemoEngine(_Engine):
 def tokens(text: str) -> list[str]:
     """`text` in the engine's own tokens; joined they are the text again."""
     return _TOKEN.findall(text)
-
-
-def _events(response: lm15.Response) -> Iterator[lm15.StreamEvent]:
-    yield lm15.StreamStartEvent(model=DEMO_MODEL)
-    for token in tokens(response.message.text or ""):
-        yield lm15.StreamDeltaEvent(lm15.TextDelta(token))
-    yield lm15.StreamEndEvent(finish_reason=response.finish_reason, usage=response.usage)
 
 
 def _response(request: lm15.Request) -> lm15.Response:
@@ -196,17 +191,14 @@ def _calculated(question: str) -> Answer | None:
 
 
 def _clock(question: str) -> Answer:
-    place = _PLACE.search(question)
-    zones = {name.rpartition("/")[2].replace("_", " ").casefold(): name for name in available_timezones()}
-    zones |= {name.casefold(): name for name in available_timezones()}
+    place, names = _PLACE.search(question), available_timezones()
+    zones = {name.rpartition("/")[2].replace("_", " ").casefold(): name for name in names}
+    zones |= {name.casefold(): name for name in names}
     zone = zones.get(place[1].casefold(), place[1]) if place else ""
-    told = current_time(zone) if zone else f"{datetime.now().astimezone():%A, %Y-%m-%d %H:%M:%S %Z}"
-    return Answer(
-        told if told.startswith("There") else f"It is {told}{f' in {zone}' if zone else ''}.",
-        "This asks for the time. The clock of this machine tells it.",
-        tool="current_time",
-        arguments={"timezone": zone or "UTC"},
-    )
+    now = current_time(zone) if zone else f"{datetime.now().astimezone():%A, %Y-%m-%d %H:%M:%S %Z}"
+    text = now if now.startswith("There") else f"It is {now}{f' in {zone}' if zone else ''}."
+    reasoning = "This asks for the time. The clock of this machine has it."
+    return Answer(text, reasoning, 0.0, "current_time", {"timezone": zone or "UTC"})
 
 
 def _outputs(predictor: Any, inputs: Mapping[str, str]) -> dict[str, Any]:
@@ -214,13 +206,9 @@ def _outputs(predictor: Any, inputs: Mapping[str, str]) -> dict[str, Any]:
     fields = predictor.signature.output_fields
     asked = sorted((name for name in inputs if name != "trajectory"), key=lambda name: "question" not in name)
     answer = next((found for name in asked if (found := answer_to(inputs[name]))), Answer())
-    demo = _nearest_demo(predictor, " ".join(inputs.values()))
-    values = {
-        name: answer.reasoning
-        if name in REASONING_FIELDS
-        else _value(info.annotation, answer, demo.get(name))
-        for name, info in fields.items()
-    }
+    example = _nearest_example(predictor, " ".join(inputs.values()))
+    values = {name: _value(info.annotation, answer, example.get(name)) for name, info in fields.items()}
+    values |= dict.fromkeys(REASONING_FIELDS & fields.keys(), answer.reasoning)
     if {"next_tool_name", "next_tool_args"} <= fields.keys():  # those of `dspy.ReAct`
         tools = get_args(fields["next_tool_name"].annotation)
         called = "tool_name_" in inputs.get("trajectory", "")
@@ -231,14 +219,15 @@ def _outputs(predictor: Any, inputs: Mapping[str, str]) -> dict[str, Any]:
     return values
 
 
-def _nearest_demo(predictor: Any, text: str) -> dict[str, Any]:
+def _nearest_example(predictor: Any, text: str) -> dict[str, Any]:
     """The example of the predictor that has most words in common with the inputs; empty without examples."""
-    words = set(re.findall(r"\w+", text.casefold()))
+
+    def words(text: str) -> set[str]:
+        return set(re.findall(r"\w+", text.casefold()))
 
     def likeness(demo: Mapping[str, Any]) -> float:
-        given = " ".join(str(demo[name]) for name in predictor.signature.input_fields if name in demo)
-        known = set(re.findall(r"\w+", given.casefold()))
-        return len(words & known) / (len(words | known) or 1)
+        known = words(" ".join(str(demo[name]) for name in predictor.signature.input_fields if name in demo))
+        return len(words(text) & known) / (len(words(text) | known) or 1)
 
     return max(map(dict, predictor.demos), key=likeness, default={})
 

@@ -87,15 +87,9 @@ PROVIDERS: tuple[Provider, ...] = (
 _BY_NAME = {provider.name: provider for provider in PROVIDERS}
 
 
-def provider_of(model: str) -> str:
-    """The provider's name in a model string; ``openai`` where there is none, as DSPy takes it."""
-    name, slash, _ = model.partition("/")
-    return name if slash else "openai"
-
-
 def provider_for(model: str) -> Provider:
-    """The provider of a model string. One that is not in the table has its own variables too."""
-    name = provider_of(model)
+    """The provider of a model string: OpenAI where none is named; of a name beyond the table, its own."""
+    name = model.partition("/")[0] if "/" in model else "openai"
     return _BY_NAME.get(name) or _provider(name)
 
 

@@ -1,4 +1,4 @@
-"""From what a person sent to the keyword arguments of a program.
+"""From what a person sent to the keyword arguments of a program, and from its result to a prediction.
 
 An image comes whole, as a ``data:`` URL that the browser or the client made: no file is uploaded or stored,
 and nothing is fetched here. An address goes on to the model's provider as it was written. Guests may send no
@@ -14,9 +14,9 @@ from typing import Any
 import dspy
 from pydantic import TypeAdapter, ValidationError
 
-from dspy_demo.errors import InputTooLong, InvalidInput
+from dspy_demo.errors import InputTooLong, InvalidInput, ProgramLoadError
 from dspy_demo.events import Message
-from dspy_demo.programs.chat_program import history_pairs, read_messages
+from dspy_demo.programs.chat_program import as_prediction, history_pairs, read_messages
 from dspy_demo.programs.spec import InputField, ProgramSpec
 
 #: Length of a ``data:`` URL; `page.js` makes a picture smaller until it fits. About 100 kB as a file.
@@ -150,3 +150,18 @@ def check_images(spec: ProgramSpec, inputs: Mapping[str, Any], *, guest: bool) -
         raw = inputs.get(name)
         if raw not in (None, "") and is_address(image_url(raw)) and guest:
             raise InvalidInput("Guests send an image as a file or a paste, not as an address.")
+
+
+def prediction_of(result: Any, spec: ProgramSpec) -> dspy.Prediction:
+    """What a program returned, as a prediction: text is its answer, a dict holds its fields.
+
+    Raises:
+        ProgramLoadError: It is something else.
+    """
+    try:
+        return as_prediction(result, spec.answer_field or next(iter(spec.outputs), "answer"))
+    except TypeError as error:
+        raise ProgramLoadError(
+            f"The program “{spec.title}” returned a {type(result).__name__}. It must return a "
+            "dspy.Prediction, text, or a dict of its output fields."
+        ) from error

@@ -7,7 +7,6 @@ import inspect
 import sys
 import types
 import typing
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -30,7 +29,7 @@ def load_program(reference: str) -> ProgramSpec:
         ProgramLoadError: With the reason, for whoever wrote the program.
     """
     source, attribute = _parts(reference)
-    code = _import_file(Path(source)) if source.endswith(".py") else _import_module(source)
+    code = _import_module(_importable(Path(source)) if source.endswith(".py") else source)
     note_loaded_code()
     name, found = _attribute(code, attribute, reference)
     module = _instance(found, reference)
@@ -58,7 +57,8 @@ def _parts(reference: str) -> tuple[str, str | None]:
     return source, attribute or None
 
 
-def _import_file(path: Path) -> ModuleType:
+def _importable(path: Path) -> str:
+    """The module name of a file, whose folder is put on the path: its classes are pickled into a version."""
     path = path.expanduser().resolve()
     if not path.is_file():
         raise ProgramLoadError(f"--program: there is no file {path}.")
@@ -66,7 +66,6 @@ def _import_file(path: Path) -> ModuleType:
         raise ProgramLoadError(
             f"--program: {path.name} must be named like a Python module, without “-” or spaces."
         )
-    # Importable under its own name, so that its classes can be pickled into a version later.
     if str(path.parent) not in sys.path:
         sys.path.insert(0, str(path.parent))
     known = sys.modules.get(path.stem)
@@ -74,7 +73,7 @@ def _import_file(path: Path) -> ModuleType:
         raise ProgramLoadError(
             f"--program: a module named {path.stem!r} is loaded already. Rename {path.name}."
         )
-    return _import_module(path.stem)
+    return path.stem
 
 
 def _import_module(name: str) -> ModuleType:
@@ -91,43 +90,35 @@ def _import_module(name: str) -> ModuleType:
 
 
 def _attribute(code: ModuleType, attribute: str | None, reference: str) -> tuple[str, Any]:
-    candidates = {name: value for name, value in vars(code).items() if _is_program(value, code)}
-    if attribute is None:
-        if "program" in candidates:
-            return "program", candidates["program"]
-        instances = {name: value for name, value in candidates.items() if isinstance(value, dspy.Module)}
-        choice = instances or candidates
-        if len(choice) == 1:
-            return next(iter(choice.items()))
-        if not choice:
-            raise ProgramLoadError(f"--program {reference}: the file has no dspy.Module.")
-        names = ", ".join(choice)
+    instances = {name: value for name, value in vars(code).items() if isinstance(value, dspy.Module)}
+    candidates = instances | {
+        name: value
+        for name, value in vars(code).items()
+        if inspect.isclass(value) and issubclass(value, dspy.Module) and value.__module__ == code.__name__
+    }
+    names = ", ".join(candidates) or "none"
+    if attribute is None and ("program" in candidates or len(instances or candidates) == 1):
+        attribute = "program" if "program" in candidates else next(iter(instances or candidates))
+    if attribute is None and candidates:
         raise ProgramLoadError(
             f"--program {reference}: say which one, as in {reference}:NAME. There are: {names}."
         )
+    if attribute is None:
+        raise ProgramLoadError(f"--program {reference}: the file has no dspy.Module.")
     if not hasattr(code, attribute):
-        names = ", ".join(candidates) or "none"
         raise ProgramLoadError(
             f"--program {reference}: {code.__name__} has no attribute {attribute!r}. Programs in it: {names}."
         )
     return attribute, getattr(code, attribute)
 
 
-def _is_program(value: Any, code: ModuleType) -> bool:
-    if isinstance(value, dspy.Module):
-        return True
-    return inspect.isclass(value) and issubclass(value, dspy.Module) and value.__module__ == code.__name__
-
-
 def _instance(found: Any, reference: str) -> dspy.Module:
-    module = found
-    if not isinstance(found, dspy.Module) and callable(found):
-        try:
-            module = found()
-        except Exception as error:
-            raise ProgramLoadError(
-                f"--program {reference}: making it failed with {type(error).__name__}: {error}"
-            ) from error
+    try:
+        module = found() if callable(found) and not isinstance(found, dspy.Module) else found
+    except Exception as error:
+        raise ProgramLoadError(
+            f"--program {reference}: making it failed with {type(error).__name__}: {error}"
+        ) from error
     if not isinstance(module, dspy.Module):
         kind = type(module).__name__
         raise ProgramLoadError(f"--program {reference}: it is a {kind}, not a dspy.Module.")
@@ -204,6 +195,7 @@ def _from_signature(name: str, field: Any) -> InputField:
 
 
 def _from_forward(module: dspy.Module) -> list[InputField]:
+    """The parameters of ``forward``, each of its hint's type, else of a predictor's input of its name."""
     forward = getattr(type(module), "aforward", None) or type(module).forward
     try:
         hints = typing.get_type_hints(forward)
@@ -211,28 +203,20 @@ def _from_forward(module: dspy.Module) -> list[InputField]:
         hints = {}
     parameters = list(inspect.signature(forward).parameters.values())[1:]
     named = [p for p in parameters if p.kind not in {p.VAR_POSITIONAL, p.VAR_KEYWORD}]
-    if not named:
-        predictors = module.predictors()
-        if not predictors:
-            return []
-        return [_from_signature(key, field) for key, field in predictors[0].signature.input_fields.items()]
     asked = [predictor.signature.input_fields for predictor in module.predictors()]
+    if not named:
+        return [_from_signature(key, field) for fields in asked[:1] for key, field in fields.items()]
+    known = {name: field.annotation for fields in reversed(asked) for name, field in fields.items()}
+    known |= {name: hint for name, hint in hints.items() if hint is not Any}
     return [
         _field(
             p.name,
-            _type_of(p.name, hints, asked),
+            known.get(p.name, str),
             required=p.default is p.empty,
             default=None if p.default is p.empty else p.default,
         )
         for p in named
     ]
-
-
-def _type_of(name: str, hints: Mapping[str, Any], asked: Sequence[Mapping[str, Any]]) -> Any:
-    """The type of a parameter: its hint, else that of the first predictor's input of that name, else text."""
-    if hints.get(name, Any) is not Any:
-        return hints[name]
-    return next((fields[name].annotation for fields in asked if name in fields), str)
 
 
 def _field(name: str, annotation: Any, *, required: bool, default: Any, description: str = "") -> InputField:

@@ -11,6 +11,7 @@ from dspy_demo.programs.tools import calculator, current_time, text_statistics
 
 #: Steps of ReAct: enough for every tool once and some mistakes; each one is a paid call.
 MAX_STEPS = 8
+TOOLS = [calculator, current_time, text_statistics]
 
 
 class Answer(dspy.Signature):
@@ -19,18 +20,6 @@ class Answer(dspy.Signature):
     question: str = dspy.InputField()
     history: dspy.History = dspy.InputField(desc="the conversation so far")
     answer: str = dspy.OutputField()
-
-
-def chain_of_thought() -> dspy.Module:
-    return dspy.ChainOfThought(Answer)
-
-
-def predict() -> dspy.Module:
-    return dspy.Predict(Answer)
-
-
-def react() -> dspy.Module:
-    return dspy.ReAct(Answer, tools=[calculator, current_time, text_statistics], max_iters=MAX_STEPS)
 
 
 class Draft(dspy.Signature):
@@ -80,7 +69,7 @@ SHIPPED: tuple[ProgramSpec, ...] = (
         name="chain_of_thought",
         title="Chain of thought",
         description="Reasons step by step, then answers. Remembers the chat.",
-        build=chain_of_thought,
+        build=lambda: dspy.ChainOfThought(Answer),
         **WITH_MEMORY,
         examples=(
             "What is 2 + 2?",
@@ -93,7 +82,7 @@ SHIPPED: tuple[ProgramSpec, ...] = (
         name="predict",
         title="Plain predict",
         description="Answers at once, without reasoning first. Remembers the chat.",
-        build=predict,
+        build=lambda: dspy.Predict(Answer),
         **WITH_MEMORY,
         examples=(
             "What is 12 * 7?",
@@ -106,7 +95,7 @@ SHIPPED: tuple[ProgramSpec, ...] = (
         name="react",
         title="ReAct with tools",
         description="Thinks, calls a calculator, a clock or text statistics, and answers from what they say.",
-        build=react,
+        build=lambda: dspy.ReAct(Answer, tools=TOOLS, max_iters=MAX_STEPS),
         **WITH_MEMORY,
         examples=(
             "What is 1234 * 5678?",

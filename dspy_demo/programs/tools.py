@@ -30,14 +30,6 @@ _SPELLINGS = (
     (r"(\d+(?:\.\d+)?)\s*%\s*of\b", r"(\1/100)*"),
     (r"(\d+(?:\.\d+)?)%(?!\s*[\d(])", r"(\1/100)"),
 )
-_OPERATORS: dict[type[ast.AST], tuple[str, Callable[[Fraction, Fraction], Fraction]]] = {
-    ast.Add: ("+", operator.add),
-    ast.Sub: ("-", operator.sub),
-    ast.Mult: ("*", operator.mul),
-    ast.Div: ("/", operator.truediv),
-    ast.Mod: ("%", operator.mod),
-    ast.Pow: ("^", lambda base, exponent: _power(base, exponent)),
-}
 
 
 class NoResult(Exception):
@@ -46,6 +38,26 @@ class NoResult(Exception):
 
 class NotArithmetic(NoResult):
     """There is nothing to calculate in a text."""
+
+
+def _power(base: Fraction, exponent: Fraction) -> Fraction:
+    if abs(exponent) > EXPONENT_MAX or base.numerator.bit_length() * abs(exponent) > RESULT_MAX_BITS:
+        raise NoResult("the result is too large.")
+    if exponent.denominator == 1:
+        return base ** int(exponent)
+    if base < 0:
+        raise NoResult("a root of a negative number is no real number.")
+    return Fraction(float(base) ** float(exponent))
+
+
+_OPERATORS: dict[type[ast.AST], tuple[str, Callable[[Fraction, Fraction], Fraction]]] = {
+    ast.Add: ("+", operator.add),
+    ast.Sub: ("-", operator.sub),
+    ast.Mult: ("*", operator.mul),
+    ast.Div: ("/", operator.truediv),
+    ast.Mod: ("%", operator.mod),
+    ast.Pow: ("^", _power),
+}
 
 
 def calculate(expression: str) -> tuple[Fraction, list[str]]:
@@ -57,19 +69,14 @@ def calculate(expression: str) -> tuple[Fraction, list[str]]:
     if len(expression) > EXPRESSION_MAX_CHARS:
         raise NoResult(f"more than {EXPRESSION_MAX_CHARS} characters are too long.")
     steps: list[str] = []
+    for pattern, python in _SPELLINGS:
+        expression = re.sub(pattern, python, expression, flags=re.IGNORECASE)
     try:
-        return _value(ast.parse(spelled(expression).strip(), mode="eval").body, steps), steps
+        return _value(ast.parse(expression.strip(), mode="eval").body, steps), steps
     except ZeroDivisionError:
         raise NoResult("division by zero has no result.") from None
     except (SyntaxError, ValueError, OverflowError, MemoryError, RecursionError):
         raise NotArithmetic("it is not an arithmetic expression.") from None
-
-
-def spelled(text: str) -> str:
-    """`text` with arithmetic spelled as in Python: ``15% of 80`` is ``(15/100)* 80``."""
-    for pattern, python in _SPELLINGS:
-        text = re.sub(pattern, python, text, flags=re.IGNORECASE)
-    return text
 
 
 def shown(value: Fraction) -> str:
@@ -77,8 +84,7 @@ def shown(value: Fraction) -> str:
     if value.denominator == 1:
         return str(value.numerator)
     with localcontext(prec=DIGITS_SHOWN):
-        rounded = Decimal(value.numerator) / Decimal(value.denominator)
-        rounded = rounded.normalize()
+        rounded = (Decimal(value.numerator) / Decimal(value.denominator)).normalize()
     return f"{rounded:f}" if -DIGITS_SHOWN < rounded.adjusted() < DIGITS_SHOWN else str(rounded)
 
 
@@ -92,33 +98,24 @@ def _value(node: ast.AST, steps: list[str]) -> Fraction:
     match node:
         case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
             return Fraction(repr(number))
-        case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=inner):
-            value = _value(inner, steps)
-            return -value if isinstance(sign, ast.USub) else value
+        case ast.UnaryOp(op=ast.USub(), operand=inner):
+            return -_value(inner, steps)
+        case ast.UnaryOp(op=ast.UAdd(), operand=inner):
+            return _value(inner, steps)
         case ast.Call(func=ast.Name(id="sqrt"), args=[inner], keywords=[]):
             value = _value(inner, steps)
             result = _power(value, Fraction(1, 2))
             steps.append(f"√{shown(value)} {equals(result)}")
             return result
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
-            sign_text, apply = _OPERATORS[type(op)]
+            sign, apply = _OPERATORS[type(op)]
             first, second = _value(left, steps), _value(right, steps)
             result = apply(first, second)
             if max(abs(result.numerator), result.denominator).bit_length() > RESULT_MAX_BITS:
                 raise NoResult("the result is too large.")
-            steps.append(f"{shown(first)} {sign_text} {shown(second)} {equals(result)}")
+            steps.append(f"{shown(first)} {sign} {shown(second)} {equals(result)}")
             return result
     raise NotArithmetic("it is not an arithmetic expression.")
-
-
-def _power(base: Fraction, exponent: Fraction) -> Fraction:
-    if abs(exponent) > EXPONENT_MAX or base.numerator.bit_length() * abs(exponent) > RESULT_MAX_BITS:
-        raise NoResult("the result is too large.")
-    if exponent.denominator == 1:
-        return base ** int(exponent)
-    if base < 0:
-        raise NoResult("a root of a negative number is no real number.")
-    return Fraction(float(base) ** float(exponent))
 
 
 def calculator(expression: str) -> str:
@@ -142,10 +139,6 @@ def current_time(timezone: str) -> str:
 
 
 def text_statistics(text: str) -> str:
-    """Count the characters, letters, words, sentences and lines of a text."""
-    words = re.findall(r"[\w'’-]+", text)
-    sentences = [part for part in re.split(r"[.!?]+(?:\s|$)", text) if part.strip()]
-    return (
-        f"{len(text)} characters, {sum(letter.isalpha() for letter in text)} letters, {len(words)} words, "
-        f"{len(sentences)} sentences, {len(text.splitlines())} lines"
-    )
+    """Count the characters, letters, words and lines of a text."""
+    letters, words = sum(letter.isalpha() for letter in text), re.findall(r"[\w'’-]+", text)
+    return f"{len(text)} characters, {letters} letters, {len(words)} words, {len(text.splitlines())} lines"

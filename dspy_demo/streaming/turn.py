@@ -16,8 +16,7 @@ from dspy_demo.events import Event, Message, TurnFinished
 from dspy_demo.lm.chat_lm import observing
 from dspy_demo.lm.faults import fault_from
 from dspy_demo.programs.chat_program import json_ready
-from dspy_demo.programs.inputs import program_inputs
-from dspy_demo.programs.outputs import prediction_of
+from dspy_demo.programs.inputs import prediction_of, program_inputs
 from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.streaming.observer import TurnObserver
 from dspy_demo.streaming.reader import ReplyReader, answering_predictor

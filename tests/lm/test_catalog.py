@@ -27,18 +27,20 @@ def test_parameters_belong_to_the_choice_not_to_the_shared_model(data_dir: Path)
     assert (plain.kwargs["temperature"], plain.kwargs["max_tokens"], plain.cache) == (None, None, True)
 
 
-@pytest.mark.parametrize("model", ["", "openai/"])
-def test_a_model_that_cannot_be_is_our_error(data_dir: Path, model: str) -> None:
-    with pytest.raises(ModelSetupError):
-        catalog(data_dir).lm(LMChoice(model))
-
-
 @pytest.mark.parametrize(
-    "url", ["localhost:8000/v1", "ftp://x/v1", "http://", "http://x:port", "http://[::1"]
+    ("choice", "message"),
+    [
+        (LMChoice(""), "provider/model"),
+        (LMChoice("openai/"), "provider/model"),
+        *(
+            (LMChoice("openai/x", url), "base URL")
+            for url in ("localhost:8000/v1", "ftp://x/v1", "http://", "http://x:port", "http://[::1")
+        ),
+    ],
 )
-def test_a_base_url_that_is_none_is_our_error(data_dir: Path, url: str) -> None:
-    with pytest.raises(ModelSetupError, match="base URL"):
-        catalog(data_dir).lm(LMChoice("openai/x", url))
+def test_a_choice_that_cannot_be_is_our_error(data_dir: Path, choice: LMChoice, message: str) -> None:
+    with pytest.raises(ModelSetupError, match=message):
+        catalog(data_dir).lm(choice)
 
 
 def test_the_built_in_engine_is_never_cached(data_dir: Path) -> None:

@@ -81,31 +81,22 @@ async def test_a_question_without_words_is_refused_before_a_model_is_asked() -> 
         await chat_program().acall([{"role": "user", "content": " "}])
 
 
+SYSTEM, HI = {"role": "system", "content": "x"}, {"role": "user", "content": "hi"}
+PARTS = {"role": "user", "content": [{"type": "text", "text": "hi"}]}
+
+
 @pytest.mark.parametrize(
-    "call",
+    ("positional", "named", "answer"),
     [
-        lambda program: program([{"role": "user", "content": "hi"}]),
-        lambda program: program(
-            messages=[{"role": "system", "content": "x"}, {"role": "user", "content": "hi"}]
-        ),
-        lambda program: program(question="hi"),
+        ([[HI]], {}, "hi after 0"),
+        ([], {"messages": [SYSTEM, HI]}, "hi after 0"),
+        ([], {"question": "hi"}, "hi after 0"),
+        ([[HI, {"role": "assistant", "content": "b"}, PARTS]], {}, "hi after 1"),
     ],
 )
-def test_a_chat_program_takes_messages_or_fields(call: Any) -> None:
-    assert call(chat_program()).answer == "hi after 0"
-
-
-async def test_a_chat_program_runs_async_and_with_history() -> None:
-    program = chat_program()
-    parts = [{"type": "text", "text": "more"}]
-    prediction = await program.acall(
-        [
-            {"role": "user", "content": "a"},
-            {"role": "assistant", "content": "b"},
-            {"role": "user", "content": parts},
-        ]
-    )
-    assert prediction.answer == "more after 1"
+async def test_a_chat_program_takes_messages_or_fields(positional: Any, named: Any, answer: str) -> None:
+    assert chat_program()(*positional, **named).answer == answer
+    assert (await chat_program().acall(*positional, **named)).answer == answer
 
 
 @pytest.mark.parametrize(

@@ -46,21 +46,23 @@ def write(tmp_path: Path) -> Iterator[Write]:
         del sys.modules[name]
 
 
-def test_a_file_with_one_class(write: Write) -> None:
-    spec = load_program(write(PROGRAM))
-    assert (spec.name, spec.title, spec.description) == ("Summarise", "Summarise", "Sums a text up.")
-    assert [field.name for field in spec.inputs] == ["text"]
-    assert spec.chat_field == "text"
+BOTH = "\na = Summarise()\nb = Summarise()"
 
 
 @pytest.mark.parametrize(
-    "ending",
-    ["program = Summarise()", "other = Summarise()\nprogram = Summarise()", "def make(): return Summarise()"],
+    ("ending", "attribute", "name"),
+    [
+        ("", "", "Summarise"),
+        ("\nprogram = Summarise()", "", "mine_a"),
+        ("\nother = Summarise()\nprogram = Summarise()", "", "mine_a"),
+        ("\ndef make(): return Summarise()", ":make", "make"),
+        (BOTH, ":b", "b"),
+    ],
 )
-def test_an_instance_a_class_or_a_maker(write: Write, ending: str) -> None:
-    reference = write(PROGRAM + "\n" + ending)
-    name = ":make" if "make" in ending else ""
-    assert load_program(reference + name).build() is not None
+def test_an_instance_a_class_or_a_maker(write: Write, ending: str, attribute: str, name: str) -> None:
+    spec = load_program(write(PROGRAM + ending) + attribute)
+    assert (spec.name, spec.description, spec.chat_field) == (name, "Sums a text up.", "text")
+    assert [field.name for field in spec.inputs] == ["text"]
 
 
 def test_a_module_and_attribute(write: Write, tmp_path: Path) -> None:
@@ -78,40 +80,27 @@ def test_a_module_and_attribute(write: Write, tmp_path: Path) -> None:
         (PROGRAM, ":Missing", "Programs in it: Summarise"),
         (PROGRAM + "\nx = 3", ":x", "it is a int"),
         (PROGRAM + "\ndef broken(): raise ValueError('boom')", ":broken", "ValueError: boom"),
-        (PROGRAM + "\na = Summarise()\nb = Summarise()", "", "say which one"),
+        (PROGRAM + BOTH, "", "say which one"),
         ("import dspy\nprogram = dspy.Predict('n: int -> m: int')", "", "no text input"),
+        (PROGRAM, "my-program", "named like a Python module"),
+        (PROGRAM, "json", "Rename json.py"),
+        (None, "nowhere/at_all.py", "no file"),
+        (None, "no_such_name", "no shipped program"),
+        (None, "no_such_package.inner:thing", "ModuleNotFoundError"),
     ],
 )
 def test_a_program_that_cannot_be_used_gives_the_reason(
-    write: Write, source: str, attribute: str, reason: str
+    write: Write, source: str | None, attribute: str, reason: str
 ) -> None:
-    reference = write(source)
+    if source is None:
+        reference = attribute
+    elif attribute.startswith(":") or not attribute:
+        reference = write(source) + attribute
+    else:
+        reference = write(source, attribute)
     with pytest.raises(ProgramLoadError) as caught:
-        load_program(reference + attribute)
-    assert reason in caught.value.public_message
-
-
-@pytest.mark.parametrize(
-    ("reference", "reason"),
-    [
-        ("nowhere/at_all.py", "no file"),
-        ("no_such_name", "no shipped program"),
-        ("no_such_package.inner:thing", "ModuleNotFoundError"),
-    ],
-)
-def test_a_reference_to_nothing_gives_the_reason(reference: str, reason: str) -> None:
-    with pytest.raises(ProgramLoadError, match=reason):
         load_program(reference)
-
-
-def test_a_file_whose_name_is_no_module_name(write: Write) -> None:
-    with pytest.raises(ProgramLoadError, match="named like a Python module"):
-        load_program(write(PROGRAM, "my-program"))
-
-
-def test_a_file_named_like_a_loaded_module(write: Write) -> None:
-    with pytest.raises(ProgramLoadError, match=r"Rename json\.py"):
-        load_program(write(PROGRAM, "json"))
+    assert reason in caught.value.public_message
 
 
 class Translate(dspy.Signature):

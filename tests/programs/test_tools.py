@@ -20,22 +20,22 @@ def test_the_calculator_refuses_in_words(expression: str) -> None:
     assert calculator(expression).startswith("Cannot calculate that")
 
 
-def test_the_time_is_that_of_the_zone() -> None:
-    assert "UTC" in current_time(" UTC ")
-    assert "JST" in current_time("Asia/Tokyo")
-
-
-@pytest.mark.parametrize("zone", ["", "Tokio", "../../etc/passwd", "Mars/Olympus", "\0"])
-def test_an_unknown_zone_is_told(zone: str) -> None:
-    assert current_time(zone).startswith("There is no time zone")
-
-
-def test_a_near_zone_is_offered() -> None:
-    assert "Asia/Tokyo" in current_time("tokyo")
+@pytest.mark.parametrize(
+    ("zone", "told"),
+    [
+        (" UTC ", "UTC"),
+        ("Asia/Tokyo", "JST"),
+        ("tokyo", "Did you mean Asia/Tokyo?"),
+        *(
+            (zone, "There is no time zone")
+            for zone in ("", "Tokio", "../../etc/passwd", "Mars/Olympus", "\0")
+        ),
+    ],
+)
+def test_the_time_is_that_of_the_zone(zone: str, told: str) -> None:
+    assert told in current_time(zone)
 
 
 def test_text_statistics() -> None:
-    assert (
-        text_statistics("One two. Three!\nFour") == "20 characters, 15 letters, 4 words, 3 sentences, 2 lines"
-    )
-    assert text_statistics("") == "0 characters, 0 letters, 0 words, 0 sentences, 0 lines"
+    assert text_statistics("One two. Three!\nFour") == "20 characters, 15 letters, 4 words, 2 lines"
+    assert text_statistics("") == "0 characters, 0 letters, 0 words, 0 lines"
