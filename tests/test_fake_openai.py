@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import dspy
@@ -44,14 +43,3 @@ async def test_a_client_that_leaves_is_noticed(fake_openai: FakeOpenAI, reply: R
         async with client.stream("POST", f"{fake_openai.url}/chat/completions", json=body):
             await fake_openai.await_for(lambda: fake_openai.streams[-1].tokens_sent)
         await fake_openai.await_for(lambda: fake_openai.streams[-1].client_left, 1.0)
-
-
-async def test_many_streams_at_once_do_not_mix(fake_openai: FakeOpenAI) -> None:
-    async def text(client: httpx.AsyncClient, number: int) -> str:
-        body = {"model": "fake", "messages": [{"role": "user", "content": f"I am visitor-{number}"}]}
-        reply = await client.post(f"{fake_openai.url}/chat/completions", json=body)
-        return str(reply.json()["choices"][0]["message"]["content"])
-
-    async with httpx.AsyncClient() as client:
-        texts = await asyncio.gather(*(text(client, number) for number in range(50)))
-    assert all(f"visitor-{number} " in text for number, text in enumerate(texts))

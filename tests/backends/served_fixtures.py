@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -28,17 +29,16 @@ from tests.fake_openai import FakeOpenAI, free_port
 from tests.processes import ServerProcess, start_process
 from tests.services import settings_for
 
+if TYPE_CHECKING:
+    from dspy_demo.serving.loading import ServedVersion
+
 #: For a plain `mlflow models serve`: DSPy's engine wants a key, and mlflow wants `uvicorn` on the path.
 PLAIN_ENV = {
     "OPENAI_API_KEY": "placeholder",
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
 }
-#: For the model server: no retries and no traces: MLflow imports
-#: litellm for the first one (3.17), which is half of a start.
-LIVE_ENV = {
-    "DSPY_DEMO_LM_RETRIES": "0",
-    "DSPY_DEMO_TRACING": "false",
-}
+#: For the model server: no retries, and no traces, for the first of which MLflow imports litellm.
+LIVE_ENV = {"DSPY_DEMO_LM_RETRIES": "0", "DSPY_DEMO_TRACING": "false"}
 
 
 @dataclass
@@ -100,6 +100,15 @@ def served_world(served_session: ServedWorld) -> Iterator[ServedWorld]:
     served_session.fake.reset()
     yield served_session
     served_session.fake.reset()
+
+
+@pytest.fixture(scope="session")
+def loaded_version(tmp_path_factory: pytest.TempPathFactory) -> ServedVersion:
+    """A logged version in this process, whose model each test exchanges."""
+    from dspy_demo.serving.loading import load
+
+    settings = settings_for(tmp_path_factory.mktemp("loaded"), tracing=False)
+    return load(log_versions(settings, LMChoice("openai/fake", "http://127.0.0.1:1/v1"))[0], settings)
 
 
 def _made() -> ServedWorld:

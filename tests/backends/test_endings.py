@@ -31,30 +31,22 @@ def choice_of(fake: FakeOpenAI, model: str = "openai/fake", *, cache: bool = Fal
 
 @PATHS
 @ADAPTERS
-@pytest.mark.parametrize("reason", ["length", "content_filter"])
+@pytest.mark.parametrize(
+    ("replies", "reason"),
+    [(CUT, "length"), (CUT, "content_filter"), (COMPLETE, "length"), (COMPLETE, "stop")],
+    ids=["cut-length", "cut-content_filter", "complete-length", "complete-stop"],
+)
 async def test_a_cut_reply_is_what_had_come_and_is_asked_for_once(
-    fake_openai: FakeOpenAI, data_dir: Path, model: str, adapter: str, reason: str
+    fake_openai: FakeOpenAI, data_dir: Path, model: str, adapter: str, reason: str, replies: dict[str, str]
 ) -> None:
-    fake_openai.reply(text=CUT[adapter], finish_reason=reason)
+    fake_openai.reply(text=replies[adapter], finish_reason=reason)
     async with house(settings_for(data_dir, adapter=adapter), choice_of(fake_openai, model)) as home:
         heard = await home.ask("?")
     assert heard.finished.finish_reason == reason
-    assert heard.finished.outputs == {"reasoning": "because it is"}
+    whole = {"reasoning": "because", "answer": "yes"}
+    assert heard.finished.outputs == (whole if replies is COMPLETE else {"reasoning": "because it is"})
     assert heard.finished.usage.completion_tokens > 0
     assert len(fake_openai.streams) == 1
-
-
-@PATHS
-@ADAPTERS
-@pytest.mark.parametrize(("sent", "told"), [("length", "length"), ("stop", "stop")])
-async def test_the_end_of_a_reply_that_has_its_fields_is_told(
-    fake_openai: FakeOpenAI, data_dir: Path, model: str, adapter: str, sent: str, told: str
-) -> None:
-    fake_openai.reply(text=COMPLETE[adapter], finish_reason=sent)
-    async with house(settings_for(data_dir, adapter=adapter), choice_of(fake_openai, model)) as home:
-        heard = await home.ask("?")
-    assert heard.finished.finish_reason == told
-    assert heard.finished.outputs == {"reasoning": "because", "answer": "yes"}
 
 
 @PATHS

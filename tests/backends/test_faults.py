@@ -28,9 +28,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from dspy_demo.backends.served import ServedBackend
 from dspy_demo.events import LMChoice, ServedTarget, TurnRequest
 from dspy_demo.serving.app import build_app
-from dspy_demo.serving.loading import ServedVersion, load
+from dspy_demo.serving.loading import ServedVersion
 from dspy_demo.settings import Settings
-from tests.backends.served_fixtures import log_versions
+from tests.backends.served_fixtures import loaded_version  # noqa: F401
 from tests.fake_openai import FAULTS, ODDITIES, FakeOpenAI, Reply, huge_reply, refused_url
 from tests.services import Heard, House, house, settings_for, until
 
@@ -137,13 +137,6 @@ class World:
         return await self.home.run(TurnRequest(ServedTarget(self.served[url]), {"question": "visitor-1"}))
 
 
-@pytest.fixture(scope="module")
-def version(tmp_path_factory: pytest.TempPathFactory) -> ServedVersion:
-    """A logged version, whose model each test exchanges."""
-    settings = settings_for(tmp_path_factory.mktemp("faults"), tracing=False)
-    return load(log_versions(settings, LMChoice(NATIVE, "http://127.0.0.1:1/v1", cache=False))[0], settings)
-
-
 @asynccontextmanager
 async def model_server(version: ServedVersion, choice: LMChoice, settings: Settings) -> AsyncIterator[str]:
     """The URL of our model server in this process."""
@@ -190,7 +183,7 @@ async def test_a_fault_is_one_clear_sentence_and_leaves_nothing(
     name: str,
     side: str,
     model: str,
-    version: ServedVersion,
+    loaded_version: ServedVersion,  # noqa: F811
     fake_openai: FakeOpenAI,
     data_dir: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -199,7 +192,7 @@ async def test_a_fault_is_one_clear_sentence_and_leaves_nothing(
     settings = settings_for(data_dir, tracing=False, lm_retries=0, **row.settings)
     with bad_url(name, fake, data_dir, monkeypatch) as url:
         sockets = open_sockets()
-        async with world(side, model, settings, version, url, fake.url) as its:
+        async with world(side, model, settings, loaded_version, url, fake.url) as its:
             await its.ask(fake.url)  # what is kept for the next turn is there from now on
             tasks = asyncio.all_tasks()
             if row.reply is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dspy_demo.events import LMChoice, TurnFailed, TurnFinished
+from dspy_demo.events import LMChoice, TurnFinished
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.spec import ProgramSpec
 from tests.fake_openai import FAULTS, ODDITIES, FakeOpenAI, Reply, tool_reply
@@ -241,32 +241,6 @@ async def test_nothing_of_a_turn_stays_in_dspy(fake_openai: FakeOpenAI, data_dir
         assert home.programs.module("chain_of_thought").history == []
     assert len(base_lm.GLOBAL_HISTORY) == before
     assert dspy.settings.lm is None
-
-
-async def test_a_program_without_aforward_streams_from_a_thread(
-    fake_openai: FakeOpenAI, data_dir: Path, own_program: Callable[[str], ProgramSpec]
-) -> None:
-    spec = own_program(
-        """
-        import dspy
-        class Shout(dspy.Module):
-            def __init__(self):
-                super().__init__()
-                self.answer = dspy.ChainOfThought("question -> answer")
-            def forward(self, question: str):
-                return self.answer(question=question)
-        """
-    )
-    fake_openai.reply(tokens_per_second=50)
-    async with house(
-        settings_for(data_dir), choice_of(fake_openai), programs=ProgramRegistry([spec])
-    ) as home:
-        heard = await home.ask("visitor-5", program=spec.name)
-        fake_openai.reply(FAULTS["cut"], times=3)
-        failed = await home.ask("visitor-6", program=spec.name)
-    assert heard.text("answer") == heard.finished.outputs["answer"]
-    assert len(heard.deltas) > 3
-    assert isinstance(failed.end, TurnFailed)
 
 
 @pytest.mark.parametrize(("asked_s", "attempts"), [(0.2, 2), (60, 1)])

@@ -6,15 +6,14 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dspy_demo.backends.served import CANNOT_STREAM, ServedBackend
-from dspy_demo.backends.served_wire import base_url, outputs_of
-from dspy_demo.errors import DemoError, InvalidInput
+from dspy_demo.backends.served_wire import ServerInfo, base_url, outputs_of
+from dspy_demo.errors import DemoError
 from dspy_demo.events import (
     QUEUE_KEY,
     Event,
@@ -131,25 +130,10 @@ async def failure(backend: ServedBackend, request: TurnRequest) -> DemoError:
 
 
 async def test_the_events_come_through_under_the_name_of_the_version(backend: ServedBackend) -> None:
-    async with serving(sent(reply(events(STARTED, DELTA, FINISHED)))) as server:
+    waits = Status("You are 2nd in the queue.", "pending", QUEUE_KEY)
+    async with serving(sent(reply(events(waits, STARTED, DELTA, FINISHED)))) as server:
         heard_events = await heard(backend, request(server.url))
-    assert heard_events == [TurnStarted("served", "models:/demo/3"), DELTA, FINISHED]
-
-
-async def test_a_server_may_make_the_turn_wait_in_line_before_it_starts(backend: ServedBackend) -> None:
-    line = Status("You are 2nd in line.", "pending", QUEUE_KEY)
-    async with serving(sent(reply(events(line, STARTED, DELTA, FINISHED)))) as server:
-        heard_events = await heard(backend, request(server.url))
-    assert heard_events == [line, TurnStarted("served", "models:/demo/3"), DELTA, FINISHED]
-
-
-async def test_the_cap_of_a_turn_is_sent_along(backend: ServedBackend) -> None:
-    async with serving(sent(reply(events(STARTED, FINISHED)))) as server:
-        capped = replace(request(server.url), target=ServedTarget(server.url, max_tokens=77))
-        await heard(backend, capped)
-        await heard(backend, request(server.url))
-    sent_along = [json.loads(body).get("max_tokens") for _, body in server.requests]
-    assert sent_along == [77, None]
+    assert heard_events == [waits, TurnStarted("served", "models:/demo/3"), DELTA, FINISHED]
 
 
 async def test_a_connection_is_used_again(backend: ServedBackend) -> None:
@@ -168,13 +152,15 @@ async def test_one_text_goes_to_whatever_the_version_calls_its_chat_field(backen
     history = (Message("user", "Hi"), Message("assistant", "Hello"))
     async with serving(sent(reply(events(STARTED, FINISHED)))) as server:
         await heard(backend, TurnRequest(ServedTarget(server.url), {"topic": "peas"}, history, "a/b c"))
-        await heard(backend, TurnRequest(ServedTarget(server.url), {"topic": "peas", "n": 3}, (), "ok-1"))
+        capped = ServedTarget(server.url, max_tokens=77)
+        await heard(backend, TurnRequest(capped, {"topic": "peas", "n": 3}, (), "ok-1"))
     first, second = (json.loads(body) for _, body in server.requests)
     assert first["text"] == "peas"
     assert first["history"] == [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
     assert "session_id" not in first
     assert second["inputs"] == {"topic": "peas", "n": 3}
     assert second["session_id"] == "ok-1"
+    assert (first.get("max_tokens"), second["max_tokens"]) == (None, 77)
 
 
 LONG = b"data: " + b"x" * 10_000_000
@@ -226,9 +212,11 @@ async def test_nothing_is_running_there(backend: ServedBackend) -> None:
     error = await failure(backend, request(f"http://127.0.0.1:{free_port()}"))
     assert error.code == "upstream_unavailable"
     assert "model server is not running" in error.public_message
+    with pytest.raises(DemoError, match="not running"):
+        await backend.probe(f"http://127.0.0.1:{free_port()}")
 
 
-@pytest.mark.parametrize("url", ["nonsense", "ftp://host/", "http://", "file:///etc/passwd"])
+@pytest.mark.parametrize("url", ["nonsense", "h:1", "ftp://host/", "http://", "file:///etc/passwd"])
 async def test_no_address(backend: ServedBackend, url: str) -> None:
     assert (await failure(backend, request(url))).code == "invalid_input"
 
@@ -279,19 +267,8 @@ async def test_an_error_event_is_the_same_error_here(backend: ServedBackend) -> 
     }
     async with serving(sent(reply(events(STARTED, wire)))) as server:
         error = await failure(backend, request(server.url))
-    assert (
-        error.code,
-        error.public_message,
-        error.server_error_id,
-        error.retry_after_s,
-        error.http_status,
-    ) == (
-        "upstream_rate_limited",
-        "Wait 7 seconds.",
-        "ab12cd34",
-        7.0,
-        429,
-    )
+    assert (error.code, error.public_message) == (wire["code"], wire["message"])
+    assert (error.server_error_id, error.retry_after_s, error.http_status) == ("ab12cd34", 7.0, 429)
 
 
 async def test_a_missing_program_of_our_server_is_not_taken_for_a_plain_server(
@@ -343,11 +320,8 @@ async def test_a_plain_server_is_asked_for_the_whole_answer(backend: ServedBacke
     assert isinstance(first[-1], TurnFinished)
     assert list(first[-1].outputs.items()) == [("reasoning", "sum"), ("answer", "four")]
     assert [path for path, _ in server.requests] == ["/predict/stream", "/invocations"] * 2
-    assert [message["content"] for message in json.loads(server.requests[1][1])["messages"]] == [
-        "Hi",
-        "Hello",
-        "2 + 2?",
-    ]
+    messages = json.loads(server.requests[1][1])["messages"]
+    assert [message["content"] for message in messages] == ["Hi", "Hello", "2 + 2?"]
 
 
 async def test_further_inputs_cannot_be_said_to_a_plain_server(backend: ServedBackend) -> None:
@@ -393,23 +367,11 @@ def test_the_content_of_a_choice(content: str, outputs: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "typed",
-    [
-        "http://h:1",
-        "http://h:1/",
-        " http://h:1/invocations ",
-        "http://h:1/predict/stream",
-        "http://h:1/ping//",
-    ],
+    "typed", ["http://h:1", " http://h:1/invocations ", "http://h:1/predict/stream", "http://h:1/ping//"]
 )
 def test_the_address_of_a_server_from_one_of_its_routes(typed: str) -> None:
     assert base_url(typed) == "http://h:1"
-
-
-def test_an_address_below_a_path_is_kept() -> None:
     assert base_url("https://h/models/a/") == "https://h/models/a"
-    with pytest.raises(InvalidInput):
-        base_url("h:1")
 
 
 async def test_a_probe_tells_a_live_server(backend: ServedBackend) -> None:
@@ -417,13 +379,7 @@ async def test_a_probe_tells_a_live_server(backend: ServedBackend) -> None:
     body = json.dumps(info).encode()
     async with serving(sent(reply(body, kind="application/json"))) as server:
         found = await backend.probe(server.url + "/invocations")
-    assert (found.kind, found.version, found.ready, found.reason, found.lm) == (
-        "live",
-        "models:/d/1",
-        False,
-        "No key.",
-        "x/y",
-    )
+    assert found == ServerInfo("live", "models:/d/1", ready=False, reason="No key.", lm="x/y")
 
 
 async def test_a_probe_tells_a_plain_server(backend: ServedBackend) -> None:
@@ -440,8 +396,3 @@ async def test_a_probe_tells_what_is_no_model_server(backend: ServedBackend, ans
         with pytest.raises(DemoError) as caught:
             await backend.probe(server.url)
     assert caught.value.code == "malformed_reply"
-
-
-async def test_a_probe_of_nothing(backend: ServedBackend) -> None:
-    with pytest.raises(DemoError, match="not running"):
-        await backend.probe(f"http://127.0.0.1:{free_port()}")

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from dspy_demo.errors import DemoError
-from dspy_demo.events import FieldDelta, ServedTarget, Status, TurnFinished, TurnRequest, TurnStarted
+from dspy_demo.events import ServedTarget, Status, TurnFinished, TurnRequest, TurnStarted
 from dspy_demo.streaming.turn_stream import TurnStream
 from tests.backends.served_fixtures import ServedWorld, served_session, served_world
 from tests.backends.test_contract import (
@@ -68,13 +68,6 @@ async def test_a_plain_server_gives_the_whole_answer_at_once(plain: Subject) -> 
     assert isinstance(notice, Status) and "cannot stream" in notice.text
     assert isinstance(end, TurnFinished)
     assert list(end.outputs) == ["reasoning", "answer"]
-
-
-async def test_a_plain_server_is_asked_again_without_trying_to_stream(plain: Subject) -> None:
-    for _ in range(2):
-        events = await heard(plain)
-        assert not any(isinstance(event, FieldDelta) for event in events)
-        assert isinstance(events[-1], TurnFinished)
 
 
 async def test_a_failure_behind_a_plain_server_is_one_sentence(plain: Subject) -> None:

@@ -10,11 +10,10 @@ import pytest
 
 from dspy_demo.events import LMChoice
 from dspy_demo.serving.app import build_app
-from dspy_demo.serving.loading import ServedVersion, load
+from dspy_demo.serving.loading import ServedVersion
 from dspy_demo.settings import Settings
-from tests.backends.served_fixtures import log_versions
+from tests.backends.served_fixtures import loaded_version  # noqa: F401
 from tests.fake_openai import FakeOpenAI
-from tests.services import settings_for
 
 pytestmark = pytest.mark.integration  # importing mlflow takes a while
 
@@ -23,13 +22,6 @@ KEYS = {
     "ANTHROPIC_API_KEY": "sk-of-anthropic",
     "GOOGLE_API_KEY": "sk-of-google",
 }
-
-
-@pytest.fixture(scope="module")
-def version(tmp_path_factory: pytest.TempPathFactory) -> ServedVersion:
-    settings = settings_for(tmp_path_factory.mktemp("keys"), tracing=False)
-    choice = LMChoice("openai/fake", "http://127.0.0.1:1/v1", cache=False)
-    return load(log_versions(settings, choice)[0], settings)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +34,7 @@ def version(tmp_path_factory: pytest.TempPathFactory) -> ServedVersion:
     ],
 )
 async def test_a_version_served_elsewhere_finds_its_key(
-    version: ServedVersion,
+    loaded_version: ServedVersion,  # noqa: F811
     data_dir: Path,
     monkeypatch: pytest.MonkeyPatch,
     model: str,
@@ -55,7 +47,7 @@ async def test_a_version_served_elsewhere_finds_its_key(
             monkeypatch.setenv(name, value)
         flags = ["--data-dir", str(data_dir), "--no-tracing", "--lm-retries", "0"]
         choice = LMChoice(model, own.url if logged_with_base else None, cache=False)
-        app = build_app(replace(version, lm=choice), Settings.load(flags, environ))
+        app = build_app(replace(loaded_version, lm=choice), Settings.load(flags, environ))
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
             await client.post("/predict", json={"text": "hello"})
