@@ -153,8 +153,3 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 @pytest_asyncio.fixture(loop_scope="session")
 async def chat(new_page: NewPage, app: ServerProcess) -> ChatPage:
     return await ChatPage(await new_page()).open(app.url)
-
-
-@pytest.fixture(autouse=True)
-def no_leftover_pumps() -> None:
-    """Nothing to check: the app is another process here, and there is no loop of the test's own."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from playwright.async_api import Page, expect
 
 from tests.browser.chat_page import ChatPage
 from tests.browser.conftest import DESKTOP, PHONE, NewPage
-from tests.processes import ServerProcess, running_app
+from tests.processes import ServerProcess
 
 
 async def serious(page: Page) -> list[tuple[str, list[Any]]]:
@@ -22,13 +21,6 @@ async def serious(page: Page) -> list[tuple[str, list[Any]]]:
         for violation in found.response["violations"]
         if violation["impact"] in {"serious", "critical"}
     ]
-
-
-@pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    home = tmp_path_factory.mktemp("app")
-    with running_app(data_dir=home / "data", home=home) as server:
-        yield server
 
 
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE])
