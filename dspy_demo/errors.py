@@ -18,7 +18,7 @@ class DemoError(Exception):
         public_message: One sentence that says what happened and what to do. Never the text of
             another exception: it could hold a key, an address or somebody's words.
         retry_after_s: Seconds after which trying again makes sense, where the cause told us.
-        limit: The setting whose limit was reached, where one was; for metrics.
+        limit: Which limit was reached, a setting or a bound of guests, where one was; for metrics.
     """
 
     code: str = "internal"
@@ -118,7 +118,7 @@ class Busy(DemoError):
 
 
 class RateLimited(Busy):
-    code, limit = "rate_limited", "guests_turns_per_minute"
+    code, limit = "rate_limited", "total_per_minute"
     default_message = "That was a lot of questions in a short time. Try again in a moment."
 
 
@@ -128,12 +128,12 @@ class BudgetSpent(Busy):
 
 
 class LineFull(Busy):
-    code, limit = "line_full", "guests_queue_turns"
+    code, limit = "line_full", "queue_turns"
     default_message = "Many people are asking at the moment, and the line is full. Try again in a moment."
 
 
 class WaitedTooLong(Busy):
-    code, limit = "waited_too_long", "guests_queue_timeout_s"
+    code, limit = "waited_too_long", "queue_timeout_s"
     default_message = "Many people are asking at the moment, and no place became free. Try again in a moment."
 
 

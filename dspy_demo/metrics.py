@@ -34,7 +34,7 @@ class TurnEnd:
         model: The model string, or the served version.
         visitor: `events.Visitor.name`.
         code: Of the error, where it failed or was refused.
-        limit: The setting whose limit was reached, where one was.
+        limit: Which limit was reached, where one was.
         first_delta_s, elapsed_s: Seconds from its start.
     """
 
@@ -112,7 +112,7 @@ class Metrics:
         )
         self._limits = Counter(
             "dspy_demo_limits_hit",
-            "Limits reached, by their setting.",
+            "Limits reached, by their name.",
             ["limit"],
             registry=registry,
         )

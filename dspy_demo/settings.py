@@ -151,15 +151,6 @@ class Settings(BaseModel):
         le=100_000,
     )
 
-    guests_turns_per_minute: int = _guests(
-        60, "Turns that all guests together may begin.", unit="turns/min", ge=1, le=100_000
-    )
-    guest_concurrent_turns: int = _guests(
-        2, "Turns of one guest at once; as many more may wait.", unit="turns", ge=1, le=10_000
-    )
-    guest_input_max_chars: int = _guests(
-        8_000, "Longest input of a guest's turn.", unit="characters", ge=1, le=10_000_000
-    )
     guests_concurrent_turns: int = _guests(
         8,
         "Turns of all guests that may run at once; one of --max-turns stays free for the owner.",
@@ -192,18 +183,13 @@ class Settings(BaseModel):
     guest_models: tuple[str, ...] = _guests(
         (), "Models that guests may use, separated by commas; empty for the first one."
     )
-    guest_backends: tuple[Literal["local", "served"], ...] = _guests(
-        ("local", "served"), "Backends that guests may use, separated by commas."
-    )
 
     #: Keys of providers by their variable, such as ``OPENAI_API_KEY``. Not a flag.
     provider_keys: Mapping[str, SecretStr] = Field(default_factory=dict, exclude=True, repr=False)
     #: Base URLs of providers by their variable, such as ``OPENAI_BASE_URL``. Not a flag.
     provider_bases: Mapping[str, str] = Field(default_factory=dict, exclude=True, repr=False)
 
-    @field_validator(
-        "cors_origins", "guest_programs", "guest_models", "guest_backends", "serve_env", mode="before"
-    )
+    @field_validator("cors_origins", "guest_programs", "guest_models", "serve_env", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return (

@@ -1,4 +1,4 @@
-"""What the owner lets guests use: programs, models, backends."""
+"""What the owner lets guests use: programs and models, on both backends."""
 
 from __future__ import annotations
 
@@ -39,7 +39,6 @@ class Allowance:
                     f"--guest-programs: there is no program “{name}”. Choose of: {', '.join(names)}."
                 )
         self.detection = _for_guests(settings, detection)
-        self.backends = settings.guest_backends
         self._models = {(option.model, option.api_base) for option in self.detection.options}
         self._choice = detection.choice
         self._served_urls = served_urls
@@ -62,11 +61,9 @@ class Allowance:
             return
         target = request.target
         if not isinstance(target, LocalTarget):
-            if "served" not in self.backends or target.url not in self._served_urls():
+            if target.url not in self._served_urls():
                 raise Forbidden("This served version is not open to guests. Choose the Local backend.")
             return
-        if "local" not in self.backends:
-            raise Forbidden("Only the served version is open to guests here. Choose the Served backend.")
         if target.program not in self.programs:
             raise Forbidden("This program is not open to guests. Choose another one under Program.")
         if not self._is_offered(target.lm):

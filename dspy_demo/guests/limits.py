@@ -11,6 +11,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
@@ -31,11 +32,6 @@ from dspy_demo.events import (
 from dspy_demo.guests.budget import Amount, DailyBudget
 from dspy_demo.settings import Settings
 
-GUEST_TURNS_PER_MINUTE = 10
-#: Guests' turns that may wait, and for how long.
-QUEUE_TURNS, QUEUE_TIMEOUT_S = 32, 60.0
-#: The longest time for a guest's turn, without the wait.
-TURN_TIMEOUT_S = 120.0
 #: The streamed text may look this much longer than the limit before the turn is ended: a single call, which
 #: its model ends at the limit, should not be cut by an estimate.
 OUTPUT_SLACK = 1.5
@@ -50,6 +46,27 @@ FREE_FAILURES = (
     errors.UpstreamRateLimited,
     errors.UpstreamUnavailable,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The limits that are no settings.
+
+    Attributes:
+        turns_per_minute: Turns that one guest may begin, and `total_per_minute` all together.
+        concurrent_turns: Turns of one guest that may run; as many more may wait.
+        input_max_chars: Longest input of a turn, with the chat so far.
+        queue_turns: Turns that may wait, each `queue_timeout_s` at most.
+        turn_timeout_s: The longest time for a turn, without the wait.
+    """
+
+    turns_per_minute: int = 10
+    total_per_minute: int = 60
+    concurrent_turns: int = 2
+    input_max_chars: int = 8_000
+    queue_turns: int = 32
+    queue_timeout_s: float = 60.0
+    turn_timeout_s: float = 120.0
 
 
 class RateWindow:
@@ -74,9 +91,9 @@ class RateWindow:
         ]
         if (wait_s := max(waits_s)) <= 0:
             return
-        why, limit = "Many people are asking at the moment.", "guests_turns_per_minute"
+        why, limit = "Many people are asking at the moment.", "total_per_minute"
         if waits_s[0] == wait_s:
-            limit = "guest_turns_per_minute"
+            limit = "turns_per_minute"
             often = f"{self._per_guest} times a minute, which is the limit here."
             why = f"You are {self._doing} faster than {often}"
         raise RateLimited(f"{why} Try again in {math.ceil(wait_s)} s.", retry_after_s=wait_s, limit=limit)
@@ -101,32 +118,27 @@ class GuestLimits:
         settings: Settings,
         database: Path | None = None,
         *,
-        guest_turns_per_minute: int = GUEST_TURNS_PER_MINUTE,
-        queue_turns: int = QUEUE_TURNS,
-        queue_timeout_s: float = QUEUE_TIMEOUT_S,
-        turn_timeout_s: float = TURN_TIMEOUT_S,
+        bounds: Bounds = Bounds(),
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self.settings, self.clock = settings, clock
-        own, total = guest_turns_per_minute, settings.guests_turns_per_minute
+        self.settings, self.bounds, self.clock = settings, bounds, clock
+        own, total = bounds.turns_per_minute, bounds.total_per_minute
         self.turns = RateWindow(own, total, "asking")
         self.ratings = RateWindow(2 * own, 2 * total, "rating")  # a thumb, and a comment to it
         self.budget = DailyBudget(
             database, tokens=settings.guests_daily_tokens, usd=settings.guests_daily_usd, clock=wall_clock
         )
-        self.queue_timeout_s, self.turn_timeout_s = queue_timeout_s, turn_timeout_s
         #: The highest price of a token seen for a model, for turns whose price nobody tells.
         self.usd_per_token: dict[str, float] = {}
         self.waiting: list[GuestTurn] = []
         self.running: list[GuestTurn] = []
-        self._queue_turns = queue_turns
         self._places = min(settings.guests_concurrent_turns, max(1, settings.max_turns - 1))
 
     def input_max_chars(self, visitor: Visitor) -> int:
         """The longest input of a turn, in characters."""
         most = self.settings.input_max_chars
-        return most if visitor.role == "owner" else min(most, self.settings.guest_input_max_chars)
+        return most if visitor.role == "owner" else min(most, self.bounds.input_max_chars)
 
     def check(self, request: TurnRequest) -> None:
         """Refuse a turn that could not begin now. It counts as none.
@@ -143,13 +155,13 @@ class GuestLimits:
         self.turns.check(guest, self.clock())
         if self.has_room(guest):
             return
-        if sum(turn.guest == guest for turn in self.waiting) >= self.settings.guest_concurrent_turns:
+        if sum(turn.guest == guest for turn in self.waiting) >= self.bounds.concurrent_turns:
             raise LineFull(
                 "Your earlier questions are still waiting. "
                 "Send this one when they are answered, or stop one.",
-                limit="guest_concurrent_turns",
+                limit="concurrent_turns",
             )
-        if len(self.waiting) >= self._queue_turns:
+        if len(self.waiting) >= self.bounds.queue_turns:
             raise LineFull()
 
     def enter(self, request: TurnRequest) -> GuestTurn | None:
@@ -181,7 +193,7 @@ class GuestLimits:
         self.budget.close()
 
     def at_own_bound(self, guest: str) -> bool:
-        return sum(turn.guest == guest for turn in self.running) >= self.settings.guest_concurrent_turns
+        return sum(turn.guest == guest for turn in self.running) >= self.bounds.concurrent_turns
 
     def has_room(self, guest: str) -> bool:
         return len(self.running) < self._places and not self.at_own_bound(guest)
@@ -206,11 +218,11 @@ class GuestTurn:
     def __init__(self, limits: GuestLimits, request: TurnRequest) -> None:
         self.guest = request.visitor.name
         self.changed = asyncio.Event()
-        self.turn_timeout_s = limits.turn_timeout_s
+        self.turn_timeout_s = limits.bounds.turn_timeout_s
         self._limits, self._request = limits, request
         self._most_tokens = limits.settings.guest_output_max_tokens
         self._entered_s = limits.clock()
-        self._give_up_at = asyncio.get_running_loop().time() + limits.queue_timeout_s
+        self._give_up_at = asyncio.get_running_loop().time() + limits.bounds.queue_timeout_s
         self._shown = ""
         texts = [*map(str, request.inputs.values()), *(message.text for message in request.history)]
         self._asked_tokens = INSTRUCTION_TOKENS + sum(map(_tokens_of, texts))

@@ -21,7 +21,7 @@ from dspy_demo.api import build_api
 from dspy_demo.backends.base import Backend
 from dspy_demo.chat import ChatService
 from dspy_demo.events import Event, FieldDelta, LMChoice, LocalTarget, TurnRequest, TurnStarted, Visitor
-from dspy_demo.guests.limits import GuestLimits
+from dspy_demo.guests.limits import Bounds, GuestLimits
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.spec import InputField, ProgramSpec
 from dspy_demo.settings import Settings
@@ -88,9 +88,9 @@ class SilentBackend:
         return None
 
 
-def make_service(backend: Backend, *, limited: bool = False, **settings: object) -> ChatService:
+def make_service(backend: Backend, *, bounds: Bounds | None = None, **settings: object) -> ChatService:
     made = Settings(**settings)
-    limits = GuestLimits(made) if limited else None
+    limits = GuestLimits(made, bounds=bounds) if bounds else None
     return ChatService(made, ProgramRegistry(PROGRAMS), backend, limits=limits)
 
 

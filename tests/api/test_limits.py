@@ -11,6 +11,7 @@ import openai
 import pytest
 
 from dspy_demo.api import build_api
+from dspy_demo.guests.limits import Bounds
 from tests.api.conftest import LM, SilentBackend, make_service
 from tests.processes import wait_until
 from tests.scripted_backend import ScriptedBackend, scripted_answer
@@ -28,7 +29,7 @@ CHAT = {"model": "qa", "messages": [{"role": "user", "content": "hi"}]}
     ],
 )
 async def test_a_refusal_is_a_429_that_says_when_to_come_back(make_client, path, body):
-    client, recorder = make_client(limited=True, guests_turns_per_minute=1)
+    client, recorder = make_client(bounds=Bounds(total_per_minute=1))
     assert (await client.post(path, json=body)).status_code == 200
     refused = await client.post(path, json=body)
     assert refused.status_code == 429
@@ -39,7 +40,7 @@ async def test_a_refusal_is_a_429_that_says_when_to_come_back(make_client, path,
 
 
 async def test_a_spent_budget_is_not_worth_another_try(make_client):
-    client, recorder = make_client(limited=True, guests_daily_tokens=0)
+    client, recorder = make_client(bounds=Bounds(), guests_daily_tokens=0)
     refused = await client.post("/v1/chat/completions", json=CHAT)
     assert (refused.status_code, refused.headers["x-should-retry"]) == (429, "false")
     assert refused.json()["error"]["code"] == "budget_spent"
@@ -69,7 +70,7 @@ def one_place(serve):
 
         async def aclose(self): ...
 
-    service = make_service(First(), limited=True, guests_concurrent_turns=1)
+    service = make_service(First(), bounds=Bounds(), guests_concurrent_turns=1)
     server = serve(build_api(service, lambda: LM, keep_alive_s=0.05))
     holder = server.open_request("/predict/stream", b'{"text":"hi"}')
     assert silent.begun.wait(5)

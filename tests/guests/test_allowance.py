@@ -70,7 +70,7 @@ def test_no_inner_address_is_asked_for_a_guest(data_dir: Path) -> None:
 
 
 def test_the_owner_may_all_of_it(data_dir: Path) -> None:
-    guests = allowance(data_dir, guest_programs="react", guest_backends="served")
+    guests = allowance(data_dir, guest_programs="react")
     guests.check(local(LMChoice("any/model", "http://10.0.0.1/v1"), "not_listed", OWNER))
     guests.check(served("http://10.0.0.1", OWNER))
 
@@ -83,12 +83,6 @@ def test_what_the_settings_name(data_dir: Path) -> None:
             guests.check(request)
     assert [spec.name for spec in guests.programs_of(SHIPPED)] == ["predict", "react"]
     assert guests.detection.choice == LMChoice("openai/large", temperature=0.5)
-
-
-@pytest.mark.parametrize(("backends", "refused"), [("local", served()), ("served", local())])
-def test_backends(data_dir: Path, backends: str, refused: TurnRequest) -> None:
-    with pytest.raises(Forbidden, match="guests"):
-        allowance(data_dir, guest_backends=backends).check(refused)
 
 
 def test_a_guest_learns_nothing_of_keys_and_addresses(data_dir: Path) -> None:

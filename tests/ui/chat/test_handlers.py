@@ -15,7 +15,7 @@ import pytest
 from gradio.components import Component
 
 from dspy_demo.events import LMChoice, LocalTarget, Visitor
-from dspy_demo.guests.limits import GuestLimits
+from dspy_demo.guests.limits import Bounds, GuestLimits
 from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.tracing.tracer import Tracer
 from dspy_demo.ui.chat.conversation import Conversation, from_json, to_json
@@ -57,11 +57,9 @@ class OnePick:
 
 @pytest.fixture
 async def chat(data_dir: Path) -> AsyncIterator[ChatHandlers]:
-    settings = settings_for(data_dir, guests_turns_per_minute=3)
-    backend, limits = (
-        ScriptedBackend(scripted_answer("four")),
-        GuestLimits(settings, guest_turns_per_minute=2),
-    )
+    settings = settings_for(data_dir)
+    backend = ScriptedBackend(scripted_answer("four"))
+    limits = GuestLimits(settings, bounds=Bounds(turns_per_minute=2, total_per_minute=3))
     async with house(settings, LMChoice("scripted/model"), local=backend, limits=limits) as home:
         spec = home.programs.default
         with gr.Blocks(analytics_enabled=False) as demo:
