@@ -93,8 +93,7 @@ def serve(
     from dspy_demo.metrics import Metrics
     from dspy_demo.serving.mlflow_ui import MLflowPages
     from dspy_demo.serving.processes import SERVER_PHASES, ModelServers
-    from dspy_demo.share import state as share_state
-    from dspy_demo.share.tunnel import Tunnel
+    from dspy_demo.share.tunnel import PHASES, Tunnel
     from dspy_demo.tracing.tracer import tracer_for
     from dspy_demo.ui import theme
     from dspy_demo.ui.components import Services
@@ -130,7 +129,7 @@ def serve(
     metrics.show_state(
         "model_server", "State of the model server.", SERVER_PHASES, lambda: servers.state().phase
     )
-    metrics.show_state("share", "State of the public link.", share_state.PHASES, lambda: tunnel.state().phase)
+    metrics.show_state("share", "State of the public link.", PHASES, lambda: tunnel.state().phase)
     services = Services(
         settings=settings,
         chat=service,

@@ -94,8 +94,8 @@ def _failure(error: Exception) -> DemoError:
     match error:
         case RequestValidationError():
             return _bad_body(error.errors())
-        case HTTPException(status_code=400):  # FastAPI could not parse it
-            return BadBody(NOT_JSON)
+        case HTTPException(status_code=400):  # FastAPI could not read it
+            return error.__cause__ if isinstance(error.__cause__, DemoError) else BadBody(NOT_JSON)
         case HTTPException(status_code=404):
             return NotFound("There is nothing at this address; /docs shows the routes.")
         case HTTPException(status_code=405):

@@ -69,7 +69,7 @@ class GradioTunnel:
 
     def command(self, host: str, port: int) -> list[str]:
         own = [self._server] if self._server else []
-        return [sys.executable, "-P", "-m", "dspy_demo.share", host, str(port), *own]
+        return [sys.executable, "-P", "-m", "dspy_demo.share.gradio_bridge", host, str(port), *own]
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
         """The way to the network and to Gradio's files; no key, token or password is in it."""

@@ -12,6 +12,7 @@ Everything happens in one task that owns the tunnel program. The page never wait
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import os
@@ -19,12 +20,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from dspy_demo.errors import ShareFailed, in_seconds
 from dspy_demo.processes import ChildFailed, ChildProcess
 from dspy_demo.settings import Settings
-from dspy_demo.share.state import ShareState
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +34,8 @@ TIMEOUT_S = 60.0
 OPENING_LOOK_S, OPEN_LOOK_S = 0.1, 0.5
 #: Seconds that the program has to sign off at the share server.
 STOP_GRACE_S = 2.0
-#: A program that prints without end must not fill the memory.
-LOOK_MAX_BYTES, LINE_MAX_BYTES = 1_000_000, 10_000
+#: Read at one look: a program that prints without end must not fill the memory.
+LOOK_MAX_BYTES = 1_000_000
 #: Addresses to listen on that are none to connect to.
 _ANY = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104
 
@@ -44,6 +44,39 @@ BROKE_OFF = "The public link broke off: the tunnel program ended. Share again fo
 ENDED_BY_SERVER = "The share server ended the public link. Share again for a new one."
 EXPIRED = "The public link has reached its end. Share again for a new one."
 NOT_WRITABLE = "The data folder cannot be written to, and the tunnel needs a place there."
+
+
+Phase = Literal["off", "opening", "open", "closing", "failed"]
+PHASES: tuple[str, ...] = get_args(Phase)
+
+
+@dataclass(frozen=True, slots=True)
+class ShareState:
+    """For the page, at any time.
+
+    Attributes:
+        step: What is being done, while it opens.
+        url: The public link, while it is open.
+        since: When it opened. Seconds since 1970, as `expires_at`.
+        expires_at: When the share server ends it; None where nobody knows.
+        interrupted: The way to the share server is down, and the tunnel program tries to get it back.
+        reason: Why it failed, in one sentence.
+        log_tail: The last lines of the tunnel program, after a failure of it.
+    """
+
+    phase: Phase = "off"
+    step: str = ""
+    url: str = ""
+    since: float = 0.0
+    expires_at: float | None = None
+    interrupted: bool = False
+    reason: str = ""
+    log_tail: str = ""
+
+    @property
+    def active(self) -> bool:
+        """It is open or on the way, so that strangers may come."""
+        return self.phase in {"opening", "open", "closing"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +153,7 @@ class Tunnel:
         self._settled = asyncio.Event()
         self._public = False
         self._child: ChildProcess | None = None
+        self._read_to = 0  # bytes of the child's log
 
     def listening_at(self, host: str, port: int) -> None:
         """Say where the page is; a link can be opened from then on."""
@@ -223,7 +257,7 @@ class Tunnel:
             stop_grace_s=STOP_GRACE_S,
             explain=self._program.why_ended,
         )
-        self._output = LogReader(child.log_path)
+        self._read_to = 0
         try:
             await child.start(timeout_s=self._timeout_s)
         except ChildFailed as error:
@@ -238,7 +272,7 @@ class Tunnel:
         assert self._child is not None
         child = self._child.state()  # first, so that no line of an ended program is missed
         opening = self._state.phase == "opening"
-        for found in filter(None, map(self._program.read, self._output.new_lines())):
+        for found in filter(None, map(self._program.read, self._new_lines(self._child.log_path))):
             if found.kind == "link":
                 before = self._state.url
                 self._state = dataclasses.replace(self._state, url=found.text, interrupted=False)
@@ -253,26 +287,14 @@ class Tunnel:
             raise ShareFailed(child.reason if opening else ended)
         return self._state.url
 
-
-class LogReader:
-    """The complete lines that were added to a file since the last look."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._read_to = 0
-        self._rest = b""
-
-    def new_lines(self) -> list[str]:
-        try:
-            with self._path.open("rb") as file:
-                file.seek(self._read_to)
-                added = file.read(LOOK_MAX_BYTES)
-        except FileNotFoundError:
-            return []
-        self._read_to += len(added)
-        *lines, rest = (self._rest + added).split(b"\n")
-        self._rest = rest[-LINE_MAX_BYTES:]
-        return [line.decode("utf-8", "replace") for line in lines]
+    def _new_lines(self, log_path: Path) -> list[str]:
+        """The complete lines that were added since the last look."""
+        with contextlib.suppress(FileNotFoundError), log_path.open("rb") as file:
+            file.seek(self._read_to)
+            whole, newline, _ = file.read(LOOK_MAX_BYTES).rpartition(b"\n")
+            self._read_to += len(whole + newline)
+            return whole.decode("utf-8", "replace").splitlines()
+        return []
 
 
 def _why_ended(work: asyncio.Task[None]) -> str:

@@ -19,8 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from dspy_demo.events import GUEST
 from dspy_demo.ui import theme
 from dspy_demo.ui.gradio_bridge import events_of, log_failing_events
-from dspy_demo.web.gradio_routes import GradioRoutes
-from dspy_demo.web.page_sessions import PageSessions
+from dspy_demo.web.gradio_routes import GradioRoutes, PageSessions
 
 
 class Pages:

@@ -1,4 +1,4 @@
-"""What of Gradio is open, to whom, and for which events (gradio 6.31).
+"""What of Gradio is open, to whom, and for which events.
 
 Gradio serves files, takes uploads, fetches addresses for its visitors, runs functions of components and
 keeps a log of its own. The page needs none of it, so all of Gradio's own routes are closed but those below,
@@ -9,7 +9,7 @@ Gradio fails with a traceback in the log on an event that its page does not have
 whoever knows its hash. Both are looked at here, before it is asked.
 
 Beside its routes, Gradio reads or downloads a file wherever the *value* of an event looks like one: see
-`names_a_file`.
+`without_files`.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.datastructures import QueryParams
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dspy_demo.errors import DemoError, Forbidden, InvalidInput, NotFound
+from dspy_demo.errors import DemoError, Forbidden, InvalidInput, NotFound, TooManyOpen
 from dspy_demo.events import GUEST, Visitor
 from dspy_demo.logs import kinds
 from dspy_demo.web.middleware import read_body, refusal
-from dspy_demo.web.page_sessions import PageSessions
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,15 @@ _OPEN_API = {
 EVENT_MAX_BYTES = 8 * 1024 * 1024
 #: Longest body that ends one: three short values.
 CANCEL_MAX_BYTES = 64 * 1024
+#: Sessions that are remembered. The oldest one without an open stream makes room.
+MOST_SESSIONS = 10_000
+#: Gradio's own have 11 and 36 characters.
+HASH_MAX_CHARS = 64
+#: Pages that one visitor may keep alive.
+MOST_HEARTBEATS = 20
+
+OTHERS = "This page is another visitor's. Reload to get your own."
+UNKNOWN = "This page is not known here any more. Reload it."
 #: Gradio's routes beside its API that the page does not use.
 _CLOSED = re.compile(rf"({API}|/login|/logout|/monitoring|/svelte|/pwa_icon)(/.*)?")
 
@@ -62,22 +72,18 @@ def is_closed(method: str, path: str) -> bool:
     return _CLOSED.fullmatch(path) is not None
 
 
-def names_a_file(value: Any) -> bool:
-    """Whether a value of an event holds, at any depth, what Gradio takes for a file.
+def without_files(value: dict[str, Any]) -> dict[str, Any]:
+    """An object of an event's JSON, unless Gradio would take it for a file.
 
     Gradio downloads its ``path`` where that is an address, and copies the file where it is none, before any
     handler is asked (`gradio.processing_utils.async_move_files_to_cache`). No event of the page takes files.
+
+    Raises:
+        Forbidden: It would.
     """
-    waiting = [value]
-    while waiting:  # not recursive: a body may be nested as deep as JSON's reader allows
-        found = waiting.pop()
-        if isinstance(found, dict):
-            if "path" in found and "meta" in found:
-                return True
-            waiting += found.values()
-        elif isinstance(found, list):
-            waiting += found
-    return False
+    if "path" in value and "meta" in value:
+        raise Forbidden("This page takes no files.")
+    return value
 
 
 def replaying(body: bytes, receive: Receive) -> Receive:
@@ -90,6 +96,96 @@ def replaying(body: bytes, receive: Receive) -> Receive:
         return await receive()
 
     return replay
+
+
+@dataclass(slots=True)
+class _Session:
+    visitor: Visitor
+    streams: int = 0
+    has_heartbeat: bool = False
+
+
+class PageSessions:
+    """Whose each session of Gradio is, for the pages of all roles.
+
+    A page that is loaded makes up a short name for itself, the session hash, and sends it with all it asks.
+    Gradio gives whoever knows the name the events of that page, and it stands in addresses, so in the logs of
+    proxies. Here it belongs to the visitor who used it first.
+    """
+
+    def __init__(self) -> None:
+        self._sessions: OrderedDict[str, _Session] = OrderedDict()
+
+    def claim(self, session_hash: str, visitor: Visitor) -> None:
+        """A visitor uses a session, and begins it where it is new.
+
+        Raises:
+            Forbidden: It is another visitor's.
+            InvalidInput: No page has such a hash.
+            TooManyOpen: There are too many sessions.
+        """
+        if session_hash in self._sessions:
+            self.check(session_hash, visitor)
+            return
+        if len(session_hash) > HASH_MAX_CHARS:
+            raise InvalidInput("This is no session hash.")
+        if len(self._sessions) >= MOST_SESSIONS:
+            idle = next((name for name, session in self._sessions.items() if not session.streams), None)
+            if idle is None:
+                raise TooManyOpen()
+            del self._sessions[idle]
+        self._sessions[session_hash] = _Session(visitor)
+
+    def check(self, session_hash: str, visitor: Visitor) -> _Session:
+        """A visitor asks for a session that must have begun.
+
+        Raises:
+            Forbidden: It is another visitor's.
+            NotFound: Nobody has begun it.
+        """
+        session = self._sessions.get(session_hash)
+        if session is None:
+            raise NotFound(UNKNOWN)
+        if not _same(session.visitor, visitor):
+            raise Forbidden(OTHERS)
+        self._sessions.move_to_end(session_hash)
+        return session
+
+    @contextmanager
+    def stream(self, session_hash: str, visitor: Visitor) -> Iterator[None]:
+        """The events of a session, while they are sent. It is not forgotten meanwhile."""
+        session = self.check(session_hash, visitor)
+        session.streams += 1
+        try:
+            yield
+        finally:
+            session.streams -= 1
+
+    @contextmanager
+    def heartbeat(self, session_hash: str, visitor: Visitor) -> Iterator[None]:
+        """The stream that keeps a page alive; a page opens it before all else. Gradio ends a session with it,
+        so that one more is refused and an open one left alone.
+
+        Raises:
+            Forbidden: The session is another visitor's.
+            TooManyOpen: It has one already, or its visitor has too many.
+        """
+        self.claim(session_hash, visitor)
+        session = self._sessions[session_hash]
+        alive = sum(one.has_heartbeat for one in self._sessions.values() if _same(one.visitor, visitor))
+        if session.has_heartbeat or alive >= MOST_HEARTBEATS:
+            raise TooManyOpen("You have too many pages open. Close some, then reload this one.")
+        session.has_heartbeat = True
+        try:
+            with self.stream(session_hash, visitor):
+                yield
+        finally:
+            session.has_heartbeat = False
+
+
+def _same(one: Visitor, other: Visitor) -> bool:
+    """The owner is one person, with a session or by being at this machine."""
+    return one == other or one.role == other.role == "owner"
 
 
 class GradioRoutes:
@@ -135,13 +231,11 @@ class GradioRoutes:
         ends_one = path.startswith(("/cancel", "/reset"))
         raw = await read_body(receive, CANCEL_MAX_BYTES if ends_one else EVENT_MAX_BYTES)
         try:
-            body = json.loads(raw or b"{}")
+            body = json.loads(raw or b"{}", object_hook=without_files)
         except (ValueError, RecursionError):
             body = None
         if not isinstance(body, dict):
             raise InvalidInput("The body is no JSON object.")
-        if names_a_file(body):
-            raise Forbidden("This page takes no files.")
         session_hash = body.get("session_hash")
         if not isinstance(session_hash, str | None):
             raise InvalidInput("The session hash is no text.")

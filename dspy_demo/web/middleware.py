@@ -32,8 +32,8 @@ PROBES = OPEN | {"/ping"}
 PAGE, LOGIN = "/", "/login"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 FORM_MAX_BYTES = 4096
-#: Longest time for a body that is read here to arrive, in seconds.
-BODY_S = 15.0
+#: Longest time for the body of a request to arrive, in seconds.
+BODY_S = 30.0
 #: What guests and strangers may hold open of the places for connections, so that the owner finds one.
 GUESTS_SHARE = 0.5
 
@@ -71,11 +71,12 @@ class AuthMiddleware:
         if scope["type"] != "http":  # the page and the routes use no websocket
             await send({"type": "websocket.close", "code": 1008})
             return
-        request = Request(scope, receive)
+        request = Request(scope, arriving(receive, self._body_max_bytes))
         visitor = self._auth.visitor(request.headers, request.cookies)
         try:
             with self._place(request, visitor):
                 self._same_site(request)
+                check_length(request.headers, self._body_max_bytes)
                 response = await self._session_page(request) or await self._admit(request, visitor, send)
         except DemoError as error:
             response = refusal(scope, error)
@@ -181,7 +182,7 @@ class AuthMiddleware:
             await send(message)
 
         try:
-            await self._app(request.scope, self._bounded(request), answer)
+            await self._app(request.scope, request.receive, answer)
         except DemoError:
             if not begun:
                 raise
@@ -191,25 +192,6 @@ class AuthMiddleware:
             if not begun:
                 return refusal(request.scope, failure)
         return None
-
-    def _bounded(self, request: Request) -> Receive:
-        """`receive` that refuses a body which is too long.
-
-        Raises:
-            BodyTooLarge: By its declared length already.
-        """
-        left, receive = self._body_max_bytes, request.receive
-        check_length(request.headers, left)
-
-        async def bounded() -> Message:
-            nonlocal left
-            message = await receive()
-            left -= len(message.get("body", b""))
-            if left < 0:
-                raise BodyTooLarge()
-            return message
-
-        return bounded
 
     def _enter(self, request: Request, role: Role) -> Response:
         """Into the page, with a session; the link's token leaves the address bar."""
@@ -328,25 +310,38 @@ async def _field(request: Request, name: str) -> str:
     return parse_qs(body.decode("utf-8", "replace")).get(name, [""])[0]
 
 
+def arriving(receive: Receive, most_bytes: int) -> Receive:
+    """`receive` for a body that is neither too long nor too slow.
+
+    Raises:
+        BodyTooLarge: It has more than `most_bytes`; the rest is not read.
+        BodyTooSlow: It has not arrived within `BODY_S` from now.
+    """
+    left, give_up_at = most_bytes, asyncio.get_running_loop().time() + BODY_S
+    whole = False
+
+    async def bounded() -> Message:
+        nonlocal left, whole
+        try:
+            async with asyncio.timeout_at(None if whole else give_up_at):
+                message = await receive()
+        except TimeoutError:
+            raise errors.BodyTooSlow() from None
+        whole = not message.get("more_body", False)
+        left -= len(message.get("body", b""))
+        if left < 0:
+            raise BodyTooLarge(f"The body is larger than the limit of {most_bytes:,} bytes.")
+        return message
+
+    return bounded
+
+
 async def read_body(receive: Receive, most_bytes: int) -> bytes:
     """The whole body of a request.
 
     Raises:
-        BodyTooLarge: It has more than `most_bytes`; the rest is not read.
-        BodyTooSlow: It did not arrive within `BODY_S`.
+        BodyTooLarge, BodyTooSlow: See `arriving`.
         ClientDisconnect: The client has gone.
     """
-    body, more = bytearray(), True
-    try:
-        async with asyncio.timeout(BODY_S):
-            while more:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientDisconnect()
-                body += message.get("body", b"")
-                more = message.get("more_body", False)
-                if len(body) > most_bytes:
-                    raise BodyTooLarge(f"The body is larger than the limit of {most_bytes:,} bytes.")
-    except TimeoutError:
-        raise errors.BodyTooSlow() from None
-    return bytes(body)
+    request = Request({"type": "http"}, arriving(receive, most_bytes))
+    return await request.body()

@@ -13,7 +13,10 @@ import pytest
 
 from dspy_demo.api import build_api
 from dspy_demo.events import Event, FieldDelta, TurnRequest, TurnStarted
-from dspy_demo.web import uvicorn_bridge
+from dspy_demo.settings import Settings
+from dspy_demo.web import middleware, uvicorn_bridge
+from dspy_demo.web.auth import Auth
+from dspy_demo.web.middleware import AuthMiddleware
 from dspy_demo.web.uvicorn_bridge import bounded_protocol
 from tests.api.conftest import LM, SilentBackend, make_service
 from tests.processes import wait_until
@@ -100,6 +103,24 @@ def test_a_connection_without_a_whole_head_is_closed(serve, service_for, monkeyp
     with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
         connection.sendall(sent)
         assert connection.recv(100) == b""
+
+
+@pytest.mark.parametrize("path", ["/predict", "/v1/chat/completions", "/login"])
+def test_a_guest_whose_body_never_ends_is_refused(serve, service_for, monkeypatch, path):
+    monkeypatch.setattr(middleware, "BODY_S", 0.3)
+    service = service_for(SilentBackend())
+    settings = Settings(public=True, guest_token="guest-token-0123456789", guest_password="sesame")
+    app = AuthMiddleware(build_api(service, lambda: LM), Auth(settings, 7860), body_max_bytes=1000)
+    server = serve(app, http=bounded_protocol(service.settings.max_connections))
+    head = HEAD.replace(b"/predict", path.encode())
+    head = head.replace(b"Host: x", b"Host: x\r\nAuthorization: Bearer guest-token-0123456789")
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+        connection.sendall(head + BODY[:5])
+        reply = b""
+        while part := connection.recv(65_536):
+            reply += part
+    assert reply.startswith(b"HTTP/1.1 408")
+    assert b"did not arrive in time" in reply
 
 
 def test_a_request_that_takes_its_time_to_be_answered_is_left_alone(serve, service_for, monkeypatch):

@@ -77,22 +77,24 @@ async def test_a_failure_is_a_sentence(
 
 DAMAGED = """
 import sys
-from gradio import networking, tunneling
+from gradio import networking
 from gradio.exceptions import ChecksumMismatchError
 def damaged(*_):
-    open(tunneling.BINARY_PATH, "w").close()
     raise ChecksumMismatchError()
-networking.setup_tunnel, tunneling.BINARY_PATH = damaged, sys.argv.pop(1)
-from dspy_demo.share.__main__ import main
+networking.setup_tunnel = damaged
+from dspy_demo.share.gradio_bridge import main
 sys.exit(main())
 """
 
 
 def test_a_damaged_download_is_not_kept(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", DAMAGED, str(tmp_path / "frpc"), "127.0.0.1", "9"]
-    ended = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=120, check=False)
+    program = stand_in_tunnel.install(tmp_path)
+    command, env = [sys.executable, "-c", DAMAGED, "127.0.0.1", "9"], {"HF_HOME": str(tmp_path)}
+    ended = subprocess.run(
+        command, cwd=REPO, env=env, capture_output=True, text=True, timeout=120, check=False
+    )
     assert GradioTunnel(None).why_ended(ended.returncode, ended.stdout) == gradio.DAMAGED
-    assert not (tmp_path / "frpc").exists()
+    assert not program.exists()
 
 
 @pytest.mark.parametrize(
@@ -127,10 +129,9 @@ def test_gradio_still_has_what_is_taken_from_it() -> None:
     code = (
         "import inspect, json; from gradio import networking, tunneling; "
         "print(json.dumps([list(inspect.signature(networking.setup_tunnel).parameters), "
-        "tunneling.CURRENT_TUNNELS, tunneling.BINARY_PATH, tunneling.Tunnel(*'abcdef').proc]))"
+        "tunneling.CURRENT_TUNNELS, tunneling.Tunnel(*'abcdef').proc]))"
     )
     found = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
     assert found[0][:4] == ["local_host", "local_port", "share_token", "share_server_address"]
     assert len(found[0]) == 5
-    assert (found[1], found[3]) == ([], None)
-    assert Path(found[2]).name.startswith("frpc_")
+    assert found[1:] == [[], None]

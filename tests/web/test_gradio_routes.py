@@ -12,8 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from dspy_demo.web.gradio_routes import GradioRoutes, is_closed, names_a_file
-from dspy_demo.web.page_sessions import PageSessions
+from dspy_demo.web.gradio_routes import GradioRoutes, PageSessions, is_closed
 
 FILE = {"path": "http://127.0.0.1:1/x", "meta": {"_type": "gradio.FileData"}}
 API = "/gradio_api"
@@ -80,25 +79,6 @@ def test_everything_else_of_gradio_is_closed(method: str, path: str) -> None:
     assert is_closed(method, path)
 
 
-@pytest.mark.parametrize("value", [FILE, [FILE], {"a": [1, {"b": FILE}]}, {"path": "x", "meta": 3}])
-def test_a_file_is_found_at_any_depth(value: Any) -> None:
-    assert names_a_file(value)
-
-
-def test_a_file_is_found_below_what_a_recursion_would_reach() -> None:
-    deep: Any = FILE
-    for _ in range(5000):
-        deep = [deep]
-    assert names_a_file(deep)
-
-
-@pytest.mark.parametrize(
-    "value", [None, "path meta", 3, {"path": "x"}, {"meta": FILE["meta"]}, [["path", "meta"]]]
-)
-def test_other_values_are_none(value: Any) -> None:
-    assert not names_a_file(value)
-
-
 async def echo(request: Request) -> Response:
     return JSONResponse({"got": (await request.body()).decode()})
 
@@ -116,11 +96,20 @@ async def join(body: bytes) -> httpx.Response:
         return await http.post(f"{API}/queue/join", content=body)
 
 
-async def test_an_event_passes_as_it_came() -> None:
-    body = {"data": ["hi"], "fn_index": 1, "session_hash": "abc"}
+@pytest.mark.parametrize("value", ["path meta", {"path": "x"}, {"meta": FILE["meta"]}, [["path", "meta"]]])
+async def test_an_event_passes_as_it_came(value: Any) -> None:
+    body = {"data": [value], "fn_index": 1, "session_hash": "abc"}
     response = await join(json.dumps(body).encode())
     assert response.status_code == 200
     assert json.loads(response.json()["got"]) == body
+
+
+@pytest.mark.parametrize("value", [FILE, [FILE], {"a": [1, {"b": FILE}]}, {"path": "x", "meta": 3}])
+async def test_an_event_with_a_file_at_any_depth_is_refused(value: Any) -> None:
+    for body in ({"data": value, "fn_index": 1}, {"data": [], "fn_index": 1, "event_data": value}):
+        assert (await join(json.dumps(body).encode())).status_code == 403
+    deep = b'{"fn_index": 1, "data": ' + b"[" * 5000 + json.dumps(value).encode() + b"]" * 5000 + b"}"
+    assert (await join(deep)).status_code in {403, 422}
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-32"])

@@ -14,9 +14,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from dspy_demo.errors import DemoError
 from dspy_demo.settings import Settings
 from dspy_demo.web.auth import Auth
-from dspy_demo.web.middleware import AuthMiddleware
+from dspy_demo.web.middleware import AuthMiddleware, refusal
 
 LOCAL, PUBLIC = "http://127.0.0.1:7860", "https://abc.gradio.live"
 TOKEN = "owner-token-0123456789"
@@ -39,7 +40,9 @@ def auths() -> list[Auth]:
 @pytest.fixture
 def client(data_dir: Path, auths: list[Auth]) -> MakeClient:
     """A browser or a script of its own: ``client(PUBLIC, public=True)``; the same settings, the same app."""
-    app = Starlette(routes=[Route("/{path:path}", who, methods=["GET", "HEAD", "POST", "PUT"])])
+    routes = [Route("/{path:path}", who, methods=["GET", "HEAD", "POST", "PUT"])]
+    answers = {DemoError: lambda request, error: refusal(request.scope, error)}
+    app = Starlette(routes=routes, exception_handlers=answers)  # type: ignore[arg-type]
 
     def make(base_url: str = LOCAL, auth: Auth | None = None, **values: Any) -> httpx.AsyncClient:
         auth = auth or Auth(Settings(data_dir=data_dir, **values), 7860)

@@ -10,8 +10,7 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
-from dspy_demo.share.state import ShareState
-from dspy_demo.share.tunnel import Tunnel
+from dspy_demo.share.tunnel import ShareState, Tunnel
 from dspy_demo.ui.components import (
     Update,
     action_html,

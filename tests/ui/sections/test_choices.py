@@ -17,7 +17,7 @@ from dspy_demo.lm.choices import Detection, LMOption
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.shipped import SHIPPED
 from dspy_demo.serving.processes import ServerState
-from dspy_demo.share.state import ShareState
+from dspy_demo.share.tunnel import ShareState
 from dspy_demo.ui.page import PageOf
 from dspy_demo.ui.sections.backend import Connected, served_choice
 from dspy_demo.ui.sections.model import OTHER, ModelSection

@@ -13,7 +13,7 @@ import pytest
 from dspy_demo.backends.served_wire import ServerInfo
 from dspy_demo.lm.local.download import DownloadState, Progress
 from dspy_demo.serving.processes import ServerState
-from dspy_demo.share.state import ShareState
+from dspy_demo.share.tunnel import ShareState
 from dspy_demo.ui.components import lasting, message, title_of
 from dspy_demo.ui.sections.backend import Connected, server_html, status_html
 from dspy_demo.ui.sections.compare import SAME, TOO_LONG, difference_html, word_changes
