@@ -89,7 +89,10 @@ sys.exit(main())
 
 def test_a_damaged_download_is_not_kept(tmp_path: Path) -> None:
     program = stand_in_tunnel.install(tmp_path)
-    command, env = [sys.executable, "-c", DAMAGED, "127.0.0.1", "9"], {"HF_HOME": str(tmp_path)}
+    command, env = (
+        [sys.executable, "-c", DAMAGED, "127.0.0.1", "9"],
+        {"HF_HOME": str(tmp_path), "PATH": "/bin"},
+    )
     ended = subprocess.run(
         command, cwd=REPO, env=env, capture_output=True, text=True, timeout=120, check=False
     )

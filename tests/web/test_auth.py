@@ -140,15 +140,6 @@ def test_the_key_of_sessions_is_kept_for_its_user_alone(tmp_path: Path) -> None:
     assert stored_key(nowhere) != stored_key(nowhere)
 
 
-def test_the_owners_link_works_once(data_dir: Path) -> None:
-    auth, used = auth_of(data_dir), []
-    auth.on_link_used = lambda: used.append("again")
-    first = auth.link_code
-    assert not auth.use_link(first[:-1])
-    assert [auth.use_link(first), auth.use_link(first), used] == [True, False, ["again"]]
-    assert auth.use_link(auth.link_code)
-
-
 def test_guesses_of_the_password_run_out_and_come_back(data_dir: Path) -> None:
     now_s = [0.0]
     settings = Settings(data_dir=data_dir, public=True, guest_password="open sesame")
