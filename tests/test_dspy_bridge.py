@@ -107,9 +107,22 @@ async def test_the_words_for_a_predictor_without_a_model() -> None:
 
 
 def test_a_price_is_known_and_an_unknown_model_has_none() -> None:
-    usage = lm15.Usage(input_tokens=1000, output_tokens=1000)
-    reply = types.SimpleNamespace(usage=usage, model="gpt-4o-mini", provider_data=None)
-    assert dspy_bridge.price_usd(reply, "no-such-client", "no-such-model") is None  # type: ignore[arg-type]
+    reply = lm15.Response(
+        id=None,
+        model="gpt-4o-mini",
+        message=lm15.Message.assistant("Yes."),
+        finish_reason="stop",
+        usage=lm15.Usage(input_tokens=1_000_000, output_tokens=0),
+    )
+    known = dspy_bridge.price_usd(reply, "openai-chat", "gpt-4o-mini")
+    assert known == pytest.approx(0.15, rel=0.5)
+    assert dspy_bridge.price_usd(reply, "no-such-client", "no-such-model") is None
+
+
+async def test_the_connections_of_a_client_are_there_to_be_sent_through() -> None:
+    router = lm15.AsyncLMRouter(lm15.RouterConfig(env={}, api_keys={"openai-chat": "none"}))
+    assert callable(dspy_bridge.connections_of(router, "openai-chat:x").stream)
+    await router.aclose()
 
 
 async def test_a_model_hears_of_its_calls_and_a_scope_in_the_cache_warns_of_nothing() -> None:
