@@ -71,14 +71,11 @@ def offered(settings: Settings) -> ProgramRegistry:
     """
     from dspy_demo.programs.shipped import SHIPPED
 
-    shipped = {spec.name: spec for spec in SHIPPED}
     if settings.program is None:
         return ProgramRegistry(SHIPPED)
-    if settings.program in shipped:
-        first = shipped.pop(settings.program)
-    else:
+    first = next((spec for spec in SHIPPED if spec.name == settings.program), None)
+    if first is None:
         from dspy_demo.programs.own import load_program
 
         first = load_program(settings.program)
-        shipped.pop(first.name, None)
-    return ProgramRegistry([first, *shipped.values()])
+    return ProgramRegistry([first, *(spec for spec in SHIPPED if spec.name != first.name)])
