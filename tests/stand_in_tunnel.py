@@ -75,19 +75,8 @@ def stand_in(folder: Path, behaviour: str = "working") -> Any:
 
     class StandIn(GradioTunnel):
         def command(self, host: str, port: int) -> list[str]:
-            options = [
-                "-n",
-                "x",
-                "-l",
-                f"{port}",
-                "-i",
-                host,
-                "--sd",
-                "random",
-                "--server_addr",
-                SHARE_SERVER,
-            ]
-            return [str(write(folder, behaviour)), "http", *options]
+            options = f"http -n x -l {port} -i {host} --sd random --server_addr {SHARE_SERVER}"
+            return [str(write(folder, behaviour)), *options.split()]
 
     return StandIn(SHARE_SERVER)
 
