@@ -99,11 +99,7 @@ class ChatService:
             raise refusal from refusal.__cause__
 
     def check_open(self) -> None:
-        """Refuse new turns while the app shuts down.
-
-        Raises:
-            Stopped: It does.
-        """
+        """Refuse new turns while the app shuts down, with `Stopped`."""
         if self.closing:
             raise errors.Stopped(CLOSING, retry_after_s=RESTART_S)
 
@@ -132,11 +128,7 @@ class ChatService:
         return image_chars(request.inputs, image_fields(spec))
 
     def check_room(self) -> None:
-        """Refuse one turn too many.
-
-        Raises:
-            Busy: Too many turns are running.
-        """
+        """Refuse one turn too many, with `Busy`."""
         if len(self.running) >= self.settings.max_turns:
             raise errors.Busy()
 

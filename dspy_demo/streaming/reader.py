@@ -181,7 +181,7 @@ class _Reply:
 
 
 class ThinkTags:
-    """Tells a model's thinking between ``<think>`` tags from the text of `field` that follows it.
+    """Tells thinking between ``<think>`` tags from the text of `field` after it, as a `PrefixParser` does.
 
     Some servers do not split it off. Only a block at the very start counts: later in a text the tag is part
     of what somebody writes about. A chunk may end inside a tag.
@@ -193,7 +193,6 @@ class ThinkTags:
         self._inside: bool | None = None  # None until it is known whether there is a block
 
     def feed(self, text: str) -> list[Piece]:
-        """What is certain after `text`."""
         self._held += text
         if self._inside is None:
             start = self._held.lstrip()
@@ -213,7 +212,6 @@ class ThinkTags:
         return _pieces((THINKING, thinking[:sure]))
 
     def finish(self) -> list[Piece]:
-        """What was held back, at the end of the text."""
         return _pieces((THINKING if self._inside else self._field, self._held))
 
 

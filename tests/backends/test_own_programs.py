@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import httpx
@@ -17,7 +18,7 @@ from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.tracing.record import TurnRecord
 from dspy_demo.tracing.tracer import Tracer
 from tests.fake_openai import FAULTS, FakeOpenAI, Reply
-from tests.services import Heard, conversation, house, settings_for, until
+from tests.services import Heard, House, conversation, house, settings_for, until
 
 # Nobody closes a model that a program made for itself: the garbage collector finds its sockets.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -33,6 +34,7 @@ def collected() -> Iterator[None]:
 CASES = Path(__file__).parent.parent / "cases"
 PATHS = pytest.mark.parametrize("model", ["openai/fake", "litellm_proxy/fake"])  # DSPy's engine, and litellm
 OwnProgram = Callable[[str], ProgramSpec]
+HouseOf = AbstractAsyncContextManager[House]
 
 FAN = """
     import asyncio, contextvars, dspy
@@ -108,11 +110,15 @@ def case(own_program: OwnProgram) -> OwnProgram:
     return lambda name: own_program((CASES / f"{name}.py").read_text())
 
 
+def house_of(spec: ProgramSpec, fake: FakeOpenAI, data_dir: Path, model: str = "openai/fake") -> HouseOf:
+    choice = LMChoice(model, fake.url, cache=False)
+    return house(settings_for(data_dir), choice, programs=ProgramRegistry([spec]))
+
+
 async def ask(
     spec: ProgramSpec, fake: FakeOpenAI, data_dir: Path, *, model: str = "openai/fake", **more: object
 ) -> Heard:
-    choice = LMChoice(model, fake.url, cache=False)
-    async with house(settings_for(data_dir), choice, programs=ProgramRegistry([spec])) as home:
+    async with house_of(spec, fake, data_dir, model) as home:
         return await home.ask("Who is visitor-7?", program=spec.name, **more)
 
 
@@ -152,14 +158,12 @@ async def test_calls_of_a_programs_own_threads_work(
 async def test_a_model_of_the_programs_own_streams_from_the_program(
     fake_openai: FakeOpenAI, data_dir: Path, own_program: OwnProgram, kind: str, model: str
 ) -> None:
-    program = {
-        "forward": f"""def forward(self, question: str):
-            drafts = [self.one(question=question)]
-            {JOINED}""",
-        "aforward": f"""async def aforward(self, question: str):
-            drafts = [await self.one.acall(question=question)]
-            {AJOINED}""",
-    }[kind]
+    asks = {
+        "forward": ("def", "self.one(question=question)", JOINED),
+        "aforward": ("async def", "await self.one.acall(question=question)", AJOINED),
+    }
+    define, call, end = asks[kind]
+    program = f"{define} {kind}(self, question: str):\n            drafts = [{call}]\n            {end}"
     lm = f'dspy.LM("{model}", api_base="{fake_openai.url}", api_key="k", cache=False)'
     fake_openai.respond_with(lambda _: Reply(tokens_per_second=100))
     heard = await ask(own_program(FAN.format(lm=lm, program=program)), fake_openai, data_dir, model=model)
@@ -192,8 +196,7 @@ async def test_a_call_of_a_thread_is_tried_again_and_recorded(
 ) -> None:
     spec, tracer = case("parallel"), Records()
     fake_openai.reply(FAULTS["500"])
-    choice = LMChoice("openai/fake", fake_openai.url, cache=False)
-    async with house(settings_for(data_dir), choice, programs=ProgramRegistry([spec])) as home:
+    async with house_of(spec, fake_openai, data_dir) as home:
         home.service.tracer = tracer
         heard = await home.ask("?", program=spec.name)
     assert heard.finished.outputs["answer"]
@@ -212,8 +215,7 @@ async def test_stop_ends_all_calls_and_starts_no_other(
     at_once = {"parallel": 3, "best_of_n": 1, "two_calls_at_once": 2}[name]
     spec = case(name)
     fake_openai.respond_with(lambda _: Reply(filler_chars=20_000, tokens_per_second=20))
-    choice = LMChoice("openai/fake", fake_openai.url, cache=False)
-    async with house(settings_for(data_dir), choice, programs=ProgramRegistry([spec])) as home:
+    async with house_of(spec, fake_openai, data_dir) as home:
         turn = home.service.turn(home.request("?", program=spec.name))
 
         async def watch() -> list[object]:
@@ -243,8 +245,7 @@ async def test_a_thread_that_may_be_either_of_two_turns_is_told_what_to_do(
             raise drafts[0]
     """
     spec = own_program(FAN.format(lm=None, program=program.strip()))
-    choice = LMChoice("openai/fake", fake_openai.url, cache=False)
-    async with house(settings_for(data_dir), choice, programs=ProgramRegistry([spec])) as home:
+    async with house_of(spec, fake_openai, data_dir) as home:
         turns = [home.ask("Who is it?", program=spec.name) for _ in range(2)]
         for heard in await asyncio.gather(*turns):
             assert heard.failed.code == "program_load"
