@@ -67,7 +67,7 @@ def json_grammar(signature: type[dspy.Signature], max_tokens: int) -> Grammar | 
 
 
 def xml_grammar(signature: type[dspy.Signature], max_tokens: int) -> Grammar | None:
-    """The replies that XMLAdapter can read; None where a field's type has no grammar, or is nested."""
+    """The replies that XMLAdapter can read, with JSON for nested values; None where a type has no grammar."""
     frames = [(f"<{name}>\n", f"\n</{name}>\n") for name in signature.output_fields]
     return _grammar(signature, max_tokens, "xml", [*frames, ("", "")])
 
@@ -129,27 +129,34 @@ def _value(type_: Any, format_: str) -> str:
         if plain and any(text != text.strip() or not text or set(text) & set("\n[<>&") for text in texts):
             raise _NoGrammar("a choice that this format cannot hold")
         return " | ".join(_quoted(text) for text in texts)
-    if format_ == "xml" and type_ not in (int, float):
-        raise _NoGrammar("nested XML")
     try:
         schema = TypeAdapter(type_).json_schema()
     except (PydanticUserError, TypeError, ValueError) as error:
         raise _NoGrammar from error
-    guidance = {"whitespace_flexible": False, "lenient": True}
-    return f"%json {json.dumps({'x-guidance': guidance, **(_bounded(schema) or _ANYTHING)})}"
+    if format_ == "xml" and set("<&") & set(json.dumps(schema)):
+        raise _NoGrammar("a value that XML writes in another way")
+    texts = {"pattern": "^[^<&]*$"} if format_ == "xml" else {}
+    bounded = _bounded(schema, texts) or _ANYTHING | texts
+    return f"%json {json.dumps({'x-guidance': {'whitespace_flexible': False, 'lenient': True}, **bounded})}"
 
 
-def _bounded(schema: Any) -> Any:
-    """The schema with a bound for whatever a model may repeat: characters, digits, items, keys."""
+def _bounded(schema: Any, texts: dict[str, str]) -> Any:
+    """The schema with a bound for whatever a model may repeat: characters, digits, items, keys.
+
+    Args:
+        texts: What holds for each text in it.
+    """
     if isinstance(schema, list):
-        return [_bounded(part) for part in schema]
+        return [_bounded(part, texts) for part in schema]
     if not isinstance(schema, dict):
         return schema
-    bounded = {key: _bounded(value) for key, value in schema.items()}
+    anything = _ANYTHING | texts
+    bounded = {key: _bounded(value, texts) for key, value in schema.items()}
     match bounded.get("type"):
         case "string":
             most = min(bounded.get("maxLength", CHARS_MAX), CHARS_MAX)
             bounded["maxLength"] = max(most, bounded.get("minLength", 0))
+            bounded |= {} if {"format", "pattern"} & bounded.keys() else texts
         case "integer" | "number" as kind:
             digits = {"multipleOf": 0.0001} if kind == "number" else {}
             bounds = {"minimum": -NUMBER_MAX, "maximum": NUMBER_MAX}
@@ -159,12 +166,12 @@ def _bounded(schema: Any) -> Any:
         case "array":
             most = min(bounded.get("maxItems", ITEMS_MAX), ITEMS_MAX)
             bounded["maxItems"] = max(most, bounded.get("minItems", 0), len(bounded.get("prefixItems", ())))
-            bounded["items"] = bounded.get("items") or ("prefixItems" not in bounded and _ANYTHING)
+            bounded["items"] = bounded.get("items") or ("prefixItems" not in bounded and anything)
         case "object" if "properties" in bounded:
             bounded["additionalProperties"] = False
         case "object":
             value = bounded.get("additionalProperties")
-            key = {"^[a-zA-Z_][a-zA-Z0-9_]{0,23}$": value if isinstance(value, dict) and value else _ANYTHING}
+            key = {"^[a-zA-Z_][a-zA-Z0-9_]{0,23}$": value if isinstance(value, dict) and value else anything}
             bounded |= {"patternProperties": key, "additionalProperties": False, "maxProperties": ITEMS_MAX}
     return bounded
 
