@@ -33,6 +33,10 @@ log = logging.getLogger(__name__)
 CONNECT_S, SILENCE_S = 5.0, 30.0
 #: Left free on the disk beside the model.
 SPARE_BYTES = 64_000_000
+OTHER_FOLDER = "Make room, or choose another folder with --models-dir."
+#: Why a hub refuses, by the status of its reply.
+REFUSALS = {401: "does not give it without an account", 403: "does not give it without an account"}
+REFUSALS |= {404: "has no such file at the expected commit"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,19 +107,20 @@ def _faults(hub_url: str, folder: Path) -> Iterator[None]:
     host, kept = httpx.URL(hub_url).host, "What has arrived is kept, and the next try goes on from there."
     try:
         yield
-    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-        sentence = f"{host} cannot be reached. Check the network, or name a mirror with --hub-url."
+    except (httpx.HTTPError, OSError) as error:
+        match error:
+            case httpx.ConnectError() | httpx.ConnectTimeout():
+                sentence = f"{host} cannot be reached. Check the network, or name a mirror with --hub-url."
+            case httpx.ReadTimeout():
+                sentence = f"{host} has stopped sending. {kept}"
+            case httpx.TransportError():
+                sentence = f"The connection to {host} broke. {kept}"
+            case httpx.HTTPError():
+                sentence = f"{host} does not give the file."
+            case _:
+                full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+                sentence = f"The folder {folder} {'is full' if full else 'cannot be written'}. {OTHER_FOLDER}"
         raise DownloadFailed(sentence) from error
-    except httpx.ReadTimeout as error:
-        raise DownloadFailed(f"{host} has stopped sending. {kept}") from error
-    except httpx.TransportError as error:
-        raise DownloadFailed(f"The connection to {host} broke. {kept}") from error
-    except httpx.HTTPError as error:
-        raise DownloadFailed(f"{host} does not give the file.") from error
-    except OSError as error:
-        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-        sentence = f"The disk of {folder} is full." if full else f"The folder {folder} cannot be written."
-        raise DownloadFailed(f"{sentence} Make room, or choose another one with --models-dir.") from error
 
 
 def _check_space(part: Path, model: KnownModel) -> None:
@@ -124,7 +129,7 @@ def _check_space(part: Path, model: KnownModel) -> None:
     if free < missing:
         raise DownloadFailed(
             f"{model.title} needs {size_text(missing)} of disk in {part.parent}, and only {size_text(free)} "
-            "are free. Make room, or choose another folder with --models-dir."
+            f"are free. {OTHER_FOLDER}"
         )
 
 
@@ -155,19 +160,12 @@ async def _receive(url: str, part: Path, model: KnownModel, report: Report) -> N
 
 def _check_reply(reply: httpx.Response, model: KnownModel) -> None:
     """Refuse what is not the file."""
-    host, status = reply.url.host, reply.status_code
-    match status:
-        case 401 | 403:
-            sentence = f"{host} does not give {model.title} without an account"
-        case 404:
-            sentence = f"{host} has no {model.file} at the expected commit of {model.repo}"
-        case _:
-            sentence = f"{host} cannot give the file now; try again later"
     total = reply.headers.get("content-range", "").rpartition("/")[2] or "*"
-    if status == 416 or total not in {"*", str(model.size_bytes)}:
+    if reply.status_code == 416 or total not in {"*", str(model.size_bytes)}:
         raise _wrong_file(reply, model)
-    if status >= 400:
-        raise DownloadFailed(f"{sentence} (HTTP {status}).")
+    if reply.status_code >= 400:
+        reason = REFUSALS.get(reply.status_code, "cannot give it now; try again later")
+        raise DownloadFailed(f"{model.file}: {reply.url.host} {reason} (HTTP {reply.status_code}).")
 
 
 def _wrong_file(reply: httpx.Response, model: KnownModel) -> DownloadFailed:

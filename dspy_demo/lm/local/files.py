@@ -223,7 +223,7 @@ def remove(folder: Path, name: str) -> int:
 def find(model: str, settings: Settings) -> LocalModel:
     """The file of a model string: ``local/NAME`` of a known model, ``local/PATH.gguf`` of any file.
 
-    A path may be relative or begin with ``~``. A name is also found where another program keeps that file.
+    A path may be relative or begin with ``~``. A name is found in the Hugging Face cache too.
 
     Raises:
         ModelSetupError: There is no such file, or it is not a GGUF; the sentence says what to do.
@@ -232,18 +232,16 @@ def find(model: str, settings: Settings) -> LocalModel:
     if name.lower().endswith(SUFFIX):
         path = Path(name).expanduser().absolute()
         read_header(path)
-        return _described(path)
+        return LocalModel(str(path), path, "", path.stat().st_size, path.stem)
     known = next((known for known in KNOWN if known.name == name), None)
     if known is None:
         names = ", ".join(PREFIX + known.name for known in KNOWN)
         raise ModelSetupError(
             f"“{model[:80]}” is no model on this machine. Name a file as local/PATH.gguf, or one of {names}."
         )
-    if found := present(known, settings.models_dir):
-        return found
-    for candidate, _ in _elsewhere(settings):
-        if candidate.sha256 == known.sha256:
-            return _as_known(known, candidate.path)
+    for found, _ in offered(settings):
+        if found.name == name:
+            return found
     raise ModelSetupError(f"{known.title} is not on this machine. {known.how_to_get}")
 
 
@@ -270,22 +268,21 @@ def _elsewhere(settings: Settings) -> Iterator[tuple[LocalModel, str]]:
     places += [(program, Path.home(), pattern) for program, pattern in CACHES]
     for program, folder, pattern in places:
         for path in sorted(folder.glob(pattern)):
-            if _chats(path):
-                yield _described(path), program
+            try:
+                architecture = read_header(path).architecture
+            except ModelSetupError:
+                continue  # an unfinished download, a link to nothing
+            if not _PART.fullmatch(path.name) and not _NO_CHAT.fullmatch(architecture):
+                yield _named(path), program
 
 
-def _chats(path: Path) -> bool:
-    try:
-        architecture = read_header(path).architecture
-    except ModelSetupError:
-        return False  # an unfinished download, a link to nothing
-    return not _PART.fullmatch(path.name) and not _NO_CHAT.fullmatch(architecture)
-
-
-def _described(path: Path) -> LocalModel:
-    """A model file as its path describes it. The Hugging Face cache stores large files by their checksum."""
-    blob = path.resolve().name
-    sha256 = blob if _SHA256.fullmatch(blob) else ""
+def _named(path: Path) -> LocalModel:
+    """A file by its checksum, by which the Hugging Face cache stores it, or else by its path."""
+    sha256 = path.resolve().name
+    for known in KNOWN:
+        if known.sha256 == sha256:
+            return _as_known(known, path)
+    sha256 = sha256 if _SHA256.fullmatch(sha256) else ""
     return LocalModel(str(path), path, sha256, path.stat().st_size, path.stem)
 
 

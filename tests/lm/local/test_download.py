@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +18,6 @@ from dspy_demo.lm.local.download import Downloads, DownloadState, Progress, down
 from dspy_demo.settings import Settings
 from tests.fake_hub import FakeHub, gguf_bytes, known_for
 from tests.fake_openai import refused_url
-from tests.processes import REPO
 from tests.services import settings_for, until
 
 CONTENT = gguf_bytes()
@@ -97,7 +90,7 @@ async def test_it_goes_on_where_the_last_try_stopped(
     ("how", "sentence"),
     [
         ({"status": 403}, "without an account (HTTP 403)"),
-        ({"status": 404}, "has no tiny-instruct.gguf"),
+        ({"status": 404}, "tiny-instruct.gguf: 127.0.0.1 has no such file"),
         ({"status": 503}, "try again later (HTTP 503)"),
         ({"loops": True}, "does not give the file"),
         ({"cut": 5_000}, "broke. What has arrived is kept"),
@@ -245,25 +238,13 @@ def test_a_mistake_is_one_sentence(
     assert all(word in shown for word in ("pull", "list", "rm", "--models-dir"))
 
 
-async def test_ctrl_c_leaves_a_part_that_the_same_command_goes_on_with(
-    hub: FakeHub, part: Path, tmp_path: Path, settings: Settings
+def test_ctrl_c_has_a_code_and_a_sentence(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    models = tmp_path / "models.json"
-    models.write_text(json.dumps([asdict(MODEL)]))
-    hub.bytes_per_s = 10_000  # so that it is far from its end, however late the signal comes
-    words = ["models", "pull", "--models-dir", str(part.parent), "--hub-url", hub.url]
-    # Where the tests are a shell's background job, they ignore Ctrl-C, and so would what they start.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    process = subprocess.Popen(
-        [sys.executable, "tests/app_with_tiny_model.py", str(models), *words],
-        cwd=REPO, env=dict(os.environ), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    signal.signal(signal.SIGINT, before)
-    await until(part.exists, 30)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20)
-    assert process.returncode == INTERRUPTED, err
-    assert out == "" and "goes on from here" in err and "Traceback" not in err
-    assert part.read_bytes() == CONTENT[: part.stat().st_size]
-    hub.bytes_per_s = 0
-    assert (await download(MODEL, settings)).path.exists() and hub.gets[1].range
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_receive", interrupt)
+    assert run("pull") == INTERRUPTED
+    printed = capsys.readouterr()
+    assert printed.out == "" and "goes on from here" in printed.err

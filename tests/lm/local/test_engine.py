@@ -24,7 +24,7 @@ from dspy_demo.lm.local.engine import AsyncGgufEngine, Attempt, GgufEngine, loca
 from dspy_demo.lm.local.files import LocalModel
 from dspy_demo.lm.local.runtime import jobs
 from tests.services import house, settings_for
-from tests.tiny_gguf import Size, write_tiny_gguf
+from tests.tiny_gguf import write_tiny_gguf
 
 
 @dataclass
@@ -48,7 +48,7 @@ def nothing_in_memory() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> LocalModel:
-    path = write_tiny_gguf(tmp_path_factory.mktemp("models") / "tiny.gguf", Size(end="never"))
+    path = write_tiny_gguf(tmp_path_factory.mktemp("models") / "tiny.gguf", ends=False)
     return LocalModel("tiny", path, size_bytes=path.stat().st_size, title="Tiny")
 
 
@@ -134,7 +134,7 @@ async def test_loading_reading_and_memory_are_told_and_one_model_is_held(
     tiny: LocalModel, observer: Observer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs.close()
-    other = LocalModel("o", write_tiny_gguf(tmp_path / "o.gguf", Size(layers=1, context=600)), title="Other")
+    other = LocalModel("o", write_tiny_gguf(tmp_path / "o.gguf", layers=1, context=600), title="Other")
     for model in (tiny, tiny, other):
         await engine(model).complete(request("word " * 80, max_tokens=1))
     loads = [(state, text.split(":")[0]) for key, state, text in observer.notices if key == "load"]

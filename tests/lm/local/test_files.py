@@ -15,7 +15,7 @@ from dspy_demo.lm.local.runtime import read_header
 from dspy_demo.settings import Settings
 from tests.fake_hub import gguf_bytes, known_for
 from tests.services import settings_for
-from tests.tiny_gguf import Size, write_tiny_gguf
+from tests.tiny_gguf import write_tiny_gguf
 
 CONTENT = gguf_bytes(2_000)
 MODEL = known_for(CONTENT)
@@ -131,7 +131,7 @@ def test_a_model_that_a_package_brings_is_offered_where_it_is_installed(
 
 
 def test_the_header_tells_how_much_the_model_can_read(tmp_path: Path) -> None:
-    header = read_header(write_tiny_gguf(tmp_path / "m.gguf", Size(context=777)))
+    header = read_header(write_tiny_gguf(tmp_path / "m.gguf", context=777))
     assert (header.architecture, header.context_tokens) == ("llama", 777)
 
 

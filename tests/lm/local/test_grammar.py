@@ -16,7 +16,7 @@ from dspy_demo.adapters import ADAPTERS, adapter_for, reply_grammar
 from dspy_demo.lm.local.engine import local_lm
 from dspy_demo.lm.local.files import LocalModel
 from dspy_demo.lm.local.runtime import Load, LoadedModel, jobs
-from tests.tiny_gguf import Size, write_tiny_gguf
+from tests.tiny_gguf import write_tiny_gguf
 
 
 class Part(pydantic.BaseModel):
@@ -51,7 +51,7 @@ def signatures(*types: Any) -> st.SearchStrategy[type[dspy.Signature]]:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> LocalModel:
-    path = write_tiny_gguf(tmp_path_factory.mktemp("models") / "tiny.gguf", Size(end="never"))
+    path = write_tiny_gguf(tmp_path_factory.mktemp("models") / "tiny.gguf", ends=False)
     return LocalModel("tiny", path)
 
 
