@@ -32,7 +32,7 @@ _CONTROL = r"\x00-\x08\x0b-\x1f\x7f\x{85}\x{2028}\x{2029}"
 _PARAGRAPH = rf"/[^\s\[{_CONTROL}][^\n{_CONTROL}]*(\n[^\n\[{_CONTROL}][^\n{_CONTROL}]*)*\n?/"
 _JSON_TEXT = rf'/([^"\\\n\t{_CONTROL}]|\\["\\nt])+/'
 _XML_TEXT = rf"/[^\s<>&{_CONTROL}][^<>&{_CONTROL}]*/"
-_ANYTHING = {"type": ["string", "number", "boolean", "null"], "maxLength": CHARS_MAX}
+_ANYTHING: dict[str, Any] = {"type": ["string", "number", "boolean", "null"], "maxLength": CHARS_MAX}
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +135,8 @@ def _value(type_: Any, format_: str) -> str:
         raise _NoGrammar from error
     if format_ == "xml" and set("<&") & set(json.dumps(schema)):
         raise _NoGrammar("a value that XML writes in another way")
-    texts = {"pattern": "^[^<&]*$"} if format_ == "xml" else {}
-    bounded = _bounded(schema, texts) or _ANYTHING | texts
+    pattern = {"pattern": "^[^<&]*$"} if format_ == "xml" else {}
+    bounded = _bounded(schema, pattern) or _ANYTHING | pattern
     return f"%json {json.dumps({'x-guidance': {'whitespace_flexible': False, 'lenient': True}, **bounded})}"
 
 
