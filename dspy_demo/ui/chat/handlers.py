@@ -114,6 +114,8 @@ class ChatHandlers:
             # The browser went away; the page's unload event comes later where a proxy stands between.
             if live.view.running:
                 await live.stop()
+        # A refused question may have settled the turn already, before the last of these came.
+        yield session.shown.drawn
 
     async def settle(self, request: gr.Request) -> Update:
         """After drawing: the end of the turn, the composer is free again, and the browser keeps a copy."""
