@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from datetime import date
 from typing import Any, Literal
 
 import dspy
@@ -22,7 +21,7 @@ from tests.tiny_gguf import write_tiny_gguf
 class Part(pydantic.BaseModel):
     name: str = pydantic.Field(alias='full "name"')
     size: int = pydantic.Field(ge=1, le=5)
-    born: date | None
+    born: int | None
     tags: list[str] = []
     pair: tuple[int, bool]
 
