@@ -51,7 +51,7 @@ async def story(page: Page, url: str) -> None:
     await expect(bench.result).to_contain_text("Logged dspy-demo v1", timeout=START_MS)
     await chat.pick("program", "Polite")
     await bench.log("With a kind word", "team=search")
-    await expect(bench.result).to_contain_text("Logged dspy-demo v2")
+    await expect(bench.result).to_contain_text("Logged dspy-demo v2", timeout=START_MS)
     await bench.act(2, "Promote")
     await expect(bench.row(2).locator(".champion")).to_be_visible()
     await take(page, "log")
