@@ -1,6 +1,5 @@
 // Runs once, before Gradio draws the page: what no setting of Gradio offers. What it draws is found by ids,
-// roles and labels; its own names stand in GRADIO alone. Where one of them changes, its line does nothing any
-// more.
+// roles and labels; its own names stand in GRADIO alone. Where one of them changes, its line does nothing.
 const GRADIO = {
   config: () => window.gradio_config?.components ?? [], // the components, before they are drawn
   sidebar: "#sidebar.open", // the sidebar while it is open
