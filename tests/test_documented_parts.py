@@ -3,14 +3,69 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 CODE = sorted((ROOT / "dspy_demo").rglob("*.py"))
 LIBRARIES = {"dspy", "gradio", "mlflow", "starlette", "uvicorn"}
-#: What the libraries' own documentation names.
-DOCUMENTED: dict[str, str] = {}
+#: What the libraries' own documentation names, by module or class.
+DOCUMENTED = """
+dspy: Adapter BaseLM BestOfN ChainOfThought ChatAdapter History Image InputField JSONAdapter LM
+  Module OutputField Predict Prediction ReAct Reasoning Refine Signature ToolCalls asyncify
+  configure context lm15 settings
+dspy.lm15: AsyncLMRouter AuthError BillingError ContextLengthError InvalidRequestError LM15Error
+  Message ProviderError RateLimitError Request Response RouterConfig ServerError StreamDeltaEvent
+  StreamEndEvent StreamEvent StreamStartEvent TextDelta TimeoutError Timeouts UnsupportedModelError
+  Usage
+dspy.lm15.Message: assistant
+dspy.settings: adapter callbacks config lm
+dspy.utils.callback: BaseCallback
+dspy.utils: exceptions
+dspy.utils.exceptions: AdapterParseError LMAuthError LMBillingError LMConfigurationError LMError
+  LMInvalidRequestError LMNotConfiguredError LMProviderError LMRateLimitError LMServerError
+  LMTimeoutError LMTransportError LMUnexpectedError LMUnsupportedFeatureError
+  LMUnsupportedModelError is_retryable_lm_error
+gradio: Accordion Blocks BrowserState Button Chatbot Checkbox Column Dropdown EditData Error
+  EventData HTML InputHTMLAttributes LikeData Radio Request RetryData Row SelectData Sidebar State
+  Tab Tabs Textbox Timer UndoData api mount_gradio_app on skip themes update
+gradio.components: Component
+gradio.themes: Base colors sizes
+gradio.themes.colors: teal zinc
+gradio.themes.sizes: radius_md
+mlflow: MlflowClient artifacts dspy models pyfunc set_registry_uri set_tracking_uri
+mlflow.artifacts: download_artifacts
+mlflow.dspy: load_model save_model
+mlflow.entities: SpanType
+mlflow.entities.SpanType: CHAIN CHAT_MODEL TOOL
+mlflow.entities.model_registry: ModelVersion RegisteredModel
+mlflow.exceptions: MlflowException
+mlflow.models: Model ModelSignature get_model_info
+mlflow.models.Model: load
+mlflow.models.model: ModelInfo
+mlflow.models.rag_signatures: CHAT_COMPLETION_RESPONSE_SCHEMA
+mlflow.pyfunc: load_model
+mlflow.tracing.constant: CostKey SpanAttributeKey TokenUsageKey TraceTagKey
+mlflow.tracing.constant.CostKey: TOTAL_COST
+mlflow.tracing.constant.SpanAttributeKey: CHAT_USAGE INPUTS LLM_COST MESSAGE_FORMAT MODEL
+  MODEL_PROVIDER OUTPUTS SESSION_ID SPAN_TYPE TRACE_TAG_PREFIX USER_ID
+mlflow.tracing.constant.TokenUsageKey: INPUT_TOKENS OUTPUT_TOKENS TOTAL_TOKENS
+mlflow.tracing.constant.TraceTagKey: TRACE_NAME
+mlflow.types.schema: AnyType Array ColSpec DataType Object Property Schema
+mlflow.types.schema.DataType: string
+starlette.applications: Starlette
+starlette.datastructures: Headers MutableHeaders QueryParams
+starlette.exceptions: HTTPException
+starlette.middleware: Middleware
+starlette.middleware.cors: CORSMiddleware
+starlette.requests: ClientDisconnect Request
+starlette.responses: HTMLResponse JSONResponse RedirectResponse Response
+starlette.types: ASGIApp Message Receive Scope Send
+uvicorn: Config Server
+"""
+#: A script that imports nothing of the app cannot use its bridge.
+WITHOUT_A_BRIDGE = {"versions/new_process.py": {"dspy.settings.config"}}
 
 
 def is_bridge(path: Path) -> bool:
@@ -43,13 +98,53 @@ def names_of(path: Path) -> Iterator[str]:
                 yield ".".join([known[inner.id], *reversed(parts)])
 
 
-if __name__ == "__main__":
-    found = {}
+def documented() -> set[str]:
+    names = set()
+    for line in DOCUMENTED.replace("\n  ", " ").strip().splitlines():
+        module, _, members = line.partition(": ")
+        names |= {module, *(f"{module}.{member}" for member in members.split())}
+    return names
+
+
+def test_outside_the_bridges_only_documented_parts_are_used() -> None:
+    known = documented() | LIBRARIES
     for path in CODE:
-        if is_bridge(path):
-            continue
-        for name in names_of(path):
-            if name.partition(".")[0] in LIBRARIES:
-                found.setdefault(name, set()).add(path.relative_to(ROOT / "dspy_demo").as_posix())
-    for name, where in sorted(found.items()):
-        print(name, *sorted(where)[:3])
+        place = path.relative_to(ROOT / "dspy_demo").as_posix()
+        used = {name for name in names_of(path) if name.partition(".")[0] in LIBRARIES}
+        if not is_bridge(path):
+            assert used - known - WITHOUT_A_BRIDGE.get(place, set()) == set(), place
+
+
+def test_no_attribute_of_somebody_else_begins_with_an_underscore() -> None:
+    trees = {path: ast.parse(path.read_text()) for path in CODE if not is_bridge(path)}
+    own = {"_exit", "_replace"}  # of `os` and of named tuples: Python documents them
+    for tree in trees.values():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                own.add(node.name)
+            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                own.add(node.target.id)
+            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                own |= {node.attr} if node.value.id in {"self", "cls"} else set()
+    for path, tree in trees.items():
+        attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        foreign = {name for name in attributes - own if name.startswith("_") and not name.startswith("__")}
+        assert not foreign, path.name
+
+
+def test_no_comment_outside_the_bridges_names_a_version_of_a_library() -> None:
+    version = re.compile(
+        rf"({'|'.join(LIBRARIES)}|litellm)\W{{1,3}}\d+\.\d+|\(\d+\.\d+(\.\d+)?\)", re.IGNORECASE
+    )
+    for path in (ROOT / "dspy_demo").rglob("*"):
+        if path.suffix in {".py", ".css", ".js", ".html"} and not is_bridge(path):
+            assert not version.search(path.read_text()), path.name
+
+
+def test_no_file_and_no_function_is_too_long_to_be_read() -> None:
+    for path in CODE:
+        text = path.read_text()
+        assert len(text.splitlines()) <= 420, path.name
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert (node.end_lineno or 0) - node.lineno < 40, (path.name, node.name)

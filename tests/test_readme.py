@@ -68,6 +68,12 @@ def test_links_and_pictures_exist() -> None:
             assert (path.parent / target).exists(), (path.name, target)
 
 
+def test_files_of_the_code_that_are_named_exist() -> None:
+    for path, text in DOCS.items():
+        for name in re.findall(r"`([a-z_/0-9]+\.py)`", text):
+            assert (ROOT / name).exists() or (ROOT / "dspy_demo" / name).exists(), (path.name, name)
+
+
 def test_the_documents_are_short_enough_to_be_read() -> None:
     assert len(README.splitlines()) <= 200
     assert len((ROOT / "ARCHITECTURE.md").read_text().splitlines()) <= 150

@@ -159,9 +159,9 @@ async def ping() -> Response:
 
 @mlflow_router.get("/version", include_in_schema=False)
 async def mlflow_version() -> Response:
-    from mlflow.version import VERSION
+    import mlflow
 
-    return Response(VERSION, media_type="application/json")
+    return Response(mlflow.__version__, media_type="application/json")
 
 
 @mlflow_router.post("/invocations", summary="Ask as MLflow's clients do", dependencies=[STRICT_JSON])
