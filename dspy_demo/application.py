@@ -17,11 +17,15 @@ from dspy_demo.settings import PRIVATE_UMASK, Settings, close_to_others, prepare
 if TYPE_CHECKING:
     import socket
 
+    from fastapi import FastAPI
+
+    from dspy_demo.guests.allowance import Allowance
     from dspy_demo.lm.choices import Detection
     from dspy_demo.programs.registry import ProgramRegistry
+    from dspy_demo.serving.processes import ModelServers
+    from dspy_demo.share.tunnel import Tunnel
     from dspy_demo.ui.components import Services
     from dspy_demo.ui.pages import Pages
-    from dspy_demo.versions.store import VersionStore
     from dspy_demo.versions.version import Version
 
 #: Where the app listens without --port: on the first one that is free.
@@ -79,103 +83,106 @@ def run(settings: Settings) -> None:
 def serve(
     settings: Settings, programs: ProgramRegistry, detection: Detection, listening: socket.socket
 ) -> None:
-    """Build the services, put the pages and the routes behind one guard, and serve them to the end."""
-    from dspy_demo.api import build_api
-    from dspy_demo.api.ops import Readiness, probes_router, versions_router
-    from dspy_demo.backends.local import LocalBackend
-    from dspy_demo.backends.served import ServedBackend
-    from dspy_demo.chat import ChatService
-    from dspy_demo.events import LocalTarget
+    """Build the services, put the pages and the routes behind auth, and serve them to the end."""
     from dspy_demo.guests.allowance import Allowance
-    from dspy_demo.guests.limits import GuestLimits
-    from dspy_demo.lm.catalog import LMCatalog
-    from dspy_demo.lm.local.download import Downloads
-    from dspy_demo.metrics import Metrics
-    from dspy_demo.serving.mlflow_ui import MLflowPages
-    from dspy_demo.serving.processes import SERVER_PHASES, ModelServers
-    from dspy_demo.share.tunnel import PHASES, Tunnel
-    from dspy_demo.tracing.tracer import tracer_for
+    from dspy_demo.serving.processes import ModelServers
+    from dspy_demo.share.tunnel import Tunnel
     from dspy_demo.ui import theme
-    from dspy_demo.ui.components import Services
     from dspy_demo.ui.page import build_page
     from dspy_demo.ui.pages import Pages
     from dspy_demo.ui.sections.backend import guest_urls
-    from dspy_demo.versions.store import VersionStore
     from dspy_demo.web.auth import Auth
     from dspy_demo.web.server import WebServer, protected
     from dspy_demo.web.terminal import Terminal
 
-    catalog = LMCatalog(settings, detection)
-    versions = VersionStore(settings, os.environ)
-    served = ServedBackend(settings)
     host, port = listening.getsockname()[:2]
     auth = Auth(settings, port)
     terminal = Terminal(settings, auth, port)
     tunnel = Tunnel(settings, on_public=terminal.shared, on_link=terminal.linked, environ=os.environ)
     tunnel.listening_at(host, port)
-    servers, mlflow = ModelServers(settings, os.environ), MLflowPages(versions.tracking, os.environ)
+    servers = ModelServers(settings, os.environ)
     allowance = Allowance(settings, programs.specs(), detection, guest_urls(servers, settings))
-    local, metrics = LocalBackend(settings, programs, catalog), Metrics()
-    service = ChatService(
-        settings,
-        programs,
-        local,
-        served,
-        tracer=tracer_for(settings, versions.tracking),
-        allowance=allowance,
-        observer=metrics,
-        limits=GuestLimits(settings, settings.data_dir / "guests.db"),
-    )
-    metrics.show_state(
-        "model_server", "State of the model server.", SERVER_PHASES, lambda: servers.state().phase
-    )
-    metrics.show_state("share", "State of the public link.", PHASES, lambda: tunnel.state().phase)
-    services = Services(
-        settings=settings,
-        chat=service,
-        catalog=catalog,
-        versions=versions,
-        servers=servers,
-        served=served,
-        mlflow=mlflow,
-        tunnel=tunnel,
-        downloads=Downloads(settings),
+    services = build_services(
+        settings, programs, detection, allowance=allowance, servers=servers, tunnel=tunnel
     )
     pages = Pages(owner=build_page(services), guest=build_page(services, guests=allowance))
-    readiness = Readiness(
-        service,
-        lambda: local.prepare(LocalTarget(programs.default.name, detection.choice)),
-        servers.phase,
-    )
     share = terminal.share(tunnel.open) if settings.share else None
-    app = build_api(
-        service,
-        lambda: detection.choice,
-        probes_router(metrics, readiness),
-        versions_router(version_logger(settings, programs, detection, versions)),
-        lifespan=lifespan(services, pages, share),
-    )
+    app = build_routes(services, detection, lifespan(services, pages, share))
     app.mount("/", pages)
     WebServer(
         protected(app, auth, body_max_bytes=PAGE_BODY_MAX_BYTES, head=theme.head()),
         listening,
         settings,
         on_ready=terminal.tell_ready,
-        drain=lambda: service.drain(settings.shutdown_grace_s),
+        drain=lambda: services.chat.drain(settings.shutdown_grace_s),
     ).run()
 
 
-def version_logger(
-    settings: Settings, programs: ProgramRegistry, detection: Detection, store: VersionStore
-) -> Callable[[str, str | None, str, dict[str, str]], Version]:
-    """What ``POST /versions`` does: log a program of the app with the app's own model."""
+def build_services(
+    settings: Settings,
+    programs: ProgramRegistry,
+    detection: Detection,
+    *,
+    allowance: Allowance,
+    servers: ModelServers,
+    tunnel: Tunnel,
+) -> Services:
+    """The services of one app, which the page and the routes share."""
+    from dspy_demo.backends.local import LocalBackend
+    from dspy_demo.backends.served import ServedBackend
+    from dspy_demo.chat import ChatService
+    from dspy_demo.guests.limits import GuestLimits
+    from dspy_demo.lm.catalog import LMCatalog
+    from dspy_demo.lm.local.download import Downloads
+    from dspy_demo.serving.mlflow_ui import MLflowPages
+    from dspy_demo.tracing.tracer import tracer_for
+    from dspy_demo.ui.components import Services
+    from dspy_demo.versions.store import VersionStore
+
+    catalog, versions = LMCatalog(settings, detection), VersionStore(settings, os.environ)
+    local, served = LocalBackend(settings, programs, catalog), ServedBackend(settings)
+    tracer = tracer_for(settings, versions.tracking)
+    limits = GuestLimits(settings, settings.data_dir / "guests.db")
+    chat = ChatService(settings, programs, local, served, tracer=tracer, allowance=allowance, limits=limits)
+    return Services(
+        settings=settings,
+        chat=chat,
+        catalog=catalog,
+        versions=versions,
+        local=local,
+        servers=servers,
+        served=served,
+        mlflow=MLflowPages(versions.tracking, os.environ),
+        tunnel=tunnel,
+        downloads=Downloads(settings),
+    )
+
+
+def build_routes(services: Services, detection: Detection, lifespan: Callable[[Any], Any]) -> FastAPI:
+    """The routes of the app. A new route is a router more."""
+    from dspy_demo.api import build_api
+    from dspy_demo.api.ops import Readiness, probes_router, versions_router
+    from dspy_demo.events import LocalTarget
+    from dspy_demo.serving.processes import SERVER_PHASES
+    from dspy_demo.share.tunnel import PHASES
     from dspy_demo.versions.version import LogRequest
 
-    def log_version(name: str, program: str | None, description: str, tags: dict[str, str]) -> Version:
-        request = LogRequest(name, program or programs.default.name, detection.choice, description, tags)
-        return store.log(request, programs, settings.adapter)
+    settings, chat, choice = services.settings, services.chat, detection.choice
+    first = chat.programs.default.name
+    metrics, servers, tunnel = chat.observer, services.servers, services.tunnel
+    metrics.show_state(
+        "model_server", "State of the model server.", SERVER_PHASES, lambda: servers.state().phase
+    )
+    metrics.show_state("share", "State of the public link.", PHASES, lambda: tunnel.state().phase)
 
-    return log_version
+    def log_version(name: str, program: str | None, description: str, tags: dict[str, str]) -> Version:
+        """A program of the app with the app's own model."""
+        request = LogRequest(name, program or first, choice, description, tags)
+        return services.versions.log(request, chat.programs, settings.adapter)
+
+    ready = Readiness(chat, lambda: services.local.prepare(LocalTarget(first, choice)), servers.phase)
+    routers = (probes_router(metrics, ready), versions_router(log_version))
+    return build_api(chat, lambda: choice, *routers, lifespan=lifespan)
 
 
 def _warm() -> None:

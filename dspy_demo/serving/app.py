@@ -82,20 +82,7 @@ def build_app(version: ServedVersion, settings: Settings, *, asked_as: str = "")
     except DemoError as error:
         reason = reason or error.public_message
     instance = os.environ.get(INSTANCE_VARIABLE, "")
-    about = {
-        "server": "dspy-demo",
-        "app_version": __version__,
-        "version": version.uri,
-        "asked_as": asked_as or version.uri,
-        "instance": instance,
-        "program": version.spec.name,
-        "title": version.spec.title,
-        "lm": choice.model,
-        "adapter": version.adapter,
-        "key_present": choice.api_key is not None,
-        "ready": not reason,
-        "reason": reason,
-    }
+    about = _about(version, choice, reason) | {"asked_as": asked_as or version.uri, "instance": instance}
     _lend_key(choice)
 
     async def prepare() -> None:
@@ -121,6 +108,22 @@ def build_app(version: ServedVersion, settings: Settings, *, asked_as: str = "")
     )
     app.add_middleware(NamedReplies, headers=identity_headers(version.uri, instance))
     return app
+
+
+def _about(version: ServedVersion, choice: LMChoice, reason: str) -> dict[str, Any]:
+    """What ``/model`` says of a version. `reason` is why it cannot answer, or empty."""
+    return {
+        "server": "dspy-demo",
+        "app_version": __version__,
+        "version": version.uri,
+        "program": version.spec.name,
+        "title": version.spec.title,
+        "lm": choice.model,
+        "adapter": version.adapter,
+        "key_present": choice.api_key is not None,
+        "ready": not reason,
+        "reason": reason,
+    }
 
 
 def _lend_key(choice: LMChoice) -> None:

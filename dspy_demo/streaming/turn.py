@@ -82,14 +82,18 @@ async def run_turn(
         except Exception as error:
             for event in reader.finish():
                 yield event
-            last = observer.last_call
-            if last is not None and last.finish_reason != "stop" and _lacks_fields(error):
-                yield TurnFinished(reader.arrived(), observer.usage(), finish_reason=last.finish_reason)
-                return
-            fault = _fault(error, streamed=last is not None and last.streamed)
-            if fault is None or fault is error:
-                raise
-            raise fault from error
+            yield _cut_short(error, reader, observer)
+
+
+def _cut_short(error: Exception, reader: ReplyReader, observer: TurnObserver) -> TurnFinished:
+    """The end of a turn whose last reply was cut, with what had come; every other error is raised."""
+    last = observer.last_call
+    if last is not None and last.finish_reason != "stop" and _lacks_fields(error):
+        return TurnFinished(reader.arrived(), observer.usage(), finish_reason=last.finish_reason)
+    fault = _fault(error, streamed=last is not None and last.streamed)
+    if fault is None or fault is error:
+        raise error
+    raise fault from error
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from typing import Any, Protocol
 import gradio as gr
 from gradio.components import Component
 
+from dspy_demo.backends.local import LocalBackend
 from dspy_demo.backends.served import ServedBackend
 from dspy_demo.chat import ChatService
 from dspy_demo.errors import DemoError, Forbidden
@@ -56,6 +57,7 @@ class Services:
     chat: ChatService
     catalog: LMCatalog
     versions: VersionStore
+    local: LocalBackend
     servers: ModelServers
     served: ServedBackend
     mlflow: MLflowPages

@@ -31,12 +31,33 @@ def response_headers(
         frame_ancestors: Origins that may show the page in a frame, such as ``https://huggingface.co`` for a
             Space.
     """
-    policy = {
+    policy = _content_policy(script_hashes, frame_ancestors)
+    return {
+        "content-security-policy": "; ".join(f"{name} {value}" for name, value in policy.items()),
+        # An answer is what its type says, whatever it looks like: JSON with markup in it is no page.
+        "x-content-type-options": "nosniff",
+        # A followed link does not tell its host where it stood: the address may hold a one-time token. Not
+        # `no-referrer`, with which a browser sends “Origin: null” with the password form.
+        "referrer-policy": "same-origin",
+        # The page needs none of the machine's senses; copying is allowed.
+        "permissions-policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=(), "
+        "display-capture=(), clipboard-write=(self)",
+        # A page that opened this one, or that this one opened, has no handle on it. Our links say
+        # `noopener`, so nothing is lost. (Browsers take it over https and on localhost only.)
+        "cross-origin-opener-policy": "same-origin",
+        # Other sites cannot use our answers as their pictures or scripts, and so cannot read them by that.
+        "cross-origin-resource-policy": "same-origin",
+    }
+
+
+def _content_policy(script_hashes: Iterable[str], frame_ancestors: Sequence[str]) -> dict[str, str]:
+    """What the page may load, run, talk to and be shown in."""
+    return {
         # Nothing from another host, of whatever kind, unless a line below says so.
         "default-src": "'self'",
         # Gradio's files, and those scripts in the page whose text we know. Not 'unsafe-inline': an `onerror=`
         # or a `<script>` that came in with a text cannot run. 'unsafe-eval' is for `gr.HTML`, which compiles
-        # its template and our `actions.js` in the browser (6.31); eval needs a script that runs already.
+        # its template and our `actions.js` in the browser; eval needs a script that runs already.
         "script-src": " ".join(["'self'", "'unsafe-eval'", *script_hashes]),
         # Svelte and KaTeX set styles on elements. What such a style could fetch is bounded below.
         "style-src": "'self' 'unsafe-inline'",
@@ -55,22 +76,6 @@ def response_headers(
         "form-action": "'self'",
         # Another site could lay the page under its own and steal clicks (Serve, Promote).
         "frame-ancestors": " ".join(["'self'", *frame_ancestors]),
-    }
-    return {
-        "content-security-policy": "; ".join(f"{name} {value}" for name, value in policy.items()),
-        # An answer is what its type says, whatever it looks like: JSON with markup in it is no page.
-        "x-content-type-options": "nosniff",
-        # A followed link does not tell its host where it stood: the address may hold a one-time token. Not
-        # `no-referrer`, with which a browser sends “Origin: null” with the password form.
-        "referrer-policy": "same-origin",
-        # The page needs none of the machine's senses; copying is allowed.
-        "permissions-policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=(), "
-        "display-capture=(), clipboard-write=(self)",
-        # A page that opened this one, or that this one opened, has no handle on it. Our links say
-        # `noopener`, so nothing is lost. (Browsers take it over https and on localhost only.)
-        "cross-origin-opener-policy": "same-origin",
-        # Other sites cannot use our answers as their pictures or scripts, and so cannot read them by that.
-        "cross-origin-resource-policy": "same-origin",
     }
 
 
