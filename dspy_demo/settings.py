@@ -131,9 +131,6 @@ class Settings(BaseModel):
     input_max_chars: int = _limit(
         20_000, "Longest input of a turn, all fields together.", unit="characters", ge=1, le=10_000_000
     )
-    reply_max_chars: int = _limit(
-        500_000, "Longest reply of a turn, all steps together.", unit="characters", ge=1_000, le=1_000_000
-    )
     idle_timeout_s: float = _limit(
         60, "Longest silence of a model before a turn fails.", unit="s", gt=0, le=3600
     )
@@ -184,6 +181,8 @@ class Settings(BaseModel):
         (), "Models that guests may use, separated by commas; empty for the first one."
     )
 
+    #: Longest reply of a turn in characters, all steps together; a longer one is ended there. Not a flag.
+    reply_max_chars: int = 500_000
     #: Keys of providers by their variable, such as ``OPENAI_API_KEY``. Not a flag.
     provider_keys: Mapping[str, SecretStr] = Field(default_factory=dict, exclude=True, repr=False)
     #: Base URLs of providers by their variable, such as ``OPENAI_BASE_URL``. Not a flag.
