@@ -32,12 +32,12 @@ async def ask(page: Page, question: str) -> None:
 async def test_an_answer_comes_with_its_reasoning_and_stays_after_a_reload(
     page: Page, app: ServerProcess, upstream: FakeOpenAI
 ) -> None:
-    upstream.reply(Reply(text=REPLY))
+    upstream.reply(Reply(text=REPLY, tokens_per_second=5))
     await page.goto(app.url)
     await ask(page, "6 times 7?")
     chat = page.locator("#chat")
+    await expect(chat).to_contain_text("Six times seven.", timeout=TURN_MS)  # while it streams: it folds then
     await expect(chat).to_contain_text("It is 42.", timeout=TURN_MS)
-    await expect(chat).to_contain_text("Six times seven.")
     await expect(page.get_by_role("button", name="Send", exact=True)).to_be_visible()
     await page.wait_for_function("Object.values({...localStorage}).join().length > 100")
     await page.reload()

@@ -64,7 +64,7 @@ async def test_the_life_of_a_server(served_world: ServedWorld, servers: ModelSer
     assert servers.state().phase in {"none", "stopped"}
     first = await servers.serve(wanted)
     assert (first.phase, first.version, first.lm) == ("ready", served_world.version, "openai/fake")
-    assert "Serving" in first.log_tail
+    await asyncio.to_thread(wait_until, lambda: "Serving" in servers.state().log_tail, 5, "it says so")
     assert (await servers.serve(wanted)).pid == first.pid  # it is served already
     assert servers.state().uptime_s > 0
 
