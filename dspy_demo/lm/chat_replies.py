@@ -18,7 +18,7 @@ from dspy import lm15
 
 DONE = b"data: [DONE]"
 #: How long the end of a stream is waited for after ``[DONE]``, so that the connection can be used again.
-END_WAIT_S = 0.1
+END_WAIT_S = 0.5
 #: What is left out, or renamed, where a server refuses it: an answer without it is better than none.
 OPTIONAL = ("stream_options", "max_tokens", "max_completion_tokens", "temperature")
 #: OpenAI, vLLM, llama.cpp, LM Studio, Ollama and SGLang, in this order where their words differ.

@@ -50,7 +50,7 @@ CANCEL_MAX_BYTES = 64 * 1024
 MOST_SESSIONS = 10_000
 #: Gradio's own have 11 and 36 characters.
 HASH_MAX_CHARS = 64
-#: Pages that one visitor may keep alive.
+#: Pages that one guest may keep alive.
 MOST_HEARTBEATS = 20
 
 OTHERS = "This page is another visitor's. Reload to get your own."
@@ -172,8 +172,9 @@ class PageSessions:
         """
         self.claim(session_hash, visitor)
         session = self._sessions[session_hash]
-        alive = sum(one.has_heartbeat for one in self._sessions.values() if _same(one.visitor, visitor))
-        if session.has_heartbeat or alive >= MOST_HEARTBEATS:
+        # A page that was closed is noticed after up to 15 s, so that who reloads often seems to have many.
+        alive = sum(one.has_heartbeat for one in self._sessions.values() if one.visitor == visitor)
+        if session.has_heartbeat or (visitor.role == "guest" and alive >= MOST_HEARTBEATS):
             raise TooManyOpen("You have too many pages open. Close some, then reload this one.")
         session.has_heartbeat = True
         try:

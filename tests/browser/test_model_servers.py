@@ -77,8 +77,7 @@ async def test_a_version_answers_by_the_code_that_it_was_logged_with(
 
     await compare.choose("left", "Version · demo v2")
     await compare.ask("What is 2 + 2?")
-    await compare.done()
-    await expect(compare.side("left")).to_contain_text("I am the code of day two.")
+    await expect(compare.side("left")).to_contain_text("I am the code of day two.", timeout=START_MS)
     await expect(compare.side("right")).to_contain_text("I am the code of day one.")
 
 
