@@ -174,6 +174,7 @@ async def test_secrets_go_through_the_environment(make: Make, tmp_path: Path) ->
 PARENT = f"""
 import asyncio, sys
 from pathlib import Path
+sys.path.insert(0, {str(REPO)!r})
 from dspy_demo.processes import ChildProcess
 async def main():
     command = [sys.executable, "-c", Path(sys.argv[1]).read_text(), sys.argv[2], *sys.argv[4:]]
@@ -182,7 +183,6 @@ async def main():
     print((await child.start(timeout_s=10)).pid, flush=True)
     if "exits" not in sys.argv:
         await asyncio.sleep(600)
-sys.path.insert(0, {str(REPO)!r})
 asyncio.run(main())
 """
 

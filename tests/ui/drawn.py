@@ -35,6 +35,7 @@ def services_of(home: House, **services: Any) -> Services:
     """What a page works with, with stand-ins for all that `home` and `services` do not have."""
     stand_ins: dict[str, Any] = {
         "versions": Forbidding(),
+        "local": Forbidding(),
         "servers": Servers(),
         "served": Forbidding(),
         "mlflow": SimpleNamespace(url=""),
