@@ -70,10 +70,10 @@ def run(settings: Settings) -> None:
     close_to_others(settings.data_dir)
     on_stop_signal(lambda: sys.exit(0))  # until the server has taken the signals over
     listening = listen(settings.host, [settings.port] if settings.port else PORTS)
-    programs = offered(settings)
-    # Importing gradio takes seconds; look for models meanwhile.
+    # Importing dspy and gradio takes seconds; look for models meanwhile.
     with ThreadPoolExecutor(1) as thread:
         detecting = thread.submit(lambda: asyncio.run(detect(settings)))
+        programs = offered(settings)
         import gradio  # noqa: F401
 
         detection = detecting.result()

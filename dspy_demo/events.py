@@ -302,6 +302,12 @@ def to_wire(event: Event) -> dict[str, Any]:
     return wire
 
 
+def error_body(failed: TurnFailed) -> dict[str, Any]:
+    """The JSON of an error where it is the whole answer."""
+    wire = to_wire(failed)
+    return {"status": "error"} | {key: wire[key] for key in ("code", "message", "retryable", "error_id")}
+
+
 def event_from_wire(data: Mapping[str, Any]) -> Event | None:
     """The event of a JSON object, or None for a type that this version does not know.
 

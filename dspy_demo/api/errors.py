@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from dspy_demo.api.encoding import JsonResponse
 from dspy_demo.errors import BodyTooLarge, DemoError, InvalidInput, NotFound
-from dspy_demo.events import TurnFailed, failed_from, to_wire
+from dspy_demo.events import TurnFailed, error_body, failed_from
 from dspy_demo.logs import log_failure
 
 log = logging.getLogger(__name__)
@@ -126,11 +126,6 @@ def _bad_body(errors: Sequence[Mapping[str, Any]]) -> BadBody:
 def own_error(failed: TurnFailed, field: str = "") -> Response:
     """An error as our own routes write it."""
     return JsonResponse(error_body(failed), failed.http_status, retry_headers(failed))
-
-
-def error_body(failed: TurnFailed) -> dict[str, Any]:
-    wire = to_wire(failed)
-    return {"status": "error"} | {key: wire[key] for key in ("code", "message", "retryable", "error_id")}
 
 
 def retry_headers(failed: TurnFailed) -> dict[str, str]:

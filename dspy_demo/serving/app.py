@@ -21,14 +21,14 @@ from fastapi.responses import Response
 from dspy_demo import __version__
 from dspy_demo.api import build_api
 from dspy_demo.api.asking import Asked, Asking
-from dspy_demo.api.errors import STRICT_JSON, error_body
+from dspy_demo.api.errors import STRICT_JSON
 from dspy_demo.api.ops import Readiness, probes_router
 from dspy_demo.api.stream import whole_answer
 from dspy_demo.backends.local import LocalBackend
 from dspy_demo.backends.served_wire import identity_headers
 from dspy_demo.chat import ChatService
 from dspy_demo.errors import DemoError, InvalidInput, ModelSetupError
-from dspy_demo.events import LMChoice, LocalTarget, TurnFailed, TurnFinished, TurnRequest
+from dspy_demo.events import LMChoice, LocalTarget, TurnFailed, TurnFinished, TurnRequest, error_body
 from dspy_demo.lm.catalog import PLACEHOLDER_KEY, LMCatalog
 from dspy_demo.lm.choices import Detection
 from dspy_demo.lm.local.files import LocalModel, the_same

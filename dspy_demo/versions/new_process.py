@@ -25,7 +25,6 @@ from typing import Any
 
 #: What the files beside a program's source may have in all.
 FILES_MAX_BYTES = 10_000_000
-_GIVEN = frozenset(os.environ)
 
 
 class Refused(Exception):

@@ -26,7 +26,7 @@ from dspy_demo.programs.loaded_code import digest, is_users, loaded_digest, note
 
 APP = "dspy_demo"
 _PACKAGE = Path(dspy_demo.__path__[0])
-_parsing = threading.Lock()  # Python 3.11 fails where two threads parse at once
+_parsing = threading.Lock()  # `ast.parse` may fail where two threads call it at once
 _APP_COPY = re.compile(rf"{APP}_[0-9a-f]{{8}}(?=\.|$)")
 #: What loading, answering and serving need; the program's own imports are added to them.
 REQUIRED = ("dspy", "mlflow", "litellm", "pydantic", "httpx", "fastapi", "uvicorn", "cloudpickle")

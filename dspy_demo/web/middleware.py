@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from dspy_demo import errors
 from dspy_demo.command_line import ENV_PREFIX
 from dspy_demo.errors import BodyTooLarge, DemoError, Forbidden, SettingsError, Unauthorized
-from dspy_demo.events import Visitor
+from dspy_demo.events import Visitor, error_body, failed_from
 from dspy_demo.logs import log_failure
 from dspy_demo.templates import draw
 from dspy_demo.web.auth import Auth, Role, bearer, host_name, is_loopback_name, is_owner, same
@@ -284,13 +284,7 @@ def refusal(scope: Scope, error: DemoError) -> Response:
     headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else {}
     if "text/html" in Headers(scope=scope).get("accept", ""):
         return _page(error.http_status, headers, sentence=error.public_message)
-    content: dict[str, Any] = {
-        "status": "error",
-        "code": error.code,
-        "message": error.public_message,
-        "retryable": error.retryable,
-        "error_id": error.error_id,
-    }
+    content = error_body(failed_from(error))
     if scope["path"].startswith("/v1/"):  # as OpenAI's clients read it
         kind = "invalid_request_error"
         content = {"error": {"message": error.public_message, "type": kind, "code": error.code}}

@@ -17,11 +17,6 @@ REPLY = "[[ ## reasoning ## ]]\nSix times seven.\n\n[[ ## answer ## ]]\nIt is 42
 TURN_MS = 30_000
 
 
-@pytest.fixture(autouse=True)
-def no_leftover_pumps() -> None:
-    """The app is another process."""
-
-
 async def ask(page: Page, question: str) -> None:
     composer = page.locator("#composer textarea")
     await expect(composer).to_be_visible(timeout=TURN_MS)

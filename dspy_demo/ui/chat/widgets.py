@@ -40,6 +40,21 @@ addEventListener("input", (event) => {
 _KEPT = "const keep = () => chatPage.keepChat(props.value); watch('value', keep); keep();"
 
 
+def composer(elem_id: str, label: str, placeholder: str) -> gr.Textbox:
+    """Where a question is written and sent, or stopped."""
+    return gr.Textbox(
+        elem_id=elem_id,
+        elem_classes="composer",
+        label=label,
+        show_label=False,
+        container=False,
+        placeholder=placeholder,
+        max_lines=8,
+        submit_btn="Send",
+        html_attributes=gr.InputHTMLAttributes(autocomplete="off", enterkeyhint="send"),
+    )
+
+
 class ChatWidgets:
     """Everything that a handler of the chat may read or change. Drawn when it is made.
 
@@ -69,18 +84,7 @@ class ChatWidgets:
             self.forms = Forms(specs, shown)
             self.rating = RatingBox()
             self.notice = action_html(elem_id="notice", script=_GONE_WITH_AN_EDIT)
-            self.composer = gr.Textbox(
-                elem_id="composer",
-                elem_classes="composer",
-                label="Your question",
-                show_label=False,
-                container=False,
-                placeholder=_asks_for(shown),
-                lines=1,
-                max_lines=8,
-                submit_btn="Send",
-                html_attributes=gr.InputHTMLAttributes(autocomplete="off", enterkeyhint="send"),
-            )
+            self.composer = composer("composer", "Your question", _asks_for(shown))
 
     @property
     def shown(self) -> set[Component]:

@@ -22,7 +22,7 @@ from dspy_demo.ui.chat.live import LiveTurn
 from dspy_demo.ui.chat.render import WireMessage, messages
 from dspy_demo.ui.chat.section import Chat
 from dspy_demo.ui.chat.turn_view import TurnView
-from dspy_demo.ui.chat.widgets import MATH
+from dspy_demo.ui.chat.widgets import MATH, composer
 from dspy_demo.ui.components import (
     Update,
     message,
@@ -94,17 +94,7 @@ class CompareSection:
                 difference_html({}), elem_id="difference", elem_classes="own", padding=False
             )
             with gr.Column(elem_id="compare-dock"):
-                self.composer = gr.Textbox(
-                    elem_id="compare-composer",
-                    elem_classes="composer",
-                    label="Question to both",
-                    show_label=False,
-                    container=False,
-                    placeholder="Ask both",
-                    max_lines=8,
-                    submit_btn="Send",
-                    html_attributes=gr.InputHTMLAttributes(autocomplete="off", enterkeyhint="send"),
-                )
+                self.composer = composer("compare-composer", "Question to both", "Ask both")
                 self.notice = gr.HTML(elem_id="compare-notice", elem_classes="own notice", padding=False)
 
     def _draw_side(self, side: str, value: str) -> None:
