@@ -7,11 +7,13 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from dspy_demo.api.errors import handle_errors
 from dspy_demo.web.gradio_routes import GradioRoutes, PageSessions, is_closed
 
 FILE = {"path": "http://127.0.0.1:1/x", "meta": {"_type": "gradio.FileData"}}
@@ -83,12 +85,10 @@ async def echo(request: Request) -> Response:
     return JSONResponse({"got": (await request.body()).decode()})
 
 
-APP = GradioRoutes(
-    Starlette(routes=[Route(f"{API}/queue/join", echo, methods=["POST"])]),
-    events=[1],
-    names=["chat"],
-    sessions=PageSessions(),
-)
+ECHO = Starlette(routes=[Route(f"{API}/queue/join", echo, methods=["POST"])])
+APP = FastAPI()
+APP.mount("/", GradioRoutes(ECHO, events=[1], names=["chat"], sessions=PageSessions()))
+handle_errors(APP, {})
 
 
 async def join(body: bytes) -> httpx.Response:
