@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 #: Where the app listens without --port: on the first one that is free.
 PORTS = range(7860, 7960)
-#: Longest request of the page: a chat that a browser kept comes back in one.
-PAGE_BODY_MAX_BYTES = 8 * 1024 * 1024
 #: How long the last traces may take at the end.
 TRACES_WRITTEN_S = 3.0
 
@@ -110,7 +108,7 @@ def serve(
     app = build_routes(services, detection, lifespan(services, pages, share))
     app.mount("/", pages)
     WebServer(
-        protected(app, auth, body_max_bytes=PAGE_BODY_MAX_BYTES, head=theme.head()),
+        protected(app, auth, head=theme.head()),
         listening,
         settings,
         on_ready=terminal.tell_ready,

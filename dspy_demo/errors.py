@@ -67,11 +67,6 @@ class BodyTooLarge(InputTooLong):
     default_message = "The request is too large. Shorten it, or start a new chat."
 
 
-class BodyTooSlow(InvalidInput):
-    code, http_status, retryable = "body_too_slow", 408, True
-    default_message = "The request did not arrive in time. Send it again, at once and whole."
-
-
 class NotFound(DemoError):
     code, http_status = "not_found", 404
     default_message = "There is no such program, model or version."

@@ -26,13 +26,12 @@ from dspy_demo.events import (
     to_wire,
 )
 from dspy_demo.templates import draw
+from dspy_demo.web.middleware import BODY_MAX_BYTES
 
 DESCRIPTION = (
     "Ask the programs of this app. Errors are JSON with a stable `code`, one sentence as `message`, "
     "and whether the same request is `retryable`."
 )
-#: Longest body. A chat's earlier messages may hold pictures or files, which come along every time.
-BODY_MAX_BYTES = 8 * 1024 * 1024
 #: The errors that a route with a turn documents, by their status.
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody} for status in (404, 413, 415, 422, 429, 502, 503, 504)

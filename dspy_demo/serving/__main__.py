@@ -58,7 +58,6 @@ def serve(options: argparse.Namespace, settings: Settings, listening: socket.soc
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
 
     # Only now: these imports take seconds, and libraries read the environment while they are imported.
-    from dspy_demo.api.routes import BODY_MAX_BYTES
     from dspy_demo.logs import configure_logging
     from dspy_demo.serving.app import build_app
     from dspy_demo.serving.loading import load
@@ -82,7 +81,6 @@ def serve(options: argparse.Namespace, settings: Settings, listening: socket.soc
         host=host,
         allowed=options.allow_host,
         token=settings.owner_token,
-        body_max_bytes=BODY_MAX_BYTES,
     )
     WebServer(
         guarded,

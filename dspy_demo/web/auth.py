@@ -10,7 +10,6 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Literal, cast
 from urllib.parse import urlsplit
 
@@ -44,14 +43,14 @@ class Auth:
     Sessions are signed cookies ``role.id``: a stranger without one costs no memory.
 
     Args:
-        port: Where the app listens; cookies are shared by all ports of a host, so it is in their name.
+        port: In the name of the cookies, since all ports of a host share them.
         clock: Seconds, monotonic.
 
     Attributes:
         link_code: The code in the owner's link. It works once; then there is another.
         on_link_used: Called after that, to print the next link.
-        on_outside: Called when a page is opened through a proxy or by another name, while the app is not
-            public. Whoever did so is a guest, and perhaps the owner.
+        on_outside: Called when a page is opened from elsewhere, while the app is not public: perhaps by the
+            owner.
     """
 
     def __init__(self, settings: Settings, port: int, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -74,10 +73,7 @@ class Auth:
         return self._always_public or self._shared
 
     def share(self, shared: bool) -> None:
-        """A public link is about to open, or has closed.
-
-        Who was the owner by being here stays it by the session of the page.
-        """
+        """A public link is about to open, or has closed. The owner's open pages have sessions and stay."""
         self._shared = shared
 
     def visitor(self, headers: Mapping[str, str], cookies: Mapping[str, str]) -> Visitor | None:
@@ -110,11 +106,7 @@ class Auth:
         return self.settings.guest_password is not None
 
     def password_fits(self, guess: str) -> bool:
-        """Judge a guess and count it, in one step: nothing else can run between the two.
-
-        Raises:
-            TooManyAttempts: There were too many wrong ones; this one is not looked at.
-        """
+        """Judge a guess and count it in one step, unless there were `TooManyAttempts`."""
         now = self._clock()
         self._wrong_passwords = [at for at in self._wrong_passwords if now - at < WITHIN_S]
         if len(self._wrong_passwords) >= WRONG_PASSWORDS:
@@ -129,7 +121,7 @@ class Auth:
         return f"{base_url.rstrip('/')}/?token={self.link_code}"
 
     def link_fits(self, code: str) -> bool:
-        """Whether this is the code of the owner's link. It is not used up by that."""
+        """Whether this is the code of the owner's link, without using it up."""
         return same(code, self.link_code)
 
     def use_link(self, code: str) -> bool:
@@ -151,11 +143,7 @@ def asks(request: Request) -> Visitor | None:
 
 
 def owner_only(request: Request) -> None:
-    """A dependency of routes that are the owner's alone.
-
-    Raises:
-        Forbidden: A guest asks.
-    """
+    """A dependency of routes that are the owner's alone."""
     if not is_owner(asks(request)):
         raise Forbidden()
 
@@ -202,7 +190,7 @@ def _is_at_this_machine(headers: Mapping[str, str]) -> bool:
 def _session_key(settings: Settings) -> bytes:
     """Sessions outlive a restart where the owner fixed a token; another token or password ends them all.
 
-    Those two are not enough for a key: whoever holds a cookie could try words on it for as long as they like.
+    Those two alone would be no key: whoever holds a cookie could try words on it.
     """
     if settings.owner_token is None:
         return secrets.token_bytes(KEY_BYTES)
@@ -213,16 +201,13 @@ def _session_key(settings: Settings) -> bytes:
 
 def stored_key(folder: Path) -> bytes:
     """The key that is kept in `folder`; a new one each time where none can be kept there."""
-    path = folder / "session.key"
+    path, made = folder / "session.key", secrets.token_bytes(KEY_BYTES)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            with NamedTemporaryFile(dir=folder) as made:  # for this user's eyes
-                made.write(secrets.token_bytes(KEY_BYTES))
-                made.flush()
-                with contextlib.suppress(FileExistsError):  # another app was quicker
-                    path.hardlink_to(made.name)
+        with contextlib.suppress(FileExistsError):
+            path.touch(0o600, exist_ok=False)
+            path.write_bytes(made)
         key = path.read_bytes()
     except OSError:
         key = b""
-    return key if len(key) == KEY_BYTES else secrets.token_bytes(KEY_BYTES)
+    return key if len(key) == KEY_BYTES else made

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from starlette.datastructures import QueryParams
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -145,7 +146,7 @@ class GradioRoutes:
                 stream = self._sessions.stream(session_hash, visitor)
             with stream:
                 await self._app(scope, receive, send)
-        except DemoError:
+        except (DemoError, HTTPException):
             raise
         except ClientDisconnect:
             return

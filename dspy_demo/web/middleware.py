@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -25,15 +24,13 @@ from dspy_demo.web.auth import Auth, Role, bearer, host_name, is_loopback_name, 
 
 log = logging.getLogger(__name__)
 
-#: What a stranger may always ask: whether the server is up, and whether it can answer.
+#: Longest body of a request: a chat with pictures comes along whole with each question.
+BODY_MAX_BYTES = 8 * 1024 * 1024
+FORM_MAX_BYTES = 4096
+#: What a stranger may ask: whether the server is up, and whether it can answer.
 OPEN = frozenset({"/health", "/ready"})
-#: The same of a model server.
-PROBES = OPEN | {"/ping"}
 PAGE, LOGIN = "/", "/login"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-FORM_MAX_BYTES = 4096
-#: Longest time for the body of a request to arrive, in seconds.
-BODY_S = 30.0
 #: What guests and strangers may hold open of the places for connections, so that the owner finds one.
 GUESTS_SHARE = 0.5
 
@@ -50,17 +47,10 @@ NOBODY_NAMED = (
 
 
 class AuthMiddleware:
-    """ASGI middleware around the whole app: it sets ``request.state.visitor`` or refuses.
+    """ASGI middleware around the whole app: it sets ``request.state.visitor`` or refuses."""
 
-    What a visitor may do inside is checked again where it is done.
-
-    Args:
-        body_max_bytes: Longest body of a request to the page; the routes have a bound of their own.
-    """
-
-    def __init__(self, app: ASGIApp, auth: Auth, *, body_max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, auth: Auth) -> None:
         self._app, self._auth = app, auth
-        self._body_max_bytes = body_max_bytes
         self._guests_places = int(auth.settings.max_connections * GUESTS_SHARE)
         self._guests_open = 0
 
@@ -71,12 +61,12 @@ class AuthMiddleware:
         if scope["type"] != "http":  # the page and the routes use no websocket
             await send({"type": "websocket.close", "code": 1008})
             return
-        request = Request(scope, arriving(receive, self._body_max_bytes))
+        request = Request(scope, receive)
         visitor = self._auth.visitor(request.headers, request.cookies)
         try:
             with self._place(request, visitor):
                 self._same_site(request)
-                check_length(request.headers, self._body_max_bytes)
+                check_length(request.headers)
                 response = await self._session_page(request) or await self._admit(request, visitor, send)
         except DemoError as error:
             response = refusal(scope, error)
@@ -88,11 +78,7 @@ class AuthMiddleware:
 
     @contextmanager
     def _place(self, request: Request, visitor: Visitor | None) -> Iterator[None]:
-        """Room for one request that is not the owner's, until it is answered.
-
-        Raises:
-            TooManyOpen: There is none.
-        """
+        """Room for one request that is not the owner's, until it is answered."""
         counts = request.url.path not in OPEN and not is_owner(visitor)
         if counts and self._guests_open >= self._guests_places:
             raise errors.TooManyOpen()
@@ -105,9 +91,8 @@ class AuthMiddleware:
     def _same_site(self, request: Request) -> None:
         """Refuse what a page of another site makes a browser send here.
 
-        A browser names the site in ``Origin`` with every state-changing request, and says with
-        ``Sec-Fetch-Site`` where a request comes from; other clients send neither. A link from elsewhere
-        to the page is no more than a link.
+        A browser names the site in ``Origin`` with every request that changes something, and tells with
+        ``Sec-Fetch-Site`` where each comes from; other clients send neither. A link may be followed.
         """
         origin = request.headers.get("origin")
         if origin in self._auth.settings.cors_origins:
@@ -116,9 +101,8 @@ class AuthMiddleware:
         navigates = request.headers.get("sec-fetch-mode") == "navigate" and request.method == "GET"
         if site == "cross-site" and not navigates:
             raise Forbidden(OTHER_SITE)
-        if request.method in SAFE_METHODS or origin is None:
-            return
-        if origin.partition("://")[2] != request.headers.get("host", ""):
+        own = origin is None or origin.partition("://")[2] == request.headers.get("host", "")
+        if not own and request.method not in SAFE_METHODS:
             raise Forbidden(OTHER_SITE)
 
     async def _session_page(self, request: Request) -> Response | None:
@@ -134,15 +118,13 @@ class AuthMiddleware:
             if not auth.use_link(await _field(request, "token")):
                 raise Forbidden(USED_LINK)
             return self._enter(request, "owner")
-        if path == LOGIN and method == "POST":
-            if not auth.asks_password:
-                raise errors.NotFound("There is no password here. Open the page.")
+        if path != LOGIN or not auth.asks_password:
+            return None
+        if method == "POST":
             if not auth.password_fits(await _field(request, "password")):
                 return _page(403, password=True, sentence=WRONG_PASSWORD)
             return self._enter(request, "guest")
-        if path == LOGIN and method == "GET" and auth.asks_password:
-            return RedirectResponse("./", 303)  # the form again: a reload after a wrong password
-        return None
+        return RedirectResponse("./", 303)  # the form again: a reload after a wrong password
 
     async def _admit(self, request: Request, visitor: Visitor | None, send: Send) -> Response | None:
         """Pass the request on, with its visitor; a page that is loaded begins a session."""
@@ -162,35 +144,21 @@ class AuthMiddleware:
         if visitor is None and path not in OPEN:
             raise Unauthorized(NO_SESSION)
         request.scope.setdefault("state", {})["visitor"] = visitor
-        return await self._pass_on(request, send, cookie=cookie, keep=is_owner(visitor))
-
-    async def _pass_on(self, request: Request, send: Send, *, cookie: str, keep: bool) -> Response | None:
-        """Answer by the app. Only the owner's connections are kept for a next request, so that what others
-        hold open is a request, of which there is a bound, and never a connection that is silent.
-        """
-        begun = False
 
         async def answer(message: Message) -> None:
-            nonlocal begun
             if message["type"] == "http.response.start":
-                begun = True
                 headers = MutableHeaders(scope=message)
                 if cookie:
                     headers.append("Set-Cookie", cookie)
-                if not keep:
+                # Only the owner's connections are kept: what others hold open is a request, which is counted.
+                if not is_owner(visitor):
                     headers["Connection"] = "close"
             await send(message)
 
         try:
             await self._app(request.scope, request.receive, answer)
-        except DemoError:
-            if not begun:
-                raise
-        except Exception as error:  # raised on, it would cut the connection
-            failure = DemoError.of(error)
-            log_failure(log, "request failed", failure)
-            if not begun:
-                return refusal(request.scope, failure)
+        except Exception as error:  # the app has answered, and raises it once more
+            log_failure(log, "request failed", DemoError.of(error))
         return None
 
     def _enter(self, request: Request, role: Role) -> Response:
@@ -199,9 +167,7 @@ class AuthMiddleware:
         return RedirectResponse("./", 303, {"Set-Cookie": cookie, "Cache-Control": "no-store"})
 
     def _cookie(self, request: Request, session: str) -> str:
-        """``Secure`` under https, also behind a tunnel or proxy. Inside another site's frame a browser sends
-        only ``SameSite=None`` cookies, which it wants secure and takes apart by that site.
-        """
+        """``Secure`` under https, also behind a proxy. Another site's frame needs ``SameSite=None``."""
         embed = self._auth.settings.embed
         forwarded = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip()
         secure = embed or "https" in {request.url.scheme, forwarded}
@@ -217,23 +183,12 @@ class ModelServerMiddleware:
     name. A request is addressed to loopback, to the address where the server listens, or to one of `allowed`.
     Beyond loopback it brings the token, where there is one, which stands for the names unless some are given.
 
-    Args:
-        host: Where the server listens.
-        allowed: Further names that it is asked by.
-        body_max_bytes: Longest body whose length is declared; what comes without is counted by the routes.
-
     Raises:
         SettingsError: It listens beyond loopback, and neither names nor a token are given.
     """
 
     def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        host: str,
-        allowed: Collection[str] = (),
-        token: SecretStr | None = None,
-        body_max_bytes: int,
+        self, app: ASGIApp, *, host: str, allowed: Collection[str] = (), token: SecretStr | None = None
     ) -> None:
         address = f"[{host}]" if ":" in host else host
         beyond = not is_loopback_name(address)
@@ -243,10 +198,9 @@ class ModelServerMiddleware:
         self._names = {host_name(name) for name in (*allowed, address)}
         self._token = token if beyond else None
         self._any_name = self._token is not None and not allowed
-        self._body_max_bytes = body_max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in PROBES:
+        if scope["type"] == "http" and scope["path"] not in OPEN | {"/ping"}:
             try:
                 self._check(Headers(scope=scope))
             except DemoError as error:
@@ -265,17 +219,13 @@ class ModelServerMiddleware:
             raise Unauthorized(UNKNOWN_CLIENT)
         if not (self._any_name or is_loopback_name(host) or host_name(host) in self._names):
             raise Forbidden(OTHER_NAME)
-        check_length(headers, self._body_max_bytes)
+        check_length(headers)
 
 
-def check_length(headers: Headers, most_bytes: int) -> None:
-    """Refuse a body by its declared length.
-
-    Raises:
-        BodyTooLarge: It is longer than `most_bytes`.
-    """
+def check_length(headers: Headers) -> None:
+    """Refuse a body by its declared length; the app counts what comes without."""
     declared = headers.get("content-length", "")
-    if declared.isdecimal() and int(declared[:20]) > most_bytes:
+    if declared.isdecimal() and int(declared[:20]) > BODY_MAX_BYTES:
         raise BodyTooLarge()
 
 
@@ -300,42 +250,9 @@ def _page(status: int, headers: dict[str, str] | None = None, **values: Any) -> 
 
 async def _field(request: Request, name: str) -> str:
     """A field of a form that is posted."""
-    body = await read_body(request.receive, FORM_MAX_BYTES)
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > FORM_MAX_BYTES:
+            raise BodyTooLarge()
     return parse_qs(body.decode("utf-8", "replace")).get(name, [""])[0]
-
-
-def arriving(receive: Receive, most_bytes: int) -> Receive:
-    """`receive` for a body that is neither too long nor too slow.
-
-    Raises:
-        BodyTooLarge: It has more than `most_bytes`; the rest is not read.
-        BodyTooSlow: It has not arrived within `BODY_S` from now.
-    """
-    left, give_up_at = most_bytes, asyncio.get_running_loop().time() + BODY_S
-    whole = False
-
-    async def bounded() -> Message:
-        nonlocal left, whole
-        try:
-            async with asyncio.timeout_at(None if whole else give_up_at):
-                message = await receive()
-        except TimeoutError:
-            raise errors.BodyTooSlow() from None
-        whole = not message.get("more_body", False)
-        left -= len(message.get("body", b""))
-        if left < 0:
-            raise BodyTooLarge(f"The body is larger than the limit of {most_bytes:,} bytes.")
-        return message
-
-    return bounded
-
-
-async def read_body(receive: Receive, most_bytes: int) -> bytes:
-    """The whole body of a request.
-
-    Raises:
-        BodyTooLarge, BodyTooSlow: See `arriving`.
-        ClientDisconnect: The client has gone.
-    """
-    request = Request({"type": "http"}, arriving(receive, most_bytes))
-    return await request.body()

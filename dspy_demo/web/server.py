@@ -19,39 +19,28 @@ from dspy_demo.web.headers import ResponseHeaders
 from dspy_demo.web.middleware import AuthMiddleware
 from dspy_demo.web.uvicorn_bridge import bounded_protocol
 
-#: After the running turns have ended: for responses that are being written. Gradio's streams to open
-#: pages never end by themselves.
+#: After the running turns have ended: for responses that are being written. An open page's never end.
 LAST_WORDS_S = 1
-#: Connections that are taken at a time, of those that wait in the kernel: asyncio gives each of them a
-#: descriptor up to four turns of its loop before the protocol can count it.
+#: Connections taken at a time, of those that wait in the kernel: each has a descriptor before it is counted.
 TAKEN_AT_ONCE = 32
-#: What a client keeps a connection for is often 5 s, uvicorn's own: a call in just that moment is reset.
+#: Clients often keep a connection for 5 s, uvicorn's own: a call in just that moment is reset.
 IDLE_S = 20
-#: Who may show the page in a frame where the owner lets others embed it.
-ANYBODY_BY_HTTPS = ("https:",)
 
 
-def protected(app: ASGIApp, auth: Auth, *, body_max_bytes: int, head: str = "") -> ASGIApp:
-    """`app` with what stands around it, outermost first: headers, CORS, auth.
-
-    Args:
-        body_max_bytes: Longest body of a request.
-        head: The HTML that Gradio adds to the page's head from a script.
-    """
+def protected(app: ASGIApp, auth: Auth, *, head: str = "") -> ASGIApp:
+    """`app` with what stands around it, outermost first: headers, CORS, auth."""
     settings = auth.settings
-    app = AuthMiddleware(app, auth, body_max_bytes=body_max_bytes)
+    app = AuthMiddleware(app, auth)
     if settings.cors_origins:
         app = CORSMiddleware(
             app,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST"],
-            # OpenAI's SDK sends a dozen headers of its own (x-stainless-*), other clients others. It is the
-            # origin that the owner trusts, and no cookie goes along.
-            allow_headers=["*"],
+            allow_headers=["*"],  # OpenAI's SDK sends a dozen of its own; no cookie goes along
             expose_headers=["Retry-After", "x-should-retry", TURN_ID_HEADER],
             allow_private_network=True,  # a site on the internet that calls an app on this machine
         )
-    return ResponseHeaders(app, head=head, frame_ancestors=ANYBODY_BY_HTTPS if settings.embed else ())
+    return ResponseHeaders(app, head=head, frame_ancestors=["https:"] if settings.embed else [])
 
 
 def on_stop_signal(stop: Callable[[], object]) -> None:
@@ -96,16 +85,13 @@ class WebServer:
             timeout_graceful_shutdown=LAST_WORDS_S,
         )
         self._server = uvicorn.Server(config)
-        self._listening = listening
-        self._on_ready = on_ready
-        self._drain = drain
+        self._listening, self._on_ready, self._drain = listening, on_ready, drain
 
     def run(self) -> None:
         asyncio.run(self._run())
 
     async def _run(self) -> None:
-        asked_to_stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
+        asked_to_stop, loop = asyncio.Event(), asyncio.get_running_loop()
         serving = asyncio.create_task(self._server.serve([self._listening]), name="web-server")
         while not self._server.started and not serving.done():  # noqa: ASYNC110
             await asyncio.sleep(0.01)

@@ -12,6 +12,10 @@ from dspy_demo.settings import Settings
 from dspy_demo.web.auth import Auth
 
 
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
 class Terminal:
     """Everything that the app prints while it runs, but for the log."""
 
@@ -25,7 +29,7 @@ class Terminal:
         auth.on_outside = self.opened_outside
 
     def tell_ready(self) -> None:
-        print(f"Ready: {self.url}", flush=True)
+        say(f"Ready: {self.url}")
         page = self.url
         if self._auth.public or self._settings.share:  # it may be public before the browser is there
             page = self._auth.owner_link(self.url)
@@ -40,27 +44,20 @@ class Terminal:
         self._owner_told = True
         self.tell_owner_link()
         if self._settings.owner_token is None:
-            token = self._auth.owner_token.get_secret_value()
-            print(f"Owner's token for the routes: {token}", flush=True)
+            say(f"Owner's token for the routes: {self._auth.owner_token.get_secret_value()}")
 
     def opened_outside(self) -> None:
-        """A page was opened through a proxy, such as that of Codespaces or JupyterHub, or by another name.
-
-        Its address is not printed: a stranger could have made it up.
-        """
+        """A page was opened through a proxy or by another name, which a stranger could have made up."""
         if not self._owner_told:
-            print("The page was opened from elsewhere, where everybody is a guest. If that was you, use the")
-            print(f"owner's link there: add /?token={self._auth.link_code} to the address.", flush=True)
+            say("The page was opened from elsewhere, where everybody is a guest. If that was you, use the")
+            say(f"owner's link there: add /?token={self._auth.link_code} to the address.")
         self.tell_owner()
 
     def tell_owner_link(self) -> None:
         """The link works once, at whichever address."""
-        print(f"Owner's link, works once: {self._auth.owner_link(self.url)}", flush=True)
-        self._tell_link_elsewhere()
-
-    def _tell_link_elsewhere(self) -> None:
+        say(f"Owner's link, works once: {self._auth.owner_link(self.url)}")
         if self._elsewhere:
-            print(f"The same from another device: {self._auth.owner_link(self._elsewhere)}", flush=True)
+            say(f"The same from another device: {self._auth.owner_link(self._elsewhere)}")
 
     def shared(self, public: bool) -> None:
         """Called before a stranger can come, and when none can any more."""
@@ -73,8 +70,8 @@ class Terminal:
     def linked(self, url: str) -> None:
         """The public link is there, or has become another one."""
         self._elsewhere = url
-        print(f"Public link: {url}", flush=True)
-        self._tell_link_elsewhere()
+        say(f"Public link: {url}")
+        say(f"The same from another device: {self._auth.owner_link(url)}")
 
     async def share(self, open_link: Callable[[], Awaitable[object]]) -> None:
         """``--share``: open the link beside the page, and print why where there is none."""

@@ -1,8 +1,7 @@
 """The connections of a server of ours, bounded in number and in the time to their first request.
 
-The only place that builds on uvicorn's protocol, of which `H11Protocol` is the undocumented part; its methods
-are asyncio's own. Without it the app works, and a client that opens connections and sends nothing uses up the
-process's file descriptors: tests/web/test_attacks.py fails.
+`H11Protocol` is undocumented, its methods are asyncio's own. Without this the app works, and a client that
+opens connections and sends nothing uses up the file descriptors: tests/web/test_attacks.py fails.
 """
 
 from __future__ import annotations
@@ -21,10 +20,7 @@ _HEAD_ENDS = re.compile(rb"\n\r?\n")
 
 
 def bounded_protocol(max_connections: int) -> type[asyncio.Protocol]:
-    """What ``uvicorn.Config(http=...)`` takes: its own protocol, at most `max_connections` times.
-
-    Where all places are taken, a new connection gets that of the oldest one which has not asked for anything.
-    """
+    """What ``uvicorn.Config(http=...)`` takes. The oldest connection without a request makes room."""
     places: set[asyncio.Transport] = set()
     silent: dict[asyncio.Transport, asyncio.TimerHandle] = {}  # without a whole head so far, oldest first
 

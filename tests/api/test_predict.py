@@ -8,7 +8,6 @@ import httpx
 import pytest
 
 from dspy_demo.api import build_api
-from dspy_demo.api.routes import BODY_MAX_BYTES
 from dspy_demo.errors import (
     DemoError,
     UpstreamAuth,
@@ -17,7 +16,7 @@ from dspy_demo.errors import (
     UpstreamUnavailable,
 )
 from dspy_demo.events import FieldDelta, Message, Status, TurnFinished, TurnStarted, Usage
-from dspy_demo.web.middleware import ModelServerMiddleware
+from dspy_demo.web.middleware import BODY_MAX_BYTES, ModelServerMiddleware
 from tests.api.conftest import LM
 
 JSON = {"Content-Type": "application/json"}
@@ -158,7 +157,7 @@ async def test_a_body_without_a_length_is_bounded_while_it_is_read(make_client):
 async def test_a_model_server_refuses_a_long_body_by_its_declared_length(make_client):
     _, recorder = make_client()
     api = build_api(recorder.service, lambda: LM)
-    app = ModelServerMiddleware(api, host="127.0.0.1", body_max_bytes=BODY_MAX_BYTES)
+    app = ModelServerMiddleware(api, host="127.0.0.1")
     headers = JSON | {"Content-Length": str(BODY_MAX_BYTES + 1)}
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
         response = await client.post("/predict", content=b"{", headers=headers)

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from dspy_demo.errors import DemoError
 from dspy_demo.settings import Settings
 from dspy_demo.web.auth import Auth
-from dspy_demo.web.middleware import AuthMiddleware, refusal
+from dspy_demo.web.middleware import BODY_MAX_BYTES, AuthMiddleware, refusal
 
 LOCAL, PUBLIC = "http://127.0.0.1:7860", "https://abc.gradio.live"
 TOKEN = "owner-token-0123456789"
@@ -47,7 +47,7 @@ def client(data_dir: Path, auths: list[Auth]) -> MakeClient:
     def make(base_url: str = LOCAL, auth: Auth | None = None, **values: Any) -> httpx.AsyncClient:
         auth = auth or Auth(Settings(data_dir=data_dir, **values), 7860)
         auths.append(auth)
-        guarded = AuthMiddleware(app, auth, body_max_bytes=1000)
+        guarded = AuthMiddleware(app, auth)
         return httpx.AsyncClient(transport=httpx.ASGITransport(guarded), base_url=base_url)
 
     return make
@@ -199,8 +199,8 @@ async def test_a_site_that_the_owner_names_may_call(client: MakeClient) -> None:
 
 async def test_a_request_is_bounded(client: MakeClient) -> None:
     browser = client()
-    assert (await browser.post("/predict", content=b"x" * 1000)).json()["size"] == 1000
-    assert (await browser.post("/predict", content=b"x" * 1001)).json()["code"] == "body_too_large"
+    too_long = await browser.post("/predict", content=b"x" * (BODY_MAX_BYTES + 1))
+    assert too_long.json()["code"] == "body_too_large"
 
 
 async def test_a_refusal_is_a_page_for_a_person_and_json_for_a_script(client: MakeClient) -> None:
