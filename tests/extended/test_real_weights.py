@@ -98,14 +98,14 @@ def test_a_model_that_repeats_itself_still_gives_each_field_its_part(adapter: st
 
 async def test_a_stop_is_heard_at_the_next_token(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     late: list[float] = []
-    receive = engine.Attempt.receive
+    receive = engine.Job.receive
 
-    def counting(attempt: Any, chunk: Any) -> bool:
-        if attempt._job.stopped.is_set():
+    def counting(job: engine.Job, chunk: Any) -> bool:
+        if job.stopped.is_set():
             late.append(time.monotonic())
-        return receive(attempt, chunk)
+        return receive(job, chunk)
 
-    monkeypatch.setattr(engine.Attempt, "receive", counting)
+    monkeypatch.setattr(engine.Job, "receive", counting)
     async with house(settings_for(data_dir), CHOICE) as services:
         async with services.service.turn(services.request(QUESTION)) as turn:
             async for event in turn:

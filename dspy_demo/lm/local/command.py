@@ -10,11 +10,9 @@ from collections.abc import Mapping, Sequence
 
 from dspy_demo.errors import DemoError
 from dspy_demo.lm.local import files
-from dspy_demo.lm.local.download import Downloads, Progress, download, size_text
+from dspy_demo.lm.local.download import Downloads, download, size_text
 from dspy_demo.lm.local.runtime import INSTALL_HINT, runtime_installed
 from dspy_demo.settings import Settings
-
-INTERRUPTED = 130  # as shells say it: 128 and the number of SIGINT
 
 
 def models_command(argv: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -24,43 +22,39 @@ def models_command(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         argv: After the word ``models``: its own words and any of the app's flags.
 
     Returns:
-        0; 2 with a sentence on standard error; 130 where it was interrupted.
-
-    Raises:
-        SystemExit: For ``--help`` and unknown flags, as argparse does.
+        0, or 2 with a sentence on standard error; 130 where it was interrupted, as shells say it.
     """
     words = list(itertools.takewhile(lambda word: not word.startswith("-"), argv))
     own = _parser().parse_args(["--help"] if not argv or {"-h", "--help"} & set(argv) else words)
     try:
         settings = Settings.load(argv[len(words) :], environ)
-        match own.action:
-            case "pull":
-                _pull(own.name or files.KNOWN[0].name, settings)
-            case "list":
-                _list(settings)
-            case "rm":
-                name = own.name.removeprefix(files.PREFIX)
-                freed = files.remove(settings.models_dir, name)
-                _say(f"{name} is deleted; {size_text(freed)} are free again.")
+        if own.action == "pull":
+            _pull(own.name or files.KNOWN[0].name, settings)
+        elif own.action == "list":
+            _list(settings)
+        else:
+            name = own.name.removeprefix(files.PREFIX)
+            freed = files.remove(settings.models_dir, name)
+            _say(f"{name} is deleted; {size_text(freed)} are free again.")
     except DemoError as error:
         _say(error.public_message)
         return 2
     except KeyboardInterrupt:
         _say("\nStopped. The same command goes on from here.")
-        return INTERRUPTED
+        return 130
     return 0
 
 
 def _pull(name: str, settings: Settings) -> None:
-    model = files.downloadable(name)
+    model, tenths = files.downloadable(name), set[int]()
     _say(f"{model.title}, {size_text(model.size_bytes)}, {model.licence}, from {model.repo}")
-    tenths = [-1]
 
-    def report(progress: Progress) -> None:
+    def report(received_bytes: int) -> None:
         """A line every ten percent, on a terminal and in a log file."""
-        if progress.percent // 10 != tenths[-1]:
-            tenths.append(progress.percent // 10)
-            _say(f"{progress.percent:3d} %  {'  '.join(progress.words)}")
+        tenth = 10 * received_bytes // model.size_bytes
+        if tenth not in tenths:
+            tenths.add(tenth)
+            _say(f"{tenth}0 %  {size_text(received_bytes)}")
 
     pulled = asyncio.run(download(model, settings, report))
     _say(f"It is in {pulled.path.parent}. Use it with: python app.py --lm {pulled.model}")
@@ -74,7 +68,7 @@ def _list(settings: Settings) -> None:
     rows = {
         files.PREFIX + state.model.name: (
             state.model.size_bytes,
-            words.get(state.phase) or f"{state.progress.percent if state.progress else 0} % downloaded",
+            words.get(state.phase, f"{state.percent} % downloaded"),
         )
         for state in Downloads(settings).states()
     }

@@ -1,6 +1,5 @@
 """The DSPy engines of a model file: a request becomes a job in a queue, and the job's events DSPy's.
 
-`local_lm` makes a `dspy.LM` that behaves like any other: it streams, counts usage, and stops when cancelled.
 Engines hold plain data only; the one model in memory belongs to the process's `JobQueue`.
 """
 
@@ -9,11 +8,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import dspy
@@ -23,8 +21,9 @@ from dspy_demo.adapters import adapter_name, reply_grammar
 from dspy_demo.dspy_bridge import calling_signature
 from dspy_demo.errors import ModelSetupError, UpstreamError
 from dspy_demo.lm.chat_lm import call_observer
-from dspy_demo.lm.local.files import LocalModel, missing
-from dspy_demo.lm.local.runtime import Chunk, Load, LoadedModel, Notice, jobs, read_header
+from dspy_demo.lm.local.files import LocalModel, missing, read_header
+from dspy_demo.lm.local.grammar import Grammar
+from dspy_demo.lm.local.runtime import Chunk, Load, LoadedModel, Notice, jobs
 
 log = logging.getLogger(__name__)
 
@@ -47,11 +46,10 @@ def local_lm(
     kind: type[dspy.LM] = dspy.LM,
     **options: Any,
 ) -> dspy.LM:
-    """A model file as a `dspy.LM`.
+    """A model file as a `dspy.LM`, or a `ChatLM` where that is the `kind`.
 
     Args:
         context_tokens: The longest chat with its reply; less where the model was trained for less.
-        kind: The class, for a `ChatLM`.
         options: Other settings of it, for example ``max_tokens``.
     """
     engine = AsyncGgufEngine(model, context_tokens)
@@ -87,41 +85,39 @@ class AsyncGgufEngine:
         yield lm15.StreamStartEvent(model=request.model)
         job = self._job(request, emit)
         jobs.submit(job)
-        pending, since = None, time.monotonic()
+        pending: Notice | None = None
         try:
             while True:
                 try:
                     async with asyncio.timeout(STILL_WAITING_S):
                         event = await events.get()
                 except TimeoutError:  # a reply that has begun and is silent is left to its limit
-                    if pending:
-                        waited_s = time.monotonic() - since
-                        _notify(replace(pending, text=f"{pending.text} ({waited_s:.0f} s)"))
+                    _notify(pending)
                     continue
-                match event:
-                    case Notice():
-                        pending, since = event if event.state == "pending" else None, time.monotonic()
-                        _notify(event)
-                    case Exception():
-                        raise event
-                    case _:
-                        yield event
-                        if isinstance(event, lm15.StreamEndEvent):
-                            return
+                if isinstance(event, Exception):
+                    raise event
+                if isinstance(event, Notice):
+                    pending = event if event.state == "pending" else None
+                    _notify(event)
+                    continue
+                yield event
+                if isinstance(event, lm15.StreamEndEvent):
+                    return
         finally:
             job.stopped.set()
 
     def _job(self, request: lm15.Request, emit: Callable[[Event], None]) -> Job:
         if not self.file.path.is_file():
             raise ModelSetupError(missing(self.file.title, self.file.sha256))
-        trained = read_header(self.file.path).context_tokens or self.context_tokens
-        load = Load(self.file.path, self.file.title, min(self.context_tokens, trained))
+        _, trained = read_header(self.file.path)
+        context_tokens = min(self.context_tokens, trained or self.context_tokens)
         messages, config = _messages(request), request.config
         options = {name: getattr(config, name) for name in SAMPLING if getattr(config, name) is not None}
         options |= {"stop": list(config.stop)} if config.stop else {}
-        format_ = _asked_format(messages[-1]["content"])
-        tokens = min(config.max_tokens or REPLY_TOKENS, load.context_tokens // 2)
-        return Job(load, messages, tokens, format=format_, options=options, emit=emit)
+        tokens = min(config.max_tokens or REPLY_TOKENS, context_tokens // 2)
+        grammar = _grammar(messages[-1]["content"], tokens)
+        load = Load(self.file.path, self.file.title, context_tokens)
+        return Job(load, messages, tokens, grammar=grammar, options=options, emit=emit)
 
     async def aclose(self) -> None:
         """Nothing is open: the model stays in memory for the next question."""
@@ -139,13 +135,13 @@ class GgufEngine:
             return thread.submit(copy_context().run, asyncio.run, asked).result()
 
 
-def _notify(notice: Notice) -> None:
-    if observer := call_observer.get():
+def _notify(notice: Notice | None) -> None:
+    if notice and (observer := call_observer.get()):
         observer.call_notice(notice.text, notice.state, notice.key)
 
 
-def _asked_format(last_message: str) -> tuple[str, type[dspy.Signature]] | None:
-    """The adapter's name and the signature of a request that ends with `last_message`.
+def _grammar(last_message: str, max_tokens: int) -> Grammar | None:
+    """The grammar of the reply to a request that ends with `last_message`.
 
     An adapter ends its request with a sentence that names the fields. Only where that very sentence is in the
     request is the format believed: a program that calls the model by itself gets no grammar. After a reply
@@ -155,7 +151,8 @@ def _asked_format(last_message: str) -> tuple[str, type[dspy.Signature]] | None:
     for adapter in (dspy.settings.adapter or dspy.ChatAdapter(), dspy.JSONAdapter()):
         name = adapter_name(adapter)
         if signature and name and adapter.user_message_output_requirements(signature) in last_message:
-            return name, signature
+            grammar: Grammar | None = reply_grammar(name, signature, max_tokens)
+            return grammar
     return None
 
 
@@ -175,7 +172,7 @@ class Job:
     Attributes:
         messages: OpenAI-style, the system's first.
         reply_tokens: The most that the reply may have.
-        format: The adapter's name and the signature, where they are known: then a grammar holds the reply.
+        grammar: Holds the reply in its format, where that is known.
         options: What llama.cpp takes as it is (``temperature``, ``top_p``, ``stop``, ...).
         emit: Called in the queue's thread; must not block.
         waited: Others were before it in the queue.
@@ -184,24 +181,29 @@ class Job:
     load: Load
     messages: list[dict[str, str]]
     reply_tokens: int
-    format: tuple[str, type[dspy.Signature]] | None
+    grammar: Grammar | None
     options: dict[str, Any]
     emit: Callable[[Event], None]
     stopped: threading.Event = field(default_factory=threading.Event)
     waited: bool = False
+    _too_long: bool = False
+    _reading: bool = False
+    _prompt_tokens: int = 0
+    _written: int = 0
+    _reason: str = ""
 
     def run(self, model: LoadedModel) -> None:
         """Generate the reply in this thread; where the chat is too long, without its oldest turns."""
         messages, context_tokens = self.messages, self.load.context_tokens
         while not self.stopped.is_set():
-            attempt = Attempt(self, messages)
-            model.generate(attempt.request, attempt.receive)
-            if not attempt.too_long:
-                attempt.finish()
+            self._too_long = False
+            model.generate(self._request(messages), self.receive)
+            if not self._too_long:
+                self._end()
                 return
-            shorter = without_oldest(messages, (context_tokens - self.reply_tokens) / attempt.prompt_tokens)
+            shorter = without_oldest(messages, (context_tokens - self.reply_tokens) / self._prompt_tokens)
             if len(shorter) == len(messages):
-                error = f"{attempt.prompt_tokens} tokens do not fit into {context_tokens}"
+                error = f"{self._prompt_tokens} tokens do not fit into {context_tokens}"
                 self.emit(lm15.ContextLengthError(error))
                 return
             messages = shorter
@@ -211,37 +213,26 @@ class Job:
             )
             self.emit(Notice(text, "info", "local-context"))
 
-
-class Attempt:
-    """One request to the runtime.
-
-    Attributes:
-        too_long: The chat and its reply do not fit into the context. Nothing was generated.
-    """
-
-    def __init__(self, job: Job, messages: list[dict[str, str]]) -> None:
-        self.too_long, self.prompt_tokens = False, 0
-        self._job, self._reason, self._written, self._reading = job, "", 0, False
-        self.request: dict[str, Any] = {
+    def _request(self, messages: list[dict[str, str]]) -> dict[str, Any]:
+        grammar = self.grammar
+        return {
             "messages": messages,
-            "max_tokens": job.reply_tokens,
+            "max_tokens": grammar.most_tokens if grammar else self.reply_tokens,
             "repeat_penalty": REPEAT_PENALTY,
             "return_progress": True,
             "stream_options": {"include_usage": True},
             "chat_template_kwargs": {"enable_thinking": False},
-            **job.options,
+            **({"grammar": grammar.text} if grammar else {}),
+            **self.options,
         }
-        self._grammar = reply_grammar(*job.format, job.reply_tokens) if job.format else None
-        if self._grammar:
-            self.request |= {"grammar": self._grammar.text, "max_tokens": self._grammar.most_tokens}
 
     def receive(self, chunk: Chunk) -> bool:
         """Take a chunk; True ends the generation."""
-        if self._job.stopped.is_set():
+        if self.stopped.is_set():
             return True
         match chunk:
             case {"error": {"type": "exceed_context_size_error", "n_prompt_tokens": total}}:
-                self.prompt_tokens, self.too_long = int(total), True
+                self._prompt_tokens, self._too_long = int(total), True
             case {"error": error}:
                 log.warning("the runtime refused a request", extra={"error": error.get("message")})
                 raise UpstreamError("The model on this machine failed to answer. Try again.")
@@ -251,30 +242,29 @@ class Attempt:
                 self._written = (chunk.get("usage") or {}).get("completion_tokens", self._written)
                 for choice in chunk["choices"]:
                     if text := choice["delta"].get("content"):
-                        self._job.emit(lm15.StreamDeltaEvent(lm15.TextDelta(text)))
+                        self.emit(lm15.StreamDeltaEvent(lm15.TextDelta(text)))
                     self._reason = choice["finish_reason"] or self._reason
-        return self.too_long
-
-    def finish(self) -> None:
-        """Emit the end."""
-        cut = self._reason == "length" or (self._grammar and 0 < self._grammar.text_tokens <= self._written)
-        usage = lm15.Usage(input_tokens=self.prompt_tokens, output_tokens=self._written)
-        self._job.emit(lm15.StreamEndEvent(finish_reason="length" if cut else "stop", usage=usage))
+        return self._too_long
 
     def _progressed(self, total: int, processed: int) -> None:
         """The chat is being read. How long it is, is known before its first token is."""
-        self.prompt_tokens = total
-        self.too_long = total > self._job.load.context_tokens - self._job.reply_tokens
-        if not self.too_long and (self._reading or 0 < processed < total):
+        self._prompt_tokens = total
+        self._too_long = total > self.load.context_tokens - self.reply_tokens
+        if not self._too_long and (self._reading or 0 < processed < total):
             self._reading = processed < total
             text = f"Reading the chat: {processed:,} of {total:,} tokens"
-            self._job.emit(Notice(text, "pending" if self._reading else "done", "local-reading"))
+            self.emit(Notice(text, "pending" if self._reading else "done", "local-reading"))
+
+    def _end(self) -> None:
+        cut = self._reason == "length" or (self.grammar and 0 < self.grammar.text_tokens <= self._written)
+        usage = lm15.Usage(input_tokens=self._prompt_tokens, output_tokens=self._written)
+        self.emit(lm15.StreamEndEvent(finish_reason="length" if cut else "stop", usage=usage))
 
 
 def without_oldest(messages: list[dict[str, str]], kept: float) -> list[dict[str, str]]:
-    """The messages without the oldest turns, about `kept` of their text; the last question always stays.
+    """The messages without the oldest turns, about `kept` of their text.
 
-    A turn is a question and its answer. What the system says stays too.
+    A turn is a question and its answer. What the system says and the last question always stay.
     """
     head = [message for message in messages[:1] if message["role"] == "system"]
     turns, last = messages[len(head) : -1], messages[-1:]

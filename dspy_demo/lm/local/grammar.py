@@ -1,11 +1,9 @@
 """The format of a reply as a grammar for LLGuidance, from the output fields of a signature.
 
 A small model often misses the format that DSPy's adapters ask for, or writes one field until its tokens are
-spent. By a grammar it cannot: each field has a bound of its own, in tokens where it is text, and what must
-stand around the fields always arrives. A grammar guarantees the form of an answer, not its truth.
-
-LLGuidance takes a bound in tokens only for rules in lower case that consist of one terminal. A grammar that
-it cannot read leaves the reply unconstrained, without an error.
+spent. By a grammar it cannot: each field has a bound of its own, and what must stand around the fields always
+arrives. LLGuidance takes a bound in tokens only for rules in lower case that consist of one terminal. A
+grammar that it cannot read leaves the reply unconstrained, without an error.
 """
 
 from __future__ import annotations
@@ -25,8 +23,10 @@ if TYPE_CHECKING:
 LEAST_TOKENS = 8
 #: A text is a first paragraph, which gets half of its tokens, and so many more, which share the other half.
 MORE_PARAGRAPHS = 5
-#: The bounds of typed values. `VALUE_TOKENS` is what one takes of a reply's tokens, about.
-ITEMS_MAX, CHARS_MAX, NUMBER_MAX, VALUE_TOKENS = 4, 120, 10**9, 32
+#: What is reserved for a typed value, and what a nested one may take beyond that, in tokens.
+VALUE_TOKENS, NESTED_TOKENS = 32, 1024
+#: The bounds inside typed values.
+ITEMS_MAX, CHARS_MAX, NUMBER_MAX = 4, 120, 10**9
 _CONTROL = r"\x00-\x08\x0b-\x1f\x7f\x{85}\x{2028}\x{2029}"
 #: Lines of which none is blank or looks like a header; and the end of the last one, if the model writes it.
 _PARAGRAPH = rf"/[^\s\[{_CONTROL}][^\n{_CONTROL}]*(\n[^\n\[{_CONTROL}][^\n{_CONTROL}]*)*\n?/"
@@ -40,7 +40,8 @@ class Grammar:
     """A grammar as llama.cpp takes it, and the tokens of the replies that it allows.
 
     Attributes:
-        most_tokens: What the longest takes, about; more than was asked for where that is too little.
+        most_tokens: What a reply takes at most. That is what was asked for, unless the marks of the format
+            and the typed values leave less than `LEAST_TOKENS` for a text, or a value is nested.
         text_tokens: What all free texts may take together: where a reply has so many, its texts were cut.
     """
 
@@ -56,24 +57,24 @@ class _NoGrammar(Exception):
 def chat_grammar(signature: type[dspy.Signature], max_tokens: int) -> Grammar | None:
     """The replies that ChatAdapter can read; None where a field's type has no grammar."""
     frames = [(f"[[ ## {name} ## ]]\n", "\n\n") for name in signature.output_fields]
-    return _grammar(signature, max_tokens, "chat", [*frames, ("[[ ## completed ## ]]", "")])
+    return _grammar(signature, max_tokens, [*frames, ("[[ ## completed ## ]]", "")], format_="chat")
 
 
 def json_grammar(signature: type[dspy.Signature], max_tokens: int) -> Grammar | None:
     """The replies that JSONAdapter can read; None where a field's type has no grammar."""
     keys = [json.dumps(name, ensure_ascii=False) for name in signature.output_fields]
     frames = [(f"{', ' if number else '{'}{key}: ", "") for number, key in enumerate(keys)]
-    return _grammar(signature, max_tokens, "json", [*frames, ("}", "")])
+    return _grammar(signature, max_tokens, [*frames, ("}", "")], format_="json")
 
 
 def xml_grammar(signature: type[dspy.Signature], max_tokens: int) -> Grammar | None:
     """The replies that XMLAdapter can read, with JSON for nested values; None where a type has no grammar."""
     frames = [(f"<{name}>\n", f"\n</{name}>\n") for name in signature.output_fields]
-    return _grammar(signature, max_tokens, "xml", [*frames, ("", "")])
+    return _grammar(signature, max_tokens, [*frames, ("", "")], format_="xml")
 
 
 def _grammar(
-    signature: type[dspy.Signature], max_tokens: int, format_: str, frames: list[tuple[str, str]]
+    signature: type[dspy.Signature], max_tokens: int, frames: list[tuple[str, str]], *, format_: str
 ) -> Grammar | None:
     """Each field's value between what stands before and after it; the last frame is the end."""
     types = [field.annotation for field in signature.output_fields.values()]
@@ -81,10 +82,12 @@ def _grammar(
         values = {number: _value(type_, format_) for number, type_ in enumerate(types) if not _is_text(type_)}
     except _NoGrammar:
         return None
-    frame = len("".join(before + after for before, after in frames).encode())
     texts = len(types) - len(values)
-    left = max_tokens - frame // 2 - len(values) * VALUE_TOKENS
-    room = max(LEAST_TOKENS, left // texts) if texts else 0
+    # A token may be a single byte, and the end of the reply is a token too.
+    marks = len("".join(before + after for before, after in frames).encode()) + 1
+    marks += texts * (MORE_PARAGRAPHS + 1)
+    fixed = marks + len(values) * VALUE_TOKENS
+    room = max(LEAST_TOKENS, (max_tokens - fixed) // texts) if texts else 0
     start, rules = [], []
     for number, (before, after) in enumerate(frames[:-1]):
         value = values.get(number)
@@ -92,8 +95,8 @@ def _grammar(
         start += [_quoted(after)] if value or format_ == "xml" else []
         rules += [f"f{number}: {value}"] if value else _text(number, room, format_)
     lines = ["%llguidance {}", f"start: {' '.join(start)} {_quoted(frames[-1][0])}", *rules]
-    most = max(max_tokens, texts * room) + frame + (max_tokens + 10 * VALUE_TOKENS) * len(values)
-    return Grammar("\n".join(lines) + "\n", most, texts * room)
+    nested = sum("%json" in value for value in values.values()) * NESTED_TOKENS
+    return Grammar("\n".join(lines) + "\n", max(max_tokens, fixed + texts * room) + nested, texts * room)
 
 
 def _text(number: int, tokens: int, format_: str) -> list[str]:
@@ -118,26 +121,30 @@ def _text(number: int, tokens: int, format_: str) -> list[str]:
 def _value(type_: Any, format_: str) -> str:
     """The expression of a typed value: a choice in words, or JSON."""
     plain = format_ != "json"
-    options = (
-        list(get_args(type_)) if get_origin(type_) is Literal else [True, False] if type_ is bool else []
-    )
-    if isinstance(type_, enum.EnumMeta):
-        members: list[enum.Enum] = list(type_)
-        options = [member.value if isinstance(member.value, str) else member.name for member in members]
-    if options:
+    if options := _options(type_):
         texts = [o if plain and isinstance(o, str) else json.dumps(o, ensure_ascii=False) for o in options]
         if plain and any(text != text.strip() or not text or set(text) & set("\n[<>&") for text in texts):
             raise _NoGrammar("a choice that this format cannot hold")
-        return " | ".join(_quoted(text) for text in texts)
+        return " | ".join(map(_quoted, texts))
     try:
         schema = TypeAdapter(type_).json_schema()
     except (PydanticUserError, TypeError, ValueError) as error:
         raise _NoGrammar from error
-    if format_ == "xml" and set("<&") & set(json.dumps(schema)):
+    if format_ == "xml" and set("<>&") & set(json.dumps(schema)):
         raise _NoGrammar("a value that XML writes in another way")
-    pattern = {"pattern": "^[^<&]*$"} if format_ == "xml" else {}
-    bounded = _bounded(schema, pattern) or _ANYTHING | pattern
+    texts_in_it = {"pattern": "^[^<>&]*$"} if format_ == "xml" else {}
+    bounded = _bounded(schema, texts_in_it) or _ANYTHING | texts_in_it
     return f"%json {json.dumps({'x-guidance': {'whitespace_flexible': False, 'lenient': True}, **bounded})}"
+
+
+def _options(type_: Any) -> list[Any]:
+    """The values of a choice, as DSPy's adapters ask for them."""
+    if isinstance(type_, enum.EnumMeta):
+        members: list[enum.Enum] = list(type_)
+        return [member.value if isinstance(member.value, str) else member.name for member in members]
+    if type_ is bool:
+        return [True, False]
+    return list(get_args(type_)) if get_origin(type_) is Literal else []
 
 
 def _bounded(schema: Any, texts: dict[str, str]) -> Any:
@@ -151,29 +158,29 @@ def _bounded(schema: Any, texts: dict[str, str]) -> Any:
     if not isinstance(schema, dict):
         return schema
     anything = _ANYTHING | texts
-    bounded = {key: _bounded(value, texts) for key, value in schema.items()}
-    match bounded.get("type"):
+    found = {key: _bounded(value, texts) for key, value in schema.items()}
+    match found.get("type"):
         case "string":
-            most = min(bounded.get("maxLength", CHARS_MAX), CHARS_MAX)
-            bounded["maxLength"] = max(most, bounded.get("minLength", 0))
-            bounded |= {} if {"format", "pattern"} & bounded.keys() else texts
+            most = max(CHARS_MAX, found.get("minLength", 0))
+            return {"maxLength": most} | ({} if "format" in found else texts) | found
         case "integer" | "number" as kind:
             digits = {"multipleOf": 0.0001} if kind == "number" else {}
-            bounds = {"minimum": -NUMBER_MAX, "maximum": NUMBER_MAX}
-            bounded = digits | {
-                key: value for key, value in bounds.items() if f"exclusive{key.title()}" not in bounded
-            } | bounded  # fmt: skip
+            return digits | {"minimum": -NUMBER_MAX, "maximum": NUMBER_MAX} | found
         case "array":
-            most = min(bounded.get("maxItems", ITEMS_MAX), ITEMS_MAX)
-            bounded["maxItems"] = max(most, bounded.get("minItems", 0), len(bounded.get("prefixItems", ())))
-            bounded["items"] = bounded.get("items") or ("prefixItems" not in bounded and anything)
-        case "object" if "properties" in bounded:
-            bounded["additionalProperties"] = False
+            fixed = found.get("prefixItems", ())
+            most = max(ITEMS_MAX, found.get("minItems", 0), len(fixed))
+            return {"maxItems": most} | found | {"items": found.get("items") or (not fixed and anything)}
+        case "object" if "properties" in found:
+            return found | {"additionalProperties": False}
         case "object":
-            value = bounded.get("additionalProperties")
+            value = found.get("additionalProperties")
             key = {"^[a-zA-Z_][a-zA-Z0-9_]{0,23}$": value if isinstance(value, dict) and value else anything}
-            bounded |= {"patternProperties": key, "additionalProperties": False, "maxProperties": ITEMS_MAX}
-    return bounded
+            return found | {
+                "patternProperties": key,
+                "additionalProperties": False,
+                "maxProperties": ITEMS_MAX,
+            }
+    return found
 
 
 def _is_text(type_: Any) -> bool:

@@ -10,14 +10,12 @@ from __future__ import annotations
 import atexit
 import importlib.util
 import os
-import re
 import secrets
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -38,22 +36,14 @@ INSTALL_HINT = f"The runtime for models on this machine is not installed. Run: {
 BATCH_TOKENS = 128
 #: Where finished chats are kept, so that the next turn of each need not read its history again.
 KEPT_CHATS_MIB = 256
-#: How much of a file is read for its `Header`.
-HEAD_BYTES = 1 << 20
 MEMORY = Path("/proc/meminfo")
-_SILENT = -1
 
 Chunk = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is loaded, and how. One of them is in memory at a time.
-
-    Attributes:
-        title: For people.
-        context_tokens: How long a chat and its reply may be together.
-    """
+    """What is loaded, and how. `context_tokens` is how long a chat and its reply may be together."""
 
     path: Path
     title: str
@@ -78,11 +68,15 @@ class LoadedModel:
         params.cache_ram_mib = KEPT_CHATS_MIB
         params.fit_params = False  # it would shrink the context without a word
         params.warmup = False
-        params.verbosity = _SILENT
+        params.verbosity = -1
         params.force_pure_content_parser = True  # the text as it is written: DSPy reads it
         params.enable_reasoning = 0
+        params.ui = params.endpoint_slots = params.endpoint_props = params.endpoint_metrics = False
+        params.api_keys = [secrets.token_urlsafe(32)]
         try:
-            with _no_port(params):
+            # Only this user may enter the folder; the name of a socket has to be short.
+            with tempfile.TemporaryDirectory(prefix="llm-", dir="/tmp") as folder:
+                params.hostnames = [f"{folder}/server.sock"]
                 self._server: Any = runtime.Server(params)
         except RuntimeError as error:
             raise ModelSetupError(
@@ -108,16 +102,6 @@ class LoadedModel:
         self._server.handle_chat_completions({**request, "stream": True}, checked)
         if failures:
             raise failures[0]
-
-
-@contextmanager
-def _no_port(params: Any) -> Iterator[None]:
-    params.ui = params.endpoint_slots = params.endpoint_props = params.endpoint_metrics = False
-    params.api_keys = [secrets.token_urlsafe(32)]
-    # Only this user may enter it; the name of a socket has to be short.
-    with tempfile.TemporaryDirectory(prefix="llm-", dir="/tmp") as folder:
-        params.hostnames = [f"{folder}/server.sock"]
-        yield
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,11 +196,9 @@ def import_runtime() -> ModuleType:
     except ModuleNotFoundError as error:
         raise ModelSetupError(INSTALL_HINT) from error
     except ImportError as error:
-        hint = "Choose another model; the log has the details."
-        if "libgomp" in str(error):
-            hint = "It needs libgomp.so.1. Install it, for example with: apt-get install libgomp1"
         raise ModelSetupError(
-            f"The runtime for models on this machine does not work on this system. {hint}"
+            "The runtime for models on this machine does not work on this system. On Linux it needs "
+            "libgomp.so.1: try apt-get install libgomp1."
         ) from error
 
 
@@ -228,10 +210,9 @@ def _threads() -> int:
 
 def _check_memory(load: Load) -> None:
     """Refuse what does not fit into the memory that is free, where the system tells (Linux)."""
-    try:
-        lines = MEMORY.read_text(encoding="ascii").splitlines()
-    except OSError:
+    if not MEMORY.exists():
         return
+    lines = MEMORY.read_text(encoding="ascii").splitlines()
     free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     needed = load.path.stat().st_size + KEPT_CHATS_MIB * 2**20
     if needed > free:
@@ -239,44 +220,3 @@ def _check_memory(load: Load) -> None:
             f"{load.title} needs more than {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are "
             "free. Choose a smaller model."
         )
-
-
-_ARCHITECTURE = re.compile(rb"general\.architecture\x08\0{3}(.)\0{7}", re.DOTALL)
-_CONTEXT = re.compile(rb"\.context_length[\x04\x0a]\0{3}(.{4})", re.DOTALL)
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What a model file says of itself.
-
-    Attributes:
-        architecture: For example ``qwen2``.
-        context_tokens: The longest context that the model was trained for; 0 where it does not say.
-    """
-
-    architecture: str
-    context_tokens: int
-
-
-def read_header(path: Path) -> Header:
-    """What the metadata says that a GGUF file begins with: keys, their kind in four bytes, and values.
-
-    Raises:
-        ModelSetupError: There is no such file, it cannot be read, or it is not a GGUF file.
-    """
-    try:
-        with path.open("rb") as file:
-            head = file.read(HEAD_BYTES)
-    except FileNotFoundError:
-        raise ModelSetupError(f"There is no file {path}.") from None
-    except OSError as error:
-        raise ModelSetupError(
-            f"{path} cannot be read. Check that it is a file and that you may read it."
-        ) from error
-    architecture, context = _ARCHITECTURE.search(head), _CONTEXT.search(head)
-    if not head.startswith(b"GGUF") or architecture is None:
-        raise ModelSetupError(
-            f"{path} is not a GGUF file, the one format that can be used here, or it is damaged."
-        )
-    name = head[architecture.end() :][: architecture[1][0]].decode(errors="replace")
-    return Header(name, int.from_bytes(context[1], "little") if context else 0)

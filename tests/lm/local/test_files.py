@@ -10,8 +10,7 @@ import pytest
 
 from dspy_demo.errors import Busy, ModelSetupError
 from dspy_demo.lm.local import files
-from dspy_demo.lm.local.files import KNOWN, find, offered
-from dspy_demo.lm.local.runtime import read_header
+from dspy_demo.lm.local.files import KNOWN, find, offered, read_header
 from dspy_demo.settings import Settings
 from tests.fake_hub import gguf_bytes, known_for
 from tests.services import settings_for
@@ -73,7 +72,7 @@ def test_any_file_is_found_by_its_path(
         ("local/no-such-name", "Name a file as local/PATH.gguf, or one of local/tiny-instruct"),
         ("local//nowhere/x.gguf", "There is no file /nowhere/x.gguf"),
         ("local/FOLDER/a.gguf", "not a GGUF file"),
-        ("local/FOLDER/b.gguf", "cannot be read"),
+        ("local/FOLDER/b.gguf", "that can be read"),
     ],
 )
 def test_what_is_not_here_is_an_error_with_what_to_do(settings: Settings, model: str, sentence: str) -> None:
@@ -131,8 +130,7 @@ def test_a_model_that_a_package_brings_is_offered_where_it_is_installed(
 
 
 def test_the_header_tells_how_much_the_model_can_read(tmp_path: Path) -> None:
-    header = read_header(write_tiny_gguf(tmp_path / "m.gguf", context=777))
-    assert (header.architecture, header.context_tokens) == ("llama", 777)
+    assert read_header(write_tiny_gguf(tmp_path / "m.gguf", context=777)) == ("llama", 777)
 
 
 def test_the_models_to_download_are_pinned() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import dspy
@@ -23,10 +24,14 @@ class Colour(enum.Enum):
     BLUE = "blue"
 
 
+class Part(pydantic.BaseModel):
+    name: str
+    size: int
+
+
 TEXTS = (str, str | None, dspy.Reasoning)
-CHOICES = (int, float, bool, Colour, Literal["yes", "no"], Literal[1, 2.5, True, "three"])
-#: Random strings within JSON are left out: DSPy repairs JSON before it reads it, and misreads some of them.
-NUMBERS = (list[float], list[int], tuple[int, bool])
+CHOICES = (bool, Colour, Literal["yes", "no"], Literal[1, 2.5, True, "three"])
+NESTED = (int, float, list[float], tuple[int, bool], dict[str, int], Part, list[str], list[Part] | None)
 NAMES = ("reasoning", "answer", "größe", "日本", "next_tool_args")
 
 
@@ -35,16 +40,10 @@ def signature(outputs: dict[str, Any]) -> type[dspy.Signature]:
     return dspy.Signature({"question": (str, dspy.InputField()), **fields}, "Answer.")
 
 
-def signatures(*types: Any) -> st.SearchStrategy[type[dspy.Signature]]:
-    return st.dictionaries(st.sampled_from(NAMES), st.sampled_from(types), min_size=1, max_size=4).map(
-        signature
-    )
-
-
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> LocalModel:
-    path = write_tiny_gguf(tmp_path_factory.mktemp("models") / "tiny.gguf", ends=False)
-    return LocalModel("tiny", path)
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalModel]:
+    yield LocalModel("tiny", write_tiny_gguf(tmp_path_factory.mktemp("models") / "tiny.gguf", ends=False))
+    jobs.close()
 
 
 @pytest.fixture(scope="module")
@@ -52,20 +51,20 @@ def model(tiny: LocalModel) -> LoadedModel:
     return LoadedModel(Load(tiny.path, "Tiny", 4096))
 
 
-@settings(max_examples=60, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=60, derandomize=True, suppress_health_check=list(HealthCheck), deadline=None)
 @given(
-    asked=st.one_of(
-        st.tuples(st.sampled_from(["chat", "json"]), signatures(*TEXTS, *CHOICES, *NUMBERS)),
-        st.tuples(st.just("xml"), signatures(*TEXTS, *CHOICES)),
+    name=st.sampled_from(list(ADAPTERS)),
+    outputs=st.dictionaries(
+        st.sampled_from(NAMES), st.sampled_from(TEXTS + CHOICES + NESTED), min_size=1, max_size=4
     ),
-    max_tokens=st.sampled_from([16, 60, 400]),
+    max_tokens=st.sampled_from([16, 60, 500]),
     seed=st.integers(0, 10_000),
 )
 def test_every_reply_parses_and_ends(
-    model: LoadedModel, asked: tuple[str, type[dspy.Signature]], max_tokens: int, seed: int
+    model: LoadedModel, name: str, outputs: dict[str, Any], max_tokens: int, seed: int
 ) -> None:
-    (name, signature), text, usage = asked, list[str](), dict[str, int]()
-    grammar = reply_grammar(name, signature, max_tokens)
+    asked, text, usage = signature(outputs), list[str](), dict[str, int]()
+    grammar = reply_grammar(name, asked, max_tokens)
 
     def receive(chunk: dict[str, Any]) -> bool:
         usage.update(chunk.get("usage") or {})
@@ -79,11 +78,11 @@ def test_every_reply_parses_and_ends(
     reply = "".join(text)
     # DSPy cuts a reply at other separators of lines too, also within a string of JSON.
     assume("\n".join(reply.splitlines()) == reply.rstrip("\n"))
-    parsed = adapter_for(name).parse(signature, reply)
-    assert parsed.keys() == signature.output_fields.keys()
-    assert usage["completion_tokens"] < grammar.most_tokens
-    if set(signature.output_fields) <= {"answer", "reasoning"} and grammar.text_tokens and max_tokens == 400:
-        assert usage["completion_tokens"] <= max_tokens
+    parsed = adapter_for(name).parse(asked, reply)
+    assert parsed.keys() == asked.output_fields.keys()
+    assert usage["completion_tokens"] <= grammar.most_tokens
+    if max_tokens == 500 and not set(outputs.values()) & set(NESTED):
+        assert grammar.most_tokens == max_tokens
 
 
 class Endless(pydantic.BaseModel):
@@ -109,7 +108,6 @@ async def test_through_dspy_the_format_is_found_out(tiny: LocalModel, name: str)
         ):
             assert isinstance(prediction.answer, str) and prediction.answer
             assert isinstance(prediction.number, int) and isinstance(prediction.sure, bool)
-    jobs.close()
 
 
 def test_the_second_attempt_gets_jsons_grammar_and_a_call_of_ones_own_none(
@@ -118,17 +116,8 @@ def test_the_second_attempt_gets_jsons_grammar_and_a_call_of_ones_own_none(
     def refuse(self: Any, signature: Any, completion: str) -> Any:
         raise dspy.utils.exceptions.AdapterParseError("ChatAdapter", signature, completion)
 
-    class Own(dspy.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.predict = dspy.Predict("question -> answer")
-
-        def forward(self, question: str) -> dspy.Prediction:
-            return dspy.Prediction(answer=dspy.settings.lm(question)[0])
-
     lm = local_lm(tiny, cache=False, context_tokens=4096, max_tokens=60)
     monkeypatch.setattr(dspy.ChatAdapter, "parse", refuse)
     with dspy.context(lm=lm, adapter=dspy.ChatAdapter()):
         assert dspy.Predict("question -> answer")(question="What?").answer
-        assert "[[ ##" not in Own()(question="Say something").answer
-    jobs.close()
+        assert "[[ ##" not in lm("Say something")[0]
