@@ -1,8 +1,7 @@
 """The formats in which DSPy asks for the fields of a reply: one row of `ADAPTERS` each.
 
-Everything that depends on the format is found here by its name: DSPy's class, the parser of a reply that is
-still arriving, and the grammar for a model on this machine. A version is logged with its adapter's name. What
-needs DSPy imports it when it is called: the settings offer the names, and their `--help` should not wait.
+A row has DSPy's class, the parser of a reply that is still arriving, and the grammar for a model on this
+machine. DSPy is imported by what needs it: the settings offer the names, and `--help` should not wait.
 """
 
 from __future__ import annotations
@@ -13,7 +12,8 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Sequence
-from functools import cache, reduce
+from contextvars import ContextVar
+from functools import cache
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -27,6 +27,8 @@ THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 _THINKING = re.compile(rf"\s*{THINK_OPEN}.*?(?:{THINK_CLOSE}\s*|\Z)", re.DOTALL)
 #: Stands in a chat's history for what an earlier answer had beside its text, such as its reasoning.
 NOT_KEPT = "Not kept in the history of this chat."
+#: Whether the model call that an adapter makes is awaited; one that blocks cannot stream from each thread.
+awaited: ContextVar[bool] = ContextVar("awaited", default=False)
 
 
 class Piece(NamedTuple):
@@ -37,11 +39,9 @@ class Piece(NamedTuple):
 
 
 class PrefixParser(Protocol):
-    """Finds the output fields in one reply of a model while it arrives; not reusable.
+    """Finds the output fields in one reply while it arrives, however it is cut into chunks.
 
-    However the reply is cut into chunks, the pieces of a field join to the same text, and in a reply that
-    DSPy can read to what its adapter makes of a text field. What DSPy reads in the end is the truth; the
-    pieces are for watching. In any other reply a parser finds what it can, and never raises.
+    What DSPy reads in the end is the truth; the pieces are for watching. It never raises.
     """
 
     def feed(self, text: str) -> list[Piece]:
@@ -82,10 +82,10 @@ class _Fields:
         if not body:
             self.space.append(text if self._begun else "")
             return
-        before = "".join(self.space) + text[: text.index(body)] if self._begun else ""
-        self._pieces.append(Piece(self.open, before + body))
+        before, _, after = text.partition(body)
+        self._pieces.append(Piece(self.open, "".join([*self.space, before] if self._begun else []) + body))
         self._begun = True
-        self.space = [text[text.index(body) + len(body) :]]
+        self.space = [after]
 
     def take(self) -> list[Piece]:
         pieces, self._pieces = self._pieces, []
@@ -94,16 +94,12 @@ class _Fields:
 
 
 _HEADER = re.compile(r"\[\[ ## (\w{1,80}) ## \]\]")
-_HEADER_PARTS = [r"\[", r"\[", " ", "#", "#", " ", r"\w{1,80}", " ", "#", "#", " ", r"\]"]
-_HEADER_START = re.compile(reduce(lambda rest, part: f"(?:{part}{rest})?", reversed(_HEADER_PARTS), ""))
+_HEADER_START = re.compile(r"\[(\[( ##?)?)?|\[\[ |\[\[ ## (\w{1,80}( (##?( \]?)?)?)?)?")
 _LINE_END = re.compile("\r\n|[\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029]")
 
 
 class ChatParser:
-    """Sections below ``[[ ## name ## ]]``, which counts at the start of a line only.
-
-    Of a line it holds back what may become a header, and nothing else.
-    """
+    """Sections below ``[[ ## name ## ]]``, which counts at the start of a line only."""
 
     def __init__(self, fields: Sequence[str]) -> None:
         self._fields = _Fields(fields)
@@ -150,10 +146,7 @@ _ENTITY_START = re.compile(r"&#?\w{0,7}\Z")
 
 
 class XMLParser:
-    """One element a field. Elements inside a field are shown as they are written.
-
-    It holds back what may be a tag or an entity.
-    """
+    """One element a field. Elements inside a field are shown as they are written."""
 
     def __init__(self, fields: Sequence[str]) -> None:
         self._fields = _Fields(fields)
@@ -199,9 +192,8 @@ class XMLParser:
 class JSONParser:
     """One JSON object, with or without text around it. Values other than texts are shown when they are whole.
 
-    Reading all that has come at each chunk would cost the square of the reply. So inside a text, where nearly
-    all chunks end, only its key is kept of what came; anywhere else the next look waits until there is
-    a fiftieth more. A reply that is no JSON is not shown from where it goes wrong.
+    To read all that has come at each chunk would cost the square of the reply. So inside a text only its key
+    is kept of what came, and anywhere else the next look waits until there is a fiftieth more.
     """
 
     def __init__(self, fields: Sequence[str]) -> None:
@@ -267,13 +259,7 @@ def _as_text(value: Any) -> str:
 
 
 class Row(NamedTuple):
-    """One format.
-
-    Attributes:
-        dspy_class: The name of DSPy's adapter. Its subclasses have this format too.
-        parser: Made with the output fields of a signature, for one reply.
-        grammar: Path of the function that writes the grammar of a reply; see `reply_grammar`.
-    """
+    """One format: the name of DSPy's adapter, the parser of a reply, the path of its grammar's writer."""
 
     dspy_class: str
     parser: Callable[[Sequence[str]], PrefixParser]
@@ -289,7 +275,9 @@ ADAPTERS = {
 
 def adapter_for(name: str) -> dspy.Adapter:
     """A new adapter of that name."""
-    return _adapter_class(name)()
+    # Asked again in JSON, a model would write a second reply behind the one that people have seen.
+    options = {} if name == "json" else {"use_json_adapter_fallback": False}
+    return _adapter_class(name)(**options)
 
 
 def adapter_name(adapter: object) -> str | None:
@@ -317,7 +305,6 @@ def without_thinking(text: str) -> str:
 
 @cache
 def _adapter_class(name: str) -> Any:
-    """DSPy's class, with what it lacks for a chat with any model."""
     import dspy
 
     base = getattr(dspy, ADAPTERS[name].dspy_class)
@@ -327,14 +314,21 @@ def _adapter_class(name: str) -> Any:
 class _Conversation:
     """What DSPy's adapters lack for a chat with any model.
 
-    They take thinking between tags for a part of the reply. And the history of a chat has the answers only:
-    DSPy writes the other output fields of an earlier turn as ``None``, and models then do the same.
+    They take thinking between tags for a part of the reply. And of an earlier turn, whose answer alone is
+    kept, DSPy writes the other output fields as ``None``, and models then do the same.
     """
 
     format_name: str
 
     def __reduce__(self) -> Any:
         return adapter_for, (self.format_name,)
+
+    async def acall(self, *args: Any, **kwargs: Any) -> Any:
+        token = awaited.set(True)
+        try:
+            return await super().acall(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            awaited.reset(token)
 
     def format_conversation_history(
         self, signature: Any, history_field_name: str, inputs: dict[str, Any]

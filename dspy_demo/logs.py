@@ -74,6 +74,7 @@ def configure_logging(settings: Settings) -> None:
     warnings.showwarning = _log_warning
     if level > logging.DEBUG:
         warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", "rollout_id has no effect")  # it keeps servers apart in the cache
         warnings.filterwarnings("ignore", category=UserWarning, module=r"(pydantic|mlflow|dspy)\b.*")
     if as_json:  # a traceback on stderr would be no JSON
         sys.excepthook = _log_uncaught

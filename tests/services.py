@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from dspy_demo.lm.choices import DEMO_MODEL, Detection, LMOption
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.shipped import SHIPPED
 from dspy_demo.settings import Settings
+from dspy_demo.streaming.turn_stream import TurnStream
 
 
 def settings_for(data_dir: Path, **values: Any) -> Settings:
@@ -125,6 +126,20 @@ async def house(
         yield House(settings, programs, catalog, service, choice)
     finally:
         await service.aclose()
+
+
+@asynccontextmanager
+async def played(events: AsyncGenerator[Event, None]) -> AsyncIterator[TurnStream[Event]]:
+    """The events of a backend, iterated by a task of its own as the app does it."""
+
+    async def play() -> None:
+        async with aclosing(events):
+            async for event in events:
+                await stream.send(event)
+
+    async with TurnStream[Event]() as stream:
+        stream.start(play())
+        yield stream
 
 
 def conversation(*texts: str) -> tuple[Message, ...]:

@@ -34,16 +34,8 @@ class LocalBackend:
         program, lm = await self.prepare(target)
         from dspy_demo.streaming.turn import run_turn
 
-        async for event in run_turn(
-            program,
-            spec,
-            request.inputs,
-            request.history,
-            lm,
-            adapter_for(spec.adapter or self._settings.adapter),
-            max_threads=self._settings.max_turns,
-            reply_max_chars=self._settings.reply_max_chars,
-        ):
+        adapter = adapter_for(spec.adapter or self._settings.adapter)
+        async for event in run_turn(program, spec, request, lm=lm, adapter=adapter, settings=self._settings):
             yield event
 
     async def prepare(self, target: LocalTarget) -> tuple[dspy.Module, dspy.LM]:

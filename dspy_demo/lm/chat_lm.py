@@ -12,8 +12,7 @@ from typing import Any, Protocol
 import dspy
 from dspy.utils.exceptions import LMInvalidRequestError, is_retryable_lm_error
 
-from dspy_demo.dspy_bridge import CallRecords, stream_progress
-from dspy_demo.events import StatusState
+from dspy_demo.events import RETRY_KEY, StatusState
 from dspy_demo.lm.chat_replies import OPTIONAL, without_refused
 
 
@@ -23,19 +22,17 @@ class CallObserver(Protocol):
     def in_turn(self, call: Callable[[], Coroutine[Any, Any, Any]]) -> Future[Any] | None:
         """Make `call` in the event loop of the turn; None where the caller is in that loop's thread."""
 
-    def call_ended(self, finish_reason: str | None) -> None:
-        """The reply of the running call is there; it ended in this way, where that is known."""
+    def call_recorded(self, finish_reason: str | None, cost_usd: float | None) -> None:
+        """The reply of the running call is there: how it ended and what it cost, where that is known."""
 
-    def call_retrying(self, wait_s: float, attempt: int, attempts: int) -> None: ...
-
-    def call_priced(self, cost_usd: float) -> None: ...
+    def call_streamed(self) -> bool:
+        """Whether some of the reply of the call that ended last has been shown."""
 
     def call_notice(self, text: str, state: StatusState, key: str) -> None:
         """Something else worth knowing while a reply is awaited; `events.Status` says what a key is."""
 
 
 call_observer: ContextVar[CallObserver | None] = ContextVar("call_observer", default=None)
-_cost_usd: ContextVar[float | None] = ContextVar("cost_usd", default=None)
 
 
 @contextmanager
@@ -48,7 +45,7 @@ def observing(observer: CallObserver) -> Iterator[None]:
         call_observer.reset(token)
 
 
-class ChatLM(CallRecords, dspy.LM):
+class ChatLM(dspy.LM):
     """A `dspy.LM` for turns that people watch. It owns its engines: `aclose` closes them.
 
     - Retries are ours: DSPy sleeps between its own without a word, so it gets ``num_retries=0`` and the wait
@@ -114,27 +111,22 @@ class ChatLM(CallRecords, dspy.LM):
         observer, failed, refusals = call_observer.get(), 0, 0
         usage: dict[str, bool] = {}
         while True:
-            _cost_usd.set(None)
-            with stream_progress() as progress, dspy.context(disable_history=False, **usage):
+            with dspy.context(disable_history=False, **usage):
                 try:
-                    reply = await super().acall(prompt, messages=messages, **self._scoped(kwargs))
-                    break
+                    return await super().acall(prompt, messages=messages, **self._scoped(kwargs))
                 except Exception as error:
                     other = self._without_refused(kwargs, usage, error) if refusals < len(OPTIONAL) else None
                     wait_s = 0.0 if other else self._wait_s(error, failed)
-                    if progress.emitted or wait_s is None:
+                    if wait_s is None or (observer and observer.call_streamed()):
                         raise
             if other:
                 (kwargs, usage), refusals = other, refusals + 1
                 continue
             failed += 1
             if observer:
-                observer.call_retrying(wait_s, failed, self.retries)
+                text = f"No answer, retrying in {wait_s:g} s ({failed}/{self.retries})"
+                observer.call_notice(text, "info", RETRY_KEY)
             await asyncio.sleep(wait_s)
-        cost_usd = _cost_usd.get()
-        if observer and cost_usd is not None:
-            observer.call_priced(cost_usd)
-        return reply
 
     def _without_refused(
         self, kwargs: dict[str, Any], usage: dict[str, bool], error: Exception
@@ -169,16 +161,17 @@ class ChatLM(CallRecords, dspy.LM):
         scope = self.cache_scope if rollout is None else f"{self.cache_scope} {rollout}"
         return {**kwargs, "rollout_id": scope}
 
-    def call_recorded(self, entry: dict[str, Any]) -> None:
-        """Hand the price of a finished call to its attempt, and tell how it ended."""
+    def update_history(self, entry: dict[str, Any]) -> None:
+        """Keep no history, but tell the turn of a finished call."""
+        observer = call_observer.get()
+        if observer is None:
+            return
         response = entry.get("response")
         price = getattr(self.engine, "price_usd", None)  # DSPy knows it for engines of its own only
-        paid = bool(entry.get("usage"))  # an answer from the cache used nothing
-        _cost_usd.set(price(response) if price and paid else entry.get("cost"))
-        if observer := call_observer.get():
-            choices = getattr(response, "choices", None) or [response]
-            reason = getattr(choices[0], "finish_reason", None)
-            observer.call_ended(reason if isinstance(reason, str) else None)
+        cost_usd = price(response) if price and entry.get("usage") else entry.get("cost")
+        choices = getattr(response, "choices", None) or [response]
+        reason = getattr(choices[0], "finish_reason", None)
+        observer.call_recorded(reason if isinstance(reason, str) else None, cost_usd)
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import dspy
 from dspy import lm15
 
-from dspy_demo.dspy_bridge import connections_of, price_usd
+from dspy_demo.dspy_bridge import price_usd
 from dspy_demo.lm.chat_replies import (
     OPTIONAL,
     checked,
@@ -124,7 +124,7 @@ class Transport:
             max_connections=CONNECTIONS_MAX,
         )
         self._owner = lm15.AsyncLMRouter(config)
-        self._inner = connections_of(self._owner, server.target)
+        self._inner: Any = self._owner.lm(server.target).transport
 
     @asynccontextmanager
     async def stream(self, request: Any) -> AsyncIterator[Any]:

@@ -8,22 +8,22 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Iterator
-from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import dspy
+from anyio.from_thread import check_cancelled
 from dspy.utils.callback import BaseCallback
 
 from dspy_demo import dspy_bridge
-from dspy_demo.adapters import adapter_name
-from dspy_demo.events import RETRY_KEY, FinishReason, Status, StatusState, Usage
-from dspy_demo.lm.chat_lm import call_observer, observing
+from dspy_demo.adapters import adapter_name, awaited
+from dspy_demo.events import FinishReason, Status, StatusState, Usage
+from dspy_demo.lm.chat_lm import ChatLM, call_observer, observing
 from dspy_demo.streaming.turn_stream import TurnStream
-from dspy_demo.tracing.record import Call, current_record
+from dspy_demo.tracing.record import current_record
 
 TOOL_TEXT_MAX_CHARS = 200
 #: The name of a predictor that the program makes while it runs.
@@ -34,12 +34,12 @@ RECORDED_OPTIONS = ("temperature", "max_tokens", "top_p", "reasoning_effort")
 
 @dataclass(slots=True, eq=False)
 class Step:
-    """One call of a predictor: what it is named in the turn, and what it asks a model for.
+    """One call of a predictor.
 
     Attributes:
         name: The predictor's name in the program; from its second call on with a number, ``react#2``.
         answers: What it writes may be shown as the answer, see `reader.answering_predictor`.
-        fields: The output fields, and `adapter` the name of the format in which they are asked for.
+        adapter: The name of the format in which the output `fields` are asked for.
     """
 
     name: str
@@ -52,12 +52,10 @@ class Step:
 class ModelCall:
     """One call of a language model, and the receiver of the chunks of its reply.
 
-    Each call has its own, because a chunk says at most which predictor it is for, and one predictor may be
-    asked twice at once.
+    Each call has its own, since one predictor may be asked twice at once.
 
     Attributes:
-        whole: The reply comes in one piece.
-        whole_text: It, where no chunk of it came.
+        whole: The reply comes in one piece, `whole_text`.
         received: A chunk of the reply has come; no answer from the cache has one.
         streamed: Text of the reply has come.
     """
@@ -67,11 +65,11 @@ class ModelCall:
     tokens: Any
     whole: bool = False
     whole_text: str = ""
-    recorded: Call | None = None
     received: bool = False
     streamed: bool = False
     finish_reason: FinishReason = "stop"
     failed: bool = False
+    cost_usd: float | None = None
     usage: Usage = field(default_factory=Usage)
 
     async def send(self, chunk: Any) -> None:
@@ -83,12 +81,6 @@ class ModelCall:
         """Note how the reply ended, in the words of DSPy or the provider."""
         if finish_reason in {"length", "content_filter"}:
             self.finish_reason = "length" if finish_reason == "length" else "content_filter"
-
-    def use(self, usage: Usage) -> None:
-        """Note what it used, for the trace too."""
-        self.usage = usage
-        if self.recorded is not None and not self.failed:
-            self.recorded.usage = usage
 
 
 _step: ContextVar[Step | None] = ContextVar("step", default=None)
@@ -116,8 +108,9 @@ class TurnObserver(BaseCallback):
         self._tools: dict[str, str] = {}
         self._calls: dict[str, ModelCall] = {}
         self._ended: list[ModelCall] = []
-
-    # Programs and predictors
+        #: A thread of the program may be of another turn, so its call failed.
+        self.lost_thread = False
+        self.in_turn = stream.run
 
     def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         self._stream.check_open()
@@ -148,25 +141,20 @@ class TurnObserver(BaseCallback):
         return self._name(predictor) != OTHER_STEP
 
     def _name(self, predictor: dspy.Predict) -> str:
-        """By the object, or for a copy (`dspy.BestOfN` makes them) by its signature."""
-        asked = predictor.signature
-        tests: list[Callable[[dspy.Predict], bool]] = [
-            lambda known: known is predictor,
-            lambda known: known.signature is asked,
-            lambda known: list(known.signature.fields) == list(asked.fields),
-        ]
-        return next((name for test in tests for name, known in self._predictors if test(known)), OTHER_STEP)
-
-    # Models
+        """By the object, or for a copy (`dspy.BestOfN` makes them) by its fields."""
+        fields = list(predictor.signature.fields)
+        same = [name for name, known in self._predictors if known is predictor]
+        alike = [name for name, known in self._predictors if list(known.signature.fields) == fields]
+        return next(iter(same + alike), OTHER_STEP)
 
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         self._stream.check_open()
         stack = self._open[call_id] = ExitStack()
         step = replace(_step.get() or self._new_step("lm"))  # as it is now: DSPy may ask in another format
         call = ModelCall(step, self._stream, stack.enter_context(dspy_bridge.counting_tokens()))
-        call.whole = not dspy_bridge.can_stream()
+        call.whole = not (dspy_bridge.streams() and _can_stream(instance))
         stack.enter_context(dspy_bridge.streaming_into(None if call.whole else call))
-        stack.enter_context(_set(_call, call))
+        _call.set(call)
         self._calls[call_id] = call
         if self._record:
             asked = inputs.get("messages") or inputs.get("prompt")
@@ -179,30 +167,26 @@ class TurnObserver(BaseCallback):
         if call is None:
             return
         call.failed = exception is not None
-        if self._record:
-            call.recorded = self._record.call_ended(call_id, outputs, exception)
         counted = dspy_bridge.tokens_of(call.tokens)  # nothing for an answer from DSPy's cache
         cached = counted is None and not (call.received or call.whole or call.failed)
-        call.use(Usage(*(counted or (0, 0)), cached=cached))
+        call.usage = Usage(*(counted or (0, 0)), None if cached else call.cost_usd, cached)
+        recorded = self._record.call_ended(call_id, outputs, exception) if self._record else None
+        if recorded is not None and not call.failed:
+            recorded.usage = call.usage
         self._open.pop(call_id).close()
-        if call.finish_reason != "stop":
-            dspy_bridge.ask_only_once()
         self._ended.append(call)
-        _call.set(call)  # `ChatLM` tells the price after the end
-        call.whole_text = "" if call.received else dspy_bridge.whole_text(outputs)
+        call.whole_text = "" if call.received else _text_of(outputs)
         self._stream.put((call, None))
-
-    # Tools
 
     def on_tool_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         if instance.name == "finish":  # ReAct's way to say that it is done
             return
         arguments = inputs.get("kwargs", inputs)
-        title = f"{instance.name}({_as_text(arguments)})"
-        self._tools[call_id] = title
+        values = (f"{name}={json.dumps(v, ensure_ascii=False, default=str)}" for name, v in arguments.items())
+        title = self._tools[call_id] = f"{instance.name}({_short(', '.join(values))})"
         if self._record:
             self._record.tool_started(call_id, instance.name, arguments)
-        self._stream.put(Status(title, "pending", key=f"tool-{call_id}"))
+        self.call_notice(title, "pending", f"tool-{call_id}")
 
     def on_tool_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
         if call_id not in self._tools:
@@ -211,27 +195,21 @@ class TurnObserver(BaseCallback):
         if self._record:
             self._record.call_ended(call_id, outputs, exception)
         text = f"{title} failed" if exception else f"{title} → {_short(str(outputs))}"
-        self._stream.put(Status(text, "failed" if exception else "done", key=f"tool-{call_id}"))
+        self.call_notice(text, "failed" if exception else "done", f"tool-{call_id}")
 
     # The model's side, see `lm.chat_lm.CallObserver`
-
-    def in_turn(self, call: Callable[[], Coroutine[Any, Any, Any]]) -> Future[Any] | None:
-        return self._stream.run(call)
-
-    def call_retrying(self, wait_s: float, attempt: int, attempts: int) -> None:
-        self.call_notice(f"No answer, retrying in {wait_s:g} s ({attempt}/{attempts})", "info", RETRY_KEY)
 
     def call_notice(self, text: str, state: StatusState, key: str) -> None:
         self._stream.put(Status(text, state, key=key))
 
-    def call_ended(self, finish_reason: str | None) -> None:
+    def call_recorded(self, finish_reason: str | None, cost_usd: float | None) -> None:
         if call := _call.get():
             call.note_end(finish_reason)
+            call.cost_usd = cost_usd
 
-    def call_priced(self, cost_usd: float) -> None:
+    def call_streamed(self) -> bool:
         call = _call.get()
-        if call and not call.usage.cached:
-            call.use(replace(call.usage, cost_usd=cost_usd))
+        return call is not None and call.received
 
     # What came of it
 
@@ -257,6 +235,75 @@ class TurnObserver(BaseCallback):
         )
 
 
+class _Threads(BaseCallback):
+    """Gives the settings of a turn to threads without them, such as those of a plain `ThreadPoolExecutor`.
+
+    DSPy's settings are context variables, and such a thread has no model. So this stands in the predictors of
+    a program that runs. While several turns run the same program nothing tells whose thread it is.
+    """
+
+    def __init__(self) -> None:
+        self._turns: dict[TurnObserver, Callable[[], AbstractContextManager[None]]] = {}
+        self._open: dict[str, ExitStack] = {}
+
+    @contextmanager
+    def of(
+        self,
+        program: dspy.Module,
+        observer: TurnObserver,
+        settings: Callable[[], AbstractContextManager[None]],
+    ) -> Iterator[None]:
+        """Know the threads of a turn while it runs."""
+        for _, predictor in program.named_predictors():
+            if self not in predictor.callbacks:
+                predictor.callbacks.append(self)
+        self._turns[observer] = settings
+        try:
+            yield
+        finally:
+            del self._turns[observer]
+
+    def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        if call_observer.get() is not None:
+            return
+        turns = [(turn, settings) for turn, settings in list(self._turns.items()) if turn.knows(instance)]
+        if len(turns) > 1:
+            for turn, _ in turns:
+                turn.lost_thread = True
+        for turn, settings in turns if len(turns) == 1 else []:
+            stack = self._open[call_id] = ExitStack()
+            stack.enter_context(settings())
+            turn.on_module_start(call_id, instance, inputs)
+            stack.callback(turn.on_module_end, call_id, None)
+
+    def on_module_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
+        self._open.pop(call_id, ExitStack()).close()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+
+threads = _Threads()
+
+
+def _can_stream(lm: dspy.LM) -> bool:
+    """Whether this call can stream. One that blocks does from a thread of AnyIO only, unless it is ours."""
+    if isinstance(lm, ChatLM) or awaited.get():
+        return True
+    try:
+        check_cancelled()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _text_of(outputs: Any) -> str:
+    """The first of DSPy's outputs of a model call: a text, or a dict that has one."""
+    first = outputs[0] if isinstance(outputs, list) and outputs else None
+    text = first.get("text") if isinstance(first, dict) else first
+    return text if isinstance(text, str) else ""
+
+
 @contextmanager
 def _set(variable: ContextVar[Any], value: Any) -> Iterator[None]:
     token = variable.set(value)
@@ -264,11 +311,6 @@ def _set(variable: ContextVar[Any], value: Any) -> Iterator[None]:
         yield
     finally:
         variable.reset(token)
-
-
-def _as_text(arguments: dict[str, Any]) -> str:
-    values = {name: json.dumps(value, ensure_ascii=False, default=str) for name, value in arguments.items()}
-    return _short(", ".join(f"{name}={value}" for name, value in values.items()))
 
 
 def _short(text: str) -> str:

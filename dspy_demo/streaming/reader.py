@@ -9,7 +9,6 @@ from typing import Any
 import dspy
 
 from dspy_demo.adapters import THINK_CLOSE, THINK_OPEN, Piece, prefix_parser
-from dspy_demo.dspy_bridge import read_chunk
 from dspy_demo.events import Channel, Event, FieldDelta, Status
 from dspy_demo.programs.spec import REASONING_FIELDS
 from dspy_demo.streaming.observer import ModelCall, Step
@@ -24,11 +23,10 @@ REPLY = "reply"
 def answering_predictor(program: dspy.Module) -> dspy.Predict | None:
     """The predictor whose output fields may be shown as the answer while they are written.
 
-    What was shown as the answer cannot be taken back everywhere: the OpenAI route has sent it. So it has to
-    be certain that one predictor makes the output fields and that it runs once, which is known of DSPy's
-    `Predict`, `ChainOfThought` and `ReAct`. A module may say it of itself by naming the predictor:
-    ``answer_step = "respond"``. The text of any other program streams as reasoning, one thought for each
-    call of a predictor, and its answer comes whole with `TurnFinished`.
+    What was shown as the answer cannot be taken back: the OpenAI route has sent it. So it must be certain
+    that one predictor makes the output fields and runs once, which is known of DSPy's `Predict`,
+    `ChainOfThought` and `ReAct`, and of a module that names it: ``answer_step = "respond"``. Any other text
+    streams as reasoning, and the answer comes whole with `TurnFinished`.
     """
     step: Any
     if type(program) in (dspy.Predict, dspy.ChainOfThought):
@@ -46,7 +44,7 @@ class ReplyReader:
 
     Args:
         outputs: The output fields of the program; empty where only running it tells.
-        max_chars: How much all of them may write, also where no output field is found in it.
+        max_chars: How much all models together may write.
 
     Attributes:
         full: They have written more than that.
@@ -66,26 +64,27 @@ class ReplyReader:
         Args:
             items: `Status` events; pairs of a `ModelCall` and a chunk of its reply, or None at its end.
         """
-        for call, group in itertools.groupby(
-            items, key=lambda item: item[0] if type(item) is tuple else None
-        ):
-            if call is None:
+        for call, group in itertools.groupby(items, key=lambda item: type(item) is tuple and item[0]):
+            if isinstance(call, ModelCall):
+                yield from self._of_call(call, [chunk for _, chunk in group])
+            else:
                 yield from (item for item in group if isinstance(item, Status))
-                continue
-            thinking, text, ended = "", "", False
-            for _, chunk in group:
-                ended = ended or chunk is None
-                part = read_chunk(chunk)
-                call.note_end(part.finish_reason)
-                thinking += self._bounded(part.thinking)
-                text += self._bounded(part.content)
-                call.streamed = bool(call.streamed or thinking or text or self._bounded(part.tool_calls))
-            if thinking:
-                yield FieldDelta(THINKING, "reasoning", thinking, call.step.name)
-            if text:
-                yield from self._pieces(call, self._reply(call).feed(text))
-            if ended:
-                yield from self._ended(call)
+
+    def _of_call(self, call: ModelCall, chunks: list[Any]) -> Iterator[Event]:
+        thinking = text = ""
+        for choice in [chunk.choices[0] for chunk in chunks if getattr(chunk, "choices", None)]:
+            call.note_end(choice.finish_reason)
+            delta = choice.delta
+            thinking += self._bounded(delta.get("reasoning_content"))
+            text += self._bounded(delta.get("content"))
+            calls_tools = bool(self._bounded(str(delta.get("tool_calls") or "")))
+            call.streamed = bool(call.streamed or thinking or text or calls_tools)
+        if thinking:
+            yield FieldDelta(THINKING, "reasoning", thinking, call.step.name)
+        if text:
+            yield from self._deltas(call, self._reply(call).read(text))
+        if None in chunks:
+            yield from self._ended(call)
 
     def finish(self) -> Iterator[Event]:
         """What is still held back of replies that did not end."""
@@ -94,12 +93,13 @@ class ReplyReader:
 
     def arrived(self) -> dict[str, str]:
         """The output fields that the last reply has, as far as it came."""
-        fields = self._last.fields() if self._last else {}
+        fields = {name: "".join(texts) for name, texts in self._last.texts.items()} if self._last else {}
         wanted = (self._outputs or fields.keys()) | REASONING_FIELDS
         return {field: text for field, text in fields.items() if field in wanted}
 
-    def _bounded(self, text: str) -> str:
+    def _bounded(self, text: str | None) -> str:
         """What of `text` there is still room for."""
+        text = text or ""
         self.full = self.full or len(text) > self._room
         text = text[: self._room]
         self._room -= len(text)
@@ -112,16 +112,15 @@ class ReplyReader:
 
     def _ended(self, call: ModelCall) -> Iterator[Event]:
         """A reply is complete. One that came whole is not shown in pieces, but `arrived` has it."""
-        reply = self._last = self._reply(call)
-        whole = [*reply.feed(call.whole_text), *reply.finish()]
+        self._last = self._reply(call)
+        pieces = self._last.read(call.whole_text, ended=True)
         if not call.whole_text:
-            yield from self._pieces(call, whole)
+            yield from self._deltas(call, pieces)
         del self._replies[call]
 
-    def _pieces(self, call: ModelCall, pieces: Iterable[Piece]) -> Iterator[Event]:
+    def _deltas(self, call: ModelCall, pieces: Iterable[Piece]) -> Iterator[Event]:
         for field, text in pieces:
-            if text:
-                yield FieldDelta(field, self._channel(call, field), text, call.step.name)
+            yield FieldDelta(field, self._channel(call, field), text, call.step.name)
 
     def _channel(self, call: ModelCall, field: str) -> Channel:
         step = call.step
@@ -135,53 +134,42 @@ class ReplyReader:
 
 
 class _Reply:
-    """The reply of one model call, read as a `PrefixParser` does; thinking is a field of its own."""
+    """The reply of one model call; what it thinks between tags is a field of its own.
+
+    Attributes:
+        texts: The pieces of each field so far.
+    """
 
     def __init__(self, step: Step) -> None:
-        self._texts: dict[str, list[str]] = {}
+        self.texts: dict[str, list[str]] = {}
         self._tags = ThinkTags(REPLY)
         self._parser = prefix_parser(step.adapter, step.fields) if step.adapter else None
         self._field_tags: dict[str, ThinkTags] = {}
 
-    def feed(self, text: str) -> list[Piece]:
-        return self._read(self._tags.feed(text))
-
-    def finish(self) -> list[Piece]:
-        rest = self._read(self._tags.finish())
-        if self._parser:
-            rest += self._of_fields(self._parser.finish())
-        for tags in self._field_tags.values():
-            rest += self._kept(tags.finish())
-        return rest
-
-    def fields(self) -> dict[str, str]:
-        return {field: "".join(texts) for field, texts in self._texts.items()}
-
-    def _read(self, pieces: list[Piece]) -> list[Piece]:
+    def read(self, text: str, *, ended: bool = False) -> list[Piece]:
+        """The pieces that are certain after `text`, and at the end those that were held back."""
         found: list[Piece] = []
-        for piece in pieces:
-            if piece.field == THINKING or not self._parser:
-                found += self._kept([piece])
+        for piece in self._tags.feed(text, ended=ended):
+            if piece.field == THINKING or self._parser is None:
+                found.append(piece)
             else:
                 found += self._of_fields(self._parser.feed(piece.text))
-        return found
-
-    def _of_fields(self, pieces: list[Piece]) -> list[Piece]:
-        found = []
-        for field, text in pieces:
-            tags = self._field_tags.setdefault(field, ThinkTags(field))
-            found += self._kept(tags.feed(text))
-        return found
-
-    def _kept(self, pieces: list[Piece]) -> list[Piece]:
-        for field, text in pieces:
+        if ended and self._parser is not None:
+            found += self._of_fields(self._parser.finish())
+            for tags in self._field_tags.values():
+                found += tags.feed("", ended=True)
+        for field, piece_text in found:
             if field != THINKING:
-                self._texts.setdefault(field, []).append(text)
-        return pieces
+                self.texts.setdefault(field, []).append(piece_text)
+        return found
+
+    def _of_fields(self, pieces: Iterable[Piece]) -> Iterator[Piece]:
+        for field, text in pieces:
+            yield from self._field_tags.setdefault(field, ThinkTags(field)).feed(text)
 
 
 class ThinkTags:
-    """Tells thinking between ``<think>`` tags from the text of `field` after it, as a `PrefixParser` does.
+    """Tells thinking between ``<think>`` tags from the text of `field` after it.
 
     Some servers do not split it off. Only a block at the very start counts: later in a text the tag is part
     of what somebody writes about. A chunk may end inside a tag.
@@ -192,31 +180,23 @@ class ThinkTags:
         self._held = ""
         self._inside: bool | None = None  # None until it is known whether there is a block
 
-    def feed(self, text: str) -> list[Piece]:
+    def feed(self, text: str, *, ended: bool = False) -> list[Piece]:
+        """The pieces that are certain after `text`; at the end all."""
         self._held += text
         if self._inside is None:
             start = self._held.lstrip()
-            if len(start) < len(THINK_OPEN) and THINK_OPEN.startswith(start):
+            if len(start) < len(THINK_OPEN) and THINK_OPEN.startswith(start) and not ended:
                 return []
             self._inside = start.startswith(THINK_OPEN)
             self._held = start.removeprefix(THINK_OPEN) if self._inside else self._held
-        if not self._inside:
-            rest, self._held = self._held, ""
-            return _pieces((self._field, rest))
-        thinking, closed, rest = self._held.partition(THINK_CLOSE)
-        if closed:
-            self._inside, self._held = False, ""
-            return _pieces((THINKING, thinking), (self._field, rest))
-        sure = len(thinking) - _overlap(thinking)
-        self._held = thinking[sure:]
-        return _pieces((THINKING, thinking[:sure]))
-
-    def finish(self) -> list[Piece]:
-        return _pieces((THINKING if self._inside else self._field, self._held))
-
-
-def _pieces(*pieces: tuple[str, str]) -> list[Piece]:
-    return [Piece(field, text) for field, text in pieces if text]
+        thinking, rest = "", self._held
+        if self._inside:
+            thinking, closed, rest = self._held.partition(THINK_CLOSE)
+            self._inside = not closed
+        sure = len(thinking) - (_overlap(thinking) if self._inside and not ended else 0)
+        self._held = thinking[sure:] if self._inside else ""
+        pieces = (Piece(THINKING, thinking[:sure]), Piece(self._field, rest))
+        return [piece for piece in pieces if piece.text]
 
 
 def _overlap(text: str) -> int:

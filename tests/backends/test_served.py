@@ -26,9 +26,8 @@ from dspy_demo.events import (
     TurnStarted,
     to_wire,
 )
-from dspy_demo.streaming.turn_stream import TurnStream
 from tests.fake_openai import free_port
-from tests.services import settings_for
+from tests.services import played, settings_for
 
 STARTED = TurnStarted("local", "openai/fake")
 DELTA = FieldDelta("answer", "answer", "four", "predict")
@@ -119,7 +118,7 @@ def request(url: str, *, version: str | None = "models:/demo/3", **inputs: Any) 
 
 
 async def heard(backend: ServedBackend, request: TurnRequest) -> list[Event]:
-    async with TurnStream(backend.stream(request)) as pump:
+    async with played(backend.stream(request)) as pump:
         return [event async for event in pump]
 
 

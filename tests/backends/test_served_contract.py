@@ -8,7 +8,6 @@ import pytest
 
 from dspy_demo.errors import DemoError
 from dspy_demo.events import ServedTarget, Status, TurnFinished, TurnRequest, TurnStarted
-from dspy_demo.streaming.turn_stream import TurnStream
 from tests.backends.served_fixtures import ServedWorld, served_session, served_world
 from tests.backends.test_contract import (
     Subject,
@@ -21,7 +20,7 @@ from tests.backends.test_contract import (
     test_turns_run_side_by_side,
 )
 from tests.fake_openai import FAULTS
-from tests.services import until
+from tests.services import played, until
 
 pytestmark = pytest.mark.integration
 
@@ -96,7 +95,7 @@ async def test_whatever_took_the_port_of_a_server_is_not_asked(
     target = ServedTarget(url, getattr(served_world, version), instance=instance)
     backend = served_world.backend()
     with pytest.raises(DemoError, match=says) as caught:
-        async with TurnStream(backend.stream(TurnRequest(target, {"question": "?"}))) as pump:
+        async with played(backend.stream(TurnRequest(target, {"question": "?"}))) as pump:
             assert [event async for event in pump] == []
     await backend.aclose()
     assert caught.value.code == "wrong_server"

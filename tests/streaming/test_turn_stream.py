@@ -1,9 +1,10 @@
-"""The stream of a turn: items in order, a bounded lead, a source that is closed before leaving is over."""
+"""The stream of a turn: items in order, a bounded lead, work that is closed before leaving is over."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -11,28 +12,28 @@ import dspy
 import pytest
 from dspy import lm15
 
+from dspy_demo.adapters import adapter_for
 from dspy_demo.errors import UpstreamCut
-from dspy_demo.events import Event, FieldDelta
+from dspy_demo.events import Event, FieldDelta, LMChoice, LocalTarget, TurnRequest
+from dspy_demo.lm.demo_engine import DemoEngine
 from dspy_demo.programs.own import spec_of
 from dspy_demo.streaming.turn import run_turn
-from dspy_demo.streaming.turn_stream import TurnStream
-
-Stream = TurnStream[int]
+from dspy_demo.streaming.turn_stream import AHEAD_MAX, TurnStream
+from tests.services import settings_for
 
 
 class Source:
-    """A scripted stream that remembers how far it got and how it ended."""
+    """Scripted work that remembers how far it got and how it ended."""
 
     def __init__(self, items: int = 0, *, then: BaseException | None = None, silent: bool = False) -> None:
         self.items, self.then, self.silent = items, then, silent
-        self.sent = 0
-        self.closed = False
+        self.sent, self.closed = 0, False
 
-    async def stream(self) -> AsyncIterator[int]:
+    async def fill(self, stream: TurnStream[int]) -> None:
         try:
             for item in range(self.items):
                 self.sent += 1
-                yield item
+                await stream.send(item)
             if self.then is not None:
                 raise self.then
             if self.silent:
@@ -48,30 +49,24 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-@pytest.mark.parametrize("items", [0, 1, 1000])
-async def test_items_come_in_order_and_the_end_stays_the_end(items: int) -> None:
-    source = Source(items)
-    async with TurnStream(source.stream(), ahead_max=7) as stream:
-        assert [item async for item in stream] == list(range(items))
+async def test_items_come_in_order_and_a_slow_reader_holds_the_work_back() -> None:
+    source = Source(1000)
+    async with TurnStream[int]() as stream:
+        stream.start(source.fill(stream))
+        await settle()
+        assert source.sent == AHEAD_MAX
+        assert await anext(stream) == 0
+        await settle()
+        assert source.sent == AHEAD_MAX + 1
+        assert [item async for item in stream] == list(range(1, 1000))
         assert [item async for item in stream] == []
     assert source.closed
 
 
-async def test_a_slow_reader_holds_the_source_back() -> None:
-    source = Source(1000)
-    async with TurnStream(source.stream(), ahead_max=4) as stream:
-        await settle()
-        assert source.sent == 4
-        assert await anext(stream) == 0
-        await settle()
-        assert source.sent == 5
-        assert await stream.take() == [1, 2, 3, 4]
-    assert source.closed
-
-
-async def test_what_the_source_raises_comes_after_all_its_items() -> None:
+async def test_a_failure_comes_after_all_items() -> None:
     got: list[int] = []
-    async with TurnStream(Source(3, then=ValueError("broken")).stream()) as stream:
+    async with TurnStream[int]() as stream:
+        stream.start(Source(3, then=ValueError("broken")).fill(stream))
         await settle()
         with pytest.raises(ValueError, match="broken"):
             async for item in stream:
@@ -79,36 +74,23 @@ async def test_what_the_source_raises_comes_after_all_its_items() -> None:
     assert got == [0, 1, 2]
 
 
-async def close(stream: Stream) -> None:
-    await stream.close()
-
-
-async def close_twice(stream: Stream) -> None:
-    await asyncio.gather(stream.close(), stream.close())
-
-
-async def fail(stream: Stream) -> None:
-    raise ValueError
-
-
-async def cancel(stream: Stream) -> None:
-    raise asyncio.CancelledError
-
-
-@pytest.mark.parametrize("end", [close, close_twice, fail, cancel])
-@pytest.mark.parametrize(
-    "source", [Source(2, silent=True), Source(100), Source(1, then=ValueError("unseen"))]
-)
-async def test_leaving_closes_the_source_first_and_drops_what_was_not_read(
-    source: Source, end: Callable[[Stream], Awaitable[None]], caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("end", ["close", "close twice", "fail", "cancel"])
+@pytest.mark.parametrize("source", [Source(2, silent=True), Source(100), Source(1, then=ValueError("?"))])
+async def test_leaving_closes_the_work_first_and_drops_what_was_not_read(
+    source: Source, end: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     source.sent, source.closed = 0, False
 
     async def read() -> list[int]:
-        async with TurnStream(source.stream(), ahead_max=2) as stream:
+        async with TurnStream[int]() as stream:
+            stream.start(source.fill(stream))
             first = await anext(stream)
             await settle()
-            await end(stream)
+            if end == "fail":
+                raise ValueError
+            if end == "cancel":
+                raise asyncio.CancelledError
+            await asyncio.gather(*(stream.close() for _ in range(2 if end == "close twice" else 1)))
             assert source.closed
             return [first, *[item async for item in stream]]
 
@@ -119,28 +101,9 @@ async def test_leaving_closes_the_source_first_and_drops_what_was_not_read(
     assert "never retrieved" not in caplog.text
 
 
-async def test_closing_wakes_a_reader_that_waits() -> None:
-    async with TurnStream(Source(1, silent=True).stream()) as stream:
-        reader = asyncio.create_task(_all(stream))
-        await settle()
-        assert not reader.done()
-        await stream.close()
-        assert await reader == [0]
-
-
-async def _all(stream: Stream) -> list[int]:
-    return [item async for item in stream]
-
-
 async def test_a_thread_puts_items_and_makes_its_calls_in_the_loop_until_the_turn_is_over() -> None:
-    stream: TurnStream[Any] = TurnStream()
-    ended = asyncio.Event()
-
     async def call() -> object:
-        try:
-            return asyncio.get_running_loop()
-        finally:
-            ended.set()
+        return asyncio.get_running_loop()
 
     def work() -> object:
         stream.put("from a thread")
@@ -148,7 +111,7 @@ async def test_a_thread_puts_items_and_makes_its_calls_in_the_loop_until_the_tur
         assert future is not None
         return future.result()
 
-    async with stream:
+    async with TurnStream[Any]() as stream:
         stream.start(asyncio.to_thread(work))
         assert [item async for item in stream] == ["from a thread"]
         assert stream.result() is asyncio.get_running_loop()
@@ -162,11 +125,6 @@ async def test_a_thread_puts_items_and_makes_its_calls_in_the_loop_until_the_tur
 # Of a program
 
 WORDS = [f"word{number} " for number in range(40)]
-
-
-class Blocking:
-    def complete(self, request: Any) -> Any:
-        raise NotImplementedError
 
 
 class Burst:
@@ -187,24 +145,26 @@ class Burst:
         yield lm15.StreamEndEvent(finish_reason="stop")
 
 
-def answering(engine: Burst) -> AsyncIterator[Event]:
-    program = dspy.Predict("question -> answer")
-    lm = dspy.LM("burst/model", engine=Blocking(), async_engine=engine, cache=False, num_retries=0)
-    return run_turn(program, spec_of(program, name="p"), {"question": "?"}, (), lm, dspy.ChatAdapter())
+def answering(engine: Burst, data_dir: Path) -> AsyncIterator[Event]:
+    program, settings = dspy.Predict("question -> answer"), settings_for(data_dir)
+    lm = dspy.LM("burst/model", engine=DemoEngine(), async_engine=engine, cache=False, num_retries=0)
+    request = TurnRequest(LocalTarget("p", LMChoice("burst/model")), {"question": "?"})
+    spec = spec_of(program, name="p")
+    return run_turn(program, spec, request, lm=lm, adapter=adapter_for("chat"), settings=settings)
 
 
-async def test_what_arrived_together_is_one_increment() -> None:
+async def test_what_arrived_together_is_one_increment(data_dir: Path) -> None:
     """No token waits for another one, but those that have come while the reader was busy go out at once."""
-    events = [event async for event in answering(Burst()) if isinstance(event, FieldDelta)]
+    events = [event async for event in answering(Burst(), data_dir) if isinstance(event, FieldDelta)]
     assert "".join(event.text for event in events).split() == "".join(WORDS).split()
     assert 2 < len(events) < len(WORDS) / 2
 
 
-async def test_what_arrived_before_a_failure_is_delivered_before_it() -> None:
+async def test_what_arrived_before_a_failure_is_delivered_before_it(data_dir: Path) -> None:
     """`streamify` alone drops up to 16 chunks: its task group ends the reader when the program raises."""
     heard = []
     with pytest.raises(UpstreamCut):
-        async for event in answering(Burst(fails=True)):
+        async for event in answering(Burst(fails=True), data_dir):
             heard.append(event)
             await asyncio.sleep(0.001)  # a reader that is behind, as in a busy app
     text = "".join(event.text for event in heard if isinstance(event, FieldDelta))

@@ -37,7 +37,7 @@ class Observer:
     def call_notice(self, text: str, state: Any, key: str) -> None:
         self.notices.append((key.removeprefix("local-"), state, text))
 
-    def call_ended(self, finish_reason: str | None) -> None: ...
+    def call_recorded(self, finish_reason: str | None, cost_usd: float | None) -> None: ...
 
 
 @pytest.fixture(scope="module", autouse=True)
