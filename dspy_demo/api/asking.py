@@ -24,34 +24,25 @@ from dspy_demo.programs.spec import ProgramSpec
 
 
 class Asking:
-    """Makes the turns that one HTTP request asks for, on the owner's model. A dependency of the routes.
-
-    What it needs is in the state of the application: `service`, and `default_lm`, which is asked each time,
-    since the owner may change the model.
-    """
+    """Makes the turns that one HTTP request asks for, on the owner's model. A dependency of the routes."""
 
     def __init__(self, request: Request) -> None:
-        state = request.app.state
+        state = request.app.state  # see `routes.build_api`
         self.service: ChatService = state.service
         self.keep_alive_s: float = state.keep_alive_s
         self._default_lm: Callable[[], LMChoice] = state.default_lm
-        #: As the middleware found it; nobody does so around a model server.
+        #: As the middleware found it; around a model server there is none.
         self._visitor: Visitor = getattr(request.state, "visitor", None) or GUEST
+        self._allowance = None if self._visitor.role == "owner" else self.service.allowance
         self._turn_id = request.headers.get(TURN_ID_HEADER, "")
 
     def programs(self) -> list[ProgramSpec]:
         """Those that the visitor may ask for; the first one is the default."""
-        specs, allowance = self.service.programs.specs(), self.service.allowance
-        if allowance is None or self._visitor.role == "owner":
-            return specs
-        return allowance.programs_of(specs)
+        specs = self.service.programs.specs()
+        return self._allowance.programs_of(specs) if self._allowance else specs
 
     def program(self, name: str) -> ProgramSpec:
-        """One of them, by name.
-
-        Raises:
-            NotFound: No such program, or not for this visitor.
-        """
+        """One of them; `NotFound` for another name."""
         return self.service.programs.get(name, [spec.name for spec in self.programs()])
 
     def turn(
@@ -63,19 +54,19 @@ class Asking:
         session_id: str = "",
         **changes: Any,
     ) -> TurnRequest:
-        """A turn that can run, under the id that the request's headers give it, if they do.
+        """A turn that can run, under the id of the request's header, where it has one.
 
         Args:
-            changes: Of the owner's choice of model, where not None: temperature, max_tokens, cache. Not the
-                model, its address or its key: that would spend the owner's credit elsewhere, and reach
-                addresses that only the server can. `max_tokens` can only lower the owner's bound.
+            changes: temperature, max_tokens and cache, None for the owner's choice; `max_tokens` can only
+                lower the owner's bound. Model, address and key cannot be changed: that would spend the
+                owner's credit elsewhere, and reach addresses that only the server can.
 
         Raises:
-            DemoError: It cannot run; see `ChatService.check`. Or there is no model that can be used.
+            DemoError: It cannot run; see `ChatService.check`.
         """
-        lm, allowance = self._default_lm(), self.service.allowance
-        if allowance is not None and self._visitor.role == "guest":
-            lm = allowance.choice(lm)
+        lm = self._default_lm()
+        if self._allowance:
+            lm = self._allowance.choice(lm)
         given = {name: value for name, value in changes.items() if value is not None}
         if lm.max_tokens is not None and "max_tokens" in given:
             given["max_tokens"] = min(lm.max_tokens, given["max_tokens"])
@@ -98,7 +89,5 @@ Asked = Annotated[Asking, Depends(Asking)]
 
 def joined(messages: Iterable[Message]) -> tuple[Message, ...]:
     """The same chat with neighbours of one role made one, since a history takes turns."""
-    return tuple(
-        Message(role, "\n\n".join(message.text for message in group))
-        for role, group in itertools.groupby(messages, key=lambda message: message.role)
-    )
+    groups = itertools.groupby(messages, key=lambda message: message.role)
+    return tuple(Message(role, "\n\n".join(one.text for one in group)) for role, group in groups)

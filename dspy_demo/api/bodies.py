@@ -11,7 +11,6 @@ from dspy_demo.api.errors import SENTENCE
 from dspy_demo.events import FinishReason
 
 _FORMS = ("text", "messages", "inputs")
-
 Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
 #: More than any model writes. Clients ask for as much as they can, so a larger number means “no bound”.
 TOKENS_MAX = 200_000
@@ -74,11 +73,10 @@ class PredictBody(BaseModel):
     def _one_form(self) -> PredictBody:
         if sum(getattr(self, form) is not None for form in _FORMS) != 1:
             raise sentence("Send exactly one of “text”, “messages” and “inputs”.")
-        if self.messages is not None:
-            if self.history is not None:
-                raise sentence("Send earlier messages inside “messages”, not as “history”.")
-            if self.messages[-1].role != "user":
-                raise sentence("The last of the “messages” must be the user's.")
+        if self.messages is not None and self.history is not None:
+            raise sentence("Send earlier messages inside “messages”, not as “history”.")
+        if self.messages is not None and self.messages[-1].role != "user":
+            raise sentence("The last of the “messages” must be the user's.")
         return self
 
 

@@ -10,14 +10,10 @@ from fastapi.responses import Response
 
 
 def encode(value: Any) -> bytes:
-    """`value` as JSON bytes, with null for NaN and the infinities.
-
-    orjson refuses what models do write: half a surrogate pair, integers beyond 64 bits. Those go by the
-    standard library, escaped.
-    """
+    """`value` as JSON, with null for NaN and the infinities."""
     try:
         return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
-    except TypeError:
+    except TypeError:  # half a surrogate pair, an integer beyond 64 bits: models do write those
         written = json.dumps(value, default=str)
         return json.dumps(json.loads(written, parse_constant=lambda _: None)).encode()
 
@@ -28,8 +24,6 @@ def sse(value: Any) -> bytes:
 
 
 class JsonResponse(Response):
-    """A response whose content `encode` writes."""
-
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 DrawError = Callable[[TurnFailed, str], Response]
 #: The type of pydantic's errors whose message is a whole sentence of ours; see `bodies.sentence`.
 SENTENCE = "sentence"
+NOT_JSON = "The body is not valid JSON, or is nested too deeply."
 
 
 class BadBody(InvalidInput):
@@ -48,22 +49,17 @@ class MethodNotAllowed(InvalidInput):
 async def _check_json(request: Request) -> None:
     """Let only strict JSON in: no NaN, half a surrogate pair, or nesting beyond 200 levels.
 
-    A form on another site can post anything but this type without asking first, so that the header also
-    guards against that.
+    A form on another site can post anything but this type without asking first.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if not re.fullmatch(r"application/([^/]+\+)?json", media_type):
         raise UnsupportedMediaType()
-    raw = await request.body()
-    if not raw.strip():
-        raise BadBody("The body is empty; send a JSON object.")
     try:
-        pydantic_core.from_json(raw, allow_inf_nan=False)
+        pydantic_core.from_json(await request.body(), allow_inf_nan=False)
     except ValueError:
         raise BadBody(NOT_JSON) from None
 
 
-NOT_JSON = "The body is not valid JSON, or is nested too deeply."
 #: For every route with a body: ``dependencies=[STRICT_JSON]``.
 STRICT_JSON = Depends(_check_json)
 

@@ -4,38 +4,122 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any, assert_never
 
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import Response
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from dspy_demo.api.asking import Asked, Asking
+from dspy_demo.api.bodies import MESSAGES_MAX, Temperature, Tokens, sentence
 from dspy_demo.api.encoding import JsonResponse, sse
-from dspy_demo.api.errors import STRICT_JSON, retry_headers
-from dspy_demo.api.openai_bodies import CompletionBody
+from dspy_demo.api.errors import STRICT_JSON, BadBody, retry_headers
 from dspy_demo.api.openai_reply import Piece, Reply
-from dspy_demo.api.stream import DONE, Encoder, event_stream, whole_answer
-from dspy_demo.errors import NotFound
-from dspy_demo.events import FieldDelta, TurnFailed, TurnFinished, TurnStarted, Usage
+from dspy_demo.api.stream import DONE, event_stream, whole_answer
+from dspy_demo.errors import InvalidInput, NotFound
+from dspy_demo.events import Event, FieldDelta, Message, Status, TurnFailed, TurnFinished, TurnStarted, Usage
+from dspy_demo.programs.inputs import chat_messages
 from dspy_demo.programs.spec import ProgramSpec
 
 CHAT, MODELS = "/v1/chat/completions", "/v1/models"
+NO_ROUTE = f"The OpenAI-compatible routes here are POST {CHAT}, GET {MODELS} and GET {MODELS}/NAME."
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"description": "An error, as OpenAI writes it"}
     for status in (400, 404, 413, 415, 422, 429, 502, 503, 504)
 }
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
+_EXAMPLE: dict[str, Any] = {
+    "model": "chain_of_thought",
+    "messages": [{"role": "user", "content": "What is 2 + 2?"}],
+}
+_EXAMPLES: list[Any] = [_EXAMPLE | {"stream": True}, _EXAMPLE | {"response_format": {"type": "json_object"}}]
+StopTexts = Annotated[
+    list[Annotated[str, Field(max_length=1000)]],
+    Field(max_length=4),
+    BeforeValidator(lambda stop: [stop] if isinstance(stop, str) else stop),
+]
 
 
 class NoSuchModel(NotFound):
     code = "model_not_found"
 
 
-class NoSuchRoute(NotFound):
-    default_message = (
-        "This address is not one of the OpenAI-compatible routes here. "
-        f"They are POST {CHAT}, GET {MODELS} and GET {MODELS}/NAME."
+class UnsupportedFormat(BadBody):
+    http_status = 400
+
+
+class OpenAIMessage(BaseModel):
+    """A message of the chat. Of earlier messages, what is not text is left out."""
+
+    role: str
+    content: Any = Field("", description="Text, or a list of parts {type: text, text: …}.")
+
+
+class CompletionBody(BaseModel):
+    """A chat completion. `model` is a program's name.
+
+    Other parameters that OpenAI's clients send are accepted and ignored. So are system messages, since a
+    DSPy program brings its own instructions, and tools that are offered, since it calls its own.
+    """
+
+    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": _EXAMPLES})
+
+    model: str = Field(description="A program's name, from `GET /v1/models`.", max_length=200)
+    messages: list[OpenAIMessage] = Field(
+        min_length=1, max_length=MESSAGES_MAX, description="The last one must be the user's."
     )
+    stream: bool | None = None
+    stream_options: dict[str, Any] | None = None
+    temperature: Temperature | None = None
+    max_tokens: Tokens | None = None
+    max_completion_tokens: Tokens | None = Field(None, description="The newer name of `max_tokens`.")
+    stop: StopTexts | None = Field(None, description="The content ends before the first of at most 4 texts.")
+    n: int | None = Field(None, description="Only 1.")
+    response_format: Any = Field(
+        None, description="Text, `json_object`, or `json_schema` with properties that the program has."
+    )
+
+    @model_validator(mode="after")
+    def _supported(self) -> CompletionBody:
+        """Refuse what changes the answer, so that to ignore it would be wrong."""
+        extra = self.model_extra or {}
+        if self.n not in (None, 1):
+            raise sentence("Only one answer can be asked for: “n” must be 1.")
+        if extra.get("audio") or extra.get("modalities") not in (None, ["text"]):
+            raise sentence("Only text can be answered: leave out “audio”; “modalities” must be [“text”].")
+        if extra.get("logprobs"):
+            raise sentence("Log probabilities are not available.")
+        for choice in (extra.get("tool_choice"), extra.get("function_call")):
+            match choice:
+                case None | "auto" | "none" | {"type": "allowed_tools", "allowed_tools": {"mode": "auto"}}:
+                    continue
+            raise sentence("The program calls its own tools: leave out “tool_choice”, or send “auto”.")
+        return self
+
+    @property
+    def chat(self) -> tuple[Message, ...]:
+        """The chat, of which the last message is the question; `BadBody` where that cannot be read."""
+        try:
+            return chat_messages([{"role": each.role, "content": each.content} for each in self.messages])
+        except InvalidInput as error:
+            raise BadBody(error.public_message, "messages") from None
+
+    def json_fields(self, spec: ProgramSpec) -> tuple[str, ...] | None:
+        """Which fields the content has to hold as a JSON object; None where it is text, and empty for all."""
+        match self.response_format:
+            case None | "text" | {"type": "text" | None}:
+                return None
+            case {"type": "json_object"}:
+                return spec.outputs
+            case {"type": "json_schema", "json_schema": {"schema": {"properties": {**properties}}}}:
+                if properties and set(properties) <= set(spec.outputs):
+                    return tuple(map(str, properties))
+        fields = ", ".join(f"“{name}”" for name in spec.outputs) or "not known before it has run"
+        raise UnsupportedFormat(
+            "“response_format” must be text, json_object, or a json_schema whose properties are fields of "
+            f"the program “{spec.title}” ({fields}).",
+            "response_format",
+        )
 
 
 router = APIRouter()
@@ -82,16 +166,13 @@ async def model(model_id: str, asked: Asked) -> Response:
     return JsonResponse(_model(_program(model_id, asked)))
 
 
-@router.api_route("/v1", methods=_METHODS, include_in_schema=False)
 @router.api_route("/v1/{path:path}", methods=_METHODS, include_in_schema=False)
 async def elsewhere(request: Request) -> Response:
-    """Every other address, and every other method of these, in OpenAI's form."""
+    """Every other address or method in OpenAI's form; in the app the page would answer it."""
     path = request.scope["path"]
-    if path == CHAT:
-        raise HTTPException(405, headers={"Allow": "POST"})
-    if f"{path}/".startswith(f"{MODELS}/"):
-        raise HTTPException(405, headers={"Allow": "GET"})
-    raise NoSuchRoute()
+    if path == CHAT or f"{path}/".startswith(f"{MODELS}/"):
+        raise HTTPException(405, headers={"Allow": "POST" if path == CHAT else "GET"})
+    raise NotFound(NO_ROUTE)
 
 
 def _program(name: str, asked: Asking) -> ProgramSpec:
@@ -105,40 +186,47 @@ def _model(spec: ProgramSpec) -> dict[str, Any]:
     return {"id": spec.name, "object": "model", "created": STARTED_AT, "owned_by": "dspy-demo"}
 
 
-class Chunks(Encoder):
-    """The chunks of a streamed chat completion.
+class Chunks:
+    """The chunks of a streamed chat completion; see `stream.Encoder`.
 
     Args:
         head: ``id``, ``created`` and ``model`` of every chunk.
-        include_usage: Whether a last chunk tells the tokens. There is none where a stop text ended the turn
-            before the model said how many there were.
+        include_usage: Whether a last chunk tells the tokens. There is none where a stop text ended the turn.
     """
 
     def __init__(self, reply: Reply, head: dict[str, Any], *, include_usage: bool) -> None:
+        self.ended = False
         self._reply = reply
         self._head = {**head, "object": "chat.completion.chunk"}
         self._include_usage = include_usage
 
-    def on_start(self, event: TurnStarted) -> bytes:
-        return self._chunk({"role": "assistant", "content": ""})
-
-    def on_delta(self, event: FieldDelta) -> bytes:
-        chunks = self._pieces(self._reply.delta(event))
-        if self._reply.finish_reason is None:
-            return chunks
-        self.ended = True
-        return chunks + self._chunk({}, self._reply.finish_reason) + DONE
-
-    def on_end(self, event: TurnFinished | TurnFailed) -> bytes:
-        if isinstance(event, TurnFailed):
-            return self._pieces(self._reply.held()) + sse(error_json(event)) + DONE
-        chunks = self._pieces(self._reply.rest(event)) + self._chunk({}, self._reply.finish_reason)
-        if self._include_usage:
-            chunks += sse({**self._head, "choices": [], "usage": usage_json(event.usage)})
-        return chunks + DONE
+    def encode(self, event: Event) -> bytes:
+        match event:
+            case TurnStarted():
+                return self._chunk({"role": "assistant", "content": ""})
+            case Status():
+                return b""
+            case FieldDelta():
+                chunks = self._pieces(self._reply.delta(event))
+                self.ended = self._reply.finish_reason is not None
+                return chunks + self._last() if self.ended else chunks
+            case TurnFinished():
+                self.ended = True
+                return self._pieces(self._reply.rest(event)) + self._last(event.usage)
+            case TurnFailed():
+                self.ended = True
+                return self._pieces(self._reply.held()) + sse(error_json(event)) + DONE
+            case _:
+                assert_never(event)
 
     def _pieces(self, pieces: Iterator[Piece]) -> bytes:
         return b"".join(self._chunk({part: text}) for part, text in pieces)
+
+    def _last(self, usage: Usage | None = None) -> bytes:
+        chunks = self._chunk({}, self._reply.finish_reason)
+        if usage and self._include_usage:
+            chunks += sse({**self._head, "choices": [], "usage": usage_json(usage)})
+        return chunks + DONE
 
     def _chunk(self, delta: dict[str, str], finish_reason: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}

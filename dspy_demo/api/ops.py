@@ -24,14 +24,10 @@ from dspy_demo.web.auth import asks, is_owner, owner_only
 
 log = logging.getLogger(__name__)
 
-#: Instead of the reason, which may name models and addresses.
+#: For guests, instead of the reason, which may name models and addresses.
 NOT_READY = "It cannot answer now. Its owner is told why at this address."
-FIGURES: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "In Prometheus' text format",
-        "content": {"text/plain": {"example": 'dspy_demo_turns_total{backend="local",code=""} 12.0\n'}},
-    }
-}
+EXAMPLE = 'dspy_demo_turns_total{backend="local",code=""} 12.0\n'
+FIGURES = {"description": "In Prometheus' text format", "content": {"text/plain": {"example": EXAMPLE}}}
 
 
 class Ready(BaseModel):
@@ -52,7 +48,7 @@ class Readiness:
     """Tells whether `service` can answer. Tracing and the model server are told, and do not count.
 
     Attributes:
-        prepare: Builds the program and the model of a turn, or finds them built; raises why it cannot.
+        prepare: Builds the program and the model of a turn, or raises why it cannot.
         model_server: Asks the app's model server for its state.
     """
 
@@ -71,8 +67,8 @@ class Readiness:
             reason = failure.public_message
             if reason != self._logged:  # it is asked every few seconds
                 log_failure(log, "not ready", failure, refused=False)
-        self._logged, tracking = reason, self.service.tracer.state
-        server = await self.model_server()
+        self._logged = reason
+        server, tracking = await self.model_server(), self.service.tracer.state
         return Ready(ready=not reason, reason=reason, tracking=tracking, model_server=server)
 
 
@@ -98,7 +94,7 @@ def probes_router(metrics: Metrics, readiness: Readiness) -> APIRouter:
         "/metrics",
         summary="Figures for Prometheus",
         response_class=Response,
-        responses=FIGURES,
+        responses={200: FIGURES},
         dependencies=[Depends(owner_only)],
     )
     async def figures(request: Request) -> Response:
@@ -121,22 +117,19 @@ class VersionBody(BaseModel):
     program: str | None = Field(None, description="Which program; without it the app's first one.")
 
 
-def versions_router(
-    log_version: Callable[[str, str | None, str, dict[str, str]], Version],
-) -> APIRouter:
-    """``POST /versions``, for the app.
-
-    Args:
-        log_version: Logs (name, program or None, description, tags). It blocks, and knows MLflow.
-    """
+def versions_router(log_version: Callable[[str, str | None, str, dict[str, str]], Version]) -> APIRouter:
+    """``POST /versions``; `log_version` takes name, program, description and tags, and blocks."""
     router = APIRouter()
+    errors: dict[int | str, dict[str, Any]] = {
+        status: {"model": ErrorBody} for status in (400, 403, 404, 413, 415, 422, 503)
+    }
 
     @router.post(
         "/versions",
         summary="Log a version (owner)",
         status_code=201,
         dependencies=[Depends(owner_only), STRICT_JSON],
-        responses={status: {"model": ErrorBody} for status in (400, 403, 404, 413, 415, 422, 503)},
+        responses=errors,
     )
     async def log(body: VersionBody) -> dict[str, str | int]:
         """Logs the program with the app's own model, as soon as a new process could load it.

@@ -14,17 +14,9 @@ from dspy_demo.api.asking import Asked, Asking
 from dspy_demo.api.bodies import ErrorBody, PredictBody, Prediction
 from dspy_demo.api.encoding import JsonResponse, sse
 from dspy_demo.api.errors import STRICT_JSON, DrawError, handle_errors, own_error
-from dspy_demo.api.stream import DONE, KEEP_ALIVE_S, Encoder, event_stream, whole_answer
+from dspy_demo.api.stream import DONE, KEEP_ALIVE_S, event_stream, whole_answer
 from dspy_demo.chat import ChatService
-from dspy_demo.events import (
-    Event,
-    LMChoice,
-    Message,
-    TurnFailed,
-    TurnFinished,
-    TurnRequest,
-    to_wire,
-)
+from dspy_demo.events import Event, LMChoice, Message, TurnFailed, TurnFinished, TurnRequest, to_wire
 from dspy_demo.templates import draw
 from dspy_demo.web.middleware import BODY_MAX_BYTES
 
@@ -54,9 +46,8 @@ def build_api(
     """The application, with its documentation at ``/docs`` and ``/openapi.json``.
 
     Args:
-        service: Runs the turns; its registry's programs are the ones that can be asked for.
-        default_lm: The model that answers, as its owner chose it; asked at each request. A guest who may
-            not use it gets the one that the service's allowance has for guests.
+        default_lm: The model that answers, asked at each request. A guest who may not use it gets the one
+            that the service's allowance has for guests.
         routers: Further routes; they come first.
         errors: How further protocols write an error, by the beginning of their paths.
         keep_alive_s: Seconds of silence after which a stream gets a comment.
@@ -141,16 +132,14 @@ def _turn(asked: Asking, body: PredictBody) -> TurnRequest:
     return asked.turn(spec, inputs, history=earlier, **more)
 
 
-class WireEvents(Encoder):
+class WireEvents:
     """Each event as the JSON object that `events.event_from_wire` reads."""
 
-    def on_start(self, event: Event) -> bytes:
-        return sse(to_wire(event))
+    ended = False
 
-    on_status = on_delta = on_start
-
-    def on_end(self, event: TurnFinished | TurnFailed) -> bytes:
-        return sse(to_wire(event)) + DONE
+    def encode(self, event: Event) -> bytes:
+        self.ended = isinstance(event, TurnFinished | TurnFailed)
+        return sse(to_wire(event)) + (DONE if self.ended else b"")
 
 
 def prediction(end: TurnFinished) -> Response:

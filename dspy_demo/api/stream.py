@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Any, assert_never
+from typing import Any, Protocol
 
 import anyio
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 
 from dspy_demo.api.asking import Asking
-from dspy_demo.chat import ChatService
-from dspy_demo.events import (
-    TURN_ID_HEADER,
-    Event,
-    FieldDelta,
-    Status,
-    TurnFailed,
-    TurnFinished,
-    TurnRequest,
-    TurnStarted,
-)
+from dspy_demo.events import TURN_ID_HEADER, Event, TurnFailed, TurnFinished, TurnRequest
 
 #: A proxy or a browser gives up on a silent connection after 30 to 60 s.
 KEEP_ALIVE_S = 15.0
@@ -33,52 +23,26 @@ DONE = b"data: [DONE]\n\n"
 UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
-class Encoder:
-    """Writes the events of one turn in one protocol. Each method gives what to send; empty bytes for nothing.
+class Encoder(Protocol):
+    """Writes the events of one turn in one protocol.
 
     Attributes:
         ended: Nothing follows what was written last; a turn that still runs is stopped.
     """
 
-    ended = False
+    ended: bool
 
     def encode(self, event: Event) -> bytes:
-        match event:
-            case TurnStarted():
-                return self.on_start(event)
-            case Status():
-                return self.on_status(event)
-            case FieldDelta():
-                return self.on_delta(event)
-            case TurnFinished() | TurnFailed():
-                self.ended = True
-                return self.on_end(event)
-            case _:
-                assert_never(event)
-
-    def on_start(self, event: TurnStarted) -> bytes:
-        return b""
-
-    def on_status(self, event: Status) -> bytes:
-        return b""
-
-    def on_delta(self, event: FieldDelta) -> bytes:
-        raise NotImplementedError
-
-    def on_end(self, event: TurnFinished | TurnFailed) -> bytes:
-        raise NotImplementedError
+        """What to send; empty for nothing."""
 
 
 def event_stream(asked: Asking, turn: TurnRequest, encoder: Encoder) -> StreamingResponse:
     """Run a turn and send each event as it comes, as server-sent events, and comments while it is silent."""
-    chunks = _chunks(asked.service, turn, encoder, asked.keep_alive_s)
     headers = UNBUFFERED | {TURN_ID_HEADER: turn.turn_id}
-    return StreamingResponse(chunks, headers=headers, media_type="text/event-stream")
+    return StreamingResponse(_chunks(asked, turn, encoder), headers=headers, media_type="text/event-stream")
 
 
-async def _chunks(
-    service: ChatService, request: TurnRequest, encoder: Encoder, keep_alive_s: float
-) -> AsyncIterator[bytes]:
+async def _chunks(asked: Asking, request: TurnRequest, encoder: Encoder) -> AsyncIterator[bytes]:
     """The turn runs in a task of its own, so that a comment can be sent while it is waited for.
 
     A client that hangs up cancels this generator, which stops the turn and waits for its end.
@@ -86,7 +50,7 @@ async def _chunks(
     chunks: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def run() -> None:
-        async with service.turn(request) as turn:
+        async with asked.service.turn(request) as turn:
             async for event in turn:
                 if chunk := encoder.encode(event):
                     chunks.put_nowait(chunk)
@@ -100,7 +64,7 @@ async def _chunks(
     try:
         while True:
             try:
-                async with asyncio.timeout(keep_alive_s):
+                async with asyncio.timeout(asked.keep_alive_s):
                     chunk = await chunks.get()
             except TimeoutError:
                 yield KEEP_ALIVE

@@ -18,7 +18,7 @@ from schemathesis.specs.openapi.checks import (
 
 from dspy_demo.api import build_api
 from dspy_demo.api.bodies import PredictBody
-from dspy_demo.api.openai_bodies import CompletionBody
+from dspy_demo.api.openai_chat import CompletionBody
 from dspy_demo.api.ops import Readiness, probes_router, versions_router
 from tests.api.conftest import LM, behind_guard, make_service
 from tests.scripted_backend import ScriptedBackend, scripted_answer
