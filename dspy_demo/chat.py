@@ -1,37 +1,49 @@
-"""ChatService: runs a turn on the backend it names, within limits, to exactly one end."""
+"""`ChatService` runs a turn on the backend it names, within limits; a `Turn` has exactly one end."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing
+from typing import Any, Self, assert_never
 
 from dspy_demo import errors
 from dspy_demo.backends.base import Backend
-from dspy_demo.errors import DemoError
+from dspy_demo.errors import DemoError, UpstreamTimeout, in_seconds
 from dspy_demo.events import (
+    Event,
+    FieldDelta,
     LocalTarget,
+    Status,
     TurnFailed,
     TurnFinished,
     TurnRequest,
+    TurnStarted,
     Visitor,
     failed_from,
 )
 from dspy_demo.guests.allowance import Allowance
-from dspy_demo.guests.limits import GuestLimits
-from dspy_demo.logs import log_failure
-from dspy_demo.metrics import Metrics, TurnEnd
+from dspy_demo.guests.limits import GuestLimits, GuestTurn
+from dspy_demo.logs import current_turn_id, log_failure
+from dspy_demo.metrics import Metrics, Outcome, TurnEnd
 from dspy_demo.programs.inputs import check_images, check_inputs, image_chars, image_fields
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.settings import Settings
+from dspy_demo.streaming.turn_stream import TurnStream
+from dspy_demo.tracing.record import TurnRecord, current_record
 from dspy_demo.tracing.tracer import Tracer
-from dspy_demo.turn import Turn
 
 log = logging.getLogger(__name__)
 
 TOO_LONG = (
     "The input has {:,} characters with the chat so far; the limit is {:,}. Shorten it or start a new chat."
 )
+SILENT = "The language model was silent for {}, so the turn was ended. Try again."
+TOO_SLOW = "The turn took longer than {}, so it was ended. What arrived is kept."
 CLOSED = "The server was stopped before the answer was finished. What arrived is kept."
 CLOSING = "The server is shutting down and takes no new questions. Try again in a moment."
 #: When to come back: a start takes about this long.
@@ -39,15 +51,13 @@ RESTART_S = 10.0
 
 
 class ChatService:
-    """The one door to the backends, for the page, the REST routes and the OpenAI routes.
+    """The one way to the backends, for the page, the REST routes and the OpenAI routes.
 
     Args:
         local: Runs programs of `programs` in this process.
         served: Asks a model server, or None where there is none.
-        allowance: What guests may use; None where everybody may use everything, as behind a model server.
-        tracer: Gets the record of each turn at its end. It belongs to who made it, who closes it too.
-        limits: How much guests may use; None where everybody may use as much as the owner.
-        observer: Counts the turns.
+        tracer: Gets the record of each turn. Who made it closes it.
+        allowance, limits: What guests may use, and how much; None where everybody is the owner.
     """
 
     def __init__(
@@ -64,12 +74,10 @@ class ChatService:
     ) -> None:
         self.settings = settings
         self.programs = programs
-        self._local = local
-        self._served = served
-        self.tracer: Tracer = tracer or Tracer()
+        self._local, self._served = local, served
+        self.tracer = tracer or Tracer()
         self.observer = observer or Metrics()
-        self.allowance = allowance
-        self.limits = limits
+        self.allowance, self.limits = allowance, limits
         self.running: set[Turn] = set()
         self.waiting: set[Turn] = set()
         self.closing = False
@@ -83,12 +91,7 @@ class ChatService:
         """Refuse a request that cannot run, before any model is called.
 
         Raises:
-            Forbidden: It is not for guests.
-            NotFound: No such program.
-            InvalidInput: A required input is missing, or one is unknown or of the wrong type.
-            InputTooLong: The inputs and the history exceed the limit.
-            Busy: Too many turns are running, or a limit of guests is reached.
-            Stopped: The app shuts down.
+            DemoError: It is not for this visitor, not valid or too long, or a limit is reached.
         """
         try:
             self.refuse(request)
@@ -102,6 +105,11 @@ class ChatService:
         """Refuse new turns while the app shuts down, with `Stopped`."""
         if self.closing:
             raise errors.Stopped(CLOSING, retry_after_s=RESTART_S)
+
+    def check_room(self) -> None:
+        """Refuse one turn too many, with `Busy`."""
+        if len(self.running) >= self.settings.max_turns:
+            raise errors.Busy()
 
     def refuse(self, request: TurnRequest) -> None:
         """`check`, for who tells of the refusal."""
@@ -126,11 +134,6 @@ class ChatService:
         spec = self.programs.get(request.target.program)
         check_images(spec, request.inputs, guest=guest)
         return image_chars(request.inputs, image_fields(spec))
-
-    def check_room(self) -> None:
-        """Refuse one turn too many, with `Busy`."""
-        if len(self.running) >= self.settings.max_turns:
-            raise errors.Busy()
 
     def turn(self, request: TurnRequest) -> Turn:
         return Turn(self, request)
@@ -193,3 +196,207 @@ class ChatService:
             await self._served.aclose()
         if self.limits is not None:
             await self.limits.aclose()
+
+
+class Turn:
+    """One question on its way through the app: it is admitted, runs, and is reported.
+
+        async with service.turn(request) as turn:
+            async for event in turn: ...
+
+    No exception but `asyncio.CancelledError` comes out of it: a failure is its last event. After `stop`, and
+    on leaving the block, everything upstream is closed and no terminal event follows. A guest's turn may wait
+    in line: then `Status` events come before `TurnStarted`, and time counts from the end of the wait.
+
+    Attributes:
+        trace_id: The trace of this turn, from its start on; that of the model server where one runs it.
+    """
+
+    def __init__(self, service: ChatService, request: TurnRequest) -> None:
+        self.request = request
+        self.stopped = False
+        self.trace_id: str | None = None
+        self._service = service
+        self._open, self._closing = AsyncExitStack(), asyncio.Lock()
+        self._guest: GuestTurn | None = None
+        self._record: TurnRecord | None = None
+        self._stream: TurnStream[Event] | None = None
+        self._cut_short: DemoError | None = None
+        self._started_s: float | None = None  # None until it is admitted
+        self._outcome: TurnFinished | DemoError | None = None  # None while it runs, and where it was stopped
+        self._first_delta_s: float | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._close()
+
+    async def stop(self) -> None:
+        """End the turn now, from any task: the upstream is closed when this returns."""
+        self.stopped = True
+        await self._close()
+
+    async def cut_short(self, reason: DemoError) -> None:
+        """End the turn now, from any task, with `reason` as its last event."""
+        self._cut_short = reason
+        if self._stream is not None:
+            await self._stream.close()
+        elif self._guest is not None:  # it waits in line
+            self._guest.leave()
+
+    async def _close(self) -> None:
+        """Give back all that the turn holds, the upstream first, and report its end."""
+        async with self._closing:
+            await self._open.aclose()
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        started = False
+        try:
+            async for event in self._admit():
+                yield event
+            async for event in self._run():
+                started = started or isinstance(event, TurnStarted)
+                yield event
+        except Exception as error:
+            self._fail(error)
+        finally:
+            await self._close()
+        if self.stopped or self._outcome is None:
+            return
+        if not started:
+            yield TurnStarted("local" if isinstance(self.request.target, LocalTarget) else "served", "")
+        yield failed_from(self._outcome) if isinstance(self._outcome, DemoError) else self._outcome
+
+    async def _admit(self) -> AsyncIterator[Event]:
+        """Check the request, and wait for a place where the visitor needs one; tells the place meanwhile."""
+        service = self._service
+        self._open.callback(self._report)
+        service.refuse(self.request)
+        if service.limits is not None:
+            self._guest = service.limits.enter(self.request)
+        if self._guest is not None:
+            self._open.callback(self._guest.leave)
+            self._open.callback(service.waiting.discard, self)
+            service.waiting.add(self)
+            while (status := await self._guest.next_status()) is not None:
+                yield status
+            service.waiting.discard(self)
+        if self.stopped:
+            return
+        service.check_open()
+        service.check_room()
+        if self._guest is not None:
+            self.request = self._guest.begin()
+
+    async def _run(self) -> AsyncIterator[Event]:
+        """The backend's events up to the last one, which is kept as the outcome."""
+        if self.stopped:
+            return
+        self._begin()
+        stream = self._stream = TurnStream()
+        self._open.push_async_callback(stream.close)
+        stream.start(self._fill(stream))
+        async for event in stream:
+            match event:
+                case TurnStarted():
+                    self.trace_id = event.trace_id or self.trace_id
+                    event = dataclasses.replace(event, trace_id=self.trace_id)
+                case FieldDelta():
+                    if self._first_delta_s is None:
+                        self._first_delta_s = self._elapsed_s()
+                case TurnFinished():
+                    self.trace_id = event.trace_id or self.trace_id
+                    event = dataclasses.replace(event, trace_id=self.trace_id, elapsed_s=self._elapsed_s())
+                    self._outcome = dataclasses.replace(event, first_delta_s=self._first_delta_s)
+                    self._hear(self._outcome)
+                    return
+                case Status() | TurnFailed():
+                    pass
+                case _:
+                    assert_never(event)
+            self._hear(event)
+            yield event
+        if not self.stopped:
+            raise self._cut_short or errors.EmptyReply()
+
+    def _begin(self) -> None:
+        service = self._service
+        self._started_s = time.monotonic()
+        service.running.add(self)
+        self._open.callback(service.leave, self)
+        service.observer.turn_started(self.request)
+        self._record = service.tracer.begin(self.request)
+        if self._record is not None:
+            self._open.callback(service.tracer.finish, self._record)
+            self.trace_id = self._record.trace_id
+
+    def _hear(self, event: Event) -> None:
+        """Tell an event to whoever counts it."""
+        if self._guest is not None:
+            self._guest.hear(event)
+        if self._record is not None:
+            self._record.hear(event)
+
+    async def _fill(self, stream: TurnStream[Event]) -> None:
+        """Run the backend within the limits of time; a task of its own, which owns the backend's stream.
+
+        Raises:
+            UpstreamTimeout: The turn, or the silence within it, lasted longer than allowed.
+        """
+        current_record.set(self._record)
+        current_turn_id.set(self.request.turn_id)
+        idle_s, total_s = self._service.settings.idle_timeout_s, self._service.settings.total_timeout_s
+        if self._guest is not None:
+            total_s = min(total_s, self._guest.turn_timeout_s)
+        now = asyncio.get_running_loop().time
+        try:
+            async with (
+                asyncio.timeout(total_s) as total,
+                asyncio.timeout(idle_s) as idle,
+                aclosing(self._service.backend(self.request).stream(self.request)) as events,
+            ):
+                async for event in events:
+                    await stream.send(event)
+                    idle.reschedule(now() + idle_s)
+        except TimeoutError as error:
+            if idle.expired():
+                raise UpstreamTimeout(SILENT.format(in_seconds(idle_s)), limit="idle_timeout_s") from error
+            if total.expired():
+                too_slow = TOO_SLOW.format(in_seconds(total_s))
+                raise UpstreamTimeout(too_slow, limit="total_timeout_s") from error
+            raise
+
+    def _elapsed_s(self) -> float:
+        return 0.0 if self._started_s is None else time.monotonic() - self._started_s
+
+    def _fail(self, error: Exception) -> None:
+        """End with this failure, under the one id of this turn."""
+        if self.stopped:
+            return
+        failure = self._outcome = DemoError.of(error)
+        failure.error_id = self.request.turn_id
+        if self._guest is not None:
+            self._guest.failed(failure)
+        if self._record is not None:
+            self._record.hear(failed_from(failure))
+            if not failure.from_server:
+                self._record.traced_elsewhere = False
+                self.trace_id = self._record.trace_id
+
+    def _report(self) -> None:
+        """Tell the end, but of a turn that left the line before it ran."""
+        details: dict[str, Any] = {"first_delta_s": self._first_delta_s, "elapsed_s": self._elapsed_s()}
+        if self._record is not None:
+            details["usage"] = self._record.usage
+        failure, outcome = None, self._outcome
+        ended: Outcome = "stopped"
+        if isinstance(outcome, TurnFinished):
+            ended = "finished"
+            details |= {"usage": outcome.usage, "elapsed_s": outcome.elapsed_s}
+        elif outcome is not None:
+            failure, ended = outcome, "refused" if self._started_s is None else "failed"
+            details |= {"code": outcome.code, "limit": outcome.limit}
+        elif self._started_s is None:
+            return
+        self._service.tell(TurnEnd.of(self.request, ended, **details), failure)

@@ -1,8 +1,7 @@
 """Every error that a user may meet, as one tree.
 
-`public_message` is the one sentence that a user may see. What went wrong inside goes to the
-log as ``__cause__``, together with `error_id`, which the user sees too: the id of the turn that
-failed, or a number of its own where no turn was running.
+`public_message` is the one sentence that a user may see. What went wrong inside goes to the log as
+``__cause__``, under the `error_id` that the user sees too: the turn's id, or a number of its own.
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ class DemoError(Exception):
     """An error with a stable code, a sentence for the user and an HTTP status.
 
     Args:
-        public_message: One sentence that says what happened and what to do. Never the text of
-            another exception: it could hold a key, an address or somebody's words.
+        public_message: What happened and what to do. Never the text of another exception: it could hold a
+            key, an address or somebody's words.
         retry_after_s: Seconds after which trying again makes sense, where the cause told us.
-        limit: Which limit was reached, a setting or a bound of guests, where one was; for metrics.
+        limit: Which limit was reached, where one was; for metrics.
     """
 
     code: str = "internal"

@@ -1,8 +1,7 @@
 """What a turn is: a request that becomes a stream of events, whoever runs it.
 
-Values only. Every event has a literal `kind`; `to_wire` and `event_from_wire` translate to
-and from the JSON of ``POST /predict/stream``, so that the local and the served backend speak
-alike. All times are in seconds.
+`to_wire` and `event_from_wire` translate events to and from the JSON of ``POST /predict/stream``, by which
+another process runs a turn. All times are in seconds.
 """
 
 from __future__ import annotations
@@ -26,12 +25,9 @@ FinishReason = Literal["stop", "length", "content_filter"]
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Who asks.
+    """Who asks: the owner, who started the app, or a guest, who is anyone else.
 
-    Attributes:
-        role: The owner started the app; a guest is anyone else.
-        name: The same for all that one browser or token asks, so that limits can be counted by it. It
-            may be shown and logged: it is no secret and nobody's name.
+    `name` is the same for all that one browser or token asks. It is no secret and nobody's name.
     """
 
     role: Literal["owner", "guest"]
@@ -57,14 +53,12 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class LMChoice:
-    """A language model as a user chooses it; `lm.catalog` turns it into a `dspy.LM`.
+    """A language model as a user chooses it; None stands for the provider's default.
 
     Attributes:
         model: A LiteLLM/DSPy model string, for example ``openai/gpt-4o-mini``.
-        api_base: Base URL of the server, or None for the provider's own.
         api_key: Only in memory, never logged, stored or sent to the page.
-        temperature: 0 to 2, or None for the provider's default.
-        max_tokens: Upper bound of output tokens per call, or None for the provider's default.
+        max_tokens: Upper bound of output tokens per call.
         cache: Whether DSPy may answer the same request from its cache.
     """
 
@@ -94,10 +88,8 @@ class ServedTarget:
 
     Attributes:
         version: The MLflow URI that it serves, where known. Another version there is refused, not asked.
-        max_tokens: Upper bound of output tokens per model call, or None for the version's own. A plain
-            ``mlflow models serve`` cannot be told.
+        max_tokens: Upper bound of output tokens per model call; None for the version's own.
         instance: The very process that is meant, where this app started it. Anything else is refused.
-        cache: Whether the server may answer from its cache, as far as it can be told.
     """
 
     url: str
@@ -134,12 +126,10 @@ class TurnRequest:
     """One question to one backend.
 
     Attributes:
-        target: Where it runs.
         inputs: The program's input fields by name, without the history.
         history: Earlier messages of this chat, oldest first, user and assistant in turns.
         session_id: The visitor's chat, for tracing. Never a secret.
         turn_id: The same in the log, in the trace, in the model server's log, and on the page when it fails.
-        visitor: Whose rights and limits apply.
     """
 
     target: LocalTarget | ServedTarget
@@ -152,10 +142,9 @@ class TurnRequest:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens and money of a turn, over all its model calls.
+    """Tokens and money of a turn, over all its model calls; `cost_usd` is None where the price is unknown.
 
-    `cost_usd` is None where the price is unknown. `cached` is True where every call was
-    answered from the cache, so that no token was paid for.
+    `cached`: every call was answered from the cache, so that no token was paid for.
     """
 
     prompt_tokens: int = 0
@@ -174,9 +163,8 @@ class TurnStarted:
 
     Attributes:
         backend: ``local`` or ``served``.
-        model: What answers, for the footer: the model string, or the served version.
+        model: What answers: the model string, or the served version.
         incremental: False where text cannot arrive token by token (a plain ``mlflow models serve``).
-        trace_id: The MLflow trace that this turn is going to be, where there will be one.
     """
 
     backend: str
@@ -188,10 +176,9 @@ class TurnStarted:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Something a user may want to see while waiting: a tool call, a retry, the place in line.
+    """Something worth seeing while waiting: a tool call, a retry, the place in line.
 
-    Events with the same non-empty `key` are one line that changes (a tool: pending, then done). Those with
-    `QUEUE_KEY` come before `TurnStarted`.
+    Events with the same `key` are one line that changes. Those with `QUEUE_KEY` come before `TurnStarted`.
     """
 
     text: str
@@ -204,8 +191,7 @@ class Status:
 class FieldDelta:
     """More text of one output field: an increment, never cumulative.
 
-    `step` names the predictor call it comes from (``predict``, ``react``, ``react#2``), which
-    keeps two predictors with a field of the same name apart.
+    `step` names the predictor call it comes from (``react``, ``react#2``): two may have the same field.
     """
 
     field: str
@@ -221,11 +207,8 @@ class TurnFinished:
 
     Attributes:
         outputs: Every output field of the prediction, JSON-ready.
-        first_delta_s: Seconds to the first delta; None where there was none (a cache hit).
-        elapsed_s: Seconds from the start of the turn.
-        trace_id: The MLflow trace of this turn, where there is one.
-        finish_reason: Other than ``stop``, the reply was cut, and `outputs` hold what had come: fields may
-            be missing.
+        first_delta_s: None where there was no delta, as with a cache hit.
+        finish_reason: Other than ``stop``, the reply was cut, and fields may be missing.
     """
 
     outputs: Mapping[str, Any]
@@ -263,7 +246,7 @@ def _usage_from_wire(wire: Mapping[str, Any]) -> Usage:
     return Usage(**{name: wire[name] for name in known if wire.get(name) is not None})
 
 
-#: How a value of the JSON is read, by the type of its field; any other is taken as it is.
+#: How a value of the JSON is read, by the type of its field.
 _READ: Mapping[str, Callable[[Any], Any]] = {
     "str": str,
     "bool": bool,

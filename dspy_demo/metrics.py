@@ -132,9 +132,10 @@ class Metrics:
         self._turn_s.labels(end.backend, end.outcome).observe(end.elapsed_s)
         if end.first_delta_s is not None:
             self._first_token_s.labels(end.backend).observe(end.first_delta_s)
-        self._tokens.labels(end.backend, "prompt").inc(end.usage.prompt_tokens)
-        self._tokens.labels(end.backend, "completion").inc(end.usage.completion_tokens)
-        self._cost_usd.inc(end.usage.cost_usd or 0.0)
+        usage = end.usage  # a model server may tell anything
+        self._tokens.labels(end.backend, "prompt").inc(max(0, usage.prompt_tokens))
+        self._tokens.labels(end.backend, "completion").inc(max(0, usage.completion_tokens))
+        self._cost_usd.inc(max(0.0, usage.cost_usd or 0.0))
 
     def show_state(self, name: str, text: str, states: Iterable[str], read: Callable[[], str]) -> None:
         """A gauge ``dspy_demo_NAME`` with the label `state`: 1 for what `read` gives, 0 for all others."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dspy_demo.backends.base import Backend
+from dspy_demo.chat import Turn
 from dspy_demo.errors import InputTooLong, LineFull, ModelSetupError, UpstreamAuth, UpstreamCut
 from dspy_demo.events import (
     QUEUE_KEY,
@@ -29,7 +30,6 @@ from dspy_demo.events import (
 )
 from dspy_demo.guests.budget import Amount
 from dspy_demo.guests.limits import INSTRUCTION_TOKENS, Bounds, GuestLimits, ordinal
-from dspy_demo.turn import Turn
 from tests.scripted_backend import Script, ScriptedBackend, scripted_answer
 from tests.services import Heard, House, conversation, house, settings_for, until
 

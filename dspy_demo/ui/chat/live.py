@@ -8,10 +8,10 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
+from dspy_demo.chat import Turn
 from dspy_demo.errors import DemoError
 from dspy_demo.events import failed_from
 from dspy_demo.logs import log_failure
-from dspy_demo.turn import Turn
 from dspy_demo.ui.chat.turn_view import TurnView
 
 log = logging.getLogger(__name__)
