@@ -33,11 +33,7 @@ class Allowance:
     ) -> None:
         names = [spec.name for spec in programs]
         self.programs = settings.guest_programs or tuple(names)
-        for name in self.programs:
-            if name not in names:
-                raise SettingsError(
-                    f"--guest-programs: there is no program “{name}”. Choose of: {', '.join(names)}."
-                )
+        _check_names("--guest-programs", self.programs, names)
         self.detection = _for_guests(settings, detection)
         self._models = {(option.model, option.api_base) for option in self.detection.options}
         self._choice = detection.choice
@@ -52,21 +48,16 @@ class Allowance:
         return owners if self._is_offered(owners) else self.detection.choice
 
     def check(self, request: TurnRequest) -> None:
-        """Let a turn pass, or not.
-
-        Raises:
-            Forbidden: A guest asks for what is not for guests.
-        """
+        """Let a turn pass; `Forbidden` where it asks for what is not for guests."""
+        target = request.target
         if request.visitor.role == "owner":
             return
-        target = request.target
         if not isinstance(target, LocalTarget):
             if target.url not in self._served_urls():
                 raise Forbidden("This served version is not open to guests. Choose the Local backend.")
-            return
-        if target.program not in self.programs:
+        elif target.program not in self.programs:
             raise Forbidden("This program is not open to guests. Choose another one under Program.")
-        if not self._is_offered(target.lm):
+        elif not self._is_offered(target.lm):
             raise Forbidden("This model is not open to guests. Choose another one under Model.")
 
     def _is_offered(self, lm: LMChoice) -> bool:
@@ -79,14 +70,15 @@ def _for_guests(settings: Settings, detection: Detection) -> Detection:
     start = detection.choice
     found = {option.model: option for option in reversed(detection.options)}  # the first of a name
     models = settings.guest_models or (start.model,)
-    for model in models:
-        if model not in found:
-            raise SettingsError(
-                f"--guest-models: there is no model “{model}” here. Choose of: {', '.join(found)}."
-            )
+    _check_names("--guest-models", models, found)
     options = tuple(LMOption(m, found[m].title, api_base=found[m].api_base) for m in models)
     if start.model in models:
         return Detection(start, "", options)
-    first = found[models[0]]
-    choice = replace(start, model=first.model, api_base=first.api_base, api_key=None)
+    choice = replace(start, model=models[0], api_base=found[models[0]].api_base, api_key=None)
     return Detection(choice, "", options)
+
+
+def _check_names(flag: str, named: Iterable[str], known: Iterable[str]) -> None:
+    for name in named:
+        if name not in known:
+            raise SettingsError(f"{flag}: there is no “{name}” here. Choose of: {', '.join(known)}.")

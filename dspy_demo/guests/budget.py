@@ -43,14 +43,13 @@ class DailyBudget:
     A turn reserves the most that it may use, and at its end books what it used instead.
 
     Args:
-        path: The database; None keeps the totals in memory. So does one that cannot be written: a warning in
-            the log says so, and a restart forgets what was spent.
+        path: The database; None for memory. One that cannot be written is replaced by memory, with a warning.
+        most: What guests may use in a day.
         clock: Seconds since the epoch.
     """
 
-    def __init__(self, path: Path | None, *, tokens: int, usd: float, clock: Callable[[], float]) -> None:
-        self._most = Amount(tokens, usd)
-        self._clock = clock
+    def __init__(self, path: Path | None, most: Amount, clock: Callable[[], float]) -> None:
+        self._most, self._clock = most, clock
         self._reserved = self._known = Amount()
         try:
             if path is not None:
@@ -81,8 +80,11 @@ class DailyBudget:
         """
         spent, most = self.spent(), self._most
         if spent.tokens >= most.tokens or spent.usd >= most.usd:
+            now = datetime.fromtimestamp(self._clock(), UTC)
+            midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+            sentence = "Today's budget for guests is used up. It starts anew at 00:00 UTC."
             limit = "guests_daily_usd" if spent.usd >= most.usd else "guests_daily_tokens"
-            raise self._used_up(limit)
+            raise BudgetSpent(sentence, retry_after_s=(midnight - now).total_seconds(), limit=limit)
         held = spent + self._reserved
         if held.tokens >= most.tokens or (self._reserved.usd > 0 and held.usd >= most.usd):
             raise RateLimited(
@@ -103,14 +105,6 @@ class DailyBudget:
 
     def close(self) -> None:
         self._database.close()
-
-    def _used_up(self, limit: str) -> BudgetSpent:
-        now = datetime.fromtimestamp(self._clock(), UTC)
-        midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
-        wait_s = (midnight - now).total_seconds()
-        wait = f"{wait_s / 3600:.0f} hours" if wait_s >= 5400 else f"{max(1, round(wait_s / 60))} min"
-        sentence = f"Today's budget for guests is used up. It starts anew at 00:00 UTC, in about {wait}."
-        return BudgetSpent(sentence, retry_after_s=wait_s, limit=limit)
 
     def _in_memory(self, error: Exception) -> None:
         log.warning("the day's spending of guests cannot be kept, so a restart forgets it: %s", error)

@@ -32,8 +32,7 @@ from dspy_demo.events import (
 from dspy_demo.guests.budget import Amount, DailyBudget
 from dspy_demo.settings import Settings
 
-#: The streamed text may look this much longer than the limit before the turn is ended: a single call, which
-#: its model ends at the limit, should not be cut by an estimate.
+#: The streamed text may look this much longer than the limit before the turn is ended: it is an estimate.
 OUTPUT_SLACK = 1.5
 #: English has somewhat more bytes in a token, code and other scripts somewhat fewer.
 BYTES_PER_TOKEN = 4
@@ -72,31 +71,24 @@ class Bounds:
 class RateWindow:
     """What was begun within the last minute, of one guest and of all."""
 
-    def __init__(self, per_guest: int, in_total: int, doing: str) -> None:
-        self._per_guest, self._in_total, self._doing = per_guest, in_total, doing
+    def __init__(self, per_guest: int, in_total: int) -> None:
+        self._per_guest, self._in_total = per_guest, in_total
         self._begun: deque[tuple[float, str]] = deque()
 
     def check(self, guest: str, now_s: float) -> None:
-        """Refuse one too many.
-
-        Raises:
-            RateLimited: With the time after which there is room again.
-        """
+        """Refuse one too many with `RateLimited`, and the time after which there is room again."""
         while self._begun and self._begun[0][0] <= now_s - 60:
             self._begun.popleft()
+        everybody = [at_s for at_s, _ in self._begun]
         own = [at_s for at_s, name in self._begun if name == guest]
-        waits_s = [own[-self._per_guest] + 60 - now_s if len(own) >= self._per_guest else 0.0]
-        waits_s += [
-            self._begun[-self._in_total][0] + 60 - now_s if len(self._begun) >= self._in_total else 0.0
-        ]
-        if (wait_s := max(waits_s)) <= 0:
-            return
-        why, limit = "Many people are asking at the moment.", "total_per_minute"
-        if waits_s[0] == wait_s:
-            limit = "turns_per_minute"
-            often = f"{self._per_guest} times a minute, which is the limit here."
-            why = f"You are {self._doing} faster than {often}"
-        raise RateLimited(f"{why} Try again in {math.ceil(wait_s)} s.", retry_after_s=wait_s, limit=limit)
+        for begun, most, limit, why in (
+            (own, self._per_guest, "turns_per_minute", f"The limit here is {self._per_guest} a minute."),
+            (everybody, self._in_total, "total_per_minute", "Many people are asking at the moment."),
+        ):
+            if len(begun) >= most:
+                wait_s = begun[-most] + 60 - now_s
+                sentence = f"{why} Try again in {math.ceil(wait_s)} s."
+                raise RateLimited(sentence, retry_after_s=wait_s, limit=limit)
 
     def count(self, guest: str, now_s: float) -> None:
         self._begun.append((now_s, guest))
@@ -124,11 +116,10 @@ class GuestLimits:
     ) -> None:
         self.settings, self.bounds, self.clock = settings, bounds, clock
         own, total = bounds.turns_per_minute, bounds.total_per_minute
-        self.turns = RateWindow(own, total, "asking")
-        self.ratings = RateWindow(2 * own, 2 * total, "rating")  # a thumb, and a comment to it
-        self.budget = DailyBudget(
-            database, tokens=settings.guests_daily_tokens, usd=settings.guests_daily_usd, clock=wall_clock
-        )
+        self.turns = RateWindow(own, total)
+        self.ratings = RateWindow(2 * own, 2 * total)  # a thumb, and a comment to it
+        most = Amount(settings.guests_daily_tokens, settings.guests_daily_usd)
+        self.budget = DailyBudget(database, most, wall_clock)
         #: The highest price of a token seen for a model, for turns whose price nobody tells.
         self.usd_per_token: dict[str, float] = {}
         self.waiting: list[GuestTurn] = []
@@ -136,18 +127,11 @@ class GuestLimits:
         self._places = min(settings.guests_concurrent_turns, max(1, settings.max_turns - 1))
 
     def input_max_chars(self, visitor: Visitor) -> int:
-        """The longest input of a turn, in characters."""
         most = self.settings.input_max_chars
         return most if visitor.role == "owner" else min(most, self.bounds.input_max_chars)
 
     def check(self, request: TurnRequest) -> None:
-        """Refuse a turn that could not begin now. It counts as none.
-
-        Raises:
-            BudgetSpent: The day's budget is used up.
-            RateLimited: Too many turns in a minute.
-            LineFull: The turn could neither run nor wait.
-        """
+        """Refuse with a `Busy` a turn that could neither run nor wait now. It counts as none."""
         guest = request.visitor.name
         if request.visitor.role == "owner":
             return
@@ -156,20 +140,13 @@ class GuestLimits:
         if self.has_room(guest):
             return
         if sum(turn.guest == guest for turn in self.waiting) >= self.bounds.concurrent_turns:
-            raise LineFull(
-                "Your earlier questions are still waiting. "
-                "Send this one when they are answered, or stop one.",
-                limit="concurrent_turns",
-            )
+            sentence = "Your earlier questions are still waiting. Send this one when they are answered."
+            raise LineFull(sentence, limit="concurrent_turns")
         if len(self.waiting) >= self.bounds.queue_turns:
             raise LineFull()
 
     def enter(self, request: TurnRequest) -> GuestTurn | None:
-        """A place for a turn, perhaps in the queue; None for the owner, who needs none.
-
-        Raises:
-            Busy: See `check`.
-        """
+        """A place for a turn, perhaps in the queue; None for the owner, who needs none. See `check`."""
         if request.visitor.role == "owner":
             return None
         self.check(request)
@@ -180,11 +157,7 @@ class GuestLimits:
         return turn
 
     def count_rating(self, visitor: Visitor) -> None:
-        """A visitor rates an answer.
-
-        Raises:
-            RateLimited: Too often, or too many do.
-        """
+        """A visitor rates an answer; `RateLimited` where that is too often."""
         if visitor.role != "owner":
             self.ratings.check(visitor.name, self.clock())
             self.ratings.count(visitor.name, self.clock())
@@ -216,7 +189,7 @@ class GuestTurn:
     """
 
     def __init__(self, limits: GuestLimits, request: TurnRequest) -> None:
-        self.guest = request.visitor.name
+        self.guest, self._model = request.visitor.name, request.target.model
         self.changed = asyncio.Event()
         self.turn_timeout_s = limits.bounds.turn_timeout_s
         self._limits, self._request = limits, request
@@ -225,9 +198,8 @@ class GuestTurn:
         self._give_up_at = asyncio.get_running_loop().time() + limits.bounds.queue_timeout_s
         self._shown = ""
         texts = [*map(str, request.inputs.values()), *(message.text for message in request.history)]
-        self._asked_tokens = INSTRUCTION_TOKENS + sum(map(_tokens_of, texts))
+        self._asked_tokens = INSTRUCTION_TOKENS + math.ceil(sum(map(_tokens_of, texts)))
         self._streamed_tokens = 0.0
-        self._steps: set[str] = set()
         self._reserved: Amount | None = None
         self._end: TurnFinished | DemoError | None = None
 
@@ -238,7 +210,7 @@ class GuestTurn:
             WaitedTooLong: No place became free in time.
         """
         while self in self._limits.waiting:
-            text = f"You are {ordinal(self._limits.waiting.index(self) + 1)} in line."
+            text = f"You are number {self._limits.waiting.index(self) + 1} in line."
             if self._limits.at_own_bound(self.guest):
                 text = "This question waits for your other one to end."
             if text != self._shown:
@@ -257,10 +229,9 @@ class GuestTurn:
         return Status(f"Waited in line for {waited_s:.0f} s.", "done", QUEUE_KEY)
 
     def begin(self) -> TurnRequest:
-        """Reserve what the turn may use; gives the request as it may run, with its output capped.
+        """Reserve what the turn may use; gives the request as it may run, with each model call capped.
 
-        No single model call may be longer than the whole turn, and none is answered from DSPy's cache: from a
-        cached answer a guest could tell what others have asked.
+        DSPy's cache is left out: by a cached answer a guest could tell what others have asked.
 
         Raises:
             BudgetSpent, RateLimited: The budget was used up while the turn waited.
@@ -278,15 +249,10 @@ class GuestTurn:
         return dataclasses.replace(self._request, target=served)
 
     def hear(self, event: Event) -> None:
-        """Follow the turn.
-
-        Raises:
-            AnswerTooLong: Its output has reached the limit.
-        """
+        """Follow the turn; `AnswerTooLong` when its output has reached the limit."""
         match event:
             case FieldDelta():
-                self._streamed_tokens += _bytes_of(event.text) / BYTES_PER_TOKEN
-                self._steps.add(event.step)
+                self._streamed_tokens += _tokens_of(event.text)
                 if self._streamed_tokens > self._most_tokens * OUTPUT_SLACK:
                     raise AnswerTooLong(
                         f"The answer reached the {self._most_tokens:,} tokens that a guest's turn may have, "
@@ -315,47 +281,26 @@ class GuestTurn:
             self._limits.budget.book(reserved, self._used())
 
     def _used(self) -> Amount:
-        """As the model counted it; where it did not, as the turn's text looks. Each step asks again."""
-        end, streamed = self._end, math.ceil(self._streamed_tokens)
-        guessed = max(1, len(self._steps)) * self._asked_tokens + streamed
-        if isinstance(end, DemoError) and not streamed:
+        """As the model counted it; where it did not, as the turn's text looks."""
+        end, guessed = self._end, self._asked_tokens + math.ceil(self._streamed_tokens)
+        if isinstance(end, DemoError) and not self._streamed_tokens:
             asked_model = isinstance(end, UpstreamError) and not isinstance(end, FREE_FAILURES)
             return self._priced(guessed) if asked_model else Amount()
         if not isinstance(end, TurnFinished):
             return self._priced(guessed)
         usage = end.usage
-        if usage.cached:
-            return Amount()
         if usage.total_tokens <= 0:  # a plain ``mlflow models serve`` tells none
-            answered = _tokens_of(str(dict(end.outputs)))
+            answered = math.ceil(_tokens_of(str(dict(end.outputs))))
             return self._priced(max(guessed, self._asked_tokens + answered))
-        cost_usd = usage.cost_usd
-        if (
-            not isinstance(cost_usd, int | float) or not 0 <= cost_usd < math.inf
-        ):  # a server may tell anything
+        if usage.cost_usd is None or not 0 <= usage.cost_usd < math.inf:  # a server may tell anything
             return self._priced(usage.total_tokens)
         prices = self._limits.usd_per_token
-        prices[self._model] = max(prices.get(self._model, 0.0), cost_usd / usage.total_tokens)
-        return Amount(usage.total_tokens, cost_usd)
+        prices[self._model] = max(prices.get(self._model, 0.0), usage.cost_usd / usage.total_tokens)
+        return Amount(usage.total_tokens, usage.cost_usd)
 
     def _priced(self, tokens: int) -> Amount:
         return Amount(tokens, tokens * self._limits.usd_per_token.get(self._model, 0.0))
 
-    @property
-    def _model(self) -> str:
-        target = self._request.target
-        return target.lm.model if isinstance(target, LocalTarget) else target.version or target.url
 
-
-def ordinal(number: int) -> str:
-    """``1st``, ``2nd``, ``11th``."""
-    last = 0 if number % 100 in {11, 12, 13} else number % 10
-    return f"{number}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(last, 'th') }"
-
-
-def _bytes_of(text: str) -> int:
-    return len(text.encode("utf-8", "surrogatepass"))
-
-
-def _tokens_of(text: str) -> int:
-    return -(-_bytes_of(text) // BYTES_PER_TOKEN)
+def _tokens_of(text: str) -> float:
+    return len(text.encode("utf-8", "surrogatepass")) / BYTES_PER_TOKEN

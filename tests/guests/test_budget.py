@@ -12,34 +12,31 @@ from dspy_demo.errors import BudgetSpent, RateLimited
 from dspy_demo.guests.budget import Amount, DailyBudget
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC).timestamp()
-DAY_S = 86_400.0
+BOTH = pytest.mark.parametrize("amount", [Amount(250), Amount(1, 1.0)], ids=["tokens", "money"])
 
 
 def budget(path: Path | None = None, now_s: list[float] | None = None) -> DailyBudget:
     times = now_s or [NOON]
-    return DailyBudget(path, tokens=250, usd=1.0, clock=lambda: times[-1])
+    return DailyBudget(path, Amount(250, 1.0), lambda: times[-1])
 
 
-@pytest.mark.parametrize("amount", [Amount(250), Amount(1, 1.0)], ids=["tokens", "money"])
+@BOTH
 def test_a_spent_day_is_over_until_midnight(amount: Amount) -> None:
     now_s = [NOON]
     made = budget(now_s=now_s)
     made.check()
     made.spent(amount)
-    with pytest.raises(BudgetSpent, match=r"00:00 UTC, in about 12 hours") as refused:
+    with pytest.raises(BudgetSpent, match="00:00 UTC") as refused:
         made.check()
     assert (refused.value.retry_after_s, refused.value.retryable) == (12 * 3600, False)
-    now_s.append(NOON + DAY_S / 2 - 60)
-    with pytest.raises(BudgetSpent, match="in about 1 min"):
-        made.check()
-    now_s.append(NOON + DAY_S / 2)
+    now_s.append(NOON + 12 * 3600)
     made.check()
     now_s.append(NOON)  # a clock that is set back brings nothing back
     with pytest.raises(BudgetSpent):
         made.check()
 
 
-@pytest.mark.parametrize("amount", [Amount(250), Amount(1, 1.0)], ids=["tokens", "money"])
+@BOTH
 def test_what_running_turns_reserve_is_taken(amount: Amount) -> None:
     made = budget()
     made.reserve(amount)
@@ -62,22 +59,19 @@ def test_apps_on_one_folder_and_a_restart_see_the_same_day(tmp_path: Path) -> No
     assert budget(path).spent() == Amount(300, 0.75)
 
 
-@pytest.mark.parametrize("broken", ["no folder", "no database", "read only"])
+@pytest.mark.parametrize("broken", ["at the start", "later"])
 def test_what_cannot_be_written_counts_in_memory_with_one_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, broken: str
 ) -> None:
     path = tmp_path / "guests.db"
-    if broken == "no folder":
-        path.write_text("")
-        path /= "guests.db"
-    elif broken == "no database":
+    if broken == "at the start":
         path.write_bytes(b"no database " * 1000)
     made = budget(path)
-    if broken == "read only":
+    made.spent(Amount(100))
+    if broken == "later":
         made._database.execute("PRAGMA query_only = ON")
     with caplog.at_level(logging.WARNING):
-        made.spent(Amount(100))
         assert made.spent(Amount(150)) == Amount(250)
     with pytest.raises(BudgetSpent):
         made.check()
-    assert (caplog.text.count("cannot be kept"), len(caplog.records)) == (1, 1)
+    assert len(caplog.records) == 1

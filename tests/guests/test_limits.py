@@ -29,7 +29,7 @@ from dspy_demo.events import (
     Visitor,
 )
 from dspy_demo.guests.budget import Amount
-from dspy_demo.guests.limits import INSTRUCTION_TOKENS, Bounds, GuestLimits, ordinal
+from dspy_demo.guests.limits import INSTRUCTION_TOKENS, Bounds, GuestLimits
 from tests.scripted_backend import Script, ScriptedBackend, scripted_answer
 from tests.services import Heard, House, conversation, house, settings_for, until
 
@@ -116,7 +116,7 @@ async def test_the_place_in_line_is_shown_as_it_changes_and_ends_as_done(data_di
         for name in "abcd":
             await backend.end(name)
         await asyncio.gather(*(turn.task for turn in turns))
-    places = [f"You are {place} in line." for place in ("3rd", "2nd", "1st")]
+    places = [f"You are number {place} in line." for place in (3, 2, 1)]
     last = turns[-1]
     assert [status.text for status in last.line] == [*places, "Waited in line for 7 s."]
     assert [status.state for status in last.line] == ["pending"] * 3 + ["done"]
@@ -151,7 +151,7 @@ async def test_a_guest_who_fills_the_queue_leaves_room_for_a_newcomer_until_it_i
         await until(lambda: sum(turn.task.done() for turn in greedy) == 3)
         newcomer = Watched(home, "b")
         await until(lambda: newcomer.line)
-        assert newcomer.line[0].text == "You are 3rd in line."
+        assert newcomer.line[0].text == "You are number 3 in line."
         with pytest.raises(LineFull):
             home.service.check(ask(home, "c"))
         for turn in [*greedy, newcomer]:
@@ -196,27 +196,6 @@ async def test_who_waits_too_long_is_told_kindly(data_dir: Path) -> None:
         assert not limits.waiting
         await first.turn.stop()
         await first.task
-
-
-async def test_the_wait_counts_in_no_time_of_the_turn(data_dir: Path) -> None:
-    quick, slow = ScriptedBackend(lambda request: scripted_answer("x"), pause_s=0.05), HeldBackend()
-
-    class Both:
-        name = "both"
-
-        def stream(self, request: TurnRequest) -> AsyncIterator[Event]:
-            return (slow if request.visitor.name == "slow" else quick).stream(request)
-
-        async def aclose(self) -> None: ...
-
-    async with guests(data_dir, Both(), guests_concurrent_turns=1, total_timeout_s=0.4) as (home, _):
-        first = Watched(home, "slow")
-        await until(lambda: slow.running)
-        second = Watched(home, "quick")
-        await asyncio.gather(first.task, second.task)  # the first one is ended by its time-out
-    assert first.heard.failed.code == "upstream_timeout"
-    assert second.line[-1].state == "done"
-    assert (second.heard.finished.first_delta_s or 1) <= second.heard.finished.elapsed_s < 0.4
 
 
 # The owner
@@ -319,16 +298,11 @@ async def test_a_guests_turn_has_less_time(data_dir: Path) -> None:
         ([TurnFinished({"answer": "x"}, Usage(30, 12))], 42),
         ([TurnFinished({"answer": "x"}, Usage(30, 12, cost_usd=float("nan")))], 42),
         ([TurnFinished({"answer": "x"}, Usage(-30, 12))], INSTRUCTION_TOKENS + 10 + 4),
-        ([TurnFinished({"answer": "x"}, Usage(cached=True))], 0),
         ([TurnFinished({"answer": "x" * 400})], INSTRUCTION_TOKENS + 10 + 104),
         ([UpstreamAuth()], 0),
         ([ModelSetupError()], 0),
         ([UpstreamCut()], INSTRUCTION_TOKENS + 10),
         ([FieldDelta("answer", "answer", "x" * 80, "predict"), UpstreamCut()], INSTRUCTION_TOKENS + 10 + 20),
-        (
-            [FieldDelta("a", "answer", "x" * 80, step) for step in ("one", "two")] + [UpstreamAuth()],
-            2 * (INSTRUCTION_TOKENS + 10) + 40,
-        ),
     ],
 )
 async def test_a_turn_pays_what_was_told_or_what_it_looks_like(
@@ -338,17 +312,6 @@ async def test_a_turn_pays_what_was_told_or_what_it_looks_like(
         await home.run(ask(home, "a", "x" * 40))
         assert limits.budget.spent().tokens == tokens
         assert limits.budget._reserved == Amount()
-
-
-async def test_a_stopped_turn_pays_for_what_it_was_sent(data_dir: Path) -> None:
-    backend = HeldBackend()
-    async with guests(data_dir, backend) as (home, limits):
-        turn = Watched(home, "a", "x" * 40)
-        await until(lambda: backend.running)
-        await turn.turn.stop()
-        await turn.turn.stop()
-        await turn.task
-        assert limits.budget.spent().tokens == INSTRUCTION_TOKENS + 10
 
 
 async def test_a_price_once_told_is_used_where_none_is(data_dir: Path) -> None:
@@ -375,8 +338,3 @@ async def test_many_turns_at_once_cannot_overshoot_the_budget(data_dir: Path) ->
         await asyncio.gather(*(turn.task for turn in turns))
         assert limits.budget.spent().tokens == 50
         home.service.check(ask(home, "a"))
-
-
-def test_ordinals() -> None:
-    texts = [ordinal(number) for number in (1, 2, 3, 4, 11, 12, 21, 113)]
-    assert texts == ["1st", "2nd", "3rd", "4th", "11th", "12th", "21st", "113th"]

@@ -88,7 +88,7 @@ async def test_a_refused_question_stays_in_the_composer(chat: ChatHandlers, sess
         assert accepted[chat.page.composer]["value"] == ""
         await to_the_end(chat)
     refused = await chat.send({chat.page.composer: "third"}, REQUEST)
-    assert "You are asking faster than 2 times a minute" in refused[chat.page.notice]
+    assert "The limit here is 2 a minute" in refused[chat.page.notice]
     assert 'data-do="use-local"' in refused[chat.page.notice]
     assert "value" not in refused[chat.page.composer]
     assert refused[chat.page.composer]["submit_btn"] == "Send"
@@ -157,7 +157,7 @@ async def test_a_thumb_is_for_its_turn_and_a_comment_stays_with_it(
         ("tr-1", None, None),
     ]
     refused = await rating.rate(*thumb(session, 1, True), REQUEST)
-    assert "You are rating faster than 4 times a minute" in refused[rating.page.notice]
+    assert "The limit here is 4 a minute" in refused[rating.page.notice]
 
 
 async def test_what_has_no_trace_or_no_thumb_is_not_rated(rating: RatingHandlers, session: Session) -> None:

@@ -146,8 +146,8 @@ def plain(view: TurnView) -> str:
             id="a trajectory that was streamed",
         ),
         pytest.param(
-            [Status(f"You are {place} in line.", "pending", QUEUE_KEY) for place in ("2nd", "1st")],
-            [("You are 1st in line.", "pending", "")],
+            [Status(f"You are number {place} in line.", "pending", QUEUE_KEY) for place in (2, 1)],
+            [("You are number 1 in line.", "pending", "")],
             "",
             id="the place in the queue",
         ),
