@@ -61,9 +61,8 @@ class LMCatalog:
         try:
             if not choice.model.rpartition("/")[2]:
                 raise ValueError("no model is named")
-            base = self._base(choice)
             given = {"temperature": choice.temperature, "max_tokens": choice.max_tokens}
-            return base.copy(
+            return self._base(choice).copy(
                 cache=choice.cache and choice.model != DEMO_MODEL,
                 **{name: value for name, value in given.items() if value is not None},
             )
@@ -76,10 +75,11 @@ class LMCatalog:
     def _base(self, choice: LMChoice) -> dspy.LM:
         """The `LM` object that keeps the connections to this model."""
         base, key = base_of(choice, self._settings), key_of(choice, self._settings)
-        identity = (choice.model, base, key.get_secret_value() if key else None)
+        secret = key.get_secret_value() if key else None
+        identity = (choice.model, base, secret)
         with self._lock:
             if identity not in self._models:
-                self._models[identity] = self._built(choice, base, identity[-1])
+                self._models[identity] = self._built(choice, base, secret)
                 if len(self._models) > MODELS_KEPT:
                     self._models.popitem(last=False)
             self._models.move_to_end(identity)
@@ -100,11 +100,9 @@ class LMCatalog:
 
         key = key or (PLACEHOLDER_KEY if base else None)
         timeout_s = self._settings.idle_timeout_s + 5  # ours ends the turn first
-        client = provider_for(model).client
         how: dict[str, Any]
-        if client:
-            name = model.partition("/")[2] or model
-            server = Server(name, client, base, key, timeout_s)
+        if client := provider_for(model).client:
+            server = Server(model.partition("/")[2] or model, client, base, key, timeout_s)
             how = {"engine": Abilities(server), "async_engine": NativeEngine(server)}
         else:
             how = {"timeout": timeout_s, "api_base": base, "api_key": key or _no_key_of_another(model)}
@@ -112,7 +110,6 @@ class LMCatalog:
             model,
             retries=self._settings.lm_retries,
             retry_wait_s=self._retry_wait_s,
-            max_retry_wait_s=min(30.0, self._settings.idle_timeout_s / 2),
             cache_scope=base or "",
             **{name: value for name, value in how.items() if value is not None},
         )
@@ -133,7 +130,6 @@ class LMCatalog:
         )
 
     def _model_file(self, choice: LMChoice) -> LocalModel:
-        """The file of a ``local/`` model."""
         return find(choice.model, self._settings)
 
     async def aclose(self) -> None:

@@ -13,7 +13,10 @@ import dspy
 from dspy.utils.exceptions import LMInvalidRequestError, is_retryable_lm_error
 
 from dspy_demo.events import RETRY_KEY, StatusState
-from dspy_demo.lm.chat_replies import OPTIONAL, without_refused
+from dspy_demo.lm.native import OPTIONAL, without_refused
+
+#: Where a server asks to wait longer, the error is shown instead.
+MAX_RETRY_WAIT_S = 30.0
 
 
 class CallObserver(Protocol):
@@ -48,17 +51,15 @@ def observing(observer: CallObserver) -> Iterator[None]:
 class ChatLM(dspy.LM):
     """A `dspy.LM` for turns that people watch. It owns its engines: `aclose` closes them.
 
-    - Retries are ours: DSPy sleeps between its own without a word, so it gets ``num_retries=0`` and the wait
-      is told to the turn's observer. As in DSPy, nothing is tried again once a chunk was out.
-    - No history is kept, neither the LM's nor the global one, which hold every user's text; the price of a
-      call, which DSPy tells only there, goes to the observer.
+    - Retries are ours, since DSPy sleeps between its own without a word: the wait is told to the turn's
+      observer. As in DSPy, nothing is tried again once a chunk was out.
+    - No history is kept, since it holds every user's text; the price of a call goes to the observer.
     - ``cache_scope`` keeps servers apart that have a model of the same name: DSPy's cache key leaves out
       where a model is asked, but not ``rollout_id``.
 
     Args:
         retries: Further attempts after a failure that may pass.
         retry_wait_s: Seconds before the first of them, doubled each time, unless the model names its own.
-        max_retry_wait_s: Where the wait would be longer, the error is shown instead.
     """
 
     def __init__(
@@ -67,14 +68,12 @@ class ChatLM(dspy.LM):
         *,
         retries: int = 2,
         retry_wait_s: float = 1.0,
-        max_retry_wait_s: float = 30.0,
         cache_scope: str = "",
         **kwargs: Any,
     ) -> None:
         super().__init__(model, num_retries=0, **kwargs)
         self._own_engine = kwargs.get("async_engine")
-        self.retries, self.cache_scope = retries, cache_scope
-        self.retry_wait_s, self.max_retry_wait_s = retry_wait_s, max_retry_wait_s
+        self.retries, self.retry_wait_s, self.cache_scope = retries, retry_wait_s, cache_scope
 
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """Call the model from a thread, as a program without ``aforward`` does.
@@ -97,9 +96,9 @@ class ChatLM(dspy.LM):
             return thread.submit(copy_context().run, asyncio.run, ask()).result()
 
     async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
-        """Call the model, with `retries` further attempts as long as nothing was streamed."""
+        """Call the model, in the turn's event loop even where the program has started one of its own."""
         elsewhere = self._in_turn(prompt, messages, kwargs)
-        if elsewhere is not None:  # an event loop that the program started
+        if elsewhere is not None:
             return await asyncio.wrap_future(elsewhere)
         return await self._asked(prompt, messages, kwargs)
 
@@ -108,6 +107,7 @@ class ChatLM(dspy.LM):
         return observer.in_turn(lambda: self.acall(prompt, messages=messages, **kwargs)) if observer else None
 
     async def _asked(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Any:
+        """Ask, again after a failure that may pass, or without what the server refuses."""
         observer, failed, refusals = call_observer.get(), 0, 0
         usage: dict[str, bool] = {}
         while True:
@@ -131,7 +131,7 @@ class ChatLM(dspy.LM):
     def _without_refused(
         self, kwargs: dict[str, Any], usage: dict[str, bool], error: Exception
     ) -> tuple[dict[str, Any], dict[str, bool]] | None:
-        """What to ask for without what a server refuses, where litellm asks it; our engine does so itself.
+        """What to ask litellm for without what a server refuses; our own engine does so itself.
 
         Args:
             usage: DSPy's setting by which it asks for ``stream_options``; empty as long as it may.
@@ -151,7 +151,7 @@ class ChatLM(dspy.LM):
             return None
         hint = getattr(error, "retry_after", None)
         wait_s = float(hint) if hint is not None else self.retry_wait_s * 2**failed
-        return wait_s if wait_s <= self.max_retry_wait_s else None
+        return wait_s if wait_s <= MAX_RETRY_WAIT_S else None
 
     def _scoped(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """With the scope in the ``rollout_id``, beside the one of a program such as `dspy.BestOfN`."""

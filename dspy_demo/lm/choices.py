@@ -12,7 +12,7 @@ from dspy_demo.errors import ModelSetupError, SettingsError
 from dspy_demo.events import LMChoice
 from dspy_demo.lm.local.files import DOWNLOADED, PREFIX, find, offered
 from dspy_demo.lm.local.runtime import INSTALL_HINT, runtime_installed
-from dspy_demo.lm.providers import PROVIDERS, check_bases, key_of, provider_for, shown_url
+from dspy_demo.lm.providers import PROVIDERS, check_bases, key_of, provider_for
 from dspy_demo.settings import Settings
 
 DEMO_MODEL = "demo/engine"
@@ -25,7 +25,7 @@ LISTING_TIMEOUT_S = 5.0
 OLLAMA_PROBE_S = 0.3
 #: In the ids of models that cannot chat; a listing says nothing else of what a model is for.
 _NO_CHAT = re.compile(
-    r"embed|rerank|moderation|whisper|transcribe|tts|audio|realtime|image|dall-e|sora|\bclip|\bbge|\be5\b"
+    r"embed|rerank|moderation|whisper|transcribe|tts|audio|realtime|image|dall-e|sora|bert|\bclip|\bbge|\be5\b"
 )
 
 
@@ -112,9 +112,11 @@ class Offer:
     def look(self, settings: Settings) -> tuple[LMOption, ...]:
         """Look again. Reads folders: call it in a thread."""
         local = local_options(settings)
-        gone = {self._detection.choice.model} - {row.model for row in local}  # it stays on offer
+        here, start = {row.model for row in local}, self._detection.choice.model
         kept = [
-            row for row in self._detection.options if not row.model.startswith(PREFIX) or row.model in gone
+            row
+            for row in self._detection.options  # the model of the start stays on offer
+            if row.model not in here and (row.model == start or not row.model.startswith(PREFIX))
         ]
         self.rows = tuple(sorted([*kept, *local], key=lambda row: row.model == DEMO_MODEL))
         return self.rows
@@ -127,9 +129,7 @@ async def _explicit(settings: Settings) -> tuple[LMOption, str] | None:
         _check_explicit(settings, model)
         base = base or provider_for(model).base(settings)
         return LMOption(model, model, base or "", base), "Chosen by you with --lm."
-    if base:
-        return await _first_at(base, settings, "--api-base")
-    return None
+    return await _first_at(base, settings, "--api-base") if base else None
 
 
 def _check_explicit(settings: Settings, model: str) -> None:
@@ -142,7 +142,7 @@ def _check_explicit(settings: Settings, model: str) -> None:
             raise ModelSetupError(INSTALL_HINT)
         return
     provider = provider_for(model)
-    has_key = settings.api_key or provider.key_variable(settings)
+    has_key = settings.api_key or provider.key(settings)
     if provider.example and not has_key and not (settings.api_base or provider.base(settings)):
         raise SettingsError(
             f"--lm {model[:80]} needs a key: set {provider.keys[0]}, or give --api-key or --api-base."
@@ -161,60 +161,53 @@ async def _listed(settings: Settings) -> list[tuple[LMOption, str]]:
     try:
         return [await _first_at(base, settings, variable)]
     except SettingsError:
-        if OPENAI.key_variable(settings):
+        if OPENAI.key(settings):
             return []
         raise
 
 
 async def _first_at(base: str, settings: Settings, where: str) -> tuple[LMOption, str]:
     """The first chat model that an OpenAI-compatible server lists, asked with the key of that server."""
-    key = key_of(LMChoice("openai/", base), settings)
-    token = key.get_secret_value() if key else "none"
+    key, shown = key_of(LMChoice("openai/", base), settings), base.partition("?")[0]
+    headers = {"Authorization": f"Bearer {key.get_secret_value() if key else 'none'}"}
     try:
         async with httpx.AsyncClient(timeout=LISTING_TIMEOUT_S) as client:
-            reply = await client.get(
-                base.rstrip("/") + "/models", headers={"Authorization": f"Bearer {token}"}
-            )
+            reply = await client.get(base.rstrip("/") + "/models", headers=headers)
             names = [str(model["id"]) for model in reply.raise_for_status().json()["data"]]
         chat = [name for name in names if not _NO_CHAT.search(name.lower())] or names
         usual = OPENAI.example.removeprefix("openai/")
         first = f"openai/{usual if usual in chat else chat[0]}"
     except (httpx.HTTPError, ValueError, LookupError, TypeError):
         raise SettingsError(
-            f"{where} {shown_url(base)}: no OpenAI-compatible server lists a model there. "
+            f"{where} {shown}: no OpenAI-compatible server lists a model there. "
             "Check the URL (it often ends in /v1) and the key, or name the model with --lm."
         ) from None
-    return LMOption(
-        first, first, f"listed at {where}", base
-    ), f"The first model that {shown_url(base)} lists."
+    return LMOption(first, first, f"listed at {where}", base), f"The first model that {shown} lists."
 
 
 def _keyed(settings: Settings, without: set[str]) -> list[tuple[LMOption, str]]:
     """A row for each provider whose key is set, with its own base URL."""
-    return [
-        (
-            LMOption(
-                provider.example, provider.example, "key found in the environment", provider.base(settings)
-            ),
-            f"{variable} is set.",
-        )
-        for provider in PROVIDERS
-        if (variable := provider.key_variable(settings)) and provider.example and provider.name not in without
-    ]
+    rows = []
+    for provider in PROVIDERS:
+        variable, model = provider.key_variable(settings), provider.example
+        if variable and model and provider.name not in without:
+            row = LMOption(model, model, "key found in the environment", provider.base(settings))
+            rows.append((row, f"{variable} is set."))
+    return rows
 
 
 async def _ollama_options(settings: Settings, probe_s: float) -> list[LMOption]:
     """The chat models of a running Ollama; none when it does not answer within the probe's time."""
     try:
-        # httpx's limits are per operation; the probe promises a total. Making the client, which reads the
-        # system's certificates, is no waiting for Ollama: on a busy machine it takes longer than the probe.
+        # Making the client, which reads the system's certificates, takes longer than the probe where the
+        # machine is busy.
         async with httpx.AsyncClient() as client, asyncio.timeout(probe_s):
             reply = await client.get(settings.ollama_url.rstrip("/") + "/api/tags")
             models = reply.raise_for_status().json()["models"]
             names = [
                 str(model["name"])
                 for model in models
-                if "bert" not in str(model.get("details")) and "embed" not in model["name"]
+                if not _NO_CHAT.search(f"{model['name']} {model.get('details')}")
             ]
     except (TimeoutError, httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError):
         return []

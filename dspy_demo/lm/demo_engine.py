@@ -1,8 +1,8 @@
 """The demo engine: a stand-in for a language model, which needs no key and no network.
 
-It can calculate and tell the time, and says so to every other question. It is a `dspy.LM` as any other: it
-streams, counts usage, stops, and can be saved. The adapter of the call writes the reply, and the output
-fields of the calling predictor are filled from their types, so that it works with any program.
+It can calculate and tell the time, and says so to every other question. It streams, counts usage, stops, and
+can be saved, as any `dspy.LM`. The adapter of the call writes the reply, and the output fields of the calling
+predictor are filled from their types, so that it works with any program.
 """
 
 from __future__ import annotations
@@ -47,19 +47,18 @@ _PLACE = re.compile(r"\b(?:in|at) ([\w/ .+-]+?)\W*$")
 
 
 def demo_lm(*, tokens_per_s: float = DEMO_TOKENS_PER_S, cache: bool = False, **settings: Any) -> dspy.LM:
-    """The engine as a `dspy.LM`.
+    """The engine as a `dspy.LM`, with its other settings.
 
     Args:
         tokens_per_s: The pace of a stream; 0 streams without a pause.
-        settings: Other settings of `dspy.LM`, for example ``max_tokens``.
     """
     engine, async_engine = DemoEngine(tokens_per_s), AsyncDemoEngine(tokens_per_s)
     return dspy.LM(DEMO_MODEL, engine=engine, async_engine=async_engine, cache=cache, **settings)
 
 
 @dataclass(frozen=True, slots=True)
-class _Engine:
-    """What both engines share: plain data, so that they can be saved. Only a stream has the pace."""
+class DemoEngine:
+    """The synchronous engine. Engines are plain data, so that they can be saved."""
 
     tokens_per_s: float = DEMO_TOKENS_PER_S
 
@@ -70,65 +69,56 @@ class _Engine:
     def load_state(cls, state: Mapping[str, Any]) -> Self:
         return cls(float(state["tokens_per_s"]))
 
-    def _events(self, request: lm15.Request) -> Iterator[tuple[lm15.StreamEvent, float]]:
-        """The events of a stream, each with the seconds to wait before it."""
-        response, pause_s = _response(request), 1 / self.tokens_per_s if self.tokens_per_s else 0.0
-        yield lm15.StreamStartEvent(model=DEMO_MODEL), 0.0
-        for token in tokens(response.message.text or ""):
-            yield lm15.StreamDeltaEvent(lm15.TextDelta(token)), pause_s
-        yield lm15.StreamEndEvent(finish_reason=response.finish_reason, usage=response.usage), 0.0
-
-
-class DemoEngine(_Engine):
-    """The synchronous engine."""
-
-    def complete(self, request: lm15.Request) -> lm15.Response:
-        return _response(request)
+    def complete(self, request: lm15.Request) -> Any:
+        """The whole reply, up to a stop sequence and the bound of its tokens."""
+        read = ["".join(getattr(part, "text", "") for part in message.parts) for message in request.messages]
+        text = _reply(read[-1])
+        for stop in request.config.stop:
+            text = text.partition(stop)[0]
+        written = tokens(text)
+        sent = written[: request.config.max_tokens]
+        return lm15.Response(
+            id=None,
+            model=DEMO_MODEL,
+            message=lm15.Message.assistant("".join(sent)),
+            finish_reason="length" if len(sent) < len(written) else "stop",
+            usage=lm15.Usage(input_tokens=sum(len(tokens(text)) for text in read), output_tokens=len(sent)),
+        )
 
     def stream(self, request: lm15.Request) -> Iterator[lm15.StreamEvent]:
-        for event, pause_s in self._events(request):
-            time.sleep(pause_s)
+        for event in _events(self.complete(request)):
+            time.sleep(1 / (self.tokens_per_s or math.inf))
             yield event
 
     def close(self) -> None:
         """Nothing is open."""
 
 
-class AsyncDemoEngine(_Engine):
+class AsyncDemoEngine(DemoEngine):
     """The asynchronous engine. A cancellation stops it at the next token or in the pause before it."""
 
-    async def complete(self, request: lm15.Request) -> lm15.Response:
-        return _response(request)
+    async def complete(self, request: lm15.Request) -> Any:
+        return DemoEngine.complete(self, request)
 
-    async def stream(self, request: lm15.Request) -> AsyncIterator[lm15.StreamEvent]:
-        for event, pause_s in self._events(request):
-            await asyncio.sleep(pause_s)
+    async def stream(self, request: lm15.Request) -> AsyncIterator[lm15.StreamEvent]:  # type: ignore[override]
+        for event in _events(DemoEngine.complete(self, request)):
+            await asyncio.sleep(1 / (self.tokens_per_s or math.inf))
             yield event
 
     async def aclose(self) -> None:
         """Nothing is open."""
 
 
+def _events(response: lm15.Response) -> Iterator[lm15.StreamEvent]:
+    yield lm15.StreamStartEvent(model=DEMO_MODEL)
+    for token in tokens(response.message.text or ""):
+        yield lm15.StreamDeltaEvent(lm15.TextDelta(token))
+    yield lm15.StreamEndEvent(finish_reason=response.finish_reason, usage=response.usage)
+
+
 def tokens(text: str) -> list[str]:
     """`text` in the engine's own tokens; joined they are the text again."""
     return _TOKEN.findall(text)
-
-
-def _response(request: lm15.Request) -> lm15.Response:
-    """The whole reply, up to a stop sequence and the bound of its tokens."""
-    read = ["".join(getattr(part, "text", "") for part in message.parts) for message in request.messages]
-    text = _reply(read[-1])
-    for stop in request.config.stop:
-        text = text.partition(stop)[0]
-    written = tokens(text)
-    sent = written[: request.config.max_tokens]
-    return lm15.Response(
-        id=None,
-        model=DEMO_MODEL,
-        message=lm15.Message.assistant("".join(sent)),
-        finish_reason="length" if len(sent) < len(written) else "stop",
-        usage=lm15.Usage(input_tokens=sum(len(tokens(text)) for text in read), output_tokens=len(sent)),
-    )
 
 
 def _reply(prompt: str) -> str:
@@ -193,12 +183,11 @@ def _calculated(question: str) -> Answer | None:
 def _clock(question: str) -> Answer:
     place, names = _PLACE.search(question), available_timezones()
     zones = {name.rpartition("/")[2].replace("_", " ").casefold(): name for name in names}
-    zones |= {name.casefold(): name for name in names}
-    zone = zones.get(place[1].casefold(), place[1]) if place else ""
-    now = current_time(zone) if zone else f"{datetime.now().astimezone():%A, %Y-%m-%d %H:%M:%S %Z}"
-    text = now if now.startswith("There") else f"It is {now}{f' in {zone}' if zone else ''}."
+    zone = zones.get(place[1].casefold(), place[1]) if place else "UTC"
+    now = current_time(zone)
+    text = now if now.startswith("There") else f"It is {now} in {zone}."
     reasoning = "This asks for the time. The clock of this machine has it."
-    return Answer(text, reasoning, 0.0, "current_time", {"timezone": zone or "UTC"})
+    return Answer(text, reasoning, 0.0, "current_time", {"timezone": zone})
 
 
 def _outputs(predictor: Any, inputs: Mapping[str, str]) -> dict[str, Any]:
@@ -221,13 +210,12 @@ def _outputs(predictor: Any, inputs: Mapping[str, str]) -> dict[str, Any]:
 
 def _nearest_example(predictor: Any, text: str) -> dict[str, Any]:
     """The example of the predictor that has most words in common with the inputs; empty without examples."""
-
-    def words(text: str) -> set[str]:
-        return set(re.findall(r"\w+", text.casefold()))
+    words = set(re.findall(r"\w+", text.casefold()))
 
     def likeness(demo: Mapping[str, Any]) -> float:
-        known = words(" ".join(str(demo[name]) for name in predictor.signature.input_fields if name in demo))
-        return len(words(text) & known) / (len(words(text) | known) or 1)
+        known = " ".join(str(demo[name]) for name in predictor.signature.input_fields if name in demo)
+        theirs = set(re.findall(r"\w+", known.casefold()))
+        return len(words & theirs) / (len(words | theirs) or 1)
 
     return max(map(dict, predictor.demos), key=likeness, default={})
 
@@ -252,7 +240,6 @@ def _filled(schema: Mapping[str, Any], defs: Mapping[str, Any], answer: Answer, 
     def inner(part: Mapping[str, Any]) -> Any:
         return _filled(part, defs, answer, depth + 1)
 
-    now = datetime.now().astimezone()
     match schema:
         case {"const": value} | {"enum": [value, *_]}:
             return value
@@ -274,5 +261,6 @@ def _filled(schema: Mapping[str, Any], defs: Mapping[str, Any], answer: Answer, 
         case {"type": "object"}:
             return {name: inner(schema["properties"][name]) for name in schema.get("required", ())}
         case {"format": "date" | "date-time" | "time" as kind}:
-            return now.strftime({"date": "%F", "time": "%T", "date-time": "%FT%T%z"}[kind])
+            how = {"date": "%F", "time": "%T", "date-time": "%FT%T%z"}[kind]
+            return datetime.now().astimezone().strftime(how)
     return answer.text[: schema.get("maxLength")]

@@ -1,8 +1,7 @@
 """What went wrong with a language model, in our terms.
 
-DSPy projects every engine failure onto its own classes (`dspy.utils.exceptions`); litellm's
-errors arrive through the same projection. Nothing of their text reaches the user, since a provider
-may repeat keys, addresses or the prompt in it.
+DSPy projects the failures of every engine, and litellm's, onto its own classes. Nothing of their text reaches
+the user, since a provider may repeat keys, addresses or the prompt in it.
 """
 
 from __future__ import annotations
@@ -18,45 +17,18 @@ import httpx
 from dspy import lm15
 from dspy.utils import exceptions as dspy_errors
 
-from dspy_demo.errors import (
-    DemoError,
-    EmptyReply,
-    MalformedReply,
-    ModelSetupError,
-    ReplyTooLong,
-    UpstreamAuth,
-    UpstreamCut,
-    UpstreamError,
-    UpstreamRateLimited,
-    UpstreamRejected,
-    UpstreamTimeout,
-    UpstreamUnavailable,
-    in_seconds,
-)
-from dspy_demo.lm.chat_replies import is_too_long
+from dspy_demo import errors
+from dspy_demo.errors import DemoError, UpstreamUnavailable, in_seconds
+from dspy_demo.lm.native import is_too_long
 
 #: Waits from here on are told as a date.
 FAR_OFF_S = 3600.0
 #: What an engine meets in a reply that is not that of a language model.
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, lm15.LM15Error)
 
-NOT_A_MODEL = (
-    "The server's reply is not that of a language model. "
-    "Check the base URL (it often ends in /v1), then retry."
-)
-TOO_LONG = "The chat has become too long for this model. Start a new chat."
-OVERLOADED = "The language model's server is overloaded or down. Try again in a moment."
-NO_SUCH_HOST = "The language model's server was not found. Check the host in its base URL, and the network."
-NO_TLS = (
-    "A secure connection to the language model failed. Check whether its base URL is http or https, "
-    "and the server's certificate."
-)
-
 
 def fault_from(error: BaseException, *, streamed: bool = False) -> DemoError | None:
-    """The error of our tree for a failed model call, or None where it is not one.
-
-    The result has `error` as its ``__cause__``, so that the log keeps all of it.
+    """The error of our tree for a failed model call, with `error` as its cause; None where it is not one.
 
     Args:
         streamed: Some of the reply had arrived already.
@@ -75,57 +47,66 @@ def _classified(error: BaseException, streamed: bool) -> DemoError | None:
         case dspy_errors.AdapterParseError():
             return _without_fields(error)
         case dspy_errors.LMAuthError():
-            return UpstreamAuth()
+            return errors.UpstreamAuth()
         case dspy_errors.LMBillingError():
-            return UpstreamAuth("The account of this API key has no credit left. Check its billing.")
+            return errors.UpstreamAuth("The account of this API key has no credit left. Check its billing.")
         case dspy_errors.LMRateLimitError():
             return _rate_limited(error.retry_after)
         case dspy_errors.LMTimeoutError():
-            return UpstreamTimeout()
+            return errors.UpstreamTimeout()
         case dspy_errors.LMProviderError() if is_too_long(str(error)):  # DSPy does not read all words
-            return UpstreamRejected(TOO_LONG)
+            return errors.UpstreamRejected("The chat has become too long for this model. Start a new chat.")
         case dspy_errors.LMUnsupportedModelError():
-            return UpstreamRejected("The server does not have this model. Check its name, or choose another.")
+            return errors.UpstreamRejected(
+                "The server does not have this model. Check its name, or choose another."
+            )
         case dspy_errors.LMInvalidRequestError():
-            return UpstreamRejected()
+            return errors.UpstreamRejected()
         case dspy_errors.LMNotConfiguredError():
-            return ModelSetupError(
+            return errors.ModelSetupError(
                 "This model needs an API key. Enter one under “Model”, or set its variable."
             )
         case dspy_errors.LMUnsupportedFeatureError() | dspy_errors.LMConfigurationError():
-            return ModelSetupError()
+            return errors.ModelSetupError()
         case dspy_errors.LMTransportError() | dspy_errors.LMServerError():
             return _broken(error, streamed)
         case dspy_errors.LMUnexpectedError() if not isinstance(error.__cause__, UNREADABLE):
             return None  # a bug of ours, of DSPy or of the program
         case dspy_errors.LMError():
-            return UpstreamCut() if streamed else UpstreamError(NOT_A_MODEL)
+            return (
+                errors.UpstreamCut()
+                if streamed
+                else errors.UpstreamError(
+                    "The server's reply is not that of a language model. "
+                    "Check the base URL (it often ends in /v1), then retry."
+                )
+            )
     return None
 
 
 def _without_fields(error: dspy_errors.AdapterParseError) -> DemoError:
     text = str(error.lm_response or "").strip()
     if text in {"", "None", "{}"} or "'text': None" in text or "'text': ''" in text:
-        return EmptyReply()
+        return errors.EmptyReply()
     found = error.parsed_result if isinstance(error.parsed_result, dict) else {}
     missing = [name for name in error.signature.output_fields if name not in found]
-    return MalformedReply.without(missing) if missing else MalformedReply()
+    return errors.MalformedReply.without(missing) if missing else errors.MalformedReply()
 
 
-def _rate_limited(retry_after_s: float | None) -> UpstreamRateLimited:
+def _rate_limited(retry_after_s: float | None) -> DemoError:
     if retry_after_s is None:
-        return UpstreamRateLimited()
+        return errors.UpstreamRateLimited()
     when = f"It asks to wait {in_seconds(math.ceil(retry_after_s))}."
     if retry_after_s > FAR_OFF_S:
         with suppress(OverflowError):
             then = datetime.now(UTC) + timedelta(seconds=retry_after_s)
             when = f"Try again after {then.day} {then:%B %Y, %H:%M} UTC."
-    return UpstreamRateLimited(
+    return errors.UpstreamRateLimited(
         f"The language model is receiving too many requests. {when}", retry_after_s=retry_after_s
     )
 
 
-def _broken(error: dspy_errors.LMError, streamed: bool) -> UpstreamError:
+def _broken(error: dspy_errors.LMError, streamed: bool) -> DemoError:
     """Refused, cut, silent or down.
 
     DSPy's client has one class for all of them, and litellm makes a refused connection a 500: beside the
@@ -133,28 +114,33 @@ def _broken(error: dspy_errors.LMError, streamed: bool) -> UpstreamError:
     """
     text, causes = str(error).lower(), list(_causes(error))
     if "exceeds limit" in text:  # a line of more than 64 KiB
-        return ReplyTooLong()
+        return errors.ReplyTooLong()
     if "timed out" in text or "timeout" in text:
-        return UpstreamTimeout()
+        return errors.UpstreamTimeout()
     if streamed:
-        return UpstreamCut()
+        return errors.UpstreamCut()
     if any(isinstance(cause, ssl.SSLError) for cause in causes):
-        return UpstreamUnavailable(NO_TLS)
+        return UpstreamUnavailable(
+            "A secure connection to the language model failed. Check whether its base URL is http or https, "
+            "and the server's certificate."
+        )
     if any(isinstance(cause, socket.gaierror) for cause in causes):
-        return UpstreamUnavailable(NO_SUCH_HOST)
+        return UpstreamUnavailable(
+            "The language model's server was not found. Check the host in its base URL, and the network."
+        )
     unreached = any(isinstance(cause, httpx.TransportError) for cause in causes)
     if unreached or isinstance(error, dspy_errors.LMTransportError) or "connection error" in text:
         return UpstreamUnavailable()
     if error.status in {503, 529} or "overloaded" in text:
-        return UpstreamUnavailable(OVERLOADED)
-    return UpstreamError("The language model's server failed. Try again.")
+        return UpstreamUnavailable(
+            "The language model's server is overloaded or down. Try again in a moment."
+        )
+    return errors.UpstreamError("The language model's server failed. Try again.")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """What an error came from, layer by layer: DSPy, its engine or litellm, an HTTP client, the socket."""
-    for _ in range(20):
-        cause = error.__cause__ or error.__context__
-        if cause is None:
-            return
+    cause = error.__cause__ or error.__context__
+    if cause is not None:
         yield cause
-        error = cause
+        yield from _causes(cause)

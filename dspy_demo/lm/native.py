@@ -1,16 +1,18 @@
 """DSPy's own client for a provider's API, for one model at one server with one key.
 
-Nothing is looked up in the environment. Between the client and its connections stands a transport of ours: it
-reads with `chat_replies` what the client does not understand.
+Many servers speak OpenAI's chat API, each in its own way: they refuse parameters, say in their own words that
+a chat is too long, report an error inside a stream that began well, or send the whole reply at once. A
+transport between the client and its connections reads all that into what the client understands.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 import weakref
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,17 +21,31 @@ import dspy
 from dspy import lm15
 
 from dspy_demo.dspy_bridge import price_usd
-from dspy_demo.lm.chat_replies import (
-    OPTIONAL,
-    checked,
-    error_in,
-    is_too_long,
-    lines_of_whole,
-    without_refused,
-)
 
 #: Connections that may be open to one model server.
 CONNECTIONS_MAX = 500
+#: How long the end of a stream is waited for after ``[DONE]``, so that the connection can be used again.
+END_WAIT_S = 0.5
+#: What is left out, or renamed, where a server refuses it: an answer without it is better than none.
+OPTIONAL = ("stream_options", "max_tokens", "max_completion_tokens", "temperature")
+_DONE = b"data: [DONE]"
+#: DSPy's client refuses a line of more than 64 KiB; a character may take six bytes of JSON.
+_PIECE_CHARS = 8_000
+#: OpenAI, vLLM, llama.cpp, LM Studio, Ollama and SGLang, in this order where their words differ.
+_TOO_LONG = re.compile(
+    r"context[ _](length|window|size)|too long to fit|maximum model length|maximum input length"
+    r"|context the overflows|input length .{0,40}exceeds|prompt is too long",
+    re.IGNORECASE,
+)
+#: In the code or the type of an error object.
+_ERRORS: Mapping[str, type[lm15.ProviderError]] = {
+    r"rate_limit|\b429\b": lm15.RateLimitError,
+    r"quota|\b402\b": lm15.BillingError,
+    r"api_key|authentication|\b40[13]\b": lm15.AuthError,
+    r"not_found|\b404\b": lm15.UnsupportedModelError,
+    r"\b(408|504)\b": lm15.TimeoutError,
+    r"invalid_request|badrequest|\b4\d\d\b": lm15.InvalidRequestError,
+}
 
 
 @dataclass(frozen=True)
@@ -37,7 +53,6 @@ class Server:
     """Which model is asked, and where.
 
     Attributes:
-        model: The model's name at its server.
         client: The name of DSPy's client for the API of the model's provider, for example ``openai-chat``.
         base: Base URL; None for the provider's usual one.
         timeout_s: The longest silence.
@@ -77,7 +92,7 @@ class Abilities:
 
 
 class NativeEngine:
-    """Asks the model. Each event loop has connections of its own."""
+    """Asks the model. Each event loop has connections of its own; the environment is not looked at."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -128,11 +143,7 @@ class Transport:
 
     @asynccontextmanager
     async def stream(self, request: Any) -> AsyncIterator[Any]:
-        """Send a request; again without a parameter that is refused.
-
-        Args:
-            request: As DSPy's client hands it over, with ``url``, ``headers`` and ``body``.
-        """
+        """Send a request of DSPy's client; again without a parameter that is refused."""
         chat = urlsplit(request.url).path.endswith("/chat/completions")
         for left in reversed(range(len(OPTIONAL) + 1)):
             async with self._inner.stream(request) as got:
@@ -152,10 +163,9 @@ class Transport:
 
 
 class ChatReply:
-    """A reply of OpenAI's chat API, as DSPy's client reads it.
+    """A reply of OpenAI's chat API, as DSPy's client reads it, over what its connection gives.
 
     Args:
-        got: What its connection gives: ``status``, ``headers``, and the body in lines.
         body: The body, where it has been read.
     """
 
@@ -166,19 +176,100 @@ class ChatReply:
 
     async def read(self) -> bytes:
         body: bytes = self._body or await self._got.read()
+        error = error_in(body)
         if self.status >= 400:
             text = body.decode("utf-8", "replace")
             error = lm15.ContextLengthError(text, status=self.status) if is_too_long(text) else None
-        else:
-            error = error_in(body)
         if error is not None:
             raise error
         return body
 
     async def aiter_lines(self) -> AsyncIterator[bytes]:
+        """The lines up to the one that ends the answer, also where the server leaves the stream open."""
         if "json" in (self._got.header("content-type") or ""):
-            for line in lines_of_whole(await self._got.read()):
+            for line in _lines_of_whole(await self.read()):
                 yield line
             return
-        async for line in checked(self._got.aiter_lines()):
+        lines = self._got.aiter_lines()
+        async for line in lines:
+            if b'"error"' in line or line.startswith(b"error:"):
+                error = error_in(line.partition(b":")[2])
+                if error is not None:
+                    raise error
             yield line
+            if line.rstrip() == _DONE:
+                yield b"\n"
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(END_WAIT_S):
+                        await anext(lines, None)
+                return
+
+
+def is_too_long(text: str) -> bool:
+    """Whether a server's words say that the chat does not fit into the model's context."""
+    return _TOO_LONG.search(text) is not None
+
+
+def without_refused(given: Mapping[str, Any], refusal: str) -> dict[str, Any] | None:
+    """What to send instead of parameters of which one was refused; None where it was for something else."""
+    named = re.search(r'"param"\s*:\s*"(\w+)"', refusal)
+    names = [named[1]] if named else []
+    names += [name for name in OPTIONAL if re.search(rf"\b{name}\b", refusal)]
+    names += ["max_completion_tokens"] if "max_tokens" in names else []  # the same bound by its new name
+    name = next((name for name in names if name in OPTIONAL and given.get(name) is not None), None)
+    if name is None:
+        return None
+    other = {key: value for key, value in given.items() if key != name}
+    instead = re.search(r"[Uu]se ['\"`]?(max_tokens|max_completion_tokens)", refusal)
+    if instead and instead[1] != name and name in {"max_tokens", "max_completion_tokens"}:
+        other[instead[1]] = given[name]
+    return other
+
+
+def error_in(body: bytes) -> lm15.ProviderError | None:
+    """The error that a JSON object says, where it says one."""
+    try:
+        content = json.loads(body)
+    except ValueError:
+        return None
+    if not isinstance(content, dict):
+        return None
+    error = content if content.get("object") == "error" else content.get("error")
+    if not error:
+        return None
+    detail = error if isinstance(error, dict) else {"message": str(error)}
+    message, code, kind = (str(detail.get(name) or "") for name in ("message", "code", "type"))
+    if is_too_long(f"{message} {code} {kind}"):
+        return lm15.ContextLengthError(message, provider_code=code)
+    words = f"{code} {kind}".lower()
+    found = next((made for pattern, made in _ERRORS.items() if re.search(pattern, words)), lm15.ServerError)
+    overloaded = re.search(r"overload|unavailable|capacity|\b503\b", f"{words} {message.lower()}")
+    return found(message, provider_code=code or kind, status=503 if overloaded else None)
+
+
+def _lines_of_whole(body: bytes) -> Iterator[bytes]:
+    """A reply that came whole, as the lines of a stream. What is no reply stays as it is."""
+    try:
+        reply = json.loads(body)
+        choice = reply["choices"][0]
+        message = dict(choice["message"])
+    except (ValueError, LookupError, TypeError):
+        yield body
+        return
+    deltas: list[dict[str, Any]] = []
+    for name in ("reasoning_content", "reasoning", "content"):
+        text = message.pop(name, None) or ""
+        deltas += [{name: text[at : at + _PIECE_CHARS]} for at in range(0, len(text), _PIECE_CHARS)]
+    calls = [{"index": number, **call} for number, call in enumerate(message.get("tool_calls") or ())]
+    deltas += [{"tool_calls": calls}] if calls else []
+    end: dict[str, Any] = {"delta": {}, "finish_reason": choice.get("finish_reason") or "stop"}
+    for chosen in (*({"delta": delta} for delta in deltas), end):
+        chunk: dict[str, Any] = {
+            "id": reply.get("id"),
+            "model": reply.get("model"),
+            "choices": [{"index": 0, **chosen}],
+        }
+        if chosen is end and reply.get("usage"):
+            chunk["usage"] = reply["usage"]
+        yield from (b"data: " + json.dumps(chunk).encode() + b"\n", b"\n")
+    yield from (_DONE + b"\n", b"\n")

@@ -39,20 +39,16 @@ class Provider:
     usual_base: str | None = None
 
     def key_variable(self, settings: Settings) -> str | None:
-        """The variable that holds the key, if one is set."""
         return next((name for name in self.keys if name in settings.provider_keys), None)
 
     def key(self, settings: Settings) -> SecretStr | None:
-        variable = self.key_variable(settings)
-        return settings.provider_keys[variable] if variable else None
+        return settings.provider_keys.get(self.key_variable(settings) or "")
 
     def base_variable(self, settings: Settings) -> str | None:
-        """The variable that holds the base URL, if one is set."""
         return next((name for name in self.bases if name in settings.provider_bases), None)
 
     def base(self, settings: Settings) -> str | None:
-        variable = self.base_variable(settings)
-        return settings.provider_bases[variable] if variable else None
+        return settings.provider_bases.get(self.base_variable(settings) or "")
 
 
 def _provider(name: str, example: str = "", *further_keys: str, client: str = "", path: str = "") -> Provider:
@@ -84,13 +80,12 @@ PROVIDERS: tuple[Provider, ...] = (
     *map(_provider, ("azure", "cerebras", "cohere", "databricks", "huggingface")),
     *map(_provider, ("nvidia_nim", "replicate", "sambanova", "voyage")),
 )
-_BY_NAME = {provider.name: provider for provider in PROVIDERS}
 
 
 def provider_for(model: str) -> Provider:
     """The provider of a model string: OpenAI where none is named; of a name beyond the table, its own."""
     name = model.partition("/")[0] if "/" in model else "openai"
-    return _BY_NAME.get(name) or _provider(name)
+    return next((provider for provider in PROVIDERS if provider.name == name), None) or _provider(name)
 
 
 def keys_of_others(models: Iterable[str]) -> frozenset[str]:
@@ -119,12 +114,6 @@ def is_web_url(text: str) -> bool:
         return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:  # a port that is no number, a broken IPv6 address
         return False
-
-
-def shown_url(url: str) -> str:
-    """A URL as a message may say it: without a query, which may hold a key."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def base_of(choice: LMChoice, settings: Settings) -> str | None:
