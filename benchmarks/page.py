@@ -49,9 +49,6 @@ class Page:
         """The event whose handler is called so."""
         return next(event for event in self.events if event["api_name"] == name)
 
-    def after(self, event: dict[str, Any]) -> dict[str, Any]:
-        return next(later for later in self.events if later["trigger_after"] == event["id"])
-
     def loads(self) -> list[dict[str, Any]]:
         return [event for event in self.events if any(target[1] == "load" for target in event["targets"])]
 
@@ -87,7 +84,7 @@ class Tab:
         else:
             submit = self.page.event("composer", "submit")
             await self.run(submit, {"composer": question, **given})
-            draw = self.page.after(submit)
+            draw = self.page.event("saved-chat", "play")
         body = self._body(draw, self.page.data(draw, {}))
         (await self.page.client.post(f"{API}/queue/join", json=body)).raise_for_status()
         self.heard = await self._listen(f"queue/data?session_hash={self.session}")

@@ -68,7 +68,7 @@ class PageOf:
         self.header = HeaderSection(self.picks)
         # Only the owner's browser can reach MLflow.
         mlflow_url = (lambda: mlflow.url) if owner else lambda: ""
-        self.chat = Chat(service, self.picks, rating=settings.tracing, mlflow_url=mlflow_url)
+        self.chat = Chat(service, self.picks, mlflow_url=mlflow_url)
         self.sidebar: list[Section] = [self.model, self.program, self.backend]
         self.views: list[Section] = []
         self.dialogs: list[Section] = []

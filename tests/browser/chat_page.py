@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable
 
-from playwright.async_api import Locator, Page, Request, Response, expect
+from playwright.async_api import Locator, Page, expect
 
 #: For what a model has to say first; everything else is quicker than Playwright's own five seconds.
 TURN_MS = 30_000
@@ -128,24 +128,9 @@ class ChatPage:
         return self.thoughts.nth(index).locator("> .title")
 
     async def is_refused(self, text: str, act: Callable[[], Awaitable[None]]) -> None:
-        """What `act` asks is refused, and the notice is still there after the last event that it causes.
-
-        A question is accepted, drawn and settled; the first and the last of these are plain requests.
-        """
-        sent: list[Request] = []
-        answered: list[Request] = []
-
-        def settled(reply: Response) -> bool:
-            answered.extend(request for request in sent if request == reply.request)
-            return len(answered) == 2
-
-        def note(request: Request) -> None:
-            sent.extend([request] if "/run/" in request.url else [])
-
-        self.page.on("request", note)
-        async with self.page.expect_response(settled):
+        """What `act` asks is refused, and the notice is still there after all that it causes was drawn."""
+        async with self.page.expect_response(lambda reply: "/run/" in reply.url):
             await act()
-        self.page.remove_listener("request", note)
         await self.page.evaluate(DRAWN)
         await expect(self.notice).to_contain_text(text)
 

@@ -8,9 +8,13 @@ import re
 import pytest
 from playwright.async_api import expect
 
+from dspy_demo.ui.chat.session import Conversation, FinishedTurn, Session, Sessions
+from dspy_demo.ui.chat.turn_view import TurnView
+from dspy_demo.web.auth import stored_key
 from tests.browser.chat_page import LEFT_MID_STREAM, TURN_MS, ChatPage
 from tests.browser.conftest import PHONE, NewPage, Problems
 from tests.processes import ServerProcess
+from tests.visitors import STRANGER
 
 #: A question whose answer takes seconds at the pace of the demo engine.
 LONG = f"What is {' + '.join(map(str, range(1, 31)))}?"
@@ -201,10 +205,12 @@ async def test_all_by_keyboard(chat: ChatPage) -> None:
 
 async def test_earlier_messages_are_shown_on_demand(new_page: NewPage, app: ServerProcess) -> None:
     page = ChatPage(await new_page())
-    turns = [{"user": f"Question {number}", "turn_id": f"t{number}"} for number in range(40)]
-    chat = {"dspy-demo-chats": ["kept"], "dspy-demo-chat-kept": {"turns": json.dumps(turns)}}
+    turns = [TurnView(f"Question {number}", turn_id=f"t{number}").stopped(1.0) for number in range(40)]
+    sessions = Sessions(stored_key(app.log_path.parent / "data"))
+    told = sessions.saved(Session(STRANGER, conversation=Conversation(tuple(map(FinishedTurn, turns)))))
+    kept = {"dspy-demo-chats": ["kept"], "dspy-demo-chat-kept": json.loads(told)}
     write = "([key, value]) => localStorage.setItem(key, JSON.stringify(value))"
-    await page.page.add_init_script(f"Object.entries({json.dumps(chat)}).forEach({write})")
+    await page.page.add_init_script(f"Object.entries({json.dumps(kept)}).forEach({write})")
     await page.open(app.url)
     await expect(page.questions).to_have_count(10)
     await page.page.get_by_role("button", name="Show earlier messages").click()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
-from tests.browser.chat_page import LEFT_MID_STREAM, TURN_MS, ChatPage
+from tests.browser.chat_page import DRAWN, LEFT_MID_STREAM, TURN_MS, ChatPage
 from tests.browser.conftest import DESKTOP, PHONE, NewPage, Problems
 from tests.browser.cut_line import cut_line
 from tests.browser.test_chat import LONG
@@ -211,13 +213,27 @@ async def test_new_chat_can_be_undone_and_keeps_the_draft(chat: ChatPage) -> Non
 async def test_new_chat_stops_a_running_turn_and_can_bring_back_what_had_come(
     new_page: NewPage, app: ServerProcess
 ) -> None:
+    """Also where an answer of the server comes late: that of the turn's end, after that of Undo."""
     chat = await ChatPage(await new_page()).open(app.url)
     await chat.ask(LONG)
     await expect(chat.thoughts.first.locator(".message-content").first).not_to_be_empty()
+    answers, undone = itertools.count(), asyncio.Event()
+
+    async def late(route: Route) -> None:
+        reply = await route.fetch()
+        if next(answers) == 1:
+            await undone.wait()
+        await route.fulfill(response=reply)
+
+    await chat.page.route("**/run/predict*", late)
     await chat.start_over()
     await expect(chat.send_button).to_be_visible()
     await expect(chat.questions).to_have_count(0)
     await chat.notice.get_by_role("button", name="Undo").click()
+    await chat.done()
+    async with chat.page.expect_response(lambda reply: "/run/" in reply.url):
+        undone.set()
+    await chat.page.evaluate(DRAWN)
     await chat.done()
     await expect(chat.footers).to_contain_text("Stopped")
 

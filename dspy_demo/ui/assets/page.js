@@ -117,7 +117,8 @@ const GRADIO = {
   });
 
   // Called by the events of the page.
-  let restored = false;
+  const SILENT_MS = 15_000;
+  let restored = false, told = 0, drawing = "", silent;
   window.chatPage = {
     // Each chat has a key of its own. A tab goes on with its chat; a new tab with a copy of the latest one.
     chat() {
@@ -126,9 +127,25 @@ const GRADIO = {
       const lost = left.lost ? (left.draft ? "draft" : "chat") : "";
       return JSON.stringify({ chat: own ?? "", turns, lost });
     },
-    keepChat(text) {
-      if (!text) return;
-      const { chat, turns } = JSON.parse(text), before = tab.get("chat");
+    // What the server tells of the chat is numbered: an older answer that comes after a newer one has drawn
+    // over it, so the page asks for another ("retry"). It asks for the drawing of a turn that runs ("play"),
+    // and once more where nothing is heard of it for long.
+    follow(text, ask) {
+      const { number, chat, live, turns } = JSON.parse(text);
+      if (number < told) return ask("retry");
+      told = number;
+      clearTimeout(silent);
+      if (live) silent = setTimeout(ask, SILENT_MS, "retry");
+      if (live && live !== drawing) {
+        ask("play");
+        const list = find("#chat [role=log]"); // which holds the new question after two frames
+        requestAnimationFrame(() => requestAnimationFrame(() => list?.scrollTo(0, list.scrollHeight)));
+      }
+      drawing = live;
+      this.keep(chat, turns);
+    },
+    keep(chat, turns) {
+      const before = tab.get("chat");
       if (before && before !== chat) all.drop(`chat-${before}`);
       const ids = [chat, ...(all.get("chats") ?? []).filter((id) => id !== chat && id !== before)];
       for (const id of ids.splice(CHATS_KEPT)) all.drop(`chat-${id}`);
@@ -169,11 +186,6 @@ const GRADIO = {
       endEdit("Cancel");
       if (phone.matches && find(GRADIO.sidebar)) button("#sidebar", "Toggle Sidebar").click();
       if (!touch.matches) composer()?.focus();
-      return [];
-    },
-    showQuestion() {
-      const list = find("#chat [role=log]");
-      if (running()) requestAnimationFrame(() => list?.scrollTo(0, list.scrollHeight));
       return [];
     },
   };

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
+from typing import Any
 
 import gradio as gr
 
@@ -15,10 +16,10 @@ from dspy_demo.ui.chat.turn_view import TurnView
 from dspy_demo.ui.components import visitor_of
 from dspy_demo.ui.gradio_bridge import delivered
 
-ChatEndpoint = Callable[..., AsyncIterator[str]]
 
-
-def chat_endpoint(service: ChatService, demo: gr.Blocks, target: LocalTarget) -> ChatEndpoint:
+def chat_endpoint(
+    service: ChatService, demo: gr.Blocks, target: LocalTarget
+) -> Callable[..., AsyncIterator[str]]:
     """The function behind ``/chat``. Each call stands alone; earlier messages are given, not remembered."""
 
     async def chat(
@@ -31,38 +32,31 @@ def chat_endpoint(service: ChatService, demo: gr.Blocks, target: LocalTarget) ->
             history: Earlier messages, oldest first, each with "role" (user or assistant) and "content".
         """
         spec = service.programs.get(target.program)
-        inputs = {spec.chat_field: message}
-        asked = TurnRequest(target, inputs, _messages(history), visitor=visitor_of(request))
+        asked = TurnRequest(
+            target, {spec.chat_field: message}, _messages(history), visitor=visitor_of(request)
+        )
         view = TurnView(message, started_s=time.monotonic(), answer_field=spec.answer_field)
         live = LiveTurn(service.turn(asked), view)
-        live.start()
-        sent = ""
         try:
             async for snapshot in live.snapshots(partial(delivered, demo, request)):
                 if failure := snapshot.failure:
                     sentence = f"{failure.public_message} (Error {failure.error_id})"
                     raise gr.Error(sentence, print_exception=False)
-                if snapshot.answer_text != sent:
-                    sent = snapshot.answer_text
-                    yield sent
+                yield snapshot.answer_text
         finally:
             # A client that went away must not keep the model busy.
             await live.stop()
-        if not sent:
-            yield ""
 
     return chat
 
 
-def _messages(history: object) -> tuple[Message, ...]:
+def _messages(history: Any) -> tuple[Message, ...]:
     """The earlier messages, as a client gave them: they may be any JSON."""
-    messages = []
-    for item in history if isinstance(history, list) else [] if history is None else [history]:
-        role, text = (item.get("role"), item.get("content")) if isinstance(item, dict) else ("", "")
-        if role not in {"user", "assistant"} or not isinstance(text, str):
-            raise gr.Error(
-                'Each message of the history needs a "role" (user or assistant) and a "content".',
-                print_exception=False,
-            )
-        messages.append(Message("user" if role == "user" else "assistant", text))
-    return tuple(messages)
+    try:
+        given = [(item["role"], item["content"]) for item in history or []]
+        if all(role in {"user", "assistant"} and isinstance(text, str) for role, text in given):
+            return tuple(Message(role, text) for role, text in given)
+    except (TypeError, LookupError):
+        pass
+    wanted = 'Each message of the history needs a "role" (user or assistant) and a "content".'
+    raise gr.Error(wanted, print_exception=False)

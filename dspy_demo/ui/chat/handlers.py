@@ -17,11 +17,10 @@ from dspy_demo.chat import ChatService
 from dspy_demo.errors import DemoError, InvalidInput
 from dspy_demo.events import Status, TurnRequest
 from dspy_demo.programs.inputs import check_images, image_chars, image_fields
-from dspy_demo.ui.chat.conversation import Conversation, from_json
 from dspy_demo.ui.chat.forms import json_object, pairs
 from dspy_demo.ui.chat.live import LiveTurn
 from dspy_demo.ui.chat.render import WireMessage, messages, turn_id_at
-from dspy_demo.ui.chat.session import WINDOW, Session, Sessions
+from dspy_demo.ui.chat.session import WINDOW, Conversation, Session, Sessions
 from dspy_demo.ui.chat.text import typed_text
 from dspy_demo.ui.chat.turn_view import TurnView
 from dspy_demo.ui.chat.widgets import PUT_BACK, RELOAD, ChatWidgets, notice_html
@@ -35,8 +34,6 @@ RESTARTED = "The app was restarted, or has let go of this page. Reload it to go 
 STOP_FIRST = "Stop first, or wait for the answer."
 NOT_HERE = "That answer is no longer part of this chat."
 FORGOTTEN = "The chat is longer than the limit, so its earliest turns are not sent along."
-NEW_CHAT = "New chat."
-TAKEN_BACK = "The last question was taken back."
 LOST = "The connection was lost for a moment and is back."
 LOST_DRAFT = f"{LOST} Your question is still here: send it again."
 
@@ -47,9 +44,10 @@ Given = Mapping[Component, Any]
 class ChatHandlers:
     """The chat: sending, stopping, and going back.
 
-    A turn is three events: it is accepted (`send`, `example`, `retry`, `edit`) and runs from then on;
-    `draw` shows it grow; `settle` shows its end. All three come also where a question was refused.
-    Nothing here trusts the page: whether a turn runs is known from the session.
+    Every answer to the page is drawn from the session as it is then, and has a number, by which the page
+    knows an answer that was overtaken by a later one, and asks for another (`redraw`). A turn runs from the
+    moment it is accepted; the page sees that one runs and asks for its drawing (`draw`), then for its end
+    (`settle`). Nothing here trusts the page: whether a turn runs is known from the session.
     """
 
     service: ChatService
@@ -70,17 +68,19 @@ class ChatHandlers:
         if before is not None and before.live is not None:
             with contextlib.suppress(TimeoutError):  # its page notices a moment later that it is gone
                 await asyncio.wait_for(before.live.ended(), RELOAD_WAIT_S)
-        restored = before.conversation if before is not None else await self._read(kept.get("turns"))
-        session = self.sessions.open(str(request.session_hash), visitor, chat)
-        session.conversation = restored.changed(self._linked)
-        session.answered = set(before.answered) if before is not None else set()
-        self.sessions.make_room()
-        return self._changed(session, notice_html({"chat": LOST, "draft": LOST_DRAFT}.get(lost, "")))
+        if before is not None:
+            restored = before.conversation
+        else:
+            async with self.reading:
+                restored = await asyncio.to_thread(self.sessions.read, kept.get("turns"))
+        restored = restored.changed(self._linked)
+        session = self.sessions.open(str(request.session_hash), visitor, chat, restored)
+        return self._shown(session, notice_html({"chat": LOST, "draft": LOST_DRAFT}.get(lost, "")))
 
     async def send(self, given: dict[Component, Any], request: gr.Request) -> Update:
         """Enter, or the send button."""
         text = given[self.page.composer] or ""
-        return self._act(request, given, lambda session: self._asked(session, given, text, clear=True))
+        return self._act(request, given, lambda session: self._asked(session, given, text, draft=""))
 
     async def example(self, event: gr.SelectData, given: dict[Component, Any], request: gr.Request) -> Update:
         """One of the questions on the empty page."""
@@ -93,39 +93,39 @@ class ChatHandlers:
     async def edit(self, event: gr.EditData, given: dict[Component, Any], request: gr.Request) -> Update:
         """Ask an edited question; what came after it is gone."""
         text = typed_text(str(event.value))
-        return self._act(request, given, lambda session: self._again(session, given, event.index, text=text))
+        return self._act(request, given, lambda session: self._again(session, given, event.index, text))
 
     async def draw(self, request: gr.Request) -> AsyncIterator[list[WireMessage]]:
-        """The accepted turn as it grows, below what was there and stays as it is.
+        """The running turn as it grows, below what was there and stays as it is.
 
         Only the chat is an output: of any other Gradio makes a new component with every update.
         """
         session = self._known(request)
-        live = session.undrawn if session else None
-        if session is None or live is None:
-            yield gr.skip()
-            return
-        session.undrawn, before = None, session.shown.drawn
-        try:
-            async for snapshot in live.snapshots(partial(delivered, self.demo, request)):
-                if snapshot.running:
-                    yield [*before, *messages(snapshot)]
-        finally:
-            # The browser went away; the page's unload event comes later where a proxy stands between.
-            if live.view.running:
-                await live.stop()
-        # A refused question may have settled the turn already, before the last of these came.
-        yield session.shown.drawn
+        live = session.live if session else None
+        if session is not None and live is not None:
+            before = session.shown.drawn
+            try:
+                async for snapshot in live.snapshots(partial(delivered, self.demo, request)):
+                    if snapshot.running:
+                        yield [*before, *messages(snapshot)]
+            finally:
+                # The browser went away; the page's unload event comes later where a proxy stands between.
+                if live.view.running:
+                    await live.stop()
+        yield gr.skip()  # what the chat is then, `settle` says
 
     async def settle(self, request: gr.Request) -> Update:
-        """After drawing: the end of the turn, the composer is free again, and the browser keeps a copy."""
+        """After drawing: the end of the turn, and the composer is free again."""
         session = self._known(request)
-        if session is None or session.live is not None or not session.unsettled:
+        if session is None:
             return skip()
-        session.unsettled = False
-        if session.set_aside is not None:  # New chat stopped the turn and has said so
-            return self._shown(session)
-        return self._changed(session, notice_html(self.service.tracer.notice or ""))
+        # New chat stopped the turn and has said so; or the next one runs already.
+        said = session.set_aside is not None or session.live is not None
+        return self._shown(session, None if said else notice_html(self.service.tracer.notice or ""))
+
+    async def redraw(self, request: gr.Request) -> Update:
+        """The chat as it is now, where the page cannot tell what it shows."""
+        return self._act(request, {}, self._shown, running=True)
 
     async def link_traces(self, request: gr.Request) -> Update:
         """MLflow's pages run now, so that the footers can link to them."""
@@ -148,9 +148,8 @@ class ChatHandlers:
         def take_back(session: Session) -> Update:
             turn = self._turn(session, given, event.index)
             session.go_back(turn)
-            draft = given[self.page.composer]
-            composer = self.page.composing(running=False, text=None if draft else turn.user)
-            return self._changed(session, notice_html(TAKEN_BACK, PUT_BACK)) | {self.page.composer: composer}
+            draft = None if given[self.page.composer] else turn.user
+            return self._shown(session, notice_html("The last question was taken back.", PUT_BACK), draft)
 
         return self._act(request, given, take_back)
 
@@ -166,7 +165,7 @@ class ChatHandlers:
 
         def start_over(session: Session) -> Update:
             session.start_over()
-            return self._changed(session, notice_html(NEW_CHAT, PUT_BACK) if session.set_aside else "")
+            return self._shown(session, notice_html("New chat.", PUT_BACK) if session.set_aside else "")
 
         return self._act(request, {}, start_over)
 
@@ -184,32 +183,38 @@ class ChatHandlers:
 
         def put_back(session: Session) -> Update:
             session.restore()
-            return self._changed(session, "")
+            return self._shown(session, "")
 
-        match clicked(event):
-            case "use-local":
-                return self.picks.use_local() | {self.page.notice: ""}
-            case "put-back":
-                return self._act(request, {}, put_back)
-            case _:
-                return {self.page.notice: ""}
+        if clicked(event) == "put-back":
+            return self._act(request, {}, put_back)
+        return (self.picks.use_local() if clicked(event) == "use-local" else {}) | {self.page.notice: ""}
 
     # Asking
 
-    def _act(self, request: gr.Request, given: Given, action: Callable[[Session], Update]) -> Update:
-        """What `action` does with the session, or the notice why it cannot: it stays until the next edit."""
+    def _act(
+        self,
+        request: gr.Request,
+        given: Given,
+        action: Callable[[Session], Update],
+        *,
+        running: bool = False,
+    ) -> Update:
+        """What `action` does with the session, or the notice why it cannot: it stays until the next edit.
+
+        Args:
+            running: Whether it may be done while a turn runs.
+        """
         session = self._known(request)
         if session is None:
             return {self.page.notice: notice_html(RESTARTED, RELOAD, wrong=True)}
-        if session.live is not None:
+        if session.live is not None and not running:
             return {self.page.notice: notice_html(STOP_FIRST, wrong=True)}
         try:
-            return {self.page.rating.row: gr.update(visible=False)} | action(session)
+            return {self.page.rating: gr.update(visible=False)} | action(session)
         except DemoError as error:
             # The page may show an edited question as if it had been asked.
             ways_out = self.picks.ways_out(given, error)
-            notice = notice_html(error.public_message, *ways_out, wrong=True)
-            return self._shown(session) | {self.page.notice: notice}
+            return self._shown(session, notice_html(error.public_message, *ways_out, wrong=True))
 
     def _asked(
         self,
@@ -217,26 +222,22 @@ class ChatHandlers:
         given: Given,
         text: str,
         *,
-        clear: bool = False,
+        draft: str | None = None,
         again: TurnView | None = None,
     ) -> Update:
         """Begin a turn, and show what was asked at once; `draw` shows what becomes of it.
 
         Args:
+            draft: What the composer holds then, where that changes.
             again: The turn that is asked again: its other inputs, and it and what follows are gone.
         """
         conversation = session.conversation.before(again) if again else session.conversation
         request, view = self._question(
-            session, conversation, given, text=text, form=again.form if again else None
+            session, conversation, given, text=text, form=again.form if again else {}
         )
         live = LiveTurn(self.service.turn(request), view, on_end=lambda last: session.end(self._linked(last)))
         session.begin(live, conversation)
-        live.start()
-        return self._shown(session, text="" if clear else None) | {self.page.notice: ""}
-
-    def _again(self, session: Session, given: Given, message: Any, *, text: str | None = None) -> Update:
-        old = self._turn(session, given, message)
-        return self._asked(session, given, old.user if text is None else text, again=old)
+        return self._shown(session, "", draft)
 
     def _question(
         self,
@@ -245,7 +246,7 @@ class ChatHandlers:
         given: Given,
         *,
         text: str,
-        form: Mapping[str, Any] | None,
+        form: Mapping[str, Any],
     ) -> tuple[TurnRequest, TurnView]:
         """The turn of a question that goes on from `conversation`, and its view before the first event.
 
@@ -258,8 +259,8 @@ class ChatHandlers:
         if not text.strip():
             raise InvalidInput("Write a question first.")
         target, spec = self.picks.target(given)
-        fits = form and set(form) <= {field.name for field in spec.form_fields}
-        values = dict(form) if form and fits else self.page.forms.values(spec, given)
+        fits = form and set(form) <= {one.name for one in spec.form_fields}
+        values = dict(form) if fits else self.page.forms.values(spec, given)
         inputs = {**values, spec.chat_field: text}
         guest = session.visitor.role == "guest"
         check_images(spec, inputs, guest=guest)
@@ -268,10 +269,9 @@ class ChatHandlers:
         history, whole = conversation.history(room) if spec.history_field else ((), True)
         request = TurnRequest(target, inputs, history, session.session_id, visitor=session.visitor)
         self.service.check(request)
-        now_s = time.monotonic()
         view = TurnView(
             text,
-            started_s=now_s,
+            started_s=time.monotonic(),
             turn_id=request.turn_id,
             inputs=pairs(spec, values),
             form=values,
@@ -279,7 +279,11 @@ class ChatHandlers:
             answer_field=spec.answer_field,
             guest=guest,
         )
-        return request, view if whole else view.apply(Status(FORGOTTEN), now_s)
+        return request, view if whole else view.apply(Status(FORGOTTEN), view.started_s)
+
+    def _again(self, session: Session, given: Given, message: Any, text: str | None = None) -> Update:
+        old = self._turn(session, given, message)
+        return self._asked(session, given, old.user if text is None else text, again=old)
 
     def _turn(self, session: Session, given: Given, message: Any) -> TurnView:
         """The turn of the message that was clicked.
@@ -292,29 +296,23 @@ class ChatHandlers:
             raise InvalidInput(NOT_HERE)
         return turn
 
-    async def _read(self, turns: Any) -> Conversation:
-        async with self.reading:
-            return await asyncio.to_thread(from_json, turns)
-
     # Drawing
 
     def _known(self, request: gr.Request) -> Session | None:
         """The session of an event; None where there is none, or another visitor opened it."""
         return self.sessions.get(str(request.session_hash), visitor_of(request))
 
-    def _shown(self, session: Session, *, text: str | None = None) -> Update:
-        """The chat, and the composer, with `text` in it where that is given."""
-        shown, live = session.shown, session.live
-        drawn = shown.drawn + (messages(live.view) if live else [])
-        return {
-            self.page.chatbot: gr.update(value=drawn, feedback_value=shown.ratings),
-            self.page.composer: self.page.composing(running=live is not None, text=text),
-            self.page.earlier: gr.update(visible=len(shown.turns) < len(session.conversation.turns)),
+    def _shown(self, session: Session, notice: str | None = None, draft: str | None = None) -> Update:
+        """The chat as it is now, and the composer; with a notice and a text in the composer where given."""
+        running = session.live is not None
+        composer = gr.update(submit_btn=False if running else "Send", stop_btn="Stop" if running else False)
+        update: Update = {
+            self.page.chatbot: gr.update(value=session.drawn, feedback_value=session.shown.ratings),
+            self.page.composer: composer if draft is None else {**composer, "value": draft},
+            self.page.earlier: gr.update(visible=len(session.shown.turns) < len(session.conversation.turns)),
+            self.page.saved: self.sessions.saved(session),
         }
-
-    def _changed(self, session: Session, notice: str) -> Update:
-        """The page after the chat was changed, which the browser keeps."""
-        return self._shown(session) | {self.page.saved: session.saved, self.page.notice: notice}
+        return update if notice is None else update | {self.page.notice: notice}
 
     def _linked(self, view: TurnView) -> TurnView:
         """With the link to its trace, where it is shown now."""

@@ -33,19 +33,12 @@ class LiveTurn:
     """
 
     def __init__(
-        self,
-        turn: Turn,
-        view: TurnView,
-        on_end: Callable[[TurnView], None] = lambda _: None,
+        self, turn: Turn, view: TurnView, on_end: Callable[[TurnView], None] = lambda _: None
     ) -> None:
         self.view = view
         self._turn = turn
         self._on_end = on_end
         self._changed = asyncio.Event()
-        self._reader: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Begin to run; drawing may follow later, or never."""
         self._reader = asyncio.create_task(self._read(), name="turn-reader")
 
     async def snapshots(self, delivered: Callable[[], bool] = lambda: True) -> AsyncIterator[TurnView]:
@@ -55,36 +48,24 @@ class LiveTurn:
             delivered: Whether the last one has been sent to whoever watches; until then there is no next one.
         """
         pause_s = REDRAW_S
-        while self.view.running:
+        while not self._reader.done():
             await self._changed.wait()
-            self._changed.clear()
-            if not self.view.running:
-                break
-            yield self.view
-            late_s = await self._rest(pause_s)
-            pause_s = min(REDRAW_S + LATE_FACTOR * late_s, REDRAW_MAX_S)
-            while self.view.running and not delivered():
-                await self._rest(REDRAW_S)
-        # The last event is not yet the end: the conversation has the turn only after `on_end`.
-        await self.ended()
+            if self.view.running and delivered():
+                self._changed.clear()
+                yield self.view
+            due = time.monotonic() + pause_s
+            await asyncio.wait({self._reader}, timeout=pause_s)
+            pause_s = min(REDRAW_S + LATE_FACTOR * max(0.0, time.monotonic() - due), REDRAW_MAX_S)
         yield self.view
 
     async def ended(self) -> None:
         """Wait until the turn has ended by itself or was stopped, and its last view was handed over."""
-        if self._reader is not None:
-            await asyncio.wait({self._reader})
+        await asyncio.wait({self._reader})
 
     async def stop(self) -> None:
         """End the turn: the upstream is closed when this returns, and the last snapshot follows."""
         await self._turn.stop()
         await self.ended()
-
-    async def _rest(self, seconds: float) -> float:
-        """Wait so long, or until the turn ends, which is drawn at once; how much longer it took."""
-        assert self._reader is not None, "start() comes first"
-        began = time.monotonic()
-        await asyncio.wait({self._reader}, timeout=seconds)
-        return max(0.0, time.monotonic() - began - seconds)
 
     async def _read(self) -> None:
         try:
@@ -101,5 +82,5 @@ class LiveTurn:
         finally:
             view = self.view.stopped(time.monotonic())
             self.view = replace(view, trace_id=view.trace_id or self._turn.trace_id)
-            self._changed.set()
             self._on_end(self.view)
+            self._changed.set()

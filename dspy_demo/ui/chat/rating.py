@@ -16,35 +16,31 @@ from dspy_demo.ui.chat.widgets import COMMENT_MAX_CHARS, ChatWidgets, notice_htm
 from dspy_demo.ui.components import Update, visitor_of
 
 NOT_RECORDED = "Can't rate: this answer has no trace."
-NOT_OF_NOW = "This answer is from before the app was restarted, so it can no longer be rated."
 NOT_HERE = "Can't rate: this answer is no longer part of the chat."
-REMOVED = "Rating removed."
 THANKS = "Thank you. The rating is with the answer's trace in MLflow."
 
 
 @dataclass(frozen=True, slots=True)
 class RatingHandlers:
-    """Any visitor may rate the answers of their own chat.
-
-    Which trace a turn has comes from the browser after a restart, and a guest could name any: guests rate
-    what ran since then.
-    """
+    """Any visitor may rate the answers of their own chat."""
 
     service: ChatService
     sessions: Sessions
     page: ChatWidgets
 
     def wire(self, now: dict[str, Any]) -> None:
-        page, box = self.page, self.page.rating
-        now = now | {"outputs": {box.row, box.comment, box.turn, page.notice, page.saved}}
+        page = self.page
+        now = now | {
+            "outputs": {page.rating, page.comment, page.rated_turn, page.notice, page.saved},
+        }
         page.chatbot.like(self.rate, page.chatbot, js="(...given) => chatPage.byId(given)", **now)
-        gr.on([box.send.click, box.comment.submit], self.comment, [box.comment, box.turn], **now)
-        box.close.click(self.closed, None, **now)
+        sent = [page.send_comment.click, page.comment.submit]
+        gr.on(sent, self.comment, [page.comment, page.rated_turn], **now)
+        page.close_rating.click(self.closed, None, **now)
 
     async def rate(self, event: gr.LikeData, chat: list[WireMessage], request: gr.Request) -> Update:
         """A thumb was clicked; the same one again takes it back."""
-        rated = event.liked if isinstance(event.liked, bool) else None
-        page, box = self.page, self.page.rating
+        rated, page = event.liked if isinstance(event.liked, bool) else None, self.page
         try:
             session, view = self._rateable(turn_id_at(chat, event.index), request)
         except DemoError as error:
@@ -55,10 +51,10 @@ class RatingHandlers:
         wanted = "What was good about it? (optional)" if rated else "What went wrong? (optional)"
         return {
             page.saved: self._keep(session, replace(view, rated=rated, comment=comment)),
-            page.notice: "" if rated is not None else notice_html(REMOVED),
-            box.row: gr.update(visible=asks),
-            box.comment: gr.update(value=comment, placeholder=wanted),
-            box.turn: view.turn_id,
+            page.notice: "" if rated is not None else notice_html("Rating removed."),
+            page.rating: gr.update(visible=asks),
+            page.comment: gr.update(value=comment, placeholder=wanted),
+            page.rated_turn: view.turn_id,
         }
 
     async def comment(self, text: str, turn_id: str, request: gr.Request) -> Update:
@@ -73,7 +69,7 @@ class RatingHandlers:
         return self.closed() | {self.page.saved: saved, self.page.notice: notice_html(THANKS)}
 
     def closed(self) -> Update:
-        return {self.page.rating.row: gr.update(visible=False), self.page.rating.comment: ""}
+        return {self.page.rating: gr.update(visible=False), self.page.comment: ""}
 
     def _rateable(self, turn_id: str, request: gr.Request) -> tuple[Session, TurnView]:
         """The turn that is to be rated, which counts as a rating.
@@ -88,8 +84,6 @@ class RatingHandlers:
             raise InvalidInput(NOT_HERE)
         if view.trace_id is None:
             raise InvalidInput(NOT_RECORDED)
-        if visitor.role != "owner" and view.trace_id not in session.answered:
-            raise InvalidInput(NOT_OF_NOW)
         if self.service.limits is not None:
             self.service.limits.count_rating(visitor)
         return session, view
@@ -101,4 +95,4 @@ class RatingHandlers:
         )
         user = session.visitor.name
         self.service.tracer.feedback(str(view.trace_id), view.rated, view.comment or None, user=user)
-        return session.saved
+        return self.sessions.saved(session)

@@ -16,6 +16,7 @@ from dspy_demo.ui.chat.rating import RatingHandlers
 from dspy_demo.ui.chat.session import Sessions
 from dspy_demo.ui.chat.widgets import ChatWidgets
 from dspy_demo.ui.sections.picks import SidebarPicks
+from dspy_demo.web.auth import stored_key
 
 #: What the page itself does before a click is sent: an event whose inputs hold the chat sends its ids alone.
 _BY_ID = "(...given) => chatPage.byId(given)"
@@ -26,24 +27,15 @@ class Chat:
 
     Args:
         picks: What is picked beside it. It is drawn before the chat, and wired after it.
-        rating: Whether answers can be rated, which needs tracing.
         mlflow_url: The address of MLflow's pages for whoever sees this page; empty where there is none.
     """
 
-    def __init__(
-        self,
-        service: ChatService,
-        picks: SidebarPicks,
-        *,
-        rating: bool = False,
-        mlflow_url: Callable[[], str] = lambda: "",
-    ) -> None:
+    def __init__(self, service: ChatService, picks: SidebarPicks, *, mlflow_url: Callable[[], str]) -> None:
         self.service = service
         self._picks = picks
-        self._rating = rating
         self._mlflow_url = mlflow_url
         # Of this page alone: guests can push out each other's chats by their number, and not the owner's.
-        self._sessions = Sessions()
+        self._sessions = Sessions(stored_key(service.settings.data_dir))
 
     def draw(self, specs: Sequence[ProgramSpec], start: LocalTarget) -> None:
         """Make the components, inside the current `gr.Blocks`.
@@ -69,7 +61,7 @@ class Chat:
         self._wire_turns(demo, new_chat, now)
         changed = {page.chatbot, page.composer, *page.forms.outputs}
         gr.on(picks.changes, self.handlers.program_changed, picks.inputs, changed, **now)
-        if self._rating:
+        if service.settings.tracing:
             RatingHandlers(service, self._sessions, page).wire(now)
         gr.api(
             chat_endpoint(service, demo, self._start),
@@ -79,31 +71,28 @@ class Chat:
 
     def link_traces(self, event: Any, now: dict[str, Any]) -> None:
         """After `event` MLflow's pages may run: link the answers to their traces."""
-        page = self.widgets
-        outputs = {page.chatbot, page.composer, page.earlier}
+        outputs = self.widgets.shown
         event.then(self.handlers.link_traces, None, outputs, postprocess=False, **now)
 
     def _wire_turns(self, demo: gr.Blocks, new_chat: gr.Button, now: dict[str, Any]) -> None:
         page, chat = self.widgets, self.handlers
         # The messages are ready for the wire; see `render`.
         shown: dict[str, Any] = now | {"outputs": page.shown, "postprocess": False}
-        drawing = now | {"queue": True, "postprocess": False, "trigger_mode": "multiple"}
         asked = {page.composer, *self._picks.inputs, *page.forms.inputs}
         again = {page.chatbot, *asked}
         demo.load(chat.load, page.saved, js="() => chatPage.chat()", **shown)
         demo.load(None, None, page.composer, js="() => chatPage.draft()", **now)
         demo.unload(chat.stop)
-        for event, accept, inputs in (
-            (page.composer.submit, chat.send, asked),
-            (page.chatbot.example_select, chat.example, asked),
-            (page.chatbot.retry, chat.retry, again),
-            (page.chatbot.edit, chat.edit, again),
-        ):
-            accepted = event(accept, inputs, js=_BY_ID, **shown)
-            accepted.then(None, None, None, js="() => chatPage.showQuestion()", **now)
-            # The page leaves a "once" out while the last one runs. That of a refused question may be on its
-            # way when the next one is sent, whose answer would then never be drawn.
-            accepted.then(chat.draw, None, page.chatbot, **drawing).then(chat.settle, None, **shown)
+        page.composer.submit(chat.send, asked, js=_BY_ID, **shown)
+        page.chatbot.example_select(chat.example, asked, js=_BY_ID, **shown)
+        page.chatbot.retry(chat.retry, again, js=_BY_ID, **shown)
+        page.chatbot.edit(chat.edit, again, js=_BY_ID, **shown)
+        # Asked for by the page itself (`follow` in page.js), never by a click. Gradio leaves an event out
+        # while the same one runs, unless it is "multiple".
+        multiple = {"postprocess": False, "trigger_mode": "multiple"}
+        drawn = page.saved.play(chat.draw, None, page.chatbot, **now | multiple | {"queue": True})
+        drawn.then(chat.settle, None, **shown | multiple)
+        page.saved.retry(chat.redraw, None, **shown | multiple)
         page.composer.stop(chat.stop, **now)
         page.chatbot.undo(chat.undo, {page.chatbot, page.composer}, js=_BY_ID, **shown)
         new_chat.click(chat.new_chat, None, js="() => chatPage.newChat()", **shown)

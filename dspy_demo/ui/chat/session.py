@@ -1,4 +1,4 @@
-"""The open pages, in memory: one tab of a browser is one conversation."""
+"""The chats of the open pages, in memory, and the copy of each that its browser keeps."""
 
 from __future__ import annotations
 
@@ -7,24 +7,90 @@ import json
 import re
 import secrets
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
-from dspy_demo.events import Visitor
-from dspy_demo.ui.chat.conversation import Conversation, to_json
+from itsdangerous import BadSignature, Signer
+from pydantic import TypeAdapter
+
+from dspy_demo.events import Message, Visitor
 from dspy_demo.ui.chat.live import LiveTurn
+from dspy_demo.ui.chat.render import WireMessage, messages
 from dspy_demo.ui.chat.turn_view import TurnView
 
 #: Turns that a page shows, since Gradio reads each message again at every redraw; older ones come in as many
 #: at a time.
 WINDOW = 10
-#: Tabs that are kept, and how long all their chats may be together: about 0.5 GB where somebody means harm.
+#: A browser's storage holds about 5 MB for a site.
+SAVED_MAX_CHARS = 1_000_000
+#: Pages that are kept, and how long all their chats may be together: about 0.5 GB where somebody means harm.
 MAX_SESSIONS, MAX_CHARS = 2_000, 60_000_000
-#: What `secrets.token_urlsafe(32)` makes. Who knows it can reload the chat, so nothing shorter is taken.
-_CHAT = re.compile(r"[A-Za-z0-9_-]{43}")
-
+#: What `new_chat_id` makes. Who knows it can reload the chat, so nothing shorter is taken.
+_CHAT_ID = re.compile(r"[A-Za-z0-9_-]{43}")
+_TURNS = TypeAdapter(list[TurnView])
 
 new_chat_id = partial(secrets.token_urlsafe, 32)
+
+
+class FinishedTurn:
+    """A turn that has ended, as messages and as JSON, which are made once."""
+
+    def __init__(self, view: TurnView) -> None:
+        self.view = view
+        self.drawn = tuple(messages(view))
+        self.saved = _TURNS.dump_json([view]).decode()[1:-1]
+        self.chars = len(self.saved) + sum(len(message["content"][0]["text"]) for message in self.drawn)
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Finished turns, oldest first. Each operation gives a new conversation."""
+
+    turns: tuple[FinishedTurn, ...] = ()
+
+    @property
+    def drawn(self) -> list[WireMessage]:
+        return [message for turn in self.turns for message in turn.drawn]
+
+    @property
+    def ratings(self) -> list[str | None]:
+        """The thumbs, by the chatbot's names for them."""
+        names = {True: "Like", False: "Dislike", None: None}
+        return [names[turn.view.rated] for turn in self.turns]
+
+    def adding(self, view: TurnView) -> Conversation:
+        return Conversation((*self.turns, FinishedTurn(view)))
+
+    def before(self, turn: TurnView) -> Conversation:
+        """Up to a turn, without it: what retry, undo and edit leave standing."""
+        return Conversation(self.turns[: [one.view for one in self.turns].index(turn)])
+
+    def latest(self, count: int) -> Conversation:
+        return Conversation(self.turns[max(0, len(self.turns) - count) :])
+
+    def find(self, turn_id: str) -> TurnView | None:
+        return next((turn.view for turn in self.turns if turn.view.turn_id == turn_id), None)
+
+    def changed(self, change: Callable[[TurnView], TurnView]) -> Conversation:
+        """With each view as `change` gives it: a rating, a link. What stays equal is not drawn again."""
+        views = ((turn, change(turn.view)) for turn in self.turns)
+        return Conversation(tuple(turn if view == turn.view else FinishedTurn(view) for turn, view in views))
+
+    def history(self, max_chars: int) -> tuple[tuple[Message, ...], bool]:
+        """The program's memory: the latest turns with an answer that fit, and whether these are all."""
+        latest: list[Message] = []
+        for turn in reversed(self.turns):
+            if answer := turn.view.answer_text.strip():
+                max_chars -= len(turn.view.user) + len(answer)
+                if max_chars < 0:
+                    break
+                latest += [Message("assistant", answer), Message("user", turn.view.user)]
+        return tuple(reversed(latest)), max_chars >= 0
+
+
+EMPTY = Conversation()
 
 
 @dataclass(slots=True, eq=False)
@@ -36,22 +102,18 @@ class Session:
         chat: Names the chat between this app and that tab, also after a reload. It is a secret.
         conversation: Its turns that have ended.
         window: How many turns are on the page.
-        answered: The traces of the turns that ran here, which alone a guest may rate.
         live: The turn that is running, from the moment it was accepted.
-        undrawn: The turn that was accepted and is not being drawn yet.
-        unsettled: Whether a turn has been accepted since the composer was last set free.
         set_aside: What New chat or Undo took away, until the next question: the chat's id, the conversation.
+        told: How often the page was told what there is; see `Sessions.saved`.
     """
 
     visitor: Visitor
     chat: str = field(default_factory=new_chat_id)
-    conversation: Conversation = field(default_factory=Conversation)
+    conversation: Conversation = EMPTY
     window: int = WINDOW
-    answered: set[str] = field(default_factory=set)
     live: LiveTurn | None = None
-    undrawn: LiveTurn | None = None
-    unsettled: bool = False
     set_aside: tuple[str, Conversation] | None = None
+    told: int = 0
 
     @property
     def session_id(self) -> str:
@@ -64,33 +126,24 @@ class Session:
         return self.conversation.latest(self.window - (self.live is not None))
 
     @property
-    def saved(self) -> str:
-        """What the browser keeps of it, for a reload and for the next tab.
-
-        As text, because Gradio downloads whatever looks like a file anywhere in a value that a page sends it,
-        and a program's outputs can look like anything.
-        """
-        return json.dumps({"chat": self.chat, "turns": to_json(self.conversation)})
+    def drawn(self) -> list[WireMessage]:
+        """All messages on the page, as they are now."""
+        return self.shown.drawn + (messages(self.live.view) if self.live else [])
 
     def begin(self, live: LiveTurn, conversation: Conversation) -> None:
         """A turn was accepted that goes on from `conversation`; it calls `end` when it has ended."""
-        self.conversation, self.set_aside = conversation, None
-        self.live = self.undrawn = live
-        self.unsettled = True
+        self.conversation, self.set_aside, self.live = conversation, None, live
 
     def end(self, view: TurnView) -> None:
         """The turn has ended: keep it, also when the page is gone by now and a reload looks for it."""
-        self.conversation = self.conversation.adding(view)
-        if view.trace_id is not None:
-            self.answered.add(view.trace_id)
-        self.live = None
+        self.conversation, self.live = self.conversation.adding(view), None
 
     def start_over(self) -> None:
         """Empty the chat; what follows is another session. An empty chat has nothing to take back."""
         self.window = WINDOW
         if self.conversation.turns:
             self.set_aside = self.chat, self.conversation
-            self.chat, self.conversation = new_chat_id(), Conversation()
+            self.chat, self.conversation = new_chat_id(), EMPTY
 
     def go_back(self, turn: TurnView) -> None:
         """Take back a turn and what follows it."""
@@ -108,9 +161,13 @@ class Sessions:
 
     What was used longest ago leaves first, but nothing in which a turn runs; such a page asks for a reload,
     since its chat is in its browser too.
+
+    Args:
+        key: Signs what a browser keeps. Anybody can send such a copy; only one that this app wrote is read.
     """
 
-    def __init__(self, max_sessions: int = MAX_SESSIONS, max_chars: int = MAX_CHARS) -> None:
+    def __init__(self, key: bytes, max_sessions: int = MAX_SESSIONS, max_chars: int = MAX_CHARS) -> None:
+        self._signer = Signer(key, salt="dspy-demo chat", digest_method=hashlib.sha256)
         self._max_sessions, self._max_chars = max_sessions, max_chars
         self._sessions: OrderedDict[tuple[Visitor, str], Session] = OrderedDict()
 
@@ -129,23 +186,49 @@ class Sessions:
         sessions = reversed(self._sessions.values())
         return next((one for one in sessions if one.chat == chat and one.visitor == visitor), None)
 
-    def open(self, session_hash: str, visitor: Visitor, chat: str = "") -> Session:
-        """A new tab for a page that has just loaded.
+    def open(
+        self, session_hash: str, visitor: Visitor, chat: str = "", conversation: Conversation = EMPTY
+    ) -> Session:
+        """A new tab for a page that has just loaded; the tabs that are too many or too long make room.
 
         Args:
             chat: The id that the browser kept, or anything else for a new one.
         """
-        session = Session(visitor, chat if _CHAT.fullmatch(chat) else new_chat_id())
+        session = Session(visitor, chat if _CHAT_ID.fullmatch(chat) else new_chat_id(), conversation)
         self._sessions[visitor, session_hash] = session
         self._sessions.move_to_end((visitor, session_hash))
-        return session
-
-    def make_room(self) -> None:
-        """Let go of the tabs that are too many or too long, but of the latest."""
-        chars = sum(session.conversation.chars for session in self._sessions.values())
-        for key, session in list(self._sessions.items())[:-1]:
+        sizes = {key: sum(t.chars for t in one.conversation.turns) for key, one in self._sessions.items()}
+        chars = sum(sizes.values())
+        for key, one in list(self._sessions.items())[:-1]:
             if len(self._sessions) <= self._max_sessions and chars <= self._max_chars:
                 break
-            if session.live is None:
-                chars -= session.conversation.chars
+            if one.live is None:
+                chars -= sizes[key]
                 del self._sessions[key]
+        return session
+
+    def saved(self, session: Session) -> str:
+        """What the page is told of a session, and its browser keeps: page.js (`follow`) acts on it.
+
+        As text, because Gradio downloads whatever looks like a file anywhere in a value that a page sends it,
+        and a program's outputs can look like anything.
+        """
+        session.told += 1
+        kept: list[str] = []
+        room = SAVED_MAX_CHARS
+        for turn in reversed(session.conversation.turns):
+            room -= len(turn.saved) + len(",")
+            if room < 0:
+                break
+            kept.append(turn.saved)
+        turns = self._signer.sign(f"[{','.join(reversed(kept))}]").decode()
+        live = session.live.view.turn_id if session.live else ""
+        return json.dumps({"number": session.told, "chat": session.chat, "live": live, "turns": turns})
+
+    def read(self, turns: Any) -> Conversation:
+        """The turns that `saved` gave to a browser; none where they are not ours. It takes up to 0.1 s."""
+        try:
+            views = _TURNS.validate_json(self._signer.unsign(turns))
+        except (BadSignature, TypeError, ValueError, AttributeError):
+            return EMPTY
+        return Conversation(tuple(map(FinishedTurn, views)))

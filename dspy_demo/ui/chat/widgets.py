@@ -36,8 +36,6 @@ addEventListener("input", (event) => {
   if (event.target.closest?.("#composer, #sidebar, .program-form")) props.value = "";
 });
 """
-#: The page stores each new value; see page.js.
-_KEPT = "const keep = () => chatPage.keepChat(props.value); watch('value', keep); keep();"
 
 
 def composer(elem_id: str, label: str, placeholder: str) -> gr.Textbox:
@@ -59,11 +57,13 @@ class ChatWidgets:
     """Everything that a handler of the chat may read or change. Drawn when it is made.
 
     Attributes:
-        saved: What the browser keeps of the chat, as text; unseen.
+        saved: Unseen: what the page is told of the chat, see `Sessions.saved`.
+        rating: Where a comment on the rating of `rated_turn` is written.
     """
 
     def __init__(self, specs: Sequence[ProgramSpec], shown: ProgramSpec) -> None:
-        self.saved = gr.HTML(html_template="", js_on_load=_KEPT, visible="hidden", elem_id="saved-chat")
+        follow = "watch('value', () => chatPage.follow(props.value, trigger));"
+        self.saved = gr.HTML(html_template="", js_on_load=follow, visible="hidden", elem_id="saved-chat")
         self.earlier = gr.Button("Show earlier messages", visible=False, size="sm", elem_id="earlier")
         self.chatbot = gr.Chatbot(
             elem_id="chat",
@@ -82,15 +82,26 @@ class ChatWidgets:
         )
         with gr.Column(elem_id="dock"):
             self.forms = Forms(specs, shown)
-            self.rating = RatingBox()
+            with gr.Row(visible=False, elem_id="rating") as self.rating:
+                self.comment = gr.Textbox(
+                    label="Comment on the answer",
+                    show_label=False,
+                    container=False,
+                    max_lines=4,
+                    max_length=COMMENT_MAX_CHARS,
+                    min_width=120,
+                )
+                small: dict[str, Any] = {"size": "sm", "min_width": 0, "scale": 0}
+                self.send_comment = gr.Button("Add comment", elem_classes="plain", **small)
+                self.close_rating = gr.Button("Close", elem_classes="plain bare", **small)
+            self.rated_turn = gr.State("")
             self.notice = action_html(elem_id="notice", script=_GONE_WITH_AN_EDIT)
             self.composer = composer("composer", "Your question", _asks_for(shown))
 
     @property
     def shown(self) -> set[Component]:
         """What an event of the chat may change."""
-        rating = self.rating.row
-        return {self.chatbot, self.composer, self.earlier, self.saved, self.notice, rating}
+        return {self.chatbot, self.composer, self.earlier, self.saved, self.notice, self.rating}
 
     def answering(self, spec: ProgramSpec) -> Update:
         """The page for another program: the empty page, its form, what the composer asks for."""
@@ -99,36 +110,6 @@ class ChatWidgets:
             self.composer: gr.update(placeholder=_asks_for(spec)),
             **self.forms.show(spec),
         }
-
-    @staticmethod
-    def composing(*, running: bool, text: str | None = None) -> Any:
-        """The composer while a turn runs or not, with `text` in it where that is given."""
-        update = gr.update(submit_btn=False if running else "Send", stop_btn="Stop" if running else False)
-        return update if text is None else {**update, "value": text}
-
-
-class RatingBox:
-    """Where a comment on a rating is written. Drawn when it is made.
-
-    Attributes:
-        turn: The id of the turn that it is about.
-    """
-
-    def __init__(self) -> None:
-        with gr.Row(visible=False, elem_id="rating") as self.row:
-            self.comment = gr.Textbox(
-                label="Comment on the answer",
-                show_label=False,
-                container=False,
-                max_lines=4,
-                max_length=COMMENT_MAX_CHARS,
-                scale=1,
-                min_width=120,
-            )
-            small: dict[str, Any] = {"size": "sm", "min_width": 0, "scale": 0}
-            self.send = gr.Button("Add comment", elem_classes="plain", **small)
-            self.close = gr.Button("Close", elem_classes="plain bare", **small)
-        self.turn = gr.State("")
 
 
 def notice_html(text: str, *actions: Action, wrong: bool = False) -> str:

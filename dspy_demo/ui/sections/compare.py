@@ -195,8 +195,7 @@ class CompareSection:
                 self.composer: gr.update(value=text, submit_btn="Send", stop_btn=False),
             }
         for side, (turn, view) in zip(SIDES, asking.result(), strict=True):
-            live = comparison.turns[side] = LiveTurn(self._service.turn(turn), view)
-            live.start()
+            comparison.turns[side] = LiveTurn(self._service.turn(turn), view)
         return {self.chats[side]: messages(turn.view) for side, turn in comparison.turns.items()}
 
     async def draw_left(self, request: gr.Request) -> AsyncIterator[list[WireMessage]]:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import threading
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,16 +14,15 @@ from dspy_demo.events import LMChoice, LocalTarget, Visitor
 from dspy_demo.guests.limits import Bounds, GuestLimits
 from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.tracing.tracer import Tracer
-from dspy_demo.ui.chat.conversation import Conversation, from_json, to_json
 from dspy_demo.ui.chat.handlers import ChatHandlers
-from dspy_demo.ui.chat.rating import NOT_OF_NOW, RatingHandlers
+from dspy_demo.ui.chat.rating import RatingHandlers
 from dspy_demo.ui.chat.session import Session, Sessions
 from dspy_demo.ui.chat.widgets import USE_LOCAL, Action, ChatWidgets
 from dspy_demo.ui.sections.picks import SidebarPicks
 from tests.scripted_backend import ScriptedBackend, scripted_answer
 from tests.services import house, settings_for
-from tests.ui.chat.test_conversation import asked, of, talk
-from tests.visitors import OWNER, STRANGER, request_of
+from tests.ui.chat.test_session import asked
+from tests.visitors import STRANGER, request_of
 
 REQUEST = request_of(STRANGER)
 Given = Mapping[Component, Any]
@@ -66,7 +61,7 @@ async def chat(data_dir: Path) -> AsyncIterator[ChatHandlers]:
             page = ChatWidgets([spec], spec)
         home.service.tracer = NotingTracer()
         picks = cast(SidebarPicks, OnePick(spec))
-        yield ChatHandlers(home.service, Sessions(), page, picks=picks, demo=demo, mlflow_url=lambda: "")
+        yield ChatHandlers(home.service, Sessions(b""), page, picks=picks, demo=demo, mlflow_url=lambda: "")
 
 
 @pytest.fixture
@@ -98,24 +93,6 @@ async def test_a_refused_question_stays_in_the_composer(chat: ChatHandlers, sess
     assert [turn.view.answer_text for turn in session.conversation.turns] == ["four", "four"]
 
 
-async def test_chats_are_read_in_a_thread_one_at_a_time_and_only_once(
-    chat: ChatHandlers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    threads: list[int] = []
-
-    def read(turns: Any) -> Conversation:
-        threads.append(threading.get_ident())
-        return from_json(turns)
-
-    monkeypatch.setattr("dspy_demo.ui.chat.handlers.from_json", read)
-    texts = [json.dumps({"chat": str(n).rjust(43, "a"), "turns": to_json(talk("a"))}) for n in range(6)]
-    for _ in ("a load", "a reload"):
-        await asyncio.gather(*(chat.load(text, request_of(STRANGER, f"{n}")) for n, text in enumerate(texts)))
-    assert len(threads) == 6
-    assert threading.get_ident() not in threads
-    assert len(chat.sessions.get("5", STRANGER).conversation.turns) == 1  # type: ignore[union-attr]
-
-
 # Thumbs
 
 
@@ -142,13 +119,12 @@ async def test_a_thumb_is_for_its_turn_and_a_comment_stays_with_it(
     rating: RatingHandlers, session: Session
 ) -> None:
     update = await rating.rate(*thumb(session, 1, True), REQUEST)
-    assert update[rating.page.rating.row]["visible"] is True
+    assert update[rating.page.rating]["visible"] is True
     assert session.conversation.ratings == [None, "Like", None]
-    assert from_json(to_json(session.conversation)).ratings == [None, "Like", None]
     await rating.comment("  Short and right ", "turn-1", REQUEST)
     await rating.rate(*thumb(session, 1, False), REQUEST)
     taken_back = await rating.rate(*thumb(session, 1, ""), REQUEST)
-    assert taken_back[rating.page.rating.row]["visible"] is False
+    assert taken_back[rating.page.rating]["visible"] is False
     said = "Short and right"
     assert ratings(rating) == [
         ("tr-1", True, None),
@@ -170,14 +146,3 @@ async def test_what_has_no_trace_or_no_thumb_is_not_rated(rating: RatingHandlers
         assert "no longer part of the chat" in (await rating.rate(clicked, chat, REQUEST))[rating.page.notice]
     await rating.rate(*thumb(session, 1, True), request_of(Visitor("guest", "another")))
     assert ratings(rating) == []
-
-
-async def test_a_trace_that_a_guests_browser_names_is_not_rated(rating: RatingHandlers) -> None:
-    for visitor in (STRANGER, OWNER):
-        kept = rating.sessions.open("tab", visitor)
-        kept.conversation = of(replace(asked("0", trace_id="tr-of-another"), rated=True))
-    assert NOT_OF_NOW in (await rating.rate(*thumb(kept, 0, False), REQUEST))[rating.page.notice]
-    assert NOT_OF_NOW in (await rating.comment("words", "turn-0", REQUEST))[rating.page.notice]
-    assert ratings(rating) == []
-    await rating.rate(*thumb(kept, 0, False), request_of(OWNER))  # it is their own database
-    assert ratings(rating) == [("tr-of-another", False, None)]

@@ -35,9 +35,7 @@ def start(tmp_path: Path, ended: list[TurnView]) -> Start:
         service = ChatService(Settings(data_dir=tmp_path), ProgramRegistry(SHIPPED), backend)
         request = TurnRequest(LocalTarget("chain_of_thought", LMChoice("m")), {"question": "q"})
         view = TurnView("q", started_s=time.monotonic())
-        turn = LiveTurn(service.turn(request), view, on_end=ended.append)
-        turn.start()
-        return turn
+        return LiveTurn(service.turn(request), view, on_end=ended.append)
 
     return start
 

@@ -1,56 +1,108 @@
-"""The open pages: whose they are, what a reload finds, and how many are kept."""
+"""A chat's memory and its browser's copy; whose the open pages are, and how many are kept."""
 
 from __future__ import annotations
 
-from typing import cast
+import json
+from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 
-from dspy_demo.events import Visitor
+from dspy_demo.events import FieldDelta, Message, TurnFailed, TurnFinished, TurnStarted, Usage, Visitor
 from dspy_demo.ui.chat.live import LiveTurn
-from dspy_demo.ui.chat.session import Session, Sessions
-from tests.ui.chat.test_conversation import talk
+from dspy_demo.ui.chat.session import SAVED_MAX_CHARS, Conversation, Session, Sessions
+from dspy_demo.ui.chat.turn_view import TurnView
 from tests.visitors import STRANGER
 
 OTHER = Visitor("guest", "another")
 
 
+def asked(question: str, answer: Any = "4", trace_id: str | None = None) -> TurnView:
+    view = TurnView(question, started_s=0.0, turn_id=f"turn-{question}", answer_field="answer")
+    for event in (
+        TurnStarted("local", "m"),
+        FieldDelta("reasoning", "reasoning", "Hm."),
+        TurnFinished({"reasoning": "Hm.", "answer": answer}, Usage(3, 4), trace_id=trace_id),
+    ):
+        view = view.apply(event, 1.0)
+    return view
+
+
+def talk(*turns: str | TurnView) -> Conversation:
+    conversation = Conversation()
+    for turn in turns:
+        conversation = conversation.adding(
+            asked(turn, f"answer to {turn}") if isinstance(turn, str) else turn
+        )
+    return conversation
+
+
+def views(conversation: Conversation) -> list[TurnView]:
+    return [turn.view for turn in conversation.turns]
+
+
+def test_the_history_is_the_latest_questions_and_answers_that_fit() -> None:
+    both = [Message(who, text) for q in "ab" for who, text in (("user", q), ("assistant", f"answer to {q}"))]  # type: ignore[arg-type]
+    assert talk("a", "b").history(1000) == (tuple(both), True)
+    assert talk("c", "a", "b").history(30) == (tuple(both), False)
+    began = TurnView("y", started_s=0.0)
+    stopped = began.apply(FieldDelta("answer", "answer", "So"), 0.5).stopped(1.0)
+    failed = began.apply(TurnFailed("x", "No.", True), 1.0)
+    had = (Message("user", "y"), Message("assistant", "So"))
+    assert talk(began.stopped(1.0), stopped, failed).history(1000) == (had, True)
+
+
+def test_a_browser_keeps_what_fits_and_only_what_this_app_wrote_is_read() -> None:
+    sessions = Sessions(b"k" * 32)
+    chat = talk("a", asked("b", {"a": [{"path": "/etc", "meta": 1}]}))
+    kept = json.loads(sessions.saved(sessions.open("s", STRANGER, "", chat)))["turns"]
+    assert views(sessions.read(kept)) == views(chat)
+    for forged in (None, 3, [], {}, "", "[]", kept.replace("answer to", "forged"), "\udc80.x"):
+        assert sessions.read(forged) == Conversation()
+    assert Sessions(b"l" * 32).read(kept) == Conversation()
+    long = sessions.open("s", STRANGER, "", talk(*(str(number) + "x" * 3000 for number in range(200))))
+    kept = json.loads(sessions.saved(long))["turns"]
+    assert SAVED_MAX_CHARS - 8000 < len(kept) <= SAVED_MAX_CHARS + 100
+    assert views(sessions.read(kept))[-1] == views(long.conversation)[-1]
+
+
+def test_links_to_traces_come_and_go_with_mlflows_pages() -> None:
+    chat = talk(asked("a", trace_id="tr-0"), "b")
+    linked = chat.changed(lambda v: replace(v, trace_url="http://there/tr-0") if v.trace_id else v)
+    assert 'href="http://there/tr-0"' in str(linked.turns[0].drawn)
+    assert linked.turns[1] is chat.turns[1]
+
+
 def test_a_hash_and_a_chat_are_nobodys_without_the_one_who_opened_them() -> None:
-    sessions = Sessions()
+    sessions = Sessions(b"")
     mine = sessions.open("s1", STRANGER)
     assert sessions.get("s1", OTHER) is sessions.of_chat(mine.chat, OTHER) is None
     sessions.open("s1", OTHER)
     assert sessions.get("s1", STRANGER) is sessions.of_chat(mine.chat, STRANGER) is mine
-    after = sessions.open("s2", STRANGER, mine.chat)
+    after = sessions.open("s2", STRANGER, mine.chat, mine.conversation)
     assert sessions.of_chat(mine.chat, STRANGER) is after
 
 
 @pytest.mark.parametrize("chat", ["", "guess", "a" * 42, "ä" * 43])
 def test_a_name_that_is_not_one_of_ours_is_not_taken(chat: str) -> None:
-    opened = Sessions().open("s1", STRANGER, chat)
+    opened = Sessions(b"").open("s1", STRANGER, chat)
     assert len(opened.chat) == 43
     assert opened.chat != chat
 
 
-def test_what_was_used_longest_ago_leaves_first_but_no_running_turn() -> None:
-    sessions = Sessions(max_sessions=3)
+def test_the_chats_are_bounded_and_what_was_used_longest_ago_leaves_first_but_no_running_turn() -> None:
+    sessions = Sessions(b"", max_sessions=3)
     running = sessions.open("running", STRANGER)
     running.begin(cast(LiveTurn, object()), running.conversation)
     used = sessions.open("used", STRANGER)
     for number in range(10):
         assert sessions.get("used", STRANGER) is used
         sessions.open(f"s{number}", STRANGER)
-        sessions.make_room()
     assert len(sessions) == 3
     assert sessions.get("running", STRANGER) is running
-
-
-def test_all_chats_together_are_bounded() -> None:
-    chat = talk("a", "b")
-    sessions = Sessions(max_chars=int(chat.chars * 1.5))
+    sessions = Sessions(b"", max_chars=talk("a", "b").turns[0].chars * 3)
     for number in range(3):
-        sessions.open(f"s{number}", STRANGER).conversation = chat
-        sessions.make_room()
+        sessions.open(f"s{number}", STRANGER, "", talk("a", "b"))
     assert len(sessions) == 1
 
 
