@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -11,7 +12,6 @@ from typing import Any
 import httpx
 
 from dspy_demo.backends import served_wire as wire
-from dspy_demo.backends.event_stream import EVENT_MAX_BYTES, TOO_LONG, EventStreamParser
 from dspy_demo.backends.served_wire import ServerInfo, base_url
 from dspy_demo.errors import MalformedReply, ReplyTooLong, UpstreamCut, WrongServer
 from dspy_demo.events import (
@@ -29,13 +29,16 @@ from dspy_demo.settings import Settings
 CANNOT_STREAM = "This server cannot stream; the whole answer comes at once."
 #: Connections that may be open to the model server.
 CONNECTIONS_MAX = 500
-CONNECT_TIMEOUT_S = 5.0
-PROBE_TIMEOUT_S = 5.0
-#: Our server sends a comment at least every 15 s (`api.router.KEEP_ALIVE_S`), however slow its model is.
+CONNECT_TIMEOUT_S = PROBE_TIMEOUT_S = 5.0
+#: Our server sends a comment at least every 15 s, however slow its model is.
 SILENT_SERVER_S = 35.0
 #: How long the end of a reply is waited for after its last event.
 END_WAIT_S = 0.5
 ERROR_BODY_MAX_BYTES = 64 * 1024
+#: Longest event. The last one of a turn holds all of its text; a real one has some kilobytes.
+EVENT_MAX_BYTES = 8 * 1024 * 1024
+TOO_LONG = "The model server sent an answer that is too long to be shown."
+_LINE_END = re.compile(rb"\r\n|\r|\n")
 
 
 class ServedBackend:
@@ -49,14 +52,9 @@ class ServedBackend:
 
     def __init__(self, settings: Settings, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
         # `chat` ends a silent turn first. No proxies from the environment: they break localhost.
-        timeout = httpx.Timeout(settings.idle_timeout_s + 5, connect=CONNECT_TIMEOUT_S)
-        limits = httpx.Limits(
-            max_connections=CONNECTIONS_MAX, max_keepalive_connections=50, keepalive_expiry=4
-        )  # uvicorn closes an idle connection after 5 s
         self._client = httpx.AsyncClient(
-            timeout=timeout,
-            limits=limits,
-            follow_redirects=False,
+            timeout=httpx.Timeout(settings.total_timeout_s + 5),
+            limits=httpx.Limits(max_connections=CONNECTIONS_MAX, keepalive_expiry=4),  # uvicorn closes at 5 s
             trust_env=False,
             transport=transport,
             headers={"Accept-Encoding": "identity"},
@@ -169,22 +167,54 @@ async def _events(reply: httpx.Response) -> AsyncIterator[Event]:
     Raises:
         UpstreamCut: The reply ended before that.
     """
-    parser, chunks = EventStreamParser(), reply.aiter_raw()
-    async for chunk in chunks:
-        for data in parser.feed(chunk):
-            if data == b"[DONE]":
-                raise UpstreamCut(wire.CUT)
-            event = wire.event_of(wire.json_object(data))
-            if isinstance(event, TurnFinished):
-                with suppress(TimeoutError, httpx.HTTPError):
-                    async with asyncio.timeout(END_WAIT_S):
-                        async for _ in chunks:
-                            pass
-                yield event
-                return
-            if event is not None:
-                yield event
+    chunks = reply.aiter_raw()
+    async for data in event_data(chunks):
+        if data == b"[DONE]":
+            break
+        event = wire.event_of(wire.json_object(data))
+        if isinstance(event, TurnFinished):
+            with suppress(TimeoutError, httpx.HTTPError):
+                async with asyncio.timeout(END_WAIT_S):
+                    async for _ in chunks:
+                        pass
+            yield event
+            return
+        if event is not None:
+            yield event
     raise UpstreamCut(wire.CUT)
+
+
+async def event_data(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The data of each server-sent event as soon as its empty line is there.
+
+    By the standard (html.spec.whatwg.org, 9.2.6): lines end in CR, LF or both; other lines than ``data`` are
+    skipped; several of them are one text; what the end of the stream cuts off is dropped.
+
+    Raises:
+        ReplyTooLong: Before more than the limit is kept.
+    """
+    begun: list[bytes] = []  # pieces of a line that has not ended
+    lines: list[bytes] = []  # the data lines of an event that has not ended
+    size, after_cr = 0, False
+    async for chunk in chunks:
+        if after_cr:
+            chunk = chunk.removeprefix(b"\n")  # the second half of a line end
+        after_cr = chunk.endswith(b"\r") or (after_cr and not chunk)
+        size += len(chunk)
+        if size > EVENT_MAX_BYTES:
+            raise ReplyTooLong(TOO_LONG)
+        *ended, rest = _LINE_END.split(chunk)
+        for piece in ended:
+            line = b"".join([*begun, piece])
+            begun.clear()
+            if line.startswith(b"data:"):
+                lines.append(line[5:].removeprefix(b" "))
+            elif not line:
+                if lines:
+                    yield b"\n".join(lines)
+                lines.clear()
+                size = len(rest)
+        begun.append(rest)
 
 
 async def _bounded(reply: httpx.Response, max_bytes: int) -> bytes:

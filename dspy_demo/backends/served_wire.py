@@ -11,7 +11,6 @@ from typing import Any, Literal
 from urllib.parse import quote, unquote
 
 import httpx
-import orjson
 
 from dspy_demo import errors
 from dspy_demo.errors import DemoError, InvalidInput, MalformedReply, WrongServer
@@ -24,27 +23,17 @@ VERSION_HEADER, INSTANCE_HEADER = "X-Model-Version", "X-Model-Instance"
 MESSAGE_MAX_CHARS = 400
 
 NO_ADDRESS = "This is not an address of a server. It looks like http://127.0.0.1:5001."
-NOT_RUNNING = "The model server is not running at this address. Start it again, or switch to Local."
-ALL_IN_USE = "All connections to the model server are in use. Try again in a moment."
-SILENT = "The model server was silent for too long. Try again, or restart it."
-CLOSED = "The model server closed the connection without an answer. Try again."
 CUT = "The model server ended in the middle of the answer. What arrived is kept; retry for the whole answer."
 NOT_OURS = "What answers at this address is not a model server of this app or of MLflow. Check the address."
-NO_CHAT = "The model server did not answer as a chat. Was the version logged with task “llm/v1/chat”?"
-OTHER_VERSION = "The server at this address serves another version now. Connect to it again to ask that one."
 NOT_READABLE = "The model server sent something that this app cannot read. Check its address and its version."
 ELSEWHERE = "The address leads elsewhere, and redirects are not followed. Use the final one."
-REFUSED = "The model server refused the request. Check that the version takes this input."
-NO_KEY = "The model server refused the request: it asks for a key or a login."
-FAILED = "The model server failed to answer. Its log has the details."
-NOT_READY = "The model server is not ready. Try again in a moment."
 STATUS: Mapping[int, tuple[type[DemoError], str]] = {
     **dict.fromkeys(range(300, 400), (MalformedReply, ELSEWHERE)),
-    **dict.fromkeys((401, 403, 407), (errors.UpstreamAuth, NO_KEY)),
+    **dict.fromkeys((401, 403), (errors.UpstreamAuth, "The model server asks for a key or a login.")),
     **dict.fromkeys((404, 405), (MalformedReply, NOT_OURS)),
-    **dict.fromkeys((413, 422), (errors.UpstreamRejected, REFUSED)),
+    **dict.fromkeys((413, 422), (errors.UpstreamRejected, "The model server refused the input.")),
     429: (errors.UpstreamRateLimited, "The model server is at its limit. Wait a moment and retry."),
-    **dict.fromkeys((502, 503), (errors.UpstreamUnavailable, NOT_READY)),
+    503: (errors.UpstreamUnavailable, "The model server is not ready. Try again in a moment."),
     504: (errors.UpstreamTimeout, "The model server took too long. Try again."),
 }
 
@@ -57,8 +46,6 @@ class ServerInfo:
         kind: ``live`` is our own model server, ``plain`` is ``mlflow models serve``.
         version: The MLflow URI that it serves, where it tells.
         ready: Whether it can answer a question; if not, `reason` is why (a missing key).
-        lm: The model string behind it, where it tells.
-        program: The name of the program that it runs, where it tells.
     """
 
     kind: Literal["live", "plain"]
@@ -88,9 +75,7 @@ def identity_headers(version: str, instance: str) -> dict[str, str]:
 
 
 def check_identity(headers: Mapping[str, str], target: ServedTarget) -> None:
-    """Make sure that a reply comes from the server that is meant, before any of it is used.
-
-    An address says little: when a server ends, its port may be taken by anything.
+    """Make sure that a reply comes from the server that is meant: a port that became free is anybody's.
 
     Raises:
         WrongServer: It comes from another process, or from one that serves another version.
@@ -99,7 +84,7 @@ def check_identity(headers: Mapping[str, str], target: ServedTarget) -> None:
         raise WrongServer()
     serves = unquote(headers.get(VERSION_HEADER, ""))
     if target.version and serves and serves != target.version:
-        raise WrongServer(OTHER_VERSION)
+        raise WrongServer("The server at this address serves another version now. Connect to it again.")
 
 
 def predict_body(request: TurnRequest, target: ServedTarget) -> dict[str, Any]:
@@ -137,15 +122,11 @@ def json_object(data: bytes) -> Mapping[str, Any]:
     Raises:
         MalformedReply: It is not one.
     """
-    value: Any = None
     with suppress(ValueError, RecursionError):
-        try:
-            value = orjson.loads(data)
-        except orjson.JSONDecodeError:
-            value = json.loads(data)  # half a surrogate pair, which models do write
-    if not isinstance(value, dict):
-        raise MalformedReply(NOT_READABLE)
-    return value
+        value = json.loads(data)
+        if isinstance(value, dict):
+            return value
+    raise MalformedReply(NOT_READABLE)
 
 
 def event_of(content: Mapping[str, Any]) -> Event | None:
@@ -168,22 +149,19 @@ def event_of(content: Mapping[str, Any]) -> Event | None:
 def outputs_of(answer: bytes) -> dict[str, Any]:
     """The output fields in a reply of ``/invocations``, the reasoning first.
 
-    MLflow writes a prediction as a JSON string into the content of a chat message; a program that returns
-    text is just that text.
+    MLflow writes a prediction as a JSON string into the content of a chat message; other text is the answer.
 
     Raises:
         MalformedReply: It is no chat reply.
     """
     try:
-        content = json_object(answer)["choices"][0]["message"]["content"]
-    except (KeyError, IndexError, TypeError) as error:
-        raise MalformedReply(NO_CHAT) from error
-    if not isinstance(content, str):
-        raise MalformedReply(NOT_READABLE)
+        content = json_object(answer)["choices"][0]["message"]["content"].encode("utf-8", "surrogatepass")
+    except (LookupError, TypeError, AttributeError) as error:
+        raise MalformedReply(NOT_READABLE) from error
     try:
-        outputs = json_object(content.encode())
-    except (MalformedReply, UnicodeError):
-        return {"answer": content}
+        outputs = json_object(content)
+    except MalformedReply:
+        return {"answer": content.decode("utf-8", "surrogatepass")}
     return dict(sorted(outputs.items(), key=lambda item: item[0] not in REASONING_FIELDS))
 
 
@@ -215,12 +193,15 @@ def transport_error(error: httpx.HTTPError | httpx.InvalidURL, *, answering: boo
         case httpx.InvalidURL() | httpx.UnsupportedProtocol():
             return InvalidInput(NO_ADDRESS)
         case httpx.ConnectError() | httpx.ConnectTimeout():
-            return errors.UpstreamUnavailable(NOT_RUNNING)
+            text = "The model server is not running at this address. Start it again, or switch to Local."
+            return errors.UpstreamUnavailable(text)
         case httpx.PoolTimeout():
-            return errors.UpstreamUnavailable(ALL_IN_USE)
+            return errors.UpstreamUnavailable("All connections to the model server are in use. Try again.")
         case httpx.TimeoutException():
-            return errors.UpstreamTimeout(SILENT)
-    return errors.UpstreamCut(CUT) if answering else errors.UpstreamUnavailable(CLOSED)
+            return errors.UpstreamTimeout("The model server was silent for too long. Try again.")
+    if answering:
+        return errors.UpstreamCut(CUT)
+    return errors.UpstreamUnavailable("The model server closed the connection without an answer. Try again.")
 
 
 def reply_error(status: int, body: bytes) -> DemoError:
@@ -229,7 +210,8 @@ def reply_error(status: int, body: bytes) -> DemoError:
         content = json_object(body)
         if content.get("status") == "error":
             return _error_of(content)
-    kind, sentence = STATUS.get(status, (errors.UpstreamError, FAILED))
+    failed = (errors.UpstreamError, "The model server failed to answer. Its log has the details.")
+    kind, sentence = STATUS.get(status, failed)
     return kind(sentence)
 
 
