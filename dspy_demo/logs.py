@@ -1,9 +1,8 @@
 """Logging by the standard library: quiet by default, as text or as JSON, and never a visitor's words.
 
-A record carries its facts as fields (`extra`), with the id of the turn that it belongs to. What people ask,
-what models answer and keys are in no record of ours. Libraries put them into their debugging output, and into
-the texts of exceptions (``int()`` and pydantic quote what they were given). So of a library only warnings are
-written, and of an exception its kind and where it was raised.
+A record carries its facts as fields (`extra`), with the id of its turn. Libraries put what people ask and
+keys into their debugging output and into the texts of exceptions (``int()`` quotes what it was given). So of
+a library only warnings are written, and of an exception its kind and where it was raised.
 """
 
 from __future__ import annotations
@@ -17,43 +16,26 @@ import warnings
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 from dspy_demo.errors import DemoError, UpstreamError
 from dspy_demo.settings import Settings
 
 #: Whose records the level of the settings is for; all others are libraries.
 OURS = ("dspy_demo", "app")
-#: Libraries that report at INFO or WARNING what does not help the user of this app.
-NOISY = (
-    "alembic",
-    "httpx",
-    "httpcore",
-    "LiteLLM",
-    "mlflow",
-    "gradio",
-    "asyncio",
-    "dspy.predict",
-    "dspy.adapters",
-)
+#: Libraries that report at WARNING what does not help the user of this app.
+NOISY = ["alembic", "httpx", "httpcore", "LiteLLM", "mlflow", "gradio", "asyncio"]
+NOISY += ["dspy.predict", "dspy.adapters"]
 #: Libraries that write to stderr by handlers of their own, which they set when they are imported or started.
-SELF_WILLED = (
-    "dspy",
-    "mlflow",
-    "LiteLLM",
-    "LiteLLM Proxy",
-    "LiteLLM Router",
-    "uvicorn",
-    "uvicorn.error",
-    "uvicorn.access",
-)
+SELF_WILLED = ["dspy", "mlflow", "LiteLLM", "LiteLLM Proxy", "LiteLLM Router"]
+SELF_WILLED += ["uvicorn", "uvicorn.error", "uvicorn.access"]
 
 #: The id of the turn that this task runs, for every record made in it.
 current_turn_id: ContextVar[str] = ContextVar("current_turn_id", default="")
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
-#: Exceptions whose text speaks of the code only. Of an `OSError` it is the error without the file's name.
-_SPEAK_OF_CODE = (ImportError, AttributeError, NameError)
+#: Exceptions and warnings whose text speaks of the code only.
+_OF_CODE = (ImportError, AttributeError, NameError)
 _WARN_OF_CODE = (DeprecationWarning, PendingDeprecationWarning, FutureWarning, RuntimeWarning)
 
 log = logging.getLogger(__name__)
@@ -65,20 +47,20 @@ def configure_logging(settings: Settings) -> None:
     handler = logging.StreamHandler()
     handler.addFilter(RecordFilter(level))
     as_json = settings.log_format == "json"
-    handler.setFormatter(JsonFormatter() if as_json else FieldFormatter())
+    handler.setFormatter(Formatter(as_json=as_json))
     logging.basicConfig(level=min(level, logging.WARNING), handlers=[handler], force=True)
     for name in SELF_WILLED:
         logging.getLogger(name).__class__ = _HandledHere
     for name in NOISY:
         logging.getLogger(name).setLevel(max(level, logging.ERROR))
-    warnings.showwarning = _log_warning
+    warnings.showwarning = _log_warning  # type: ignore[assignment]
     if level > logging.DEBUG:
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         warnings.filterwarnings("ignore", "rollout_id has no effect")  # it keeps servers apart in the cache
         warnings.filterwarnings("ignore", category=UserWarning, module=r"(pydantic|mlflow|dspy)\b.*")
     if as_json:  # a traceback on stderr would be no JSON
         sys.excepthook = _log_uncaught
-        threading.excepthook = _log_uncaught_in_thread
+        threading.excepthook = lambda failed: log.error("a thread failed", exc_info=failed.exc_value)
 
 
 def log_failure(
@@ -125,47 +107,49 @@ class RecordFilter(logging.Filter):
         return True
 
 
-class FieldFormatter(logging.Formatter):
-    """``time level logger message key=value ...``, with whatever `extra` a record carries."""
+class Formatter(logging.Formatter):
+    """A line of text, ``time level logger message key=value ...``, or a JSON object with the same."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        super().__init__()
+        self._as_json = as_json
 
     def format(self, record: logging.LogRecord) -> str:
-        head = f"{_time(record)} {record.levelname} {record.name} {_message(record)}"
-        pairs = "".join(f" {name}={value!r}" for name, value in _fields(record).items())
-        trace = _trace(record)
-        return head + pairs + (f"\n{trace}" if trace else "")
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line: ``time`` (UTC), ``level``, ``logger``, ``message``, fields, ``exception``."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        head = {
-            "time": _time(record),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": _message(record),
-        }
-        entry = head | _fields(record) | head  # in this order, whatever the fields are called
-        if trace := _trace(record):
-            entry["exception"] = trace
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError):  # a library's arguments do not fit its message
+            message = str(record.msg)
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        head = {"time": time.replace("+00:00", "Z"), "level": record.levelname, "logger": record.name}
+        head["message"] = message
+        fields = {str(name): value for name, value in vars(record).items() if name not in _STANDARD}
+        error = record.exc_info[1] if record.exc_info else None
+        trace = trace_text(error) if error is not None else ""
+        if not self._as_json:
+            pairs = [f"{name}={value!r}" for name, value in fields.items()]
+            return " ".join([*head.values(), *pairs]) + (f"\n{trace}" if trace else "")
+        entry = (
+            head | fields | head | ({"exception": trace} if trace else {})
+        )  # whatever the fields are called
         try:
             return json.dumps(entry, default=str, allow_nan=False)
         except ValueError:  # NaN, or a value that contains itself
-            return json.dumps({str(name): str(value) for name, value in entry.items()})
+            return json.dumps({name: str(value) for name, value in entry.items()})
 
 
 def kinds(error: BaseException | None) -> str:
     """The types of an error and its causes, without their words."""
-    chain = [type(link).__name__ for link in _chain(error)]
-    return " from ".join(chain[:5])
+    return " from ".join(type(link).__name__ for link in _chain(error)[:5])
 
 
 def trace_text(error: BaseException) -> str:
     """The tracebacks of an error and its causes, the first cause first, without their words."""
     parts = []
     for link in reversed(_chain(error)):
+        kind = f"{type(link).__module__}.{type(link).__qualname__}".removeprefix("builtins.")
+        words: Any = link if isinstance(link, _OF_CODE) else getattr(link, "strerror", None)
         lines = traceback.format_tb(link.__traceback__)
-        parts.append("".join(lines) + _kind_and_code_words(link))
+        parts.append("".join(lines) + (f"{kind}: {words}" if words else kind))
         if isinstance(link, BaseExceptionGroup):
             parts += [trace_text(inner) for inner in link.exceptions]
     return "Traceback (most recent call last):\n" + "\nwhich led to\n".join(parts)
@@ -179,65 +163,17 @@ def _chain(error: BaseException | None) -> list[BaseException]:
     return chain
 
 
-def _kind_and_code_words(error: BaseException) -> str:
-    kind = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
-    if isinstance(error, OSError) and error.strerror:
-        return f"{kind}: {error.strerror}"
-    return f"{kind}: {error}" if isinstance(error, _SPEAK_OF_CODE) else kind
-
-
-def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    return {name: value for name, value in vars(record).items() if name not in _STANDARD}
-
-
-def _time(record: logging.LogRecord) -> str:
-    """ISO 8601, in UTC."""
-    time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-    return time.replace("+00:00", "Z")
-
-
-def _message(record: logging.LogRecord) -> str:
-    try:
-        return record.getMessage()
-    except (TypeError, ValueError):  # a library's arguments do not fit its message
-        return str(record.msg)
-
-
-def _trace(record: logging.LogRecord) -> str:
-    error = record.exc_info[1] if record.exc_info else None
-    return trace_text(error) if error is not None else ""
-
-
 class _HandledHere(logging.Logger):
-    """A library's logger that writes through our handler, whatever the library configures.
+    """A library's logger that writes through our handler, though the library adds one of its own."""
 
-    DSPy, MLflow, LiteLLM and uvicorn add a handler and end the propagation.
-    """
-
-    @property
-    def propagate(self) -> bool:
-        return True
-
-    @propagate.setter
-    def propagate(self, value: bool) -> None: ...
-
-    @property
-    def handlers(self) -> list[logging.Handler]:
-        return []
-
-    @handlers.setter
-    def handlers(self, value: list[logging.Handler]) -> None: ...
+    propagate: Any = property(lambda self: True, lambda self, value: None)
+    handlers: Any = property(lambda self: [], lambda self, value: None)
 
     def addHandler(self, hdlr: logging.Handler) -> None: ...
 
 
 def _log_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any
 ) -> None:
     """A warning as a record. Pydantic's quote values, so only those about code keep their words."""
     words = f": {message}" if issubclass(category, _WARN_OF_CODE) else ""
@@ -249,8 +185,3 @@ def _log_uncaught(kind: type[BaseException], error: BaseException, trace: Traceb
         sys.__excepthook__(kind, error, trace)
     else:
         log.critical("the process failed", exc_info=(kind, error, trace))
-
-
-def _log_uncaught_in_thread(failed: threading.ExceptHookArgs) -> None:
-    if failed.exc_value is not None:
-        log.error("a thread failed", exc_info=failed.exc_value)
