@@ -1,14 +1,13 @@
-"""What we use of MLflow that it does not document: written for MLflow 3.17.
+"""What we use of MLflow that it does not document: four parts, written for MLflow 3.17.
 
-Each part says what it is for and what happens without it. `tests/test_mlflow_bridge.py` fails where an
-upgrade changes one. MLflow is imported inside the functions only: that takes two seconds.
+Each says what it is for and what happens without it. `tests/test_mlflow_bridge.py` fails where an upgrade
+changes one. MLflow is imported inside the functions only: that takes two seconds.
 """
 
 from __future__ import annotations
 
 import errno
 import json
-import logging
 import os
 import pickle
 import sqlite3
@@ -26,24 +25,7 @@ if TYPE_CHECKING:
     from mlflow.tracing.client import TracingClient
 
 
-# --- what it logs ---
-
-#: Migrations; each failed statement with its parameters, which are people's words; each retry of a request.
-_LEVELS = {
-    "mlflow": logging.WARNING,
-    "alembic": logging.WARNING,
-    "mlflow.store.db.utils": logging.CRITICAL,
-    "urllib3.connectionpool": logging.ERROR,
-}
-
-
-def quiet() -> None:
-    """Keep MLflow's log to what we do not log ourselves. Were the loggers renamed, the log would say more."""
-    for name, level in _LEVELS.items():
-        logging.getLogger(name).setLevel(level)
-
-
-# --- its errors ---
+# --- the words of its errors ---
 
 DISK_FULL = "The disk with the data folder is full. Free some space, then try again."
 READ_ONLY = (
@@ -53,6 +35,8 @@ READ_ONLY = (
 LOCKED = "Another program keeps MLflow's database locked. Close it, then try again."
 LOGIN = "The MLflow server asks for a login. Set MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN."
 NOT_MLFLOW = "What answers at the tracking address is not MLflow. Check --tracking-uri."
+OUTDATED = "The MLflow database is of another MLflow. Back it up, then run “mlflow db upgrade” on it."
+NO_DATABASE = "The file of the MLflow database is not one. Move it away, or give another --data-dir."
 #: MLflow wraps what SQLite, the disk or a server said, so that only the words of it are left. Were they
 #: changed, the sentence of `TrackingUnavailable` or `TrackingError` would be shown.
 _TROUBLES = (
@@ -60,10 +44,12 @@ _TROUBLES = (
     ((os.strerror(errno.EROFS), os.strerror(errno.EACCES), "readonly database"), READ_ONLY),
     (("unable to open database",), READ_ONLY),
     (("database is locked",), LOCKED),
+    (("file is not a database",), NO_DATABASE),
+    (("out-of-date database schema",), OUTDATED),
     (("error code 401", "error code 403"), LOGIN),
     (("not in a valid JSON format",), NOT_MLFLOW),
+    (("API request to", "sqlalchemy", "OperationalError"), TrackingUnavailable.default_message),
 )
-_UNREACHABLE_WORDS = ("API request to", "sqlalchemy", "OperationalError")
 
 
 @contextmanager
@@ -89,35 +75,13 @@ def _translated(error: Exception) -> DemoError:
     origin = error.__cause__ or error.__context__
     if code == "INVALID_PARAMETER_VALUE" and not isinstance(origin, OSError):
         return InvalidInput("MLflow refused one of the values. Check the name, the alias and the tags.")
-    down = code in {"TEMPORARILY_UNAVAILABLE", "SERVICE_UNDER_MAINTENANCE"}
     chain = f"{error} {origin} {type(error).__module__}"
-    local = isinstance(error, OSError | sqlite3.Error) or isinstance(origin, OSError)
-    if not (local or down or any(word in chain for word in _UNREACHABLE_WORDS)):
-        return TrackingError()
-    known = (sentence for words, sentence in _TROUBLES if any(word in chain for word in words))
-    return TrackingUnavailable(next(known, ""))
-
-
-# --- its database ---
-
-
-def schema_revisions() -> tuple[str, frozenset[str]]:
-    """The revision of this MLflow's tables, and all that it can update to that one.
-
-    It is compared before MLflow opens a database: MLflow migrates some older ones in place, and not in one
-    transaction. Without the folder of its migrations nothing is compared, and MLflow does just that.
-    """
-    import mlflow
-    from alembic.script import ScriptDirectory
-    from alembic.util import CommandError
-
-    try:
-        scripts = ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
-        return str(scripts.get_current_head()), frozenset(
-            script.revision for script in scripts.walk_revisions()
-        )
-    except (CommandError, OSError):
-        return "", frozenset()
+    for words, sentence in _TROUBLES:
+        if any(word in chain for word in words):
+            return TrackingUnavailable(sentence)
+    down = code in {"TEMPORARILY_UNAVAILABLE", "SERVICE_UNDER_MAINTENANCE"}
+    unusable = isinstance(error, OSError | sqlite3.Error) or isinstance(origin, OSError)
+    return TrackingUnavailable() if down or unusable else TrackingError()
 
 
 # --- a version's files ---
@@ -128,9 +92,6 @@ def read_program(folder: Path, unpickler: type[pickle.Unpickler]) -> Any:
 
     `mlflow.dspy.load_model`, which is documented, sets them, and fails in any thread but the first one.
     Without the path in the flavor, or the wrapper's ``model``, **Use here** says that it cannot be loaded.
-
-    Args:
-        unpickler: Reads the file.
     """
     from mlflow.models import Model
 
@@ -163,10 +124,8 @@ class SpanValues:
     """A span that has ended.
 
     Attributes:
-        number: 0 for the root of its trace, then counted: the span's id follows from it and the trace's, so
-            that a second try changes nothing.
+        number: 0 for the root of its trace, then counted; the span's id follows from it and the trace's.
         outcome: ``finished``, ``failed`` or ``stopped``.
-        error: What failed.
         attributes: By the names of ``mlflow.tracing.constant``; each value as JSON.
     """
 

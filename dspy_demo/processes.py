@@ -1,10 +1,5 @@
 """Child processes: start one, wait until it answers, notice its end, end all of it. And ports to listen on.
 
-    child = ChildProcess("MLflow server", [sys.executable, ...], run_dir=..., health_url=f"{url}/health")
-    await child.start(timeout_s=60)          # returns when it answers, or raises ChildFailed
-    child.state()                            # at any time, from any thread
-    await child.stop()                       # the whole process group is gone when this returns
-
 The child, and whatever it starts, is a process group of its own under `warden`, which ends it when this
 process dies in any way.
 """
@@ -21,10 +16,10 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import httpx
 
@@ -34,11 +29,7 @@ Phase = Literal["new", "starting", "ready", "stopping", "stopped", "failed"]
 
 #: Seconds between two questions whether the child answers, and how long one may take.
 PROBE_EVERY_S, PROBE_TIMEOUT_S = 0.05, 2.0
-#: Seconds between two calls of a progress callback.
-PROGRESS_EVERY_S = 0.5
 LOG_TAIL_BYTES = 16_384
-#: Logs of children that are gone are kept so long, for whoever wants to know why.
-LOGS_KEPT_S = 7 * 24 * 3600
 #: Connections that may wait in the kernel of a socket that listens.
 BACKLOG = 2048
 _WARDEN = Path(__file__).with_name("warden.py")
@@ -85,10 +76,6 @@ class ChildState:
     entered_at: float = field(default_factory=time.monotonic)
 
     @property
-    def running(self) -> bool:
-        return self.phase in {"starting", "ready", "stopping"}
-
-    @property
     def since_s(self) -> float:
         """Seconds in this phase: in ``ready``, the uptime."""
         return time.monotonic() - self.entered_at
@@ -98,14 +85,12 @@ class ChildProcess:
     """Owns one child. `start` and `stop` belong to one event loop; `state` and `log_tail` to any thread.
 
     Args:
-        name: For its log in `run_dir` and for sentences: ``model server``.
-        command: What to run. No secrets in it: everybody on the machine can read it. Use `env`.
+        command: No secrets in it: everybody on the machine can read it. Use `env`.
         health_url: Answers 200 when the child is ready. None: it is ready once started.
         is_ready: A further look at that answer, for example that it is not another process on the port.
-        env: Its whole environment; None for a copy of ours.
-        pass_fds: Descriptors that it inherits, such as a socket that listens.
         stop_grace_s: Seconds between SIGTERM and SIGKILL.
         explain: Makes the sentence of a failure from the exit code and the log's tail.
+        options: ``env``, ``cwd`` and ``pass_fds`` as `subprocess.Popen` takes them.
     """
 
     def __init__(
@@ -116,17 +101,14 @@ class ChildProcess:
         run_dir: Path,
         health_url: str | None = None,
         is_ready: Callable[[httpx.Response], bool] = lambda _: True,
-        env: Mapping[str, str] | None = None,
-        cwd: Path | None = None,
-        pass_fds: Sequence[int] = (),
         stop_grace_s: float = 8.0,
         explain: Callable[[int, str], str] | None = None,
+        **options: Any,
     ) -> None:
         self.name, self.command = name, list(command)
-        self.log_path = run_dir / f"{name.replace(' ', '-')}-{os.getpid()}-{next(_numbers)}.log"
+        self.log_path = run_dir / f"{name.replace(' ', '-')}-{next(_numbers)}.log"
         self._health_url, self._is_ready = health_url, is_ready
-        self._env, self._cwd, self._pass_fds = env, cwd, pass_fds
-        self._stop_grace_s = stop_grace_s
+        self._stop_grace_s, self._options = stop_grace_s, options
         self._explain = explain or self._default_reason
         self._state = ChildState()
         self._spawned = asyncio.Event()
@@ -144,33 +126,25 @@ class ChildProcess:
         except OSError:
             return ""
 
-    async def start(
-        self, *, timeout_s: float, on_progress: Callable[[ChildState], None] = lambda _: None
-    ) -> ChildState:
-        """Start it and wait until it answers. Cancelling this stops it.
-
-        Args:
-            timeout_s: After so long without an answer it is stopped.
-            on_progress: Called about twice a second meanwhile.
+    async def start(self, *, timeout_s: float) -> ChildState:
+        """Start it and wait until it answers, at most `timeout_s`. Cancelling this stops it.
 
         Raises:
             ChildFailed: It ended, or did not answer in time; the state is ``failed`` with the same reason.
         """
-        assert not self._state.running, f"the {self.name} runs already"
         self._enter("starting")
         self._spawned.clear()
         owner = self._owner = asyncio.create_task(self._own(), name=f"own-{self.name}")
-        answering = asyncio.create_task(self._until_it_answers(on_progress), name=f"probe-{self.name}")
+        answering = asyncio.create_task(self._until_it_answers(), name=f"probe-{self.name}")
         try:
             await asyncio.wait({owner, answering}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-            if not owner.done() and not answering.done():
-                await self.stop()
-                reason = f"The {self.name} did not answer within {in_seconds(timeout_s)}, so it was stopped."
-                self._enter("failed", reason)
-                raise ChildFailed(reason)
             if self._state.phase != "starting":  # it has ended, or is being stopped
                 await asyncio.wait({owner})
                 raise ChildFailed(self._state.reason or f"The {self.name} was stopped while it started.")
+            if not answering.done():
+                await self.stop()
+                self._enter("failed", f"The {self.name} did not answer within {in_seconds(timeout_s)}.")
+                raise ChildFailed(self._state.reason)
             answering.result()
             self._enter("ready")
             return self._state
@@ -199,18 +173,14 @@ class ChildProcess:
                 _signal_group(pid, signal.SIGKILL)
         await asyncio.wait({self._owner})
 
-    async def _until_it_answers(self, on_progress: Callable[[ChildState], None]) -> None:
+    async def _until_it_answers(self) -> None:
         await self._spawned.wait()
-        next_progress = time.monotonic()
         async with httpx.AsyncClient(timeout=PROBE_TIMEOUT_S, trust_env=False) as client:
             while self._health_url is not None:
                 with contextlib.suppress(httpx.HTTPError, ValueError, KeyError, TypeError):
                     reply = await client.get(self._health_url)
                     if reply.status_code == 200 and self._is_ready(reply):
                         return
-                if time.monotonic() >= next_progress:
-                    next_progress += PROGRESS_EVERY_S
-                    on_progress(self._state)
                 await asyncio.sleep(PROBE_EVERY_S)
 
     async def _own(self) -> None:
@@ -219,11 +189,10 @@ class ChildProcess:
         with os.fdopen(write_end, "wb"):  # the kernel closes it when this process ends, however it ends
             try:
                 process = await self._spawn(read_end)
+                self._state = dataclasses.replace(self._state, pid=process.pid)
             except OSError as error:
                 self._enter("failed", f"The {self.name} could not be started: {error.strerror}.")
                 return
-            else:
-                self._state = dataclasses.replace(self._state, pid=process.pid)
             finally:
                 os.close(read_end)
                 self._spawned.set()
@@ -237,25 +206,18 @@ class ChildProcess:
         self._state = ChildState("stopped" if stopped else "failed", reason, exit_code=code)
 
     async def _spawn(self, pipe: int) -> asyncio.subprocess.Process:
-        folder = self.log_path.parent
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for old in folder.glob("*.log"):
-            with contextlib.suppress(OSError):
-                if time.time() - old.stat().st_mtime > LOGS_KEPT_S:
-                    old.unlink()
+        self.log_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         warden = [sys.executable, "-I", "-S", str(_WARDEN), f"{self._stop_grace_s:g}"]
         descriptor = os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
         with os.fdopen(descriptor, "wb") as log:
             return await asyncio.create_subprocess_exec(
                 *warden,
                 *self.command,
-                cwd=self._cwd,
-                env=self._env,
                 stdin=pipe,
                 stdout=log,
-                stderr=asyncio.subprocess.STDOUT,
+                stderr=log,
                 start_new_session=True,
-                pass_fds=self._pass_fds,
+                **self._options,
             )
 
     def _default_reason(self, code: int, _log: str) -> str:
@@ -273,17 +235,13 @@ def _signal_group(leader: int, number: signal.Signals) -> None:
         os.killpg(leader, number)
 
 
-def listen(host: str, ports: Iterable[int]) -> socket.socket:
-    """Listen on the first of `ports` that is free; 0 is any free one.
-
-    From then on the port is taken, so that it can be done before the slow imports, and no two starts get
-    the same one.
+def listen(host: str, ports: Sequence[int]) -> socket.socket:
+    """Listen on the first of `ports` that is free; 0 is any free one. From then on the port is taken.
 
     Raises:
-        SettingsError: Each of the ports is in use, or `host` is no address of this machine.
+        SettingsError: Each of the ports is in use, or cannot be listened on.
     """
-    tried = list(ports)
-    for port in tried:
+    for port in ports:
         listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -292,14 +250,12 @@ def listen(host: str, ports: Iterable[int]) -> socket.socket:
             return listening
         except OSError as error:
             listening.close()
-            if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
-                raise SettingsError(
-                    f"--host: {host} is not an address of this machine. Choose 127.0.0.1, or 0.0.0.0 for all."
-                ) from None
             if error.errno != errno.EADDRINUSE:
-                reason = error.strerror or "it is refused"
-                raise SettingsError(f"--port: port {port} of {host} cannot be used: {reason}.") from None
-    which = f"Port {tried[0]}" if len(tried) == 1 else f"Each port from {tried[0]} to {tried[-1]}"
+                raise SettingsError(
+                    f"--host: {host} is not an address of this machine, or its port {port} may not be used: "
+                    f"{error.strerror}."
+                ) from None
+    which = f"Port {ports[0]}" if len(ports) == 1 else f"Each port from {ports[0]} to {ports[-1]}"
     raise SettingsError(f"{which} of {host} is in use. Choose another one with --port.")
 
 

@@ -6,25 +6,23 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dspy
 
 from dspy_demo.adapters import adapter_name
-from dspy_demo.errors import DemoError, TrackingUnavailable, VersionNotFound, VersionNotServable
+from dspy_demo.errors import DemoError, VersionNotFound, VersionNotServable
 from dspy_demo.events import LMChoice
 from dspy_demo.lm.providers import provider_for
+from dspy_demo.mlflow_bridge import tracking_errors
 from dspy_demo.programs.chat_program import as_prediction
 from dspy_demo.programs.own import spec_of
 from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.settings import Settings
 from dspy_demo.versions.artifact import noted_choice, noted_spec
 from dspy_demo.versions.secrets import public_url
-from dspy_demo.versions.tracking import Tracking
-from dspy_demo.versions.version import METADATA_KEY, other_format
-
-if TYPE_CHECKING:
-    from mlflow.models.model import ModelInfo
+from dspy_demo.versions.store import VersionStore
+from dspy_demo.versions.version import METADATA_KEY
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,81 +55,41 @@ def load(uri: str, settings: Settings) -> ServedVersion:
         VersionNotServable: It is not a DSPy program, not of this app's format, or does not load.
         TrackingUnavailable: The tracking server or its database cannot be used.
     """
-    import mlflow
+    store = VersionStore(settings)
+    if store.tracking.is_missing:
+        raise VersionNotFound(f"MLflow has no version {uri}: there is no database at {store.tracking.uri}.")
+    version = store.get(uri)
+    if not version.servable:
+        raise VersionNotServable(f"{uri} cannot be served here. {version.reason}")
+    import mlflow.dspy
 
-    tracking = Tracking(settings)
-    if tracking.database is not None and not tracking.database.exists():
-        raise VersionNotFound(f"There is no version {uri}: no MLflow database is at {tracking.uri}.")
-    mlflow.set_tracking_uri(tracking.uri)
-    mlflow.set_registry_uri(tracking.uri)
-    fixed_uri, info, loaded = _loaded(uri)
+    mlflow.set_tracking_uri(store.tracking.uri)
+    mlflow.set_registry_uri(store.tracking.uri)
+    with tracking_errors():
+        noted = (mlflow.models.get_model_info(version.uri).metadata or {}).get(METADATA_KEY)
+    try:
+        loaded = mlflow.dspy.load_model(version.uri)
+    except Exception as error:
+        missing = f", Python module {error.name!r}" if isinstance(error, ImportError) else ""
+        raise VersionNotServable(
+            f"{uri} could not be loaded ({type(error).__name__}{missing}). "
+            "Was it logged with other versions of its packages?"
+        ) from error
     lm, adapter = dspy.settings.lm, dspy.settings.adapter
     dspy.configure(lm=None, adapter=None, callbacks=[], disable_history=False)  # each turn brings its own
     own_lm = lm if lm is not None and not isinstance(getattr(lm, "engine", ""), str) else None
-    noted = (info.metadata or {}).get(METADATA_KEY)
     if noted is None:
-        return _of_another_tool(fixed_uri, loaded, lm=lm, adapter=adapter, own_lm=own_lm)
-    spec, file = noted_spec(noted, loaded.program), noted["lm"].get("file")
+        return _of_another_tool(version.uri, loaded, lm=lm, adapter=adapter, own_lm=own_lm)
+    module, file = loaded.program, noted["lm"].get("file")
     return ServedVersion(
-        fixed_uri,
-        spec,
-        loaded.program,
+        version.uri,
+        noted_spec(noted, module),
+        module,
         noted_choice(noted),
         own_lm=None if file else own_lm,
         adapter=noted["adapter"],
         model_file=file,
     )
-
-
-def _loaded(uri: str) -> tuple[str, ModelInfo, Any]:
-    import mlflow.dspy
-
-    try:
-        fixed_uri = _without_alias(uri)
-        info = mlflow.models.get_model_info(fixed_uri)
-        if "dspy" not in info.flavors:
-            raise VersionNotServable(f"{uri} is not a DSPy program, so it cannot be served here.")
-        if reason := other_format((info.metadata or {}).get(METADATA_KEY)):
-            raise VersionNotServable(f"{uri} cannot be served here. {reason}")
-        return fixed_uri, info, mlflow.dspy.load_model(fixed_uri)
-    except DemoError:
-        raise
-    except Exception as error:
-        raise _translated(uri, error) from error
-
-
-def _translated(uri: str, error: Exception) -> DemoError:
-    from mlflow.exceptions import MlflowException
-
-    match error:
-        case MlflowException(error_code="RESOURCE_DOES_NOT_EXIST" | "INVALID_PARAMETER_VALUE" | "NOT_FOUND"):
-            return VersionNotFound(f"There is no version {uri}. Check its name, number or alias in MLflow.")
-        case FileNotFoundError() | NotADirectoryError():
-            return VersionNotFound(f"The files of {uri} are gone. Log it again.")
-        case ImportError():
-            module = error.name
-            return VersionNotServable(
-                f"{uri} needs the Python module {module!r}, which is not installed here."
-            )
-        case MlflowException() | OSError():
-            return TrackingUnavailable()
-    if "sqlalchemy" in type(error).__module__:
-        return TrackingUnavailable()
-    return VersionNotServable(
-        f"{uri} could not be loaded ({type(error).__name__}). "
-        "Was it logged with other versions of its packages?"
-    )
-
-
-def _without_alias(uri: str) -> str:
-    """The version behind an alias now, so that a later change of it does not blur what is served."""
-    named = re.fullmatch(r"models:/([^/@]+)@([^/@]+)", uri)
-    if named is None:
-        return uri
-    from mlflow import MlflowClient
-
-    found = MlflowClient().get_model_version_by_alias(named[1], named[2])
-    return f"models:/{named[1]}/{found.version}"
 
 
 def _of_another_tool(
@@ -140,24 +98,19 @@ def _of_another_tool(
     """A version that plain `mlflow.dspy` logged: model and adapter are in the settings that came with it."""
     if not getattr(lm, "model", None):
         raise VersionNotServable(f"{uri} was logged without a language model, so it cannot answer.")
-    title, describe = type(module).__name__, partial(spec_of, description=f"Logged elsewhere as {uri}")
+    title = type(module).__name__
     name = re.sub(r"\W+", "_", title).lower()
+    describe = partial(spec_of, name=name, title=title, description=f"Logged elsewhere as {uri}")
     try:
-        spec = describe(module, name=name, title=title)
+        spec = describe(module)
     except DemoError as error:
         raise VersionNotServable(f"{uri} has no text input, so there is nothing to chat with.") from error
     if "messages" in {field.name for field in spec.inputs}:
         module = MessagesProgram(module)
-        spec = replace(describe(module, name=name, title=title), answer_field="answer")
-    given: Mapping[str, Any] = lm.kwargs
-    choice = LMChoice(
-        str(lm.model),
-        public_url(given.get("api_base") or given.get("base_url")),
-        None,
-        given.get("temperature"),
-        given.get("max_tokens"),
-        bool(lm.cache),
-    )
+        spec = replace(describe(module), answer_field="answer")
+    base = public_url(lm.kwargs.get("api_base") or lm.kwargs.get("base_url"))
+    given = {key: lm.kwargs.get(key) for key in ("temperature", "max_tokens")}
+    choice = LMChoice(str(lm.model), base, cache=bool(lm.cache), **given)
     return ServedVersion(uri, spec, module, choice, own_lm, adapter_name(adapter) or "chat")
 
 

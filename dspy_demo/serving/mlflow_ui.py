@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from dspy_demo.processes import ChildProcess, ChildState, free_port, plain_environment
 from dspy_demo.versions.secrets import public_url
@@ -16,11 +16,7 @@ HOST = "127.0.0.1"
 
 
 class MLflowPages:
-    """Owns the one ``mlflow server`` of this app. `open` is for one event loop; the rest for any thread.
-
-    Args:
-        environ: Where the server finds its programs, its language and the way to the network; no more.
-    """
+    """Owns the one ``mlflow server`` of this app. `open` is for one event loop; the rest for any thread."""
 
     def __init__(self, tracking: Tracking, environ: Mapping[str, str] = os.environ) -> None:
         self._tracking = tracking
@@ -38,7 +34,7 @@ class MLflowPages:
         """Of the server's process; always ``new`` for a remote server, which is not ours to watch."""
         return self._child.state() if self._child else ChildState()
 
-    async def open(self, progress: Callable[[str], None] = lambda _: None) -> str:
+    async def open(self) -> str:
         """The pages' URL, when they answer. Starts the server unless it runs; also again after a crash.
 
         Raises:
@@ -47,26 +43,21 @@ class MLflowPages:
         """
         async with self._opening:
             if not self.url:
-                await asyncio.to_thread(self._tracking.prepare, progress)
+                await asyncio.to_thread(self._tracking.prepare)
                 port = free_port(HOST)
-                self._child, self._url = self._server(port), f"http://{HOST}:{port}"
-                await self._child.start(
-                    timeout_s=START_TIMEOUT_S,
-                    on_progress=lambda state: progress(f"Starting MLflow ({state.since_s:.0f} s)"),
+                self._url = f"http://{HOST}:{port}"
+                command = ["-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
+                self._child = ChildProcess(
+                    "MLflow server",
+                    [sys.executable, *command],
+                    run_dir=self._tracking.data_dir / "run",
+                    health_url=f"{self._url}/health",
+                    is_ready=lambda reply: reply.text.strip() == "OK",
+                    env=self._environment(),
+                    cwd=self._tracking.data_dir,
                 )
+                await self._child.start(timeout_s=START_TIMEOUT_S)
             return self.url
-
-    def _server(self, port: int) -> ChildProcess:
-        command = ["-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
-        return ChildProcess(
-            "MLflow server",
-            [sys.executable, *command],
-            run_dir=self._tracking.data_dir / "run",
-            health_url=f"http://{HOST}:{port}/health",
-            is_ready=lambda reply: reply.text.strip() == "OK",
-            env=self._environment(),
-            cwd=self._tracking.data_dir,
-        )
 
     def _environment(self) -> dict[str, str]:
         """The store's address, which may hold a password, goes by the environment; our keys stay here."""

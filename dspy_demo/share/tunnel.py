@@ -282,7 +282,7 @@ class Tunnel:
                 self._state = dataclasses.replace(self._state, interrupted=True)  # it tries again by itself
             elif found.kind == "failed":
                 raise ShareFailed(found.text)
-        if not child.running:
+        if child.phase in {"stopped", "failed"}:
             ended = ENDED_BY_SERVER if child.exit_code == 0 else BROKE_OFF
             raise ShareFailed(child.reason if opening else ended)
         return self._state.url

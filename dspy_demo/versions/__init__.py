@@ -1,10 +1,6 @@
-"""Versions of a program in MLflow: log, list, promote, roll back, load back. `VersionStore` does all of it.
-
-MLflow is imported inside, on first use.
-"""
+"""Versions of a program in MLflow: log, list, promote, roll back, load back. `VersionStore` does it all."""
 
 from dspy_demo.versions.store import VersionStore
-from dspy_demo.versions.tracking import Progress
-from dspy_demo.versions.version import CHAMPION, LoadedVersion, LogRequest, Version
+from dspy_demo.versions.version import LogRequest, Version
 
-__all__ = ["CHAMPION", "LoadedVersion", "LogRequest", "Progress", "Version", "VersionStore"]
+__all__ = ["LogRequest", "Version", "VersionStore"]

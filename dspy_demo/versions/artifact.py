@@ -26,16 +26,21 @@ from dspy_demo.programs.chat_program import ChatProgram
 from dspy_demo.programs.own import spec_of
 from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.settings import Settings
-from dspy_demo.versions.secrets import cleaned_lm, public_url, secret_held
+from dspy_demo.versions.secrets import cleaned_lm, public_url, secret_held, secret_sentence
 from dspy_demo.versions.sources import Sources, in_this_app
 from dspy_demo.versions.version import FORMAT
+
+#: How many characters the tag may have that lists the files which travel along.
+FILES_TAG_MAX_CHARS = 1000
+#: Of a spec and of a choice, what a version notes by these names.
+SPEC_FIELDS = ("name", "title", "description", "chat_field", "history_field", "answer_field")
+LM_FIELDS = ("model", "api_base", "temperature", "max_tokens", "cache")
 
 
 class Draft:
     """What `new_process` makes a version of: copied and cleaned, so that turns go on meanwhile.
 
     Attributes:
-        sources: The source that it needs.
         choice: The model that it answers with; a model on this machine by its whole path.
         models: The model strings that it calls.
         removed: What was taken out of the language models that it holds, each with a name to show.
@@ -51,23 +56,13 @@ class Draft:
         self.adapter = adapter
         self._file: dict[str, Any] | None = None
         lm = self._portable_lm(choice, settings)
-        copied = _Copy(
-            ChatProgram(
-                module,
-                chat_field=spec.chat_field,
-                history_field=spec.history_field,
-                answer_field=spec.answer_field or next(iter(spec.outputs), None),
-            ),
-            spec.title,
+        answer = spec.answer_field or next(iter(spec.outputs), None)
+        program = ChatProgram(
+            module, chat_field=spec.chat_field, history_field=spec.history_field, answer_field=answer
         )
-        self.removed = copied.removed
-        self.models = {self.choice.model, *(held.model for held in copied.lms)}
-        program = {
-            "program": copied.program,
-            "lm": lm,
-            "adapter": adapter_for(adapter),
-        }
-        self._pickle = cloudpickle.dumps(program)
+        copy, lms, self.removed = _copy(program, spec.title)
+        self.models = {self.choice.model, *(held.model for held in lms)}
+        self._pickle = cloudpickle.dumps({"program": copy, "lm": lm, "adapter": adapter_for(adapter)})
         reader = _Reader(self._pickle)
         reader.load()
         self.sources = Sources(reader.modules)
@@ -79,7 +74,7 @@ class Draft:
 
     def _portable_lm(self, choice: LMChoice, settings: Settings) -> dspy.LM:
         """The model of a version: without a key, which it finds in the server's environment."""
-        self.choice = choice
+        self.choice = choice = replace(choice, api_base=public_url(choice.api_base), api_key=None)
         given: dict[str, Any] = {"temperature": choice.temperature, "max_tokens": choice.max_tokens}
         given = {name: value for name, value in given.items() if value is not None}
         if choice.model == DEMO_MODEL:
@@ -92,36 +87,8 @@ class Draft:
             file = find(choice.model, settings).identified()
             self._file, self.choice = record(file), replace(choice, model=file.model)
             return local_lm(file, context_tokens=settings.local_context_tokens, cache=choice.cache, **given)
-        client = {"api_base": base} if (base := public_url(choice.api_base)) else {}
+        client = {"api_base": choice.api_base} if choice.api_base else {}
         return dspy.LM(choice.model, cache=choice.cache, num_retries=settings.lm_retries, **client, **given)
-
-    @property
-    def metadata(self) -> dict[str, Any]:
-        """How a turn of this version runs; `FORMAT` is the number of this form."""
-        spec, choice = self.spec, self.choice
-        return {
-            "format": FORMAT,
-            "app_version": dspy_demo.__version__,
-            "program": {
-                "name": spec.name,
-                "title": spec.title,
-                "description": spec.description,
-                "chat_field": spec.chat_field,
-                "history_field": spec.history_field,
-                "answer_field": spec.answer_field,
-                "outputs": list(spec.outputs),
-                "examples": list(spec.examples),
-            },
-            "adapter": self.adapter,
-            "lm": {
-                "model": choice.model,
-                "api_base": public_url(choice.api_base),
-                "temperature": choice.temperature,
-                "max_tokens": choice.max_tokens,
-                "cache": choice.cache,
-                **({"file": self._file} if self._file else {}),
-            },
-        }
 
     def write(self, folder: Path, more: Mapping[str, Any]) -> None:
         """Write all of it, and `more`, where `new_process` reads it."""
@@ -129,53 +96,74 @@ class Draft:
         self.sources.copy_to(folder / "code")
         (folder / "program.pkl").write_bytes(self._pickle)
         draft = {
-            "metadata": self.metadata,
+            "metadata": self._metadata(),
             "requirements": self.sources.pinned({RUNTIME} if self._file else set()),
             "folders": [str(path) for path in self.sources.folders],
             "app_name": self.sources.app_name,
-            "sources": self.sources.digests,
             **more,
         }
         (folder / "draft.json").write_text(json.dumps(draft))
 
+    def _metadata(self) -> dict[str, Any]:
+        """How a turn of this version runs; `FORMAT` is the number of this form."""
+        lm = {name: getattr(self.choice, name) for name in LM_FIELDS}
+        program = {name: getattr(self.spec, name) for name in SPEC_FIELDS}
+        return {
+            "format": FORMAT,
+            "app_version": dspy_demo.__version__,
+            "program": program | {"outputs": self.spec.outputs, "examples": self.spec.examples},
+            "adapter": self.adapter,
+            "lm": lm | ({"file": self._file} if self._file else {}),
+            "sources": self.sources.digests,
+        }
 
-class _Copy:
-    """A copy of a program with its demos and instructions, without keys, traces and callbacks.
+    def tags(self, files: Sequence[str]) -> dict[str, str]:
+        """How the version runs, where it comes from, what travels with it."""
+        choice = self.choice
+        tags = {
+            "program": self.spec.name,
+            "lm": choice.model,
+            "adapter": self.adapter,
+            "app_version": dspy_demo.__version__,
+            "temperature": choice.temperature,
+            "max_tokens": choice.max_tokens,
+            "api_base": choice.api_base,
+            "files": "\n".join(files)[:FILES_TAG_MAX_CHARS],
+        }
+        return {name: str(value) for name, value in tags.items() if value not in (None, "")}
+
+
+def _copy(program: ChatProgram, title: str) -> tuple[ChatProgram, list[dspy.LM], dict[str, str]]:
+    """A program with its demos and instructions, without keys, traces and callbacks; the language models
+    that it holds, cleaned; and what was taken out of them.
 
     It goes through a pickle, as the version will: so every language model that it holds is met, wherever it
     is, and what cannot be saved is noticed before anything is begun.
 
-    Attributes:
-        lms: The cleaned language models that it holds.
-        removed: What was taken out of them.
-
     Raises:
         VersionNotLogged: It holds something that cannot be saved, such as an open connection, or a secret.
     """
-
-    def __init__(self, program: ChatProgram, title: str) -> None:
-        self.removed: dict[str, str] = {}
-        self.lms: list[dspy.LM] = []
-        try:
-            writer = _Writer()
-            writer.dump(program)
-            for lm in writer.lms:
-                clean, removed = cleaned_lm(lm)
-                self.lms.append(clean)
-                self.removed |= removed
-            self.program: ChatProgram = _Reader(writer.file.getvalue(), self.lms).load()
-        except Exception as error:
-            raise VersionNotLogged(
-                f"The program “{title}” cannot be saved: it holds something that cannot be "
-                f"copied ({type(error).__name__}), such as an open file, a lock or a connection. "
-                "Make that in forward()."
-            ) from error
-        for _, part in self.program.named_sub_modules():
-            part.history, part.callbacks = [], []
-        for predictor in self.program.predictors():
-            predictor.traces, predictor.train = [], []
-        if writer.secret:
-            raise VersionNotLogged(secret_sentence(writer.secret))
+    removed, lms, writer = dict[str, str](), list[dspy.LM](), _Writer()
+    try:
+        writer.dump(program)
+        for lm in writer.lms:
+            clean, found = cleaned_lm(lm)
+            lms.append(clean)
+            removed |= found
+        copy: ChatProgram = _Reader(writer.file.getvalue(), lms).load()
+    except Exception as error:
+        raise VersionNotLogged(
+            f"The program “{title}” cannot be saved: it holds something that cannot be "
+            f"copied ({type(error).__name__}), such as an open file, a lock or a connection. "
+            "Make that in forward()."
+        ) from error
+    for _, part in copy.named_sub_modules():
+        part.history, part.callbacks = [], []
+    for predictor in copy.predictors():
+        predictor.traces, predictor.train = [], []
+    if writer.secret:
+        raise VersionNotLogged(secret_sentence(writer.secret))
+    return copy, lms, removed
 
 
 class _Writer(cloudpickle.Pickler):
@@ -219,20 +207,12 @@ class _HereReader(pickle.Unpickler):
         return super().find_class(in_this_app(module), name)
 
 
-def secret_sentence(found: str) -> str:
-    """What to tell the user of a secret, named by a phrase."""
-    return (
-        f"The version would have held {found}, so it was not logged. "
-        "Read it from the environment in forward() instead."
-    )
-
-
 def in_clean_context(action: Any, *arguments: Any, **named: Any) -> Any:
     """Run `action` without the context variables of a turn (DSPy's settings, the active trace)."""
     return contextvars.Context().run(action, *arguments, **named)
 
 
-def read_module(folder: Path) -> dspy.Module:
+def read_spec(folder: Path, noted: Mapping[str, Any]) -> ProgramSpec:
     """The program in a version's files, in this process, which has the code that it was logged with.
 
     Raises:
@@ -242,25 +222,17 @@ def read_module(folder: Path) -> dspy.Module:
     program = in_clean_context(read_program, folder, _HereReader)
     if not isinstance(program, ChatProgram):
         raise VersionNotServable("It holds another program than this app logs.")
-    return program.program
+    return noted_spec(noted, program.program)
 
 
 def noted_spec(noted: Mapping[str, Any], module: dspy.Module) -> ProgramSpec:
     """The spec of a version's program: its inputs as the module has them, the rest as its metadata says."""
     program = noted["program"]
-    spec = spec_of(module, name=program["name"], title=program["title"], description=program["description"])
-    return replace(
-        spec,
-        chat_field=program["chat_field"],
-        history_field=program["history_field"],
-        answer_field=program["answer_field"],
-        outputs=tuple(program["outputs"]),
-        examples=tuple(program["examples"]),
-        adapter=noted["adapter"],
-    )
+    known: dict[str, Any] = {name: program[name] for name in SPEC_FIELDS}
+    known |= {name: tuple(program[name]) for name in ("outputs", "examples")}
+    return replace(spec_of(module, name=program["name"]), adapter=noted["adapter"], **known)
 
 
 def noted_choice(noted: Mapping[str, Any]) -> LMChoice:
     """The model that a version was logged with, without a key."""
-    known = ("model", "api_base", "temperature", "max_tokens", "cache")
-    return LMChoice(**{name: noted["lm"][name] for name in known if noted["lm"].get(name) is not None})
+    return LMChoice(**{name: noted["lm"][name] for name in LM_FIELDS if noted["lm"].get(name) is not None})

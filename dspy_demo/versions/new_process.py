@@ -69,10 +69,9 @@ def load(folder: Path) -> None:
 def note_opened(
     folders: Sequence[str | Path], ignored: Sequence[str] = (), *, refuse: bool = False
 ) -> dict[str, Path]:
-    """The files below some folders that this process opens for reading from now on; it fills as they are.
+    """The files below some folders that this process opens for reading from now on, by the path below them.
 
     Args:
-        folders: Those that count. A file's name is its path below the one that holds it.
         ignored: Folders that do not count, though they may be below one of the others.
         refuse: Whether such a file is refused as if it did not exist.
     """
@@ -82,15 +81,14 @@ def note_opened(
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event != "open" or not isinstance(arguments[0], str | bytes | os.PathLike):
             return
-        if int(arguments[2] or 0) & os.O_ACCMODE == os.O_WRONLY:
-            return
         path = Path(os.fsdecode(arguments[0]))
         path = path.parent.resolve() / path.name  # a link stays one
         if path.parent.name == "__pycache__":
             with contextlib.suppress(ValueError):
                 path = Path(importlib.util.source_from_cache(str(path)))
         folder = next((folder for folder in counted if path.is_relative_to(folder)), None)
-        if folder is None or any(path.is_relative_to(one) for one in others):
+        written = int(arguments[2] or 0) & os.O_ACCMODE == os.O_WRONLY
+        if folder is None or written or any(path.is_relative_to(one) for one in others):
             return
         name = path.relative_to(folder).as_posix()
         if refuse and not is_hidden(name):
@@ -124,18 +122,19 @@ def _saved(folder: Path, draft: Mapping[str, Any]) -> list[str]:
     import dspy
     import mlflow.dspy
 
-    settings = dict(dspy.settings.config)
+    from dspy_demo.programs.loaded_code import digest
+    from dspy_demo.versions.version import METADATA_KEY
+
     code = folder / "code"
     # Only now: nothing there may take the place of a library.
     sys.path[:0] = [*draft["folders"], str(code)]
     opened = note_opened(draft["folders"], draft["ignored"])
     loaded = _program(folder / "program.pkl", draft["app_name"])
     added = _travelling(dict(opened), code)
-    # MLflow pickles all of DSPy's settings. What the program's modules configured stays out: there may be
-    # keys in it, and they will configure it again.
-    configured = dict.fromkeys(set(dspy.settings.config) - set(settings))
-    ours = {"lm": loaded["lm"], "adapter": loaded["adapter"], "callbacks": [], "disable_history": True}
-    with dspy.context(**configured, **(settings | ours)):
+    metadata = draft["metadata"]
+    metadata["sources"] |= {name: digest(code / name) for name in added}
+    # MLflow pickles all of DSPy's settings with it.
+    with dspy.context(lm=loaded["lm"], adapter=loaded["adapter"], callbacks=[], disable_history=True):
         mlflow.dspy.save_model(
             loaded["program"],
             str(folder / "model"),
@@ -143,7 +142,7 @@ def _saved(folder: Path, draft: Mapping[str, Any]) -> list[str]:
             signature=_chat_signature(),
             pip_requirements=draft["requirements"],
             code_paths=sorted(str(path) for path in code.iterdir()),
-            metadata=_metadata(draft, added, code),
+            metadata={METADATA_KEY: metadata},
         )
     return [name for name in added if not name.endswith(".py")]
 
@@ -179,14 +178,6 @@ def _travelling(opened: Mapping[str, Path], code: Path) -> list[str]:
     return added
 
 
-def _metadata(draft: Mapping[str, Any], added: Sequence[str], code: Path) -> dict[str, Any]:
-    from dspy_demo.programs.loaded_code import digest
-    from dspy_demo.versions.version import METADATA_KEY
-
-    sources = draft["sources"] | {name: digest(code / name) for name in added}
-    return {METADATA_KEY: draft["metadata"] | {"sources": sources}}
-
-
 def _chat_signature() -> Any:
     """OpenAI's messages in, MLflow's choices out.
 
@@ -215,8 +206,7 @@ def _loaded_elsewhere(folder: Path, files: Sequence[str]) -> dict[str, Any]:
 def _refusal(error: BaseException, code: Path) -> dict[str, Any]:
     """Why it does not load, without the words of the exception, which may hold anything.
 
-    Args:
-        code: Frames of files below it are the program's own.
+    Frames of files below `code` are the program's own.
     """
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if Path(frame.filename).resolve().is_relative_to(code.resolve())]
@@ -246,10 +236,7 @@ def _sentence(error: BaseException, code: Path, where: str) -> str:
                 "not given, so it was not logged. Read it in forward(), or pass it on with "
                 f"--serve-env {name}."
             )
-    return (
-        f"A new process could not load the program ({type(error).__name__}{where}), so it was not logged. "
-        "Make it loadable from its source alone."
-    )
+    return f"A new process could not load the program ({type(error).__name__}{where}), so it was not logged."
 
 
 def _not_found(name: str) -> str:

@@ -1,8 +1,8 @@
 """What must not travel with a version: keys, passwords, credentials in URLs, and what looks like one.
 
-The language model is built without a key (`artifact.portable_lm`), and those that a program holds are
-cleaned (`cleaned_lm`). Before anything is stored the finished files are searched (`find_secret`) for every
-secret that this process knows, for what was cleaned away, and for what has the name or form of a secret.
+The language model is built without a key, and those that a program holds are cleaned (`cleaned_lm`). Before
+anything is stored the finished files are searched (`find_secret`) for every secret that this process knows,
+for what was cleaned away, and for what has the name or form of a secret.
 """
 
 from __future__ import annotations
@@ -29,9 +29,11 @@ _OUR_SECRETS = frozenset(
 )
 #: Shorter ones, such as the placeholder “none”, are found in any text.
 SECRET_MIN_CHARS = 8
-#: Of a variable that is only named like a secret.
+#: A variable may hold a secret by its name, unless its value cannot be one: short, a number, an address, a
+#: name in a program.
 VARIABLE_MIN_CHARS = 12
 _VARIABLE_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
+_NO_SECRET = re.compile(r".*://.*|[\d.,_+-]+|[a-z]+(_[a-z]+)+")
 
 #: What is taken out of a language model and out of a URL's query, by name.
 _REMOVED_NAME = re.compile(
@@ -88,7 +90,6 @@ def version_environment(
     """What a process that runs a version's code finds: our environment without what is not for that version.
 
     Args:
-        environ: The app's own environment.
         models: The model strings that the version calls; the keys of other providers are withheld.
         added: Names that are passed on in any case (``--serve-env``), where they are set.
     """
@@ -99,12 +100,7 @@ def version_environment(
 def known_secrets(
     settings: Settings, choice: LMChoice, environ: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Every secret that this process was given, each with a name that may be shown.
-
-    Args:
-        environ: Variables that are named like secrets count too, unless their value cannot be one: a number,
-            a path, an address, a part of the model's name.
-    """
+    """Every secret that this process was given, each with a name that may be shown."""
     named = [
         (value, f"the value of {variable}")
         for variable, value in (environ or {}).items()
@@ -131,9 +127,8 @@ def _is_long(value: str) -> bool:
 
 def _may_be_secret(value: str) -> bool:
     """Whether the value of a variable can be one, by its form alone."""
-    if len(value) < VARIABLE_MIN_CHARS or "://" in value or re.fullmatch(r"[\d.,_+-]+", value):
-        return False
-    return not (value.startswith(("/", "~/", "./", "../")) and (value.count("/") > 1 or Path(value).exists()))
+    is_path = value.startswith(("/", "~/", "./", "../")) and (value.count("/") > 1 or Path(value).exists())
+    return len(value) >= VARIABLE_MIN_CHARS and not is_path and not _NO_SECRET.fullmatch(value)
 
 
 def _url_secrets(url: str | None) -> Iterator[str]:
@@ -182,11 +177,18 @@ def secret_in(data: bytes, secrets: Mapping[str, str]) -> tuple[str, int] | None
     return next(_suspects(data), None)
 
 
+def secret_sentence(found: str) -> str:
+    """What to tell the user of a secret, named by a phrase."""
+    return (
+        f"The version would have held {found}, so it was not logged. "
+        "Read it from the environment in forward() instead."
+    )
+
+
 def find_secret(folder: Path, secrets: Mapping[str, str], *, skipped: Path) -> str | None:
     """What was found where, as a phrase for the user, or None.
 
     Args:
-        secrets: Those to look for, beside anything that looks like one.
         skipped: The app's own source, which nobody writes keys into.
     """
     for path in sorted(folder.rglob("*")):

@@ -15,11 +15,10 @@ import re
 import shutil
 import sys
 import threading
-import tokenize
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cache, cached_property
+from functools import cached_property
 from importlib import metadata
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import dspy_demo
 from dspy_demo.programs.loaded_code import digest, is_users, loaded_digest, note_loaded_code
@@ -33,47 +32,35 @@ REQUIRED = ("dspy", "mlflow", "litellm", "pydantic", "httpx", "fastapi", "uvicor
 
 
 class Sources:
-    """The source that a program needs.
-
-    Args:
-        module_names: Where its classes and functions come from.
-
-    Attributes:
-        own: Of the user's code, file or package folder by top-level name.
-    """
+    """The source that a program needs, whose classes and functions come from some modules."""
 
     def __init__(self, module_names: Iterable[str]) -> None:
         note_loaded_code()
         names = set(module_names)
         self._app = sorted(_app_files(name for name in names if name.startswith(f"{APP}.")))
-        self.own: dict[str, Path] = {}
+        own: dict[str, Path] = {}  # a file or a package folder by top-level name
         imported: set[str] = set()
         waiting = {name.partition(".")[0] for name in names}
         while waiting:
             name = waiting.pop()
-            source = _users_source(name)
-            if source is None or name in self.own:
-                continue
-            self.own[name] = source
-            found = {one.partition(".")[0] for path in _files(source) for one in _imports(path)}
-            imported |= found
-            waiting |= found
-        self._imported = imported - set(self.own)
-
-    @property
-    def folders(self) -> list[Path]:
-        """The folders from which the user's code is imported."""
-        return list(dict.fromkeys(source.parent for source in self.own.values()))
+            if name not in own and (source := _users_source(name)):
+                own[name] = source
+                found = {one.partition(".")[0] for path in _files(source) for one in _imports(path)}
+                imported |= found
+                waiting |= found
+        self._imported = imported - set(own)
+        #: The folders from which the user's code is imported.
+        self.folders = list(dict.fromkeys(source.parent for source in own.values()))
+        self._own = {
+            path.relative_to(source.parent).as_posix(): path
+            for source in own.values()
+            for path in _files(source)
+        }
 
     @property
     def changed(self) -> list[str]:
         """The files whose source is another than the one that this process loaded."""
-        return sorted(path.name for path in self._own_files() if loaded_digest(path) != digest(path))
-
-    @property
-    def words(self) -> set[str]:
-        """Every name in the user's code: of variables, functions, modules."""
-        return {name for path in self._own_files() for name in _names(path)}
+        return sorted(name for name, path in self._own.items() if loaded_digest(path) != digest(path))
 
     @cached_property
     def app_name(self) -> str:
@@ -84,13 +71,8 @@ class Sources:
     @property
     def digests(self) -> dict[str, str]:
         """By the path below the version's code folder, the app's modules under their names here."""
-        app = {f"{APP}/{path.relative_to(_PACKAGE).as_posix()}": digest(path) for path in self._app}
-        own = {
-            path.relative_to(source.parent).as_posix(): digest(path)
-            for source in self.own.values()
-            for path in _files(source)
-        }
-        return app | own
+        app = {path.relative_to(_PACKAGE.parent).as_posix(): path for path in self._app}
+        return {name: digest(path) for name, path in (app | self._own).items()}
 
     def pinned(self, more: set[str]) -> list[str]:
         """The packages that it needs, with those that every version needs and `more`, as they are here."""
@@ -111,15 +93,9 @@ class Sources:
             target.write_text(re.sub(rf"\b{APP}\b", self.app_name, path.read_text("utf-8")), "utf-8")
         # This app's own imports more than a version needs.
         (code / self.app_name / "__init__.py").write_text(f'__version__ = "{dspy_demo.__version__}"\n')
-        for source in self.own.values():
-            for path in _files(source):
-                target = code / path.relative_to(source.parent)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, target)
-
-    def _own_files(self) -> Iterator[Path]:
-        for source in self.own.values():
-            yield from _files(source)
+        for name, path in self._own.items():
+            (code / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, code / name)
 
 
 def in_version(module: str, app_name: str) -> str:
@@ -129,7 +105,7 @@ def in_version(module: str, app_name: str) -> str:
 
 def in_this_app(module: str) -> str:
     """The name here of a module that a version's pickle names; for a version that `runs_here`."""
-    return _APP_COPY.sub(APP, module, count=1) if _APP_COPY.match(module) else module
+    return APP + module.removeprefix(found[0]) if (found := _APP_COPY.match(module)) else module
 
 
 def runs_here(digests: Mapping[str, str]) -> bool:
@@ -138,31 +114,16 @@ def runs_here(digests: Mapping[str, str]) -> bool:
     Args:
         digests: Those of the version, as `Sources.digests` gives them, with the files that it opened.
     """
-    own = {}
-    for name, wanted in digests.items():
-        root, _, rest = name.partition("/")
-        if root != APP:
-            own[name] = wanted
-        elif _app_digest(rest) != wanted:
-            return False
-    if own:
-        note_loaded_code()
-    roots = {PurePosixPath(name).parts[0].removesuffix(".py") for name in own}
-    folders = {source.parent for root in roots if (source := _users_source(root))}
-    return all(any(_has(folder / name, wanted) for folder in folders) for name, wanted in own.items())
+    note_loaded_code()
+    roots = {name.partition("/")[0].removesuffix(".py") for name in digests}
+    folders = {_PACKAGE.parent, *(source.parent for root in roots if (source := _users_source(root)))}
+    return all(any(_has(folder / name, wanted) for folder in folders) for name, wanted in digests.items())
 
 
 def _has(path: Path, wanted: str) -> bool:
     with contextlib.suppress(OSError):
         return loaded_digest(path) == wanted
     return False
-
-
-@cache
-def _app_digest(relative: str) -> str:
-    with contextlib.suppress(OSError):
-        return digest(_PACKAGE / relative)
-    return ""
 
 
 def _app_files(names: Iterable[str]) -> set[Path]:
@@ -215,12 +176,6 @@ def _imports(path: Path) -> Iterator[str]:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
         waiting += ast.iter_child_nodes(node)
-
-
-def _names(path: Path) -> Iterator[str]:
-    """The names in a source, as far as Python can read it; nothing from its texts and comments."""
-    with path.open("rb") as file, contextlib.suppress(SyntaxError, tokenize.TokenError):
-        yield from (token.string for token in tokenize.tokenize(file.readline) if token.type == tokenize.NAME)
 
 
 def _files(source: Path) -> Iterator[Path]:

@@ -11,7 +11,6 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -21,14 +20,14 @@ from dspy_demo.events import LMChoice
 from dspy_demo.mlflow_bridge import tracking_errors, version_url
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.settings import Settings
-from dspy_demo.versions.secrets import known_secrets, public_url, secret_in
+from dspy_demo.versions.secrets import known_secrets, secret_in
 from dspy_demo.versions.sources import runs_here
-from dspy_demo.versions.tracking import Progress, Tracking
+from dspy_demo.versions.tracking import Tracking
 from dspy_demo.versions.trial import Trials
 from dspy_demo.versions.version import (
     CHAMPION,
     METADATA_KEY,
-    LoadedVersion,
+    OWN_TAGS,
     LogRequest,
     Version,
     check_description,
@@ -36,17 +35,18 @@ from dspy_demo.versions.version import (
     checked,
     other_format,
     parse_reference,
-    uri_of,
 )
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
+    from dspy_demo.programs.spec import ProgramSpec
+
 log = logging.getLogger(__name__)
 
 #: A tag of the registered model: the version that was champion before, so that it survives a restart.
 PREVIOUS_TAG = "dspy_demo.previous_champion"
-LISTED_MAX = 500
+LISTED_MAX, MODELS_MAX = 500, 1000
 
 
 class VersionStore:
@@ -71,20 +71,6 @@ class VersionStore:
         self._moving = threading.Lock()
         #: Why a version cannot chat, and what it notes; by its place, whose files do not change.
         self._contents: dict[str, tuple[str, Mapping[str, Any]]] = {}
-
-    @property
-    def tracking_uri(self) -> str:
-        return self.tracking.uri
-
-    @property
-    def ready(self) -> bool:
-        """Whether the store is open, so that the next call does not take seconds."""
-        return self.tracking.ready
-
-    def prepare(self, progress: Progress = lambda _: None) -> None:
-        """Open the store, so that the next click is quick; `progress` gets a few words at each step."""
-        self.tracking.prepare(progress)
-        import_module("dspy_demo.versions.artifact")  # with dspy
 
     def close(self) -> None:
         """End the processes that try a version; such a log fails."""
@@ -123,7 +109,16 @@ class VersionStore:
 
     @contextmanager
     def _announced(self, request: LogRequest) -> Iterator[None]:
-        announced = Version.checking_of(request, time.time())
+        announced = Version(
+            request.name,
+            version=0,
+            uri="",
+            description=request.description,
+            created_at=time.time(),
+            servable=False,
+            reason="Checking: a new process loads it first.",
+            checking=True,
+        )
         self._checking = [*self._checking, announced]
         try:
             yield
@@ -134,12 +129,9 @@ class VersionStore:
         """The registered version of some files; what was begun in the store is removed where a step fails."""
         client, write = self.tracking.client, self.tracking.write
         # MLflow refuses some characters in a logged model's name.
-        name = "".join("-" if letter in "/:.%\"'" else letter for letter in request.name)
-        logged = write(
-            lambda: client.create_logged_model(
-                self.tracking.experiment_id, name, tags=dict(tags), model_type="dspy"
-            )
-        )
+        name = request.name.translate(dict.fromkeys(map(ord, "/:.%\"'"), "-"))
+        experiment_id = self.tracking.experiment_id
+        logged = write(lambda: client.create_logged_model(experiment_id, name, model_type="dspy"))
         try:
             with tracking_errors():
                 client.log_model_artifacts(logged.model_id, str(model))
@@ -184,22 +176,13 @@ class VersionStore:
 
     # --- look ---
 
-    def versions(self, name: str | None = None) -> list[Version]:
-        """The newest `LISTED_MAX` versions, or those of one name, newest first.
-
-        Those of other tools are among them, with the reason if they cannot chat.
-
-        Raises:
-            VersionNotFound: There is no registered model `name`.
-        """
+    def versions(self) -> list[Version]:
+        """The newest `LISTED_MAX`, newest first. Those of other tools are among them."""
         client = self.tracking.client
         with tracking_errors():
-            models = self._models() if name is None else [client.get_registered_model(name)]
-            quoted = f'"{name}"' if "'" in (name or "") else f"'{name}'"
-            wanted = None if name is None else f"name={quoted}"
-            found = client.search_model_versions(wanted, LISTED_MAX, order_by=["creation_timestamp DESC"])
-        by_name = {model.name: model for model in models}
-        listed = [self._version(item, by_name.get(item.name)) for item in found]
+            models = {model.name: model for model in client.search_registered_models(max_results=MODELS_MAX)}
+            found = client.search_model_versions(None, LISTED_MAX, order_by=["creation_timestamp DESC"])
+        listed = [self._version(item, models.get(item.name)) for item in found]
         return sorted(listed, key=lambda version: (version.created_at, version.version), reverse=True)
 
     def get(self, reference: str) -> Version:
@@ -221,13 +204,13 @@ class VersionStore:
         except (VersionNotFound, InvalidInput) as error:
             raise VersionNotFound(f"MLflow has no version {reference[:150]}.") from error
 
-    def load(self, reference: str) -> LoadedVersion:
-        """The program of a version in this process, with its model and adapter. Runs code of the version.
+    def load(self, reference: str) -> ProgramSpec:
+        """The program of a version in this process, which its spec builds. Runs code of the version.
 
         Raises:
             VersionNotServable: It was logged with other code than this process has, or does not load here.
         """
-        from dspy_demo.versions.artifact import noted_choice, noted_spec, read_module
+        from dspy_demo.versions.artifact import read_spec
 
         version = self.get(reference)
         title = f"{version.name} {version.version}"
@@ -237,8 +220,7 @@ class VersionStore:
             raise VersionNotServable(f"{title} was logged with other code than runs here. Serve it instead.")
         try:
             with self._files(version.name, version.version) as folder:
-                (_, noted), module = _reason_and_notes(folder), read_module(folder)
-                spec = noted_spec(noted, module)
+                return read_spec(folder, _reason_and_notes(folder)[1])
         except DemoError:
             raise
         except Exception as error:
@@ -246,13 +228,10 @@ class VersionStore:
                 f"{title} could not be loaded here ({type(error).__name__}). "
                 "It may need another version of DSPy or a package that is not installed."
             ) from error
-        return LoadedVersion(spec, module, lm=noted_choice(noted))
 
-    def link(self, version: Version, ui_url: str | None = None) -> str:
-        """Its page in MLflow: at `ui_url` (`serving.mlflow_ui`), or at the remote server; else empty."""
-        if not ui_url and not self.tracking.remote:
-            return ""
-        return version_url(ui_url or public_url(self.tracking.uri) or "", version.name, version.version)
+    def link(self, version: Version, ui_url: str) -> str:
+        """Its page in MLflow at `ui_url` (`serving.mlflow_ui`)."""
+        return version_url(ui_url, version.name, version.version)
 
     # --- change ---
 
@@ -282,7 +261,7 @@ class VersionStore:
             if previous is None:
                 raise VersionNotFound(f"{name} had no champion before, so there is nothing to roll back to.")
             self._move(name, previous)
-        return self.get(uri_of(name, previous))
+        return self.get(f"{name}/{previous}")
 
     def previous_champion(self, name: str) -> int | None:
         """The version that `roll_back` would bring back."""
@@ -291,7 +270,7 @@ class VersionStore:
         previous = str(model.tags.get(PREVIOUS_TAG, ""))
         if previous.isdigit() and previous != str(model.aliases.get(CHAMPION)):
             with suppress(VersionNotFound):
-                return self.get(uri_of(name, previous)).version
+                return self.get(f"{name}/{previous}").version
         return None
 
     def _move(self, name: str, version: int) -> None:
@@ -305,72 +284,59 @@ class VersionStore:
             self.tracking.write(lambda: client.set_registered_model_tag(name, PREVIOUS_TAG, str(current)))
         self.tracking.write(lambda: client.set_registered_model_alias(name, CHAMPION, str(version)))
 
-    def describe(self, reference: str, description: str) -> Version:
-        """Replace the description.
-
-        Raises:
-            InvalidInput: It is too long, or holds a secret.
-        """
-        self._refuse_secrets(description)
-        version, text = self.get(reference), check_description(description)
-        client = self.tracking.client
-        self.tracking.write(lambda: client.update_model_version(version.name, str(version.version), text))
-        return self.get(version.uri)
-
-    def tag(self, reference: str, tags: Mapping[str, str]) -> Version:
-        """Replace the user's tags; the app's own stay.
+    def edit(self, reference: str, description: str, tags: Mapping[str, str]) -> Version:
+        """Replace the description and the user's tags; the app's own tags stay.
 
         Raises:
             InvalidInput: One of them cannot be stored, or holds a secret.
         """
-        self._refuse_secrets(*tags, *tags.values())
-        version, wanted = self.get(reference), check_tags(tags)
+        secrets = known_secrets(self._settings, LMChoice(""), self._environ)
+        _refuse_secrets(secrets, description, *tags, *tags.values())
+        text, wanted = check_description(description), check_tags(tags)
+        version = self.get(reference)
         client, name, number = self.tracking.client, version.name, str(version.version)
 
         def change() -> None:
+            client.update_model_version(name, number, text)
             for key, value in wanted.items():
-                if version.tags.get(key) != value:
-                    client.set_model_version_tag(name, number, key, value)
+                client.set_model_version_tag(name, number, key, value)
             for key in set(version.tags) - set(wanted):
                 client.delete_model_version_tag(name, number, key)
 
         self.tracking.write(change)
         return self.get(version.uri)
 
-    def _refuse_secrets(self, *texts: str) -> None:
-        _refuse_secrets(known_secrets(self._settings, LMChoice(""), self._environ), *texts)
-
     # --- read ---
-
-    def _models(self) -> list[RegisteredModel]:
-        models: list[RegisteredModel] = []
-        token: str | None = ""
-        while token is not None:
-            page = self.tracking.client.search_registered_models(page_token=token or None)
-            models, token = [*models, *page], page.token or None
-        return models
 
     def _version(self, item: ModelVersion, model: RegisteredModel | None) -> Version:
         """The version, with the aliases of its registered model: a search of versions gives none."""
-        names = model.aliases.items() if model else ()
-        aliases = tuple(sorted(alias for alias, number in names if str(number) == str(item.version)))
+        names, tags = model.aliases.items() if model else (), dict(item.tags)
         reason, noted = self._read_once(item)
-        sources = noted.get("sources")
-        return Version.of(
-            item, aliases, reason=reason, same_code=not reason and sources is not None and runs_here(sources)
+        own = {name for name in tags if name in OWN_TAGS or name.startswith("mlflow.")}
+        return Version(
+            item.name,
+            int(item.version),
+            f"models:/{item.name}/{item.version}",
+            aliases=tuple(sorted(alias for alias, number in names if str(number) == str(item.version))),
+            description=item.description or "",
+            tags={name: value for name, value in tags.items() if name not in own},
+            created_at=item.creation_timestamp / 1000,
+            program=tags.get("program", ""),
+            lm=tags.get("lm", ""),
+            files=tuple(tags.get("files", "").splitlines()),
+            servable=not reason,
+            reason=reason,
+            same_code=not reason and "sources" in noted and runs_here(noted["sources"]),
         )
 
     def _read_once(self, item: ModelVersion) -> tuple[str, Mapping[str, Any]]:
         place = f"{item.name}/{item.version} {item.source}"
-        unreadable = "Its files cannot be read from here.", dict[str, Any]()
         if place not in self._contents:
-            if item.status != "READY":
-                return unreadable
             try:
                 with self._files(item.name, item.version, "MLmodel") as folder:
                     self._contents[place] = _reason_and_notes(folder)
             except Exception:  # of whatever store holds it; it is tried again at the next look
-                return unreadable
+                return "Its files cannot be read from here.", {}
         return self._contents[place]
 
     @contextmanager
@@ -398,8 +364,7 @@ def _reason_and_notes(folder: Path) -> tuple[str, Mapping[str, Any]]:
     model = Model.load(str(folder))
     noted = (model.metadata or {}).get(METADATA_KEY)
     if "dspy" not in model.flavors:
-        others = ", ".join(sorted(set(model.flavors) - {"python_function"})) or "plain Python"
-        return f"Not a DSPy program ({others}).", {}
+        return "It is not a DSPy program.", {}
     return other_format(noted), noted or {}
 
 

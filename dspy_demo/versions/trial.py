@@ -18,20 +18,16 @@ from dspy_demo import warden
 from dspy_demo.errors import VersionNotLogged, in_seconds
 from dspy_demo.settings import Settings
 from dspy_demo.versions import new_process
-from dspy_demo.versions.secrets import find_secret, public_url, version_environment
+from dspy_demo.versions.secrets import find_secret, secret_sentence, version_environment
 
 if TYPE_CHECKING:
     from dspy_demo.versions.artifact import Draft
 
 log = logging.getLogger(__name__)
 
-#: Longest time for the new processes to load the program.
-LOAD_TIMEOUT_S = 120.0
-#: Seconds between SIGTERM and SIGKILL.
-GRACE_S = 1.0
+#: Longest time for the new processes to load the program; and seconds between SIGTERM and SIGKILL.
+LOAD_TIMEOUT_S, GRACE_S = 120.0, 1.0
 GIT_TIMEOUT_S = 2.0
-#: How many characters the tag may have that lists the files which travel along.
-FILES_TAG_MAX_CHARS = 1000
 _PACKAGE = Path(dspy_demo.__path__[0])
 
 
@@ -58,11 +54,10 @@ class Trials:
         Raises:
             VersionNotLogged: A new process cannot load it, or a secret is in it.
         """
-        environment = self._environment(folder, draft)
         draft.write(folder, self._surroundings(folder, draft))
         _refuse_secrets(folder, draft, secrets)
         with self._one:
-            self.load_it_anew(folder, environment)
+            self.load_it_anew(folder, self._environment(folder, draft))
         try:
             result: dict[str, Any] = json.loads((folder / "result.json").read_text())
         except OSError as error:
@@ -71,7 +66,7 @@ class Trials:
             log.warning("a draft did not load in a new process", extra={"frames": result["frames"]})
             raise VersionNotLogged(result["refused"])
         _refuse_secrets(folder / "model", draft, secrets)
-        return _tags(draft, result["files"])
+        return draft.tags(result["files"]) | _git_commit([*draft.sources.folders, _PACKAGE][0])
 
     def close(self) -> None:
         """End what runs; nothing is started any more."""
@@ -97,8 +92,7 @@ class Trials:
             process.wait(LOAD_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             raise VersionNotLogged(
-                f"A new process did not load the program within {in_seconds(LOAD_TIMEOUT_S)}, "
-                "so it was not logged."
+                f"A new process did not load the program within {in_seconds(LOAD_TIMEOUT_S)}."
             ) from None
         finally:
             self._running = None
@@ -123,36 +117,16 @@ class Trials:
 
 
 def _refuse_secrets(folder: Path, draft: Draft, secrets: Mapping[str, str]) -> None:
-    from dspy_demo.versions.artifact import secret_sentence
-
-    words = draft.sources.words | {draft.spec.name}
-    wanted = {value: name for value, name in secrets.items() if value not in words} | draft.removed
+    wanted = {**secrets, **draft.removed}
     if found := find_secret(folder, wanted, skipped=folder / "code" / draft.sources.app_name):
         raise VersionNotLogged(secret_sentence(found))
 
 
-def _tags(draft: Draft, files: list[str]) -> dict[str, str]:
-    """How the version runs, where it comes from, what travels with it."""
-    choice = draft.choice
-    tags = {
-        "program": draft.spec.name,
-        "lm": choice.model,
-        "adapter": draft.adapter,
-        "app_version": dspy_demo.__version__,
-        "temperature": choice.temperature,
-        "max_tokens": choice.max_tokens,
-        "api_base": public_url(choice.api_base),
-        "git_commit": _git_commit([*draft.sources.folders, _PACKAGE][0]),
-        "files": "\n".join(files)[:FILES_TAG_MAX_CHARS],
-    }
-    return {name: str(value) for name, value in tags.items() if value not in (None, "")}
-
-
-def _git_commit(folder: Path) -> str:
-    """The commit that is checked out where the program's source is, or empty."""
+def _git_commit(folder: Path) -> dict[str, str]:
+    """The tag of the commit that is checked out where the program's source is; nothing without one."""
     command = [shutil.which("git") or "git", "-C", str(folder), "rev-parse", "--verify", "--quiet", "HEAD"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=GIT_TIMEOUT_S, check=False)  # noqa: S603
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+        done = subprocess.run(command, capture_output=True, text=True, timeout=GIT_TIMEOUT_S, check=True)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {"git_commit": done.stdout.strip()}

@@ -37,11 +37,9 @@ async def test_it_starts_shows_the_version_and_stops(
     version = store.log(LogRequest("demo", "predict", LMChoice("demo/engine")), programs)
     pages = MLflowPages(store.tracking)
     assert pages.url == "" and pages.state().phase == "new"
-    said: list[str] = []
     try:
-        url = await pages.open(said.append)
+        url = await pages.open()
         assert pages.url == url == await pages.open(), "a second click opens the same"
-        assert any("Starting MLflow" in line for line in said)
         state = pages.state()
         environment = Path(f"/proc/{state.pid}/environ").read_bytes()
         assert b"planted-secret" not in environment
@@ -57,8 +55,8 @@ async def test_it_starts_shows_the_version_and_stops(
         # The same store through that server, as a team's remote one: log, list, load, artifacts by HTTP.
         remote = VersionStore(Settings(data_dir=tmp_path / "elsewhere", tracking_uri=url))
         second = remote.log(LogRequest("demo", "react", LMChoice("demo/engine")), programs)
-        assert [v.version for v in remote.versions("demo")] == [2, 1] and second.servable
-        assert remote.load(second.uri).spec.name == "react"
+        assert [v.version for v in remote.versions()] == [2, 1] and second.servable
+        assert remote.load(second.uri).name == "react"
         assert remote.promote(second.uri).champion
         assert await MLflowPages(remote.tracking).open() == url, "a remote server is only linked to"
 
@@ -67,7 +65,7 @@ async def test_it_starts_shows_the_version_and_stops(
         assert pages.url == "" and pages.state().reason
     finally:
         await pages.stop()
-    assert not pages.state().running
+    assert pages.state().phase == "failed", "it had ended before"
 
 
 async def test_a_store_that_cannot_be_opened(tmp_path: Path) -> None:

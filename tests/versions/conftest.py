@@ -31,7 +31,7 @@ def store_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def store(store_dir: Path) -> VersionStore:
     store = VersionStore(Settings(data_dir=store_dir))
-    store.prepare()
+    store.tracking.prepare()
     return store
 
 
@@ -53,7 +53,7 @@ def three(store: VersionStore, name: str) -> list[Version]:
     for _ in range(3):
         tags = {"program": "predict", "lm": DEMO_MODEL}
         store.tracking.client.create_model_version(name, str(FORMAT_1), tags=tags)
-    return store.versions(name)[::-1]
+    return [store.get(f"{name}/{number}") for number in (1, 2, 3)]
 
 
 @pytest.fixture

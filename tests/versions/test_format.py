@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import httpx
-import mlflow
 import pytest
 import yaml
 
@@ -70,42 +67,19 @@ def test_a_version_of_format_1_is_served_by_both_servers(settings: Settings, hom
         theirs.stop()
 
 
-@pytest.mark.integration
-@pytest.mark.parametrize(
-    ("number", "sentence"),
-    [
+def test_another_format_is_refused_with_what_to_do(settings: Settings, tmp_path: Path) -> None:
+    for number, sentence in (
         (None, "logged by an older version of this app. Log the program again."),
         (2, "logged by a newer version of this app. Update the app, or log the program again here."),
-    ],
-)
-def test_another_format_is_refused_with_what_to_do(
-    settings: Settings, tmp_path: Path, number: int | None, sentence: str
-) -> None:
-    folder = shutil.copytree(FORMAT_1, tmp_path / "other")
-    mlmodel = yaml.safe_load((folder / "MLmodel").read_text())
-    mlmodel["metadata"]["dspy_demo"]["format"] = number
-    (folder / "MLmodel").write_text(yaml.safe_dump(mlmodel))
-    (folder / "data" / "model.pkl").write_bytes(b"not to be read")
-    uri, store = registered(settings, folder), VersionStore(settings)
-    version = store.get(uri)
-    assert not version.servable and sentence in version.reason
-    for use in (store.load, store.promote):
-        with pytest.raises(VersionNotServable) as caught:
-            use(uri)
-        assert sentence in caught.value.public_message
-    with pytest.raises(VersionNotServable) as caught:
-        loading.load(uri, settings)
-    mlflow.set_tracking_uri(None)
-    mlflow.set_registry_uri(None)
-    assert sentence in caught.value.public_message
-
-
-def test_a_dockerfile_can_be_made(home: Path) -> None:
-    command = ["models", "generate-dockerfile", "-m", str(FORMAT_1), "-d", str(home / "image")]
-    made = subprocess.run(
-        [sys.executable, "-m", "mlflow", *command], cwd=home, capture_output=True, text=True, check=False
-    )
-    assert made.returncode == 0, made.stderr
-    dockerfile = (home / "image" / "Dockerfile").read_text()
-    assert "FROM" in dockerfile and "ENTRYPOINT" in dockerfile
-    assert {"MLmodel", "requirements.txt"} <= {path.name for path in (home / "image").rglob("*")}
+    ):
+        folder = shutil.copytree(FORMAT_1, tmp_path / f"format-{number}")
+        mlmodel = yaml.safe_load((folder / "MLmodel").read_text())
+        mlmodel["metadata"]["dspy_demo"]["format"] = number
+        (folder / "MLmodel").write_text(yaml.safe_dump(mlmodel))
+        (folder / "data" / "model.pkl").write_bytes(b"not to be read")
+        uri, store = registered(settings, folder, f"format-{number}"), VersionStore(settings)
+        assert not store.get(uri).servable
+        for use in (store.load, store.promote, lambda uri: loading.load(uri, settings)):
+            with pytest.raises(VersionNotServable) as caught:
+                use(uri)
+            assert sentence in caught.value.public_message

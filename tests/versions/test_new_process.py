@@ -23,7 +23,7 @@ from dspy_demo.programs.own import load_program
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.shipped import SHIPPED
 from dspy_demo.settings import Settings
-from dspy_demo.versions import LogRequest, VersionStore, command
+from dspy_demo.versions import LogRequest, VersionStore, command, new_process
 from tests.backends.served_fixtures import start_model_server
 from tests.fake_openai import FakeOpenAI
 from tests.processes import REPO, live_children, wait_until
@@ -44,21 +44,25 @@ def run(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def log_command(program: Path, data_dir: Path, *flags: str) -> str:
-    """``python app.py log`` in an empty folder, as a script sees it; the URI of the version."""
-    cwd = data_dir.parent / "empty"
-    cwd.mkdir(exist_ok=True)
-    own = ("--program", str(program), "--data-dir", str(data_dir))
-    done = run(cwd, str(REPO / "app.py"), "log", *own, *flags)
-    assert "Warning" not in done.stderr and "alembic" not in done.stderr and "INFO" not in done.stderr
-    assert not list(cwd.iterdir())
-    (uri,) = done.stdout.splitlines()
-    return uri
+@pytest.fixture
+def imports_undone() -> Iterator[None]:
+    """A program's own modules are imported by their short names, which another program may have too."""
+    path, modules = list(sys.path), set(sys.modules)
+    yield
+    sys.path[:] = path
+    for name in set(sys.modules) - modules:
+        if "pytest-" in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
 
 
+@pytest.mark.usefixtures("imports_undone")
 async def test_what_it_reads_travels_along(tmp_path: Path, home: Path, fake_openai: FakeOpenAI) -> None:
-    """Data and optimised state beside the source; then the source is moved away, and the version served."""
-    folder, data_dir = tmp_path / "mine", tmp_path / "data"
+    """By ``python app.py log``: data and optimised state beside the source. Other code never answers for it.
+
+    Then the source is moved away, and the version served.
+    """
+    folder, data_dir, empty = tmp_path / "mine", tmp_path / "data", tmp_path / "empty"
+    empty.mkdir()
     shutil.copytree(CASES / "reads_its_folder", folder)
     (folder / "lib" / "template.py").write_text("def {{ name }}(:\n")  # in a package, but no Python
     (folder / "data" / ".notes.json.swp").write_text("hidden")
@@ -67,15 +71,31 @@ async def test_what_it_reads_travels_along(tmp_path: Path, home: Path, fake_open
     for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "first"]):
         subprocess.run([*git, *words], check=True)
     commit = subprocess.check_output([*git, "rev-parse", "HEAD"], text=True).strip()
+    program = ("--program", str(folder / "agent.py"), "--data-dir", str(data_dir), "--adapter", "json")
     model = ("--lm", "openai/fake", "--api-base", fake_openai.url, "--temperature", "0.3")
     words = ("--name", "from-a-script", "--description", "nightly", "--tag", "team=search", "--tag", "a=b=c")
-    uri = log_command(folder / "agent.py", data_dir, *model, *words, "--adapter", "json")
-    assert uri == "models:/from-a-script/1"
+    done = run(empty, str(REPO / "app.py"), "log", *program, *model, *words)
+    assert not any(noise in done.stderr for noise in ("Warning", "alembic", "INFO"))
+    assert not list(empty.iterdir())
     assert not fake_openai.requests, "no language model was called"
-    version = VersionStore(Settings(data_dir=data_dir)).get(uri)
-    assert (version.lm, version.adapter, version.git_commit) == ("openai/fake", "json", commit)
+    (uri,) = done.stdout.splitlines()
+    assert uri == "models:/from-a-script/1"
+    store = VersionStore(Settings(data_dir=data_dir))
+    version = store.get(uri)
+    tags = store.tracking.client.get_model_version("from-a-script", "1").tags
+    assert (version.lm, tags["adapter"], tags["git_commit"]) == ("openai/fake", "json", commit)
     assert (version.description, version.tags) == ("nightly", {"team": "search", "a": "b=c"})
     assert version.files == ("data/notes.json", "data/opt.json")
+
+    with (folder / "helpers.py").open("a") as file:
+        file.write("\n# another day\n")
+    spec = load_program(str(folder / "agent.py"))
+    assert not store.get(uri).same_code
+    with pytest.raises(VersionNotServable, match="Serve it instead"):
+        store.load(uri)
+    shutil.copy(CASES / "reads_its_folder" / "helpers.py", folder)
+    with pytest.raises(VersionNotLogged, match=r"helpers\.py changed after this app loaded it"):
+        store.log(LogRequest("days", spec.name, BUILTIN), ProgramRegistry([spec]))
     folder.rename(tmp_path / "moved")
 
     fake_openai.reply(fields={"reasoning": "r", "answer": "Cats?"})
@@ -96,27 +116,19 @@ async def test_what_it_reads_travels_along(tmp_path: Path, home: Path, fake_open
     assert fake_openai.requests[0].json["temperature"] == 0.3
 
 
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
+def test_a_mistake_in_the_command_is_one_sentence(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, store_dir: Path
+) -> None:
+    caplog.set_level("WARNING")  # the command sets another; this is set back
+    for arguments, sentence in (
         (["--name", "a/b"], "name may hold letters"),
         (["--tag", "no-equals"], "KEY=VALUE"),
         (["--program", "nothing.py"], "there is no file"),
-        (["--temperature", "7"], "--temperature"),
         (["--lm", "openai/gpt-4o"], "needs a key"),
-    ],
-)
-def test_a_mistake_in_the_command_is_one_sentence(
-    capsys: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
-    arguments: list[str],
-    sentence: str,
-    store_dir: Path,
-) -> None:
-    caplog.set_level("WARNING")  # the command sets another; this is set back
-    assert command.log_command(["--data-dir", str(store_dir), *arguments], {}) == 2
-    printed = capsys.readouterr()
-    assert printed.out == "" and sentence in printed.err and "Traceback" not in printed.err
+    ):
+        assert command.log_command(["--data-dir", str(store_dir), *arguments], {}) == 2
+        printed = capsys.readouterr()
+        assert printed.out == "" and sentence in printed.err and "Traceback" not in printed.err
 
 
 def test_a_shipped_program_keeps_what_optimised_it_and_its_adapter(
@@ -149,86 +161,60 @@ def test_a_shipped_program_keeps_what_optimised_it_and_its_adapter(
     with ThreadPoolExecutor(4) as threads:
         loaded, *_ = threads.map(store.load, [version.uri] * 4)
     assert dict(dspy.settings.config) == before
-    assert loaded.module.react.demos[0]["next_thought"] == "forty-two"
-    assert loaded.module.react.signature.instructions == "Answer in words."
+    react = loaded.build().react
+    assert react.demos[0]["next_thought"] == "forty-two"
+    assert react.signature.instructions == "Answer in words."
+    assert type(loaded.build()) is type(module)
     spec = programs.get("react")
-    assert (loaded.spec.name, loaded.spec.adapter, loaded.lm) == ("react", "json", choice)
-    assert (loaded.spec.inputs, loaded.spec.outputs) == (spec.inputs, spec.outputs)
-    assert loaded.spec.build() is loaded.module
+    assert (loaded.name, loaded.adapter, loaded.inputs) == ("react", "json", spec.inputs)
+    assert loaded.outputs == spec.outputs
 
 
-@pytest.fixture
-def written(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Writes a program whose module begins with some lines, under a name of its own."""
-    folder = tmp_path / "mine"
-    folder.mkdir()
-    path = folder / f"mine_{abs(hash(tmp_path)) % 10**8}.py"
-
-    def write(lines: str) -> Path:
+@pytest.mark.usefixtures("imports_undone")
+def test_what_does_not_travel_is_named(
+    store: VersionStore,
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "planted-key-of-another-provider")
+    (tmp_path / "notes.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    for number, (line, said) in enumerate(
+        (
+            ('NOTES = Path("notes.json").read_text() if Path("notes.json").exists() else ""', "“notes.json”"),
+            ('KEY = os.environ["ANTHROPIC_API_KEY"]', "--serve-env ANTHROPIC_API_KEY"),
+            ('if HERE.name == "code": raise ValueError("their own words")', "ValueError in left_out_2.py"),
+        )
+    ):
+        path = tmp_path / f"left_out_{number}.py"
         path.write_text(
-            f"import json, os\nfrom pathlib import Path\nimport dspy\nHERE = Path(__file__).parent\n{lines}\n"
+            f"import os\nfrom pathlib import Path\nimport dspy\nHERE = Path(__file__).parent\n{line}\n"
             "class Mine(dspy.Module):\n"
             "    def __init__(self):\n        super().__init__()\n"
             "        self.ask = dspy.Predict('question -> answer')\n"
             "    def forward(self, question: str):\n        return self.ask(question=question)\n"
         )
-        return path
-
-    yield write
-    sys.modules.pop(path.stem, None)
-
-
-def refused(store: VersionStore, program: Path, name: str) -> str:
-    spec = load_program(str(program))
-    with pytest.raises(VersionNotLogged) as caught:
-        store.log(LogRequest(name, spec.name, BUILTIN), ProgramRegistry([spec]))
+        spec = load_program(str(path))
+        with pytest.raises(VersionNotLogged) as caught:
+            store.log(LogRequest(name, spec.name, BUILTIN), ProgramRegistry([spec]))
+        message = caught.value.public_message
+        assert said in message and "dspy-demo-version-" not in message
+        assert "their own words" not in message + caplog.text
     assert not store.tracking.client.search_registered_models(f"name='{name}'")
-    return caught.value.public_message
 
 
-@pytest.mark.parametrize(
-    ("lines", "said"),
-    [
-        ('NOTES = Path("notes.json").read_text()', "“notes.json”"),
-        ('NOTES = Path("notes.json").read_text() if Path("notes.json").exists() else ""', "“notes.json”"),
-        ('NOTES = (HERE / ".hidden.json").read_text()', "“.hidden.json”"),
-        ('NOTES = (HERE / "link.json").read_text()', "“link.json”"),
-        ('NOTES = Path("FOLDER/notes.json").read_text()', "notes.json”"),
-        ('NOTES = (HERE / "large.json").read_text()', "more than 10 MB"),
-        ('KEY = os.environ["ANTHROPIC_API_KEY"]', "--serve-env ANTHROPIC_API_KEY"),
-        ('if HERE.name == "code": raise ValueError("their own words")', "ValueError in mine_"),
-    ],
-    ids=[
-        "by the working folder",
-        "only where it is",
-        "hidden",
-        "link",
-        "by its whole path",
-        "large",
-        "key",
-        "error",
-    ],
-)
-def test_what_does_not_travel_is_named(
-    store: VersionStore,
-    name: str,
-    written: Callable[[str], Path],
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    lines: str,
-    said: str,
-) -> None:
-    monkeypatch.setenv("ANTHROPIC_API_KEY", "planted-key-of-another-provider")
-    program = written("")
-    folder = program.parent
-    for file in ("notes.json", ".hidden.json"):
-        (folder / file).write_text("{}")
-    (folder / "link.json").symlink_to(folder / "notes.json")
-    (folder / "large.json").write_bytes(b" " * 10_000_001)
-    monkeypatch.chdir(folder)
-    message = refused(store, written(lines.replace("FOLDER", str(folder))), name)
-    assert said in message
-    assert "their own words" not in message + caplog.text and "dspy-demo-version-" not in message
+def test_hidden_files_and_links_stay_and_large_ones_are_refused(tmp_path: Path) -> None:
+    code, data, hidden, link = (tmp_path / part for part in ("code", "data.json", ".hidden.json", "link"))
+    for path in (data, hidden):
+        path.write_text("{}")
+    link.symlink_to(data)
+    opened = {path.name: path for path in (data, hidden, link, tmp_path / "gone")}
+    assert new_process._travelling(opened, code) == ["data.json"]
+    (tmp_path / "large").write_bytes(b" " * 10_000_001)
+    with pytest.raises(new_process.Refused, match="more than 10 MB"):
+        new_process._travelling({"large": tmp_path / "large"}, code)
 
 
 NOTEBOOK = """
@@ -261,7 +247,6 @@ print(mlflow.pyfunc.load_model(sys.argv[2]).predict(asked)["choices"][0]["messag
 
 def test_a_program_without_a_file_travels_in_the_pickle(data_dir: Path, home: Path) -> None:
     """As from a notebook: its class is in ``__main__``, which no other process has."""
-
     uri = run(home, "-W", "ignore", "-c", NOTEBOOK, str(data_dir)).stdout.strip()
     asked = run(home, "-W", "ignore", "-c", ASK, f"sqlite:///{data_dir}/mlflow.db", uri)
     assert "12 * 7 = 84." in asked.stdout
@@ -282,25 +267,3 @@ def test_a_check_ends_with_the_app(store_dir: Path, name: str) -> None:
     store.close()
     logging.join(10)
     assert failed and live_children() == before
-
-
-def test_other_code_never_answers_for_a_version(
-    tmp_path: Path, written: Callable[[str], Path], programs: ProgramRegistry
-) -> None:
-    """The first version is logged, then the file changes, and another process loads that."""
-    data_dir, program = tmp_path / "data", written('DAY = "one"')
-    first = log_command(program, data_dir, "--name", "days")
-    written('DAY = "two"')
-    spec = load_program(str(program))
-    store, today = VersionStore(Settings(data_dir=data_dir)), ProgramRegistry([spec])
-    assert not store.get(first).same_code
-    with pytest.raises(VersionNotServable, match="Serve it instead"):
-        store.load(first)
-
-    second = store.log(LogRequest("days", spec.name, BUILTIN), today)
-    assert second.same_code and type(store.load(second.uri).module) is type(today.module(spec.name))
-    written('DAY = "three"')
-    assert store.get(second.uri).same_code, "what is loaded here is still that"
-    with pytest.raises(VersionNotLogged, match="changed after this app loaded it"):
-        store.log(LogRequest("days", spec.name, BUILTIN), today)
-    assert [version.version for version in store.versions("days")] == [2, 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import dspy
 import pytest
+import yaml
 from pydantic import SecretStr
 
 from dspy_demo.backends.local import LocalBackend
@@ -41,6 +43,7 @@ def found_in(folder: Path, *planted: str) -> list[tuple[str, str]]:
 async def test_what_turns_and_models_hold_stays_out(
     store: VersionStore,
     store_dir: Path,
+    artifacts: Callable[[str], Path],
     name: str,
     fake_openai: FakeOpenAI,
     monkeypatch: pytest.MonkeyPatch,
@@ -88,13 +91,14 @@ async def test_what_turns_and_models_hold_stays_out(
     assert found_in(store_dir, *planted) == []
     printed = capfd.readouterr()
     assert not [text for text in planted if text in caplog.text + printed.out + printed.err]
-    loaded = store.load(version.uri)
-    assert loaded.lm.api_key is None and loaded.lm.temperature == 0.2
-    assert loaded.lm.api_base == fake_openai.url + "?api-version=1"
-    lm = loaded.module.predict.lm
+    (noted,) = (yaml.safe_load(path.read_text()) for path in artifacts(version.uri).glob("MLmodel"))
+    lm = noted["metadata"]["dspy_demo"]["lm"]
+    assert (lm["temperature"], lm["api_base"]) == (0.2, fake_openai.url + "?api-version=1")
+    loaded = store.load(version.uri).build()
+    lm = loaded.predict.lm
     assert lm.model == "openai/held" and lm.kwargs["extra_body"] == {"top_k": 5}
-    assert loaded.module.predict.traces == []
-    assert loaded.module.judges["second"][0] is lm
+    assert loaded.predict.traces == []
+    assert loaded.judges["second"][0] is lm
     assert held.kwargs["api_key"] == keys[4], "the running program is left as it was"
 
 
@@ -118,16 +122,18 @@ program = Keyed()
 @pytest.fixture
 def program(tmp_path: Path) -> Iterator[Callable[[str, str], ProgramRegistry]]:
     """A program that begins with some lines and keeps something."""
-    folder = tmp_path / "own"
+    folder, numbers = tmp_path / "own", itertools.count()
     folder.mkdir()
-    path = folder / f"keyed_{abs(hash(tmp_path)) % 10**8}.py"
 
     def make(before: str, held: str = "pass") -> ProgramRegistry:
+        os.environ.pop("SOME_TOKEN", None)  # which the program before may have set
+        path = folder / f"keyed_{abs(hash(tmp_path)) % 10**8}_{next(numbers)}.py"
         path.write_text(PROGRAM.format(before=before, held=held))
         return ProgramRegistry([load_program(str(path))])
 
     yield make
-    sys.modules.pop(path.stem, None)
+    for module in [name for name in sys.modules if name.startswith("keyed_")]:
+        del sys.modules[module]
 
 
 def refusal(store: VersionStore, folder: Path, request: LogRequest, programs: ProgramRegistry) -> str:
@@ -144,44 +150,44 @@ def refusal(store: VersionStore, folder: Path, request: LogRequest, programs: Pr
 LM = "self.lm = dspy.LM('openai/m', {})"
 
 
-@pytest.mark.parametrize(
-    ("before", "held", "said"),
-    [
-        ("", f'self.conf = {{"api_key": "{PLANTED}"}}', "“api_key”"),
-        ("", f'self.url = "https://me:{PLANTED}@db.test/x"', "address with a password"),
-        ("", f'self.client_token = "{PLANTED}"', "“client_token”"),
-        ("", f'self.headers = [("X-Api-Key", "{PLANTED}")]', "“X-Api-Key”"),
-        ("", "self.anything = os.environ['MYCORP_TOKEN']", "the value of MYCORP_TOKEN"),
-        ("", LM.format(f"api_key='{PLANTED}'"), "“api_key”"),
-        ("", LM.format(f"extra_body={{'api_key': '{PLANTED}'}}"), "“api_key”"),
-        ("", LM.format(f"extra_body={{'tenant': '{PLANTED}'}}"), "“tenant”"),
-        ("", LM.format(f"extra_headers={{'X-Api-Key': '{PLANTED}'}}"), "“X-Api-Key”"),
-        ("", LM.format(f"api_base='http://me:{PLANTED}@gw.test/v1'"), "of a language model"),
-        ("", LM.format(f"organization='{PLANTED}'"), "“organization”"),
-        ("", LM.format(f"user='{PLANTED}'"), "“user”"),
-        (f"JUDGE = dspy.LM('openai/m', api_key='{PLANTED}')", "pass", "“api_key”, in code/keyed_"),
-        (f"DB_PASSWORD = '{PLANTED}'", "pass", "“DB_PASSWORD”, in code/keyed_"),
-        (f"os.environ['SOME_TOKEN'] = '{PLANTED}'", "pass", "SOME_TOKEN, in code"),
-        (f"URL = 'https://gw.test/v1?access_token={PLANTED}'", "pass", "“access_token”"),
-        (f"# {PLANTED}", "pass", "the value of MYCORP_TOKEN, in code/keyed_"),
-        ("KEY = 'sk-proj-" + "a1B2" * 12 + "'", "pass", "looks like an API key"),
-    ],
-)
+#: What the program keeps, or what its source says, and what is said of it.
+HELD = {
+    f'self.conf = {{"api_key": "{PLANTED}"}}': "“api_key”",
+    f'self.url = "https://me:{PLANTED}@db.test/x"': "address with a password",
+    f'self.client_token = "{PLANTED}"': "“client_token”",
+    f'self.headers = [("X-Api-Key", "{PLANTED}")]': "“X-Api-Key”",
+    "self.anything = os.environ['MYCORP_TOKEN']": "the value of MYCORP_TOKEN",
+    LM.format(f"api_key='{PLANTED}'"): "“api_key”",
+    LM.format(f"extra_body={{'api_key': '{PLANTED}'}}"): "“api_key”",
+    LM.format(f"extra_body={{'tenant': '{PLANTED}'}}"): "“tenant”",
+    LM.format(f"extra_headers={{'X-Api-Key': '{PLANTED}'}}"): "“X-Api-Key”",
+    LM.format(f"api_base='http://me:{PLANTED}@gw.test/v1'"): "of a language model",
+    LM.format(f"organization='{PLANTED}'"): "“organization”",
+    LM.format(f"user='{PLANTED}'"): "“user”",
+}
+WRITTEN = {
+    f"JUDGE = dspy.LM('openai/m', api_key='{PLANTED}')": "“api_key”, in code/keyed_",
+    f"DB_PASSWORD = '{PLANTED}'": "“DB_PASSWORD”, in code/keyed_",
+    f"os.environ['SOME_TOKEN'] = '{PLANTED}'": "SOME_TOKEN, in code",
+    f"URL = 'https://gw.test/v1?access_token={PLANTED}'": "“access_token”",
+    f"# {PLANTED}": "the value of MYCORP_TOKEN, in code/keyed_",
+    "KEY = 'sk-proj-" + "a1B2" * 12 + "'": "looks like an API key",
+}
+
+
 def test_a_secret_of_a_program_is_refused_by_its_place(
     store: VersionStore,
     store_dir: Path,
     name: str,
     program: Callable[[str, str], ProgramRegistry],
     monkeypatch: pytest.MonkeyPatch,
-    before: str,
-    held: str,
-    said: str,
 ) -> None:
-    needed = "MYCORP" in said
-    monkeypatch.setenv("MYCORP_TOKEN", PLANTED if needed else "something else in it")
-    programs = program(before, held)
-    request = LogRequest(name, programs.default.name, BUILTIN)
-    assert said in refusal(store, store_dir, request, programs)
+    cases = [("", line, said) for line, said in HELD.items()]
+    for before, held, said in cases + [(line, "pass", said) for line, said in WRITTEN.items()]:
+        monkeypatch.setenv("MYCORP_TOKEN", PLANTED if "MYCORP" in said else "something else in it")
+        programs = program(before, held)
+        request = LogRequest(name, programs.default.name, BUILTIN)
+        assert said in refusal(store, store_dir, request, programs), (before, held)
 
 
 def test_a_secret_in_a_file_that_the_program_opens_is_refused(
@@ -197,9 +203,8 @@ def test_a_secret_in_a_file_that_the_program_opens_is_refused(
     assert "“private_key”, in code/service.json, line 1" in said
 
 
-@pytest.mark.parametrize("place", ["name", "description", "tags", "describe", "tag"])
 def test_no_secret_in_what_is_said_of_a_version(
-    store_dir: Path, store: VersionStore, programs: ProgramRegistry, place: str
+    store_dir: Path, store: VersionStore, programs: ProgramRegistry
 ) -> None:
     """Each of the owner's, the guests' and the environment's; also where it is edited later."""
     values = [f"{PLANTED}-{number}" for number in range(7)]
@@ -213,19 +218,17 @@ def test_no_secret_in_what_is_said_of_a_version(
     )
     other = VersionStore(settings, dict(os.environ) | {"AZURE_API_KEY": values[6], "OUR_PASSWORD": ANOTHER})
     for value in (*values, ANOTHER, f"api_key='{PLANTED}'"):
-        with pytest.raises(InvalidInput, match="hold") as caught:
-            match place:
-                case "name":
-                    other.log(LogRequest(f"a {value}", "predict", BUILTIN), programs)
-                case "description":
-                    other.log(LogRequest("noted", "predict", BUILTIN, f"with {value}!"), programs)
-                case "tags":
-                    other.log(LogRequest("noted", "predict", BUILTIN, tags={"a": value}), programs)
-                case "describe":
-                    other.describe("models:/noted/1", f"with {value}!")
-                case "tag":
-                    other.tag("models:/noted/1", {value: "b"})
-        assert value not in caught.value.public_message
+        for request in (
+            LogRequest(f"a {value}", "predict", BUILTIN),
+            LogRequest("noted", "predict", BUILTIN, f"with {value}!"),
+            LogRequest("noted", "predict", BUILTIN, tags={"a": value}),
+        ):
+            with pytest.raises(InvalidInput, match="hold") as caught:
+                other.log(request, programs)
+            assert value not in caught.value.public_message
+        for description, tags in ((f"with {value}!", {}), ("", {value: "b"})):
+            with pytest.raises(InvalidInput, match="hold"):
+                other.edit("models:/noted/1", description, tags)
 
 
 @pytest.mark.usefixtures("ready_files")
@@ -252,15 +255,13 @@ def test_variables_that_are_no_secrets_stop_nothing(
     assert other.log(LogRequest(name, programs.default.name, choice, "false"), programs).version == 1
 
 
-@pytest.mark.parametrize(
-    ("url", "public"),
-    [
-        (None, None),
-        ("http://user:pass@host:8000/v1", "http://host:8000/v1"),
-        ("https://token@host/v1?key=x&model=y#frag", "https://host/v1?model=y"),
-        ("https://host/v1?api_key=1&sig=2&access_token=3&api-version=4", "https://host/v1?api-version=4"),
-        ("http://[::1]:8000/v1", "http://[::1]:8000/v1"),
-    ],
-)
-def test_public_url(url: str | None, public: str | None) -> None:
-    assert public_url(url) == public
+PUBLIC_URLS = {
+    "http://user:pass@host:8000/v1": "http://host:8000/v1",
+    "https://token@host/v1?key=x&model=y#frag": "https://host/v1?model=y",
+    "https://host/v1?api_key=1&sig=2&access_token=3&api-version=4": "https://host/v1?api-version=4",
+    "http://[::1]:8000/v1": "http://[::1]:8000/v1",
+}
+
+
+def test_public_url() -> None:
+    assert {url: public_url(url) for url in PUBLIC_URLS} == PUBLIC_URLS

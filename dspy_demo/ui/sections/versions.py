@@ -159,7 +159,7 @@ class VersionsSection:
     async def refresh_open(self, request: gr.Request) -> Update:
         """The same, where the list was looked at before; else it would load MLflow for nothing."""
         owner = visitor_of(request).role == "owner"
-        return await self.refresh(request) if owner and self._store.ready else skip()
+        return await self.refresh(request) if owner and self._store.tracking.ready else skip()
 
     async def act(
         self, event: gr.EventData, given: dict[Component, Any], request: gr.Request
@@ -197,8 +197,7 @@ class VersionsSection:
                 return {self.result: message(text, undo=version.uri)}
             case "edit":
                 tags = parse_tags(clicked(event, "tags"))
-                await asyncio.to_thread(store.describe, uri, clicked(event, "description"))
-                await asyncio.to_thread(store.tag, uri, tags)
+                await asyncio.to_thread(store.edit, uri, clicked(event, "description"), tags)
                 text = "Saved."
         return {self.result: message(text)}
 
@@ -212,8 +211,8 @@ class VersionsSection:
         loaded = await asyncio.to_thread(self._store.load, uri)
         version = await self._get(uri)
         name, title = f"{version.name}-v{version.version}", title_of(version.uri)
-        spec = dataclasses.replace(loaded.spec, name=name, title=title, build=lambda: loaded.module)
-        self._program.registry.add(spec, loaded.module)
+        spec = dataclasses.replace(loaded, name=name, title=title)
+        self._program.registry.add(spec, spec.build())
         text = f"Now using {title} with your current model."
         return self._program.pick(name) | {self.result: message(text)}
 
@@ -240,7 +239,7 @@ class VersionsSection:
             Row(v, previous.get(v.name) if v.champion else None, self._link(v), serving.get(v.uri, ""))
             for v in versions
         ]
-        uri = store.tracking_uri
+        uri = store.tracking.uri
         return rows, uri if uri.startswith("sqlite:") else public_url(uri) or ""
 
     def _link(self, version: Version) -> str:
