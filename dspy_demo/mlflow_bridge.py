@@ -11,9 +11,8 @@ import json
 import os
 import pickle
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -119,25 +118,6 @@ def trace_url(ui_url: str, experiment_id: str, trace_id: str) -> str:
 FEEDBACK_NAME = "user_feedback"
 
 
-@dataclass(frozen=True, slots=True)
-class SpanValues:
-    """A span that has ended.
-
-    Attributes:
-        number: 0 for the root of its trace, then counted; the span's id follows from it and the trace's.
-        outcome: ``finished``, ``failed`` or ``stopped``.
-        attributes: By the names of ``mlflow.tracing.constant``; each value as JSON.
-    """
-
-    trace_id: str
-    number: int
-    name: str
-    times_ns: tuple[int, int]
-    outcome: str
-    error: str
-    attributes: Mapping[str, str]
-
-
 class Traces:
     """Writes finished traces, each with one call, under ids that we choose: ``TracingClient.log_spans``.
 
@@ -151,8 +131,8 @@ class Traces:
 
         self._client: TracingClient = TracingClient(tracking_uri)
 
-    def write(self, experiment_id: str, spans: Iterable[SpanValues]) -> None:
-        self._client.log_spans(experiment_id, [_span(values) for values in spans])
+    def write(self, experiment_id: str, spans: list[Span]) -> None:
+        self._client.log_spans(experiment_id, spans)
 
     def rate(self, trace_id: str, value: bool | None, comment: str, user: str) -> None:
         """Make this the one rating of a user; None removes it."""
@@ -167,30 +147,46 @@ class Traces:
             self._client.log_assessment(trace_id, feedback)
 
 
-def _span(values: SpanValues) -> Span:
+def span(
+    trace_id: str,
+    number: int,
+    name: str,
+    *,
+    times_ns: tuple[int, int],
+    outcome: str,
+    error: str,
+    attributes: Mapping[str, str],
+) -> Span:
+    """A span that has ended.
+
+    Args:
+        number: 0 for the root of its trace, then counted; the span's id follows from it and the trace's.
+        outcome: ``finished``, ``failed`` or ``stopped``.
+        attributes: By the names of ``mlflow.tracing.constant``; each value as JSON.
+    """
     from mlflow.entities import Span
     from mlflow.tracing.constant import SpanAttributeKey
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags
 
-    trace = int(values.trace_id.removeprefix("tr-"), 16)
+    trace = int(trace_id.removeprefix("tr-"), 16)
 
     def context(number: int) -> SpanContext:
-        span = (trace + number) % 2**64 or 2**63  # 0 is no span
-        return SpanContext(trace, span, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+        span_id = (trace + number) % 2**64 or 2**63  # 0 is no span
+        return SpanContext(trace, span_id, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
 
     # A stopped turn is neither: unset, which MLflow's pages show as OK.
     codes = {"finished": StatusCode.OK, "failed": StatusCode.ERROR}
     return Span(
         ReadableSpan(
-            name=values.name,
-            context=context(values.number),
-            parent=context(0) if values.number else None,
-            start_time=values.times_ns[0],
-            end_time=max(values.times_ns),
-            attributes={SpanAttributeKey.REQUEST_ID: json.dumps(values.trace_id), **values.attributes},
-            status=Status(codes.get(values.outcome, StatusCode.UNSET), values.error or None),
+            name=name,
+            context=context(number),
+            parent=context(0) if number else None,
+            start_time=times_ns[0],
+            end_time=max(times_ns),
+            attributes={SpanAttributeKey.REQUEST_ID: json.dumps(trace_id), **attributes},
+            status=Status(codes.get(outcome, StatusCode.UNSET), error or None),
             resource=Resource.get_empty(),  # a made one costs more than the span
         )
     )

@@ -37,7 +37,7 @@ gradio.themes.sizes: radius_md
 mlflow: __version__ MlflowClient artifacts dspy models pyfunc set_registry_uri set_tracking_uri
 mlflow.artifacts: download_artifacts
 mlflow.dspy: load_model save_model
-mlflow.entities: SpanType
+mlflow.entities: Span SpanType
 mlflow.entities.SpanType: CHAIN CHAT_MODEL TOOL
 mlflow.entities.model_registry: ModelVersion RegisteredModel
 mlflow.exceptions: MlflowException

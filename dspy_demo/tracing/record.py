@@ -1,9 +1,7 @@
 """What happened in a turn, as plain values with times. No MLflow, no I/O: this is on the event loop.
 
-A turn's task finds its record in `current_record` and adds the model and tool calls; the chat adds the
-events. Times are in nanoseconds since the epoch, as OpenTelemetry has them.
-
-Of a failed call only the kind of error is kept: an exception's text may hold a key or an address.
+Times are in nanoseconds since the epoch. Of a failed call only the kind of error is kept: an exception's text
+may hold a key or an address.
 """
 
 from __future__ import annotations
@@ -31,8 +29,6 @@ from dspy_demo.events import (
 )
 
 Outcome = Literal["finished", "failed", "stopped"]
-#: Calls beyond this are not recorded: a loop that went wild should not take the memory.
-CALLS_MAX = 500
 
 
 @dataclass(slots=True)
@@ -66,9 +62,9 @@ class TurnRecord:
     Attributes:
         trace_id: Chosen here, before anything is written, so that the page can link to it at once.
         backend: ``local``, or ``served`` for a turn that a model server runs or is asked for.
-        model, version: What answers; `version` is an MLflow URI or empty.
-        traced_elsewhere: The model server that runs this turn writes its trace.
+        version: What answers, as an MLflow URI, or empty.
         keys: Keys that this turn was given. They are here to be found and left out, never written.
+        traced_elsewhere: The model server that runs this turn writes its trace.
     """
 
     turn_id: str
@@ -91,11 +87,7 @@ class TurnRecord:
 
     @classmethod
     def of(cls, request: TurnRequest, *, serves: str = "") -> TurnRecord:
-        """The record of a turn that starts now.
-
-        Args:
-            serves: The version that this process is the model server of, where it is one.
-        """
+        """The record of a turn that starts now; `serves` is the version that this process is a server of."""
         target = request.target
         local, served = (target, None) if isinstance(target, LocalTarget) else (None, target)
         return cls(
@@ -125,14 +117,9 @@ class TurnRecord:
             self.traced_elsewhere = True
 
     def close(self) -> None:
-        """The turn is over: what still runs was stopped with it. Later calls are not recorded.
-
-        The deltas of a finished turn are dropped, since its end has the outputs.
-        """
-        if self.ended_ns:
-            return
+        """The turn is over: what still runs was stopped with it. Later calls are not recorded."""
         if isinstance(self.end, TurnFinished):
-            self.deltas.clear()
+            self.deltas.clear()  # its end has the outputs
         self.ended_ns = time.time_ns()
         for call in self._running.values():
             call.ended_ns, call.stopped = self.ended_ns, True
@@ -141,7 +128,6 @@ class TurnRecord:
     def lm_started(
         self, call_id: str, step: str, model: str, messages: Any, settings: Mapping[str, Any]
     ) -> None:
-        """A model call of the predictor call `step` starts."""
         self._start(call_id, Call("lm", step, messages, model, settings))
 
     def tool_started(self, call_id: str, name: str, arguments: Any) -> None:
@@ -158,7 +144,7 @@ class TurnRecord:
         return call
 
     def _start(self, call_id: str, call: Call) -> None:
-        if not self.ended_ns and len(self.calls) < CALLS_MAX:
+        if not self.ended_ns:
             self._running[call_id] = call
             self.calls.append(call)
 
@@ -186,11 +172,6 @@ class TurnRecord:
             return self.end.usage
         used = [call.usage for call in self.calls if call.usage]
         return Usage(sum(u.prompt_tokens for u in used), sum(u.completion_tokens for u in used))
-
-    @property
-    def user(self) -> str:
-        """The visitor, where session ids are written as ``VISITOR.CHAT``; else the session itself."""
-        return self.session_id.partition(".")[0]
 
 
 #: The record of the turn that this task runs; None where turns are not traced.

@@ -1,45 +1,50 @@
-"""A record as the spans of an MLflow trace: what its pages show where is decided here.
-
-It imports MLflow, so the thread that writes traces is the first to import this.
-"""
+"""A record as the spans of an MLflow trace. It imports MLflow, so only the thread that writes imports it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
-from mlflow.entities import SpanType
+from mlflow.entities import Span, SpanType
 from mlflow.tracing.constant import CostKey, TokenUsageKey, TraceTagKey
 from mlflow.tracing.constant import SpanAttributeKey as Key
 from pydantic_core import to_jsonable_python
 
 from dspy_demo.events import TurnFailed, TurnFinished, Usage
 from dspy_demo.lm.choices import DEMO_MODEL
-from dspy_demo.mlflow_bridge import SpanValues
+from dspy_demo.mlflow_bridge import span
 from dspy_demo.tracing.record import Call, TurnRecord
 
-#: Longer texts (a tool that read a whole file, an image in a message) are cut.
-TEXT_MAX_CHARS = 50_000
-#: What MLflow takes as the id of a session.
-SESSION_MAX_CHARS = 250
+#: Longer texts are cut; so are ids of sessions, to what MLflow takes.
+TEXT_MAX_CHARS, SESSION_MAX_CHARS = 50_000, 250
 HIDDEN = "[hidden]"
 
 
-def spans_of(record: TurnRecord, secrets: Sequence[str]) -> Iterator[SpanValues]:
+def spans_of(record: TurnRecord, secrets: Sequence[str]) -> Iterator[Span]:
     """The root span, then its calls. A finished record gives the same spans every time."""
     end = record.end
     error = f"{end.code}: {end.public_message}" if isinstance(end, TurnFailed) else ""
     hidden = _Hider(secrets)
-    span = partial(SpanValues, record.trace_id)
-    times, attributes = (record.started_ns, record.ended_ns), hidden.json(_root_attributes(record))
-    yield span(0, "turn", times, outcome=record.outcome, error=hidden(error), attributes=attributes)
+    yield span(
+        record.trace_id,
+        0,
+        "turn",
+        times_ns=(record.started_ns, record.ended_ns),
+        outcome=record.outcome,
+        error=hidden(error),
+        attributes=hidden.json(_root_attributes(record)),
+    )
     for number, call in enumerate(record.calls, 1):
-        outcome = "failed" if call.error else "stopped" if call.stopped else "finished"
-        times, error = (call.started_ns, call.ended_ns), hidden(call.error)
-        attributes = hidden.json(_model_attributes(call) if call.kind == "lm" else _tool_attributes(call))
-        yield span(number, hidden(call.name), times, outcome=outcome, error=error, attributes=attributes)
+        yield span(
+            record.trace_id,
+            number,
+            hidden(call.name),
+            times_ns=(call.started_ns, call.ended_ns),
+            outcome="failed" if call.error else "stopped" if call.stopped else "finished",
+            error=hidden(call.error),
+            attributes=hidden.json(_call_attributes(call)),
+        )
 
 
 def _root_attributes(record: TurnRecord) -> dict[str, Any]:
@@ -47,6 +52,7 @@ def _root_attributes(record: TurnRecord) -> dict[str, Any]:
     inputs = dict(record.inputs)
     if record.history:
         inputs["history"] = [{"role": message.role, "content": message.text} for message in record.history]
+    session = record.session_id[:SESSION_MAX_CHARS]
     tags = {
         "turn.outcome": record.outcome,
         "turn_id": record.turn_id,
@@ -61,8 +67,8 @@ def _root_attributes(record: TurnRecord) -> dict[str, Any]:
         Key.SPAN_TYPE: SpanType.CHAIN,
         Key.INPUTS: inputs,
         Key.OUTPUTS: record.outputs or None,
-        Key.SESSION_ID: record.session_id[:SESSION_MAX_CHARS] or None,
-        Key.USER_ID: record.user[:SESSION_MAX_CHARS] or None,
+        Key.SESSION_ID: session or None,
+        Key.USER_ID: session.partition(".")[0] or None,  # sessions are VISITOR.CHAT
         "cached": record.usage.cached or None,
         **{f"{Key.TRACE_TAG_PREFIX}{name}": value for name, value in tags.items() if value},
     }
@@ -75,33 +81,26 @@ def _root_attributes(record: TurnRecord) -> dict[str, Any]:
     return attributes
 
 
-def _model_attributes(call: Call) -> dict[str, Any]:
-    choices = [{"message": message} for message in _messages(call.outputs)] if call.outputs else None
+def _call_attributes(call: Call) -> dict[str, Any]:
+    if call.kind == "tool":
+        return {Key.SPAN_TYPE: SpanType.TOOL, Key.INPUTS: call.inputs, Key.OUTPUTS: call.outputs}
     return {
         Key.SPAN_TYPE: SpanType.CHAT_MODEL,
         Key.MESSAGE_FORMAT: "openai",  # MLflow's page draws these inputs and outputs as a chat
-        Key.INPUTS: {"messages": call.inputs} if isinstance(call.inputs, list) else call.inputs,
-        Key.OUTPUTS: {"choices": choices} if choices else None,
+        Key.INPUTS: {"messages": call.inputs},
+        Key.OUTPUTS: {"choices": [{"message": _message(output)} for output in call.outputs or ()]},
         Key.MODEL: call.model,
-        Key.MODEL_PROVIDER: call.model.partition("/")[0] if "/" in call.model else None,
+        Key.MODEL_PROVIDER: call.model.partition("/")[0],
         "cached": call.usage.cached or None if call.usage else None,
         **call.settings,
         **_usage_attributes(call.usage or Usage(), free=call.model == DEMO_MODEL),
     }
 
 
-def _tool_attributes(call: Call) -> dict[str, Any]:
-    return {Key.SPAN_TYPE: SpanType.TOOL, Key.INPUTS: call.inputs, Key.OUTPUTS: call.outputs}
-
-
-def _messages(outputs: Any) -> Iterator[dict[str, Any]]:
-    """DSPy's outputs of a call, a list of texts or of dicts with ``text``, as OpenAI's messages."""
-    for output in outputs if isinstance(outputs, list) else [outputs]:
-        if isinstance(output, Mapping):
-            rest = {key: value for key, value in output.items() if key != "text"}
-            yield {"role": "assistant", "content": output.get("text"), **rest}
-        else:
-            yield {"role": "assistant", "content": str(output)}
+def _message(output: Any) -> dict[str, Any]:
+    """One of DSPy's outputs of a call, a text or a dict with ``text``, as a message of OpenAI's."""
+    rest = dict(output) if isinstance(output, Mapping) else {"text": str(output)}
+    return {"role": "assistant", "content": rest.pop("text", None), **rest}
 
 
 def _usage_attributes(usage: Usage, *, free: bool = False) -> dict[str, Any]:
@@ -131,11 +130,8 @@ class _Hider:
 
     def json(self, values: Mapping[str, Any]) -> dict[str, str]:
         """Each value as JSON, long texts cut; without those that are None."""
-        return {
-            key: self(json.dumps(_plain(value), ensure_ascii=False))
-            for key, value in values.items()
-            if value is not None
-        }
+        given = {key: value for key, value in values.items() if value is not None}
+        return {key: self(json.dumps(_plain(value), ensure_ascii=False)) for key, value in given.items()}
 
 
 def _plain(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 One thread writes; a bounded queue is before it, so nothing on the event loop waits for MLflow. When MLflow is
 down, locked or full, what cannot be written after some tries is dropped; the chat goes on, `notice` says so.
-MLflow is imported and its database made by the thread, after the first turn: 3 to 8 s that nobody waits for.
 """
 
 from __future__ import annotations
@@ -30,17 +29,16 @@ WAITING_MAX = 1000
 #: Seconds between the tries of one write; after the last try it is dropped.
 RETRY_WAITS_S = (1.0, 5.0)
 
-DOWN = "MLflow cannot be reached, so answers are not being recorded just now. The chat goes on."
-DATABASE_DOWN = (
-    "MLflow's database cannot be written, so answers are not being recorded just now. "
-    "Check its folder and disk. The chat goes on."
+DOWN = (
+    "MLflow cannot be reached or written, so answers are not being recorded just now. "
+    "Check its server, or the data folder's disk. The chat goes on."
 )
 REFUSED = "MLflow refused to record an answer. The log has the details. The chat goes on."
 RATING_LOST = "A rating could not be saved: MLflow does not have the answer's trace."
 
 
 class Tracer:
-    """Takes the records of turns; this one drops them. Only `flush` and `close` wait for anything."""
+    """Takes the records of turns; this one drops them."""
 
     #: One sentence for the page while traces cannot be written, else None.
     notice: str | None = None
@@ -57,39 +55,24 @@ class Tracer:
         """Take a record at the end of its turn. Safe to call twice."""
 
     def feedback(self, trace_id: str, value: bool | None, comment: str | None = None, user: str = "") -> None:
-        """Rate an answer: thumbs up, down, or None to take the rating back.
-
-        Each `user` has one rating per trace, and each call replaces it, the comment too.
-        """
+        """Make this the one rating of an answer by `user`: thumbs up, down, or None to take it back."""
 
     def link(self, trace_id: str, ui_url: str) -> str | None:
         """The trace on MLflow's pages at `ui_url`; None while the store was not opened yet."""
         return None
 
-    def flush(self, timeout_s: float) -> bool:
-        """Wait until all is written or dropped, at most `timeout_s`; whether it was. Call it in a thread."""
-        return True
-
     def close(self, timeout_s: float) -> bool:
-        """`flush` without waiting for a store that is down, then end."""
+        """Wait until all is written or dropped, without more tries; whether it was. Call it in a thread."""
         return True
 
 
 def tracer_for(settings: Settings, tracking: Tracking, *, serves: str = "") -> Tracer:
-    """The tracer of an app, or with `serves` of the model server of that version."""
+    """The tracer that the settings ask for; `serves` names the version of a model server."""
     return MlflowTracer(settings, tracking, serves=serves) if settings.tracing else Tracer()
 
 
 class MlflowTracer(Tracer):
-    """Writes each turn as one trace.
-
-    Args:
-        tracking: The store that the versions are in too (``VersionStore.tracking``).
-        serves: The version that this process is the model server of, where it is one.
-
-    Attributes:
-        dropped: How many traces and ratings were not written.
-    """
+    """Writes each turn as one trace, into the store that the versions are in too."""
 
     def __init__(self, settings: Settings, tracking: Tracking, *, serves: str = "") -> None:
         self._serves = serves
@@ -102,7 +85,6 @@ class MlflowTracer(Tracer):
         self._unwritten = 0
         self._written = threading.Condition()
         self.notice: str | None = None
-        self.dropped = 0
 
     @property
     def state(self) -> Literal["off", "ok", "failing"]:
@@ -127,24 +109,20 @@ class MlflowTracer(Tracer):
         return trace_url(ui_url, self._tracking.experiment_id, trace_id)
 
     def flush(self, timeout_s: float) -> bool:
+        """Wait until all is written or dropped; whether it was."""
         with self._written:
             return self._written.wait_for(lambda: not self._unwritten, timeout_s)
 
     def close(self, timeout_s: float) -> bool:
         self._closing.set()
-        written = self.flush(timeout_s)
-        if not written:
-            log.warning("the app ends with %d traces not written", self._unwritten)
-        return written
+        return self.flush(timeout_s)
 
     def _put(self, write: Callable[[], None]) -> None:
         if self._worker is None:
             self._worker = threading.Thread(target=self._run, name="tracer", daemon=True)
             self._worker.start()
         with self._written:
-            if self._unwritten >= WAITING_MAX:
-                self.dropped += 1
-            else:
+            if self._unwritten < WAITING_MAX:
                 self._unwritten += 1
                 self._queue.put(write)
 
@@ -163,31 +141,26 @@ class MlflowTracer(Tracer):
             try:
                 write()
             except Exception as error:  # a thread that ends would leave every later turn unrecorded
-                self.notice = self._notice(error)
+                self.notice = _notice(error)
                 if wait_s is not None and self.notice is not REFUSED:
                     self._closing.wait(wait_s)
                     continue
-                self.dropped += 1
                 # The texts of the causes hold SQL with people's words in it, or addresses.
                 log.warning("a trace or rating was dropped: %s", kinds(error))
-                log.debug("why it was dropped", exc_info=error)
             else:
                 self.notice = None
             return
-
-    def _notice(self, error: Exception) -> str:
-        if isinstance(error, VersionNotFound):  # a model server may be about to write the trace of a rating
-            return RATING_LOST
-        if isinstance(error, TrackingUnavailable | ImportError | OSError):
-            return DOWN if self._tracking.remote else DATABASE_DOWN
-        return REFUSED
 
     def _write(self, record: TurnRecord) -> None:
         """Write a record as a trace; a second time it changes nothing."""
         traces = self._open()
         from dspy_demo.tracing.spans import spans_of
 
-        spans = list(spans_of(record, self._secrets(record)))
+        # Nothing of these should be in a record. The longest first: one may be a part of another.
+        known = set(known_secrets(self._settings, LMChoice("")))
+        known |= {key.get_secret_value() for key in record.keys}
+        secrets = sorted((key for key in known if len(key) >= SECRET_MIN_CHARS), key=len, reverse=True)
+        spans = list(spans_of(record, secrets))
         self._tracking.write(lambda: traces.write(self._tracking.experiment_id, spans))
 
     def _rate(self, trace_id: str, value: bool | None, comment: str, user: str) -> None:
@@ -201,8 +174,8 @@ class MlflowTracer(Tracer):
                 self._traces = Traces(self._tracking.uri)
         return self._traces
 
-    def _secrets(self, record: TurnRecord) -> list[str]:
-        """What must not be written, though nothing of it should be in a record; the longest first."""
-        known = set(known_secrets(self._settings, LMChoice("")))
-        known |= {key.get_secret_value() for key in record.keys}
-        return sorted((key for key in known if len(key) >= SECRET_MIN_CHARS), key=len, reverse=True)
+
+def _notice(error: Exception) -> str:
+    if isinstance(error, VersionNotFound):  # a model server may be about to write the trace of a rating
+        return RATING_LOST
+    return DOWN if isinstance(error, TrackingUnavailable | ImportError | OSError) else REFUSED

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from dspy_demo.errors import TrackingError, TrackingUnavailable
-from dspy_demo.events import FieldDelta, TurnFailed, TurnFinished, Usage
+from dspy_demo.events import (
+    FieldDelta,
+    LMChoice,
+    LocalTarget,
+    ServedTarget,
+    TurnFailed,
+    TurnFinished,
+    TurnRequest,
+    Usage,
+)
 from dspy_demo.mlflow_bridge import FEEDBACK_NAME
 from dspy_demo.settings import Settings
 from dspy_demo.tracing import tracer as tracing
@@ -20,7 +32,7 @@ from dspy_demo.tracing.record import TurnRecord
 from dspy_demo.tracing.spans import HIDDEN
 from dspy_demo.tracing.tracer import MlflowTracer
 from dspy_demo.versions.tracking import Tracking
-from tests.processes import wait_until
+from tests.processes import REPO, wait_until
 from tests.tracing.conftest import folder_in_the_way, request_of
 
 DONE = TurnFinished({"reasoning": "because", "answer": "4"}, Usage(12, 5, 0.002), first_delta_s=0.1)
@@ -32,20 +44,41 @@ def run_turn(
     """A turn with one model call and one tool, to its end; None stops it."""
     record = tracer.begin(request_of(**request))
     assert record is not None
-    record.lm_started(
-        "1", "predict", "openai/fake", [{"role": "user", "content": "2+2 \ud83d?"}], {"top_p": 1}
-    )
+    messages = [{"role": "user", "content": "2+2 \ud83d?"}]
+    record.lm_started("1", "predict", "openai/fake", messages, {"top_p": 1})
     call = record.call_ended("1", [{"text": "four"}], None)
     assert call is not None
     call.usage = Usage(12, 5, 0.002)
     record.tool_started("2", "calculator", {"expression": "2+2"})
     if end is not None:
         record.call_ended("2", "4", None)
-    record.hear(FieldDelta("answer", "answer", "fou", "predict"))
+    record.hear(FieldDelta("answer", "answer", "fo", "predict"))
+    record.hear(FieldDelta("answer", "answer", "u", "predict"))
     if end is not None:
         record.hear(end)
     tracer.finish(record)
+    record.call_ended("2", "too late", None)
+    record.tool_started("3", "too_late", {})
     return record
+
+
+def test_a_record_has_its_trace_id_at_once_and_no_key() -> None:
+    key, address = "sk-planted-0123456789", "http://u:p@host/v1"
+    local = TurnRequest(
+        LocalTarget("react", LMChoice("openai/fake", address, SecretStr(key))), {"question": "?"}
+    )
+    one, server = TurnRecord.of(local), TurnRecord.of(local, serves="models:/demo/3")
+    assert one.trace_id != server.trace_id and one.trace_id.startswith("tr-")
+    assert (one.backend, one.program, one.model, one.version) == ("local", "react", "openai/fake", "")
+    assert (server.backend, server.version, server.model) == ("served", "models:/demo/3", "openai/fake")
+    typed = TurnRecord.of(TurnRequest(ServedTarget("http://me:hunter2@host:5001/x"), {"question": "?"}))
+    assert typed.model == "host:5001"
+    assert key not in repr(one) and "hunter2" not in repr(typed)
+
+
+def test_the_chat_does_not_import_mlflow() -> None:
+    code = "import sys, dspy_demo.tracing.tracer, dspy_demo.chat; assert 'mlflow' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=REPO, check=True)
 
 
 def test_a_finished_turn_can_be_read_back(
@@ -61,14 +94,10 @@ def test_a_finished_turn_can_be_read_back(
     assert info.trace_metadata["mlflow.trace.user"] == session.partition(".")[0]
     assert info.token_usage == {"input_tokens": 12, "output_tokens": 5, "total_tokens": 17}
     assert info.cost["total_cost"] == 0.002
-    assert "What is 2 + 2?" in info.request_preview
-    assert "because" in info.response_preview
-    assert info.request_time == record.started_ns // 1_000_000
+    assert "What is 2 + 2?" in info.request_preview and "because" in info.response_preview
     assert (root.span_type, lm.span_type, tool.span_type) == ("CHAIN", "CHAT_MODEL", "TOOL")
-    assert root.parent_id is None
-    assert lm.parent_id == tool.parent_id == root.span_id
-    assert root.inputs == {"question": "What is 2 + 2?"}
-    assert root.outputs == {"reasoning": "because", "answer": "4"}
+    assert root.parent_id is None and lm.parent_id == tool.parent_id == root.span_id
+    assert (root.inputs, root.outputs) == ({"question": "What is 2 + 2?"}, dict(DONE.outputs))
     assert lm.inputs["messages"][0]["content"].startswith("2+2")
     assert lm.outputs["choices"][0]["message"] == {"role": "assistant", "content": "four"}
     assert lm.model_name == "openai/fake"
@@ -79,12 +108,24 @@ def test_a_finished_turn_can_be_read_back(
     assert link.endswith(record.trace_id)
 
 
-async def test_100_turns_at_once_are_all_written(
+def test_a_turn_that_did_not_finish_keeps_what_had_streamed(
+    tracer: MlflowTracer, stored: Callable[[str], Any]
+) -> None:
+    stopped = run_turn(tracer, None)
+    failed = run_turn(tracer, TurnFailed("upstream_cut", "Cut.", True))
+    for record, outcome, status in ((stopped, "stopped", "UNSET"), (failed, "failed", "ERROR")):
+        trace = stored(record.trace_id)
+        root, _, tool = trace.data.spans
+        assert trace.info.tags["turn.outcome"] == outcome
+        assert root.outputs == {"predict.answer": "fou"}
+        assert root.status.status_code == status
+        assert tool.end_time_ns <= root.end_time_ns
+
+
+async def test_many_turns_at_once_are_all_written(
     tracer: MlflowTracer, tracking: Tracking, session: str
 ) -> None:
-    records = await asyncio.gather(
-        *(asyncio.to_thread(run_turn, tracer, session=session) for _ in range(100))
-    )
+    records = await asyncio.gather(*(asyncio.to_thread(run_turn, tracer, session=session) for _ in range(40)))
     assert await asyncio.to_thread(tracer.flush, 40)
     found = tracking.client.search_traces(
         locations=[tracking.experiment_id],
@@ -93,7 +134,14 @@ async def test_100_turns_at_once_are_all_written(
         include_spans=False,
     )
     assert {trace.info.trace_id for trace in found} == {record.trace_id for record in records}
-    assert tracer.dropped == 0
+
+
+# --- a store in trouble ---
+
+
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "RETRY_WAITS_S", (0.05, 0.1))
 
 
 @pytest.mark.usefixtures("quick_retries")
@@ -109,42 +157,33 @@ def test_a_second_try_does_not_write_twice(
             raise TrackingUnavailable()
 
     monkeypatch.setattr(MlflowTracer, "_write", cut)
-    record = run_turn(tracer)
-    trace = stored(record.trace_id)
+    trace = stored(run_turn(tracer).trace_id)
     assert len(tries) == 2
-    assert len(trace.data.spans) == 3
-    assert trace.info.token_usage["total_tokens"] == 17
-
-
-@pytest.fixture
-def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracing, "RETRY_WAITS_S", (0.05, 0.1))
+    assert (len(trace.data.spans), trace.info.token_usage["total_tokens"]) == (3, 17)
 
 
 @pytest.mark.usefixtures("quick_retries")
-@pytest.mark.parametrize(
-    ("error", "notice"), [(TrackingUnavailable(), tracing.DATABASE_DOWN), (TrackingError(), tracing.REFUSED)]
-)
 def test_what_cannot_be_written_is_dropped_with_one_line_and_a_notice(
     tracer: MlflowTracer,
     stored: Callable[[str], Any],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    error: Exception,
-    notice: str,
 ) -> None:
-    def refuse(self: MlflowTracer, record: Any) -> None:
-        raise error
+    for error, notice in ((TrackingUnavailable(), tracing.DOWN), (TrackingError(), tracing.REFUSED)):
 
-    with monkeypatch.context() as broken:
-        broken.setattr(MlflowTracer, "_write", refuse)
-        run_turn(tracer, question="private words")
-        assert tracer.flush(15)
-    assert (tracer.dropped, tracer.notice, tracer.state) == (1, notice, "failing")
-    (entry,) = [entry for entry in caplog.records if entry.levelname == "WARNING"]
-    assert entry.name == tracing.__name__ and "private words" not in entry.getMessage()
-    assert stored(run_turn(tracer).trace_id)
-    assert (tracer.notice, tracer.state) == (None, "ok")
+        def refuse(self: MlflowTracer, record: Any, error: Exception = error) -> None:
+            raise error
+
+        caplog.clear()
+        with monkeypatch.context() as broken:
+            broken.setattr(MlflowTracer, "_write", refuse)
+            run_turn(tracer, question="private words")
+            assert tracer.flush(15)
+        assert (tracer.notice, tracer.state) == (notice, "failing")
+        (entry,) = [entry for entry in caplog.records if entry.levelname == "WARNING"]
+        assert entry.name == tracing.__name__ and "private words" not in entry.getMessage()
+        assert stored(run_turn(tracer).trace_id)
+        assert (tracer.notice, tracer.state) == (None, "ok")
 
 
 @pytest.mark.usefixtures("quick_retries")
@@ -154,16 +193,16 @@ def test_a_folder_that_cannot_be_made_and_a_server_that_is_down(
     """Each is a notice; memory is bounded; ending the app does not wait for them."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setattr(tracing, "WAITING_MAX", 10)
-    for settings, notice in (
-        (Settings(data_dir=folder_in_the_way(tmp_path / "file")), tracing.DATABASE_DOWN),
-        (Settings(data_dir=tmp_path, tracking_uri=f"http://127.0.0.1:{free_port()}"), tracing.DOWN),
+    for settings in (
+        Settings(data_dir=folder_in_the_way(tmp_path / "file")),
+        Settings(data_dir=tmp_path, tracking_uri=f"http://127.0.0.1:{free_port()}"),
     ):
         tracer = MlflowTracer(settings, Tracking(settings))
         for _ in range(60):
             run_turn(tracer)
+        assert tracer._queue.qsize() <= 10
         wait_until(lambda tracer=tracer: tracer.notice, 30, "there is a notice")
-        assert tracer.notice == notice
-        assert tracer.dropped >= 60 - 10
+        assert tracer.notice == tracing.DOWN
         started = time.monotonic()
         tracer.close(0.2)
         assert time.monotonic() - started < 1
@@ -196,7 +235,7 @@ def test_nobodys_words_are_printed_where_the_database_is_gone(
     run_turn(tracer, question="private words")
     assert tracer.flush(20)
     away.rename(database)
-    assert tracer.notice == tracing.DATABASE_DOWN
+    assert tracer.notice == tracing.DOWN
     assert "private words" not in capfd.readouterr().err
 
 
@@ -217,12 +256,9 @@ def test_a_thumb_can_be_changed_commented_and_taken_back(
     trace_id = run_turn(tracer).trace_id
     tracer.feedback(trace_id, True, user="ann")
     assert ratings(stored(trace_id)) == [(True, "", "ann")]
-    started = time.monotonic()
-    for number in range(10):
-        tracer.feedback(trace_id, number % 2 == 0, f"Wrong sum {number}. 🙁", user="ann")
-    assert time.monotonic() - started < 0.05
+    tracer.feedback(trace_id, False, "Wrong sum. 🙁", user="ann")
     tracer.feedback(trace_id, False, user="bob")
-    assert ratings(stored(trace_id)) == [(False, "", "bob"), (False, "Wrong sum 9. 🙁", "ann")]
+    assert ratings(stored(trace_id)) == [(False, "", "bob"), (False, "Wrong sum. 🙁", "ann")]
     tracer.feedback(trace_id, None, user="ann")
     tracer.feedback(trace_id, None, user="ann")
     assert ratings(stored(trace_id)) == [(False, "", "bob")]
@@ -236,12 +272,12 @@ def test_a_rating_waits_for_a_trace_that_another_process_writes(
     trace_settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tracing, "RETRY_WAITS_S", (2.0, 2.0))
+    monkeypatch.setattr(tracing, "RETRY_WAITS_S", (1.0, 1.0))
     server = MlflowTracer(trace_settings, tracking, serves="models:/demo/1")
     record = server.begin(request_of())
     assert record is not None
     tracer.feedback(record.trace_id, True, user="ann")
-    time.sleep(0.6)
+    wait_until(lambda: tracer.notice, 10, "the first try failed")
     server.finish(record)
     assert server.close(10)
     assert ratings(stored(record.trace_id)) == [(True, "", "ann")]
