@@ -4,44 +4,62 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
+import os
 import resource
 import secrets
 import socket
+import stat
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from dspy_demo.web.gradio_routes import MOST_STREAMS
 from tests.fake_openai import FakeOpenAI
-from tests.processes import ServerProcess, running_app
+from tests.processes import REPO, ServerProcess, running_app
 
 pytestmark = pytest.mark.integration
 
 API = "/gradio_api"
 OWNER = {"authorization": "Bearer owner-token-0123456789"}
-PASSWORD = "open sesame"
+GUEST = {"authorization": "Bearer guest-token-0123456789"}
 CONNECTIONS = 100
+SECRET = "canary-7f3a"
+#: More than either page has; ids that only the owner's page knows are called on the guests' too.
+FN_INDEXES = 80
+CLICKS = [{"do": do, "uri": "models:/dspy-demo/1"} for do in ("serve", "edit", "restart", "load")]
 
 
 @pytest.fixture(scope="module")
-def app(upstream: FakeOpenAI, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Something to steal in the data folder, and in Gradio's own; a folder as an earlier start left it."""
     home = tmp_path_factory.mktemp("attacks")
-    flags = ["--public", "--lm", "openai/inner-model", "--api-base", upstream.url]
-    flags += ["--max-connections", str(CONNECTIONS)]
-    env = {"DSPY_DEMO_OWNER_TOKEN": OWNER["authorization"].removeprefix("Bearer "), "OPENAI_API_KEY": "sk-x"}
-    with running_app(*flags, data_dir=home / "data", home=home, env=env) as server:
-        yield server
+    for folder in ("data/run", "gradio/0"):
+        (home / folder).mkdir(parents=True)
+    (home / "data" / "guests.db").touch(0o644)
+    (home / "data" / "run" / "secret.txt").write_text(SECRET)
+    (home / "gradio" / "0" / "link.txt").symlink_to(home / "data" / "run" / "secret.txt")
+    (home / "gradio" / "0" / "own.txt").write_text(SECRET)
+    return home
 
 
 @pytest.fixture(scope="module")
-def closed_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """The same behind a password."""
-    home = tmp_path_factory.mktemp("password")
-    flags = ["--public", "--guest-password", PASSWORD]
-    with running_app(*flags, data_dir=home / "data", home=home) as server:
-        yield server
+def app(upstream: FakeOpenAI, home: Path) -> Iterator[ServerProcess]:
+    flags = ["--public", "--lm", "openai/inner-model", "--api-base", upstream.url]
+    flags += ["--max-connections", str(CONNECTIONS), "--guest-programs", "predict,react"]
+    env = {"OPENAI_API_KEY": "sk-x", "DEMO_SECRET": SECRET, "GRADIO_TEMP_DIR": str(home / "gradio")}
+    env |= {"DSPY_DEMO_OWNER_TOKEN": OWNER["authorization"].removeprefix("Bearer ")}
+    env |= {"DSPY_DEMO_GUEST_TOKEN": GUEST["authorization"].removeprefix("Bearer "), "DSPY_DEMO_TRACING": "1"}
+    before = os.umask(0o022)
+    try:
+        with running_app(*flags, data_dir=home / "data", home=home, env=env) as server:
+            yield server
+    finally:
+        os.umask(before)
 
 
 @contextlib.contextmanager
@@ -52,112 +70,112 @@ def guest_of(app: ServerProcess) -> Iterator[httpx.Client]:
         yield client
 
 
-def event_of(client: httpx.Client, name: str) -> dict[str, object]:
-    events = client.get("/config").json()["dependencies"]
-    return next(event for event in events if event["api_name"] == name)
+@pytest.fixture
+def owner(app: ServerProcess) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=app.url, headers=OWNER, timeout=120) as client:
+        yield client
+
+
+@pytest.fixture
+def guest(app: ServerProcess) -> Iterator[httpx.Client]:
+    with guest_of(app) as client:
+        yield client
+
+
+def events_of(client: httpx.Client) -> list[dict[str, Any]]:
+    events: list[dict[str, Any]] = client.get("/config").json()["dependencies"]
+    return events
+
+
+def event_of(client: httpx.Client, name: str) -> dict[str, Any]:
+    return next(event for event in events_of(client) if event["api_name"] == name)
 
 
 def joined(client: httpx.Client, session: str) -> None:
     """A page of this visitor, which has an event under way."""
-    number = event_of(client, "load")["id"]
-    body = {"fn_index": number, "data": [None], "session_hash": session}
+    body = {"fn_index": event_of(client, "load")["id"], "data": [None], "session_hash": session}
     assert client.post(f"{API}/queue/join", json=body).status_code == 200
+
+
+def first_line(stream: httpx.Response) -> str:
+    return next(stream.iter_lines())
 
 
 @pytest.mark.parametrize("who", [{}, OWNER], ids=["guest", "owner"])
 def test_a_page_holds_no_address_of_the_model(
-    app: ServerProcess, upstream: FakeOpenAI, who: dict[str, str]
+    guest: httpx.Client, upstream: FakeOpenAI, who: dict[str, str]
 ) -> None:
     """The pickers' values say which model, and nothing of where it runs."""
-    address = upstream.url.removeprefix("http://").removesuffix("/v1")
-    with guest_of(app) as client:
-        config = client.get("/config", headers=who).json()
-        texts = [client.get(path, headers=who).text for path in ("/", "/config", f"{API}/info")]
+    config = guest.get("/config", headers=who).json()
     models = next(part["props"] for part in config["components"] if part["props"].get("elem_id") == "model")
     assert models["value"] == "openai/inner-model"
     assert not any("://" in value for _, value in models["choices"])
     if who is not OWNER:  # who may read where it runs, and does
-        assert not any(address in text for text in texts)
+        texts = [guest.get(path).text for path in ("/", "/config", f"{API}/info")]
+        assert not any(upstream.url.removeprefix("http://").removesuffix("/v1") in text for text in texts)
 
 
-def test_nobody_reads_or_ends_the_page_of_another(app: ServerProcess) -> None:
-    session = secrets.token_hex(6)
-    with guest_of(app) as victim, guest_of(app) as other:
+def test_nobody_reads_or_ends_the_page_of_another(
+    app: ServerProcess, guest: httpx.Client, owner: httpx.Client
+) -> None:
+    session, owners = secrets.token_hex(6), secrets.token_hex(6)
+    joined(owner, owners)
+    ends: dict[str, Any] = {"session_hash": session, "fn_index": 0, "event_id": "x"}
+    event = {"session_hash": session, "fn_index": 0, "data": [None]}
+    with guest_of(app) as victim:
         joined(victim, session)
         tries = [
-            other.get(f"{API}/queue/data", params={"session_hash": session}),
-            other.get(f"{API}/heartbeat/{session}"),
-            other.post(f"{API}/cancel", json={"session_hash": session, "fn_index": 0, "event_id": "x"}),
-            other.post(f"{API}/queue/join", json={"session_hash": session, "fn_index": 0, "data": [None]}),
-            other.post(f"{API}/run/predict", json={"session_hash": session, "fn_index": 0, "data": [None]}),
+            guest.get(f"{API}/queue/data", params={"session_hash": session}),
+            guest.get(f"{API}/heartbeat/{session}"),
+            guest.post(f"{API}/cancel", json=ends),
+            guest.post(f"{API}/cancel", json=ends | {"session_hash": owners}),
+            guest.post(f"{API}/queue/join", json=event),
+            guest.post(f"{API}/run/predict", json=event),
             # In another encoding, or twice: what is judged is what Gradio reads.
-            other.post(
-                f"{API}/cancel",
-                content=json.dumps({"session_hash": session, "fn_index": 0, "event_id": "x"}).encode(
-                    "utf-16"
-                ),
-            ),
-            other.get(f"{API}/queue/data?session_hash=mine&session_hash={session}"),
+            guest.post(f"{API}/cancel", content=json.dumps(ends).encode("utf-16")),
+            guest.get(f"{API}/queue/data?session_hash=mine&session_hash={session}"),
         ]
         assert {reply.status_code for reply in tries} == {403}
         assert "another visitor" in tries[0].json()["message"]
-        owners = [
-            other.post(f"{API}/cancel", json={"session_hash": "never-seen", "fn_index": 0, "event_id": "x"}),
-            other.get(f"{API}/queue/data", params={"session_hash": "never-seen"}),
-        ]
-        assert {reply.status_code for reply in owners} == {404}
+        unknown = guest.post(f"{API}/cancel", json=ends | {"session_hash": "never-seen"})
+        assert unknown.status_code == 404
+        assert guest.get(f"{API}/queue/data?session_hash=never-seen").status_code == 404
         with victim.stream("GET", f"{API}/queue/data", params={"session_hash": session}) as stream:
             assert any("process_completed" in line for line in stream.iter_lines())
 
 
-def test_an_owners_page_is_not_a_guests_either(app: ServerProcess) -> None:
-    session = secrets.token_hex(6)
-    with guest_of(app) as other, httpx.Client(base_url=app.url, headers=OWNER, timeout=30) as owner:
-        joined(owner, session)
-        ended = other.post(f"{API}/cancel", json={"session_hash": session, "fn_index": 3, "event_id": "x"})
-        assert ended.status_code == 403
+def test_a_body_that_is_too_long_is_refused_with_a_sentence(guest: httpx.Client) -> None:
+    for path in ("cancel", "queue/join"):
+        long = guest.post(f"{API}/{path}", content=(b"x" * 100_000 for _ in range(90)))
+        assert (long.status_code, long.json()["code"]) == (413, "body_too_large")
+    chat = {"fn_index": 0, "data": [["x" * 1_000_000]], "session_hash": "long-chat"}
+    assert guest.post(f"{API}/queue/join", json=chat).status_code == 200
 
 
-def test_a_body_that_is_too_long_is_refused_with_a_sentence(app: ServerProcess) -> None:
-    def pieces() -> Iterator[bytes]:
-        yield b'{"session_hash": "'
-        for _ in range(90):
-            yield b"x" * 100_000
-
-    with guest_of(app) as guest:
-        for path in ("cancel", "queue/join"):
-            long = guest.post(f"{API}/{path}", content=pieces())
-            assert (long.status_code, long.json()["code"]) == (413, "body_too_large")
-        chat = {"fn_index": 0, "data": [["x" * 1_000_000]], "session_hash": "long-chat"}
-        assert guest.post(f"{API}/queue/join", json=chat).status_code == 200
-
-
-def test_events_that_a_guest_makes_up_fill_no_log(app: ServerProcess) -> None:
+def test_events_that_a_guest_makes_up_fill_no_log(app: ServerProcess, guest: httpx.Client) -> None:
     before = len(app.log)
-    with guest_of(app) as guest:
-        for body in ({"fn_index": 999}, {"fn_index": "0"}, {"fn_index": [0]}, {"fn_index": True}, {}):
-            made_up = {"data": [], "session_hash": "made-up"} | body
-            for path in ("run/predict", "queue/join", "run/nothing", "call/nothing", "call/v2/nothing"):
-                assert guest.post(f"{API}/{path}", json=made_up).status_code == 404, (path, body)
-        event = event_of(guest, "undo")
-        for data in ([], ["x" * 1000] * len(event["inputs"])):  # type: ignore[arg-type]
-            wrong = {"fn_index": event["id"], "data": data, "session_hash": "made-up"}
-            assert guest.post(f"{API}/run/predict", json=wrong).status_code == 500
-        for history in (["x"], "x", [{"role": "system", "content": "x"}], 3):
-            answer = guest.post(f"{API}/run/chat", json={"data": ["hello", history]})
-            assert answer.status_code == 500
-        for path in ("queue/data?session_hash=made-up", "call/chat/made-up"):
-            with contextlib.suppress(httpx.RemoteProtocolError):
-                guest.get(f"{API}/{path}", timeout=5)
+    for body in ({"fn_index": 999}, {"fn_index": "0"}, {"fn_index": [0]}, {"fn_index": True}, {}):
+        made_up = {"data": [], "session_hash": "made-up"} | body
+        for path in ("run/predict", "queue/join", "run/nothing", "call/nothing", "call/v2/nothing"):
+            assert guest.post(f"{API}/{path}", json=made_up).status_code == 404, (path, body)
+    event = event_of(guest, "undo")
+    for data in ([], ["x" * 1000] * len(event["inputs"])):
+        wrong = {"fn_index": event["id"], "data": data, "session_hash": "made-up"}
+        assert guest.post(f"{API}/run/predict", json=wrong).status_code == 500
+    for history in (["x"], "x", [{"role": "system", "content": "x"}], 3):
+        assert guest.post(f"{API}/run/chat", json={"data": ["hello", history]}).status_code == 500
+    for path in ("queue/data?session_hash=made-up", "call/chat/made-up"):
+        with contextlib.suppress(httpx.RemoteProtocolError):
+            guest.get(f"{API}/{path}", timeout=5)
     written = app.log[before:]
     assert "Traceback" not in written
     assert "xxxx" not in written
     assert len(written) < 2_000
 
 
-def test_a_guest_has_a_bound_of_streams_and_may_try_again(app: ServerProcess) -> None:
+def test_a_guest_has_a_bound_of_streams_and_may_try_again(app: ServerProcess, guest: httpx.Client) -> None:
     """A browser that opens the heartbeat of its page once more, as after an error, gets it."""
-    with guest_of(app) as guest, contextlib.ExitStack() as pages:
+    with contextlib.ExitStack() as pages:
         statuses = [
             pages.enter_context(guest.stream("GET", f"{API}/heartbeat/page-{number // 2}")).status_code
             for number in range(MOST_STREAMS + 1)
@@ -167,11 +185,7 @@ def test_a_guest_has_a_bound_of_streams_and_may_try_again(app: ServerProcess) ->
             assert theirs.status_code == 200
 
 
-def first_lines(stream: httpx.Response) -> list[str]:
-    return [next(stream.iter_lines())]
-
-
-def test_guests_leave_half_of_the_connections_to_the_owner(app: ServerProcess) -> None:
+def test_guests_leave_half_of_the_connections_to_the_owner(app: ServerProcess, owner: httpx.Client) -> None:
     with contextlib.ExitStack() as open_here:
         opened, guests = 0, [open_here.enter_context(guest_of(app)) for _ in range(2)]
         for guest in guests:
@@ -179,10 +193,135 @@ def test_guests_leave_half_of_the_connections_to_the_owner(app: ServerProcess) -
                 page = f"{API}/heartbeat/{secrets.token_hex(5)}"
                 opened += open_here.enter_context(guest.stream("GET", page)).status_code == 200
         assert opened == CONNECTIONS // 2
-        refused = httpx.get(app.url, timeout=10)
-        assert refused.status_code == 503
+        assert httpx.get(app.url, timeout=10).status_code == 503
         assert httpx.get(f"{app.url}/health", timeout=10).status_code == 200
-        assert httpx.get(f"{app.url}/config", headers=OWNER, timeout=10).status_code == 200
+        assert owner.get("/config").status_code == 200
+
+
+def test_no_route_gives_a_file(owner: httpx.Client, home: Path) -> None:
+    files = ["/etc/passwd", "/proc/self/environ", str(REPO / "app.py"), str(home / "data/run/secret.txt")]
+    files += [str(home / "gradio/0/link.txt"), str(home / "gradio/0/own.txt")]
+    up = "../" * 12
+    ways = [API + "/file={0}", API + "/file/{0}", API + "/file=file://{0}", "/file={0}"]
+    ways += ["/static/{1}{0}", "/assets/{1}{0}", "/svelte/{1}{0}", "/static/{0}", "/assets/{0}"]
+    ways += ["/static/" + "..%2f" * 9 + "..{0}", "/assets/" + "%2e%2e/" * 9 + "{0}", "//gradio_api/file={0}"]
+    ways += ["/assets/" + "..%252f" * 4 + "{0}", "/GRADIO_API/file={0}", "/gradio_api%2ffile={0}"]
+    ways += ["/gradio_api/./file={0}", API + "/heartbeat/../file={0}", "/?deep_link={1}{0}"]
+    for way in [*ways, "/config?deep_link={1}{0}"]:
+        for file in files:
+            request = owner.build_request("GET", "/")  # of just this target, which a client would tidy
+            request.url = request.url.copy_with(raw_path=way.format(file, up).encode())
+            answer = owner.send(request).text
+            given_away = [word for word in (SECRET, "root:x:", "application.main") if word in answer]
+            assert not given_away, (way, file)
+
+
+@pytest.fixture
+def inner() -> Iterator[tuple[str, list[str]]]:
+    """A server that nobody outside may reach through the app, and what it was asked."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/inner.txt", asked
+        server.shutdown()
+
+
+def test_nothing_is_uploaded_or_fetched_and_no_value_of_an_event_is_a_file(
+    owner: httpx.Client, inner: tuple[str, list[str]], home: Path
+) -> None:
+    """Every event of the owner's page, each of its inputs a file."""
+    url, asked = inner
+    before = set((home / "gradio").rglob("*"))
+    for way in (f"{API}/file={url}", f"{API}/proxy={url}"):
+        assert owner.get(way).status_code == 404
+    for path in ("upload", "upload?upload_id=a", "process_recording", "component_server", "upload/"):
+        assert owner.post(f"{API}/{path}", files={"files": ("a.txt", b"hello")}).status_code == 404, path
+    for path in (url, str(home / "data/run/secret.txt")):
+        file: Any = {"path": path, "url": path, "meta": {"_type": "gradio.FileData"}}
+        for event in events_of(owner):
+            values = {"data": [file] * len(event["inputs"]), "event_data": file}
+            body = values | {"fn_index": event["id"], "session_hash": "a1b2c3"}
+            for way in ("run/predict", "queue/join"):
+                assert owner.post(f"{API}/{way}", json=body).status_code == 403, (way, event["id"])
+        for way in ("run/chat", "call/chat", "call/v2/chat"):
+            answer = owner.post(f"{API}/{way}", json={"data": [{"text": [file]}], "message": file})
+            assert answer.status_code == 403, way
+    assert asked == []
+    assert set((home / "gradio").rglob("*")) == before
+
+
+def test_every_endpoint_as_a_guest(guest: httpx.Client, owner: httpx.Client, home: Path) -> None:
+    """Nothing of the owner's happens, whatever a guest sends to any number of any event."""
+
+    def on_disk() -> set[str]:
+        return {path.name for path in (home / "data").rglob("*") if "cache" not in path.parts}
+
+    before, known = on_disk(), {event["id"]: event for event in events_of(guest)}
+    texts = guest.get("/config").text + guest.get("/").text + guest.get(f"{API}/info").text
+    for word in ("log-form", "version-list", "server-url", "Another server", "api_key", "Base URL", "Other…"):
+        assert word not in texts, word
+    assert 0 < len(known) < max(event["id"] for event in events_of(owner)) < FN_INDEXES
+    session, left = secrets.token_hex(5), set()
+    for index in range(FN_INDEXES):
+        event = known.get(index)
+        for click in CLICKS if event is None else CLICKS[:1]:
+            data = [None] * len(event["inputs"]) if event else ["models:/dspy-demo/1", "x", "y"]
+            body = {"fn_index": index, "data": data, "event_data": click, "trigger_id": index}
+            reply = guest.post(f"{API}/queue/join", json=body | {"session_hash": session})
+            assert reply.status_code == (200 if event else 404), (index, reply.text)
+            if event:
+                left.add(reply.json()["event_id"])
+    with guest.stream("GET", f"{API}/queue/data", params={"session_hash": session}) as stream:
+        for line in stream.iter_lines():
+            message = json.loads(line[6:]) if line.startswith("data: ") else {"msg": ""}
+            assert "Traceback" not in line
+            if message["msg"] == "process_completed":
+                left.discard(message["event_id"])
+            if not left or message["msg"] == "close_stream":
+                break
+    assert not left, "each event has ended, so what it does is done"
+    for name in ("log", "act", "connect", "refresh", "predict"):
+        assert guest.post(f"{API}/call/{name}", json={"data": ["x"]}).status_code == 404
+    assert on_disk() == before, "an action of the owner left something on the disk"
+
+
+def test_every_route_as_a_guest_and_as_a_stranger(
+    app: ServerProcess, guest: httpx.Client, owner: httpx.Client
+) -> None:
+    paths = guest.get("/openapi.json").json()["paths"]
+    assert {"/predict", "/predict/stream", "/v1/chat/completions", "/versions"} <= set(paths)
+    before = len(app.log)
+    with httpx.Client(base_url=app.url, timeout=30) as stranger:
+        for path, methods in paths.items():
+            for method in methods:
+                reply = stranger.request(method, path.replace("{model_id}", "react"), json={"text": "2 + 2"})
+                assert reply.status_code == (200 if path in {"/health", "/ready"} else 401), (method, path)
+        assert "inner-model" not in stranger.get("/ready").text
+    assert len(app.log) == before
+    assert guest.post("/predict", json={"text": "What is 2 + 2?"}).status_code == 200
+    for refused in (guest.post("/versions", json={"name": "theirs"}), guest.get("/metrics")):
+        assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+    listed = [[one["id"] for one in httpx.get(f"{app.url}/v1/models", headers=who).json()["data"]]
+              for who in (GUEST, OWNER)]  # fmt: skip
+    assert listed[0] == ["predict", "react"] and set(listed[0]) < set(listed[1])
+    for name in ("chain_of_thought", "no_such_program"):
+        unknown = httpx.post(f"{app.url}/predict", json={"text": "x", "program": name}, headers=GUEST)
+        assert (unknown.status_code, "The programs here are: predict, react." in unknown.text) == (404, True)
+
+
+def test_what_the_app_keeps_is_for_its_user_alone(owner: httpx.Client, home: Path) -> None:
+    assert owner.post("/predict", json={"text": "What is 2 + 2?"}).status_code == 200
+    assert owner.post("/versions", json={"name": "demo"}).status_code == 201
+    data = home / "data"
+    assert {"mlflow.db", "session.key"} <= {path.name for path in data.iterdir()}
+    kept = [data, *(path for path in data.rglob("*") if path.name != "secret.txt")]
+    assert not [str(path) for path in kept if stat.S_IMODE(path.stat().st_mode) & 0o077]
 
 
 def connect(app: ServerProcess, text: bytes = b"") -> socket.socket:
@@ -191,60 +330,26 @@ def connect(app: ServerProcess, text: bytes = b"") -> socket.socket:
     return connection
 
 
-def test_a_wave_of_half_heads_keeps_nobody_out(app: ServerProcess) -> None:
-    """More than there are places, or descriptors: they make room for whoever asks for something."""
-    before = len(app.log)
-    resource.prlimit(app.process.pid, resource.RLIMIT_NOFILE, (256, 256))
-    with contextlib.ExitStack() as wave:
-        for _ in range(400):
-            wave.enter_context(connect(app, b"GET / HTTP/1.1\r\nHost: x\r\n"))
-        assert httpx.get(f"{app.url}/health", timeout=5).status_code == 200
-        assert httpx.get(f"{app.url}/config", headers=OWNER, timeout=5).status_code == 200
-        with guest_of(app) as guest, guest.stream("GET", f"{API}/heartbeat/in-the-wave") as page:
-            wave.enter_context(connect(app, b"GET"))
-            assert first_lines(page) == ["data: ALIVE"]
-    assert len(app.log) == before
-
-
 def test_who_is_no_owner_keeps_no_connection(app: ServerProcess) -> None:
     """Else half a head after an answer would hold a place for ever."""
-    asked = b" /health HTTP/1.1\r\nHost: x\r\n\r\n"
-    for request in (
-        b"GET" + asked,
-        b"POST" + asked.replace(b"health", b"predict"),
-        b"GET /?token=x" + asked[8:],
-    ):
-        with connect(app, request) as connection:
+    for asked in (b"GET /health", b"POST /predict", b"GET /?token=x"):
+        with connect(app, asked + b" HTTP/1.1\r\nHost: x\r\n\r\n") as connection:
             reply = b""
             while part := connection.recv(65_536):
                 reply += part
             assert b"connection: close" in reply.lower()
 
 
-def test_guesses_that_end_together_are_counted(closed_app: ServerProcess) -> None:
-    """All are waited for, then all bodies come: only 20 are looked at, and not the right one."""
-    guesses = [f"password=wrong-{number:03}" for number in range(59)]
-    guesses.insert(50, f"password={PASSWORD.replace(' ', '+')}")
-    head = "POST /login HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n"
-    with contextlib.ExitStack() as wave:
-        waiting = [wave.enter_context(connect(closed_app, head.format(len(g)).encode())) for g in guesses]
-        for connection in waiting:  # the server asks for the body
-            assert connection.recv(65_536).startswith(b"HTTP/1.1 100 ")
-        for connection, guess in zip(waiting, guesses, strict=True):
-            connection.sendall(guess.encode())
-        replies = [connection.recv(65_536).decode() for connection in waiting]
-    statuses = [re.match(r"HTTP/1.1 (\d+)", reply)[1] for reply in replies]  # type: ignore[index]
-    assert statuses.count("403") == 20
-    assert "303" not in statuses
-    assert not any("set-cookie" in reply.lower() for reply in replies)
-
-
-def test_a_probe_without_credentials(app: ServerProcess, upstream: FakeOpenAI) -> None:
+def test_a_wave_of_half_heads_keeps_nobody_out(app: ServerProcess, owner: httpx.Client) -> None:
+    """More than there are places, or descriptors: they make room for whoever asks for something."""
     before = len(app.log)
-    with httpx.Client(base_url=app.url, timeout=20) as stranger:
-        assert stranger.head("/health").status_code == 200
-        assert stranger.head("/ready").status_code == 200
-        told = stranger.get("/ready")
-    assert told.json()["ready"] is True
-    assert "inner-model" not in told.text
+    resource.prlimit(app.process.pid, resource.RLIMIT_NOFILE, (400, 400))
+    with contextlib.ExitStack() as wave:
+        for _ in range(500):
+            wave.enter_context(connect(app, b"GET / HTTP/1.1\r\nHost: x\r\n"))
+        assert httpx.get(f"{app.url}/health", timeout=5).status_code == 200
+        assert owner.get("/config").status_code == 200
+        with guest_of(app) as guest, guest.stream("GET", f"{API}/heartbeat/in-the-wave") as page:
+            wave.enter_context(connect(app, b"GET"))
+            assert first_line(page) == "data: ALIVE"
     assert len(app.log) == before

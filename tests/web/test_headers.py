@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from dspy_demo.web.headers import OTHERS, ResponseHeaders, script_hashes
+from dspy_demo.web.headers import OTHERS, ResponseHeaders
 
 PAGE = "<html><head><script>one()</script><script src='/a.js'></script></head><body>{}</body></html>"
 
@@ -22,12 +22,7 @@ def source(script: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
-def policy(headers: httpx.Headers | dict[str, str]) -> dict[str, str]:
-    return dict(part.split(" ", 1) for part in headers["content-security-policy"].split("; "))
-
-
 async def page(request: Request) -> Response:
-    assert request.method == "HEAD" or "accept-encoding" not in request.headers
     return HTMLResponse(PAGE.format(request.url.hostname * 100))
 
 
@@ -47,21 +42,19 @@ def client(**options: object) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://a.example")
 
 
+@pytest.mark.parametrize("frames", [[], ["https:"]])
 @pytest.mark.parametrize("path", ["/", "/ticks", "/broken", "/nothing"])
-async def test_every_answer_has_the_headers_and_only_the_page_its_scripts(path: str) -> None:
-    async with client(head="<script>two()</script>") as http:
+async def test_every_answer_has_the_headers_and_only_the_page_its_scripts(
+    path: str, frames: list[str]
+) -> None:
+    async with client(head="<script>two()</script>", frame_ancestors=frames) as http:
         headers = (await http.get(path)).headers
     assert set(OTHERS) <= set(headers)
-    assert headers["x-content-type-options"] == "nosniff"
-    found = policy(headers)
-    assert (found["img-src"], found["connect-src"]) == ("'self' data: blob:", "'self'")
+    policy = dict(part.split(" ", 1) for part in headers["content-security-policy"].split("; "))
+    assert (policy["img-src"], policy["connect-src"]) == ("'self' data: blob:", "'self'")
     own = f" {source('one()')} {source('two()')}" if path == "/" else ""
-    assert found["script-src"] == f"'self' 'unsafe-eval'{own}"
-
-
-def test_scripts_by_address_need_no_hash() -> None:
-    assert script_hashes('<script type="module" crossorigin src="./a.js"></script>') == []
-    assert script_hashes("<script data-x>\n  a < b\n</script>") == [source("\n  a < b\n")]
+    assert policy["script-src"] == f"'self' 'unsafe-eval'{own}"
+    assert policy["frame-ancestors"] == " ".join(["'self'", *frames])
 
 
 @pytest.mark.parametrize("accepted", ["gzip, br", "identity"])
@@ -72,12 +65,3 @@ async def test_the_page_is_whole_and_small(accepted: str) -> None:
     assert response.headers["content-length"] == str(len(raw))
     assert response.headers["vary"] == "accept-encoding"
     assert (gzip.decompress(raw) if accepted.startswith("gzip") else raw) == whole
-    async with client() as http:
-        assert (await http.head("/")).headers["content-length"] == str(len(whole))
-
-
-@pytest.mark.parametrize("named", [[], ["https:"]])
-async def test_frames_are_for_named_origins_only(named: list[str]) -> None:
-    async with client(frame_ancestors=named) as http:
-        found = policy((await http.get("/ticks")).headers)
-    assert found["frame-ancestors"] == " ".join(["'self'", *named])

@@ -24,20 +24,25 @@ def terminal_of(data_dir: Path, **settings: Any) -> tuple[Terminal, Auth]:
 
 
 @pytest.mark.parametrize("at_start", [False, True])
-def test_link_and_token_are_printed_once_the_app_is_shared(
+def test_link_and_token_are_printed_once_the_app_is_shared_and_a_used_link_is_followed_by_the_next(
     data_dir: Path, capsys: Captured, at_start: bool
 ) -> None:
     terminal, auth = terminal_of(data_dir, share=at_start)
     terminal.tell_ready()
     assert at_start or capsys.readouterr().out == f"Ready: {LOCAL}\n"
     terminal.shared(True)
-    out = capsys.readouterr().out
+    terminal.linked(SHARED)
+    out, used = capsys.readouterr().out, auth.link_code
     assert auth.public
-    assert out.count(auth.owner_link(LOCAL)) == 1
-    assert out.count(auth.owner_token.get_secret_value()) == 1
-    own, _ = terminal_of(data_dir, owner_token="chosen-by-the-owner")
-    own.shared(True)
-    assert "chosen-by-the-owner" not in capsys.readouterr().out
+    assert f"Public link: {SHARED}\n" in out
+    for once in (auth.owner_link(LOCAL), auth.owner_link(SHARED), auth.owner_token.get_secret_value()):
+        assert out.count(once) == 1
+    assert auth.use_link(used)
+    out = capsys.readouterr().out
+    assert (auth.owner_link(SHARED) in out, used in out) == (True, False)
+    terminal.shared(False)
+    auth.use_link(auth.link_code)
+    assert SHARED not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -49,39 +54,19 @@ def test_the_browser_that_is_opened_is_the_owners(
     """Also with ``--share``: the link may open between the start and the first request."""
     opened: Queue[str] = Queue()
     monkeypatch.setattr("webbrowser.open", opened.put)
-    terminal, auth = terminal_of(data_dir, open=True, **settings)
+    terminal, auth = terminal_of(data_dir, open=True, owner_token="chosen-by-the-owner", **settings)
     terminal.tell_ready()
     assert opened.get(timeout=5) == (auth.owner_link(LOCAL) if owners else LOCAL)
 
 
-def test_the_owner_comes_by_the_public_link_too_and_a_used_link_is_followed_by_the_next(
-    data_dir: Path, capsys: Captured
-) -> None:
-    terminal, auth = terminal_of(data_dir)
-    terminal.shared(True)
-    terminal.linked(SHARED)
-    out = capsys.readouterr().out
-    assert f"Public link: {SHARED}\n" in out
-    assert out.count(auth.owner_link(SHARED)) == 1
-    used = auth.link_code
-    assert auth.use_link(used)
-    out = capsys.readouterr().out
-    assert (auth.owner_link(SHARED) in out, used in out) == (True, False)
-    terminal.shared(False)
-    auth.use_link(auth.link_code)
-    assert SHARED not in capsys.readouterr().out
-
-
-def test_on_a_space_the_link_has_the_address_of_the_space(data_dir: Path, capsys: Captured) -> None:
+def test_who_is_elsewhere_is_told_how_to_be_the_owner(data_dir: Path, capsys: Captured) -> None:
     space = Settings.load(["--no-open"], {"SPACE_HOST": "me-demo.hf.space", "DSPY_DEMO_HOST": "0.0.0.0"})
-    terminal, auth = terminal_of(data_dir, host=space.host, public_url=space.public_url)
+    chosen = {"host": space.host, "public_url": space.public_url, "owner_token": "chosen-by-the-owner"}
+    terminal, auth = terminal_of(data_dir, **chosen)
     terminal.tell_ready()
-    assert f"https://me-demo.hf.space/?token={auth.link_code}\n" in capsys.readouterr().out
-
-
-def test_whoever_opens_the_page_from_elsewhere_is_told_how_to_be_the_owner(
-    data_dir: Path, capsys: Captured
-) -> None:
+    out = capsys.readouterr().out
+    assert f"https://me-demo.hf.space/?token={auth.link_code}\n" in out
+    assert "chosen-by-the-owner" not in out
     _, auth = terminal_of(data_dir)
     for _ in range(2):
         auth.on_outside()
