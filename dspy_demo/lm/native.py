@@ -196,13 +196,15 @@ class ChatReply:
                 error = error_in(line.partition(b":")[2])
                 if error is not None:
                     raise error
-            yield line
             if line.rstrip() == _DONE:
-                yield b"\n"
                 with suppress(TimeoutError):
                     async with asyncio.timeout(END_WAIT_S):
-                        await anext(lines, None)
+                        while await anext(lines, None) is not None:
+                            pass
+                yield line
+                yield b"\n"
                 return
+            yield line
 
 
 def is_too_long(text: str) -> bool:
