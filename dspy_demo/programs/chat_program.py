@@ -13,16 +13,14 @@ from typing import Any
 import dspy
 from pydantic_core import to_jsonable_python
 
-_SYSTEM_ROLES, _TOOL_ROLES = ("system", "developer"), ("tool", "function")
 _TEXT_PARTS = ("text", "input_text", "output_text")
 
 
 class ChatProgram(dspy.Module):
     """Answers messages with a program of named fields.
 
-    MLflow passes the message list of ``task="llm/v1/chat"`` positionally, so a bare `dspy.ChainOfThought`
-    is logged with a warning only and cannot answer. It then writes the prediction with plain `json.dumps`,
-    which knows no Enum, date or dataclass, so the prediction holds JSON values only.
+    MLflow passes the messages of ``task="llm/v1/chat"`` positionally, which no DSPy module takes, and writes
+    the prediction with plain `json.dumps`, so it holds JSON values only.
 
     Attributes:
         program: The program itself; the model server streams this one.
@@ -70,52 +68,39 @@ class ChatProgram(dspy.Module):
 def read_messages(messages: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """OpenAI-style messages as role and text; the last one is the question.
 
-    Only the question has to be readable. Of the messages before it, whatever is not text is left out: a
-    picture, a refusal, a tool's message. One of them would otherwise refuse every later question of its chat.
-    System messages are left out too: a DSPy program brings its own instructions.
+    Whatever is not text in the messages before it is left out, since it would refuse every later question of
+    its chat; and so are system messages: a DSPy program brings its own instructions.
 
     Raises:
         ValueError: The last message is not the user's, or has content that is not text; a sentence.
     """
-    chat = [(n, message) for n, message in enumerate(messages) if message.get("role") not in _SYSTEM_ROLES]
-    if not chat:
-        raise ValueError("The last of the “messages” must be the user's.")
-    number, last = chat.pop()
-    question = _question(last, f"messages[{number}].content")
-    earlier = (
-        (message["role"], "\n".join(_texts(message.get("content"))))
-        for _, message in chat
-        if message.get("role") in ("user", "assistant")
-    )
-    return [*((role, text) for role, text in earlier if text.strip()), ("user", question)]
-
-
-def _question(message: Mapping[str, Any], place: str) -> str:
-    role, content = message.get("role"), message.get("content")
-    if role == "assistant":
-        raise ValueError("An answer cannot be continued here: the last of the “messages” must be the user's.")
-    if role in _TOOL_ROLES:
-        raise ValueError("Messages of tools are not taken: the program calls its own tools.")
-    if role != "user":
-        raise ValueError(f"A message has the role “{str(role)[:40]}”; use user and assistant.")
-    if not isinstance(content, str | list):
-        raise ValueError(f"The field “{place}” must be text.")
-    texts = _texts(content)
-    if isinstance(content, list) and len(texts) < len(content):
+    chat = [message for message in messages if message.get("role") not in ("system", "developer")]
+    last = chat.pop() if chat else {}
+    if last.get("role") != "user":
+        raise ValueError(
+            "The last of the “messages” must be the user's: an answer cannot be continued here, and the "
+            "program calls its own tools."
+        )
+    content = last.get("content")
+    question, parts = _texts(content), content if isinstance(content, list) else [content]
+    if len(question) < len(parts):
         raise ValueError(
             "Only text can be sent: every part of a message must be {“type”: “text”, “text”: …}."
         )
-    return "\n".join(texts)
+    earlier = [
+        (message["role"], "\n".join(_texts(message.get("content"))))
+        for message in chat
+        if message.get("role") in ("user", "assistant")
+    ]
+    return [*((role, text) for role, text in earlier if text.strip()), ("user", "\n".join(question))]
 
 
 def _texts(content: Any) -> list[str]:
     """The texts of a message's content, however its parts were sent; nothing of what is not text."""
     if isinstance(content, str):
         return [content]
-    parts = content if isinstance(content, list) else []
-    texts = [
-        part.get("text") for part in parts if isinstance(part, Mapping) and part.get("type") in _TEXT_PARTS
-    ]
+    parts = [part for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
+    texts = [part.get("text") for part in parts if part.get("type") in _TEXT_PARTS]
     return [text for text in texts if isinstance(text, str)]
 
 
@@ -150,10 +135,7 @@ def as_prediction(result: Any, answer_field: str) -> dspy.Prediction:
 
 
 def json_ready(prediction: dspy.Prediction) -> dict[str, Any]:
-    """The fields of a prediction as JSON values; what has no JSON form becomes its text.
-
-    A `dspy.Reasoning` is plain text, NaN and infinity (which JSON lacks) become text too.
-    """
+    """The fields of a prediction as JSON values; what has no JSON form, also NaN, becomes its text."""
     return {str(name): _json_value(value) for name, value in prediction.items(include_dspy=False)}
 
 

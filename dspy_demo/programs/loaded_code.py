@@ -6,36 +6,28 @@ import contextlib
 import hashlib
 import sys
 import sysconfig
-from functools import cache
 from pathlib import Path
 
 import dspy_demo
 
+_INSTALLED = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 _digests: dict[str, str] = {}
-_seen: set[str] = set()
 
 
 def note_loaded_code() -> None:
-    """Remember the source of each loaded module that is neither installed nor the app's own.
+    """Remember the source of each loaded module of the user's own. Call it soon after an import.
 
-    The first note of a file stays: that is the code which runs here. So call it soon after an import.
+    The first note of a file stays: that is the code which runs here.
     """
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)
-        if not isinstance(file, str) or file in _seen:
-            continue
-        _seen.add(file)
-        if file.endswith(".py") and is_users(Path(file)):
+        if isinstance(file, str) and file.endswith(".py") and file not in _digests and is_users(Path(file)):
             with contextlib.suppress(OSError):  # it is gone, or was never a file
                 _digests[file] = digest(Path(file))
 
 
 def loaded_digest(path: Path) -> str:
-    """The digest of the source as it was loaded; that of the file as it is now where it was not loaded.
-
-    Raises:
-        OSError: It was not loaded and cannot be read.
-    """
+    """The digest of the source as it was loaded; that of the file as it is now where it was not loaded."""
     return _digests.get(str(path)) or digest(path)
 
 
@@ -46,10 +38,4 @@ def digest(path: Path) -> str:
 
 def is_users(path: Path) -> bool:
     """Whether a source file or package is the user's own: not installed, not Python's, not this app's."""
-    return not any(path.is_relative_to(folder) for folder in _not_users())
-
-
-@cache
-def _not_users() -> tuple[str, ...]:
-    installed = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    return (*installed, *dspy_demo.__path__)
+    return not any(path.is_relative_to(folder) for folder in (*_INSTALLED, *dspy_demo.__path__))

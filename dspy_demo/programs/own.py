@@ -20,19 +20,26 @@ from dspy_demo.programs.spec import REASONING_FIELDS, InputField, InputKind, Pro
 
 
 def load_program(reference: str) -> ProgramSpec:
-    """The spec of the program that `reference` names.
+    """The spec of the program that `reference` names: ``path/file.py``, ``package.module``, with ``:NAME``.
 
-    The attribute is a `dspy.Module`, a class of one, or a function without arguments that makes one. For a
-    file it may be left out where the file has just one of them, or one named ``program``.
+    That is a `dspy.Module`, a class of one, or a function without arguments that makes one. For a file the
+    name may be left out where the file has just one of them, or one named ``program``.
 
     Raises:
         ProgramLoadError: With the reason, for whoever wrote the program.
     """
-    source, attribute = _parts(reference)
+    source, _, name = reference.rpartition(":")
+    if name.endswith(".py") or not name.isidentifier():
+        source, name = reference, ""  # the colon, if any, is a Windows drive's
+    if not source.endswith(".py") and (not name or not source):
+        raise ProgramLoadError(
+            f"--program {reference}: there is no shipped program of that name. Name your own as "
+            "package.module:attribute or path/to/file.py."
+        )
     code = _import_module(_importable(Path(source)) if source.endswith(".py") else source)
     note_loaded_code()
-    name, found = _attribute(code, attribute, reference)
-    module = _instance(found, reference)
+    name = name or _only_program(code, reference)
+    module = _instance(code, name, reference)
     if name == "program":  # says nothing; its file does
         name = code.__name__.rpartition(".")[2]
     summary = inspect.cleandoc(vars(type(module)).get("__doc__") or "").splitlines()  # not an inherited one
@@ -43,18 +50,6 @@ def load_program(reference: str) -> ProgramSpec:
         title=name.replace("_", " ").strip().capitalize(),
         description=summary[0] if summary and own_class else f"Your own program, {reference}",
     )
-
-
-def _parts(reference: str) -> tuple[str, str | None]:
-    source, colon, attribute = reference.rpartition(":")
-    if not colon or attribute.endswith(".py") or "/" in attribute or "\\" in attribute:
-        source, attribute = reference, ""  # no attribute; the colon, if any, is a Windows drive's
-    if not source.endswith(".py") and not attribute:
-        raise ProgramLoadError(
-            f"--program {reference}: there is no shipped program of that name. Name your own as "
-            "package.module:attribute or path/to/file.py."
-        )
-    return source, attribute or None
 
 
 def _importable(path: Path) -> str:
@@ -89,30 +84,36 @@ def _import_module(name: str) -> ModuleType:
         ) from error
 
 
-def _attribute(code: ModuleType, attribute: str | None, reference: str) -> tuple[str, Any]:
-    instances = {name: value for name, value in vars(code).items() if isinstance(value, dspy.Module)}
-    candidates = instances | {
-        name: value
-        for name, value in vars(code).items()
-        if inspect.isclass(value) and issubclass(value, dspy.Module) and value.__module__ == code.__name__
-    }
-    names = ", ".join(candidates) or "none"
-    if attribute is None and ("program" in candidates or len(instances or candidates) == 1):
-        attribute = "program" if "program" in candidates else next(iter(instances or candidates))
-    if attribute is None and candidates:
+def _programs(code: ModuleType) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The instances in a module, and the classes that it defines."""
+    found = vars(code).items()
+    instances = {name: value for name, value in found if isinstance(value, dspy.Module)}
+    own = [(name, value) for name, value in found if inspect.isclass(value)]
+    classes = {name: value for name, value in own if issubclass(value, dspy.Module)}
+    return instances, {name: value for name, value in classes.items() if value.__module__ == code.__name__}
+
+
+def _only_program(code: ModuleType, reference: str) -> str:
+    instances, classes = _programs(code)
+    if "program" in instances | classes:
+        return "program"
+    if len(instances or classes) == 1:
+        return next(iter(instances or classes))
+    if names := ", ".join(instances | classes):
         raise ProgramLoadError(
             f"--program {reference}: say which one, as in {reference}:NAME. There are: {names}."
         )
-    if attribute is None:
-        raise ProgramLoadError(f"--program {reference}: the file has no dspy.Module.")
-    if not hasattr(code, attribute):
+    raise ProgramLoadError(f"--program {reference}: the file has no dspy.Module.")
+
+
+def _instance(code: ModuleType, name: str, reference: str) -> dspy.Module:
+    if not hasattr(code, name):
+        instances, classes = _programs(code)
+        names = ", ".join(instances | classes) or "none"
         raise ProgramLoadError(
-            f"--program {reference}: {code.__name__} has no attribute {attribute!r}. Programs in it: {names}."
+            f"--program {reference}: {code.__name__} has no attribute {name!r}. Programs in it: {names}."
         )
-    return attribute, getattr(code, attribute)
-
-
-def _instance(found: Any, reference: str) -> dspy.Module:
+    found = getattr(code, name)
     try:
         module = found() if callable(found) and not isinstance(found, dspy.Module) else found
     except Exception as error:
@@ -182,16 +183,9 @@ def _remembered(module: dspy.Module) -> str | None:
 
 
 def _from_signature(name: str, field: Any) -> InputField:
-    required = field.default is PydanticUndefined
-    extra = field.json_schema_extra or {}
-    description = extra.get("desc") or ""
-    return _field(
-        name,
-        field.annotation,
-        required=required,
-        default=None if required else field.default,
-        description="" if description.startswith("${") else description,
-    )
+    description = (field.json_schema_extra or {}).get("desc") or ""
+    description = "" if description.startswith("${") else description
+    return _field(name, field.annotation, field.default, description)
 
 
 def _from_forward(module: dspy.Module) -> list[InputField]:
@@ -209,18 +203,13 @@ def _from_forward(module: dspy.Module) -> list[InputField]:
     known = {name: field.annotation for fields in reversed(asked) for name, field in fields.items()}
     known |= {name: hint for name, hint in hints.items() if hint is not Any}
     return [
-        _field(
-            p.name,
-            known.get(p.name, str),
-            required=p.default is p.empty,
-            default=None if p.default is p.empty else p.default,
-        )
+        _field(p.name, known.get(p.name, str), PydanticUndefined if p.default is p.empty else p.default)
         for p in named
     ]
 
 
-def _field(name: str, annotation: Any, *, required: bool, default: Any, description: str = "") -> InputField:
-    optional = _without_none(annotation)
+def _field(name: str, annotation: Any, default: Any, description: str = "") -> InputField:
+    optional, required = _without_none(annotation), default is PydanticUndefined
     kind, choices = _kind(optional)
     return InputField(
         name=name,
@@ -229,7 +218,7 @@ def _field(name: str, annotation: Any, *, required: bool, default: Any, descript
         description=description,
         choices=choices,
         required=required and optional is annotation,
-        default=default,
+        default=None if required else default,
         annotation=annotation,
     )
 

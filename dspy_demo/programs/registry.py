@@ -36,10 +36,7 @@ class ProgramRegistry:
             self._modules[spec.name] = module
 
     def get(self, name: str, among: Sequence[str] | None = None) -> ProgramSpec:
-        """The spec of a program.
-
-        Args:
-            among: The names that who asks may know; None for all.
+        """The spec of a program, of those that who asks may know.
 
         Raises:
             NotFound: There is no program of that name.
@@ -51,11 +48,7 @@ class ProgramRegistry:
         return spec
 
     def module(self, name: str) -> dspy.Module:
-        """The program itself. Every turn shares it, since it holds no state of a turn.
-
-        Raises:
-            NotFound: There is no program of that name.
-        """
+        """The program itself. Every turn shares it, since it holds no state of a turn."""
         spec = self.get(name)
         with self._lock:
             if name not in self._modules:
@@ -69,13 +62,11 @@ def offered(settings: Settings) -> ProgramRegistry:
     Raises:
         ProgramLoadError: It cannot be loaded.
     """
+    from dspy_demo.programs.own import load_program
     from dspy_demo.programs.shipped import SHIPPED
 
+    shipped = {spec.name: spec for spec in SHIPPED}
     if settings.program is None:
         return ProgramRegistry(SHIPPED)
-    first = next((spec for spec in SHIPPED if spec.name == settings.program), None)
-    if first is None:
-        from dspy_demo.programs.own import load_program
-
-        first = load_program(settings.program)
-    return ProgramRegistry([first, *(spec for spec in SHIPPED if spec.name != first.name)])
+    first = shipped.pop(settings.program, None) or load_program(settings.program)
+    return ProgramRegistry([first, *(spec for spec in shipped.values() if spec.name != first.name)])

@@ -79,29 +79,12 @@ def calculate(expression: str) -> tuple[Fraction, list[str]]:
         raise NotArithmetic("it is not an arithmetic expression.") from None
 
 
-def shown(value: Fraction) -> str:
-    """A number in at most `DIGITS_SHOWN` digits, but for whole ones, which are shown in all of theirs."""
-    if value.denominator == 1:
-        return str(value.numerator)
-    with localcontext(prec=DIGITS_SHOWN):
-        rounded = (Decimal(value.numerator) / Decimal(value.denominator)).normalize()
-    return f"{rounded:f}" if -DIGITS_SHOWN < rounded.adjusted() < DIGITS_SHOWN else str(rounded)
-
-
-def equals(value: Fraction) -> str:
-    """What stands behind an expression: ``= 2.5``, or ``≈ 0.333333333333`` where that is not all of it."""
-    text = shown(value)
-    return f"= {text}" if Fraction(text) == value else f"≈ {text}"
-
-
 def _value(node: ast.AST, steps: list[str]) -> Fraction:
     match node:
         case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
             return Fraction(repr(number))
         case ast.UnaryOp(op=ast.USub(), operand=inner):
             return -_value(inner, steps)
-        case ast.UnaryOp(op=ast.UAdd(), operand=inner):
-            return _value(inner, steps)
         case ast.Call(func=ast.Name(id="sqrt"), args=[inner], keywords=[]):
             value = _value(inner, steps)
             result = _power(value, Fraction(1, 2))
@@ -116,6 +99,20 @@ def _value(node: ast.AST, steps: list[str]) -> Fraction:
             steps.append(f"{shown(first)} {sign} {shown(second)} {equals(result)}")
             return result
     raise NotArithmetic("it is not an arithmetic expression.")
+
+
+def shown(value: Fraction) -> str:
+    """A number in at most `DIGITS_SHOWN` digits, but for whole ones, which are shown in all of theirs."""
+    if value.denominator == 1:
+        return str(value.numerator)
+    with localcontext(prec=DIGITS_SHOWN):
+        return f"{(Decimal(value.numerator) / Decimal(value.denominator)).normalize():.{DIGITS_SHOWN}g}"
+
+
+def equals(value: Fraction) -> str:
+    """What stands behind an expression: ``= 2.5``, or ``≈ 0.333333333333`` where that is not all of it."""
+    text = shown(value)
+    return f"= {text}" if Fraction(text) == value else f"≈ {text}"
 
 
 def calculator(expression: str) -> str:
