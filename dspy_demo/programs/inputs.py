@@ -32,12 +32,10 @@ def check_inputs(spec: ProgramSpec, inputs: Mapping[str, Any]) -> None:
         InvalidInput: One is unknown, or a required one is missing or empty.
     """
     known = [field.name for field in spec.inputs]
-    for name in inputs:
-        if name not in known:
-            raise InvalidInput(
-                f"The program “{spec.title}” has no input “{str(name)[:80]}”. "
-                f"Its inputs are: {', '.join(known)}."
-            )
+    if unknown := [str(name)[:80] for name in inputs if name not in known]:
+        raise InvalidInput(
+            f"The program “{spec.title}” has no input “{unknown[0]}”. Its inputs are: {', '.join(known)}."
+        )
     for field in spec.inputs:
         value = inputs.get(field.name)
         if field.required and (value is None or (isinstance(value, str) and not value.strip())):
@@ -53,17 +51,12 @@ def program_inputs(
         InvalidInput: An input is unknown, missing or not of its field's type.
     """
     check_inputs(spec, inputs)
-    arguments = {
-        field.name: read_value(field, inputs[field.name]) for field in spec.inputs if field.name in inputs
-    }
+    given = [field for field in spec.inputs if field.name in inputs]
+    arguments = {field.name: read_value(field, inputs[field.name]) for field in given}
     if spec.history_field is not None:
-        arguments[spec.history_field] = dspy.History(
-            messages=history_pairs(
-                ((message.role, message.text) for message in history),
-                spec.chat_field,
-                spec.answer_field or "answer",
-            )
-        )
+        chat = ((message.role, message.text) for message in history)
+        pairs = history_pairs(chat, spec.chat_field, spec.answer_field or "answer")
+        arguments[spec.history_field] = dspy.History(messages=pairs)
     return arguments
 
 
@@ -74,11 +67,10 @@ def chat_messages(messages: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
         InvalidInput: The last message is not the user's, or has content that is not text.
     """
     try:
-        return tuple(
-            Message("user" if role == "user" else "assistant", text) for role, text in read_messages(messages)
-        )
+        read = read_messages(messages)
     except ValueError as error:
         raise InvalidInput(str(error)) from None
+    return tuple(Message("user" if role == "user" else "assistant", text) for role, text in read)
 
 
 def read_value(field: InputField, raw: Any) -> Any:
@@ -95,9 +87,8 @@ def read_value(field: InputField, raw: Any) -> Any:
         raw = {"url": image_url(raw)}
     adapter: TypeAdapter[Any] = TypeAdapter(field.annotation)
     try:
-        if field.kind == "json" and isinstance(raw, str):
-            return adapter.validate_json(raw)
-        return adapter.validate_python(raw)
+        as_text = field.kind == "json" and isinstance(raw, str)
+        return adapter.validate_json(raw) if as_text else adapter.validate_python(raw)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]["msg"]
         raise InvalidInput(f"The input “{field.name}” cannot be used: {problem}.") from None
@@ -111,14 +102,13 @@ def image_url(raw: Any) -> str:
         InputTooLong: It is too large.
     """
     url = raw["url"] if isinstance(raw, Mapping) and set(raw) == {"url"} else raw
-    if isinstance(url, str):
-        url = url.strip()
-        if len(url) > IMAGE_MAX_CHARS:
-            raise InputTooLong(
-                f"An image may have {IMAGE_MAX_CHARS:,} characters as a data URL. Make it smaller."
-            )
-        if _DATA.fullmatch(url) or _ADDRESS.fullmatch(url):
-            return url
+    url = url.strip() if isinstance(url, str) else ""
+    if len(url) > IMAGE_MAX_CHARS:
+        raise InputTooLong(
+            f"An image may have {IMAGE_MAX_CHARS:,} characters as a data URL. Make it smaller."
+        )
+    if _DATA.fullmatch(url) or _ADDRESS.fullmatch(url):
+        return url
     raise InvalidInput(
         "This is no image: send a PNG, JPEG, GIF or WebP as a data URL, or an http(s) address."
     )
@@ -136,16 +126,11 @@ def image_chars(inputs: Mapping[str, Any], names: Iterable[str]) -> int:
 
 
 def image_fields(spec: ProgramSpec) -> list[str]:
-    """The names of the inputs that are images."""
     return [field.name for field in spec.inputs if field.kind == "image"]
 
 
 def check_images(spec: ProgramSpec, inputs: Mapping[str, Any], *, guest: bool) -> None:
-    """Refuse what is no image, and a guest's address.
-
-    Raises:
-        InvalidInput: One of them is not as it may be.
-    """
+    """Refuse what is no image, and a guest's address, with `InvalidInput`."""
     for name in image_fields(spec):
         raw = inputs.get(name)
         if raw not in (None, "") and is_address(image_url(raw)) and guest:

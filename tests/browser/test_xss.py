@@ -185,7 +185,7 @@ async def test_an_image_from_elsewhere_is_a_link_and_copied_as_it_was_written(
     upstream.reply(Reply(fields={"reasoning": "So.", "answer": written}))
     await ask(chat, "Go on", note="none")
     await chat.done()
-    await expect(chat.answers).to_contain_text("Image: \u2060cat")
+    await expect(chat.answers).to_contain_text("!\u2060cat")
     link = chat.answers.get_by_role("link", name="cat")
     await expect(link).to_have_attribute("href", f"{EVIL}/cat.png")
     await expect(chat.answers).to_contain_text("[x]\u2060(javascript:1)")

@@ -14,7 +14,11 @@ from dspy_demo.programs.inputs import image_url, is_address
 from dspy_demo.programs.spec import InputField, ProgramSpec
 from dspy_demo.ui.chat.text import as_typed, in_words
 
-Form = dict[str, Component]
+_PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "json": (json.loads, "JSON, for example [1, 2]"),
+    "integer": (int, "a whole number"),
+    "number": (float, "a number"),
+}
 
 
 class Forms:
@@ -24,7 +28,7 @@ class Forms:
     """
 
     def __init__(self, specs: Sequence[ProgramSpec], shown: ProgramSpec) -> None:
-        self._forms: dict[str, Form] = {}
+        self._forms: dict[str, dict[str, Component]] = {}
         self._rows: dict[str, gr.Row] = {}
         for spec in specs:
             key = _key(spec)
@@ -62,12 +66,11 @@ class Forms:
         """
         if form := self._forms.get(_key(spec)):
             typed = {name: given.get(widget) for name, widget in form.items()}
-        elif not spec.form_fields:
-            return {}
-        elif (late := json_object(given.get(self._late) or "{}")) is not None:
-            typed = late
         else:
-            raise InvalidInput('Write the other inputs as JSON, for example {"tone": "calm"}.')
+            late = json_object((spec.form_fields and given.get(self._late)) or "{}")
+            if late is None:
+                raise InvalidInput('Write the other inputs as JSON, for example {"tone": "calm"}.')
+            typed = late
         values = {}
         for field in spec.form_fields:
             value = typed.get(field.name)
@@ -78,15 +81,24 @@ class Forms:
         return values
 
 
-def _key(spec: ProgramSpec) -> str:
-    """Programs with the same fields have the same form. A default may be a list, which cannot be a key."""
-    return repr(spec.form_fields)
-
-
 def pairs(spec: ProgramSpec, values: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
     """The inputs as a reader sees them: labels and values."""
     given = (field for field in spec.form_fields if field.name in values)
     return tuple((_label(field), _shown(field, values[field.name])) for field in given)
+
+
+def json_object(text: Any) -> dict[str, Any] | None:
+    """The object that stands in a text as JSON; None where there is none."""
+    try:
+        value = json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _key(spec: ProgramSpec) -> str:
+    """Programs with the same fields have the same form. A default may be a list, which cannot be a key."""
+    return repr(spec.form_fields)
 
 
 def _label(field: InputField) -> str:
@@ -104,8 +116,9 @@ def _widget(field: InputField) -> Component:
         case "boolean":
             return gr.Checkbox(bool(field.default), **shown)
         case "choice":
-            first = field.default if field.default is not None else (field.choices or (None,))[0]
-            return gr.Dropdown(list(field.choices), value=first if field.required else field.default, **shown)
+            first = field.choices[0] if field.required and field.choices else None
+            value = field.default if field.default is not None else first
+            return gr.Dropdown(list(field.choices), value=value, **shown)
         case "image":
             # No gr.Image: that uploads. page.js reads a file or a paste into the field, as a data URL.
             shown |= {"elem_classes": "image-input", "placeholder": "Paste a picture, or its address"}
@@ -115,9 +128,8 @@ def _widget(field: InputField) -> Component:
             return gr.Textbox(text, max_lines=1, placeholder="Number", **shown)
         case "json":
             text = "" if field.default is None else json.dumps(field.default, ensure_ascii=False)
-            return gr.Textbox(text, lines=1, max_lines=6, placeholder="JSON", **shown)
-        case "text":
-            return gr.Textbox(text, lines=1, max_lines=6, **shown)
+            shown["placeholder"] = "JSON"
+    return gr.Textbox(text, lines=1, max_lines=6, **shown)
 
 
 def _shown(field: InputField, value: Any) -> Any:
@@ -127,25 +139,11 @@ def _shown(field: InputField, value: Any) -> Any:
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
 
 
-def json_object(text: Any) -> dict[str, Any] | None:
-    """The object that stands in a text as JSON; None where there is none."""
-    try:
-        value = json.loads(text) if isinstance(text, str) else None
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
 def _parsed(field: InputField, value: Any) -> Any:
     """The value of a field that a visitor typed as text; other widgets give the value itself."""
-    parsers: dict[str, tuple[Callable[[str], Any], str]] = {
-        "json": (json.loads, "JSON, for example [1, 2]"),
-        "integer": (int, "a whole number"),
-        "number": (float, "a number"),
-    }
-    if field.kind not in parsers or not isinstance(value, str):
+    if field.kind not in _PARSERS or not isinstance(value, str):
         return value
-    parse, wanted = parsers[field.kind]
+    parse, wanted = _PARSERS[field.kind]
     try:
         return parse(value.strip())
     except ValueError:

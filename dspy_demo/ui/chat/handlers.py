@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -57,8 +57,6 @@ class ChatHandlers:
     picks: SidebarPicks
     demo: gr.Blocks
     mlflow_url: Callable[[], str]
-    #: One at a time: threads that compute take turns with the event loop, each of them.
-    reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def load(self, saved: Any, request: gr.Request) -> Update:
         """A page has loaded: show the chat it had before a reload, else the one that its browser had last."""
@@ -71,15 +69,14 @@ class ChatHandlers:
         if before is not None:
             restored = before.conversation
         else:
-            async with self.reading:
-                restored = await asyncio.to_thread(self.sessions.read, kept.get("turns"))
+            restored = await asyncio.to_thread(self.sessions.read, kept.get("turns"))
         restored = restored.changed(self._linked)
         session = self.sessions.open(str(request.session_hash), visitor, chat, restored)
         return self._shown(session, notice_html({"chat": LOST, "draft": LOST_DRAFT}.get(lost, "")))
 
     async def send(self, given: dict[Component, Any], request: gr.Request) -> Update:
         """Enter, or the send button."""
-        text = given[self.page.composer] or ""
+        text = given[self.page.composer]
         return self._act(request, given, lambda session: self._asked(session, given, text, draft=""))
 
     async def example(self, event: gr.SelectData, given: dict[Component, Any], request: gr.Request) -> Update:
@@ -88,12 +85,13 @@ class ChatHandlers:
 
     async def retry(self, event: gr.RetryData, given: dict[Component, Any], request: gr.Request) -> Update:
         """Ask a question again, of whatever model is picked now; what came after it is gone."""
-        return self._act(request, given, lambda session: self._again(session, given, event.index))
+        at = event.index
+        return self._act(request, given, lambda session: self._asked(session, given, None, again=at))
 
     async def edit(self, event: gr.EditData, given: dict[Component, Any], request: gr.Request) -> Update:
         """Ask an edited question; what came after it is gone."""
-        text = typed_text(str(event.value))
-        return self._act(request, given, lambda session: self._again(session, given, event.index, text))
+        text, at = typed_text(str(event.value)), event.index
+        return self._act(request, given, lambda session: self._asked(session, given, text, again=at))
 
     async def draw(self, request: gr.Request) -> AsyncIterator[list[WireMessage]]:
         """The running turn as it grows, below what was there and stays as it is.
@@ -220,21 +218,24 @@ class ChatHandlers:
         self,
         session: Session,
         given: Given,
-        text: str,
+        text: str | None,
         *,
+        again: Any = None,
         draft: str | None = None,
-        again: TurnView | None = None,
     ) -> Update:
         """Begin a turn, and show what was asked at once; `draw` shows what becomes of it.
 
         Args:
+            text: The question; None: that of the turn that is asked again.
+            again: A message of that turn: its other inputs are kept, it and what follows are gone.
             draft: What the composer holds then, where that changes.
-            again: The turn that is asked again: its other inputs, and it and what follows are gone.
+
+        Raises:
+            DemoError: It cannot be asked; the sentence says why.
         """
-        conversation = session.conversation.before(again) if again else session.conversation
-        request, view = self._question(
-            session, conversation, given, text=text, form=again.form if again else {}
-        )
+        old = None if again is None else self._turn(session, given, again)
+        conversation = session.conversation.before(old) if old else session.conversation
+        request, view = self._question(session, conversation, given, text=text, old=old)
         live = LiveTurn(self.service.turn(request), view, on_end=lambda last: session.end(self._linked(last)))
         session.begin(live, conversation)
         return self._shown(session, "", draft)
@@ -245,22 +246,16 @@ class ChatHandlers:
         conversation: Conversation,
         given: Given,
         *,
-        text: str,
-        form: Mapping[str, Any],
+        text: str | None,
+        old: TurnView | None,
     ) -> tuple[TurnRequest, TurnView]:
-        """The turn of a question that goes on from `conversation`, and its view before the first event.
-
-        Args:
-            form: The other inputs of a question that is asked again; else they are read from `given`.
-
-        Raises:
-            DemoError: It cannot be asked; the sentence says why.
-        """
+        """The turn of a question that goes on from `conversation`, and its view before the first event."""
+        text = old.user if old and text is None else text or ""
         if not text.strip():
             raise InvalidInput("Write a question first.")
         target, spec = self.picks.target(given)
-        fits = form and set(form) <= {one.name for one in spec.form_fields}
-        values = dict(form) if fits else self.page.forms.values(spec, given)
+        fits = old and old.form and set(old.form) <= {one.name for one in spec.form_fields}
+        values = dict(old.form) if old and fits else self.page.forms.values(spec, given)
         inputs = {**values, spec.chat_field: text}
         guest = session.visitor.role == "guest"
         check_images(spec, inputs, guest=guest)
@@ -280,10 +275,6 @@ class ChatHandlers:
             guest=guest,
         )
         return request, view if whole else view.apply(Status(FORGOTTEN), view.started_s)
-
-    def _again(self, session: Session, given: Given, message: Any, text: str | None = None) -> Update:
-        old = self._turn(session, given, message)
-        return self._asked(session, given, old.user if text is None else text, again=old)
 
     def _turn(self, session: Session, given: Given, message: Any) -> TurnView:
         """The turn of the message that was clicked.

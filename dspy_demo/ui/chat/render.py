@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from typing import Any, assert_never
+from typing import Any
 
 from dspy_demo.programs.spec import REASONING_FIELDS
 from dspy_demo.ui.chat.text import as_html, as_json, as_label, as_markdown, as_typed, in_words, plain_text
-from dspy_demo.ui.chat.turn_view import Answer, StatusLine, Thought, TurnView
+from dspy_demo.ui.chat.turn_view import StatusLine, Thought, TurnView
 from dspy_demo.ui.components import title_of
 
 WireMessage = dict[str, Any]
@@ -26,16 +26,25 @@ ANSWER_MARK = "<!--answer-->\n\n"
 _PLUMBING = frozenset({"", "self", "predict", "react", "program", "module", "prog", "cot"})
 REASONING = "Reasoning"
 _KNOWN_STEPS = {"extract": "Conclusion"}
+#: Why a reply has no end, and what to do.
+_CUT_BY_A_FILTER = "The provider's filter cut this reply. Ask in other words, or choose another model."
+_CUT_FOR_A_GUEST = "The reply was cut at the token limit for guests. Ask for a shorter answer."
+_CUT_OF_A_VERSION = "The reply was cut at this version's limit. Ask for less, or log it with a higher limit."
+_CUT = "The reply was cut at the token limit. Raise Max tokens in Generation settings."
 
 
 def messages(view: TurnView) -> list[WireMessage]:
     """The turn as messages: the question, thoughts with their tools, the answer, the footer."""
     drawn = [_message(as_typed(view.user), "user", id=view.turn_id)]
     if view.inputs:
-        drawn.append(_message(f'<div class="turn-inputs">{"".join(map(_input, view.inputs))}</div>'))
+        pairs = (
+            (as_html(label), as_html(plain_text(value)[:TITLE_MAX_CHARS])) for label, value in view.inputs
+        )
+        shown = "".join(f"<span>{label}: <b>{value}</b></span>" for label, value in pairs)
+        drawn.append(_message(f'<div class="turn-inputs">{shown}</div>'))
     drawn += [*_work(view), *_answer(view)]
     if not view.running:
-        return [*drawn, *_cut_off(view), *_failure(view), _footer(view)]
+        return [*drawn, *_trouble(view), _footer(view)]
     if not view.work and not view.answers:
         drawn.append(_message("", title="Thinking", status="pending"))
     return drawn
@@ -52,11 +61,6 @@ def turn_id_at(chat: list[WireMessage], index: Any) -> str:
     before = chat[: position + 1] if isinstance(position, int) else []
     asked = next((message for message in reversed(before) if message.get("role") == "user"), {})
     return str((asked.get("metadata") or {}).get("id", ""))
-
-
-def _input(pair: tuple[str, Any]) -> str:
-    label, value = pair
-    return f"<span>{as_html(label)}: <b>{as_html(plain_text(value)[:TITLE_MAX_CHARS])}</b></span>"
 
 
 def _work(view: TurnView) -> Iterator[WireMessage]:
@@ -122,49 +126,33 @@ def _status(line: StatusLine, *, parent_id: str = "") -> WireMessage:
     )
 
 
-def _answer(view: TurnView) -> list[WireMessage]:
-    if not any(plain_text(answer.value) for answer in view.answers):
-        return []
-    labelled = len(view.answers) > 1 or len(view.expected) > 1
-    parts = [_field(answer, labelled=labelled) for answer in view.answers]
-    return [_message(ANSWER_MARK + "\n\n".join(parts))]
+def _answer(view: TurnView) -> Iterator[WireMessage]:
+    parts = []
+    for answer in view.answers:
+        if isinstance(answer.value, dict | list | tuple):
+            text = f"```json\n{as_json(answer.value)}\n```"
+        else:
+            text = as_markdown(plain_text(answer.value))
+        labelled = len(view.answers) > 1 or len(view.expected) > 1
+        parts.append(f"**{as_label(in_words(answer.field))}**\n\n{text}" if labelled else text)
+    if any(plain_text(answer.value) for answer in view.answers):
+        yield _message(ANSWER_MARK + "\n\n".join(parts))
 
 
-def _field(answer: Answer, *, labelled: bool) -> str:
-    if isinstance(answer.value, dict | list | tuple):
-        text = f"```json\n{as_json(answer.value)}\n```"
-    else:
-        text = as_markdown(plain_text(answer.value))
-    return f"**{as_label(in_words(answer.field))}**\n\n{text}" if labelled else text
-
-
-def _cut_off(view: TurnView) -> list[WireMessage]:
-    """Why a reply has no end, and what to do; the turn itself went well."""
-    match view.finish_reason:
-        case "stop":
-            return []
-        case "content_filter":
-            text = "The provider's filter cut this reply. Ask in other words, or choose another model."
-        case "length" if view.guest:
-            text = "The reply was cut at the token limit for guests. Ask for a shorter answer."
-        case "length" if view.backend == "served":
-            text = "The reply was cut at this version's limit. Ask for less, or log it with a higher limit."
-        case "length":
-            text = "The reply was cut at the token limit. Raise Max tokens in Generation settings."
-        case _ as never:
-            assert_never(never)
-    return [_message(f'<div class="turn-error cut" role="status">{as_html(text)}</div>')]
-
-
-def _failure(view: TurnView) -> list[WireMessage]:
-    """What went wrong; the sentence itself says what to do."""
-    if view.failure is None:
-        return []
-    # A field's name stands between backticks, in sentences that API clients read too.
-    text = re.sub(r"`([^`]+)`", r"<code>\1</code>", as_html(view.failure.public_message))
-    error_id = view.failure.error_id
-    small = f'<div class="turn-error-note">Error {as_html(error_id)}</div>' if error_id else ""
-    return [_message(f'<div class="turn-error" role="alert"><div>{text}</div>{small}</div>')]
+def _trouble(view: TurnView) -> Iterator[WireMessage]:
+    """Why the reply was cut, though the turn went well; or what went wrong. The sentence says what to do."""
+    if view.finish_reason != "stop":
+        at_the_limit = (
+            _CUT_FOR_A_GUEST if view.guest else _CUT_OF_A_VERSION if view.backend == "served" else _CUT
+        )
+        text = _CUT_BY_A_FILTER if view.finish_reason == "content_filter" else at_the_limit
+        yield _message(f'<div class="turn-error cut" role="status">{as_html(text)}</div>')
+    if view.failure is not None:
+        # A field's name stands between backticks, in sentences that API clients read too.
+        text = re.sub(r"`([^`]+)`", r"<code>\1</code>", as_html(view.failure.public_message))
+        error_id = as_html(view.failure.error_id)
+        small = f'<div class="turn-error-note">Error {error_id}</div>' if error_id else ""
+        yield _message(f'<div class="turn-error" role="alert"><div>{text}</div>{small}</div>')
 
 
 def _footer(view: TurnView) -> WireMessage:

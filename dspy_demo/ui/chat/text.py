@@ -1,4 +1,4 @@
-"""Text of models and visitors, ready for Markdown: formatting works, HTML and images do not.
+r"""Text of models and visitors, ready for Markdown: formatting and maths work, HTML and images do not.
 
 The page's own sanitizer stays on, but it lets images, forms, styles and media through, and it drops what it
 does not like, while a reader wants to see ``<think>`` when a model writes it. So no place that a Markdown
@@ -9,6 +9,10 @@ joiner out again when text is copied.
 An image would tell its host, and with its address whatever a tricked model puts there, that somebody reads
 here. It becomes a link, which only a click follows. A link to anything but ``http:``, ``https:`` or
 ``mailto:`` shows as it was written.
+
+Most models write maths between single dollars, which are money as often. They become ``\( \)``, which the
+page draws, only where they look like maths: in one line, no space inside the dollars, no digit after the
+closing one, braces in pairs, and not in code.
 """
 
 from __future__ import annotations
@@ -16,17 +20,13 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections import deque
-from typing import Any
-
-from dspy_demo.ui.chat.maths import code_and_maths, with_tex_signs
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 #: Has no width and breaks a tag, a link or an image; `assets/page.js` removes it on copy.
 JOINER = "\u2060"
 #: The same for maths, where the joiner would be drawn as a missing sign.
 TEX_GAP = "{\\relax}"
-#: Stands for the ``!`` of an image outside code; `page.js` knows it too, for a copied answer.
-IMAGE = f"{JOINER}Image: {JOINER}"
 
 _SAFE = r"(?:https?://|mailto:)"
 _BREAK = re.compile(
@@ -41,21 +41,27 @@ _BREAK = re.compile(
 _MARKDOWN_SIGNS = {ord(sign): f"&#{ord(sign)};" for sign in "\\`*_[]#~$|<>!&:@"}
 _READ_BEFORE_HTML = str.maketrans({"\n": "&#10;", "\r": "&#13;", "$": "&#36;", "\\": "&#92;"})
 
+#: Code first: what is in it is no maths.
+_OPENING = re.compile(r"`+|^~{3,}|\$\$|\\[\[(]", re.MULTILINE)
+_CLOSING = {"$$": "$$", "\\[": "\\]", "\\(": "\\)"}
+_DOLLARS = re.compile(
+    r"(?<![A-Za-z0-9\\$])\$(?=[^\s$])((?:\\.|[^$\n\\`])*?(?:\\.|[^\s$\\`]))\$(?![\dA-Z$({])"
+)
+
 
 def as_markdown(text: str) -> str:
     """A model's text, in which formatting and maths work."""
-    text = with_tex_signs(text.replace("\r\n", "\n").replace("\r", "\n"), JOINER)
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if text.count("$") > 1:
+        text = _with_tex_signs(text)
     if not _BREAK.search(text):
         return text
-    parts = deque(code_and_maths(text))
+    maths = [part for part in _code_and_maths(text) if part.is_maths][::-1]
 
     def break_it(place: re.Match[str]) -> str:
-        while parts and parts[0].end <= place.start():
-            parts.popleft()
-        part = parts[0] if parts and parts[0].start <= place.start() else None
-        if part is None and place[0] == "!":
-            return IMAGE
-        return place[0] + (TEX_GAP if part and part.is_maths else JOINER)
+        while maths and maths[-1].end <= place.start():
+            maths.pop()
+        return place[0] + (TEX_GAP if maths and maths[-1].start <= place.start() else JOINER)
 
     return _BREAK.sub(break_it, text)
 
@@ -98,3 +104,50 @@ def plain_text(value: Any) -> str:
 
 def as_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, indent=2, default=str)
+
+
+class _Part(NamedTuple):
+    start: int
+    end: int
+    is_maths: bool
+
+
+def _with_tex_signs(text: str) -> str:
+    def as_tex(dollars: re.Match[str]) -> str:
+        tex = dollars[1]
+        braces = re.sub(r"\\.", "", tex)
+        paired = braces.count("{") == braces.count("}")
+        return f"{JOINER}\\({tex}\\){JOINER}" if paired else dollars[0]
+
+    parts, at = [], 0
+    for start, end, _ in _code_and_maths(text):
+        parts += [_DOLLARS.sub(as_tex, text[at:start]), text[start:end]]
+        at = end
+    return "".join([*parts, _DOLLARS.sub(as_tex, text[at:])])
+
+
+def _code_and_maths(text: str) -> Iterator[_Part]:
+    """The parts of a text that are code or maths, in order."""
+    at = 0
+    unclosed: set[str] = set()  # so that a text full of openings is not searched anew for each
+    for opening in _OPENING.finditer(text):
+        left = opening[0]
+        if opening.start() < at or left in unclosed:
+            continue
+        end = _end(text, left, opening.end())
+        if end is None:
+            unclosed.add(left)
+            if len(left) < 3:
+                continue
+            end = len(text)  # a fenced block that is still being written
+        at = end
+        yield _Part(opening.start(), end, left in _CLOSING)
+
+
+def _end(text: str, left: str, start: int) -> int | None:
+    """Where the part that `left` opened ends; None where it does not."""
+    if right := _CLOSING.get(left):
+        found = text.find(right, start + 1)
+        return None if found < 0 else found + len(right)
+    closing = re.compile(rf"(?<!{left[0]}){left}(?!{left[0]})").search(text, start)
+    return closing.end() if closing else None

@@ -59,9 +59,8 @@ class StatusLine:
     """A tool call or another thing worth seeing.
 
     Attributes:
-        key: Later events with the same key change this line.
+        key: Later events with the same key change this line; `count` is how many there were.
         thought: The index in `TurnView.work` of the thought that it belongs to; None where it stands alone.
-        count: How many events there were of it: for a line of `RETRY_KEY`, the retries so far.
     """
 
     text: str
@@ -88,14 +87,10 @@ class TurnView:
     """One question and all that came back so far.
 
     Attributes:
-        user: What the visitor typed into the chat box.
-        inputs: The program's other inputs, as (label, value) pairs.
-        form: The same as the program takes them, by name.
+        inputs: The program's other inputs, as (label, value) pairs; `form` is what the program takes.
         expected: The answer's fields in order, where known before they arrive.
         work: Thoughts and status lines in the order in which they came.
-        trace_url: The trace on MLflow's pages, while they run.
         rated: The visitor's thumb, up or down; `comment` is what they wrote to it.
-        finish_reason: How the reply ended; other than ``stop``, it was cut.
         guest: Whether a guest asked, who cannot raise the token limit.
     """
 
@@ -137,8 +132,7 @@ class TurnView:
     @property
     def answer_text(self) -> str:
         """The answer as plain text, as the program's history will hold it; empty where there is none."""
-        named = [answer for answer in self.answers if answer.field == self.answer_field]
-        shown = named or list(self.answers)
+        shown = [answer for answer in self.answers if answer.field == self.answer_field] or self.answers
         if len(shown) == 1:
             return plain_text(shown[0].value)
         return "\n\n".join(f"{answer.field}: {plain_text(answer.value)}" for answer in shown)
@@ -151,7 +145,7 @@ class TurnView:
             case TurnStarted():
                 return replace(self, backend=event.backend, model=event.model)
             case FieldDelta():
-                return self._with_delta(event, now_s)
+                return self._with_delta(event, now_s) if event.text else self
             case Status():
                 return self._with_status(event, now_s)
             case TurnFinished():
@@ -168,8 +162,6 @@ class TurnView:
     # One event each
 
     def _with_delta(self, event: FieldDelta, now_s: float) -> Self:
-        if not event.text:
-            return self
         view = self._retries_over("Answered")
         if view.first_delta_s is None:
             view = replace(view, first_delta_s=now_s - view.started_s)
@@ -224,7 +216,7 @@ class TurnView:
             if name in TRACE_FIELDS and isinstance(value, Mapping):
                 view = view._with_trajectory(name, value)
             elif name in REASONING_FIELDS and name not in view.expected:
-                view = view._with_final_thought(name, _reasoning_text(value))
+                view = view._with_final_thought(name, value)
             else:
                 answers.append(Answer(name, value=value))
         if cut:
@@ -239,13 +231,13 @@ class TurnView:
             finish_reason=event.finish_reason,
         )
 
-    def _with_final_thought(self, name: str, text: str) -> Self:
-        if not text.strip():
-            return self
+    def _with_final_thought(self, name: str, value: Any) -> Self:
+        # `dspy.Reasoning` arrives as an object with its text in `content`.
+        text = plain_text(value.get("content", value) if isinstance(value, Mapping) else value)
         streamed = [thought for thought in self.thoughts if thought.field == name]
-        if streamed:
+        if streamed and text.strip():
             return self._putting(streamed[-1], replace(streamed[-1], text=text))
-        return self._adding(Thought("", name, text))
+        return self._adding(Thought("", name, text)) if text.strip() else self
 
     def _with_trajectory(self, name: str, steps: Mapping[str, Any]) -> Self:
         """The tool calls of a backend that does not stream them, as they are."""
@@ -285,10 +277,3 @@ class TurnView:
             if line.state == "pending":
                 view = view._putting(line, replace(line, state="failed"))
         return replace(view, state=state, elapsed_s=max(0.0, now_s - self.started_s))
-
-
-def _reasoning_text(value: Any) -> str:
-    """`dspy.Reasoning` arrives as an object with its text in `content`."""
-    if isinstance(value, Mapping) and isinstance(value.get("content"), str):
-        return str(value["content"])
-    return plain_text(value)
