@@ -84,6 +84,7 @@ def serve(
     """Build the services, put the pages and the routes behind auth, and serve them to the end."""
     from dspy_demo.guests.allowance import Allowance
     from dspy_demo.serving.processes import ModelServers
+    from dspy_demo.share.gradio_bridge import GradioTunnel
     from dspy_demo.share.tunnel import Tunnel
     from dspy_demo.ui import theme
     from dspy_demo.ui.page import build_page
@@ -96,8 +97,10 @@ def serve(
     host, port = listening.getsockname()[:2]
     auth = Auth(settings, port)
     terminal = Terminal(settings, auth, port)
-    tunnel = Tunnel(settings, on_public=terminal.shared, on_link=terminal.linked, environ=os.environ)
-    tunnel.listening_at(host, port)
+    program = GradioTunnel(settings.share_server)
+    tunnel = Tunnel(
+        program, (host, port), settings.data_dir, on_public=terminal.shared, on_link=terminal.linked
+    )
     servers = ModelServers(settings, os.environ)
     allowance = Allowance(settings, programs.specs(), detection, guest_urls(servers, settings))
     services = build_services(

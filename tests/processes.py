@@ -143,11 +143,11 @@ def live_children() -> set[int]:
     }
 
 
-def model_server_of(data_dir: Path) -> int:
-    """The process that answers for the app of a data folder: not its warden, nor anybody else's server."""
+def model_server_of(data_dir: Path, version: str) -> int:
+    """The process that serves a version for the app of a data folder: not its warden."""
     for pid in _process_table():
         words = _command(pid).split()
-        ours = "dspy_demo.serving" in words and str(data_dir) in words
+        ours = {"dspy_demo.serving", str(data_dir), version} <= set(words)
         if ours and not any(word.endswith("warden.py") for word in words):
             return pid
     raise AssertionError("no model server runs")

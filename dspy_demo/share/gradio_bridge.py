@@ -1,28 +1,100 @@
-"""Gradio's tunnel as a process: ``python -m dspy_demo.share.gradio_bridge HOST PORT [SERVER:PORT]``.
+"""Gradio's tunnel: what to start for `tunnel.Tunnel`, and what its output means.
 
-Gradio's `setup_tunnel` blocks, writes a certificate into the working folder, and goes on asking a tunnel
-program that has died. All of that ends with this process, which `tunnel.Tunnel` gives a folder and a
-deadline. It prints what the tunnel program prints, from the link on, or the error of a failure.
+What is started is this module: ``python -m dspy_demo.share.gradio_bridge HOST PORT [SERVER:PORT]``. Gradio's
+`setup_tunnel` blocks, writes a certificate into the working folder, and goes on asking a tunnel program that
+has died; all of that ends with the process. It prints what the tunnel program prints, a fork of frpc
+(huggingface/frp): ``start proxy success: URL`` when the link is there, also with another one after it was
+cut off; ``login to server failed: WHY``; ``start error: WHY``.
 
-What is used of Gradio without being documented (6.31); tests/share/test_gradio.py looks for it:
+Not documented by Gradio; tests/share/test_gradio.py opens a link with them:
 
 - `networking.setup_tunnel` opens the link. Without it there is none, and the page says so.
 - `tunneling.CURRENT_TUNNELS[-1].proc` is the program, whose output is read on. Without it the link opens,
-  and a way that is cut for a while is not shown.
+  and it is not shown that it was cut off or has become another one.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-#: Seconds in which what a program wrote before it died is still read.
-LAST_LINES_S = 0.5
+from dspy_demo.processes import plain_environment
+
+#: Gradio's server ends a link after a week.
+LINK_LASTS_S = 7 * 24 * 3600.0
+
+#: What the output of a failed attempt says, and the sentence for it. The first that fits counts.
+REASONS = (
+    (r"x509|certificate signed|tls:", "The share server's certificate is not the expected one."),
+    (
+        r"login to (the )?server failed.*(timeout|refused|no such host|unreachable|no route|reset|EOF)",
+        "The share server cannot be reached: the network seems to block it, or the server is down.",
+    ),
+    (
+        r"login to (the )?server failed|\] start error:",
+        "The share server refused to open a link. Try again in a moment.",
+    ),
+    (
+        r"Could not get share link",
+        "Gradio's share service cannot be reached from here. Check the internet connection and try again, "
+        "or name a server of your own with --share-server.",
+    ),
+    (
+        r"platform is incompatible",
+        "Gradio has no tunnel program for this kind of machine. Use a proxy of your own with --public.",
+    ),
+    (
+        r"ChecksumMismatchError|(HTTPStatus|Connect|Read|Proxy|RemoteProtocol)Error:|Timeout: ",
+        "The tunnel program could not be downloaded. Try again, or copy Gradio's frpc from another machine "
+        "to the place that the log names.",
+    ),
+    (r"(Permission|OS|FileNotFound)Error:", "The tunnel program cannot be run. The log names its place."),
+)
+ENDED = "The tunnel program ended before there was a link. Try again."
+_LINK = re.compile(r"start proxy success: (https?://\S+)")
+_DOWN = re.compile(r"login to (?:the )?server failed|\] start error:|(re)?connect to server")
+
+
+class GradioTunnel:
+    """The tunnel to Gradio's share server, or to one of the user's own.
+
+    Args:
+        server: ``HOST:PORT`` of an own server; None for one that Gradio names.
+    """
+
+    def __init__(self, server: str | None) -> None:
+        self._server = server
+        self.lasts_s = LINK_LASTS_S if server is None else None
+
+    def command(self, host: str, port: int) -> list[str]:
+        own = [self._server] if self._server else []
+        return [sys.executable, "-P", "-m", __name__, host, str(port), *own]
+
+    def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """The way to the network and to Gradio's files; no key, token or password is in it."""
+        package = str(Path(__file__).parents[2])
+        path = os.pathsep.join(filter(None, [package, environ.get("PYTHONPATH", "")]))
+        ours = {"PYTHONPATH": path, "GRADIO_ANALYTICS_ENABLED": "False"}
+        ours |= {name: environ[name] for name in ("HF_HOME", "XDG_CACHE_HOME") if name in environ}
+        return plain_environment(environ) | ours
+
+    def read(self, line: str) -> str | None:
+        """The link in a line of the output; empty where it says that there is none; None for other lines."""
+        if found := _LINK.search(line):
+            # The program does not know of the TLS before Gradio's server.
+            return found[1] if self._server else re.sub("^http:", "https:", found[1])
+        return "" if _DOWN.search(line) else None
+
+    def why_ended(self, code: int, log: str) -> str:
+        """The sentence for an attempt that ended without a link."""
+        return next((sentence for pattern, sentence in REASONS if re.search(pattern, log)), ENDED)
 
 
 def main() -> int:
@@ -31,8 +103,8 @@ def main() -> int:
     from huggingface_hub.constants import HF_HOME
 
     programs = Path(HF_HOME, "gradio", "frpc")  # where Gradio's own message says to copy it by hand
-    signal.signal(signal.SIGCHLD, lambda *_: signal.setitimer(signal.ITIMER_REAL, LAST_LINES_S))
-    signal.signal(signal.SIGALRM, _ended)
+    # Gradio would wait for a program that has died; the second is for what it wrote before.
+    signal.signal(signal.SIGCHLD, lambda *_: signal.alarm(1))
     try:
         name = secrets.token_hex(32)  # never like an option
         url = networking.setup_tunnel(host, int(port), name, server[0] if server else None, None)
@@ -42,7 +114,7 @@ def main() -> int:
         print(f"{type(error).__name__}: {error}. The tunnel program's place is {programs}")
         return 1
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    signal.alarm(0)
     print(f"start proxy success: {url}", flush=True)
     return _follow()
 
@@ -58,10 +130,6 @@ def _follow() -> int:
     for line in program.stdout:
         print(line.decode("utf-8", "replace"), end="", flush=True)
     return int(program.wait())
-
-
-def _ended(*_: object) -> None:
-    raise ChildProcessError("the tunnel program ended before there was a link")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ what is open stays open. The script is `assets/actions.js`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -29,7 +29,7 @@ from gradio.components import Component
 from dspy_demo.backends.local import LocalBackend
 from dspy_demo.backends.served import ServedBackend
 from dspy_demo.chat import ChatService
-from dspy_demo.errors import DemoError, Forbidden
+from dspy_demo.errors import DemoError
 from dspy_demo.events import GUEST, Visitor
 from dspy_demo.lm.catalog import LMCatalog
 from dspy_demo.lm.local.download import Downloads
@@ -44,6 +44,8 @@ from dspy_demo.versions.store import VersionStore
 log = logging.getLogger(__name__)
 
 Update = dict[Component, Any]
+#: The values of an event's inputs.
+Given = Mapping[Component, Any]
 #: HTML of `templates/`, by the file's name.
 template = partial(draw, "dspy_demo.ui")
 _UNITS = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"))
@@ -72,11 +74,7 @@ class Section(Protocol):
         """Make the components, inside the current `gr.Blocks`."""
 
     def wire(self, demo: gr.Blocks, now: dict[str, Any]) -> None:
-        """Make the events, when all sections are drawn.
-
-        Args:
-            now: Options of an event that is answered at once, beside the queue.
-        """
+        """Make the events, when all is drawn; `now` has the options of one that is answered at once."""
 
 
 @cache
@@ -85,12 +83,13 @@ def asset(name: str) -> str:
     return (Path(__file__).parent / "assets" / name).read_text(encoding="utf-8")
 
 
-def action_html(value: str = "", *, script: str = "", **options: Any) -> gr.HTML:
-    """HTML with buttons; give its ``click`` event a handler that takes `gr.EventData`.
+def dropdown(rows: list[tuple[str, str]], value: str | None, **options: Any) -> gr.Dropdown:
+    """A picker of one of `rows`: title and value."""
+    return gr.Dropdown(rows, value=value, show_label=False, filterable=False, **options)
 
-    Args:
-        script: More JavaScript for it.
-    """
+
+def action_html(value: str = "", *, script: str = "", **options: Any) -> gr.HTML:
+    """HTML with buttons, whose ``click`` gives `gr.EventData` to its handler; `script` is more JavaScript."""
     return gr.HTML(
         value, js_on_load=asset("actions.js") + script, elem_classes="own", padding=False, **options
     )
@@ -114,13 +113,14 @@ def section(title: str) -> Iterator[None]:
 
 
 def message(text: str, *, wrong: bool = False, link: str = "", undo: str = "") -> str:
-    """A sentence as HTML; empty where there is none.
-
-    Args:
-        link: Where MLflow shows more of it.
-        undo: The version whose roll back takes it back.
-    """
+    """A sentence as HTML, perhaps with a link into MLflow or a button that rolls back the version `undo`."""
     return template("message.html", text=text, wrong=wrong, link=link, undo=undo) if text else ""
+
+
+def picked(rows: Sequence[tuple[str, str]], value: object) -> Any:
+    """A picker with these rows (title and value), of which that value is chosen where it is there."""
+    found = {"value": value} if value in [name for _, name in rows] else {}
+    return gr.update(choices=rows, **found)
 
 
 def skip() -> Update:
@@ -130,12 +130,7 @@ def skip() -> Update:
 
 
 def if_new(update: Update, panel: Component, shown: str) -> Update:
-    """`update`, or nothing where the panel looks like that already.
-
-    Args:
-        shown: What the browser shows, as an input of the event: replies that overtook each other mend
-            themselves at the next look.
-    """
+    """`update`, or nothing where the browser shows the panel like that already."""
     return skip() if update.get(panel) == shown else update
 
 
@@ -145,14 +140,9 @@ def visitor_of(request: gr.Request) -> Visitor:
     return visitor if isinstance(visitor, Visitor) else GUEST
 
 
-def owner_only(request: gr.Request) -> None:
-    """Refuse what only the owner may do. Checked in every such handler: hiding a button protects nothing.
-
-    Raises:
-        Forbidden: A guest asks.
-    """
-    if visitor_of(request).role != "owner":
-        raise Forbidden()
+def is_owner(request: gr.Request) -> bool:
+    """Asked by every handler of the owner's sections, though guests have another page."""
+    return visitor_of(request).role == "owner"
 
 
 def sentence_of(error: Exception) -> str:

@@ -18,9 +18,8 @@ from dspy_demo.ui.chat.section import Chat
 from dspy_demo.ui.components import Section, Services, Update
 from dspy_demo.ui.sections.backend import BackendSection
 from dspy_demo.ui.sections.compare import CompareSection
-from dspy_demo.ui.sections.header import HeaderSection
 from dspy_demo.ui.sections.model import ModelSection
-from dspy_demo.ui.sections.picks import SidebarPicks
+from dspy_demo.ui.sections.picks import HeaderSection, SidebarPicks
 from dspy_demo.ui.sections.program import ProgramSection
 from dspy_demo.ui.sections.share import ShareSection
 from dspy_demo.ui.sections.versions import VersionsSection
@@ -36,11 +35,7 @@ OTHER_EVENTS = 50
 
 
 def build_page(services: Services, *, guests: Allowance | None = None) -> gr.Blocks:
-    """The page of a role, to be shown by `ui.pages`.
-
-    Args:
-        guests: What guests may use: the page is theirs. None: it is the owner's.
-    """
+    """The page of a role, to be shown by `ui.pages`; with `guests`, theirs."""
     max_turns = services.settings.max_turns
     with gr.Blocks(title=PRODUCT, analytics_enabled=False, fill_height=True, fill_width=True) as demo:
         page = PageOf(services, guests)
@@ -56,14 +51,16 @@ class PageOf:
 
     def __init__(self, services: Services, guests: Allowance | None) -> None:
         settings, service, mlflow = services.settings, services.chat, services.mlflow
-        self._guests, self._programs = guests, service.programs
         owner = guests is None
-        detection = guests.detection if guests else services.catalog.detection
+
+        def offered() -> list[ProgramSpec]:
+            return guests.programs_of(service.programs.specs()) if guests else service.programs.specs()
+
         first_url = settings.served_url or ""
         self.backend = BackendSection(services.servers, services.served, first_url=first_url, owner=owner)
-        downloads = services.downloads if owner else None
-        self.model = ModelSection(detection, settings, self.backend, downloads=downloads)
-        self.program = ProgramSection(service.programs, self._offered, self.backend)
+        detection = guests.detection if guests else services.catalog.detection
+        self.model = ModelSection(detection, settings, downloads=services.downloads if owner else None)
+        self.program = ProgramSection(service.programs, offered)
         self.picks = SidebarPicks(model=self.model, program=self.program, backend=self.backend, owner=owner)
         self.header = HeaderSection(self.picks)
         # Only the owner's browser can reach MLflow.
@@ -73,18 +70,11 @@ class PageOf:
         self.views: list[Section] = []
         self.dialogs: list[Section] = []
         if owner:
-            self.versions = VersionsSection(
-                services.versions, mlflow, picks=self.picks, adapter=settings.adapter
-            )
-            self.share = ShareSection(services.tunnel)
-            self.compare = CompareSection(service, services.versions, picks=self.picks, chat=self.chat)
+            store, adapter = services.versions, settings.adapter
+            self.versions = VersionsSection(store, mlflow, picks=self.picks, adapter=adapter)
             self.sidebar.append(self.versions)
-            self.views.append(self.compare)
-            self.dialogs.append(self.share)
-
-    def _offered(self) -> list[ProgramSpec]:
-        specs = self._programs.specs()
-        return self._guests.programs_of(specs) if self._guests else specs
+            self.views.append(CompareSection(service, store, picks=self.picks, chat=self.chat))
+            self.dialogs.append(ShareSection(services.tunnel))
 
     def draw(self) -> None:
         self._kept = gr.BrowserState(None, storage_key="dspy-demo-choices", secret=BROWSER_SECRET)
@@ -129,13 +119,12 @@ class PageOf:
         typed = {name: widget for name, widget in kept.items() if widget not in restored}
         js = f"(last, {', '.join(typed)}) => chatPage.typed(last, {{ {', '.join(typed)} }})"
         demo.load(None, [self._kept, *typed.values()], [*typed.values()], js=js, **now)
-        changes = [widget.change for widget in kept.values()]
-        names = ", ".join(kept)
+        changes, names = [widget.change for widget in kept.values()], ", ".join(kept)
         js = f"(kept, {names}) => chatPage.choose(kept, {{ {names} }})"
         gr.on(changes, None, [self._kept, *kept.values()], self._kept, js=js, **now)
 
     async def restore(self, kept: Any) -> Update:
         """A page has loaded: its pickers as they were before, where they can be so now."""
         given = kept if isinstance(kept, dict) else {}
-        sections = (self.model, self.program, self.backend)
-        return {widget: update for part in sections for widget, update in part.restored(given).items()}
+        picks = self.model.pick(given.get("model")) | self.program.pick(given.get("program"))
+        return picks | self.backend.pick(given.get("backend"))

@@ -27,13 +27,13 @@ class Pages:
 
     def __init__(self, owner: gr.Blocks, guest: gr.Blocks) -> None:
         log_failing_events()
-        pages = {"owner": owner, "guest": guest}
         sessions = PageSessions()
-        self._apps = {role: _mounted(page) for role, page in pages.items()}
-        self._open = {}
-        for role, page in pages.items():
-            events, names = events_of(page)
-            self._open[role] = GradioRoutes(self._apps[role], events=events, names=names, sessions=sessions)
+        self._apps: list[Starlette] = []
+        self._open: dict[str, GradioRoutes] = {}
+        for role, page in (("owner", owner), ("guest", guest)):
+            app, (events, names) = _mounted(page), events_of(page)
+            self._apps.append(app)
+            self._open[role] = GradioRoutes(app, events=events, names=names, sessions=sessions)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         visitor = scope.get("state", {}).get("visitor") or GUEST
@@ -43,17 +43,14 @@ class Pages:
     async def running(self) -> AsyncIterator[None]:
         """Both pages' queues, which run in the server's event loop."""
         async with AsyncExitStack() as stack:
-            for app in self._apps.values():
+            for app in self._apps:
                 await stack.enter_async_context(_lifespan(app))
             yield
 
 
 def _mounted(page: gr.Blocks) -> Starlette:
-    """A page without a server of its own.
-
-    Gradio answers any origin where the host is public, unless the app around it has its own CORS policy; this
-    one allows nobody.
-    """
+    """A page without a server of its own."""
+    # Gradio answers any origin where the host is public, unless the app around it has a CORS policy.
     around = Starlette(middleware=[Middleware(CORSMiddleware)])
     mounted: Starlette = gr.mount_gradio_app(
         around,

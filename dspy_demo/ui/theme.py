@@ -8,8 +8,6 @@ from dspy_demo.ui.components import asset
 
 SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Noto Sans", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
-
-
 #: By the theme's names for them: light and dark.
 COLOURS = {
     "body_background_fill": ("#ffffff", "#161618"),
@@ -52,15 +50,11 @@ SIZES = {
 
 def theme() -> gr.themes.Base:
     """Calm greys and one teal; nothing is fetched from the network."""
-    light = {name: colours[0] for name, colours in COLOURS.items()}
-    dark = {f"{name}_dark": colours[1] for name, colours in COLOURS.items()}
-    return gr.themes.Base(
-        primary_hue=gr.themes.colors.teal,
-        neutral_hue=gr.themes.colors.zinc,
-        font=SANS,
-        font_mono=MONO,
-        radius_size=gr.themes.sizes.radius_md,
-    ).set(**light, **dark, **SIZES)
+    values = SIZES | {name: colours[0] for name, colours in COLOURS.items()}
+    values |= {f"{name}_dark": colours[1] for name, colours in COLOURS.items()}
+    hues = {"primary_hue": gr.themes.colors.teal, "neutral_hue": gr.themes.colors.zinc}
+    radius = gr.themes.sizes.radius_md
+    return gr.themes.Base(font=SANS, font_mono=MONO, radius_size=radius, **hues).set(**values)
 
 
 def css() -> str:

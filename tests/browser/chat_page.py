@@ -66,9 +66,7 @@ class ChatPage:
         await expect(self.questions).to_have_count(count + 1)
 
     async def start_over(self) -> None:
-        """New chat; on a phone it is in the sidebar, which closes again by itself."""
-        if not await self.page.locator("#sidebar.open").count():
-            await self.toggle.click()
+        await self.show_sidebar()
         await self.new_chat.click()
 
     async def done(self, turns: int = 1) -> None:
@@ -82,7 +80,6 @@ class ChatPage:
         await self.page.get_by_role("option", name=option).click()
 
     def picker(self, name: str) -> Locator:
-        """The model or the program picker."""
         return self.page.locator(f"#{name} input")
 
     async def connect(self, url: str) -> None:
@@ -94,15 +91,12 @@ class ChatPage:
         await self.switch("Served")
 
     async def switch(self, backend: str) -> None:
-        """Let the turns run in the app (Local) or on a model server (Served)."""
         await self.page.locator("#backend").get_by_text(backend, exact=True).click()
 
     def image_field(self, name: str) -> Locator:
-        """The text of a field for an image: an address, or the image itself."""
         return self.page.locator(".image-input").filter(has_text=name).first.get_by_role("textbox")
 
     async def share(self) -> Locator:
-        """The dialog of the public link, opened."""
         await self.page.get_by_role("button", name="Share", exact=True).click()
         return self.page.locator("#share")
 
@@ -124,7 +118,6 @@ class ChatPage:
         return int(await self.page.evaluate("document.documentElement.scrollWidth"))
 
     def title(self, index: int = 0) -> Locator:
-        """The line of a thought that opens and closes it."""
         return self.thoughts.nth(index).locator("> .title")
 
     async def is_refused(self, text: str, act: Callable[[], Awaitable[None]]) -> None:
@@ -135,24 +128,20 @@ class ChatPage:
         await expect(self.notice).to_contain_text(text)
 
     async def scroll_to_top(self) -> None:
-        """As a reader does, with the wheel."""
         await self.page.locator("#chat").hover()
         await self.page.mouse.wheel(0, -20_000)
 
     async def open_editor(self, index: int) -> None:
-        """Begin to edit a question."""
         await self.questions.nth(index).hover()
         await self.page.get_by_role("button", name="Edit").nth(index).click()
         await expect(self.editor).to_be_visible()
 
     async def edit_question(self, index: int, text: str) -> None:
-        """Ask an edited question."""
         await self.open_editor(index)
         await self.editor.fill(text)
         await self.page.get_by_role("button", name="Submit").click()
 
     async def thumb(self, index: int, name: str) -> None:
-        """Rate an answer: Like or Dislike."""
         await self.answers.nth(index).hover()
         await self.page.get_by_role("button", name=name, exact=True).nth(index).click()
 
@@ -168,7 +157,6 @@ class ChatPage:
         await expect(self.page.locator("#model input")).not_to_be_in_viewport()
 
     async def show_settings(self) -> None:
-        """Open the model's settings in the sidebar."""
         await self.show_sidebar()
         if not await self.temperature.is_visible():
             await self.page.get_by_role("button", name=re.compile("^(Options|Generation settings)")).click()
@@ -177,7 +165,6 @@ class ChatPage:
             await self.page.evaluate(DRAWN)
 
     async def set_temperature(self, value: str) -> None:
-        """Type the temperature into the model's settings."""
         opened = bool(await self.page.locator("#sidebar.open").count())
         await self.show_settings()
         await self.temperature.fill(value)
@@ -207,7 +194,6 @@ class ComparePage:
         return self.page.locator(f"#chat-{name}")
 
     async def choose(self, side: str, option: str) -> None:
-        """Say what answers in a column."""
         await self.page.get_by_label(f"{side.capitalize()} answers with").click()
         await self.page.get_by_role("option", name=option).last.click()
 

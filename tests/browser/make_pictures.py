@@ -28,7 +28,8 @@ async def main() -> None:
         page = await browser.new_page(viewport=SIZE, device_scale_factor=1, color_scheme="light")
         with tempfile.TemporaryDirectory() as folder:
             home = Path(folder)
-            (home / "polite.py").write_text(PROGRAM)
+            polite = PROGRAM.replace("Dated", "Polite").replace("It is day {day}.", "I hope that helps.")
+            (home / "polite.py").write_text(polite)
             tracing = {"DSPY_DEMO_TRACING": "true"}
             programs = ("--program", str(home / "polite.py"))
             with running_app(*programs, data_dir=home / "data", home=home, env=tracing) as app:
@@ -58,7 +59,7 @@ async def story(page: Page, url: str) -> None:
 
     await bench.act(2, "Serve")
     await bench.is_served(2)
-    await bench.switch("Served")
+    await chat.switch("Served")
     await chat.ask(LONG)
     await expect(chat.answers.last.locator(".thought-group")).to_contain_text("arithmetic", timeout=START_MS)
     await take(page, "served")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -14,60 +16,69 @@ import pytest_asyncio
 from playwright.async_api import expect
 
 from dspy_demo.events import FieldDelta, TurnFinished, TurnStarted, to_wire
-from tests.browser.chat_page import ChatPage
-from tests.browser.conftest import DESKTOP, PHONE, NewPage
-from tests.processes import ServerProcess, running_app
+from tests.browser.chat_page import LEFT_MID_STREAM, ChatPage
+from tests.browser.conftest import DESKTOP, PHONE, NewPage, Problems
+from tests.processes import ServerProcess
+from tests.services import until
 
-VERSION = "models:/demo/4"
+
+@dataclass
+class Served:
+    """A running model server; `left_at` is when the asker of its last answer went before its end."""
+
+    url: str = ""
+    left_at: list[float] = field(default_factory=list)
 
 
 @contextmanager
-def model_server(finish_reason: Any) -> Iterator[str]:
-    """A server that speaks as one of this app does, and whose replies end as `finish_reason` says."""
-    about = {"server": "dspy-demo", "version": VERSION, "ready": True, "lm": "openai/big", "program": "react"}
+def model_server(finish_reason: Any = None) -> Iterator[Served]:
+    """Speaks as a server of this app. Its replies end as `finish_reason` says, or go on for ever."""
+    about = {"server": "dspy-demo", "version": "models:/demo/4", "ready": True}
+    about |= {"lm": "openai/big", "program": "react"}
     events = [
         TurnStarted("local", "openai/big"),
         FieldDelta("reasoning", "reasoning", "Let me see.", "predict"),
         FieldDelta("answer", "answer", "It is", "predict"),
         TurnFinished({"reasoning": "Let me see.", "answer": "It is"}, finish_reason=finish_reason),
     ]
-    stream = "".join(f"data: {json.dumps(to_wire(event))}\n\n" for event in events) + "data: [DONE]\n\n"
+    served = Served()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self._reply("application/json", json.dumps(about))
+            self._begin("application/json")
+            self.wfile.write(json.dumps(about).encode())
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
-            self._reply("text/event-stream", stream)
+            self._begin("text/event-stream")
+            for event in events if finish_reason else events[:-1]:
+                self.wfile.write(f"data: {json.dumps(to_wire(event))}\n\n".encode())
+            try:
+                while not finish_reason:
+                    self.wfile.write(b": still here\n\n")
+                    time.sleep(0.05)
+                self.wfile.write(b"data: [DONE]\n\n")
+            except OSError:
+                served.left_at.append(time.monotonic())
 
-        def _reply(self, kind: str, body: str) -> None:
+        def _begin(self, kind: str) -> None:
             self.send_response(200)
             self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body.encode())
 
-        def log_message(self, format: str, *args: object) -> None: ...
+        def log_message(self, *_: object) -> None: ...
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
+        served.url = f"http://127.0.0.1:{server.server_port}"
+        yield served
         server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    home = tmp_path_factory.mktemp("served-mode")
-    with running_app(data_dir=home / "data", home=home) as server:
-        yield server
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def chat(new_page: NewPage, app: ServerProcess) -> ChatPage:
     chat = await ChatPage(await new_page()).open(app.url)
-    if "open" not in (await chat.sidebar.get_attribute("class") or ""):
-        await chat.toggle.click()
+    await chat.show_sidebar()
     return chat
 
 
@@ -75,8 +86,8 @@ async def chat(new_page: NewPage, app: ServerProcess) -> ChatPage:
 async def test_what_a_version_has_set_cannot_be_picked(chat: ChatPage) -> None:
     banner = chat.page.locator("#banner")
     await expect(banner).to_be_visible()
-    with model_server("stop") as url:
-        await chat.connect(url)
+    with model_server("stop") as served:
+        await chat.connect(served.url)
         for picker, value in (("model", "openai/big"), ("program", "ReAct with tools")):
             await expect(chat.picker(picker)).to_be_hidden()
             await expect(chat.sidebar.get_by_text(value, exact=True)).to_be_visible()
@@ -100,11 +111,30 @@ async def test_what_a_version_has_set_cannot_be_picked(chat: ChatPage) -> None:
 async def test_a_reply_that_was_cut_says_so_and_can_be_asked_for_again(
     chat: ChatPage, finish_reason: str, says: str
 ) -> None:
-    with model_server(finish_reason) as url:
-        await chat.connect(url)
+    with model_server(finish_reason) as served:
+        await chat.connect(served.url)
         await chat.ask("What is it?")
         await chat.done()
     await expect(chat.answers).to_contain_text("It is")
     await expect(chat.answers).to_contain_text(says)
     for button in ("Retry", "Copy message", "Undo"):
         await expect(chat.page.get_by_role("button", name=button).last).to_be_visible()
+
+
+@pytest.mark.parametrize("way", ["stop", "close the tab", "reload"])
+async def test_ending_a_turn_reaches_the_model_server(chat: ChatPage, problems: Problems, way: str) -> None:
+    with model_server() as served:
+        await chat.connect(served.url)
+        await chat.ask("What is it?")
+        await expect(chat.answers.last).to_contain_text("It is")
+        if way == "stop":
+            await chat.stop_button.click()
+            await expect(chat.footers.last).to_contain_text("Stopped")
+        elif way == "close the tab":
+            await chat.page.close()
+        else:
+            problems.allow(LEFT_MID_STREAM)
+            await chat.page.reload(wait_until="commit")
+        ended_at = time.monotonic()  # a busy browser may take long to click
+        await until(lambda: bool(served.left_at))
+        assert served.left_at[0] - ended_at < 2

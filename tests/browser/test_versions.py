@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import httpx
 import pytest
 from playwright.async_api import Locator, Page, expect
 
-from tests.browser.chat_page import ChatPage, ComparePage
+from tests.browser.chat_page import START_MS, ChatPage, ComparePage
 from tests.browser.conftest import NewPage
 from tests.browser.test_chat import LONG
-from tests.processes import ServerProcess, running_app, wait_until
+from tests.environment import scrubbed
+from tests.processes import REPO, ServerProcess, group_of, model_server_of, running_app, wait_until
 
-#: A model server starts in 2 to 4 s on a quiet machine; MLflow's first database takes as long.
-START_MS = 60_000
-#: A crash is noticed within 2 s; the rest is for a busy machine.
-NOTICED_MS = 8_000
-#: Answers as the demo engine does, and adds a sentence: versions of it differ from others in that.
+#: Answers as the demo engine does, and says which code it is.
 PROGRAM = '''
 import dspy
 
 
-class Polite(dspy.Module):
-    """Reasons, then answers with a kind word."""
+class Dated(dspy.Module):
+    """Reasons, then answers with its day."""
 
     def __init__(self):
         super().__init__()
@@ -35,14 +37,10 @@ class Polite(dspy.Module):
 
     async def aforward(self, question: str):
         thought = await self.think.acall(question=question)
-        return dspy.Prediction(reasoning=thought.reasoning, answer=f"{thought.answer} I hope that helps.")
-
-    def forward(self, question: str):
-        thought = self.think(question=question)
-        return dspy.Prediction(reasoning=thought.reasoning, answer=f"{thought.answer} I hope that helps.")
+        return dspy.Prediction(reasoning=thought.reasoning, answer=f"{thought.answer} It is day {day}.")
 
 
-program = Polite()
+program = Dated()
 '''
 
 
@@ -53,10 +51,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def app(home: Path) -> Iterator[ServerProcess]:
-    program = home / "polite.py"
-    program.write_text(PROGRAM)
+    """An app whose program was changed after its first version was logged."""
+    program, data_dir = home / "dated.py", home / "data"
+    program.write_text(PROGRAM.replace("{day}", "one"))
+    log = [sys.executable, "app.py", "log", "--program", str(program), "--data-dir", str(data_dir)]
+    subprocess.run(log, cwd=REPO, env=scrubbed(os.environ, home), check=True, timeout=120)
+    program.write_text(PROGRAM.replace("{day}", "two"))
     tracing = {"DSPY_DEMO_TRACING": "true"}
-    with running_app("--program", str(program), data_dir=home / "data", home=home, env=tracing) as server:
+    with running_app("--program", str(program), data_dir=data_dir, home=home, env=tracing) as server:
         yield server
 
 
@@ -67,12 +69,10 @@ class Workbench:
         self.page = page
         self.result = page.locator("#log-result")
         self.server = page.locator("#server")
-        self.rows = page.locator(".version")
 
     async def log(self, description: str = "", tags: str = "") -> None:
-        form = self.page.get_by_role("button", name="Log this program")
         if not await self.page.locator("#log").is_visible():
-            await form.click()
+            await self.page.get_by_role("button", name="Log this program").click()
         await self.page.get_by_label("Description (optional)").fill(description)
         await self.page.get_by_label("Tags (optional)").fill(tags)
         await self.page.locator("#log").click()
@@ -87,100 +87,71 @@ class Workbench:
         await row.get_by_role("button", name=label).click()
 
     async def is_served(self, version: int) -> None:
-        await expect(self.server.locator(".server").first).to_contain_text(
-            re.compile(rf"^\s*Ready\s*dspy-demo v{version}"), timeout=START_MS
-        )
+        served = re.compile(rf"^\s*Ready\s*dspy-demo v{version}")
+        await expect(self.server.locator(".server").first).to_contain_text(served, timeout=START_MS)
         await expect(self.server.locator(".server")).to_have_count(1)
-
-    async def switch(self, backend: str) -> None:
-        await self.page.locator("#backend").get_by_text(backend, exact=True).click()
 
 
 async def test_the_whole_story(new_page: NewPage, app: ServerProcess, home: Path) -> None:
     page = await new_page(viewport={"width": 1440, "height": 1400})
-    chat = await ChatPage(page).open(app.url)
-    bench = Workbench(page)
+    chat, bench = await ChatPage(page).open(app.url), Workbench(page)
 
-    # Chat with the local program.
+    # Chat with the local program, and log it.
     await chat.ask("What is 2 + 2?")
     await chat.done(1)
+    await expect(chat.answers.last).to_contain_text("It is day two.")
     await expect(chat.footers.last).to_contain_text("Local")
-
-    # Log it: the first time MLflow's database is made. Then another program.
-    await bench.log("The kind one", "team=search, tier=2")
-    await expect(bench.result).to_contain_text("Logged dspy-demo v1", timeout=START_MS)
-    await expect(bench.row(1)).to_contain_text("The kind one")
-    await expect(bench.row(1)).to_contain_text("team=search")
-    await chat.pick("program", "Chain of thought")
-    await bench.log("The plain one")
+    await bench.log("The new one", "team=search, tier=2")
     # The click shows at once: a row that can be neither served nor promoted until a new process loaded it.
     checking = page.locator(".version").filter(has_text="checking")
     await expect(checking).to_contain_text("a new process loads it first")
     await expect(checking.get_by_role("button")).to_have_count(0)
     await expect(bench.result).to_contain_text("Logged dspy-demo v2", timeout=START_MS)
-    await expect(checking).to_have_count(0)
-    await expect(bench.rows).to_have_count(2)
-    await expect(bench.rows.first).to_contain_text("dspy-demo v2")
+    await expect(page.locator(".version")).to_have_count(2)
+    await expect(bench.row(2)).to_contain_text("The new one")
+    await expect(bench.row(2)).to_contain_text("team=search")
 
-    # Serve the first one, and watch it start.
+    # Serve the first one, watch it start, and switch to it in the middle of the chat: reasoning streams live.
     await bench.act(1, "Serve")
     await expect(bench.server).to_contain_text("Starting")
     await bench.is_served(1)
     await expect(bench.row(1).locator("summary .dot.ready")).to_be_visible()
-
-    # Switch between two turns of one chat: reasoning streams live from the served version.
-    await bench.switch("Served")
-    await expect(page.locator("#active")).to_contain_text("dspy-demo v1")
+    await chat.switch("Served")
+    await expect(chat.active).to_contain_text("dspy-demo v1")
     await chat.ask(LONG)
     await expect(chat.answers.last.locator(".thought-group")).to_contain_text("arithmetic", timeout=START_MS)
     await expect(chat.footers).to_have_count(1)
+    # Serve the other version while the turn runs on the first: neither it nor the next one fails.
+    await bench.act(2, "Serve")
+    await bench.is_served(2)
     await chat.done(2)
-    await expect(chat.answers.last).to_contain_text("I hope that helps.")
-    await expect(chat.footers.last).to_contain_text(
-        re.compile(r"Served.*dspy-demo v1.*tokens in, .*out.*first token")
-    )
+    await expect(chat.answers.last).to_contain_text("It is day one.")
+    says = re.compile(r"Served.*dspy-demo v1.*tokens in, .*out.*first token")
+    await expect(chat.footers.last).to_contain_text(says)
+    await chat.ask("What is 3 + 3?")
+    await chat.done(3)
+    await expect(page.locator(".turn-error")).to_have_count(0)
+    await expect(chat.footers.last).to_contain_text("dspy-demo v2")
+    await expect(chat.answers.last).to_contain_text("It is day two.")
 
     # A thumb and a comment go to that turn's trace; changing one's mind changes them.
     await page.get_by_role("button", name="Like", exact=True).last.click()
     await page.get_by_label("Comment on the answer").fill("Short and right")
     await page.get_by_role("button", name="Add comment").click()
     await expect(chat.notice).to_contain_text("Thank you")
-    assert await assessment(home) == ("true", "Short and right")
+    await rated(home, "true")
     await page.get_by_role("button", name="Dislike", exact=True).last.click()
-    assert await assessment(home, ("false", "Short and right")) == ("false", "Short and right")
+    await rated(home, "false")
     await page.get_by_role("button", name="Close", exact=True).click()
 
-    # Serve the other version while a turn runs on the first: neither that turn nor the next one fails.
-    await chat.ask(LONG)
-    await bench.act(2, "Serve")
-    await bench.is_served(2)
-    await chat.done(3)
-    await chat.ask("What is 3 + 3?")
-    await chat.done(4)
-    await expect(page.locator(".turn-error")).to_have_count(0)
-    await expect(chat.footers.last).to_contain_text("dspy-demo v2")
-    await expect(chat.answers.last).not_to_contain_text("I hope that helps.")
-
-    # Compare the served version with another one: both stream, and the difference is marked.
-    compare = await ComparePage(page).open()
-    await compare.choose("left", "Served · dspy-demo v2")
-    await compare.choose("right", "Version · dspy-demo v1")
-    await compare.ask("What is 12 * 7?")
-    await compare.done()
-    await expect(compare.difference.locator("ins")).to_contain_text(["only right", "I hope that helps."])
-    await page.get_by_role("tab", name="Chat").click()
-
-    # Promote, promote another, roll back, undo that.
-    await bench.act(1, "Promote")
-    await expect(bench.row(1).locator(".champion")).to_be_visible()
-    await bench.act(2, "Promote")
-    await expect(bench.row(2).locator(".champion")).to_be_visible()
+    # Promote, promote another, roll back, undo that. Edit what is said about it.
+    for version in (1, 2):
+        await bench.act(version, "Promote")
+        await expect(bench.row(version).locator(".champion")).to_be_visible()
     await bench.act(2, "Roll back to 1")
     await expect(bench.row(1).locator(".champion")).to_be_visible()
     await bench.result.get_by_role("button", name="Undo").click()
     await expect(bench.row(2).locator(".champion")).to_be_visible()
-
-    # Edit what is said about it.
     await bench.act(2, "Edit")
     await bench.row(2).get_by_label("Description").fill("Better <b>words</b>")
     await bench.row(2).get_by_label("Tags").fill("tier=1, note=a, b")
@@ -189,33 +160,92 @@ async def test_the_whole_story(new_page: NewPage, app: ServerProcess, home: Path
     await expect(bench.row(2).locator(".v-tags span")).to_have_text(["note=a, b", "tier=1"])
 
     # Load one back into this process.
-    await bench.act(1, "Use here")
-    await expect(bench.result).to_contain_text("Now using dspy-demo v1")
-    await bench.switch("Local")
-    await expect(page.locator("#active")).to_contain_text("dspy-demo v1")
+    await bench.act(2, "Use here")
+    await expect(bench.result).to_contain_text("Now using dspy-demo v2")
+    await chat.switch("Local")
     await chat.ask("What is 4 + 4?")
-    await chat.done(5)
-    await expect(chat.answers.last).to_contain_text("I hope that helps.")
+    await chat.done(4)
+    await expect(chat.active).to_contain_text("dspy-demo v2")
+    await expect(chat.footers.last).to_contain_text("Local")
 
-    # Stop it: the next question is refused with a way out, and is not lost.
-    await bench.switch("Served")
+
+async def rated(home: Path, value: str) -> None:
+    """The one rating is in the store, where a thread of the app writes it a moment later."""
+
+    def found() -> bool:
+        with closing(sqlite3.connect(home / "data" / "mlflow.db")) as database:
+            rows = database.execute("SELECT value, rationale FROM assessments").fetchall()
+        return rows == [(value, "Short and right")]
+
+    await asyncio.to_thread(wait_until, found, 20, "the rating is in MLflow")
+
+
+async def test_compare_with_the_code_that_a_version_was_logged_with(
+    new_page: NewPage, app: ServerProcess, home: Path
+) -> None:
+    page = await new_page()
+    await ChatPage(page).open(app.url)
+    compare = await ComparePage(page).open()
+    await compare.choose("right", "Version · dspy-demo v1")
+    # Feedback where it was asked, from the first moment on; to stop then gives the question back.
+    await compare.ask("What is 12 * 7?")
+    await expect(compare.side("right")).to_contain_text("Starting dspy-demo v1")
+    await compare.stop_button.click()
+    await expect(compare.send_button).to_be_visible()
+    await expect(compare.composer).to_have_value("What is 12 * 7?")
+    # Both stream, and the difference is marked.
+    await compare.composer.press("Enter")
+    await compare.done()
+    await expect(compare.side("left")).to_contain_text("It is day two.")
+    await expect(compare.side("right")).to_contain_text("It is day one.")
+    await expect(compare.difference.locator("ins")).to_contain_text(["only right", "one"])
+
+
+async def test_a_hung_server_and_a_lost_one_are_seen_and_restarted(
+    new_page: NewPage, app: ServerProcess, home: Path
+) -> None:
+    page = await new_page(viewport={"width": 1440, "height": 1400})
+    chat, bench = await ChatPage(page).open(app.url), Workbench(page)
+    await page.get_by_role("button", name="All versions").click()
+    await bench.act(1, "Serve")
+    await bench.is_served(1)
+    await chat.switch("Served")
+
+    # Hung: said within the 5 s for which an answer is kept and the 2 s that the next one may take.
+    server = model_server_of(home / "data", "models:/dspy-demo/1")
+    os.kill(server, signal.SIGSTOP)
+    await expect(bench.server).to_contain_text("Not answering", timeout=15_000)
+    assert await health(app) == "hung"
+    await chat.composer.fill("What is 5 + 5?")
+    await chat.composer.press("Enter")
+    await expect(chat.notice).to_contain_text("does not answer any more")
+    os.kill(server, signal.SIGCONT)
+    await expect(bench.server).to_contain_text("Ready", timeout=15_000)
+
+    # Lost in the middle of an answer: red within a second, and one click brings it back.
+    await chat.ask(LONG)
+    await expect(chat.thoughts.first).to_be_visible(timeout=START_MS)
+    os.kill(server, signal.SIGKILL)
+    await expect(bench.server.locator(".dot.failed")).to_be_visible()
+    assert await health(app) == "failed"
+    await bench.server.get_by_role("button", name="Restart").click()
+    await expect(bench.server).to_contain_text("Ready", timeout=START_MS)
+    assert group_of(server) == set()
+
+    # Stopped: the next question is refused with a way out, and is not lost.
     await bench.server.get_by_role("button", name="Stop").click()
     await expect(bench.server).to_contain_text("Stopped", timeout=START_MS)
-    await chat.composer.fill("What is 5 + 5?")
+    await chat.composer.fill("What is 6 + 6?")
     await chat.composer.press("Enter")
     await chat.notice.get_by_role("button", name="Use Local").click()
     await expect(page.get_by_role("radio", name="Local")).to_be_checked()
-    await expect(chat.composer).to_have_value("What is 5 + 5?")
+    await expect(chat.composer).to_have_value("What is 6 + 6?")
 
 
-async def assessment(home: Path, wanted: tuple[str, str] | None = None) -> tuple[str, str]:
-    """The one rating in the store, which a thread of the app writes a moment later."""
-
-    def found() -> tuple[str, str] | None:
-        with closing(sqlite3.connect(home / "data" / "mlflow.db")) as database:
-            rows = database.execute("SELECT value, rationale FROM assessments").fetchall()
-        assert len(rows) <= 1
-        row = rows[0] if rows and rows[0][1] else None
-        return row if wanted is None or row == wanted else None
-
-    return await asyncio.to_thread(wait_until, found, 20, "the rating is in MLflow")  # type: ignore[return-value]
+async def health(app: ServerProcess) -> str:
+    """The state of the model server, as ``/ready`` and ``/metrics`` say it."""
+    async with httpx.AsyncClient(trust_env=False) as client:
+        ready, metrics = await client.get(f"{app.url}/ready"), await client.get(f"{app.url}/metrics")
+    state = str(ready.json()["model_server"])
+    assert f'dspy_demo_model_server{{state="{state}"}} 1.0' in metrics.text
+    return state

@@ -30,6 +30,16 @@ MATH: list[dict[str, str | bool]] = [
     {"left": "\\[", "right": "\\]", "display": True},
     {"left": "\\(", "right": "\\)", "display": False},
 ]
+#: What every chatbot of the page has.
+CHATBOT: dict[str, Any] = {
+    "show_label": False,
+    "container": False,
+    "layout": "bubble",
+    "buttons": ["copy"],
+    "sanitize_html": True,
+    "allow_tags": False,
+    "latex_delimiters": MATH,
+}
 #: A notice stays until something is edited that a question is made of.
 _GONE_WITH_AN_EDIT = """
 addEventListener("input", (event) => {
@@ -68,16 +78,10 @@ class ChatWidgets:
         self.chatbot = gr.Chatbot(
             elem_id="chat",
             label="Conversation",
-            show_label=False,
-            container=False,
             height="100%",
-            layout="bubble",
             editable="user",
-            buttons=["copy"],
-            sanitize_html=True,
-            allow_tags=False,
-            latex_delimiters=MATH,
             feedback_options=["Like", "Dislike"],
+            **CHATBOT,
             **_empty(shown),
         )
         with gr.Column(elem_id="dock"):

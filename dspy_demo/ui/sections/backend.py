@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,20 +12,22 @@ from gradio.components import Component
 
 from dspy_demo.backends.served import ServedBackend
 from dspy_demo.backends.served_wire import ServerInfo, base_url
-from dspy_demo.errors import DemoError, NotFound
+from dspy_demo.errors import NotFound
 from dspy_demo.events import ServedTarget
 from dspy_demo.processes import ChildFailed
 from dspy_demo.serving.processes import ModelServers, ServerState
 from dspy_demo.settings import Settings
 from dspy_demo.ui.components import (
+    Given,
     Update,
     action_html,
     clicked,
     if_new,
+    is_owner,
     lasting,
-    owner_only,
     section,
     sentence_of,
+    skip,
     template,
     title_of,
 )
@@ -34,13 +36,16 @@ from dspy_demo.ui.components import (
 LOCAL, SERVED = "Local", "Served"
 #: Seconds between two looks while there is something to see: within one a crash is on the page.
 LOOK_S = 1.0
-HUNG = "The model server does not answer any more. Restart it, or choose the Local backend."
+NOT_READY = {
+    "hung": "The model server does not answer any more. Restart it, or choose the Local backend.",
+    "starting": "The model server is still starting. Ask again in a moment.",
+}
 NOT_SERVED = "No model server is running. Choose Serve at a version, or the Local backend."
 
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """A server at a typed address, which was asked what it is."""
+    """A server and what it is, where it says that."""
 
     url: str
     info: ServerInfo
@@ -48,15 +53,6 @@ class Connected:
     @property
     def title(self) -> str:
         return title_of(self.info.version) if self.info.version else self.url
-
-
-@dataclass(frozen=True, slots=True)
-class ServedFacts:
-    """What answers in place of the picked model and program; empty where the server does not say it."""
-
-    version: str
-    model: str
-    program: str
 
 
 class BackendSection:
@@ -75,10 +71,7 @@ class BackendSection:
     def __init__(
         self, servers: ModelServers, served: ServedBackend, *, first_url: str = "", owner: bool
     ) -> None:
-        self.servers = servers
-        self._served = served
-        self._first_url = first_url
-        self._owner = owner
+        self.servers, self._served, self._first_url, self._owner = servers, served, first_url, owner
         self._trouble = ""
         self._running: set[asyncio.Task[None]] = set()
 
@@ -94,22 +87,20 @@ class BackendSection:
             )
             self.panel = action_html(server_html(ServerState(), owner=self._owner), elem_id="server")
             if self._owner:
-                self._draw_address()
+                with gr.Accordion("Connect to a server", open=False, elem_classes="fold"):
+                    self.address = gr.Textbox(
+                        label="URL",
+                        placeholder="http://127.0.0.1:5001",
+                        info="A model server of this app, or any mlflow models serve.",
+                        max_lines=1,
+                        elem_id="server-url",
+                        html_attributes=gr.InputHTMLAttributes(autocomplete="off", spellcheck=False),
+                    )
+                    self.connect_button = gr.Button("Connect", size="sm", elem_id="connect")
             self.status = gr.HTML(elem_classes="sr", padding=False)
-        self.timer = gr.Timer(LOOK_S, active=False)
-        self.connected = gr.State()
-
-    def _draw_address(self) -> None:
-        with gr.Accordion("Connect to a server", open=False, elem_classes="fold"):
-            self.address = gr.Textbox(
-                label="URL",
-                placeholder="http://127.0.0.1:5001",
-                info="A model server of this app, or any mlflow models serve.",
-                max_lines=1,
-                elem_id="server-url",
-                html_attributes=gr.InputHTMLAttributes(autocomplete="off", spellcheck=False),
-            )
-            self.connect_button = gr.Button("Connect", size="sm", elem_id="connect")
+        self.timer, self.connected = gr.Timer(LOOK_S, active=False), gr.State()
+        #: What `drawn` changes.
+        self.outputs: set[Component] = {self.panel, self.timer, self.connected, self.status, self.switch}
 
     def wire(self, demo: gr.Blocks, now: dict[str, Any]) -> None:
         demo.load(self.connect_first, None, self.outputs, **now)
@@ -123,11 +114,6 @@ class BackendSection:
         """Let the buttons in `html` act on the server too."""
         html.click(self.act, self.connected, self.outputs, **now)
 
-    @property
-    def outputs(self) -> set[Component]:
-        """What `drawn` changes."""
-        return {self.panel, self.timer, self.connected, self.status, self.switch}
-
     async def look(self, connected: Connected | None, shown: str) -> Update:
         """A tick of the timer."""
         await self.servers.phase()
@@ -139,28 +125,29 @@ class BackendSection:
 
     async def connect(self, address: str, request: gr.Request) -> Update:
         """Use the server at a typed address."""
+        return await self._connected(address) if is_owner(request) else skip()
+
+    async def _connected(self, address: str) -> Update:
         try:
-            owner_only(request)
-            return await self._connected(address)
+            url = base_url(address)
+            return self.drawn(Connected(url, await self._served.probe(url)))
         except Exception as error:
             return self.drawn(None, sentence_of(error))
 
     async def act(self, event: gr.EventData, connected: Connected | None, request: gr.Request) -> Update:
         """One of the buttons beside the state."""
-        try:
-            owner_only(request)
-            match clicked(event):
-                case "disconnect":
-                    return self.drawn(None)
-                case "restart":
-                    await self.begin(self.servers.restart())
-                case "retry":
-                    await self.begin(self.servers.retry())
-                case "stop" | "dismiss":
-                    await self.begin(self.servers.stop(clicked(event, "uri") or None))
-            return self.drawn(connected)
-        except Exception as error:
-            return self.drawn(connected, sentence_of(error))
+        if not is_owner(request):
+            return skip()
+        match clicked(event):
+            case "disconnect":
+                connected = None
+            case "restart":
+                await self.begin(self.servers.restart())
+            case "retry":
+                await self.begin(self.servers.retry())
+            case "stop" | "dismiss":
+                await self.begin(self.servers.stop(clicked(event, "uri") or None))
+        return self.drawn(connected)
 
     async def begin(self, action: Coroutine[Any, Any, Any]) -> None:
         """Run `action` on beside the page, for all visitors; the panel says what becomes of it."""
@@ -192,27 +179,18 @@ class BackendSection:
             self.switch: gr.update(interactive=True) if usable else gr.update(interactive=False, value=LOCAL),
         }
 
-    def restored(self, kept: Mapping[str, Any]) -> Update:
+    def pick(self, side: object) -> Update:
         """The switch of a page that has just loaded."""
-        if kept.get("backend") == SERVED and self.servers.state().phase != "ready":
-            return {}
-        return {self.switch: gr.update(value=SERVED if kept.get("backend") == SERVED else LOCAL)}
+        served = side == SERVED and self.servers.state().phase == "ready"
+        return {self.switch: SERVED if served else LOCAL}
 
-    def facts(self, backend: str, connected: Connected | None) -> ServedFacts | None:
+    def serving(self, given: Given) -> Connected | None:
         """What answers in place of the picked model and program, if anything does."""
-        if backend != SERVED:
+        if given[self.switch] != SERVED:
             return None
-        if connected is not None:
-            return ServedFacts(connected.title, connected.info.lm or "", connected.info.program)
-        state = self.servers.state()
-        return ServedFacts(title_of(state.version), state.lm, state.program)
-
-    async def _connected(self, address: str) -> Update:
-        try:
-            url = base_url(address)
-            return self.drawn(Connected(url, await self._served.probe(url)))
-        except DemoError as error:
-            return self.drawn(None, error.public_message)
+        state, connected = self.servers.state(), given[self.connected]
+        own = ServerInfo("live", state.version, lm=state.lm, program=state.program)
+        return connected or Connected(state.url or "", own)
 
 
 def guest_urls(servers: ModelServers, settings: Settings) -> Callable[[], set[str]]:
@@ -230,49 +208,26 @@ def served_choice(servers: ModelServers, connected: Connected | None) -> tuple[S
     if connected is not None:
         return ServedTarget(connected.url, connected.info.version), connected.info.program
     state = servers.state()
-    match state.phase:
-        case "ready" if state.url:
-            return state.target, state.program
-        case "hung":
-            raise NotFound(HUNG)
-        case "failed":
-            raise NotFound(f"{state.reason} Restart it, or choose the Local backend.")
-        case "starting":
-            raise NotFound("The model server is still starting. Ask again in a moment.")
-        case _:
-            raise NotFound(NOT_SERVED)
+    if state.phase == "ready":
+        return state.target, state.program
+    if state.phase == "failed":
+        raise NotFound(f"{state.reason} Restart it, or choose the Local backend.")
+    raise NotFound(NOT_READY.get(state.phase, NOT_SERVED))
 
 
-def picker_or_fixed(picker: gr.Column, fixed: gr.HTML, facts: ServedFacts | None, *, value: str) -> Update:
+def picker_or_fixed(picker: gr.Column, fixed: gr.HTML, serving: Connected | None, *, value: str) -> Update:
     """Show what a section picks, or `value` where a served version has set it."""
-    return {
-        picker: gr.update(visible=facts is None),
-        fixed: gr.update(
-            visible=facts is not None,
-            value=template("fixed.html", value=value, version=facts.version) if facts else "",
-        ),
-    }
+    html = template("fixed.html", value=value, version=serving.title) if serving else ""
+    served = serving is not None
+    return {picker: gr.update(visible=not served), fixed: gr.update(visible=served, value=html)}
 
 
 def server_html(
     state: ServerState, connected: Connected | None = None, trouble: str = "", *, owner: bool = True
 ) -> str:
-    """The state of the servers.
-
-    Args:
-        connected: Another server, which this visitor uses in place of the app's own.
-        trouble: Why the last action did not work.
-        owner: Whether this visitor may start and stop them.
-    """
-    return template(
-        "backend.html",
-        state=state,
-        connected=connected,
-        trouble=trouble,
-        owner=owner,
-        title_of=title_of,
-        lasting=lasting,
-    )
+    """The state of the servers; `trouble` is why the last action did not work."""
+    words = {"trouble": trouble, "title_of": title_of, "lasting": lasting}
+    return template("backend.html", state=state, connected=connected, owner=owner, **words)
 
 
 def status_html(state: ServerState, connected: Connected | None = None) -> str:
@@ -280,6 +235,5 @@ def status_html(state: ServerState, connected: Connected | None = None) -> str:
     words = [f"Connected to {connected.title}."] if connected else []
     for server in (state, state.next):
         if server is not None and server.phase != "none":
-            phase = {"hung": "not answering"}.get(server.phase, server.phase)
-            words.append(f"Model server {title_of(server.version)}: {phase}. {server.reason}".strip())
+            words.append(f"Model server {title_of(server.version)}: {server.phase}. {server.reason}".strip())
     return template("status.html", text=" ".join(words))

@@ -1,31 +1,31 @@
-"""What is picked in the sidebar, as one answer: where a question goes, and which program takes it."""
+"""What is picked in the sidebar, as one answer: where a question goes, and which program takes it.
+
+The header shows it. Its buttons open the sections of the sidebar.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import gradio as gr
 from gradio.components import Component
 
-from dspy_demo.errors import NotFound
+from dspy_demo.errors import DemoError, NotFound
 from dspy_demo.events import LocalTarget, ServedTarget
-from dspy_demo.programs.spec import ProgramSpec
+from dspy_demo.lm.choices import DEMO_MODEL
+from dspy_demo.programs.registry import ProgramRegistry
+from dspy_demo.programs.spec import InputField, ProgramSpec
 from dspy_demo.ui.chat.widgets import RESTART_SERVER, SERVE_A_VERSION, USE_LOCAL, Action
-from dspy_demo.ui.sections.backend import LOCAL, SERVED, BackendSection, served_choice
+from dspy_demo.ui.components import Given, Update, action_html, template
+from dspy_demo.ui.sections.backend import LOCAL, SERVED, BackendSection, Connected, served_choice
 from dspy_demo.ui.sections.model import ModelSection
-from dspy_demo.ui.sections.program import ProgramSection, program_behind
-
-Given = Mapping[Component, Any]
+from dspy_demo.ui.sections.program import ProgramSection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SidebarPicks:
-    """The three sections that choose who answers.
-
-    Attributes:
-        owner: Whether it is the owner's page.
-    """
+    """The three sections that choose who answers; `owner` says whether it is the owner's page."""
 
     model: ModelSection
     program: ProgramSection
@@ -46,11 +46,9 @@ class SidebarPicks:
     def answering(self, given: Given) -> ProgramSpec:
         """The program that would answer."""
         try:
-            if given[self.backend.switch] == SERVED:
-                return self.served(given)[1]
+            return self.served(given)[1] if given[self.backend.switch] == SERVED else self._picked(given)
         except NotFound:
-            pass
-        return self.program.registry.get(given[self.program.picker])
+            return self._picked(given)
 
     def target(self, given: Given) -> tuple[LocalTarget | ServedTarget, ProgramSpec]:
         """Where a turn runs, and the program that answers there.
@@ -62,7 +60,7 @@ class SidebarPicks:
 
     def local(self, given: Given) -> tuple[LocalTarget, ProgramSpec]:
         """The picked program with the picked model, in this process."""
-        spec = self.program.registry.get(given[self.program.picker])
+        spec = self._picked(given)
         return LocalTarget(spec.name, self.model.choice(given)), spec
 
     def served(self, given: Given) -> tuple[ServedTarget, ProgramSpec]:
@@ -82,3 +80,69 @@ class SidebarPicks:
     def use_local(self) -> dict[Component, Any]:
         """Let turns run in this process."""
         return {self.backend.switch: LOCAL}
+
+    def _picked(self, given: Given) -> ProgramSpec:
+        return self.program.registry.get(given[self.program.picker])
+
+
+class HeaderSection:
+    """The line above all views, and the banner of the demo engine below it."""
+
+    def __init__(self, picks: SidebarPicks) -> None:
+        self._picks = picks
+
+    def draw(self) -> None:
+        start = {component: component.value for component in self._picks.inputs}
+        with gr.Row(elem_id="topbar"):
+            self.active = action_html(self._html(start, None), elem_id="active")
+            action_html(template("menu.html", owner=self._picks.owner), elem_id="tools")
+
+    def draw_banner(self) -> None:
+        banner = template("banner.html", owner=self._picks.owner)
+        self.banner = action_html(banner, visible=self._picks.model.detection.demo, elem_id="banner")
+
+    def wire(self, demo: gr.Blocks, now: dict[str, Any]) -> None:
+        picks, model = self._picks, self._picks.model
+        outputs: set[Component] = {self.active, self.banner, *model.shown, *picks.program.shown}
+        events = [*picks.changes, model.picker.change, *(field.blur for field in model.typed[:1])]
+        gr.on(events, self.changed, picks.inputs, outputs, **now)
+
+    async def changed(self, given: dict[Component, Any]) -> Update:
+        """Something else answers now: also a served version, which has set its model and program."""
+        model, program = self._picks.model, self._picks.program
+        serving = self._picks.backend.serving(given)
+        banner = gr.update(visible=given[model.picker] == DEMO_MODEL and serving is None)
+        own = {self.active: self._html(given, serving), self.banner: banner}
+        return own | model.drawn(given, serving) | program.drawn(given, serving)
+
+    def _html(self, given: Given, serving: Connected | None) -> str:
+        program, model = self._picks.program, self._picks.model
+        return template(
+            "active.html",
+            program=program.title(serving.info.program if serving else given[program.picker]),
+            model=serving.info.lm if serving else model.title(given),
+            version=serving.title if serving else "",
+        )
+
+
+def program_behind(name: str, programs: ProgramRegistry) -> ProgramSpec:
+    """The program of this name here, else one that takes a chat message and remembers the chat."""
+    try:
+        return programs.get(name)
+    except NotFound:
+        return _ANY
+
+
+def _not_here() -> None:
+    raise DemoError("A program behind a model server cannot be built here.")
+
+
+_ANY = ProgramSpec(
+    name="served",
+    title="Served version",
+    description="",
+    build=_not_here,
+    inputs=(InputField("text"),),
+    chat_field="text",
+    history_field="history",
+)

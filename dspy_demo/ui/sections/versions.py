@@ -8,30 +8,28 @@ import json
 import re
 import shlex
 import time
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
-from pydantic import SecretStr
 
 from dspy_demo.errors import DemoError, InvalidInput
 from dspy_demo.serving.mlflow_ui import MLflowPages
 from dspy_demo.serving.processes import Wanted
 from dspy_demo.ui.chat.text import in_words
 from dspy_demo.ui.components import (
+    Given,
     Update,
     action_html,
     clicked,
+    is_owner,
     lasting,
     message,
-    owner_only,
     sentence_of,
     skip,
     template,
     title_of,
-    visitor_of,
 )
 from dspy_demo.ui.sections.backend import SERVED
 from dspy_demo.ui.sections.model import ModelSection
@@ -42,26 +40,6 @@ from dspy_demo.versions.version import MODEL_NAME, LogRequest, Version
 
 #: After so long an action is slow, and the page says what it does.
 STEP_S = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the list.
-
-    Attributes:
-        previous: The version that a roll back would bring; None where there is none.
-        link: Its page in MLflow, or empty while MLflow's pages do not run.
-        serving: The phase of a model server for it; empty where there is none.
-    """
-
-    version: Version
-    previous: int | None = None
-    link: str = ""
-    serving: str = ""
-
-    @property
-    def what(self) -> str:
-        return " · ".join(part for part in (in_words(self.version.program), self.version.lm) if part)
 
 
 class VersionsSection:
@@ -94,35 +72,25 @@ class VersionsSection:
                 self.list = action_html('<p class="quiet">Looking…</p>', elem_id="version-list")
 
     def wire(self, demo: gr.Blocks, now: dict[str, Any]) -> None:
-        queued = now | {"queue": True}
-        listed = {self.list, self.head}
-        self.log_button.click(self.log, self.inputs, self.outputs, **queued)
+        queued, listed = now | {"queue": True}, {self.list, self.head}
+        own = {self.head, self.result, self.list, self.fold, self.log_button, self.description}
+        inputs = {*self._model.inputs, self._program.picker, self.name, self.description, self.tags}
+        outputs = {*own, *self._backend.outputs, self._program.picker}
+        self.log_button.click(self.log, inputs, outputs, **queued)
         self.fold.expand(self.refresh, None, listed, **now)
         self._backend.status.change(self.refresh_open, None, listed, **now)
         #: The events of the actions, for what depends on them.
         self.acted = [
-            html.click(self.act, self.inputs, self.outputs, **queued)
-            for html in (self.list, self.head, self.result)
+            html.click(self.act, inputs, outputs, **queued) for html in (self.list, self.head, self.result)
         ]
-
-    @property
-    def inputs(self) -> set[Component]:
-        return {*self._model.inputs, self._program.picker, self.name, self.description, self.tags}
-
-    @property
-    def outputs(self) -> set[Component]:
-        """All that an action may change."""
-        own = {self.head, self.result, self.list, self.fold, self.log_button, self.description}
-        return {*own, *self._backend.outputs, self._program.picker}
 
     async def log(self, given: dict[Component, Any], request: gr.Request) -> AsyncIterator[Update]:
         """**Log to MLflow**: the program and the model picked now. Two quick clicks make one version."""
-        if self._logging.locked():
+        if self._logging.locked() or not is_owner(request):
             yield skip()
             return
         async with self._logging:
             try:
-                owner_only(request)
                 wanted = self._request(given)
                 yield {self.log_button: gr.update(interactive=False), self.result: message("Logging…")}
                 logging = asyncio.to_thread(self._store.log, wanted, self._program.registry, self._adapter)
@@ -139,7 +107,7 @@ class VersionsSection:
                 yield await self.refresh_open(request)
         yield {self.log_button: gr.update(interactive=True)}
 
-    def _request(self, given: Mapping[Component, Any]) -> LogRequest:
+    def _request(self, given: Given) -> LogRequest:
         return LogRequest(
             given[self.name] or "",
             given[self._program.picker],
@@ -150,107 +118,93 @@ class VersionsSection:
 
     async def refresh(self, request: gr.Request) -> Update:
         """The list as it is now, also after other tools changed it."""
+        if not is_owner(request):
+            return skip()
         try:
-            owner_only(request)
             return await self._listed()
         except Exception as error:
             return {self.list: message(sentence_of(error), wrong=True)}
 
     async def refresh_open(self, request: gr.Request) -> Update:
         """The same, where the list was looked at before; else it would load MLflow for nothing."""
-        owner = visitor_of(request).role == "owner"
-        return await self.refresh(request) if owner and self._store.tracking.ready else skip()
+        return await self.refresh(request) if is_owner(request) and self._store.tracking.ready else skip()
 
     async def act(
         self, event: gr.EventData, given: dict[Component, Any], request: gr.Request
     ) -> AsyncIterator[Update]:
         """One of the buttons in the list, in the heading, or after an action."""
-        uri = clicked(event, "uri")
+        do, uri = clicked(event), clicked(event, "uri")
+        if not is_owner(request):
+            yield skip()
+            return
         try:
-            owner_only(request)
-            match clicked(event):
-                case "load":
-                    yield {self.result: message(f"Loading {title_of(uri)}…")}
-                    yield await self._load(uri)
-                case "open":
-                    yield {self.result: message("Starting MLflow. This takes some seconds…")}
-                    yield await self._open(uri)
-                case "serve":
-                    yield await self._serve(uri, given) | await self._listed()
-                case "chat":
-                    yield {self._backend.switch: gr.update(value=SERVED, interactive=True)}
-                case do:
-                    yield await self._change(do, uri, event) | await self._listed()
+            if do == "open":
+                yield {self.result: message("Starting MLflow. This takes some seconds…")}
+            if do == "load":
+                yield {self.result: message(f"Loading {title_of(uri)}…")}
+            yield await self._act(event, uri, given) | await self._listed()
         except Exception as error:
             yield {self.result: message(sentence_of(error), wrong=True)}
 
-    async def _change(self, do: str, uri: str, event: gr.EventData) -> Update:
-        """An action that changes the registry, or looks at it anew."""
-        store, text = self._store, ""
-        match do:
+    async def _act(self, event: gr.EventData, uri: str, given: Given) -> Update:
+        text, undo, link, more = "", "", "", Update()
+        match clicked(event):
+            case "load":
+                name = await self._load(uri)
+                text, more = f"Now using {title_of(uri)} with your current model.", self._program.pick(name)
+            case "open":  # browsers block windows that open so long after a click
+                url = await self._mlflow.open()
+                text, link = "MLflow is running.", self._link(await self._get(uri)) if uri else url
+            case "serve":
+                wanted = wanted_server(await self._get(uri), self._model, given)
+                await self._backend.begin(self._backend.servers.serve(wanted))
+                more = self._backend.drawn(None)
+            case "chat":
+                more = {self._backend.switch: gr.update(value=SERVED, interactive=True)}
             case "promote":
-                await asyncio.to_thread(store.promote, uri)
+                await asyncio.to_thread(self._store.promote, uri)
                 text = f"{title_of(uri)} is champion now."
             case "roll-back":
-                version = await asyncio.to_thread(store.roll_back, (await self._get(uri)).name)
-                text = f"{title_of(version.uri)} is champion again."
-                return {self.result: message(text, undo=version.uri)}
+                version = await asyncio.to_thread(self._store.roll_back, (await self._get(uri)).name)
+                text, undo = f"{title_of(version.uri)} is champion again.", version.uri
             case "edit":
                 tags = parse_tags(clicked(event, "tags"))
-                await asyncio.to_thread(store.edit, uri, clicked(event, "description"), tags)
+                await asyncio.to_thread(self._store.edit, uri, clicked(event, "description"), tags)
                 text = "Saved."
-        return {self.result: message(text)}
+        return {self.result: message(text, undo=undo, link=link)} | more
 
-    async def _serve(self, uri: str, given: Mapping[Component, Any]) -> Update:
-        wanted = wanted_server(await self._get(uri), self._model, given)
-        await self._backend.begin(self._backend.servers.serve(wanted))
-        return self._backend.drawn(None) | {self.result: ""}
-
-    async def _load(self, uri: str) -> Update:
-        """Make a version one of the programs of this process."""
-        loaded = await asyncio.to_thread(self._store.load, uri)
-        version = await self._get(uri)
-        name, title = f"{version.name}-v{version.version}", title_of(version.uri)
-        spec = dataclasses.replace(loaded, name=name, title=title)
+    async def _load(self, uri: str) -> str:
+        """Make a version one of the programs of this process; its name."""
+        loaded, version = await asyncio.to_thread(self._store.load, uri), await self._get(uri)
+        name = f"{version.name}-v{version.version}"
+        spec = dataclasses.replace(loaded, name=name, title=title_of(version.uri))
         self._program.registry.add(spec, spec.build())
-        text = f"Now using {title} with your current model."
-        return self._program.pick(name) | {self.result: message(text)}
-
-    async def _open(self, uri: str) -> Update:
-        """Start MLflow's pages and link to them: browsers block windows that open so long after a click."""
-        url = await self._mlflow.open()
-        link = self._link(await self._get(uri)) if uri else url
-        return {self.result: message("MLflow is running.", link=link)} | await self._listed()
+        return name
 
     async def _listed(self, reveal: str = "") -> Update:
-        rows, tracking_uri = await asyncio.to_thread(self._rows)
-        return {
-            self.list: rows_html(rows, tracking_uri, reveal=reveal),
-            self.head: template("versions_head.html", mlflow_url=self._mlflow.url),
-        }
+        html = await asyncio.to_thread(self._list_html, reveal)
+        return {self.list: html, self.head: template("versions_head.html", mlflow_url=self._mlflow.url)}
 
-    def _rows(self) -> tuple[list[Row], str]:
-        store = self._store
+    def _list_html(self, reveal: str) -> str:
+        store, state = self._store, self._backend.servers.state()
         versions = store.versions()
-        previous = {v.name: store.previous_champion(v.name) for v in versions if v.champion}
-        state = self._backend.servers.state()
-        serving = {one.version: one.phase for one in (state, state.next) if one}
-        rows = [Row(v) for v in store.checking] + [
-            Row(v, previous.get(v.name) if v.champion else None, self._link(v), serving.get(v.uri, ""))
-            for v in versions
-        ]
-        uri = store.tracking.uri
-        return rows, uri if uri.startswith("sqlite:") else public_url(uri) or ""
+        return versions_html(
+            [*store.checking, *versions],
+            store.tracking.uri,
+            reveal=reveal,
+            previous={v.uri: store.previous_champion(v.name) for v in versions if v.champion},
+            serving={one.version: one.phase for one in (state, state.next) if one},
+            link=self._link,
+        )
 
     def _link(self, version: Version) -> str:
-        url = self._mlflow.url
-        return self._store.link(version, url) if url else ""
+        return self._store.link(version, self._mlflow.url) if self._mlflow.url else ""
 
     async def _get(self, uri: str) -> Version:
         return await asyncio.to_thread(self._store.get, uri)
 
 
-def wanted_server(version: Version, model: ModelSection, given: Mapping[Component, Any]) -> Wanted:
+def wanted_server(version: Version, model: ModelSection, given: Given) -> Wanted:
     """What to start for a version. A typed key is for the model that it was typed for, and for no other.
 
     Raises:
@@ -258,73 +212,54 @@ def wanted_server(version: Version, model: ModelSection, given: Mapping[Componen
     """
     if not version.servable:
         raise InvalidInput(version.reason)
-    key: SecretStr | None = None
     try:
         choice = model.choice(given)
-        key = choice.api_key if choice.model == version.lm else None
     except DemoError:
-        pass
-    return Wanted(version.uri, version.lm, key)
+        return Wanted(version.uri, version.lm)
+    return Wanted(version.uri, version.lm, choice.api_key if choice.model == version.lm else None)
 
 
-def rows_html(rows: list[Row], tracking_uri: str, *, reveal: str = "", now_s: float | None = None) -> str:
+def versions_html(versions: Sequence[Version], tracking_uri: str, **shown: Any) -> str:
     """The list, newest first.
 
     Args:
-        tracking_uri: For the commands to copy; without a password in it.
-        reveal: The URI of a version to open.
-        now_s: Seconds since 1970; the current time by default.
+        shown: The URI of a version to `reveal`; by URI, what a roll back would bring (`previous`) and the
+            phase of a model server (`serving`); the `link` of a version into MLflow.
     """
-    now_s = time.time() if now_s is None else now_s
 
     def ago(created_at: float) -> str:
-        age = lasting(now_s - created_at)
+        age = lasting(time.time() - created_at)
         return f"{age} ago" if age else "just now"
 
-    return template(
-        "versions.html",
-        rows=rows,
-        reveal=reveal,
-        ago=ago,
-        tags_of=lambda version: [f"{key}={value}" for key, value in sorted(version.tags.items())],
-        commands=lambda version: commands(version, tracking_uri),
-    )
+    shown |= {"ago": ago, "in_words": in_words, "commands": lambda version: commands(version, tracking_uri)}
+    return template("versions.html", versions=versions, **shown)
 
 
 def commands(version: Version, tracking_uri: str) -> dict[str, str]:
-    """How to serve and ask a version from a shell."""
-    uri, store = shlex.quote(version.uri), shlex.quote(tracking_uri)
-    example = {"text": "What is 2 + 2?"}
-    messages = {"messages": [{"role": "user", "content": example["text"]}]}
-    as_json = "-H 'Content-Type: application/json' -d"
+    """How to serve and ask a version from a shell; a password in the store's address is left out."""
+    shown = tracking_uri if tracking_uri.startswith("sqlite:") else public_url(tracking_uri) or ""
+    uri, store, post = shlex.quote(version.uri), shlex.quote(shown), "-H 'Content-Type: application/json' -d"
+    text = {"text": "What is 2 + 2?"}
+    messages = {"messages": [{"role": "user", "content": text["text"]}]}
     return {
         "Serve, with live tokens": f"python -m dspy_demo.serving {uri} --port 5001 --tracking-uri {store}",
-        "Ask": f"curl -N http://127.0.0.1:5001/predict/stream {as_json} {shlex.quote(json.dumps(example))}",
+        "Ask": f"curl -N http://127.0.0.1:5001/predict/stream {post} {shlex.quote(json.dumps(text))}",
         "Serve with MLflow alone": (
             f"MLFLOW_TRACKING_URI={store} mlflow models serve -m {uri} --env-manager local --port 5001"
         ),
-        "Ask that": f"curl http://127.0.0.1:5001/invocations {as_json} {shlex.quote(json.dumps(messages))}",
+        "Ask that": f"curl http://127.0.0.1:5001/invocations {post} {shlex.quote(json.dumps(messages))}",
     }
 
 
 def parse_tags(text: str) -> dict[str, str]:
-    """Tags as somebody types them: ``team=search, tier=2``, or one in a line.
-
-    A comma only parts two tags where ``key=`` follows, so that a value may hold one.
+    """Tags as somebody types them: ``team=search, tier=2``, or one in a line; a value may hold a comma.
 
     Raises:
-        InvalidInput: A part has no “=”, or a key comes twice.
+        InvalidInput: A part has no “=”.
     """
-    tags: dict[str, str] = {}
-    for part in re.split(r"\n|,(?=[^,=\n]*=)", text):
-        part = part.strip().strip(",").strip()
-        if not part:
-            continue
-        key, equals, value = part.partition("=")
-        key = key.strip()
-        if not equals or not key:
-            raise InvalidInput(f"Write the tag “{part[:40]}” as key=value, for example team=search.")
-        if key in tags:
-            raise InvalidInput(f"The tag “{key[:40]}” is there twice. Keep one of them.")
-        tags[key] = value.strip()
-    return tags
+    parts = [part.strip(" ,") for part in re.split(r"\n|,(?=[^,=\n]*=)", text)]
+    pairs = [part.partition("=") for part in parts if part]
+    for key, equals, _ in pairs:
+        if not equals or not key.strip():
+            raise InvalidInput(f"Write the tag “{key[:40]}” as key=value, for example team=search.")
+    return {key.strip(): value.strip() for key, _, value in pairs}
