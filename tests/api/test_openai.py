@@ -161,7 +161,7 @@ REFUSED = [
     ({"messages": [{"role": "system", "content": "hi"}]}, "must be the user's"),
     ({"messages": [{"role": "tool", "content": "hi", "tool_call_id": "1"}]}, "its own tools"),
     ({"messages": [{"role": "user", "content": [PICTURE]}]}, "Only text"),
-    ({"messages": [{"role": "user", "content": 3}]}, "messages[0].content"),
+    ({"messages": [{"role": "user", "content": 3}]}, "Only text"),
     ({"messages": []}, "at least 1 item"),
     ({"stop": ["a", "b", "c", "d", "e"]}, "at most 4 items"),
 ]
