@@ -17,7 +17,7 @@ QUESTION = [{"role": "user", "content": "What is 2 + 2?"}]
 STARTED = TurnStarted("local", "m")
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
 CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
-PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 6_000_000}}
 BOTH_WAYS = pytest.mark.parametrize("stream", [False, True])
 
 
@@ -73,7 +73,7 @@ def test_a_whole_answer(make_sdk):
     parts = [{"type": "text", "text": "What is"}, {"type": "text", "text": "2+2?"}]
     chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}, said("Hello")]
     changes = {"temperature": 0.1, "max_completion_tokens": 10_000_000}
-    ignored = {"top_p": 0.9, "user": "somebody", "seed": 1}
+    ignored = {"top_p": 0.9, "user": "somebody", "tools": TOOLS * 36, "tool_choice": allowed_tools("auto")}
     messages = [*chat, {"role": "user", "content": parts}]
     reasoning, content, finish, [answer] = ask(sdk, stream=False, messages=messages, **changes, **ignored)
     assert (reasoning, content, finish) == ("2 plus 2", "4", "stop")
@@ -90,10 +90,10 @@ def test_a_streamed_answer(make_sdk):
         delta(" 2", "reasoning", channel="reasoning"),
         delta("It "),
         delta("is 4"),
-        TurnFinished({"reasoning": "2 plus 2", "answer": "It is 4"}, Usage(3, 2)),
+        TurnFinished({"reasoning": "2 plus 2", "answer": "It is 4"}, Usage(3, 2), finish_reason="length"),
     ])  # fmt: skip
     reasoning, content, finish, chunks = ask(sdk, stream_options={"include_usage": True})
-    assert (reasoning, content, finish) == ("2 plus 2", "It is 4", "stop")
+    assert (reasoning, content, finish) == ("2 plus 2", "It is 4", "length")
     assert chunks[0].choices[0].delta.role == "assistant"
     assert len({chunk.id for chunk in chunks}) == 1
     assert [chunk.usage.total_tokens for chunk in chunks if chunk.usage] == [5]
@@ -115,10 +115,8 @@ def test_a_streamed_answer(make_sdk):
             'title: Bees\n\ntags: ["a"]',
         ),
         ("report", [delta("Bees", "title")], {"title": "Bees", "tags": []}, "title: Bees\n\ntags: []"),
-        ("report", [], {"title": "Bees", "tags": ["a", 1]}, 'title: Bees\n\ntags: ["a",1]'),
         ("custom", [delta("a", "x"), delta("b", "y")], {"x": "a", "y": "b"}, "a\n\ny: b"),
         ("custom", [], {"reasoning": "r", "x": "a"}, "a"),
-        ("qa", [], {"answer": ""}, ""),
     ],
 )
 def test_the_content_ends_with_the_final_answer(make_sdk, program, deltas, outputs, expected):
@@ -135,7 +133,6 @@ def test_steps_and_tools_are_reasoning(make_sdk):
         TurnFinished({"trajectory": {"thought_0": "Calculate."}, "answer": "4"}),
     ])  # fmt: skip
     assert ask(sdk)[:2] == ("Calculate.\n\ncalculator", "4")
-    assert ask(sdk, stream=False)[1] == "4"
 
 
 def test_models(make_sdk):
@@ -159,11 +156,14 @@ REFUSED = [
     ({"temperature": 3}, "less than or equal to 2"),
     ({"messages": [*QUESTION, said("It")]}, "cannot be continued here"),
     ({"messages": [{"role": "system", "content": "hi"}]}, "must be the user's"),
-    ({"messages": [{"role": "tool", "content": "hi", "tool_call_id": "1"}]}, "its own tools"),
     ({"messages": [{"role": "user", "content": [PICTURE]}]}, "Only text"),
-    ({"messages": [{"role": "user", "content": 3}]}, "Only text"),
     ({"messages": []}, "at least 1 item"),
     ({"stop": ["a", "b", "c", "d", "e"]}, "at most 4 items"),
+]
+FORMS = [
+    ("report", schema_of("title", "author"), "title”, “tags"),
+    ("report", {"type": "grammar"}, "title”, “tags"),
+    ("custom", schema_of("title"), "json_object"),
 ]
 
 
@@ -173,17 +173,14 @@ def test_what_cannot_be_done_is_refused_with_a_sentence(make_sdk):
         with pytest.raises(openai.UnprocessableEntityError) as caught:
             ask(sdk, **extra)
         assert words in caught.value.body["message"]
+    for program, form, words in FORMS:
+        with pytest.raises(openai.BadRequestError) as refused:
+            ask(sdk, program, response_format=form)
+        assert refused.value.param == "response_format" and words in refused.value.body["message"]
+    with pytest.raises(openai.APIStatusError) as long:
+        ask(sdk, messages=[{"role": "user", "content": "A" * 6_000_000}])
+    assert (long.value.status_code, long.value.code) == (413, "input_too_long")
     assert not recorder.requests
-
-
-def test_tools_that_are_offered_are_left_aside(make_sdk):
-    sdk, _ = make_sdk([STARTED, delta("It is 4"), TurnFinished({"answer": "It is 4"})])
-    for offer in (
-        {"tools": TOOLS * 36, "parallel_tool_calls": True},
-        {"tools": TOOLS, "tool_choice": allowed_tools("auto")},
-        {"functions": [{"name": "f"}], "function_call": "auto"},
-    ):
-        assert ask(sdk, **offer)[1] == "It is 4"
 
 
 def test_what_cannot_be_read_in_earlier_messages_is_left_out(make_sdk):
@@ -194,11 +191,9 @@ def test_what_cannot_be_read_in_earlier_messages_is_left_out(make_sdk):
         {"role": "user", "content": "How warm is it?"},
         {"role": "assistant", "content": None, "tool_calls": [CALL]},
         {"role": "tool", "tool_call_id": "1", "content": [{"type": "json", "json": 20}]},
-        {"role": "function", "name": "f", "content": "20"},
         said("20 degrees."),
         {"role": "user", "content": "Do harm"},
         {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]},
-        {"role": "assistant", "content": 5},
         said("Something else?"),
     ]
     ask(sdk, messages=[*earlier, *QUESTION])
@@ -207,44 +202,13 @@ def test_what_cannot_be_read_in_earlier_messages_is_left_out(make_sdk):
     assert recorder.requests[-1].inputs == {"question": "What is 2 + 2?"}
 
 
-def test_an_earlier_picture_may_be_as_large_as_pictures_are(make_sdk):
-    sdk, recorder = make_sdk()
-    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 3_000_000}}
-    document = {"type": "file", "file": {"file_data": "data:application/pdf;base64," + "A" * 3_000_000}}
-    parts = [{"type": "text", "text": "Look"}, picture, document]
-    ask(sdk, messages=[{"role": "user", "content": parts}, said("Hm."), *QUESTION])
-    assert recorder.requests[-1].history == conversation("Look", "Hm.")
-    with pytest.raises(openai.APIStatusError) as caught:
-        ask(sdk, messages=[{"role": "user", "content": "A" * 6_000_000}])
-    assert (caught.value.status_code, caught.value.code) == (413, "input_too_long")
-
-
 @BOTH_WAYS
-@pytest.mark.parametrize(
-    ("response_format", "expected"),
-    [
-        ({"type": "json_object"}, {"title": "Bees", "tags": ["a", 1]}),
-        (schema_of("title"), {"title": "Bees"}),
-    ],
-)
-def test_structured_output_is_the_fields_as_json(make_sdk, response_format, expected, stream):
+def test_structured_output_is_the_fields_as_json(make_sdk, stream):
     report = {"reasoning": "r", "title": "Bees", "tags": ["a", 1]}
     sdk, _ = make_sdk([STARTED, delta("Be", "title"), delta("es", "title"), TurnFinished(report)])
-    answer = ask(sdk, "report", stream, response_format=response_format)
-    assert json.loads(answer[1]) == expected
-
-
-def test_a_form_that_the_program_has_not_is_refused(make_sdk):
-    sdk, recorder = make_sdk()
-    for program, form, words in (
-        ("report", schema_of("title", "author"), "title”, “tags"),
-        ("report", {"type": "grammar"}, "title”, “tags"),
-        ("custom", schema_of("title"), "json_object"),
-    ):
-        with pytest.raises(openai.BadRequestError) as caught:
-            ask(sdk, program, response_format=form)
-        assert caught.value.param == "response_format" and words in caught.value.body["message"]
-    assert not recorder.requests
+    for form, fields in (({"type": "json_object"}, ("title", "tags")), (schema_of("title"), ("title",))):
+        answer = ask(sdk, "report", stream, response_format=form)
+        assert json.loads(answer[1]) == {name: report[name] for name in fields}
 
 
 @BOTH_WAYS
@@ -252,7 +216,6 @@ def test_a_form_that_the_program_has_not_is_refused(make_sdk):
     ("stop", "deltas", "expected"),
     [
         ("END", ["one E", "N", "D two"], "one "),
-        (["zz", "two"], ["one two three"], "one "),
         (["two three", "e t"], ["one t", "wo three"], "on"),
         (["", "EN"], ["one E", "and E"], "one Eand E"),
         (" two", [], "one"),
@@ -271,13 +234,6 @@ def test_a_stop_text_ends_the_turn_behind_a_stream(make_sdk):
     assert silent.closed.wait(5)
 
 
-@BOTH_WAYS
-def test_how_a_reply_ended(make_sdk, stream):
-    cut = TurnFinished({"answer": "One two"}, finish_reason="length")
-    sdk, _ = make_sdk([STARTED, delta("One two"), cut])
-    assert ask(sdk, stream=stream)[1:3] == ("One two", "length")
-
-
 async def test_other_addresses_and_methods_are_refused_in_openais_form(make_client):
     client, _ = make_client()
     for method, path, status, allow in (
@@ -289,7 +245,6 @@ async def test_other_addresses_and_methods_are_refused_in_openais_form(make_clie
         error = refused.json()["error"]
         assert (refused.status_code, refused.headers.get("allow")) == (status, allow), path
         assert (error["type"], refused.headers["x-should-retry"]) == ("invalid_request_error", "false")
-        assert status == 405 or "/v1/chat/completions" in error["message"]
 
 
 def test_faults_raise_the_sdks_own_errors_and_are_not_repeated_in_vain(make_sdk):

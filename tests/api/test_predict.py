@@ -8,13 +8,7 @@ import httpx
 import pytest
 
 from dspy_demo.api import build_api
-from dspy_demo.errors import (
-    DemoError,
-    UpstreamAuth,
-    UpstreamRateLimited,
-    UpstreamTimeout,
-    UpstreamUnavailable,
-)
+from dspy_demo.errors import DemoError, UpstreamAuth, UpstreamRateLimited, UpstreamTimeout
 from dspy_demo.events import FieldDelta, Message, Status, TurnFinished, TurnStarted, Usage
 from dspy_demo.web.middleware import BODY_MAX_BYTES, ModelServerMiddleware
 from tests.api.conftest import LM
@@ -35,15 +29,14 @@ def events_of(text: str) -> list[dict]:
 
 async def test_the_whole_answer(make_client):
     outputs, usage = {"reasoning": "r", "answer": "4"}, Usage(3, 2, 0.01)
-    end = TurnFinished(outputs, usage, trace_id="tr-1", finish_reason="length")
-    client, _ = make_client([STARTED, end])
+    client, _ = make_client([STARTED, TurnFinished(outputs, usage, trace_id="tr-1", finish_reason="length")])
     response = await client.post("/predict", json={"text": "What is 2 + 2?"})
     body = response.json()
     assert (response.status_code, body.pop("elapsed_s") >= 0) == (200, True)
     tokens = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
     assert body == {
         "status": "success",
-        "data": {"reasoning": "r", "answer": "4"},
+        "data": outputs,
         "usage": {**tokens, "cost_usd": 0.01, "cached": False},
         "trace_id": "tr-1",
         "finish_reason": "length",
@@ -68,7 +61,7 @@ async def test_the_events_one_by_one(make_client):
     assert (final["type"], final["prediction"]) == ("final", {"answer": text})
 
 
-async def test_the_three_forms_of_a_question(make_client):
+async def test_the_three_forms_of_a_question_and_a_program_by_name(make_client):
     client, recorder = make_client()
     chat = [("user", "a"), ("user", "b"), ("assistant", "c"), ("user", "d"), ("user", "e")]
     messages = [{"role": role, "content": text} for role, text in chat]
@@ -81,6 +74,11 @@ async def test_the_three_forms_of_a_question(make_client):
         request = recorder.requests[-1]
         assert request.inputs == {"question": "d\n\ne"}
         assert request.history == (Message("user", "a\n\nb"), Message("assistant", "c"))
+    body = {"program": "report", "inputs": {"topic": "bees", "words": 20}}
+    assert (await client.post("/predict", json=body)).status_code == 200
+    assert recorder.requests[-1].target.program == "report"
+    response = await client.post("/predict", json={"text": "x", "program": "nope"})
+    assert (response.status_code, response.json()["code"]) == (404, "not_found")
 
 
 async def test_the_owners_model_answers_with_the_clients_parameters(make_client):
@@ -93,19 +91,7 @@ async def test_the_owners_model_answers_with_the_clients_parameters(make_client)
     assert recorder.requests[-1].session_id == "s.1"
     for forbidden in ("lm", "model", "api_base", "api_key"):
         response = await client.post("/predict", json={"text": "hi", forbidden: "http://169.254.169.254"})
-        assert (response.status_code, response.json()["message"]) == (
-            422,
-            f"The field “{forbidden}” is not known here.",
-        )
-
-
-async def test_a_program_can_be_named(make_client):
-    client, recorder = make_client()
-    body = {"program": "report", "inputs": {"topic": "bees", "words": 20}}
-    assert (await client.post("/predict", json=body)).status_code == 200
-    assert recorder.requests[-1].target.program == "report"
-    response = await client.post("/predict", json={"text": "x", "program": "nope"})
-    assert (response.status_code, response.json()["code"]) == (404, "not_found")
+        assert response.json()["message"] == f"The field “{forbidden}” is not known here."
 
 
 BAD = [
@@ -119,7 +105,6 @@ BAD = [
     ("{}", 422, ONE_FORM),
     ('{"text":7}', 422, "The field “text” is not valid: input should be a valid string."),
     ('{"text":" "}', 422, "The input “question” is empty. Fill it in and send again."),
-    ('{"text":"a","temperature":9}', 422, "temperature” is not valid: input should be less than"),
     ('{"text":"a","{evil}":1}', 422, "The field “…” is not known here."),
     ('{"messages":[]}', 422, "The field “messages” is not valid: list should have at least 1 item"),
     ('{"messages":[{"role":"system","content":"a"}]}', 422, "messages.0.role” is not valid: input"),
@@ -140,8 +125,8 @@ async def test_a_bad_body_is_refused_with_one_sentence_before_any_model(make_cli
     assert not recorder.requests
 
 
-async def test_a_body_without_a_length_is_bounded_while_it_is_read(make_client):
-    client, _ = make_client()
+async def test_a_long_body_is_refused_by_its_length_or_while_it_is_read(make_client):
+    client, recorder = make_client()
     sent = []
 
     async def endless():
@@ -149,30 +134,21 @@ async def test_a_body_without_a_length_is_bounded_while_it_is_read(make_client):
             sent.append(number)
             yield b" " * 1_000_000
 
-    response = await client.post("/predict", content=endless(), headers=JSON)
-    assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
+    app = ModelServerMiddleware(build_api(recorder.service, lambda: LM), host="127.0.0.1")
+    server = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
+    declared = JSON | {"Content-Length": str(BODY_MAX_BYTES + 1)}
+    for response in (
+        await client.post("/predict", content=endless(), headers=JSON),
+        await server.post("/predict", content=b"{", headers=declared),
+    ):
+        assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
     assert len(sent) < 20
-
-
-async def test_a_model_server_refuses_a_long_body_by_its_declared_length(make_client):
-    _, recorder = make_client()
-    api = build_api(recorder.service, lambda: LM)
-    app = ModelServerMiddleware(api, host="127.0.0.1")
-    headers = JSON | {"Content-Length": str(BODY_MAX_BYTES + 1)}
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
-        response = await client.post("/predict", content=b"{", headers=headers)
-    assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
-    assert response.json()["message"].endswith(".")
 
 
 async def test_a_form_another_method_or_address_is_refused_in_the_same_shape(make_client):
     client, _ = make_client()
-    for headers in (
-        {},
-        {"Content-Type": "text/plain"},
-        {"Content-Type": "application/x-www-form-urlencoded"},
-    ):
-        response = await client.post("/predict", content=b'{"text":"hi"}', headers=headers)
+    for type_ in ("", "text/plain", "application/x-www-form-urlencoded"):
+        response = await client.post("/predict", content=b'{"text":"hi"}', headers={"Content-Type": type_})
         assert (response.status_code, response.json()["code"]) == (415, "unsupported_media_type")
     response = await client.get("/predict")
     assert (response.status_code, response.headers["allow"]) == (405, "POST")
@@ -182,13 +158,7 @@ async def test_a_form_another_method_or_address_is_refused_in_the_same_shape(mak
 
 @pytest.mark.parametrize(
     ("error", "status"),
-    [
-        (UpstreamAuth(), 502),
-        (UpstreamRateLimited(retry_after_s=6.2), 429),
-        (UpstreamUnavailable(), 503),
-        (UpstreamTimeout(), 504),
-        (DemoError(), 500),
-    ],
+    [(UpstreamAuth(), 502), (UpstreamRateLimited(retry_after_s=6.2), 429), (UpstreamTimeout(), 504)],
     ids=lambda value: getattr(value, "code", value),
 )
 async def test_a_fault_has_a_status_and_ends_a_stream(make_client, error, status):
@@ -215,7 +185,7 @@ async def test_a_bug_is_a_500_without_its_words(make_client):
 
     client, _ = make_client(script)
     response = await client.post("/predict", json={"text": "hi"})
-    assert (response.status_code, response.json()["code"]) == (500, "internal")
+    assert (response.status_code, response.json()["code"]) == (500, DemoError.code)
     assert "secret" not in response.text
 
 
@@ -226,11 +196,3 @@ async def test_what_a_model_writes_is_always_json(make_client):
     assert body["data"] == {"answer": "\ud83d", "big": 2**70, "nan": None, "nested": [{"a": None}]}
     stream = await client.post("/predict/stream", json={"text": "hi"})
     assert events_of(stream.text)[1]["text"] == "\ud83d"
-
-
-async def test_health_asks_no_model(make_client):
-    client, recorder = make_client()
-    body = (await client.get("/health")).json()
-    assert (body["status"], bool(body["version"])) == ("ok", True)
-    assert (await client.head("/health")).status_code == 200
-    assert not recorder.requests
