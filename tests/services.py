@@ -32,6 +32,9 @@ from dspy_demo.programs.shipped import SHIPPED
 from dspy_demo.settings import Settings
 from dspy_demo.streaming.turn_stream import TurnStream
 
+#: Models that are asked by DSPy's own engine, and by litellm.
+NATIVE, LITELLM = "openai/fake", "litellm_proxy/fake"
+
 
 def settings_for(data_dir: Path, **values: Any) -> Settings:
     """Settings of a test."""

@@ -1,23 +1,29 @@
-"""A user's own program, for the tests of the backends."""
+"""An app over the fake upstream of a test, and a user's own program, for the tests of the backends."""
 
 from __future__ import annotations
 
 import itertools
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dspy_demo.events import LMChoice
 from dspy_demo.programs.own import load_program
+from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.spec import ProgramSpec
+from tests.fake_openai import FakeOpenAI
+from tests.services import NATIVE, Heard, House, house, settings_for
 
 _numbers = itertools.count()
 
 
 @pytest.fixture
-def own_program(tmp_path: Path) -> Iterator[Callable[[str], ProgramSpec]]:
+def own_program(tmp_path: Path) -> Iterator[Any]:
     """Write source into a file of its own and load the program in it."""
     path_before, modules_before = list(sys.path), set(sys.modules)
 
@@ -31,3 +37,30 @@ def own_program(tmp_path: Path) -> Iterator[Callable[[str], ProgramSpec]]:
     for name in set(sys.modules) - modules_before:
         if name.startswith("own_program_"):
             del sys.modules[name]
+
+
+@pytest.fixture
+def over(fake_openai: FakeOpenAI, data_dir: Path) -> Any:
+    """The house over the fake upstream: ``over(model, spec=..., choice={"cache": True}, **settings)``."""
+
+    def made(
+        model: str = NATIVE, *, spec: ProgramSpec | None = None, choice: Any = None, **settings: Any
+    ) -> AbstractAsyncContextManager[House]:
+        chosen = LMChoice(model, fake_openai.url, **({"cache": False} | (choice or {})))
+        programs = ProgramRegistry([spec]) if spec else None
+        return house(settings_for(data_dir, **settings), chosen, programs=programs)
+
+    return made
+
+
+@pytest.fixture
+def ask(over: Any) -> Any:
+    """Ask that house one question; all that it said."""
+
+    async def asked(question: str = "I am visitor-7.", model: str = NATIVE, **more: Any) -> Heard:
+        history, spec = more.pop("history", ()), more.get("spec")
+        program = more.pop("program", spec.name if spec else "chain_of_thought")
+        async with over(model, **more) as home:
+            return await home.ask(question, program=program, history=history)
+
+    return asked

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dspy_demo.events import LMChoice, Visitor
 from dspy_demo.guests.limits import GuestLimits
-from dspy_demo.programs.registry import ProgramRegistry
-from dspy_demo.programs.spec import ProgramSpec
 from tests.fake_openai import FakeOpenAI
-from tests.services import House, house, settings_for
+from tests.services import NATIVE, house, settings_for
 
 OWNER, ANN, BEN = Visitor("owner", "me"), Visitor("guest", "ann"), Visitor("guest", "ben")
 
 
-async def cached(home: House, visitor: Visitor) -> bool:
-    heard = await home.run(replace(home.request("the same question"), visitor=visitor))
-    return heard.finished.usage.cached
-
-
 async def test_guests_neither_read_nor_write_the_cache(fake_openai: FakeOpenAI, data_dir: Path) -> None:
-    settings = settings_for(data_dir, guest_output_max_tokens=500)
-    choice = LMChoice("openai/fake", fake_openai.url, max_tokens=500)  # the very requests of a guest
+    settings, heard = settings_for(data_dir, guest_output_max_tokens=500), []
+    choice = LMChoice(NATIVE, fake_openai.url, max_tokens=500)  # the very requests of a guest
     async with house(settings, choice, limits=GuestLimits(settings)) as home:
-        heard = [await cached(home, visitor) for visitor in (ANN, BEN, OWNER, OWNER, ANN, OWNER)]
+        for visitor in (ANN, BEN, OWNER, OWNER, ANN, OWNER):
+            turn = await home.run(replace(home.request("the same question"), visitor=visitor))
+            heard.append(turn.finished.usage.cached)
     assert heard == [False, False, False, True, False, True]
     assert len(fake_openai.streams) == 4
 
@@ -45,17 +40,20 @@ class Three(dspy.Module):
 
 
 async def test_the_attempts_of_a_program_are_not_one_answer(
-    fake_openai: FakeOpenAI, data_dir: Path, own_program: Callable[[str], ProgramSpec]
+    ask: Any, fake_openai: FakeOpenAI, own_program: Any
 ) -> None:
-    spec = own_program(BEST_OF_THREE)
-    choice = LMChoice("openai/fake", fake_openai.url)
-    async with house(settings_for(data_dir), choice, programs=ProgramRegistry([spec])) as home:
-        await home.ask("a question", program=spec.name)
+    await ask(spec=own_program(BEST_OF_THREE), choice={"cache": True})
     assert len(fake_openai.streams) == 3
 
 
 @pytest.mark.filterwarnings("ignore:rollout_id has no effect")
-async def test_a_temperature_of_zero_is_cached(fake_openai: FakeOpenAI, data_dir: Path) -> None:
-    choice = LMChoice("openai/fake", fake_openai.url, temperature=0.0)
-    async with house(settings_for(data_dir), choice) as home:
-        assert [await cached(home, OWNER) for _ in range(2)] == [False, True]
+@pytest.mark.parametrize("temperature", [None, 0.0])
+async def test_an_answer_from_the_cache_is_whole_free_and_has_no_deltas(
+    over: Any, temperature: float | None
+) -> None:
+    async with over(choice={"cache": True, "temperature": temperature}) as home:
+        first, second = [await home.ask("the same question") for _ in range(2)]
+    assert not first.finished.usage.cached
+    assert second.deltas == [] and second.finished.first_delta_s is None
+    assert second.finished.outputs == first.finished.outputs
+    assert second.finished.usage.cached and second.finished.usage.total_tokens == 0
