@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from dspy_demo.api import build_api
-from dspy_demo.events import FieldDelta, LMChoice, TurnFinished
-from dspy_demo.programs.registry import ProgramRegistry
-from dspy_demo.programs.spec import ProgramSpec
+from dspy_demo.events import FieldDelta
+from dspy_demo.programs.shipped import SHIPPED
 from dspy_demo.tracing.record import TurnRecord
 from dspy_demo.tracing.tracer import Tracer
 from tests.fake_openai import FAULTS, FakeOpenAI, Reply
-from tests.services import Heard, House, conversation, house, settings_for, until
+from tests.services import LITELLM, NATIVE, Heard, conversation, until
 
 # Nobody closes a model that a program made for itself: the garbage collector finds its sockets.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+PATHS = pytest.mark.parametrize("model", [NATIVE, LITELLM])
+CASES = Path(__file__).parent.parent / "cases"
 
 
 @pytest.fixture(autouse=True)
@@ -31,10 +32,20 @@ def collected() -> Iterator[None]:
     gc.collect()
 
 
-CASES = Path(__file__).parent.parent / "cases"
-PATHS = pytest.mark.parametrize("model", ["openai/fake", "litellm_proxy/fake"])  # DSPy's engine, and litellm
-OwnProgram = Callable[[str], ProgramSpec]
-HouseOf = AbstractAsyncContextManager[House]
+@pytest.fixture
+def case(own_program: Any) -> Any:
+    """Load a program of `tests/cases`."""
+    return lambda name: own_program((CASES / f"{name}.py").read_text())
+
+
+def streamed(heard: Heard) -> dict[tuple[str, str, str], str]:
+    """What streamed, by step, field and channel."""
+    texts: dict[tuple[str, str, str], str] = {}
+    for delta in heard.deltas:
+        place = (delta.step, delta.field, delta.channel)
+        texts[place] = texts.get(place, "") + delta.text
+    return texts
+
 
 FAN = """
     import asyncio, contextvars, dspy
@@ -104,49 +115,22 @@ THREADS = {
 }
 
 
-@pytest.fixture
-def case(own_program: OwnProgram) -> OwnProgram:
-    """Load a program of `tests/cases`."""
-    return lambda name: own_program((CASES / f"{name}.py").read_text())
-
-
-def house_of(spec: ProgramSpec, fake: FakeOpenAI, data_dir: Path, model: str = "openai/fake") -> HouseOf:
-    choice = LMChoice(model, fake.url, cache=False)
-    return house(settings_for(data_dir), choice, programs=ProgramRegistry([spec]))
-
-
-async def ask(
-    spec: ProgramSpec, fake: FakeOpenAI, data_dir: Path, *, model: str = "openai/fake", **more: object
-) -> Heard:
-    async with house_of(spec, fake, data_dir, model) as home:
-        return await home.ask("Who is visitor-7?", program=spec.name, **more)
-
-
-def streamed(heard: Heard) -> dict[tuple[str, str, str], str]:
-    """What streamed, by step, field and channel."""
-    texts: dict[tuple[str, str, str], str] = {}
-    for delta in heard.deltas:
-        place = (delta.step, delta.field, delta.channel)
-        texts[place] = texts.get(place, "") + delta.text
-    return texts
-
-
-# Threads
+def own_lm(fake: FakeOpenAI, model: str) -> str:
+    return f'dspy.LM("{model}", api_base="{fake.url}", api_key="k", cache=False)'
 
 
 @PATHS
 @pytest.mark.parametrize("own_model", [False, True], ids=["the turn's model", "a model of its own"])
 @pytest.mark.parametrize("way", THREADS)
 async def test_calls_of_a_programs_own_threads_work(
-    fake_openai: FakeOpenAI, data_dir: Path, own_program: OwnProgram, way: str, own_model: bool, model: str
+    ask: Any, fake_openai: FakeOpenAI, own_program: Any, way: str, own_model: bool, model: str
 ) -> None:
     """A model of the program's own cannot stream from every thread; its reply comes whole then."""
-    lm = f'dspy.LM("{model}", api_base="{fake_openai.url}", api_key="k", cache=False)' if own_model else None
-    spec = own_program(FAN.format(lm=lm, program=THREADS[way].strip()))
-    heard = await ask(spec, fake_openai, data_dir, model=model)
+    lm = own_lm(fake_openai, model) if own_model else None
+    heard = await ask(model=model, spec=own_program(FAN.format(lm=lm, program=THREADS[way].strip())))
     assert "visitor-7" in heard.finished.outputs["answer"]
-    steps = {step for step, _, _ in streamed(heard)}
     streams = way == "event loop of its own" if own_model else way != "forward in the event loop"
+    steps = {step for step, _, _ in streamed(heard)}
     assert steps == ({"one", "one#2", "join"} if streams else {"join"})
     assert len(fake_openai.streams) == 3
     assert heard.finished.usage.completion_tokens == sum(stream.tokens_sent for stream in fake_openai.streams)
@@ -154,87 +138,58 @@ async def test_calls_of_a_programs_own_threads_work(
 
 
 @PATHS
-@pytest.mark.parametrize("kind", ["forward", "aforward"])
+@pytest.mark.parametrize("asynchronous", [False, True])
 async def test_a_model_of_the_programs_own_streams_from_the_program(
-    fake_openai: FakeOpenAI, data_dir: Path, own_program: OwnProgram, kind: str, model: str
+    ask: Any, fake_openai: FakeOpenAI, own_program: Any, asynchronous: bool, model: str
 ) -> None:
-    asks = {
-        "forward": ("def", "self.one(question=question)", JOINED),
-        "aforward": ("async def", "await self.one.acall(question=question)", AJOINED),
-    }
-    define, call, end = asks[kind]
-    program = f"{define} {kind}(self, question: str):\n            drafts = [{call}]\n            {end}"
-    lm = f'dspy.LM("{model}", api_base="{fake_openai.url}", api_key="k", cache=False)'
+    body = "drafts = [{}self.one{}(question=question)]\n            {}"
+    program = "def forward(self, question: str):\n            " + body.format("", "", JOINED)
+    if asynchronous:
+        program = "async def aforward(self, question: str):\n            "
+        program += body.format("await ", ".acall", AJOINED)
     # For seconds, since LiteLLM imports more of itself while the first chunks of its first reply arrive.
     fake_openai.respond_with(lambda _: Reply(tokens_per_second=50, filler_chars=500))
-    heard = await ask(own_program(FAN.format(lm=lm, program=program)), fake_openai, data_dir, model=model)
-    assert sum(delta.step == "one" for delta in heard.deltas) > 2
+    spec = own_program(FAN.format(lm=own_lm(fake_openai, model), program=program))
+    assert sum(delta.step == "one" for delta in (await ask(model=model, spec=spec)).deltas) > 2
 
 
 @PATHS
 async def test_parallel_streams_each_call_by_itself(
-    fake_openai: FakeOpenAI, data_dir: Path, case: OwnProgram, model: str
+    ask: Any, fake_openai: FakeOpenAI, case: Any, model: str
 ) -> None:
     fake_openai.respond_with(lambda _: Reply(tokens_per_second=100))
-    heard = await ask(case("parallel"), fake_openai, data_dir, model=model)
-    texts = streamed(heard)
-    assert set(texts) == {
-        *((step, "draft", "reasoning") for step in ("one", "one#2", "one#3")),
-        ("join", "answer", "reasoning"),
-    }
-    assert all(
-        text.startswith("The draft for visitor-7 reply-")
-        for (_, field, _), text in texts.items()
-        if field == "draft"
-    )
+    texts = streamed(heard := await ask(model=model, spec=case("parallel")))
+    drafts = {(step, "draft", "reasoning") for step in ("one", "one#2", "one#3")}
+    assert set(texts) == drafts | {("join", "answer", "reasoning")}
+    assert all(texts[place].startswith("The draft for visitor-7 reply-") for place in drafts)
     assert len(set(texts.values())) == 4
     assert texts["join", "answer", "reasoning"] == heard.finished.outputs["answer"]
-    assert heard.finished.usage.completion_tokens == sum(stream.tokens_sent for stream in fake_openai.streams)
 
 
-async def test_a_call_of_a_thread_is_tried_again_and_recorded(
-    fake_openai: FakeOpenAI, data_dir: Path, case: OwnProgram
-) -> None:
-    spec, tracer = case("parallel"), Records()
-    fake_openai.reply(FAULTS["500"])
-    async with house_of(spec, fake_openai, data_dir) as home:
-        home.service.tracer = tracer
-        heard = await home.ask("?", program=spec.name)
-    assert heard.finished.outputs["answer"]
-    assert [status.key for status in heard.statuses] == ["retry"]
-    (record,) = tracer.records
-    assert sorted(call.name for call in record.calls if not call.error) == ["join", "one", "one#2", "one#3"]
-    assert [call.error for call in record.calls if call.error] == ["LMServerError"]
-    used = [call.usage for call in record.calls if call.usage]
-    assert sum(usage.total_tokens for usage in used) == heard.finished.usage.total_tokens
-
-
-@pytest.mark.parametrize("name", ["parallel", "best_of_n", "two_calls_at_once"])
+@pytest.mark.parametrize(("name", "at_once"), [("parallel", 3), ("best_of_n", 1), ("two_calls_at_once", 2)])
 async def test_stop_ends_all_calls_and_starts_no_other(
-    fake_openai: FakeOpenAI, data_dir: Path, case: OwnProgram, name: str
+    over: Any, fake_openai: FakeOpenAI, case: Any, name: str, at_once: int
 ) -> None:
-    at_once = {"parallel": 3, "best_of_n": 1, "two_calls_at_once": 2}[name]
     spec = case(name)
     fake_openai.respond_with(lambda _: Reply(filler_chars=20_000, tokens_per_second=20))
-    async with house_of(spec, fake_openai, data_dir) as home:
+    async with over(spec=spec) as home:
         turn = home.service.turn(home.request("?", program=spec.name))
 
-        async def watch() -> list[object]:
+        async def watch() -> list[str]:
             async with turn:
-                return [event async for event in turn]
+                return [event.kind async for event in turn]
 
         watching = asyncio.create_task(watch())
         await until(lambda: sum(stream.tokens_sent > 3 for stream in fake_openai.streams) == at_once, 20)
         await turn.stop()
         await fake_openai.await_for(lambda: fake_openai.active_streams == 0)
-        events = await watching
-    assert not any(isinstance(event, TurnFinished) for event in events)
+        assert "finished" not in await watching
     assert len(fake_openai.streams) == at_once
     assert all(stream.client_left for stream in fake_openai.streams)
 
 
 async def test_a_thread_that_may_be_either_of_two_turns_is_told_what_to_do(
-    fake_openai: FakeOpenAI, data_dir: Path, own_program: OwnProgram
+    over: Any, fake_openai: FakeOpenAI, own_program: Any
 ) -> None:
     program = """
         both_run = __import__("threading").Barrier(2)
@@ -246,15 +201,11 @@ async def test_a_thread_that_may_be_either_of_two_turns_is_told_what_to_do(
             raise drafts[0]
     """
     spec = own_program(FAN.format(lm=None, program=program.strip()))
-    async with house_of(spec, fake_openai, data_dir) as home:
-        turns = [home.ask("Who is it?", program=spec.name) for _ in range(2)]
-        for heard in await asyncio.gather(*turns):
+    async with over(spec=spec) as home:
+        for heard in await asyncio.gather(*(home.ask("Who is it?", program=spec.name) for _ in range(2))):
             assert heard.failed.code == "program_load"
             assert "dspy.Parallel" in heard.failed.public_message
     assert not fake_openai.streams
-
-
-# Who answers
 
 
 @PATHS
@@ -267,32 +218,20 @@ async def test_a_thread_that_may_be_either_of_two_turns_is_told_what_to_do(
     ],
 )
 async def test_what_may_not_be_the_answer_streams_as_thoughts(
-    fake_openai: FakeOpenAI,
-    data_dir: Path,
-    case: OwnProgram,
-    name: str,
-    places: list[tuple[str, str]],
-    model: str,
+    ask: Any, fake_openai: FakeOpenAI, case: Any, name: str, places: list[tuple[str, str]], model: str
 ) -> None:
     fake_openai.respond_with(lambda _: Reply(tokens_per_second=200))
-    heard = await ask(case(name), fake_openai, data_dir, model=model)
-    texts = streamed(heard)
+    texts = streamed(heard := await ask(model=model, spec=case(name)))
     assert set(texts) == {(*place, "reasoning") for place in places}
     assert all(texts.values())
-    answer = heard.finished.outputs["answer"]
-    if name == "two_calls_at_once":
-        assert answer == " / ".join(texts[step, "answer", "reasoning"] for step in ("p", "p#2"))
-    else:
-        assert answer == texts[(*places[-1], "reasoning")]
+    answers = [text for (_, field, _), text in texts.items() if field == "answer"]
+    assert sorted(heard.finished.outputs["answer"].split(" / ")) == sorted(answers)
 
 
-async def test_each_attempt_is_a_thought_of_its_own(
-    fake_openai: FakeOpenAI, data_dir: Path, case: OwnProgram
-) -> None:
+async def test_each_attempt_is_a_thought_of_its_own(ask: Any, fake_openai: FakeOpenAI, case: Any) -> None:
     fake_openai.reply(fields={"answer": "too long " * 80})
     fake_openai.reply(fields={"answer": "short"})
-    heard = await ask(case("best_of_n"), fake_openai, data_dir)
-    texts = streamed(heard)
+    texts = streamed(heard := await ask(spec=case("best_of_n")))
     assert texts["module", "answer", "reasoning"].startswith("too long")
     assert texts["module#2", "answer", "reasoning"] == heard.finished.outputs["answer"] == "short"
 
@@ -305,66 +244,41 @@ NAMED = """
             super().__init__()
             self.respond = dspy.ChainOfThought("question -> answer")
         async def aforward(self, question: str):
-            for _ in range({calls}):
-                prediction = await self.respond.acall(question=question)
-            return prediction
+            await self.respond.acall(question=question)
+            return await self.respond.acall(question=question)
 """
 
 
-@pytest.mark.parametrize("calls", [1, 2])
-async def test_a_module_may_name_the_step_that_answers(
-    fake_openai: FakeOpenAI, data_dir: Path, own_program: OwnProgram, calls: int
-) -> None:
-    heard = await ask(own_program(NAMED.format(calls=calls)), fake_openai, data_dir)
+async def test_a_module_may_name_the_step_that_answers(ask: Any, own_program: Any) -> None:
+    heard = await ask(spec=own_program(NAMED))
     assert heard.text("answer", step="respond", channel="answer")
-    if calls == 2:
-        assert heard.text("answer", step="respond#2", channel="reasoning") == heard.finished.outputs["answer"]
+    assert heard.text("answer", step="respond#2", channel="reasoning") == heard.finished.outputs["answer"]
 
 
 @pytest.mark.parametrize(
     ("name", "whole"), [("best_of_n", True), ("two_calls_at_once", True), ("chain_of_thought", False)]
 )
 async def test_a_chat_client_gets_no_text_that_may_not_be_the_answer(
-    fake_openai: FakeOpenAI, data_dir: Path, case: OwnProgram, name: str, whole: bool
+    over: Any, fake_openai: FakeOpenAI, case: Any, name: str, whole: bool
 ) -> None:
-    from dspy_demo.programs.shipped import SHIPPED
-
     spec = SHIPPED[0] if name == "chain_of_thought" else case(name)
-    choice = LMChoice("openai/fake", fake_openai.url, cache=False)
     fake_openai.respond_with(lambda _: Reply(tokens_per_second=200))
-    async with house(settings_for(data_dir), choice, programs=ProgramRegistry([spec])) as home:
-        app = build_api(home.service, lambda: choice)
+    async with over(spec=spec) as home:
+        transport = httpx.ASGITransport(build_api(home.service, lambda: home.choice))
         body = {"model": spec.name, "stream": True, "messages": [{"role": "user", "content": "visitor-7?"}]}
-        transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            reply = await client.post("/v1/chat/completions", json=body)
-            lines = [line for line in reply.text.splitlines() if '"content":"' in line]
-    contents = [line for line in lines if '"content":""' not in line]
-    assert (len(contents) == 1) is whole
-    assert '"reasoning_content"' in reply.text
+            text = (await client.post("/v1/chat/completions", json=body)).text
+    pieces = [line for line in text.splitlines() if '"content":"' in line and '"content":""' not in line]
+    assert (len(pieces) == 1) is whole
+    assert '"reasoning_content"' in text
 
 
-# Memory, inputs and outputs
-
-
-async def test_a_program_without_types_remembers(
-    fake_openai: FakeOpenAI, data_dir: Path, case: OwnProgram
-) -> None:
+async def test_a_program_without_types_remembers(ask: Any, fake_openai: FakeOpenAI, case: Any) -> None:
     history = conversation("What is red?", "A colour.")
-    heard = await ask(case("history_without_a_type"), fake_openai, data_dir, history=history)
-    assert heard.finished.outputs["answer"]
+    assert (await ask(spec=case("history_without_a_type"), history=history)).finished.outputs["answer"]
     messages = fake_openai.requests[-1].json["messages"]
     assert [message["role"] for message in messages] == ["system", "user", "assistant", "user"]
-    assert "What is red?" in messages[1]["content"]
-    assert "A colour." in messages[2]["content"]
-
-
-RETURNS = """
-    import dspy
-    class Own(dspy.Module):
-        async def aforward(self, question: str):
-            return {value}
-"""
+    assert "What is red?" in messages[1]["content"] and "A colour." in messages[2]["content"]
 
 
 @pytest.mark.parametrize(
@@ -376,13 +290,15 @@ RETURNS = """
     ],
 )
 async def test_what_a_program_returns_is_its_answer(
-    fake_openai: FakeOpenAI, data_dir: Path, own_program: OwnProgram, value: str, outputs: dict[str, object]
+    ask: Any, own_program: Any, value: str, outputs: dict[str, object]
 ) -> None:
-    heard = await ask(own_program(RETURNS.format(value=value)), fake_openai, data_dir)
-    assert heard.finished.outputs == outputs
-
-
-# The trace
+    spec = own_program(f"""
+        import dspy
+        class Own(dspy.Module):
+            async def aforward(self, question: str):
+                return {value}
+    """)
+    assert (await ask(spec=spec)).finished.outputs == outputs
 
 
 class Records(Tracer):
@@ -395,17 +311,30 @@ class Records(Tracer):
         return TurnRecord.of(request)  # type: ignore[arg-type]
 
     def finish(self, record: TurnRecord) -> None:
-        if not record.ended_ns:
-            record.close()
-            self.records.append(record)
+        record.close()
+        self.records.append(record)
 
 
-async def test_a_record_that_waits_is_small(fake_openai: FakeOpenAI, data_dir: Path) -> None:
-    tracer = Records()
-    choice = LMChoice("openai/fake", fake_openai.url, cache=False)
+async def test_a_call_of_a_thread_is_tried_again_and_recorded(
+    over: Any, fake_openai: FakeOpenAI, case: Any
+) -> None:
+    spec = case("parallel")
+    fake_openai.reply(FAULTS["500"])
+    async with over(spec=spec) as home:
+        tracer = home.service.tracer = Records()
+        heard = await home.ask("?", program=spec.name)
+    assert [status.key for status in heard.statuses] == ["retry"]
+    (record,) = tracer.records
+    assert sorted(call.name for call in record.calls if not call.error) == ["join", "one", "one#2", "one#3"]
+    assert [call.error for call in record.calls if call.error] == ["LMServerError"]
+    used = [call.usage for call in record.calls if call.usage]
+    assert sum(usage.total_tokens for usage in used) == heard.finished.usage.total_tokens
+
+
+async def test_a_record_that_waits_is_small(over: Any, fake_openai: FakeOpenAI) -> None:
     fake_openai.reply(fields={"reasoning": "r " * 1000, "answer": "a " * 1000})
-    async with house(settings_for(data_dir), choice) as home:
-        home.service.tracer = tracer
+    async with over() as home:
+        tracer = home.service.tracer = Records()
         heard = await home.ask("?")
     (record,) = tracer.records
     assert record.outputs == heard.finished.outputs
