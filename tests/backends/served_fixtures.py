@@ -1,9 +1,6 @@
 """A logged version behind both kinds of server, over one fake upstream, started once for the whole run.
 
-    from tests.backends.served_fixtures import served_world  # noqa: F401
-
-`ServedWorld.subject` gives what `test_contract.Subject` wants. The processes are started by a session
-fixture, before the check for leftovers of a test looks.
+The processes are started by a session fixture, before the check for leftovers of a test looks.
 """
 
 from __future__ import annotations
@@ -46,10 +43,8 @@ class ServedWorld:
     """One store, four versions in it, and two servers of the first one.
 
     Attributes:
-        fake: The upstream of `version`; reset before each test that uses the fixture `served_world`.
-        version: Chain of thought on the fake upstream.
-        second: The same again.
-        builtin: Chain of thought on the demo engine.
+        version: Chain of thought on the upstream `fake`; `second` is the same again.
+        builtin: The same on the demo engine.
         keyless: On ``openai/gpt-4o-mini`` without a base URL, which needs a key.
     """
 

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from dspy_demo.backends.base import Backend
-from dspy_demo.backends.local import LocalBackend
 from dspy_demo.errors import DemoError, UpstreamCut
 from dspy_demo.events import (
     Event,
     FieldDelta,
     LMChoice,
     LocalTarget,
+    ServedTarget,
     Status,
     TurnFinished,
     TurnRequest,
@@ -26,13 +25,17 @@ from dspy_demo.events import (
     event_from_wire,
     to_wire,
 )
-from dspy_demo.lm.catalog import LMCatalog
-from dspy_demo.lm.choices import Detection
-from dspy_demo.programs.registry import ProgramRegistry
-from dspy_demo.programs.shipped import SHIPPED
+from tests.backends.served_fixtures import ServedWorld, served_session, served_world  # noqa: F401
 from tests.fake_openai import FAULTS, FakeOpenAI
 from tests.scripted_backend import ScriptedBackend, scripted_answer
-from tests.services import played, settings_for, until
+from tests.services import NATIVE, house, played, settings_for, until
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module", autouse=True)
+def servers(served_session: ServedWorld) -> None:  # noqa: F811
+    """They run before the check for leftovers of a test looks."""
 
 
 @dataclass
@@ -45,77 +48,76 @@ class Subject:
     broken: Callable[[], None]
     open_streams: Callable[[], int]
 
+    @classmethod
+    def over(cls, fake: FakeOpenAI, backend: Backend, request: TurnRequest) -> Subject:
+        return cls(
+            backend,
+            request,
+            slow=lambda: fake.reply(tokens_per_second=20, filler_chars=2_000),
+            broken=lambda: fake.reply(FAULTS["cut"]),
+            open_streams=lambda: fake.active_streams,
+        )
+
 
 @asynccontextmanager
-async def scripted(_: FakeOpenAI, __: Path) -> AsyncIterator[Subject]:
-    state: dict[str, Any] = {"script": scripted_answer("four", reasoning="two and two")}
+async def scripted() -> AsyncIterator[Subject]:
+    state = {"script": scripted_answer("four", reasoning="two and two")}
     backend = ScriptedBackend(lambda _: state["script"])
+    request = TurnRequest(LocalTarget("any", LMChoice("scripted/model")), {"question": "?"})
     broken = [*scripted_answer("four")[:1], UpstreamCut()]
-
-    def slow() -> None:
-        backend._pause_s = 0.05
-
     yield Subject(
         backend,
-        TurnRequest(LocalTarget("any", LMChoice("scripted/model")), {"question": "?"}),
-        slow=slow,
-        broken=lambda: state.update(script=broken),
+        request,
+        slow=lambda: setattr(backend, "_pause_s", 0.05),
+        broken=lambda: state.update(script=broken),  # type: ignore[call-overload]
         open_streams=lambda: backend.open_streams,
     )
 
 
 @asynccontextmanager
 async def local(fake: FakeOpenAI, data_dir: Path) -> AsyncIterator[Subject]:
-    settings = settings_for(data_dir, lm_retries=0)
-    choice = LMChoice("openai/fake", fake.url, cache=False)
-    backend = LocalBackend(
-        settings, ProgramRegistry(SHIPPED), LMCatalog(settings, Detection(choice, "for a test", ()))
-    )
-    yield Subject(
-        backend,
-        TurnRequest(LocalTarget("chain_of_thought", choice), {"question": "What is 2 + 2?"}),
-        slow=lambda: fake.reply(tokens_per_second=20, filler_chars=2_000),
-        broken=lambda: fake.reply(FAULTS["cut"]),
-        open_streams=lambda: fake.active_streams,
-    )
+    choice = LMChoice(NATIVE, fake.url, cache=False)
+    async with house(settings_for(data_dir, lm_retries=0), choice) as home:
+        request = home.request("What is 2 + 2?")
+        yield Subject.over(fake, home.service.backend(request), request)
+
+
+@asynccontextmanager
+async def served(world: ServedWorld, url: str, version: str | None = "") -> AsyncIterator[Subject]:
+    backend = world.backend()
+    yield Subject.over(world.fake, backend, world.request(url, version=version))
     await backend.aclose()
 
 
-SUBJECTS = {"scripted": scripted, "local": local}
-
-
-@pytest.fixture(params=SUBJECTS)
-async def subject(
-    request: pytest.FixtureRequest, fake_openai: FakeOpenAI, data_dir: Path
-) -> AsyncIterator[Subject]:
-    async with SUBJECTS[request.param](fake_openai, data_dir) as made:
+@pytest.fixture(params=["scripted", "local", "served"])
+async def subject(request: pytest.FixtureRequest, data_dir: Path) -> AsyncIterator[Subject]:
+    if request.param == "scripted":
+        making = scripted()
+    elif request.param == "local":
+        making = local(request.getfixturevalue("fake_openai"), data_dir)
+    else:
+        world = request.getfixturevalue("served_world")
+        making = served(world, world.live.url)
+    async with making as made:
         yield made
 
 
 async def heard(subject: Subject) -> list[Event]:
-    async with played(subject.backend.stream(subject.request)) as pump:
-        return [event async for event in pump]
+    async with played(subject.backend.stream(subject.request)) as stream:
+        return [event async for event in stream]
 
 
-async def test_started_is_first_and_finished_is_last(subject: Subject) -> None:
-    events = await heard(subject)
-    assert isinstance(events[0], TurnStarted)
-    assert isinstance(events[-1], TurnFinished)
-    assert all(isinstance(event, FieldDelta | Status) for event in events[1:-1])
-
-
-async def test_deltas_are_increments_of_the_outputs(subject: Subject) -> None:
-    *deltas, end = await heard(subject)
-    assert isinstance(end, TurnFinished)
-    for name in {delta.field for delta in deltas if isinstance(delta, FieldDelta)}:
-        text = "".join(
-            delta.text for delta in deltas if isinstance(delta, FieldDelta) and delta.field == name
-        )
+async def test_started_is_first_finished_is_last_and_deltas_are_increments_of_its_outputs(
+    subject: Subject,
+) -> None:
+    started, *between, end = await heard(subject)
+    assert isinstance(started, TurnStarted) and isinstance(end, TurnFinished)
+    assert all(isinstance(event, FieldDelta | Status) for event in between)
+    deltas = [event for event in between if isinstance(event, FieldDelta)]
+    for name in {delta.field for delta in deltas}:
+        text = "".join(delta.text for delta in deltas if delta.field == name)
         assert text.split() == str(end.outputs[name]).split()
-
-
-async def test_every_event_survives_the_wire(subject: Subject) -> None:
-    for event in await heard(subject):
+    for event in (started, *between, end):
         assert event_from_wire(to_wire(event)) == event
 
 
@@ -123,35 +125,29 @@ async def test_a_failure_is_raised_as_our_error_after_what_arrived(subject: Subj
     subject.broken()
     seen: list[Event] = []
     with pytest.raises(DemoError) as caught:
-        async with played(subject.backend.stream(subject.request)) as pump:
-            async for event in pump:
+        async with played(subject.backend.stream(subject.request)) as stream:
+            async for event in stream:
                 seen.append(event)
     assert caught.value.code == "upstream_cut"
     assert isinstance(seen[0], TurnStarted)
     await until(lambda: subject.open_streams() == 0)
 
 
-async def _stop(pump: Any) -> None:
-    await pump.close()
-
-
-async def _cancel_the_reader(_: Any) -> None:
-    raise asyncio.CancelledError
-
-
-@pytest.mark.parametrize("end", [_stop, _cancel_the_reader], ids=["stop", "cancel"])
+@pytest.mark.parametrize("cancel", [False, True], ids=["stop", "cancel"])
 async def test_ending_early_closes_the_upstream_without_a_terminal_event(
-    subject: Subject, end: Callable[[Any], Awaitable[None]]
+    subject: Subject, cancel: bool
 ) -> None:
     subject.slow()
     seen: list[Event] = []
 
     async def watch() -> None:
-        async with played(subject.backend.stream(subject.request)) as pump:
-            async for event in pump:
+        async with played(subject.backend.stream(subject.request)) as stream:
+            async for event in stream:
                 seen.append(event)
                 if isinstance(event, FieldDelta):
-                    await end(pump)
+                    if cancel:
+                        raise asyncio.CancelledError
+                    await stream.close()
 
     watching = asyncio.create_task(watch())
     await asyncio.wait({watching}, timeout=10)
@@ -163,3 +159,49 @@ async def test_ending_early_closes_the_upstream_without_a_terminal_event(
 async def test_turns_run_side_by_side(subject: Subject) -> None:
     turns = await asyncio.gather(*(heard(subject) for _ in range(20)))
     assert all(isinstance(events[-1], TurnFinished) for events in turns)
+
+
+async def test_a_plain_server_gives_the_whole_answer_at_once_or_one_sentence(
+    served_world: ServedWorld,  # noqa: F811
+) -> None:
+    url = served_world.plain.url
+    async with served(served_world, url, None) as plain:
+        started, notice, end = await heard(plain)
+        assert started == TurnStarted("served", url, incremental=False)
+        assert isinstance(notice, Status) and "cannot stream" in notice.text
+        assert isinstance(end, TurnFinished)
+        assert list(end.outputs) == ["reasoning", "answer"]
+        for _ in range(9):  # the version's own retries
+            plain.broken()
+        with pytest.raises(DemoError) as caught:
+            await heard(plain)
+    assert caught.value.code == "upstream"
+    assert "Traceback" not in caught.value.public_message
+
+
+@pytest.mark.parametrize(
+    ("server", "version", "instance", "says"),
+    [
+        ("live", "second", "", "another version"),
+        ("live", "version", "a-process-that-ended", "Something else answers"),
+        ("plain", "version", "", "Something else answers"),
+        ("plain", "version", "a-process-that-ended", "Something else answers"),
+    ],
+)
+async def test_whatever_took_the_port_of_a_server_is_not_asked(
+    served_world: ServedWorld,  # noqa: F811
+    server: str,
+    version: str,
+    instance: str,
+    says: str,
+) -> None:
+    """As after a crash, when the same port goes to another process."""
+    url = getattr(served_world, server).url
+    target = ServedTarget(url, getattr(served_world, version), instance=instance)
+    backend = served_world.backend()
+    subject = Subject.over(served_world.fake, backend, TurnRequest(target, {"question": "?"}))
+    with pytest.raises(DemoError, match=says) as caught:
+        await heard(subject)
+    await backend.aclose()
+    assert caught.value.code == "wrong_server"
+    await until(lambda: subject.open_streams() == 0, 2)

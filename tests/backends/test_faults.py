@@ -1,18 +1,14 @@
 """Every way in which a language model's server can fail, over both backends and both of DSPy's call paths.
 
 Local: the program in this process. Served: the same program as a version behind our real model server, over
-HTTP. Each row is met by both, since a user should not be able to tell them apart by their errors.
+HTTP, since a user should not be able to tell them apart by their errors.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
 import socket
-import socketserver
-import ssl
-import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -21,9 +17,6 @@ from typing import Any
 
 import pytest
 import uvicorn
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from dspy_demo.backends.served import ServedBackend
 from dspy_demo.events import LMChoice, ServedTarget, TurnRequest
@@ -32,14 +25,15 @@ from dspy_demo.serving.loading import ServedVersion
 from dspy_demo.settings import Settings
 from tests.backends.served_fixtures import loaded_version  # noqa: F401
 from tests.fake_openai import FAULTS, ODDITIES, FakeOpenAI, Reply, huge_reply, refused_url
-from tests.services import Heard, House, house, settings_for, until
-
-NATIVE, LITELLM = "openai/fake", "litellm_proxy/fake"  # DSPy 3.4.1 has its own engine for the first only
-SILENT = {"idle_timeout_s": 1.0}
-SHORT = {"reply_max_chars": 50_000}
-
+from tests.services import LITELLM, NATIVE, Heard, house, settings_for, until
 
 pytestmark = pytest.mark.integration  # importing litellm and mlflow takes a while
+
+SILENT, SHORT = {"idle_timeout_s": 1.0}, {"reply_max_chars": 50_000}
+BEGUN = "The reasoning for"
+CUT = "stopped in the middle"
+WRONG_SERVER = "not that of a language model"
+ENDLESS = "longer than 50,000 characters"
 
 
 @dataclass(frozen=True)
@@ -50,9 +44,10 @@ class Row:
         reply: None where no request reaches it; see `bad_url`.
         code: Of the error; empty where the answer is whole all the same.
         says: What its sentence holds.
-        litellm: The code and the words by litellm (1.106), where it tells less than the native engine.
+        litellm: The code and the words by litellm, where it tells less than the native engine.
         kept: What had arrived of the reasoning begins so.
         settings: Of the app, and of the model server.
+        served: It is met behind a model server too: one row for each way of an error through it.
     """
 
     reply: Reply | None
@@ -61,88 +56,68 @@ class Row:
     litellm: tuple[str, str] | None = None
     kept: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    served: bool = False
 
 
-BEGUN = "The reasoning for"
-CUT = "stopped in the middle"
-WRONG_SERVER = "not that of a language model"
-UNREACHED = "cannot be reached"
-ENDLESS = "longer than 50,000 characters"
-
-FAULTS_BY_NAME = {
-    "401": Row(FAULTS["401"], "upstream_auth", "refused the API key"),
+ROWS = {
+    "401": Row(FAULTS["401"], "upstream_auth", "refused the API key", served=True),
     "403": Row(FAULTS["403"], "upstream_auth", "refused the API key"),
     "404": Row(FAULTS["404"], "upstream_rejected", "does not have this model"),
-    "429 with Retry-After": Row(FAULTS["429"], "upstream_rate_limited", "wait 7 seconds"),
+    "429 with Retry-After": Row(FAULTS["429"], "upstream_rate_limited", "wait 7 seconds", served=True),
     "500": Row(FAULTS["500"], "upstream", "server failed"),
     "503": Row(FAULTS["503"], "upstream_unavailable", "overloaded or down"),
-    "refused": Row(None, "upstream_unavailable", UNREACHED),
+    "refused": Row(None, "upstream_unavailable", "cannot be reached", served=True),
     "no such host": Row(None, "upstream_unavailable", "was not found"),
     "no TLS there": Row(None, "upstream_unavailable", "secure connection"),
-    "a certificate of nobody": Row(None, "upstream_unavailable", "secure connection"),
-    "closed before the headers": Row(FAULTS["close_before_headers"], "upstream_unavailable", UNREACHED),
-    "silent before the headers": Row(
+    "closed at once": Row(FAULTS["close_before_headers"], "upstream_unavailable", "cannot be reached"),
+    "silent": Row(
         FAULTS["silent_before_headers"], "upstream_timeout", "silent for 1 second", settings=SILENT
     ),
     "silent after the headers": Row(
         FAULTS["silent_after_headers"], "upstream_timeout", "silent for 1 second", settings=SILENT
     ),
-    "stalled": Row(FAULTS["stall"], "upstream_timeout", "silent for 1 second", kept=BEGUN, settings=SILENT),
-    "too slow in all": Row(
-        Reply(tokens_per_second=20, filler_chars=5_000),
-        "upstream_timeout",
-        "longer than 1 second",
-        kept=BEGUN,
-        settings={"total_timeout_s": 1.0},
+    "stalled": Row(
+        FAULTS["stall"], "upstream_timeout", "silent for 1 second", None, BEGUN, SILENT, served=True
     ),
-    "cut": Row(FAULTS["cut"], "upstream_cut", CUT, kept=BEGUN),
+    "too slow in all": Row(
+        Reply(tokens_per_second=20, filler_chars=5_000), "upstream_timeout", "longer than 1 second", None,
+        BEGUN, {"total_timeout_s": 1.0},
+    ),
+    "cut": Row(FAULTS["cut"], "upstream_cut", CUT, kept=BEGUN, served=True),
     "an orderly end too early": Row(
-        FAULTS["clean_cut"], "upstream_cut", CUT, ("malformed_reply", "ignored the output format"), kept=BEGUN
+        FAULTS["clean_cut"], "upstream_cut", CUT, ("malformed_reply", "ignored the output format"), BEGUN
     ),
     "garbage": Row(FAULTS["garbage"], "upstream", WRONG_SERVER, ("upstream", "server failed")),
     "garbage later": Row(FAULTS["garbage_later"], "upstream_cut", CUT, kept=BEGUN),
-    "without the fields": Row(FAULTS["malformed"], "malformed_reply", "ignored the output format"),
+    "without the fields": Row(FAULTS["malformed"], "malformed_reply", "ignored the output", served=True),
     "empty": Row(FAULTS["empty"], "empty_reply", "empty reply"),
     "no body": Row(FAULTS["empty_body"], "upstream", WRONG_SERVER, ("empty_reply", "empty reply")),
-    "a page (wrong content type)": Row(
-        FAULTS["html"], "upstream", WRONG_SERVER, ("empty_reply", "empty reply")
-    ),
-    "10 MB": Row(ODDITIES["huge"], "reply_too_long", ENDLESS, kept=BEGUN, settings=SHORT),
+    "a page": Row(FAULTS["html"], "upstream", WRONG_SERVER, ("empty_reply", "empty reply")),
+    "10 MB": Row(ODDITIES["huge"], "reply_too_long", ENDLESS, None, BEGUN, SHORT, served=True),
     "10 MB without a field": Row(
         Reply(text="word " * 2_000_000, chunk_chars=16_000), "reply_too_long", ENDLESS, settings=SHORT
     ),
     "1 MB in one line": Row(
-        huge_reply(1_000_000, chunk_chars=0),
-        "reply_too_long",
-        "too long to be read",
-        ("reply_too_long", ENDLESS),
-        settings=SHORT,
+        huge_reply(1_000_000, chunk_chars=0), "reply_too_long", "too long to be read",
+        ("reply_too_long", ENDLESS), settings=SHORT,
     ),
     "one byte at a time": Row(ODDITIES["one_byte_at_a_time"], kept=BEGUN),
     "invalid UTF-8": Row(ODDITIES["invalid_utf8"], litellm=("upstream_cut", CUT), kept="one"),
-}
-
-
-@dataclass
-class World:
-    """One backend under test."""
-
-    home: House
-    model: str
-    served: dict[str, str] | None = None  # the model server's URL by that of its upstream
-
-    async def ask(self, url: str) -> Heard:
-        if self.served is None:
-            return await self.home.ask("visitor-1", choice=LMChoice(self.model, url, cache=False))
-        return await self.home.run(TurnRequest(ServedTarget(self.served[url]), {"question": "visitor-1"}))
+}  # fmt: skip
+CASES = [
+    *((name, "local", model) for name in ROWS for model in (NATIVE, LITELLM)),
+    *((name, "served", NATIVE) for name, row in ROWS.items() if row.served),
+]
 
 
 @asynccontextmanager
-async def model_server(version: ServedVersion, choice: LMChoice, settings: Settings) -> AsyncIterator[str]:
+async def model_server(version: ServedVersion, settings: Settings) -> AsyncIterator[str]:
     """The URL of our model server in this process."""
-    app = build_app(replace(version, lm=choice), settings)
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
+        config = uvicorn.Config(
+            build_app(version, settings), log_level="warning", timeout_graceful_shutdown=2
+        )
+        server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve([listening]))
         await until(lambda: server.started, 10)
         try:
@@ -153,29 +128,23 @@ async def model_server(version: ServedVersion, choice: LMChoice, settings: Setti
 
 
 @asynccontextmanager
-async def world(
+async def asking(
     side: str, model: str, settings: Settings, version: ServedVersion, *urls: str
-) -> AsyncIterator[World]:
+) -> AsyncIterator[Any]:
+    """What asks the app for an answer of the model at one of `urls`."""
     async with contextlib.AsyncExitStack() as running:
-        if side == "local":
-            yield World(await running.enter_async_context(house(settings)), model)
-            return
         home = await running.enter_async_context(house(settings, served=ServedBackend(settings)))
-        served = {
-            url: await running.enter_async_context(
-                model_server(version, LMChoice(model, url, cache=False), settings)
-            )
-            for url in urls
-        }
-        yield World(home, model, served)
+        servers = {}
+        for url in urls if side == "served" else ():
+            logged = replace(version, lm=LMChoice(model, url, cache=False))
+            servers[url] = await running.enter_async_context(model_server(logged, settings))
 
+        async def ask(url: str) -> Heard:
+            if side == "local":
+                return await home.ask("visitor-1", choice=LMChoice(model, url, cache=False))
+            return await home.run(TurnRequest(ServedTarget(servers[url]), {"question": "visitor-1"}))
 
-#: Rows that are met behind a model server too: one for each way of an error through it.
-SERVED = ("401", "429 with Retry-After", "refused", "stalled", "cut", "without the fields", "10 MB")
-CASES = [
-    *((name, "local", model) for name in FAULTS_BY_NAME for model in (NATIVE, LITELLM)),
-    *((name, "served", NATIVE) for name in SERVED),
-]
+        yield ask
 
 
 @pytest.mark.parametrize(("name", "side", "model"), CASES)
@@ -188,18 +157,18 @@ async def test_a_fault_is_one_clear_sentence_and_leaves_nothing(
     data_dir: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    row, fake = FAULTS_BY_NAME[name], fake_openai
+    row, fake = ROWS[name], fake_openai
     settings = settings_for(data_dir, tracing=False, lm_retries=0, **row.settings)
-    with bad_url(name, fake, data_dir, monkeypatch) as url:
+    with bad_url(name, fake, monkeypatch) as url:
         sockets = open_sockets()
-        async with world(side, model, settings, loaded_version, url, fake.url) as its:
-            await its.ask(fake.url)  # what is kept for the next turn is there from now on
+        async with asking(side, model, settings, loaded_version, url, fake.url) as ask:
+            await ask(fake.url)  # what is kept for the next turn is there from now on
             tasks = asyncio.all_tasks()
             if row.reply is not None:
                 fake.reply(row.reply)
-            heard = await its.ask(url)
+            heard = await ask(url)
             await until(lambda: fake.active_streams == 0, 2)
-            again = await its.ask(fake.url)
+            again = await ask(fake.url)
             await until(lambda: asyncio.all_tasks() <= tasks, 2)
         kept_sockets = 2 if model == LITELLM else 0  # both ends of one in litellm's own cache of clients
         await until(lambda: open_sockets() <= sockets + kept_sockets, 2)
@@ -219,64 +188,18 @@ async def test_a_fault_is_one_clear_sentence_and_leaves_nothing(
 
 
 @contextlib.contextmanager
-def bad_url(name: str, fake: FakeOpenAI, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def bad_url(name: str, fake: FakeOpenAI, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The base URL that a row is about."""
-    match name:
-        case "refused":
-            yield refused_url()
-        case "no such host":
-            lookup = socket.getaddrinfo
+    lookup = socket.getaddrinfo
 
-            def unknown(host: Any, *args: Any, **options: Any) -> Any:
-                if host in {"nowhere.invalid", b"nowhere.invalid"}:
-                    raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-                return lookup(host, *args, **options)
+    def unknown(host: Any, *args: Any, **options: Any) -> Any:
+        if host in {"nowhere.invalid", b"nowhere.invalid"}:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return lookup(host, *args, **options)
 
-            monkeypatch.setattr(socket, "getaddrinfo", unknown)
-            yield "http://nowhere.invalid/v1"
-        case "no TLS there":
-            yield fake.url.replace("http:", "https:")
-        case "a certificate of nobody":
-            with self_signed(folder) as url:
-                yield url
-        case _:
-            yield fake.url
-
-
-@contextlib.contextmanager
-def self_signed(folder: Path) -> Iterator[str]:
-    """A TLS server whose certificate nobody has signed."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now)
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
-    pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    file = folder / "server.pem"
-    file.write_bytes(pem + certificate.public_bytes(serialization.Encoding.PEM))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(file)
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), socketserver.StreamRequestHandler) as server:
-        server.daemon_threads = True
-        server.get_request = lambda: _secured(server, context)  # type: ignore[method-assign]
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        yield f"https://127.0.0.1:{server.server_address[1]}/v1"
-        server.shutdown()
-        thread.join()
-
-
-def _secured(server: socketserver.TCPServer, context: ssl.SSLContext) -> Any:
-    """A connection after its handshake; `ssl.SSLError` is an `OSError`, which the server passes over."""
-    plain, address = server.socket.accept()
-    with plain:
-        return context.wrap_socket(plain, server_side=True), address
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    others = {"refused": refused_url(), "no such host": "http://nowhere.invalid/v1"}
+    yield others.get(name, fake.url.replace("http:", "https:") if name == "no TLS there" else fake.url)
 
 
 def open_sockets() -> int:

@@ -16,42 +16,34 @@ from tests.backends.served_fixtures import loaded_version  # noqa: F401
 from tests.fake_openai import FakeOpenAI
 
 pytestmark = pytest.mark.integration  # importing mlflow takes a while
-
-KEYS = {
-    "OPENAI_API_KEY": "sk-of-openai",
-    "ANTHROPIC_API_KEY": "sk-of-anthropic",
-    "GOOGLE_API_KEY": "sk-of-google",
-}
+KEYS = {"OPENAI_API_KEY": "sk-openai", "ANTHROPIC_API_KEY": "sk-anthropic", "GOOGLE_API_KEY": "sk-google"}
 
 
 @pytest.mark.parametrize(
-    ("model", "logged_with_base", "key"),
+    ("model", "own_base", "key"),
     [
-        ("openai/fake", False, "sk-of-openai"),
-        ("openai/fake", True, "sk-of-openai"),
-        ("anthropic/fake", True, "sk-of-anthropic"),
-        ("gemini/fake", True, "sk-of-google"),
+        ("openai/fake", False, "sk-openai"),
+        ("openai/fake", True, "sk-openai"),
+        ("anthropic/fake", True, "sk-anthropic"),
+        ("gemini/fake", True, "sk-google"),
     ],
 )
 async def test_a_version_served_elsewhere_finds_its_key(
     loaded_version: ServedVersion,  # noqa: F811
     data_dir: Path,
-    monkeypatch: pytest.MonkeyPatch,
     model: str,
-    logged_with_base: bool,
+    own_base: bool,
     key: str,
 ) -> None:
     with FakeOpenAI() as gateway, FakeOpenAI() as own:
         environ = KEYS | {"OPENAI_BASE_URL": gateway.url}
-        for name, value in environ.items():
-            monkeypatch.setenv(name, value)
         flags = ["--data-dir", str(data_dir), "--no-tracing", "--lm-retries", "0"]
-        choice = LMChoice(model, own.url if logged_with_base else None, cache=False)
+        choice = LMChoice(model, own.url if own_base else None, cache=False)
         app = build_app(replace(loaded_version, lm=choice), Settings.load(flags, environ))
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
             await client.post("/predict", json={"text": "hello"})
         await app.state.service.aclose()
-        asked, other = (own, gateway) if logged_with_base else (gateway, own)
+        asked, other = (own, gateway) if own_base else (gateway, own)
         assert {request.api_key for request in asked.requests} == {key}
         assert not other.requests

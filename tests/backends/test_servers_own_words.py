@@ -1,36 +1,22 @@
 """What servers of OpenAI's chat API say in the body of a reply, each in its own words, and what helps.
 
-Over real HTTP, by DSPy's own clients and by litellm. The rows that are for the first alone are about servers
-that people run themselves; by litellm only services of large providers are asked.
+Over real HTTP, by DSPy's own clients and by litellm, where a service of a large provider says it too.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dspy_demo.events import LMChoice
-from dspy_demo.programs.registry import ProgramRegistry
-from dspy_demo.programs.shipped import SHIPPED
-from dspy_demo.programs.spec import ProgramSpec
 from tests.fake_openai import FakeOpenAI, Reply, refused_url
-from tests.services import Heard, house, settings_for
+from tests.services import LITELLM, NATIVE, house, settings_for
 
-NATIVE, LITELLM = "openai/fake", "litellm_proxy/fake"
 BOTH = pytest.mark.parametrize("model", [NATIVE, LITELLM], ids=["native", "litellm"])
-
 pytestmark = pytest.mark.integration  # importing litellm takes a while
-
-
-async def ask(fake: FakeOpenAI, data_dir: Path, model: str, **choice: Any) -> Heard:
-    chosen = LMChoice(model, fake.url, cache=False, **choice)
-    async with house(settings_for(data_dir, lm_retries=0), chosen) as home:
-        return await home.ask("visitor-1")
 
 
 def said(message: str, **more: Any) -> str:
@@ -61,70 +47,57 @@ TOO_LONG = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("model", "where"), [(NATIVE, "status"), (NATIVE, "stream"), (LITELLM, "status")], ids=str
-)
 @pytest.mark.parametrize("server", TOO_LONG)
-async def test_a_chat_that_is_too_long_is_called_so(
-    fake_openai: FakeOpenAI, data_dir: Path, server: str, model: str, where: str
-) -> None:
-    body = TOO_LONG[server]
-    fault = Reply(status=400) if where == "status" else Reply(fault="error_event")
-    fake_openai.reply(fault, error_body=body)
-    failed = (await ask(fake_openai, data_dir, model)).failed
-    assert failed.code == "upstream_rejected"
-    assert failed.public_message == "The chat has become too long for this model. Start a new chat."
+async def test_a_chat_that_is_too_long_is_called_so(ask: Any, fake_openai: FakeOpenAI, server: str) -> None:
+    for model, fault in (
+        (NATIVE, Reply(status=400)),
+        (NATIVE, Reply(fault="error_event")),
+        (LITELLM, Reply(status=400)),
+    ):
+        fake_openai.reply(fault, error_body=TOO_LONG[server])
+        failed = (await ask(model=model, lm_retries=0)).failed
+        assert failed.code == "upstream_rejected"
+        assert failed.public_message == "The chat has become too long for this model. Start a new chat."
 
 
-@dataclass(frozen=True)
-class InStream:
-    """An error object in a stream with status 200, and what is made of it."""
-
-    body: str
-    code: str
-    says: str
-    after_tokens: int = 0
-    litellm: tuple[str, str] | None = None  # where it tells less
-
-
+#: An error object in a stream, the number of tokens before it, the code and the words of our error, and those
+#: by litellm where it tells less.
 FAILED = ("upstream", "server failed")
-IN_STREAM = {
-    "overloaded": InStream(
-        said("The engine is overloaded", type="server_error"), "upstream_unavailable", "overloaded"
-    ),
-    "failed": InStream(said("CUDA out of memory", type="server_error"), "upstream", "server failed"),
-    "in words alone": InStream(json.dumps({"error": "model crashed"}), "upstream", "server failed"),
-    "too fast": InStream(
-        said("slow down", code=429), "upstream_rate_limited", "too many requests", litellm=FAILED
-    ),
-    "wrong key": InStream(
-        said("bad key", code="invalid_api_key"), "upstream_auth", "refused the API key", litellm=FAILED
-    ),
-    "after some text": InStream(
-        said("CUDA out of memory", code=500), "upstream_cut", "What arrived is kept", after_tokens=8
-    ),
-}
+LATE = ("upstream_cut", "What arrived is kept")
+IN_STREAM = [
+    (said("The engine is overloaded", type="server_error"), 0, ("upstream_unavailable", "overloaded"), None),
+    (said("CUDA out of memory", type="server_error"), 0, FAILED, None),
+    (json.dumps({"error": "model crashed"}), 0, FAILED, None),
+    (said("slow down", code=429), 0, ("upstream_rate_limited", "too many requests"), FAILED),
+    (said("bad key", code="invalid_api_key"), 0, ("upstream_auth", "refused the API key"), FAILED),
+    (said("CUDA out of memory", code=500), 8, LATE, None),
+]
 
 
 @BOTH
-@pytest.mark.parametrize("name", IN_STREAM)
+@pytest.mark.parametrize(("body", "after_tokens", "expected", "by_litellm"), IN_STREAM)
 async def test_an_error_inside_a_stream_is_read(
-    fake_openai: FakeOpenAI, data_dir: Path, name: str, model: str
+    ask: Any,
+    fake_openai: FakeOpenAI,
+    model: str,
+    body: str,
+    after_tokens: int,
+    expected: Any,
+    by_litellm: Any,
 ) -> None:
-    row = IN_STREAM[name]
-    fake_openai.reply(fault="error_event", error_body=row.body, after_tokens=row.after_tokens)
-    heard = await ask(fake_openai, data_dir, model)
-    code, says = (model == LITELLM and row.litellm) or (row.code, row.says)
+    fake_openai.reply(fault="error_event", error_body=body, after_tokens=after_tokens)
+    heard = await ask(model=model, lm_retries=0)
+    code, says = (model == LITELLM and by_litellm) or expected
     assert (heard.failed.code, says in heard.failed.public_message) == (code, True), heard.failed
-    assert bool(heard.deltas) == bool(row.after_tokens)
+    assert bool(heard.deltas) == bool(after_tokens)
 
 
-REFUSED = {
-    "stream_options, by Mistral": (
+REFUSED = [
+    (
         ("stream_options",),
         json.dumps({"detail": [{"type": "extra_forbidden", "loc": ["body", "stream_options"], "msg": "no"}]}),
     ),
-    "max_tokens, by OpenAI": (
+    (
         ("max_tokens",),
         said(
             "Unsupported parameter: 'max_tokens' is not supported with this model. "
@@ -132,57 +105,49 @@ REFUSED = {
             param="max_tokens", code="unsupported_parameter",
         ),
     ),
-    "temperature, by OpenAI": (
+    (
         ("temperature",),
         said("Unsupported value: 'temperature' does not support 0.5 with this model.", param="temperature"),
     ),
-    "max_tokens, as too large": (
+    (
         ("max_tokens", "max_completion_tokens"),
         said("max_tokens is too large: 500. This model supports at most 100 completion tokens."),
     ),
-    "all that it does not know": (
+    (
         ("stream_options", "max_tokens", "max_completion_tokens", "temperature"),
         said("Unknown arguments: stream_options, max_tokens, max_completion_tokens, temperature"),
     ),
-}  # fmt: skip
+]  # fmt: skip
 
 
 @BOTH
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize(("parameters", "body"), REFUSED, ids=lambda value: str(value)[:40])
 async def test_a_refused_parameter_is_left_out(
-    fake_openai: FakeOpenAI, data_dir: Path, name: str, model: str
+    ask: Any, fake_openai: FakeOpenAI, parameters: tuple[str, ...], body: str, model: str
 ) -> None:
-    parameters, body = REFUSED[name]
-
     def refuse(request: dict[str, Any]) -> Reply | None:
         refused = any(parameter in request for parameter in parameters)
         return Reply(status=422 if "detail" in body else 400, error_body=body) if refused else None
 
     fake_openai.respond_with(refuse)
-    heard = await ask(fake_openai, data_dir, model, temperature=0.5, max_tokens=500)
-    assert "visitor-1" in heard.finished.outputs["answer"]
-    assert heard.deltas
-    asked = fake_openai.requests[-1].json
-    assert not any(parameter in asked for parameter in parameters)
+    heard = await ask(model=model, choice={"temperature": 0.5, "max_tokens": 500})
+    assert "visitor-7" in heard.finished.outputs["answer"] and heard.deltas
+    assert fake_openai.requests[-1].json.keys().isdisjoint(parameters)
 
 
-async def test_the_bound_goes_by_the_name_that_the_server_knows(
-    fake_openai: FakeOpenAI, data_dir: Path
-) -> None:
+async def test_the_bound_goes_by_the_name_that_the_server_knows(ask: Any, fake_openai: FakeOpenAI) -> None:
     body = said("Unknown argument max_completion_tokens. Use 'max_tokens' instead.")
     fake_openai.respond_with(
         lambda request: Reply(status=400, error_body=body) if "max_completion_tokens" in request else None
     )
-    await ask(fake_openai, data_dir, NATIVE, max_tokens=500)
+    await ask(choice={"max_tokens": 500})
     assert fake_openai.requests[-1].json["max_tokens"] == 500
 
 
-async def test_a_whole_reply_to_a_request_for_a_stream_is_taken(
-    fake_openai: FakeOpenAI, data_dir: Path
-) -> None:
+async def test_a_whole_reply_to_a_request_for_a_stream_is_taken(ask: Any, fake_openai: FakeOpenAI) -> None:
     fake_openai.reply(fault="whole", filler_chars=100_000)
-    heard = await ask(fake_openai, data_dir, NATIVE)
-    assert "visitor-1" in heard.finished.outputs["answer"]
+    heard = await ask()
+    assert "visitor-7" in heard.finished.outputs["answer"]
     assert heard.finished.usage.completion_tokens > 10_000
     assert len(fake_openai.streams) == 1
 
@@ -201,25 +166,18 @@ class InAThread(dspy.Module):
 @BOTH
 @pytest.mark.parametrize("in_a_thread", [False, True])
 async def test_done_ends_the_answer_though_the_connection_stays_open(
-    fake_openai: FakeOpenAI,
-    data_dir: Path,
-    own_program: Callable[[str], ProgramSpec],
-    in_a_thread: bool,
-    model: str,
+    ask: Any, fake_openai: FakeOpenAI, own_program: Any, in_a_thread: bool, model: str
 ) -> None:
     fake_openai.reply(fault="open_after_done")
-    spec = own_program(IN_A_THREAD) if in_a_thread else SHIPPED[0]
-    chosen = LMChoice(model, fake_openai.url, cache=False)
-    async with house(settings_for(data_dir), chosen, programs=ProgramRegistry([spec])) as home:
-        heard = await home.ask("visitor-1", program=spec.name)
-    assert "visitor-1" in heard.finished.outputs["answer"]
+    heard = await ask(model=model, spec=own_program(IN_A_THREAD) if in_a_thread else None)
+    assert "visitor-7" in heard.finished.outputs["answer"]
     assert heard.finished.elapsed_s < 5
 
 
 async def test_an_answer_that_ends_well_leaves_its_connection_for_the_next(
-    fake_openai: FakeOpenAI, data_dir: Path
+    over: Any, fake_openai: FakeOpenAI
 ) -> None:
-    async with house(settings_for(data_dir), LMChoice(NATIVE, fake_openai.url, cache=False)) as home:
+    async with over() as home:
         for _ in range(3):
             await home.ask("visitor-1")
         assert len(fake_openai.connections) == 1
@@ -229,24 +187,19 @@ async def test_an_answer_that_ends_well_leaves_its_connection_for_the_next(
 async def test_a_server_that_is_not_there_is_called_so(data_dir: Path, model: str) -> None:
     choice = LMChoice(model, refused_url(), cache=False)
     async with house(settings_for(data_dir, lm_retries=0), choice) as home:
-        failed = (await home.ask("visitor-1")).failed
-    assert failed.code == "upstream_unavailable"
+        assert (await home.ask("visitor-1")).failed.code == "upstream_unavailable"
 
 
 @BOTH
-async def test_a_date_far_off_is_told_as_a_date(fake_openai: FakeOpenAI, data_dir: Path, model: str) -> None:
+async def test_a_date_far_off_is_told_as_a_date(ask: Any, fake_openai: FakeOpenAI, model: str) -> None:
     fake_openai.reply(status=429, retry_after="Thu, 03 Dec 2099 14:00:00 GMT")
-    async with house(
-        settings_for(data_dir, lm_retries=2), LMChoice(model, fake_openai.url, cache=False)
-    ) as home:
-        failed = (await home.ask("visitor-1")).failed
+    failed = (await ask(model=model, lm_retries=2)).failed
     assert failed.public_message.endswith("Try again after 3 December 2099, 14:00 UTC.")
     assert len(fake_openai.streams) == 1
 
 
 BROKEN = """
 import dspy
-from dspy import lm15
 class Engine:
     def complete(self, request):
         raise RuntimeError("a bug")
@@ -266,19 +219,13 @@ class Broken(dspy.Module):
 """
 
 
-async def test_a_bug_on_this_side_is_not_blamed_on_the_server(
-    fake_openai: FakeOpenAI, data_dir: Path, own_program: Callable[[str], ProgramSpec]
-) -> None:
-    spec = own_program(BROKEN)
-    choice = LMChoice(NATIVE, fake_openai.url, cache=False)
-    async with house(settings_for(data_dir), choice, programs=ProgramRegistry([spec])) as home:
-        assert (await home.ask("visitor-1", program=spec.name)).failed.code == "internal"
+async def test_a_bug_on_this_side_is_not_blamed_on_the_server(ask: Any, own_program: Any) -> None:
+    assert (await ask(spec=own_program(BROKEN))).failed.code == "internal"
 
 
-async def test_the_price_of_a_known_model_is_told(fake_openai: FakeOpenAI, data_dir: Path) -> None:
+async def test_the_price_of_a_known_model_is_told(over: Any, fake_openai: FakeOpenAI) -> None:
     fake_openai.reply(usage={"prompt_tokens": 1_000_000, "completion_tokens": 0})
-    choice = LMChoice("openai/gpt-4o-mini", fake_openai.url)
-    async with house(settings_for(data_dir), choice) as home:
+    async with over("openai/gpt-4o-mini", choice={"cache": True}) as home:
         first, again = await home.ask("visitor-1"), await home.ask("visitor-1")
     assert first.finished.usage.cost_usd == pytest.approx(0.15, rel=0.5)
     assert again.finished.usage.cached and not again.finished.usage.cost_usd
