@@ -28,24 +28,11 @@ from tests.fake_upstream.replies import (
     Reply,
     Request,
     Stream,
-    error_reply,
     huge_reply,
     tool_reply,
 )
 
-__all__ = [
-    "FAULTS",
-    "ODDITIES",
-    "FakeOpenAI",
-    "Reply",
-    "Request",
-    "Stream",
-    "error_reply",
-    "free_port",
-    "huge_reply",
-    "refused_url",
-    "tool_reply",
-]
+__all__ = ["FAULTS", "ODDITIES", "FakeOpenAI", "Reply", "Request", "Stream", "huge_reply", "tool_reply"]
 
 T = TypeVar("T")
 Responder = Callable[[dict[str, Any]], Reply | None]
@@ -59,13 +46,11 @@ class FakeOpenAI:
 
     Args:
         tokens_per_second: The pace of replies that do not say theirs; 0 is as fast as possible.
-        api_key: Where given, any other key gets a 401.
     """
 
-    def __init__(self, *, tokens_per_second: float = 0.0, api_key: str | None = None) -> None:
+    def __init__(self, *, tokens_per_second: float = 0.0) -> None:
         self.port = 0
         self.tokens_per_second = tokens_per_second
-        self.api_key = api_key
         self.models = ["fake"]
         self.get_reply: Reply | None = None  # a fault for GET requests (detection probes)
         self.requests: list[Request] = []
@@ -108,8 +93,6 @@ class FakeOpenAI:
     def url(self) -> str:
         return f"{self.origin}/v1"
 
-    # --- script ---
-
     def reply(self, reply: Reply | None = None, /, *, times: int = 1, **fields: Any) -> None:
         """Queue an answer: a `Reply`, or its fields, or both. An empty queue gives default answers."""
         with self._changed:
@@ -129,14 +112,10 @@ class FakeOpenAI:
             self._loop.call_soon_threadsafe(connection.abort)
 
     def next_reply(self, request: Request) -> Reply:
-        if self.api_key is not None and request.api_key != self.api_key:
-            return Reply(status=401)
         if self._responder and (reply := self._responder(request.json)):
             return reply
         with self._changed:
             return self._replies.popleft() if self._replies else Reply()
-
-    # --- observation ---
 
     @property
     def active_streams(self) -> int:
@@ -150,11 +129,7 @@ class FakeOpenAI:
             self._changed.notify_all()
 
     def wait_for(self, predicate: Callable[[], T], timeout: float = 10.0) -> T:
-        """Block until `predicate` is true, and return what it gave.
-
-        Raises:
-            TimeoutError: It did not become true. The message holds the state of the streams.
-        """
+        """Block until `predicate` is true, and return what it gave."""
         deadline = time.monotonic() + timeout
         with self._changed:
             while True:
@@ -233,8 +208,6 @@ class Connection:
         if stream is not None:
             with self._fake.changing():
                 stream.closed_at, stream.client_left = time.monotonic(), client_left
-
-    # --- replies ---
 
     async def _answer(self, request: Request) -> None:
         path = request.path.partition("?")[0].removeprefix("/v1").rstrip("/")

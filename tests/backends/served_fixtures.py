@@ -58,10 +58,6 @@ class ServedWorld:
     live: ServerProcess
     plain: ServerProcess
 
-    @property
-    def tracking_uri(self) -> str:
-        return f"sqlite:///{self.settings.data_dir / 'mlflow.db'}"
-
     def request(
         self,
         url: str,

@@ -17,7 +17,7 @@ from tests.browser import xss_corpus
 from tests.browser.chat_page import ChatPage
 from tests.browser.conftest import NewPage, Problems
 from tests.browser.xss_corpus import EVIL
-from tests.fake_openai import FakeOpenAI, Reply, error_reply, tool_reply
+from tests.fake_openai import FakeOpenAI, Reply, tool_reply
 from tests.processes import ServerProcess, running_app
 
 #: Short enough for names and labels, with everything in it: a tag, an image, a link, math and a template.
@@ -199,7 +199,7 @@ async def test_as_names_descriptions_and_errors(chat: ChatPage, upstream: FakeOp
     await expect(page.locator("#active")).to_contain_text(shown)
     await expect(page.locator(".program-form")).to_contain_text("<\u2060img src=x onerror=alert(1)>")
     await expect(page.locator(".program-form a:not([href^=http])")).to_have_count(0)
-    upstream.reply(error_reply(500, message=MARKUP))
+    upstream.reply(Reply(status=500, error_message=MARKUP))
     await ask(chat, "Go on", note=MARKUP)
     await chat.done()
     await expect(chat.footers).to_contain_text(f"openai/{shown}")

@@ -29,18 +29,15 @@ class Reply:
 
     Attributes:
         text: The whole content. Lone surrogates (``"\\udcff"``) go out as that raw byte (0xff).
-        chunks: The exact content of each chunk, instead of `text`.
         fields: Values of output fields, written as the request's adapter wants them.
         chunk_chars: Cut the text every so many characters, instead of at words; 0 = one chunk.
         filler_chars: At least so much text in the default answer.
         reasoning_content: A model's own thinking, streamed before the content.
-        tool_calls: Native tool calls: ``{"name": ..., "arguments": {...}}``.
         usage: Token counts; None counts chunks; an empty mapping sends none.
-        first_delay_s: Seconds before the first token (headers are out already, when streaming).
         tokens_per_second: The pace; None is the server's, 0 as fast as possible.
         write_bytes: Bytes per TCP write; 0 is one write per token.
-        status: An HTTP status; other than 200 the body is OpenAI's error JSON, or `error_body`.
-        retry_after: The header as it is, for a date; `retry_after_s` is one in seconds.
+        status: Other than 200 the body is OpenAI's error JSON, or `error_body`.
+        retry_after: The header as it is, for a date.
     """
 
     text: str | None = None
@@ -94,23 +91,13 @@ class Request:
 
 @dataclass
 class Stream:
-    """What happened to one chat completion, streamed or not.
-
-    Attributes:
-        tokens_sent: Content and reasoning chunks that were written to the socket.
-        closed_at: When it ended, by `time.monotonic()`; None while it is open.
-        client_left: The client closed it before the reply was complete.
-    """
+    """What happened to one chat completion; `closed_at` is by `time.monotonic()`, None while it is open."""
 
     request: Request
     reply: Reply
     tokens_sent: int = 0
     closed_at: float | None = None
     client_left: bool = False
-
-
-def error_reply(status: int, *, retry_after_s: float | None = None, message: str = "") -> Reply:
-    return Reply(status=status, retry_after_s=retry_after_s, error_message=message)
 
 
 def huge_reply(size_bytes: int = 10_000_000, *, chunk_chars: int = 16_000) -> Reply:
@@ -123,11 +110,10 @@ def tool_reply(name: str, args: Mapping[str, Any], thought: str = "I use a tool.
     return Reply(fields={"next_thought": thought, "next_tool_name": name, "next_tool_args": dict(args)})
 
 
-# Every fault of an upstream by its name, for parametrised tests. "refused" has no reply: give the
-# client `fake_openai.refused_url()`.
+# Every fault of an upstream by its name. "Refused" has no reply: it is `fake_openai.refused_url()`.
 FAULTS: dict[str, Reply] = {
     **{str(status): Reply(status=status) for status in (401, 403, 404, 500, 503)},
-    "429": error_reply(429, retry_after_s=7),
+    "429": Reply(status=429, retry_after_s=7),
     "close_before_headers": Reply(fault="close_before_headers"),
     "silent_before_headers": Reply(fault="silent_before_headers"),
     "silent_after_headers": Reply(fault="silent_after_headers"),
