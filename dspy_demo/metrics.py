@@ -30,9 +30,7 @@ class TurnEnd:
 
     Attributes:
         outcome: ``refused``: it never ran.
-        backend: ``local`` or ``served``.
         model: The model string, or the served version.
-        visitor: `events.Visitor.name`.
         code: Of the error, where it failed or was refused.
         limit: Which limit was reached, where one was.
         first_delta_s, elapsed_s: Seconds from its start.
@@ -40,7 +38,7 @@ class TurnEnd:
 
     turn_id: str
     outcome: Outcome
-    backend: str
+    backend: Literal["local", "served"]
     program: str
     model: str
     visitor: str = ""
@@ -52,11 +50,10 @@ class TurnEnd:
 
     @classmethod
     def of(cls, request: TurnRequest, outcome: Outcome, **details: Any) -> TurnEnd:
-        local = isinstance(request.target, LocalTarget)
         return cls(
             turn_id=request.turn_id,
             outcome=outcome,
-            backend="local" if local else "served",
+            backend="local" if isinstance(request.target, LocalTarget) else "served",
             program=getattr(request.target, "program", ""),
             model=request.target.model[:MODEL_MAX_CHARS],
             visitor=request.visitor.name,
@@ -67,11 +64,11 @@ class TurnEnd:
         """As the fields of a line in the log; what is not known is left out."""
         values = dataclasses.asdict(self)
         values |= values.pop("usage")
-        values["cached"] = values["cached"] or None
-        for name in ("first_delta_s", "elapsed_s"):
-            values[name] = None if values[name] is None else round(values[name], 3)
+        times = {name: round(values[name], 3) for name in ("first_delta_s", "elapsed_s") if values[name]}
         return {
-            name: value for name, value in values.items() if value not in (None, "") and value is not False
+            name: value
+            for name, value in (values | times).items()
+            if value not in (None, "") and value is not False
         }
 
 
@@ -79,43 +76,25 @@ class Metrics:
     """Counts turns; called in the event loop. `exposition` is what ``GET /metrics`` answers."""
 
     def __init__(self) -> None:
-        registry = self._registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        build = Gauge("dspy_demo_build_info", "The version of this app.", ["version"], registry=registry)
-        build.labels(__version__).set(1)
-        self._turns = Counter(
-            "dspy_demo_turns",
-            "Turns that ended: finished, failed by the error's code, stopped, or refused before a start.",
-            ["backend", "outcome", "code"],
-            registry=registry,
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self._made(Gauge, "build_info", "The version of this app.", "version").labels(__version__).set(1)
+        about = "Turns that ended: finished, failed by the error's code, stopped, or refused before a start."
+        self._turns = self._made(Counter, "turns", about, "backend", "outcome", "code")
+        self._active = self._made(Gauge, "active_turns", "Turns that run now.")
+        about = "Time from the start of a turn to its first text."
+        self._first_token_s = self._made(
+            Histogram, "first_token_seconds", about, "backend", buckets=FIRST_TOKEN_S
         )
-        self._active = Gauge("dspy_demo_active_turns", "Turns that run now.", registry=registry)
-        self._first_token_s = Histogram(
-            "dspy_demo_first_token_seconds",
-            "Time from the start of a turn to its first text.",
-            ["backend"],
-            buckets=FIRST_TOKEN_S,
-            registry=registry,
-        )
-        self._turn_s = Histogram(
-            "dspy_demo_turn_seconds",
-            "Time from the start of a turn to its end.",
-            ["backend", "outcome"],
-            buckets=TURN_S,
-            registry=registry,
-        )
-        self._tokens = Counter(
-            "dspy_demo_tokens", "Tokens of language models.", ["backend", "kind"], registry=registry
-        )
-        self._cost_usd = Counter(
-            "dspy_demo_cost_usd", "Price of the tokens in US dollars, where it is known.", registry=registry
-        )
-        self._limits = Counter(
-            "dspy_demo_limits_hit",
-            "Limits reached, by their name.",
-            ["limit"],
-            registry=registry,
-        )
+        about = "Time from the start of a turn to its end."
+        self._turn_s = self._made(Histogram, "turn_seconds", about, "backend", "outcome", buckets=TURN_S)
+        self._tokens = self._made(Counter, "tokens", "Tokens of language models.", "backend", "kind")
+        about = "Price of the tokens in US dollars, where it is known."
+        self._cost_usd = self._made(Counter, "cost_usd", about)
+        self._limits = self._made(Counter, "limits_hit", "Limits reached, by their name.", "limit")
+
+    def _made(self, kind: Any, name: str, about: str, *labels: str, **more: Any) -> Any:
+        return kind(f"dspy_demo_{name}", about, labels, registry=self._registry, **more)
 
     def turn_started(self, request: TurnRequest) -> None:
         """A turn was accepted and runs now."""
@@ -132,14 +111,13 @@ class Metrics:
         self._turn_s.labels(end.backend, end.outcome).observe(end.elapsed_s)
         if end.first_delta_s is not None:
             self._first_token_s.labels(end.backend).observe(end.first_delta_s)
-        usage = end.usage  # a model server may tell anything
-        self._tokens.labels(end.backend, "prompt").inc(max(0, usage.prompt_tokens))
-        self._tokens.labels(end.backend, "completion").inc(max(0, usage.completion_tokens))
-        self._cost_usd.inc(max(0.0, usage.cost_usd or 0.0))
+        self._tokens.labels(end.backend, "prompt").inc(end.usage.prompt_tokens)
+        self._tokens.labels(end.backend, "completion").inc(end.usage.completion_tokens)
+        self._cost_usd.inc(end.usage.cost_usd or 0.0)
 
-    def show_state(self, name: str, text: str, states: Iterable[str], read: Callable[[], str]) -> None:
+    def show_state(self, name: str, about: str, states: Iterable[str], read: Callable[[], str]) -> None:
         """A gauge ``dspy_demo_NAME`` with the label `state`: 1 for what `read` gives, 0 for all others."""
-        gauge = Gauge(f"dspy_demo_{name}", text, ["state"], registry=self._registry)
+        gauge = self._made(Gauge, name, about, "state")
         for state in states:
             gauge.labels(state).set_function(partial(lambda name: float(read() == name), state))
 

@@ -9,8 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.black_box.conftest import House
-from tests.fake_openai import FAULTS, FakeOpenAI, Reply
+from tests.fake_openai import FakeOpenAI, Reply
 from tests.processes import ServerProcess
 
 pytestmark = pytest.mark.integration
@@ -67,43 +66,7 @@ def test_openai_clients_get_the_answer_and_the_reasoning(client: httpx.Client, u
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "code"),
-    [
-        ({"inputs": {}}, 422, "invalid_input"),
-        ({"inputs": {"question": "x"}, "program": "nothing"}, 404, "not_found"),
-        ({"text": "x" * 200_000}, 413, "input_too_long"),
-    ],
-)
-def test_bad_input_gets_a_code_and_a_sentence(
-    client: httpx.Client, body: dict[str, Any], status: int, code: str
-) -> None:
-    reply = client.post("/predict", json=body)
-    assert reply.status_code == status, reply.text
-    assert reply.json()["code"] == code
-    assert reply.json()["message"].endswith(".")
-
-
-def test_a_refused_key_of_the_model_is_an_error_with_an_id(
-    client: httpx.Client, upstream: FakeOpenAI
-) -> None:
-    upstream.reset()
-    upstream.reply(FAULTS["401"])
-    reply = client.post("/predict", json={"text": "x"})
-    assert reply.status_code >= 400
-    assert reply.json()["error_id"]
-    assert "sk-black-box" not in reply.text
-
-
-@pytest.mark.parametrize(
     "path", ["/health", "/ready", "/metrics", "/v1/models", "/openapi.json", "/docs", "/"]
 )
 def test_what_answers_a_plain_request(app: ServerProcess, path: str) -> None:
     assert httpx.get(app.url + path, timeout=30).status_code == 200
-
-
-def test_a_program_and_the_adapters_answer(house: House, upstream: FakeOpenAI) -> None:
-    """JSON and XML as well, each in a process of its own flag."""
-    for adapter in ("json", "xml"):
-        with house.running("app.py", "--no-open", "--adapter", adapter, *house.model) as server:
-            reply = httpx.post(server.url + "/predict", json={"text": "x"}, timeout=60)
-            assert reply.json()["data"]["answer"], reply.text

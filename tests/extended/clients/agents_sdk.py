@@ -2,8 +2,7 @@ import asyncio
 
 from agents import Agent, OpenAIChatCompletionsModel, Runner, function_tool, set_tracing_disabled
 from openai import AsyncOpenAI
-from pydantic import BaseModel
-from script import BASE_URL, EARLIER, MODEL, QUESTION, SLOW, chat, tell, wait
+from script import BASE_URL, EARLIER, MODEL, QUESTION, SLOW, Answer, chat, tell, wait
 
 set_tracing_disabled(True)
 client = AsyncOpenAI(base_url=BASE_URL, api_key="unused", max_retries=0)
@@ -14,10 +13,6 @@ model = OpenAIChatCompletionsModel(model=MODEL, openai_client=client)
 def weather(city: str) -> str:
     """The weather of a city."""
     raise AssertionError("the program calls its own tools")
-
-
-class Answer(BaseModel):
-    answer: str
 
 
 def pieces_of(result):

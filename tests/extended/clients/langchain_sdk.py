@@ -1,19 +1,12 @@
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
-from pydantic import BaseModel
-from script import BASE_URL, EARLIER, MODEL, QUESTION, SLOW, tell, wait
+from script import BASE_URL, EARLIER, MODEL, QUESTION, SLOW, Answer, tell, wait
 
 
 @tool
 def weather(city: str) -> str:
     """The weather of a city."""
     raise AssertionError("the program calls its own tools")
-
-
-class Answer(BaseModel):
-    """The answer."""
-
-    answer: str
 
 
 plain = ChatOpenAI(base_url=BASE_URL, model=MODEL, api_key="unused", max_retries=0)

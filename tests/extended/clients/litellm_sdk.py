@@ -1,8 +1,7 @@
 import asyncio
 
 import litellm
-from pydantic import BaseModel
-from script import BASE_URL, EARLIER, MODEL, QUESTION, SLOW, TOOLS, chat, tell, wait
+from script import BASE_URL, EARLIER, MODEL, QUESTION, SLOW, TOOLS, Answer, chat, tell, wait
 
 litellm.telemetry = False
 
@@ -10,10 +9,6 @@ litellm.telemetry = False
 async def ask(question: str, earlier=(), **options):
     server = {"model": f"openai/{MODEL}", "api_base": BASE_URL, "api_key": "unused"}
     return await litellm.acompletion(messages=chat(question, earlier), tools=TOOLS, **server, **options)
-
-
-class Answer(BaseModel):
-    answer: str
 
 
 async def main() -> None:

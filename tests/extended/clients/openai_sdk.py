@@ -1,6 +1,5 @@
 from openai import OpenAI
-from pydantic import BaseModel
-from script import BASE_URL, EARLIER, MODEL, QUESTION, SLOW, TOOLS, chat, tell, wait
+from script import BASE_URL, EARLIER, MODEL, QUESTION, SLOW, TOOLS, Answer, chat, tell, wait
 
 client = OpenAI(base_url=BASE_URL, api_key="unused", max_retries=0)
 
@@ -13,10 +12,6 @@ def ask(question: str, earlier=(), **options):
 tell("chat", text=ask(QUESTION).choices[0].message.content)
 tell("stream", pieces=[chunk.choices[0].delta.content or "" for chunk in ask(QUESTION, stream=True)])
 tell("history", text=ask("Who am I?", EARLIER).choices[0].message.content)
-
-
-class Answer(BaseModel):
-    answer: str
 
 
 parsed = client.chat.completions.parse(

@@ -1,10 +1,9 @@
 import asyncio
 
-from pydantic import BaseModel
 from pydantic_ai import Agent, NativeOutput
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
-from script import BASE_URL, MODEL, QUESTION, SLOW, tell, wait
+from script import BASE_URL, MODEL, QUESTION, SLOW, Answer, tell, wait
 
 agent = Agent(OpenAIChatModel(MODEL, provider=OpenAIProvider(base_url=BASE_URL, api_key="unused")))
 
@@ -13,10 +12,6 @@ agent = Agent(OpenAIChatModel(MODEL, provider=OpenAIProvider(base_url=BASE_URL, 
 def weather(city: str) -> str:
     """The weather of a city."""
     raise AssertionError("the program calls its own tools")
-
-
-class Answer(BaseModel):
-    answer: str
 
 
 async def main() -> None:

@@ -6,11 +6,19 @@ import json
 import sys
 from collections.abc import Iterable
 
+from pydantic import BaseModel
+
 BASE_URL, MODEL = sys.argv[1:3]
 QUESTION, SLOW = "I am visitor-7.", "Tell me slowly."
 EARLIER = [("user", "I am visitor-7."), ("assistant", "Hello, visitor-7.")]
 _PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}}
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": _PARAMETERS}}]
+
+
+class Answer(BaseModel):
+    """The answer."""
+
+    answer: str
 
 
 def chat(question: str, earlier: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
