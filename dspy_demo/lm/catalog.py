@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from dspy_demo.errors import ModelSetupError
@@ -17,8 +16,6 @@ from dspy_demo.settings import Settings, has_credentials
 if TYPE_CHECKING:
     import dspy
 
-#: How many models (with their base URL and key) stay built; typed ones come and go.
-MODELS_KEPT = 32
 #: The native engine insists on a key, also for a local server that needs none.
 PLACEHOLDER_KEY = "none"
 
@@ -28,8 +25,6 @@ class LMCatalog:
 
     Args:
         detection: What was found at start; the page shows it.
-        demo_tokens_per_s: The pace of the demo engine; 0 as fast as it can.
-        retry_wait_s: Before the first further attempt of a failed call.
     """
 
     def __init__(
@@ -43,7 +38,7 @@ class LMCatalog:
         self.detection = detection
         self._settings = settings
         self._demo_tokens_per_s, self._retry_wait_s = demo_tokens_per_s, retry_wait_s
-        self._models: OrderedDict[tuple[str, str | None, str | None], dspy.LM] = OrderedDict()
+        self._models: dict[tuple[str, str | None, str | None], dspy.LM] = {}
         self._lock = threading.Lock()
 
     def lm(self, choice: LMChoice) -> dspy.LM:
@@ -80,9 +75,6 @@ class LMCatalog:
         with self._lock:
             if identity not in self._models:
                 self._models[identity] = self._built(choice, base, secret)
-                if len(self._models) > MODELS_KEPT:
-                    self._models.popitem(last=False)
-            self._models.move_to_end(identity)
             return self._models[identity]
 
     def _built(self, choice: LMChoice, base: str | None, key: str | None) -> dspy.LM:
@@ -96,14 +88,15 @@ class LMCatalog:
 
     def _network_lm(self, model: str, base: str | None, key: str | None) -> dspy.LM:
         from dspy_demo.lm.chat_lm import ChatLM
-        from dspy_demo.lm.native import Abilities, NativeEngine, Server
+        from dspy_demo.lm.native import Abilities, NativeEngine
 
         key = key or (PLACEHOLDER_KEY if base else None)
         timeout_s = self._settings.idle_timeout_s + 5  # ours ends the turn first
         how: dict[str, Any]
         if client := provider_for(model).client:
-            server = Server(model.partition("/")[2] or model, client, base, key, timeout_s)
-            how = {"engine": Abilities(server), "async_engine": NativeEngine(server)}
+            name = model.partition("/")[2] or model
+            engine = NativeEngine(model=name, client=client, base=base, key=key, timeout_s=timeout_s)
+            how = {"engine": Abilities(engine), "async_engine": engine}
         else:
             how = {"timeout": timeout_s, "api_base": base, "api_key": key or _no_key_of_another(model)}
         return ChatLM(

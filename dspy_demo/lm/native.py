@@ -48,9 +48,9 @@ _ERRORS: Mapping[str, type[lm15.ProviderError]] = {
 }
 
 
-@dataclass(frozen=True)
-class Server:
-    """Which model is asked, and where.
+@dataclass(eq=False)
+class NativeEngine:
+    """Asks one model. Each event loop has connections of its own; the environment is not looked at.
 
     Attributes:
         client: The name of DSPy's client for the API of the model's provider, for example ``openai-chat``.
@@ -62,60 +62,32 @@ class Server:
     client: str
     base: str | None
     key: str | None = field(repr=False)
-    timeout_s: float = 65.0
+    timeout_s: float
+    _routers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, lm15.AsyncLMRouter] = field(
+        default_factory=weakref.WeakKeyDictionary, repr=False
+    )
 
     @property
     def target(self) -> str:
         """The model as DSPy's client names it."""
         return f"{self.client}:{self.model}"
 
-
-class Abilities:
-    """What DSPy knows of the model, and what a call of it cost. `ChatLM` asks over `NativeEngine` only."""
-
-    def __init__(self, server: Server) -> None:
-        known = dspy.LM(server.target, engine="lm15")
-        self.supports_function_calling = known.supports_function_calling
-        self.supports_reasoning = known.supports_reasoning
-        self.supports_response_schema = known.supports_response_schema
-        self.supported_params = known.supported_params
-        self._server = server
-
-    def complete(self, request: lm15.Request) -> lm15.Response:
-        raise NotImplementedError
-
-    def price_usd(self, replied: lm15.Response | Sequence[lm15.Response]) -> float | None:
-        """What a call cost, where the model's price is known."""
-        replies = [replied] if isinstance(replied, lm15.Response) else replied
-        prices = [price_usd(reply, self._server.client, self._server.model) for reply in replies]
-        return sum(price for price in prices if price is not None) if None not in prices else None
-
-
-class NativeEngine:
-    """Asks the model. Each event loop has connections of its own; the environment is not looked at."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._routers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, lm15.AsyncLMRouter] = (
-            weakref.WeakKeyDictionary()
-        )
-
     async def complete(self, request: lm15.Request) -> lm15.Response:
-        return await self._router().complete(replace(request, model=self._server.target))
+        return await self._router().complete(replace(request, model=self.target))
 
     def stream(self, request: lm15.Request) -> AsyncIterator[lm15.StreamEvent]:
         events: AsyncIterator[lm15.StreamEvent]
-        events = self._router().stream(replace(request, model=self._server.target))
+        events = self._router().stream(replace(request, model=self.target))
         return events
 
     def _router(self) -> lm15.AsyncLMRouter:
-        loop, server = asyncio.get_running_loop(), self._server
+        loop = asyncio.get_running_loop()
         if loop not in self._routers:
             config = lm15.RouterConfig(
                 env={},
-                api_keys={server.client: server.key} if server.key else None,
-                base_urls={server.client: server.base} if server.base else None,
-                transport=Transport(server),
+                api_keys={self.client: self.key} if self.key else None,
+                base_urls={self.client: self.base} if self.base else None,
+                transport=Transport(self),
             )
             self._routers[loop] = lm15.AsyncLMRouter(config)
         return self._routers[loop]
@@ -127,19 +99,40 @@ class NativeEngine:
             await router.aclose()
 
 
+class Abilities:
+    """The engine's other half: what DSPy knows of the model, and what a call of it cost."""
+
+    def __init__(self, engine: NativeEngine) -> None:
+        known = dspy.LM(engine.target, engine="lm15")
+        self.supports_function_calling = known.supports_function_calling
+        self.supports_reasoning = known.supports_reasoning
+        self.supports_response_schema = known.supports_response_schema
+        self.supported_params = known.supported_params
+        self._engine = engine
+
+    def complete(self, request: lm15.Request) -> lm15.Response:
+        raise NotImplementedError("a ChatLM asks over `NativeEngine` only")
+
+    def price_usd(self, replied: lm15.Response | Sequence[lm15.Response]) -> float | None:
+        """What a call cost, where the model's price is known."""
+        replies = [replied] if isinstance(replied, lm15.Response) else replied
+        prices = [price_usd(reply, self._engine.client, self._engine.model) for reply in replies]
+        return sum(price for price in prices if price is not None) if None not in prices else None
+
+
 class Transport:
     """What DSPy's client sends its requests with: connections of DSPy's, whose replies are read here."""
 
-    def __init__(self, server: Server) -> None:
-        wait_s = server.timeout_s
+    def __init__(self, engine: NativeEngine) -> None:
+        wait_s = engine.timeout_s
         config = lm15.RouterConfig(
             env={},
-            api_keys={server.client: "none"},  # it makes the connections and asks nobody
+            api_keys={engine.client: "none"},  # it makes the connections and asks nobody
             timeouts=lm15.Timeouts(read=wait_s, write=wait_s, pool=wait_s),
             max_connections=CONNECTIONS_MAX,
         )
         self._owner = lm15.AsyncLMRouter(config)
-        self._inner: Any = self._owner.lm(server.target).transport
+        self._inner: Any = self._owner.lm(engine.target).transport
 
     @asynccontextmanager
     async def stream(self, request: Any) -> AsyncIterator[Any]:

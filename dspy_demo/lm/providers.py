@@ -6,7 +6,7 @@ A variable of one provider is never used for another: a key must not reach a ser
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -16,27 +16,28 @@ from dspy_demo.events import LMChoice
 from dspy_demo.settings import WITH_CREDENTIALS, Settings, has_credentials
 
 
-@dataclass(frozen=True, slots=True)
-class Provider:
+class Provider(NamedTuple):
     """One provider, by the prefix of its model strings.
 
     Attributes:
         name: What stands before the slash: ``openai`` in ``openai/gpt-4o-mini``.
-        keys: Variables that may hold its key; the first that is set counts.
-        bases: Variables that may hold the base URL of its server; the first that is set counts.
         example: The model that is taken where only a key is known; empty where there is no good guess.
         client: What DSPy's own client calls the provider's API; empty where DSPy has litellm ask it.
         path: Added to a base URL without a path: where the routes are, which everybody names without it.
         usual_base: The base URL where none is given, if DSPy's client has another one.
+        more_keys: Further variables that may hold its key; the first that is set counts.
     """
 
     name: str
-    keys: tuple[str, ...]
-    bases: tuple[str, ...]
     example: str = ""
     client: str = ""
     path: str = ""
     usual_base: str | None = None
+    more_keys: tuple[str, ...] = ()
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return (f"{self.name.upper()}_API_KEY", *self.more_keys)
 
     def key_variable(self, settings: Settings) -> str | None:
         return next((name for name in self.keys if name in settings.provider_keys), None)
@@ -45,47 +46,42 @@ class Provider:
         return settings.provider_keys.get(self.key_variable(settings) or "")
 
     def base_variable(self, settings: Settings) -> str | None:
-        return next((name for name in self.bases if name in settings.provider_bases), None)
+        names = (f"{self.name.upper()}_API_BASE", f"{self.name.upper()}_BASE_URL")
+        return next((name for name in names if name in settings.provider_bases), None)
 
     def base(self, settings: Settings) -> str | None:
         return settings.provider_bases.get(self.base_variable(settings) or "")
 
 
-def _provider(name: str, example: str = "", *further_keys: str, client: str = "", path: str = "") -> Provider:
-    prefix = name.upper()
-    keys = (f"{prefix}_API_KEY", *further_keys)
-    return Provider(name, keys, (f"{prefix}_API_BASE", f"{prefix}_BASE_URL"), example, client, path)
-
-
 #: In the order in which a key is looked for at the start. Those without an example are known so that their
 #: keys are kept from whom they do not concern.
 PROVIDERS: tuple[Provider, ...] = (
-    _provider("openai", "openai/gpt-4o-mini", client="openai-chat"),
-    _provider("anthropic", "anthropic/claude-haiku-4-5", client="anthropic", path="/v1"),
-    _provider("gemini", "gemini/gemini-2.5-flash", "GOOGLE_API_KEY", client="gemini", path="/v1beta"),
-    _provider("groq", "groq/llama-3.3-70b-versatile", client="groq"),
-    _provider("openrouter", "openrouter/openai/gpt-4o-mini", client="openrouter"),
-    _provider("deepseek", "deepseek/deepseek-chat", client="deepseek"),
-    _provider("mistral", "mistral/mistral-small-latest"),
-    _provider("xai", "xai/grok-3-mini", client="xai"),
-    _provider("moonshot", client="moonshotai"),
-    _provider("ollama", client="ollama", path="/v1"),
-    _provider("ollama_chat", "", "OLLAMA_API_KEY", client="ollama", path="/v1"),
-    _provider("hosted_vllm", client="vllm"),
-    _provider("vllm", client="vllm"),
-    replace(_provider("lm_studio", client="openai-chat"), usual_base="http://127.0.0.1:1234/v1"),
-    _provider("together_ai", "", "TOGETHERAI_API_KEY", "TOGETHER_API_KEY"),
-    _provider("fireworks_ai", "", "FIREWORKS_API_KEY"),
-    _provider("perplexity", "", "PERPLEXITYAI_API_KEY"),
-    *map(_provider, ("azure", "cerebras", "cohere", "databricks", "huggingface")),
-    *map(_provider, ("nvidia_nim", "replicate", "sambanova", "voyage")),
+    Provider("openai", "openai/gpt-4o-mini", "openai-chat"),
+    Provider("anthropic", "anthropic/claude-haiku-4-5", "anthropic", "/v1"),
+    Provider("gemini", "gemini/gemini-2.5-flash", "gemini", "/v1beta", more_keys=("GOOGLE_API_KEY",)),
+    Provider("groq", "groq/llama-3.3-70b-versatile", "groq"),
+    Provider("openrouter", "openrouter/openai/gpt-4o-mini", "openrouter"),
+    Provider("deepseek", "deepseek/deepseek-chat", "deepseek"),
+    Provider("mistral", "mistral/mistral-small-latest"),
+    Provider("xai", "xai/grok-3-mini", "xai"),
+    Provider("moonshot", client="moonshotai"),
+    Provider("ollama", client="ollama", path="/v1"),
+    Provider("ollama_chat", client="ollama", path="/v1", more_keys=("OLLAMA_API_KEY",)),
+    Provider("hosted_vllm", client="vllm"),
+    Provider("vllm", client="vllm"),
+    Provider("lm_studio", client="openai-chat", usual_base="http://127.0.0.1:1234/v1"),
+    Provider("together_ai", more_keys=("TOGETHERAI_API_KEY", "TOGETHER_API_KEY")),
+    Provider("fireworks_ai", more_keys=("FIREWORKS_API_KEY",)),
+    Provider("perplexity", more_keys=("PERPLEXITYAI_API_KEY",)),
+    *map(Provider, ("azure", "cerebras", "cohere", "databricks", "huggingface")),
+    *map(Provider, ("nvidia_nim", "replicate", "sambanova", "voyage")),
 )
 
 
 def provider_for(model: str) -> Provider:
     """The provider of a model string: OpenAI where none is named; of a name beyond the table, its own."""
     name = model.partition("/")[0] if "/" in model else "openai"
-    return next((provider for provider in PROVIDERS if provider.name == name), None) or _provider(name)
+    return next((provider for provider in PROVIDERS if provider.name == name), None) or Provider(name)
 
 
 def keys_of_others(models: Iterable[str]) -> frozenset[str]:

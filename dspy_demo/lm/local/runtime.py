@@ -51,11 +51,7 @@ class Load:
 
 
 class LoadedModel:
-    """A model in memory.
-
-    Raises:
-        ModelSetupError: The runtime is not installed, or it cannot load the file.
-    """
+    """A model in memory."""
 
     def __init__(self, load: Load) -> None:
         runtime = import_runtime()
@@ -64,7 +60,9 @@ class LoadedModel:
         params.n_ctx = load.context_tokens
         params.n_batch = params.n_ubatch = BATCH_TOKENS
         params.n_parallel = 1  # the queue lets one reply in at a time
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = _threads()
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        # One core is left to the page and the other chats.
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = max(1, cores - 1)
         params.cache_ram_mib = KEPT_CHATS_MIB
         params.fit_params = False  # it would shrink the context without a word
         params.warmup = False
@@ -85,11 +83,7 @@ class LoadedModel:
             ) from error
 
     def generate(self, request: dict[str, Any], receive: Callable[[Chunk], bool]) -> None:
-        """Answer an OpenAI-style chat request, in this thread.
-
-        Args:
-            receive: Gets each chunk as it comes; the generation ends where it returns True.
-        """
+        """Answer an OpenAI-style chat request in this thread; it ends where `receive` returns True."""
         failures: list[BaseException] = []
 
         def checked(chunk: Chunk) -> bool:
@@ -186,11 +180,7 @@ def runtime_installed() -> bool:
 
 
 def import_runtime() -> ModuleType:
-    """The module xllamacpp.
-
-    Raises:
-        ModelSetupError: It is not installed, or not usable on this system; the sentence says what to do.
-    """
+    """The module xllamacpp, or a `ModelSetupError` that says what to do."""
     try:
         return import_module(MODULE)
     except ModuleNotFoundError as error:
@@ -200,12 +190,6 @@ def import_runtime() -> ModuleType:
             "The runtime for models on this machine does not work on this system. On Linux it needs "
             "libgomp.so.1: try apt-get install libgomp1."
         ) from error
-
-
-def _threads() -> int:
-    """All cores but one, which the page and the other chats need."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores - 1)
 
 
 def _check_memory(load: Load) -> None:
