@@ -35,15 +35,7 @@ async def test_an_example_and_a_question_are_answered(chat: ChatPage) -> None:
     await expect(chat.footers).to_contain_text(re.compile(r"Local.*demo/engine.*in, .*out.*total"))
 
 
-async def tokens_read(chat: ChatPage) -> list[int]:
-    """How long the prompt of each turn was, by its footer."""
-    footers = await chat.footers.all_inner_texts()
-    return [int(re.search(r"([\d,]+) tokens in", text)[1].replace(",", "")) for text in footers]  # type: ignore[index]
-
-
-async def test_the_thought_is_open_while_it_streams_and_closed_with_its_time_after(
-    chat: ChatPage,
-) -> None:
+async def test_the_thought_is_open_while_it_streams_and_closed_with_its_time_after(chat: ChatPage) -> None:
     await chat.ask(LONG)
     await expect(chat.title()).to_contain_text("Reasoning")
     await expect(chat.title().locator(".loading-spinner")).to_be_visible()
@@ -58,11 +50,14 @@ async def test_the_thought_is_open_while_it_streams_and_closed_with_its_time_aft
     await expect(chat.title()).to_contain_text(re.compile(r"Thought for \d+\.\d+\ss"))
 
 
-@pytest.mark.parametrize("by_key", [False, True])
-async def test_stop_keeps_what_was_streamed_and_frees_the_composer(chat: ChatPage, by_key: bool) -> None:
+@pytest.mark.parametrize("left", [False, True], ids=["by Escape", "by a reload"])
+async def test_what_was_streamed_is_kept_where_a_turn_was_stopped(
+    chat: ChatPage, problems: Problems, left: bool
+) -> None:
+    problems.allow(LEFT_MID_STREAM)
     await chat.ask(LONG)
     await expect(chat.thoughts.first.locator(".message-content").first).not_to_be_empty()
-    await (chat.page.keyboard.press("Escape") if by_key else chat.stop_button.click())
+    await (chat.reload() if left else chat.page.keyboard.press("Escape"))
     await chat.done()
     await expect(chat.footers).to_contain_text("Stopped")
     await expect(chat.title()).to_have_attribute("aria-expanded", "true")
@@ -73,28 +68,16 @@ async def test_stop_keeps_what_was_streamed_and_frees_the_composer(chat: ChatPag
     await expect(chat.composer).to_have_value(LONG)
 
 
-async def test_a_reload_restores_the_chat(chat: ChatPage) -> None:
+async def test_a_reload_restores_the_chat_and_the_model_reads_it(chat: ChatPage) -> None:
     await chat.ask("What is 2 + 2?")
     await chat.done()
     await chat.reload()
     await chat.done()
-    await expect(chat.questions).to_have_text(re.compile("What is 2"))
     await chat.ask("What is 3 + 3?")
     await chat.done(2)
-    first, second = await tokens_read(chat)
-    assert second > first + 20, "the model gets what was restored"
-
-
-async def test_a_reload_in_mid_stream_restores_what_had_streamed(chat: ChatPage, problems: Problems) -> None:
-    problems.allow(LEFT_MID_STREAM)
-    await chat.ask(LONG)
-    await expect(chat.thoughts.first.locator(".message-content").first).not_to_be_empty()
-    await chat.reload()
-    await chat.done()
-    await expect(chat.footers).to_contain_text("Stopped")
-    await expect(chat.title()).to_have_attribute("aria-expanded", "true")
-    await expect(chat.title().locator(".loading-spinner")).to_be_hidden()
-    await expect(chat.thoughts.first.locator(".message-content").first).to_have_text(re.compile("1"))
+    texts = await chat.footers.all_inner_texts()
+    first, second = (int(re.search(r"([\d,]+) tokens in", text)[1].replace(",", "")) for text in texts)  # type: ignore[index]
+    assert second > first + 20
 
 
 async def test_two_visitors_never_see_each_others_text(new_page: NewPage, app: ServerProcess) -> None:
@@ -110,40 +93,20 @@ async def test_two_visitors_never_see_each_others_text(new_page: NewPage, app: S
     await expect(first.page.locator("#chat")).not_to_contain_text("Peru")
 
 
-async def test_retry_asks_the_last_question_again_with_what_is_picked_now(chat: ChatPage) -> None:
-    await chat.ask("What is 2 + 2?")
+async def test_tool_calls_are_lines_under_the_thought_and_retry_asks_what_is_picked_now(
+    chat: ChatPage,
+) -> None:
+    await chat.pick("program", "ReAct")
+    await chat.ask("What is 12 * (3 + 4)?")
     await chat.done()
-    await expect(chat.thoughts).to_have_count(1)
+    await chat.title().click()
+    tool = re.compile(r"calculator\(.*\) → 84")
+    await expect(chat.thoughts.first.locator(".children")).to_contain_text(tool)
     await chat.pick("program", "Plain predict")
     await chat.page.get_by_role("button", name="Retry").click()
     await expect(chat.thoughts).to_have_count(0)
     await chat.done()
     await expect(chat.questions).to_have_count(1)
-
-
-async def test_copy_gives_the_answer_as_it_was_written(new_page: NewPage, app: ServerProcess) -> None:
-    permissions = ["clipboard-read", "clipboard-write"]
-    chat = await ChatPage(await new_page(permissions=permissions)).open(app.url)
-    await chat.ask("<b>2 + 2</b> is what? What is 2 + 2?")
-    await chat.done()
-    copied = []
-    for button in await chat.page.get_by_role("button", name="Copy message").all():
-        await button.click()
-        copied.append(await chat.page.evaluate("navigator.clipboard.readText()"))
-    assert copied[0] == "<b>2 + 2</b> is what? What is 2 + 2?"
-    assert "turn-footer" not in copied[1]
-    assert "<!--" not in copied[1]
-    assert "Thought" not in copied[1]
-
-
-async def test_tool_calls_are_lines_under_the_thought(chat: ChatPage) -> None:
-    await chat.pick("program", "ReAct")
-    await chat.ask("What is 12 * (3 + 4)?")
-    await chat.done()
-    await chat.title().click()
-    await expect(chat.thoughts.first.locator(".children")).to_contain_text(
-        re.compile(r"calculator\(.*\) → 84")
-    )
 
 
 async def test_a_model_that_cannot_be_reached_is_one_sentence_and_the_next_turn_works(chat: ChatPage) -> None:
@@ -154,6 +117,11 @@ async def test_a_model_that_cannot_be_reached_is_one_sentence_and_the_next_turn_
     await chat.done()
     await expect(chat.page.get_by_role("alert")).to_contain_text("cannot be reached")
     await expect(chat.page.locator(".turn-error-note")).to_contain_text(re.compile(r"Error \w{8}"))
+    async with chat.page.expect_response(lambda reply: "/run/" in reply.url):
+        await chat.thumb(0, "Like")
+    await expect(chat.rating).to_be_hidden()  # what was good about an error?
+    await chat.thumb(0, "Dislike")
+    await expect(chat.rating).to_have_attribute("placeholder", re.compile("What went wrong"))
     await chat.pick("model", "Demo engine")
     await chat.page.get_by_role("button", name="Retry").click()
     await expect(chat.answers).to_contain_text("2 + 2 = 4", timeout=TURN_MS)
@@ -163,26 +131,15 @@ async def test_a_model_that_cannot_be_reached_is_one_sentence_and_the_next_turn_
 async def test_on_a_phone_the_sidebar_starts_closed_and_opens(chat: ChatPage) -> None:
     await expect(chat.page.locator("#model input")).not_to_be_in_viewport()
     await expect(chat.composer).not_to_be_focused()  # a keyboard would lie over half of the page
-    await chat.ask("What is 2 + 2?")
-    await chat.done()
-    await chat.toggle.click()
-    await expect(chat.page.locator("#model input")).to_be_in_viewport()
+    await chat.show_sidebar()
     await chat.page.mouse.click(PHONE["width"] - 10, PHONE["height"] // 2)
     await expect(chat.page.locator("#model input")).not_to_be_in_viewport()
-    width = await chat.page.evaluate("document.documentElement.scrollWidth")
-    assert width <= PHONE["width"], "the page scrolls sideways"
-
-
-async def test_on_a_desktop_the_sidebar_is_open_beside_the_chat(chat: ChatPage) -> None:
-    await expect(chat.page.locator("#model input")).to_be_in_viewport()
-    await expect(chat.composer).to_be_focused()
-    side, main = await chat.sidebar.bounding_box(), await chat.page.locator("#main").bounding_box()
-    assert side is not None
-    assert main is not None
-    assert side["x"] + side["width"] <= main["x"]
+    assert await chat.width() <= PHONE["width"], "the page scrolls sideways"
 
 
 async def test_all_by_keyboard(chat: ChatPage) -> None:
+    side, main = await chat.sidebar.bounding_box(), await chat.page.locator("#main").bounding_box()
+    assert side and main and side["x"] + side["width"] <= main["x"], "the sidebar stands beside the chat"
     keyboard = chat.page.keyboard
     await expect(chat.composer).to_be_focused()
     await keyboard.type("What is 2 + 2?")
@@ -200,7 +157,7 @@ async def test_all_by_keyboard(chat: ChatPage) -> None:
     await chat.page.locator("#program input").focus()
     await keyboard.press("ArrowDown")
     await keyboard.press("Enter")
-    await expect(chat.page.locator("#active")).to_contain_text("Plain predict")
+    await expect(chat.active).to_contain_text("Plain predict")
 
 
 async def test_earlier_messages_are_shown_on_demand(new_page: NewPage, app: ServerProcess) -> None:

@@ -6,20 +6,24 @@ does by itself is in the last test.
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import Page, expect
 
-from tests.browser import xss_corpus
 from tests.browser.chat_page import ChatPage
 from tests.browser.conftest import NewPage, Problems
-from tests.browser.xss_corpus import EVIL
 from tests.fake_openai import FakeOpenAI, Reply, tool_reply
 from tests.processes import ServerProcess, running_app
 
+EVIL = "http://evil.example"
+#: Texts that try to run a script, to load something from elsewhere, or to make a link that does. Those that
+#: are "closed" can be joined; an "open" one begins what it does not end, so it can only be the last.
+CORPUS = json.loads((Path(__file__).parent / "xss_corpus.json").read_text())
 #: Short enough for names and labels, with everything in it: a tag, an image, a link, math and a template.
 MARKUP = f"<img src=x onerror=alert(1)>![x]({EVIL}/m.png)[l](java\tscript:alert(1))$$x$$${{alert(1)}}</span>"
 #: One of each kind of text that a user's own program brings along.
@@ -147,8 +151,19 @@ async def ask(chat: ChatPage, text: str, note: str) -> None:
     await chat.ask(text)
 
 
+def texts(size: int = 18) -> Iterator[tuple[list[str], str, str]]:
+    """The corpus in parts of `size`: the words to be read in a part, and the part twice, with other ends."""
+    closed, opened = CORPUS["closed"], CORPUS["open"]
+    for start in range(0, len(closed), size):
+        part = closed[start : start + size]
+        marks = [f"probe{start + number}x" for number in range(len(part))]
+        text = "\n\n".join(f"{mark}\n\n{payload}" for mark, payload in zip(marks, part, strict=True))
+        ends = [opened[(2 * start // size + number) % len(opened)] for number in (0, 1)]
+        yield marks, *(f"{text}\n\nprobe-end\n\n{end}" for end in ends)
+
+
 async def test_as_question_thought_tool_output_and_answer(chat: ChatPage, upstream: FakeOpenAI) -> None:
-    for marks, first, second in xss_corpus.texts():
+    for marks, first, second in texts():
         upstream.reply(tool_reply("echo", {"text": second}, first))
         upstream.reply(tool_reply("finish", {}, "Done."))
         upstream.reply(Reply(fields={"reasoning": first, "answer": second}, chunk_chars=0))
@@ -165,7 +180,7 @@ async def test_as_question_thought_tool_output_and_answer(chat: ChatPage, upstre
 
 async def test_while_it_streams(chat: ChatPage, upstream: FakeOpenAI) -> None:
     """In pieces of three characters, so that the page is drawn in the middle of every construct."""
-    parts = [first for _, first, _ in xss_corpus.texts(len(xss_corpus.CLOSED) // 4 + 1)]
+    parts = [first for _, first, _ in texts(len(CORPUS["closed"]) // 4 + 1)]
     for text in parts:
         upstream.reply(tool_reply("finish", {}, "Done."))
         streamed = {"chunk_chars": 3, "tokens_per_second": len(text) / 3}
@@ -185,12 +200,9 @@ async def test_an_image_from_elsewhere_is_a_link_and_copied_as_it_was_written(
     upstream.reply(Reply(fields={"reasoning": "So.", "answer": written}))
     await ask(chat, "Go on", note="none")
     await chat.done()
-    await expect(chat.answers).to_contain_text("!\u2060cat")
     link = chat.answers.get_by_role("link", name="cat")
     await expect(link).to_have_attribute("href", f"{EVIL}/cat.png")
-    await expect(chat.answers).to_contain_text("[x]\u2060(javascript:1)")
-    await chat.page.get_by_role("button", name="Copy message").last.click()
-    assert await chat.page.evaluate("navigator.clipboard.readText()") == written
+    assert await chat.copied() == written
 
 
 async def test_as_names_descriptions_and_errors(chat: ChatPage, upstream: FakeOpenAI) -> None:
