@@ -162,7 +162,7 @@ def build_services(
 def build_routes(services: Services, detection: Detection, lifespan: Callable[[Any], Any]) -> FastAPI:
     """The routes of the app. A new route is a router more."""
     from dspy_demo.api import build_api
-    from dspy_demo.api.ops import Readiness, probes_router, versions_router
+    from dspy_demo.api.ops import probes_router, versions_router
     from dspy_demo.events import LocalTarget
     from dspy_demo.serving.processes import SERVER_PHASES
     from dspy_demo.share.tunnel import PHASES
@@ -181,8 +181,9 @@ def build_routes(services: Services, detection: Detection, lifespan: Callable[[A
         request = LogRequest(name, program or first, choice, description, tags)
         return services.versions.log(request, chat.programs, settings.adapter)
 
-    ready = Readiness(chat, lambda: services.local.prepare(LocalTarget(first, choice)), servers.phase)
-    routers = (probes_router(metrics, ready), versions_router(log_version))
+    target = LocalTarget(first, choice)
+    probes = probes_router(chat, lambda: services.local.prepare(target), servers.phase)
+    routers = (probes, versions_router(log_version))
     return build_api(chat, lambda: choice, *routers, lifespan=lifespan)
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
 
-from dspy_demo.api.errors import SENTENCE
 from dspy_demo.events import FinishReason
 
 _FORMS = ("text", "messages", "inputs")
@@ -17,11 +15,6 @@ TOKENS_MAX = 200_000
 Tokens = Annotated[int, Field(ge=1), AfterValidator(lambda tokens: min(tokens, TOKENS_MAX))]
 #: More than any chat has; a body is then refused before each of its messages is looked at.
 MESSAGES_MAX = 2_000
-
-
-def sentence(text: str) -> PydanticCustomError:
-    """A validation error that is shown as it is."""
-    return PydanticCustomError(SENTENCE, "{text}", {"text": text})
 
 
 class ChatMessage(BaseModel):
@@ -72,11 +65,11 @@ class PredictBody(BaseModel):
     @model_validator(mode="after")
     def _one_form(self) -> PredictBody:
         if sum(getattr(self, form) is not None for form in _FORMS) != 1:
-            raise sentence("Send exactly one of “text”, “messages” and “inputs”.")
+            raise ValueError("Send exactly one of “text”, “messages” and “inputs”.")
         if self.messages is not None and self.history is not None:
-            raise sentence("Send earlier messages inside “messages”, not as “history”.")
+            raise ValueError("Send earlier messages inside “messages”, not as “history”.")
         if self.messages is not None and self.messages[-1].role != "user":
-            raise sentence("The last of the “messages” must be the user's.")
+            raise ValueError("The last of the “messages” must be the user's.")
         return self
 
 
@@ -101,3 +94,9 @@ class ErrorBody(BaseModel):
     message: str = Field(description="One sentence, for people.")
     retryable: bool = Field(description="Whether the same request may succeed later.")
     error_id: str = Field(description="Finds the details in the owner's log: the id of the turn.")
+
+
+#: The errors that a route documents, by their status.
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorBody} for status in (400, 403, 404, 413, 415, 422, 429, 502, 503, 504)
+}

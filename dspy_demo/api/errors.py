@@ -23,8 +23,6 @@ log = logging.getLogger(__name__)
 
 #: Writes an error in the form of one protocol; the second argument is the field it is about, or empty.
 DrawError = Callable[[TurnFailed, str], Response]
-#: The type of pydantic's errors whose message is a whole sentence of ours; see `bodies.sentence`.
-SENTENCE = "sentence"
 NOT_JSON = "The body is not valid JSON, or is nested too deeply."
 
 
@@ -108,8 +106,8 @@ def _bad_body(errors: Sequence[Mapping[str, Any]]) -> BadBody:
     field = ".".join(map(str, first["loc"][1:]))
     if not re.fullmatch(r"[\w.]{0,60}", field):  # a name that is none of ours
         field = "…"
-    if kind == SENTENCE:
-        return BadBody(message, field)
+    if kind == "value_error":  # a whole sentence of ours
+        return BadBody(str(first["ctx"]["error"]), field)
     if kind == "json_invalid":
         return BadBody(NOT_JSON)
     if not field:

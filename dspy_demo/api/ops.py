@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import Response
+from fastapi.responses import PlainTextResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from dspy_demo.api.bodies import ErrorBody
+from dspy_demo.api.bodies import ERRORS
 from dspy_demo.api.encoding import JsonResponse
 from dspy_demo.api.errors import STRICT_JSON
 from dspy_demo.chat import ChatService
 from dspy_demo.errors import DemoError
 from dspy_demo.logs import log_failure
-from dspy_demo.metrics import Metrics
 from dspy_demo.versions.version import Version
 from dspy_demo.web.auth import asks, is_owner, owner_only
 
@@ -26,8 +24,6 @@ log = logging.getLogger(__name__)
 
 #: For guests, instead of the reason, which may name models and addresses.
 NOT_READY = "It cannot answer now. Its owner is told why at this address."
-EXAMPLE = 'dspy_demo_turns_total{backend="local",code=""} 12.0\n'
-FIGURES = {"description": "In Prometheus' text format", "content": {"text/plain": {"example": EXAMPLE}}}
 
 
 class Ready(BaseModel):
@@ -39,42 +35,36 @@ class Ready(BaseModel):
     model_server: str = Field(description="Phase of the app's model server, such as `ready`; or `none`.")
 
 
-async def _no_server() -> str:
+async def no_server() -> str:
     return "none"
 
 
-@dataclass
-class Readiness:
-    """Tells whether `service` can answer. Tracing and the model server are told, and do not count.
+def probes_router(
+    service: ChatService,
+    prepare: Callable[[], Awaitable[object]],
+    model_server: Callable[[], Awaitable[str]] = no_server,
+) -> APIRouter:
+    """``/ready`` and ``/metrics``, of the app and of the model server alike.
 
-    Attributes:
+    Args:
         prepare: Builds the program and the model of a turn, or raises why it cannot.
         model_server: Asks the app's model server for its state.
     """
+    router = APIRouter()
+    logged: set[str] = set()
 
-    service: ChatService
-    prepare: Callable[[], Awaitable[object]]
-    model_server: Callable[[], Awaitable[str]] = _no_server
-    _logged: str = ""
-
-    async def __call__(self) -> Ready:
-        reason = ""
+    async def reason_against() -> str:
         try:
-            self.service.check_open()
-            await self.prepare()
+            service.check_open()
+            await prepare()
         except Exception as error:
             failure = DemoError.of(error)
-            reason = failure.public_message
-            if reason != self._logged:  # it is asked every few seconds
+            if failure.public_message not in logged:  # it is asked every few seconds
                 log_failure(log, "not ready", failure, refused=False)
-        self._logged = reason
-        server, tracking = await self.model_server(), self.service.tracer.state
-        return Ready(ready=not reason, reason=reason, tracking=tracking, model_server=server)
-
-
-def probes_router(metrics: Metrics, readiness: Readiness) -> APIRouter:
-    """``/ready`` and ``/metrics``, of the app and of the model server alike."""
-    router = APIRouter()
+            logged.add(failure.public_message)
+            return failure.public_message
+        logged.clear()
+        return ""
 
     @router.head("/ready", include_in_schema=False)
     @router.get(
@@ -85,22 +75,21 @@ def probes_router(metrics: Metrics, readiness: Readiness) -> APIRouter:
 
         In the app anybody may ask; why it is not ready is for its owner.
         """
-        answer = await readiness()
-        if answer.reason and not is_owner(asks(request)):
-            answer.reason = NOT_READY
-        return JsonResponse(answer.model_dump(), 200 if answer.ready else 503)
+        reason = await reason_against()
+        answer = {"tracking": service.tracer.state, "model_server": await model_server()}
+        shown = reason if is_owner(asks(request)) else reason and NOT_READY
+        return JsonResponse({"ready": not reason, "reason": shown} | answer, 503 if reason else 200)
 
     @router.get(
         "/metrics",
         summary="Figures for Prometheus",
-        response_class=Response,
-        responses={200: FIGURES},
+        response_class=PlainTextResponse,
         dependencies=[Depends(owner_only)],
     )
     async def figures(request: Request) -> Response:
         """Turns by outcome, times, tokens, cost, limits that were hit, and states; nobody's words."""
-        await readiness.model_server()  # so that the gauge does not show the state of an earlier look
-        text, content_type = metrics.exposition(request.headers.get("accept", ""))
+        await model_server()  # so that the gauge does not show the state of an earlier look
+        text, content_type = service.observer.exposition(request.headers.get("accept", ""))
         return Response(text, media_type=content_type)
 
     return router
@@ -120,16 +109,13 @@ class VersionBody(BaseModel):
 def versions_router(log_version: Callable[[str, str | None, str, dict[str, str]], Version]) -> APIRouter:
     """``POST /versions``; `log_version` takes name, program, description and tags, and blocks."""
     router = APIRouter()
-    errors: dict[int | str, dict[str, Any]] = {
-        status: {"model": ErrorBody} for status in (400, 403, 404, 413, 415, 422, 503)
-    }
 
     @router.post(
         "/versions",
         summary="Log a version (owner)",
         status_code=201,
         dependencies=[Depends(owner_only), STRICT_JSON],
-        responses=errors,
+        responses=ERRORS,
     )
     async def log(body: VersionBody) -> dict[str, str | int]:
         """Logs the program with the app's own model, as soon as a new process could load it.

@@ -10,11 +10,10 @@ from fastapi.responses import HTMLResponse, Response, StreamingResponse
 
 from dspy_demo import __version__
 from dspy_demo.api import openai_chat
-from dspy_demo.api.asking import Asked, Asking
-from dspy_demo.api.bodies import ErrorBody, PredictBody, Prediction
+from dspy_demo.api.bodies import ERRORS, PredictBody, Prediction
 from dspy_demo.api.encoding import JsonResponse, sse
 from dspy_demo.api.errors import STRICT_JSON, DrawError, handle_errors, own_error
-from dspy_demo.api.stream import DONE, KEEP_ALIVE_S, event_stream, whole_answer
+from dspy_demo.api.turns import DONE, KEEP_ALIVE_S, Asked, Asking, event_stream, whole_answer
 from dspy_demo.chat import ChatService
 from dspy_demo.events import Event, LMChoice, Message, TurnFailed, TurnFinished, TurnRequest, to_wire
 from dspy_demo.templates import draw
@@ -24,10 +23,6 @@ DESCRIPTION = (
     "Ask the programs of this app. Errors are JSON with a stable `code`, one sentence as `message`, "
     "and whether the same request is `retryable`."
 )
-#: The errors that a route with a turn documents, by their status.
-ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody} for status in (404, 413, 415, 422, 429, 502, 503, 504)
-}
 _STREAM: dict[str, object] = {
     "description": "The events of the turn",
     "content": {"text/event-stream": {"example": 'data: {"type":"delta","field":"answer","text":"4"}\n\n'}},

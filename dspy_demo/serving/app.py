@@ -20,10 +20,9 @@ from fastapi.responses import Response
 
 from dspy_demo import __version__
 from dspy_demo.api import build_api
-from dspy_demo.api.asking import Asked, Asking
 from dspy_demo.api.errors import STRICT_JSON
-from dspy_demo.api.ops import Readiness, probes_router
-from dspy_demo.api.stream import whole_answer
+from dspy_demo.api.ops import probes_router
+from dspy_demo.api.turns import Asked, Asking, whole_answer
 from dspy_demo.backends.local import LocalBackend
 from dspy_demo.backends.served_wire import identity_headers
 from dspy_demo.chat import ChatService
@@ -33,7 +32,6 @@ from dspy_demo.lm.catalog import PLACEHOLDER_KEY, LMCatalog
 from dspy_demo.lm.choices import Detection
 from dspy_demo.lm.local.files import LocalModel, the_same
 from dspy_demo.lm.providers import provider_for
-from dspy_demo.metrics import Metrics
 from dspy_demo.programs.inputs import chat_messages
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.serving.loading import ServedVersion, missing_key
@@ -74,8 +72,8 @@ def build_app(version: ServedVersion, settings: Settings, *, asked_as: str = "")
     programs = ProgramRegistry([replace(version.spec, build=lambda: version.module, adapter=version.adapter)])
     catalog = VersionCatalog(settings, choice, version)
     tracer = tracer_for(settings, Tracking(settings), serves=version.uri)
-    local, metrics = LocalBackend(settings, programs, catalog), Metrics()
-    service = ChatService(settings, programs, local, tracer=tracer, observer=metrics)
+    local = LocalBackend(settings, programs, catalog)
+    service = ChatService(settings, programs, local, tracer=tracer)
     reason = missing_key(choice, settings)
     try:
         catalog.lm(choice)  # now, not when the first question needs it
@@ -101,7 +99,7 @@ def build_app(version: ServedVersion, settings: Settings, *, asked_as: str = "")
         lambda: choice,
         mlflow_router,
         model_router(service, about),
-        probes_router(metrics, Readiness(service, prepare)),
+        probes_router(service, prepare),
         title=f"Model server of {version.uri}",
         errors={"/invocations": mlflow_error},
         lifespan=lifespan,

@@ -18,7 +18,7 @@ from schemathesis.specs.openapi.checks import (
 from dspy_demo.api import build_api
 from dspy_demo.api.bodies import PredictBody
 from dspy_demo.api.openai_chat import CompletionBody
-from dspy_demo.api.ops import Readiness, probes_router, versions_router
+from dspy_demo.api.ops import probes_router, versions_router
 from tests.api.conftest import LM, behind_guard, make_service
 from tests.scripted_backend import ScriptedBackend, scripted_answer
 from tests.visitors import OWNER
@@ -31,7 +31,7 @@ async def built() -> None: ...
 
 
 SERVICE = make_service(ScriptedBackend(scripted_answer("4")))
-PROBES = probes_router(SERVICE.observer, Readiness(SERVICE, built))
+PROBES = probes_router(SERVICE, built)
 LOGGED = SimpleNamespace(name="dspy-demo", version=1, uri="models:/dspy-demo/1")
 API = build_api(SERVICE, lambda: LM, PROBES, versions_router(lambda *_: LOGGED))
 SCHEMA = schemathesis.openapi.from_asgi("/openapi.json", behind_guard(API, OWNER))

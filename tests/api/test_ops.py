@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from dspy_demo.api import build_api
-from dspy_demo.api.ops import NOT_READY, Readiness, probes_router, versions_router
+from dspy_demo.api.ops import NOT_READY, probes_router, versions_router
 from dspy_demo.errors import ModelSetupError, TrackingUnavailable, UpstreamUnavailable
 from dspy_demo.events import TurnStarted
 from tests.api.conftest import LM, behind_guard, make_service
@@ -36,7 +36,7 @@ class Ops:
 
     def __post_init__(self) -> None:
         self.service = make_service(ScriptedBackend(self.script))
-        probes = probes_router(self.service.observer, Readiness(self.service, self._prepare, self._server))
+        probes = probes_router(self.service, self._prepare, self._server)
         app = build_api(self.service, lambda: LM, probes, versions_router(self._log))
         transport = httpx.ASGITransport(behind_guard(app, self.visitor))
         self.client = httpx.AsyncClient(transport=transport, base_url="http://test")

@@ -1,0 +1,205 @@
+"""From an HTTP request to a turn, and from its events to a response in the form of a protocol.
+
+A turn ends when its client hangs up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from typing import Annotated, Any, Protocol
+
+import anyio
+from fastapi import Depends, Request
+from fastapi.responses import Response, StreamingResponse
+
+from dspy_demo.chat import ChatService
+from dspy_demo.events import (
+    GUEST,
+    TURN_ID_HEADER,
+    Event,
+    LMChoice,
+    LocalTarget,
+    Message,
+    TurnFailed,
+    TurnFinished,
+    TurnRequest,
+    Visitor,
+    is_turn_id,
+)
+from dspy_demo.programs.spec import ProgramSpec
+
+#: A proxy or a browser gives up on a silent connection after 30 to 60 s.
+KEEP_ALIVE_S = 15.0
+#: Chunks that wait to be sent, before the turn waits for its reader.
+UNSENT_MAX = 16
+KEEP_ALIVE = b": keep-alive\n\n"
+DONE = b"data: [DONE]\n\n"
+#: nginx and its like would otherwise collect what they pass on.
+UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+
+class Asking:
+    """Makes the turns that one HTTP request asks for, on the owner's model. A dependency of the routes."""
+
+    def __init__(self, request: Request) -> None:
+        state = request.app.state  # see `routes.build_api`
+        self.service: ChatService = state.service
+        self.keep_alive_s: float = state.keep_alive_s
+        self._default_lm: Callable[[], LMChoice] = state.default_lm
+        #: As the middleware found it; around a model server there is none.
+        self._visitor: Visitor = getattr(request.state, "visitor", None) or GUEST
+        self._allowance = None if self._visitor.role == "owner" else self.service.allowance
+        self._turn_id = request.headers.get(TURN_ID_HEADER, "")
+
+    def programs(self) -> list[ProgramSpec]:
+        """Those that the visitor may ask for; the first one is the default."""
+        specs = self.service.programs.specs()
+        return self._allowance.programs_of(specs) if self._allowance else specs
+
+    def program(self, name: str) -> ProgramSpec:
+        """One of them; `NotFound` for another name."""
+        return self.service.programs.get(name, [spec.name for spec in self.programs()])
+
+    def turn(
+        self,
+        spec: ProgramSpec,
+        inputs: Mapping[str, Any],
+        *,
+        history: Iterable[Message] = (),
+        session_id: str = "",
+        **changes: Any,
+    ) -> TurnRequest:
+        """A turn that can run, under the id of the request's header, where it has one.
+
+        Args:
+            changes: temperature, max_tokens and cache, None for the owner's choice; `max_tokens` can only
+                lower the owner's bound. Model, address and key cannot be changed: that would spend the
+                owner's credit elsewhere, and reach addresses that only the server can.
+
+        Raises:
+            DemoError: It cannot run; see `ChatService.check`.
+        """
+        lm = self._default_lm()
+        if self._allowance:
+            lm = self._allowance.choice(lm)
+        given = {name: value for name, value in changes.items() if value is not None}
+        if lm.max_tokens is not None and "max_tokens" in given:
+            given["max_tokens"] = min(lm.max_tokens, given["max_tokens"])
+        target = LocalTarget(spec.name, dataclasses.replace(lm, **given))
+        turn = TurnRequest(target, inputs, joined(history), session_id, visitor=self._visitor)
+        if is_turn_id(self._turn_id):
+            turn = dataclasses.replace(turn, turn_id=self._turn_id)
+        self.service.check(turn)
+        return turn
+
+    def chat(self, spec: ProgramSpec, messages: Iterable[Message], **more: Any) -> TurnRequest:
+        """The turn of a whole chat whose last message is the question, the user's."""
+        *history, question = joined(messages)
+        return self.turn(spec, {spec.chat_field: question.text}, history=history, **more)
+
+
+#: For the signature of a route.
+Asked = Annotated[Asking, Depends(Asking)]
+
+
+def joined(messages: Iterable[Message]) -> tuple[Message, ...]:
+    """The same chat with neighbours of one role made one, since a history takes turns."""
+    groups = itertools.groupby(messages, key=lambda message: message.role)
+    return tuple(Message(role, "\n\n".join(one.text for one in group)) for role, group in groups)
+
+
+class Encoder(Protocol):
+    """Writes the events of one turn in one protocol.
+
+    Attributes:
+        ended: Nothing follows what was written last; a turn that still runs is stopped.
+    """
+
+    ended: bool
+
+    def encode(self, event: Event) -> bytes:
+        """What to send; empty for nothing."""
+
+
+def event_stream(asked: Asking, turn: TurnRequest, encoder: Encoder) -> StreamingResponse:
+    """Run a turn and send each event as it comes, as server-sent events, and comments while it is silent."""
+    headers = UNBUFFERED | {TURN_ID_HEADER: turn.turn_id}
+    return StreamingResponse(_chunks(asked, turn, encoder), headers=headers, media_type="text/event-stream")
+
+
+async def _chunks(asked: Asking, request: TurnRequest, encoder: Encoder) -> AsyncIterator[bytes]:
+    """The turn runs in a task of its own, so that a comment can be sent while it is waited for.
+
+    A client that hangs up cancels this generator, which stops the turn and waits for its end.
+    """
+    chunks: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def run() -> None:
+        async with asked.service.turn(request) as turn:
+            async for event in turn:
+                if chunk := encoder.encode(event):
+                    chunks.put_nowait(chunk)
+                if encoder.ended:
+                    break
+                if chunks.qsize() > UNSENT_MAX:
+                    await chunks.join()
+
+    running = asyncio.create_task(run(), name="api-turn")
+    running.add_done_callback(lambda _: chunks.put_nowait(b""))
+    try:
+        while True:
+            try:
+                async with asyncio.timeout(asked.keep_alive_s):
+                    chunk = await chunks.get()
+            except TimeoutError:
+                yield KEEP_ALIVE
+                continue
+            if not chunk:
+                break
+            yield chunk
+            chunks.task_done()
+        running.result()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await _end(running)
+
+
+async def whole_answer(
+    asked: Asking,
+    request: Request,
+    turn: TurnRequest,
+    *,
+    finished: Callable[[TurnFinished], Response],
+    failed: Callable[[TurnFailed], Response],
+) -> Response:
+    """Run a turn and answer with its end. If the client hangs up, the turn is stopped and gone.
+
+    While nothing is sent, no response watches the connection. The body of the request must have been read.
+    """
+    working = asyncio.create_task(asked.service.answer(turn), name="api-turn")
+    watching = asyncio.create_task(_hung_up(request), name="api-disconnect")
+    try:
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            return Response(status_code=499)
+        end = working.result()
+    finally:
+        await _end(working, watching)
+    response = finished(end) if isinstance(end, TurnFinished) else failed(end)
+    response.headers[TURN_ID_HEADER] = turn.turn_id
+    return response
+
+
+async def _hung_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _end(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks and wait until they are gone."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
