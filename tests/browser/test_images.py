@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import base64
-import json
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+import httpx
 import pytest
 import pytest_asyncio
 from playwright.async_api import expect
 
 from tests.browser.chat_page import ChatPage
-from tests.browser.conftest import DESKTOP, PHONE, NewPage
+from tests.browser.conftest import PHONE, NewPage
 from tests.fake_openai import FakeOpenAI
 from tests.processes import ServerProcess, running_app
 
@@ -49,7 +47,7 @@ def seen(upstream: FakeOpenAI) -> list[str]:
     return [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
 
 
-@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("viewport", [PHONE], ids=["phone"])
 async def test_a_chosen_file_reaches_the_model(chat: ChatPage, upstream: FakeOpenAI) -> None:
     await chat.choose_file("Image", "red.png", PNG)
     await chat.ask("What is it?")
@@ -93,19 +91,15 @@ async def test_what_is_no_image_is_refused_before_the_model_is_asked(
     chat: ChatPage, upstream: FakeOpenAI
 ) -> None:
     await chat.image_field("Image").fill("/etc/passwd")
-    async with chat.page.expect_response(lambda reply: "/etc/passwd" in (reply.request.post_data or "")):
-        await chat.composer.fill("What is it?")
-        await chat.composer.press("Enter")
+    await chat.composer.fill("What is it?")
+    await chat.is_refused("This is no image", lambda: chat.composer.press("Enter"))
     await expect(chat.composer).to_have_value("What is it?")
     assert upstream.streams == []
 
 
-@pytest.mark.parametrize("as_object", [True, False])
-async def test_an_image_comes_by_the_api(app: ServerProcess, upstream: FakeOpenAI, as_object: bool) -> None:
+def test_an_image_comes_by_the_api(app: ServerProcess, upstream: FakeOpenAI) -> None:
     url = "data:image/png;base64," + base64.b64encode(PNG).decode()
-    image: Any = {"url": url} if as_object else url
-    body = json.dumps({"inputs": {"question": "What is it?", "image": image}}).encode()
-    request = urllib.request.Request(f"{app.url}/predict", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request) as reply:
-        assert reply.status == 200
-    assert seen(upstream) == [url]
+    for image in ({"url": url}, url):
+        body = {"inputs": {"question": "What is it?", "image": image}}
+        assert httpx.post(f"{app.url}/predict", json=body, timeout=30).status_code == 200
+        assert seen(upstream) == [url]

@@ -219,6 +219,7 @@ async def test_as_names_descriptions_and_errors(chat: ChatPage, upstream: FakeOp
     await expect(page.locator(".turn-error")).not_to_contain_text("onerror")
     await chat.pick("model", "Other…")
     await chat.typed_model.fill(f"openai/typed {MARKUP}")
+    await chat.typed_model.blur()
     await expect(page.locator("#active")).to_contain_text(f"typed {shown}")
     await nothing_found(page)
 
