@@ -21,11 +21,7 @@ PLACEHOLDER_KEY = "none"
 
 
 class LMCatalog:
-    """Builds the language model of a choice, and keeps its connections for the next turn.
-
-    Args:
-        detection: What was found at start; the page shows it.
-    """
+    """Builds the language model of a choice, and keeps its connections for the next turn."""
 
     def __init__(
         self,
@@ -42,11 +38,7 @@ class LMCatalog:
         self._lock = threading.Lock()
 
     def lm(self, choice: LMChoice) -> dspy.LM:
-        """The model of `choice`, with its temperature, bound and cache.
-
-        Raises:
-            ModelSetupError: The model string or one of its parameters cannot be used.
-        """
+        """The model of `choice`, with its temperature, bound and cache; or a `ModelSetupError`."""
         if choice.api_base and has_credentials(choice.api_base):
             raise ModelSetupError(
                 "The base URL must not hold a user or a password. Give the key in its own field."

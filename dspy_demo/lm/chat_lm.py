@@ -57,9 +57,8 @@ class ChatLM(dspy.LM):
     - ``cache_scope`` keeps servers apart that have a model of the same name: DSPy's cache key leaves out
       where a model is asked, but not ``rollout_id``.
 
-    Args:
-        retries: Further attempts after a failure that may pass.
-        retry_wait_s: Seconds before the first of them, doubled each time, unless the model names its own.
+    The first of the `retries` waits `retry_wait_s` seconds, each further one twice as long, unless the server
+    names its own time.
     """
 
     def __init__(
@@ -133,8 +132,7 @@ class ChatLM(dspy.LM):
     ) -> tuple[dict[str, Any], dict[str, bool]] | None:
         """What to ask litellm for without what a server refuses; our own engine does so itself.
 
-        Args:
-            usage: DSPy's setting by which it asks for ``stream_options``; empty as long as it may.
+        DSPy's setting `usage` asks for ``stream_options``; it is empty as long as they may be asked for.
         """
         if not isinstance(error, LMInvalidRequestError) or not isinstance(self.engine, str):
             return None

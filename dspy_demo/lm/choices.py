@@ -56,11 +56,8 @@ async def detect(settings: Settings, *, probe_s: float = OLLAMA_PROBE_S) -> Dete
     """Choose the model to start with; it is never switched later but by the user.
 
     In this order: the explicit choice, the explicit base URL, what OPENAI_BASE_URL lists, a provider's key, a
-    running Ollama with a chat model, a downloaded model, the demo engine.
-
-    Raises:
-        SettingsError: What was chosen explicitly cannot be used. There is no falling through.
-        ModelSetupError: The same, of a model on this machine.
+    running Ollama with a chat model, a downloaded model, the demo engine. What was chosen explicitly and
+    cannot be used is a `SettingsError`, of a model on this machine a `ModelSetupError`.
     """
     check_bases(settings)
     explicit = await _explicit(settings)
@@ -99,11 +96,7 @@ def local_options(settings: Settings) -> list[LMOption]:
 
 
 class Offer:
-    """The rows of the model picker: what was found at start, and the models that came to this machine since.
-
-    Attributes:
-        rows: As the last look found them.
-    """
+    """The rows of the model picker, as the last look found them: models come to this machine and go."""
 
     def __init__(self, detection: Detection) -> None:
         self._detection = detection
@@ -150,11 +143,7 @@ def _check_explicit(settings: Settings, model: str) -> None:
 
 
 async def _listed(settings: Settings) -> list[tuple[LMOption, str]]:
-    """The first model of the server that OPENAI_BASE_URL names, where it is set.
-
-    Raises:
-        SettingsError: It lists no model, and there is no key either, so that there is nothing to start with.
-    """
+    """The first model of the server that OPENAI_BASE_URL names; without a key it must list one."""
     variable, base = OPENAI.base_variable(settings), OPENAI.base(settings)
     if variable is None or base is None:
         return []

@@ -47,11 +47,7 @@ _PLACE = re.compile(r"\b(?:in|at) ([\w/ .+-]+?)\W*$")
 
 
 def demo_lm(*, tokens_per_s: float = DEMO_TOKENS_PER_S, cache: bool = False, **settings: Any) -> dspy.LM:
-    """The engine as a `dspy.LM`, with its other settings.
-
-    Args:
-        tokens_per_s: The pace of a stream; 0 streams without a pause.
-    """
+    """The engine as a `dspy.LM`, with its other settings. A pace of 0 streams without a pause."""
     engine, async_engine = DemoEngine(tokens_per_s), AsyncDemoEngine(tokens_per_s)
     return dspy.LM(DEMO_MODEL, engine=engine, async_engine=async_engine, cache=cache, **settings)
 
@@ -143,12 +139,7 @@ def _inputs(adapter: dspy.Adapter, signature: type[dspy.Signature], prompt: str)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the engine has found out.
-
-    Attributes:
-        value: Of a calculation; it fills fields that are numbers.
-        tool: The tool that would give the same, and what it is called with.
-    """
+    """What the engine has found out: a `value` fills fields that are numbers, the `tool` gives the same."""
 
     text: str = UNKNOWN
     reasoning: str = "This engine can only calculate and tell the time. The question asks for neither."

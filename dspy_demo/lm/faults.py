@@ -10,7 +10,6 @@ import math
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -28,11 +27,7 @@ UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, lm15.LM15Error
 
 
 def fault_from(error: BaseException, *, streamed: bool = False) -> DemoError | None:
-    """The error of our tree for a failed model call, with `error` as its cause; None where it is not one.
-
-    Args:
-        streamed: Some of the reply had arrived already.
-    """
+    """The error of our tree for a failed model call, which may have `streamed` some text, or None."""
     for own in (error, error.__cause__):  # DSPy wraps what an engine of ours raises
         if isinstance(own, DemoError):
             return own
@@ -98,9 +93,8 @@ def _rate_limited(retry_after_s: float | None) -> DemoError:
         return errors.UpstreamRateLimited()
     when = f"It asks to wait {in_seconds(math.ceil(retry_after_s))}."
     if retry_after_s > FAR_OFF_S:
-        with suppress(OverflowError):
-            then = datetime.now(UTC) + timedelta(seconds=retry_after_s)
-            when = f"Try again after {then.day} {then:%B %Y, %H:%M} UTC."
+        then = datetime.now(UTC) + timedelta(seconds=min(retry_after_s, 1e10))
+        when = f"Try again after {then.day} {then:%B %Y, %H:%M} UTC."
     return errors.UpstreamRateLimited(
         f"The language model is receiving too many requests. {when}", retry_after_s=retry_after_s
     )

@@ -50,19 +50,13 @@ _ERRORS: Mapping[str, type[lm15.ProviderError]] = {
 
 @dataclass(eq=False)
 class NativeEngine:
-    """Asks one model. Each event loop has connections of its own; the environment is not looked at.
-
-    Attributes:
-        client: The name of DSPy's client for the API of the model's provider, for example ``openai-chat``.
-        base: Base URL; None for the provider's usual one.
-        timeout_s: The longest silence.
-    """
+    """Asks one model. Each event loop has connections of its own; the environment is not looked at."""
 
     model: str
-    client: str
-    base: str | None
+    client: str  # the name of DSPy's client for the provider's API, for example openai-chat
+    base: str | None  # base URL; None for the provider's usual one
     key: str | None = field(repr=False)
-    timeout_s: float
+    timeout_s: float  # the longest silence
     _routers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, lm15.AsyncLMRouter] = field(
         default_factory=weakref.WeakKeyDictionary, repr=False
     )
@@ -156,11 +150,7 @@ class Transport:
 
 
 class ChatReply:
-    """A reply of OpenAI's chat API, as DSPy's client reads it, over what its connection gives.
-
-    Args:
-        body: The body, where it has been read.
-    """
+    """A reply of OpenAI's chat API, as DSPy's client reads it; of a refusal the body has been read."""
 
     def __init__(self, got: Any, body: bytes) -> None:
         self._got, self._body = got, body

@@ -91,11 +91,7 @@ def keys_of_others(models: Iterable[str]) -> frozenset[str]:
 
 
 def check_bases(settings: Settings) -> None:
-    """Refuse a provider's base URL that cannot be used.
-
-    Raises:
-        SettingsError: The message names the variable, never what it holds.
-    """
+    """Refuse a provider's base URL that cannot be used, by its variable: it may hold a password."""
     for provider in PROVIDERS:
         variable, base = provider.base_variable(settings), provider.base(settings)
         if base and has_credentials(base):

@@ -120,11 +120,7 @@ def history_pairs(
 
 
 def as_prediction(result: Any, answer_field: str) -> dspy.Prediction:
-    """What a program returned, as a prediction: text is its answer, a dict holds its fields.
-
-    Raises:
-        TypeError: It is something else.
-    """
+    """What a program returned, as a prediction: text is its answer, a dict holds its fields."""
     if isinstance(result, dspy.Prediction):
         return result
     if isinstance(result, str):

@@ -38,8 +38,8 @@ def load_program(reference: str) -> ProgramSpec:
         )
     code = _import_module(_importable(Path(source)) if source.endswith(".py") else source)
     note_loaded_code()
-    name = name or _only_program(code, reference)
-    module = _instance(code, name, reference)
+    name, found = _program(code, name, reference)
+    module = _instance(found, reference)
     if name == "program":  # says nothing; its file does
         name = code.__name__.rpartition(".")[2]
     summary = inspect.cleandoc(vars(type(module)).get("__doc__") or "").splitlines()  # not an inherited one
@@ -84,36 +84,28 @@ def _import_module(name: str) -> ModuleType:
         ) from error
 
 
-def _programs(code: ModuleType) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The instances in a module, and the classes that it defines."""
+def _program(code: ModuleType, name: str, reference: str) -> tuple[str, Any]:
+    """The attribute of that name, or else the only program there: instances come before classes."""
     found = vars(code).items()
-    instances = {name: value for name, value in found if isinstance(value, dspy.Module)}
-    own = [(name, value) for name, value in found if inspect.isclass(value)]
-    classes = {name: value for name, value in own if issubclass(value, dspy.Module)}
-    return instances, {name: value for name, value in classes.items() if value.__module__ == code.__name__}
-
-
-def _only_program(code: ModuleType, reference: str) -> str:
-    instances, classes = _programs(code)
-    if "program" in instances | classes:
-        return "program"
-    if len(instances or classes) == 1:
-        return next(iter(instances or classes))
-    if names := ", ".join(instances | classes):
-        raise ProgramLoadError(
-            f"--program {reference}: say which one, as in {reference}:NAME. There are: {names}."
-        )
-    raise ProgramLoadError(f"--program {reference}: the file has no dspy.Module.")
-
-
-def _instance(code: ModuleType, name: str, reference: str) -> dspy.Module:
+    instances = {key: value for key, value in found if isinstance(value, dspy.Module)}
+    classes = {
+        key: value
+        for key, value in found
+        if inspect.isclass(value) and issubclass(value, dspy.Module) and value.__module__ == code.__name__
+    }
+    if not name and "program" not in instances | classes and len(instances or classes) == 1:
+        name = next(iter(instances or classes))
+    name = name or "program"
     if not hasattr(code, name):
-        instances, classes = _programs(code)
-        names = ", ".join(instances | classes) or "none"
-        raise ProgramLoadError(
-            f"--program {reference}: {code.__name__} has no attribute {name!r}. Programs in it: {names}."
+        names = ", ".join(instances | classes)
+        there = (
+            f"There are: {names}. Say which one, as in {reference}:NAME" if names else "It has no dspy.Module"
         )
-    found = getattr(code, name)
+        raise ProgramLoadError(f"--program {reference}: {code.__name__} has no {name!r}. {there}.")
+    return name, getattr(code, name)
+
+
+def _instance(found: Any, reference: str) -> dspy.Module:
     try:
         module = found() if callable(found) and not isinstance(found, dspy.Module) else found
     except Exception as error:

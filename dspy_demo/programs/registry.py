@@ -36,11 +36,7 @@ class ProgramRegistry:
             self._modules[spec.name] = module
 
     def get(self, name: str, among: Sequence[str] | None = None) -> ProgramSpec:
-        """The spec of a program, of those that who asks may know.
-
-        Raises:
-            NotFound: There is no program of that name.
-        """
+        """The spec of a program, of those that who asks may know; `NotFound` where it is none of them."""
         spec = self._specs.get(name)
         if spec is None or (among is not None and name not in among):
             known = ", ".join(self._specs if among is None else among)
@@ -57,11 +53,7 @@ class ProgramRegistry:
 
 
 def offered(settings: Settings) -> ProgramRegistry:
-    """The shipped programs, and first of them the one that ``--program`` names.
-
-    Raises:
-        ProgramLoadError: It cannot be loaded.
-    """
+    """The shipped programs, and first of them the one that ``--program`` names."""
     from dspy_demo.programs.own import load_program
     from dspy_demo.programs.shipped import SHIPPED
 

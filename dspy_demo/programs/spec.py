@@ -22,10 +22,8 @@ class InputField:
     """One input of a program, as a form draws it.
 
     Attributes:
-        kind: ``image`` is a `dspy.Image`, see `programs.inputs`. ``json`` is any other type: the user writes
-            JSON, and DSPy validates it.
+        kind: ``json`` is any type without a kind of its own: the user writes JSON.
         choices: The values of a ``choice`` (a `typing.Literal`).
-        default: None where the field is required.
         annotation: The Python type that the program gets; `read_value` makes it from what the form holds.
     """
 
@@ -45,8 +43,6 @@ class ProgramSpec:
 
     Attributes:
         name: Its id in URLs and settings, for example ``chain_of_thought``.
-        title: Its name on the page.
-        description: One sentence for the picker.
         build: Makes the module. Called once per process; modules hold no state between turns.
         inputs: Its input fields without the history. The field `chat_field` is the chat box.
         outputs: Its answer's fields in order, without the reasoning; empty where only running it tells.

@@ -16,14 +16,7 @@ from dspy_demo.settings import Settings
 
 
 def models_command(argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Run one of ``pull``, ``list`` and ``rm``. What a script needs is on standard output.
-
-    Args:
-        argv: After the word ``models``: its own words and any of the app's flags.
-
-    Returns:
-        0, or 2 with a sentence on standard error; 130 where it was interrupted, as shells say it.
-    """
+    """Run one of ``pull``, ``list`` and ``rm``, with any of the app's flags; the exit code of the process."""
     words = list(itertools.takewhile(lambda word: not word.startswith("-"), argv))
     own = _parser().parse_args(["--help"] if not argv or {"-h", "--help"} & set(argv) else words)
     try:

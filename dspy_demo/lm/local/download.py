@@ -42,9 +42,7 @@ def size_text(size_bytes: int) -> str:
 async def download(model: KnownModel, settings: Settings, report: Report = lambda _: None) -> LocalModel:
     """Get the file of `model` into ``--models-dir``, unless it is there. Cancelling keeps what has arrived.
 
-    Raises:
-        DownloadFailed: It did not work; the sentence says why, and whether the next try goes on.
-        Busy: Another process downloads the same model into the same folder.
+    It is `DownloadFailed` with the reason, or `Busy` where another process downloads the same model.
     """
     folder, host = settings.models_dir, httpx.URL(settings.hub_url).host
     try:
@@ -135,12 +133,7 @@ def _put_in_place(part: Path, model: KnownModel) -> None:
 
 @dataclass(frozen=True, slots=True)
 class DownloadState:
-    """What a known model is on this machine now.
-
-    Attributes:
-        phase: ``partial`` is what a stopped or failed download has left.
-        reason: Why the last try failed, as a sentence.
-    """
+    """What a known model is on this machine; ``partial`` is what a failed or stopped download left."""
 
     model: KnownModel
     phase: Literal["absent", "partial", "running", "here"]
@@ -171,10 +164,7 @@ class Downloads:
         return self._running is not None
 
     def states(self) -> list[DownloadState]:
-        """Every known model in its state now; one of a package only where that is installed.
-
-        Reads folders: call it in a thread.
-        """
+        """Every known model; one of a package only where that is installed. Reads folders: use a thread."""
         here = {model.sha256 for model, _ in files.offered(self._settings)}
         known = [model for model in files.KNOWN if not model.package or model.sha256 in here]
         return [self._state(model, model.sha256 in here) for model in known]
@@ -190,12 +180,7 @@ class Downloads:
         return DownloadState(model, phase, received, self._reasons.get(model.name, ""))
 
     def start(self, name: str) -> None:
-        """Begin to download a model, or go on with it.
-
-        Raises:
-            ModelSetupError: There is no such model.
-            Busy: Another one is on its way.
-        """
+        """Begin to download a model, or go on with it; `Busy` while another one is on its way."""
         model = files.downloadable(name)
         if self._running is not None:
             if self._running.model.name == name:

@@ -48,11 +48,7 @@ def local_lm(
     kind: type[dspy.LM] = dspy.LM,
     **options: Any,
 ) -> dspy.LM:
-    """A model file as a `dspy.LM`, or a `ChatLM` where that is the `kind`, with its other settings.
-
-    Args:
-        context_tokens: The longest chat with its reply; less where the model was trained for less.
-    """
+    """A model file as a `dspy.LM`, or a `ChatLM` where that is the `kind`, with its other settings."""
     engine = AsyncGgufEngine(model, context_tokens)
     return kind(model.model, engine=GgufEngine(engine), async_engine=engine, **options)
 
@@ -62,7 +58,9 @@ class AsyncGgufEngine:
     """The asynchronous engine. A cancellation ends the generation at the next token."""
 
     file: LocalModel
-    context_tokens: int = DEFAULT_CONTEXT_TOKENS
+    context_tokens: int = (
+        DEFAULT_CONTEXT_TOKENS  # of a chat with its reply, or what the model was trained for
+    )
 
     async def complete(self, request: lm15.Request) -> lm15.Response:
         events = [event async for event in self.stream(request)]

@@ -48,8 +48,6 @@ class KnownModel:
     """A model that has a name here, pinned to one commit and one checksum by its publisher.
 
     Attributes:
-        note: In a few words, what one gets for its size.
-        file: Its path in the repository, or in `package`.
         package: The Python distribution that brings the file; empty for one that is downloaded from the hub.
     """
 
@@ -110,12 +108,7 @@ KNOWN: tuple[KnownModel, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class LocalModel:
-    """A GGUF file.
-
-    Attributes:
-        name: What comes after ``local/``: the name of a known model, or the path of any other file.
-        sha256: Of the whole file, 64 hex digits; empty where it is not known without reading the file.
-    """
+    """A GGUF file: by the name of a known model or by its path. The checksum may be unknown."""
 
     name: str
     path: Path
@@ -177,12 +170,7 @@ def locked(folder: Path, name: str) -> Iterator[None]:
 
 
 def remove(folder: Path, name: str) -> int:
-    """Delete a model and what a download left of it; how many bytes that freed.
-
-    Raises:
-        ModelSetupError: The folder has nothing of that name.
-        Busy: It is being downloaded.
-    """
+    """Delete a model and what a download left of it; how many bytes that freed."""
     files = [path_of(folder, name), path_of(folder, name, ".part")]
     freed = sum(map(size_of, files))
     if Path(name).name != name or not freed:
@@ -194,11 +182,7 @@ def remove(folder: Path, name: str) -> int:
 
 
 def read_header(path: Path) -> tuple[str, int]:
-    """The architecture of a model file, such as ``qwen2``, and the longest context that it was trained for.
-
-    Raises:
-        ModelSetupError: It cannot be read, or it is not a GGUF file.
-    """
+    """The architecture of a model file, such as ``qwen2``, and the longest context it was trained for."""
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
@@ -214,8 +198,7 @@ def read_header(path: Path) -> tuple[str, int]:
 def find(model: str, settings: Settings) -> LocalModel:
     """The file of a model string: ``local/NAME`` of a known model, ``local/PATH.gguf`` of any file.
 
-    Raises:
-        ModelSetupError: There is no such file, or it is not a GGUF; the sentence says what to do.
+    Where it is not here or no GGUF, a `ModelSetupError` says what to do.
     """
     name = model.removeprefix(PREFIX)
     if name.lower().endswith(SUFFIX):
@@ -279,11 +262,7 @@ def record(model: LocalModel) -> dict[str, Any]:
 
 
 def the_same(noted: Mapping[str, Any], settings: Settings) -> LocalModel:
-    """The file that a version was logged with, by what `record` noted. Versions hold no weights.
-
-    Raises:
-        ModelSetupError: It is not here; the sentence says what to do.
-    """
+    """The file that a version was logged with, by what `record` noted. Versions hold no weights."""
     path = Path(str(noted["name"]))
     named = [find(PREFIX + str(path), settings).identified()] if path.is_file() else []
     for model in (*named, *(model for model, _ in offered(settings))):

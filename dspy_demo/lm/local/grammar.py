@@ -37,7 +37,7 @@ _ANYTHING: dict[str, Any] = {"type": ["string", "number", "boolean", "null"], "m
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """A grammar as llama.cpp takes it, and the tokens of the replies that it allows.
+    """A grammar as llama.cpp takes it.
 
     Attributes:
         most_tokens: What a reply takes at most. That is what was asked for, unless the marks of the format
@@ -148,11 +148,7 @@ def _options(type_: Any) -> list[Any]:
 
 
 def _bounded(schema: Any, texts: dict[str, str]) -> Any:
-    """The schema with a bound for whatever a model may repeat: characters, digits, items, keys.
-
-    Args:
-        texts: What holds for each text in it.
-    """
+    """The schema with a bound for whatever a model may repeat; `texts` holds for each text in it."""
     if isinstance(schema, list):
         return [_bounded(part, texts) for part in schema]
     if not isinstance(schema, dict):
