@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dspy_demo.backends.base import Backend
 from dspy_demo.errors import Busy, InputTooLong, InvalidInput, NotFound, Stopped, UpstreamError
 from dspy_demo.events import (
     Event,
@@ -20,30 +23,49 @@ from dspy_demo.events import (
     TurnStarted,
 )
 from tests.scripted_backend import ScriptedBackend, scripted_answer
-from tests.services import conversation, house, settings_for, until
+from tests.services import Heard, House, conversation, house, settings_for, until
 
-CHOICE = LMChoice("scripted/model")
-
-
-async def test_an_error_becomes_the_last_event(data_dir: Path) -> None:
-    backend = ScriptedBackend(
-        [TurnStarted("local", "m"), FieldDelta("answer", "answer", "par"), UpstreamError("Down.")]
-    )
-    async with house(settings_for(data_dir), CHOICE, local=backend) as home:
-        heard = await home.ask("?")
-        assert not home.service.running
-    assert [event.kind for event in heard.events] == ["started", "delta", "failed"]
-    assert heard.failed.public_message == "Down."
+Over = Callable[..., AbstractAsyncContextManager[House]]
+STARTED = TurnStarted("local", "m")
 
 
-async def test_a_backend_that_just_ends_is_a_failure(data_dir: Path) -> None:
-    backend = ScriptedBackend([TurnStarted("local", "m")])
-    async with house(settings_for(data_dir), CHOICE, local=backend) as home:
-        assert (await home.ask("?")).failed.code == "empty_reply"
+@pytest.fixture
+def over(data_dir: Path) -> Over:
+    """The house over a backend, with these settings."""
+
+    def made(backend: Backend, **settings: Any) -> AbstractAsyncContextManager[House]:
+        return house(settings_for(data_dir, **settings), LMChoice("scripted/model"), local=backend)
+
+    return made
+
+
+def slow(pause_s: float = 0.2) -> ScriptedBackend:
+    return ScriptedBackend(scripted_answer("a b c d"), pause_s=pause_s)
+
+
+def kinds(heard: Heard) -> list[str]:
+    return [event.kind for event in heard.events]
+
+
+async def started(home: House, backend: ScriptedBackend) -> asyncio.Task[Heard]:
+    """A turn that runs."""
+    running = asyncio.create_task(home.ask("?"))
+    await until(lambda: backend.open_streams)
+    return running
+
+
+async def test_an_error_becomes_the_last_event(over: Over) -> None:
+    partial = [STARTED, FieldDelta("answer", "answer", "par")]
+    for script, code in (([*partial, UpstreamError("Down.")], "upstream"), (partial, "empty_reply")):
+        async with over(ScriptedBackend(script)) as home:
+            heard = await home.ask("?")
+            assert not home.service.running
+        assert kinds(heard) == ["started", "delta", "failed"]
+        assert heard.failed.code == code
 
 
 async def test_an_unknown_exception_shows_nothing_of_itself(
-    data_dir: Path, caplog: pytest.LogCaptureFixture
+    over: Over, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Leaky:
         name = "leaky"
@@ -54,9 +76,9 @@ async def test_an_unknown_exception_shows_nothing_of_itself(
 
         async def aclose(self) -> None: ...
 
-    async with house(settings_for(data_dir), CHOICE, local=Leaky()) as home:
+    async with over(Leaky()) as home:
         heard = await home.ask("?")
-    assert [event.kind for event in heard.events] == ["started", "failed"]
+    assert kinds(heard) == ["started", "failed"]
     assert heard.failed.code == "internal"
     assert "sk-secret" not in str(heard.events)
     (record,) = (r for r in caplog.records if getattr(r, "turn_id", "") == heard.failed.error_id)
@@ -64,48 +86,34 @@ async def test_an_unknown_exception_shows_nothing_of_itself(
     assert record.exc_info is not None and record.exc_info[0] is RuntimeError
 
 
-async def test_silence_ends_the_turn(data_dir: Path) -> None:
-    backend = ScriptedBackend(scripted_answer("late"), pause_s=5)
-    async with house(settings_for(data_dir, idle_timeout_s=0.1), CHOICE, local=backend) as home:
+async def test_silence_ends_the_turn_and_talk_meets_only_the_total_limit(over: Over) -> None:
+    silent = slow(5)
+    async with over(silent, idle_timeout_s=0.1) as home:
         heard = await home.ask("?")
-    assert heard.failed.code == "upstream_timeout"
+    assert (heard.failed.code, silent.open_streams) == ("upstream_timeout", 0)
     assert "0.1 seconds" in heard.failed.public_message
-    assert backend.open_streams == 0
-
-
-async def test_a_slow_but_talking_backend_meets_only_the_total_limit(data_dir: Path) -> None:
-    backend = ScriptedBackend(scripted_answer("x " * 400), pause_s=0.01)
-    settings = settings_for(data_dir, idle_timeout_s=0.3, total_timeout_s=1)
-    async with house(settings, CHOICE, local=backend) as home:
+    talking = ScriptedBackend(scripted_answer("x " * 400), pause_s=0.01)
+    async with over(talking, idle_timeout_s=0.3, total_timeout_s=1) as home:
         heard = await home.ask("?")
     assert len(heard.deltas) > 20
     assert "longer than 1 second," in heard.failed.public_message
 
 
-async def test_stop_ends_the_iteration_without_an_end_event(data_dir: Path) -> None:
-    backend = ScriptedBackend(scripted_answer("a b c d e f"), pause_s=0.05)
-    async with house(settings_for(data_dir), CHOICE, local=backend) as home:
-        turn = home.service.turn(home.request("?"))
-        kinds: list[str] = []
-
-        async def watch() -> None:
-            async with turn:
-                kinds.extend([event.kind async for event in turn])
-
-        watching = asyncio.create_task(watch())
-        await until(lambda: backend.open_streams)
-        await turn.stop()
+@pytest.mark.parametrize("closing", [False, True], ids=["stop", "close the service"])
+async def test_stopping_ends_the_iteration_without_an_end_event(over: Over, closing: bool) -> None:
+    backend = slow()
+    async with over(backend) as home:
+        running = await started(home, backend)
+        (turn,) = home.service.running
+        await (home.service.aclose() if closing else turn.stop())
         assert backend.open_streams == 0
-        await watching
-    assert turn.stopped
-    assert "failed" not in kinds
-    assert "finished" not in kinds
+        assert turn.stopped
+        assert {"failed", "finished"}.isdisjoint(kinds(await running))
 
 
 @pytest.mark.parametrize(
     ("inputs", "history", "error"),
     [
-        ({"question": ""}, (), InvalidInput),
         ({"question": "   \n"}, (), InvalidInput),
         ({}, (), InvalidInput),
         ({"question": "?", "colour": "red"}, (), InvalidInput),
@@ -114,61 +122,41 @@ async def test_stop_ends_the_iteration_without_an_end_event(data_dir: Path) -> N
     ],
 )
 async def test_bad_input_is_refused_before_the_backend(
-    data_dir: Path, inputs: dict[str, str], history: tuple, error: type[Exception]
+    over: Over, inputs: dict[str, str], history: tuple, error: type[Exception]
 ) -> None:
     backend = ScriptedBackend(lambda _: pytest.fail("the backend was called"))
-    async with house(settings_for(data_dir, input_max_chars=100), CHOICE, local=backend) as home:
+    async with over(backend, input_max_chars=100) as home:
         request = TurnRequest(home.request("?").target, inputs, history)
         with pytest.raises(error):
             home.service.check(request)
         heard = await home.run(request)
-    assert [event.kind for event in heard.events] == ["started", "failed"]
+    assert kinds(heard) == ["started", "failed"]
     assert heard.failed.http_status in {413, 422}
 
 
-async def test_unknown_programs_and_targets_are_not_found(data_dir: Path) -> None:
-    async with house(settings_for(data_dir), CHOICE, local=ScriptedBackend([])) as home:
+async def test_unknown_programs_and_targets_are_not_found(over: Over) -> None:
+    async with over(ScriptedBackend([])) as home:
         with pytest.raises(NotFound, match="chain_of_thought"):
             home.service.check(home.request("?", program="no_such"))
         heard = await home.run(TurnRequest(ServedTarget("http://127.0.0.1:1"), {"question": "?"}))
     assert heard.failed.http_status == 404
 
 
-async def test_too_many_turns_are_refused(data_dir: Path) -> None:
-    backend = ScriptedBackend(scripted_answer("a b c"), pause_s=0.2)
-    async with house(settings_for(data_dir, max_turns=1), CHOICE, local=backend) as home:
-        first = asyncio.create_task(home.ask("?"))
-        await until(lambda: backend.open_streams)
+async def test_too_many_turns_are_refused(over: Over) -> None:
+    backend = slow()
+    async with over(backend, max_turns=1) as home:
+        first = await started(home, backend)
         with pytest.raises(Busy):
             home.service.check(home.request("?"))
         assert (await home.ask("?")).failed.code == "busy"
         assert isinstance((await first).end, TurnFinished)
-        assert isinstance((await home.ask("?")).end, TurnFinished)
-
-
-async def test_answer_gives_only_the_end(data_dir: Path) -> None:
-    async with house(settings_for(data_dir), CHOICE, local=ScriptedBackend(scripted_answer("four"))) as home:
-        end = await home.service.answer(home.request("?"))
-        assert isinstance(end, TurnFinished)
+        assert isinstance(await home.service.answer(home.request("?")), TurnFinished)
         assert isinstance(await home.service.answer(home.request("")), TurnFailed)
 
 
-async def test_closing_the_service_ends_running_turns(data_dir: Path) -> None:
-    backend = ScriptedBackend(scripted_answer("a b c d"), pause_s=0.2)
-    async with house(settings_for(data_dir), CHOICE, local=backend) as home:
-        running = asyncio.create_task(home.ask("?"))
-        await until(lambda: backend.open_streams)
-        await home.service.aclose()
-        assert backend.open_streams == 0
-        assert not {"finished", "failed"} & {event.kind for event in (await running).events}
-
-
-# --- the end ---
-
-
-async def test_draining_lets_running_turns_finish_and_refuses_new_ones(data_dir: Path) -> None:
-    backend = ScriptedBackend(scripted_answer("a b c"), pause_s=0.05)
-    async with house(settings_for(data_dir), CHOICE, local=backend) as home:
+async def test_draining_lets_running_turns_finish_and_refuses_new_ones(over: Over) -> None:
+    backend = slow(0.05)
+    async with over(backend) as home:
         running = [asyncio.create_task(home.ask("?")) for _ in range(3)]
         await until(lambda: backend.open_streams == 3)
         draining = asyncio.create_task(home.service.drain(10))
@@ -177,31 +165,20 @@ async def test_draining_lets_running_turns_finish_and_refuses_new_ones(data_dir:
             home.service.check(home.request("?"))
         assert (refused.value.http_status, refused.value.retry_after_s) == (503, 10)
         assert (await home.ask("?")).failed.code == "stopped"
+        await next(iter(home.service.running)).stop()
         await draining
         assert not home.service.running
-        assert {heard.end.kind for heard in await asyncio.gather(*running)} == {"finished"}
+        ends = [(kinds(heard) or [""])[-1] for heard in await asyncio.gather(*running)]
+    assert ends.count("finished") == 2 and "failed" not in ends, "a stopped turn is not told as failed"
 
 
-async def test_draining_ends_what_takes_too_long_with_a_sentence(data_dir: Path) -> None:
-    backend = ScriptedBackend(scripted_answer("a b c d"), pause_s=0.2)
-    async with house(settings_for(data_dir), CHOICE, local=backend) as home:
-        running = asyncio.create_task(home.ask("?"))
-        await until(lambda: backend.open_streams)
+async def test_draining_ends_what_takes_too_long_with_a_sentence(over: Over) -> None:
+    backend = slow()
+    async with over(backend) as home:
+        running = await started(home, backend)
         await home.service.drain(0.3)
         assert backend.open_streams == 0
         heard = await running
     assert (heard.failed.code, heard.failed.retryable) == ("stopped", True)
     assert "What arrived is kept" in heard.failed.public_message
     assert heard.started
-
-
-async def test_a_stopped_turn_is_not_told_as_failed_by_a_drain(data_dir: Path) -> None:
-    backend = ScriptedBackend(scripted_answer("a b c d"), pause_s=0.2)
-    async with house(settings_for(data_dir), CHOICE, local=backend) as home:
-        running = asyncio.create_task(home.ask("?"))
-        await until(lambda: backend.open_streams)
-        draining = asyncio.create_task(home.service.drain(10))
-        await asyncio.sleep(0)
-        await next(iter(home.service.running)).stop()
-        await draining
-        assert {"finished", "failed"}.isdisjoint(event.kind for event in (await running).events)
