@@ -27,16 +27,23 @@ SETTLE_S = 30.0
 
 
 async def measure(before: Path | None, folder: Path, *, quick: bool) -> list[Row]:
-    seconds = 2.0 if quick else 300.0
+    warm_up_s, seconds, longest = (0.5, 1.5, 200) if quick else (120.0, 300.0, 1_500)
+    many = (4, 2) if quick else (PAGE_VISITORS, HTTP_VISITORS)
     faults = [name for name in FAULTS if not (quick and name.startswith(("silent", "stall")))]
+
+    def reply(_: object) -> Reply:
+        if chance.random() < 0.15:
+            return FAULTS[chance.choice(faults)]
+        return Reply(filler_chars=chance.randrange(100, longest))
+
     chance = random.Random(1)
     with FakeOpenAI(tokens_per_second=100) as fake, houses(None)[0].app(Upstream(url=fake.url)) as app:
-        fake.respond_with(lambda _: _reply(chance, faults))
+        fake.respond_with(reply)
         page = Page("ours", app)
-        await _load(page, chance, 1.0 if quick else 120.0)  # caches, pools and kept sessions are full then
+        await _load(page, chance, warm_up_s, many)  # caches, pools and kept sessions are full then
         await _quiet(fake)
         first = _figures(app)
-        await _load(page, chance, seconds)
+        await _load(page, chance, seconds, many)
         await _quiet(fake)
         last = _figures(app)
     rows = [
@@ -48,12 +55,6 @@ async def measure(before: Path | None, folder: Path, *, quick: bool) -> list[Row
         )
     ]
     return [*rows, Row("soak: upstream streams left", "", fake.active_streams, most=0)]
-
-
-def _reply(chance: random.Random, faults: list[str]) -> Reply:
-    if chance.random() < 0.15:
-        return FAULTS[chance.choice(faults)]
-    return Reply(filler_chars=chance.randrange(100, 1_500))
 
 
 def _figures(app: Process) -> dict[str, float]:
@@ -69,10 +70,10 @@ async def _quiet(fake: FakeOpenAI) -> None:
     await asyncio.sleep(1.0)
 
 
-async def _load(page: Page, chance: random.Random, seconds: float) -> None:
+async def _load(page: Page, chance: random.Random, seconds: float, many: tuple[int, int]) -> None:
     until = time.monotonic() + seconds
-    visitors = [_page_visitor(page, random.Random(chance.random()), until) for _ in range(PAGE_VISITORS)]
-    clients = [_http_visitor(page, random.Random(chance.random()), until) for _ in range(HTTP_VISITORS)]
+    visitors = [_page_visitor(page, random.Random(chance.random()), until) for _ in range(many[0])]
+    clients = [_http_visitor(page, random.Random(chance.random()), until) for _ in range(many[1])]
     await asyncio.gather(*visitors, *clients)
 
 

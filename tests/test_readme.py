@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -129,64 +130,52 @@ def test_every_curl_works_as_pasted(app: ServerProcess) -> None:
 
 
 @pytest.mark.integration
-def test_the_commands_about_versions_work_as_pasted(home: Path, tmp_path: Path) -> None:
-    """In the order of the README, with a home of its own and free ports."""
-    ports = {"5001": str(free_port()), "5002": str(free_port())}
-    bin_dir = Path(sys.executable).parent
-    environ = {
-        **os.environ,
-        "HOME": str(home),
-        "PATH": f"{bin_dir}:{os.environ['PATH']}",
-        "MLFLOW_TRACKING_URI": f"sqlite:///{home}/.local/share/dspy-demo/mlflow.db",
-        "PYTHONPATH": str(ROOT),
-    }
-
-    def pasted(line: str) -> list[str]:
-        for port, free in ports.items():
-            line = line.replace(port, free)
-        return shlex.split(line.replace(".venv/bin/", f"{bin_dir}/").replace(" app.py", f" {ROOT}/app.py"))
-
-    def line_with(*words: str) -> str:
-        return next(line for line in commands() if all(word in line for word in words))
-
-    def run(line: str) -> str:
-        own = {**environ}
-        if "app.py" in line:
-            del own["MLFLOW_TRACKING_URI"]
-        done = subprocess.run(
-            pasted(line), capture_output=True, text=True, timeout=120, env=own, cwd=tmp_path
-        )
-        assert done.returncode == 0, (line, done.stderr)
-        return done.stdout
-
-    assert run(line_with("app.py log")).splitlines()[-1] == "models:/demo/1"
-    servers = {"5001": line_with("-m dspy_demo.serving"), "5002": line_with("mlflow models serve")}
-    for port, line in servers.items():
-        with (home / f"{port}.log").open("w") as log:
-            process = subprocess.Popen(
-                pasted(line), env=environ, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True
-            )
-        server = ServerProcess(
-            process, f"http://127.0.0.1:{ports[port]}", int(ports[port]), home / f"{port}.log"
-        )
-        try:
-            server.wait_until_healthy("/ping")
-            for curl in (line for line in commands() if line.startswith("curl") and f":{port}" in line):
-                answer = run(curl)
-                assert "2 + 2 = 4." in answer, answer
-                assert "choices" in answer or "[DONE]" in answer
-        finally:
-            server.stop()
-    run(line_with("generate-dockerfile"))
-    assert (tmp_path / "demo-image" / "Dockerfile").is_file()
-
-
-@pytest.mark.integration
 def test_the_sdk_example_works_as_pasted(app: ServerProcess) -> None:
     code = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "OpenAI" in block)
     code = code.replace("http://127.0.0.1:7860", app.url)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert "2 + 2 = 4." in done.stdout, done.stderr
+
+
+@pytest.mark.integration
+def test_the_commands_about_versions_work_as_pasted(home: Path, tmp_path: Path) -> None:
+    """Log one, then serve it in both ways and make an image of it; with a home and ports of its own."""
+    ports = {"5001": str(free_port()), "5002": str(free_port())}
+    bin_dir = Path(sys.executable).parent
+    environ = {**os.environ, "HOME": str(home), "PATH": f"{bin_dir}:{os.environ['PATH']}"}
+    environ["PYTHONPATH"] = str(ROOT)
+
+    def lines_with(*words: str) -> list[str]:
+        return [line for line in commands() if all(word in line for word in words)]
+
+    def start(line: str, output: Any) -> subprocess.Popen[str]:
+        for port, free in ports.items():
+            line = line.replace(port, free)
+        pasted = line.replace(".venv/bin/", f"{bin_dir}/").replace(" app.py", f" {ROOT}/app.py")
+        return subprocess.Popen(
+            shlex.split(pasted), env=environ, cwd=tmp_path, text=True, stdout=output, start_new_session=True
+        )
+
+    logging = start(lines_with("app.py log")[0], subprocess.PIPE)
+    assert logging.communicate(timeout=120)[0].splitlines()[-1] == "models:/demo/1"
+    environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{home}/.local/share/dspy-demo/mlflow.db"
+    servers = {}
+    for port, words in (("5001", "-m dspy_demo.serving"), ("5002", "mlflow models serve")):
+        log = home / f"{port}.log"
+        process: Any = start(lines_with(words)[0], log.open("w"))
+        servers[port] = ServerProcess(process, f"http://127.0.0.1:{ports[port]}", int(ports[port]), log)
+    try:
+        image = start(lines_with("generate-dockerfile")[0], subprocess.DEVNULL)
+        for port, server in servers.items():
+            server.wait_until_healthy("/ping")
+            for curl in lines_with("curl", f":{port}"):
+                answer = start(curl, subprocess.PIPE).communicate(timeout=60)[0]
+                assert "2 + 2 = 4." in answer and ("choices" in answer or "[DONE]" in answer)
+        assert image.wait(120) == 0
+    finally:
+        for server in servers.values():
+            server.stop()
+    assert (tmp_path / "demo-image" / "Dockerfile").is_file()
 
 
 if __name__ == "__main__":
