@@ -192,70 +192,60 @@ class XMLParser:
 class JSONParser:
     """One JSON object, with or without text around it. Values other than texts are shown when they are whole.
 
-    To read all that has come at each chunk would cost the square of the reply. So inside a text only its key
-    is kept of what came, and anywhere else the next look waits until there is a fiftieth more.
+    To read all that has come at each chunk would cost the square of the reply, so the next look waits until
+    there is a fiftieth more.
     """
 
     def __init__(self, fields: Sequence[str]) -> None:
-        self._fields = set(fields)
-        self._decoder = json.JSONDecoder(strict=False)
+        self._fields = fields
         self._parts: list[str] = []
         self._size = self._look_at = 0
-        self._done = False
+        self._shown: dict[str, str] = {}
 
     def feed(self, text: str) -> list[Piece]:
-        if not self._parts:
-            text = text[text.find("{") :] if "{" in text else ""
-        if not text or self._done:
-            return []
         self._parts.append(text)
         self._size += len(text)
-        return self._look() if self._size >= self._look_at else []
+        if self._size < self._look_at:
+            return []
+        self._look_at = self._size + self._size // 50
+        return self._new(_certain(self._read()))
 
     def finish(self) -> list[Piece]:
-        if self._done or not self._parts:
-            return []
-        pieces = self._look()
-        if not pieces and not self._done:
-            with contextlib.suppress(ValueError):
-                found = from_json("".join(self._parts), allow_partial="trailing-strings")
-                pieces = self._pieces(found) if isinstance(found, dict) else []
+        text = self._read()
+        found = _certain(text)
+        with contextlib.suppress(ValueError):
+            found = found or from_json(text, allow_partial="trailing-strings")
+        return self._new(found, last=True)
+
+    def _read(self) -> str:
+        text = "".join(self._parts)
+        return text[text.find("{") :] if "{" in text else ""
+
+    def _new(self, found: Any, *, last: bool = False) -> list[Piece]:
+        """What of the values was not shown yet."""
+        pieces = []
+        for name in self._fields if isinstance(found, dict) else ():
+            value, shown = found.get(name) or "", self._shown.get(name, "")
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            if not last and "\ud800" <= text[-1:] <= "\udbff":
+                text = text[:-1]  # the other half of the pair comes with the next chunk
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            if len(text) > len(shown) and text.startswith(shown):
+                self._shown[name] = text
+                pieces.append(Piece(name, text[len(shown) :]))
         return pieces
 
-    def _look(self) -> list[Piece]:
-        """What is certain: all of a complete object, or all of one that ends inside a text."""
-        text = "".join(self._parts)
-        self._look_at = len(text) + len(text) // 50
-        with contextlib.suppress(ValueError, RecursionError):
-            values = self._decoder.decode(text + '"}')
-            name = list(values)[-1]
-            if _HALF_PAIR.search(str(values[name])[-1:]):
-                return []  # its other half comes with the next chunk
-            pieces = self._pieces(values, but=name)
-            self._parts = [json.dumps({name: ""})[:-2]]
-            self._size = self._look_at = len(self._parts[0])
-            return pieces
-        with contextlib.suppress(ValueError, RecursionError):
-            values, _ = self._decoder.raw_decode(text)
-            self._done = True
-            return self._pieces(values)
-        return []
 
-    def _pieces(self, values: dict[str, Any], but: str = "") -> list[Piece]:
-        """Each value as text, of each field its first one; that of `but` goes on."""
-        wanted = [(name, _as_text(value)) for name, value in values.items() if name in self._fields]
-        self._fields -= {name for name, _ in wanted if name != but}
-        return [Piece(name, text) for name, text in wanted if text]
+_DECODER = json.JSONDecoder(strict=False)
 
 
-_HALF_PAIR = re.compile("[\ud800-\udbff]")
-
-
-def _as_text(value: Any) -> str:
-    if value is None:
-        return ""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+def _certain(text: str) -> Any:
+    """All of one object that ends inside a text, or all of a complete one; else nothing."""
+    with contextlib.suppress(ValueError, RecursionError):
+        return _DECODER.decode(text + '"}')
+    with contextlib.suppress(ValueError, RecursionError):
+        return _DECODER.raw_decode(text)[0]
+    return {}
 
 
 class Row(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
 from typing import Any
@@ -13,20 +14,16 @@ class NetworkBlocked(OSError):
     """A test tried to reach another host."""
 
 
+def address_of(host: object) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address that is written so, if it is one."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host.decode() if isinstance(host, bytes) else str(host))
+    return None
+
+
 def is_loopback(host: object) -> bool:
-    if isinstance(host, bytes):
-        host = host.decode()
-    if host in (None, "", "localhost"):
-        return True
-    return _is_address(str(host)) and ipaddress.ip_address(str(host)).is_loopback
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+    address = address_of(host)
+    return address.is_loopback if address else host in (None, "", "localhost", b"localhost")
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -48,7 +45,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         monkeypatch.setattr(socket.socket, name, guarded)
 
     def guarded_lookup(host: Any, *args: Any, **kwargs: Any) -> Any:
-        if not is_loopback(host) and not _is_address(str(host)):  # a number needs no lookup
+        if not is_loopback(host) and not address_of(host):  # a number needs no lookup
             refuse(host)
         return real_lookup(host, *args, **kwargs)
 

@@ -162,7 +162,8 @@ def test_the_commands_about_versions_work_as_pasted(home: Path, tmp_path: Path) 
     servers = {}
     for port, words in (("5001", "-m dspy_demo.serving"), ("5002", "mlflow models serve")):
         log = home / f"{port}.log"
-        process: Any = start(lines_with(words)[0], log.open("w"))
+        with log.open("w") as file:
+            process: Any = start(lines_with(words)[0], file)
         servers[port] = ServerProcess(process, f"http://127.0.0.1:{ports[port]}", int(ports[port]), log)
     try:
         image = start(lines_with("generate-dockerfile")[0], subprocess.DEVNULL)

@@ -5,9 +5,9 @@ They run where the program makes its calls: in the event loop, or in any thread 
 
 from __future__ import annotations
 
+import itertools
 import json
-import threading
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
@@ -34,12 +34,9 @@ RECORDED_OPTIONS = ("temperature", "max_tokens", "top_p", "reasoning_effort")
 
 @dataclass(slots=True, eq=False)
 class Step:
-    """One call of a predictor.
+    """One call of a predictor: ``react``, or from its second call on ``react#2``.
 
-    Attributes:
-        name: The predictor's name in the program; from its second call on with a number, ``react#2``.
-        answers: What it writes may be shown as the answer, see `reader.answering_predictor`.
-        adapter: The name of the format in which the output `fields` are asked for.
+    `answers`: what it writes may be shown as the answer. `adapter`: the format in which it asks for `fields`.
     """
 
     name: str
@@ -52,12 +49,9 @@ class Step:
 class ModelCall:
     """One call of a language model, and the receiver of the chunks of its reply.
 
-    Each call has its own, since one predictor may be asked twice at once.
-
     Attributes:
         whole: The reply comes in one piece, `whole_text`.
-        received: A chunk of the reply has come; no answer from the cache has one.
-        streamed: Text of the reply has come.
+        received: A chunk has come; no answer from the cache has one. `streamed`: text has come.
     """
 
     step: Step
@@ -91,10 +85,7 @@ class TurnObserver(BaseCallback):
     """Gives each model call of one turn its stream, counts what it used, and records it for the trace.
 
     It puts into the stream: `Status` events, and pairs of a `ModelCall` and a chunk, or None at its end.
-
-    Args:
-        program: Whose predictors give the steps their names.
-        answering: The predictor whose text is the answer, or None.
+    Steps are named by the predictors of `program`; the text of the `answering` one is the answer.
     """
 
     def __init__(self, stream: TurnStream[Any], program: dspy.Module, answering: dspy.Predict | None) -> None:
@@ -102,12 +93,11 @@ class TurnObserver(BaseCallback):
         self._predictors = [(name.removesuffix(".predict"), p) for name, p in program.named_predictors()]
         self._answering = answering
         self._record = current_record.get()
-        self._counts: Counter[str] = Counter()
-        self._lock = threading.Lock()
+        self._counts: defaultdict[str, Iterator[int]] = defaultdict(lambda: itertools.count(1))
         self._open: dict[str, ExitStack] = {}
         self._tools: dict[str, str] = {}
         self._calls: dict[str, ModelCall] = {}
-        self._ended: list[ModelCall] = []
+        self.ended: list[ModelCall] = []  #: The model calls, in the order of their ends.
         #: A thread of the program may be of another turn, so its call failed.
         self.lost_thread = False
         self.in_turn = stream.run
@@ -118,7 +108,7 @@ class TurnObserver(BaseCallback):
         if call_observer.get() is not self:  # a thread without the context of the turn's task
             stack.enter_context(observing(self))
         if isinstance(instance, dspy.Predict):
-            step = self._new_step(self._name(instance), answers=instance is self._answering)
+            step = self._new_step(self.name(instance), answers=instance is self._answering)
             stack.enter_context(_set(_step, step))
 
     def on_module_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
@@ -131,16 +121,10 @@ class TurnObserver(BaseCallback):
             step.fields, step.adapter = tuple(signature.output_fields), adapter_name(instance)
 
     def _new_step(self, name: str, *, answers: bool = False) -> Step:
-        with self._lock:
-            self._counts[name] += 1
-            count = self._counts[name]
+        count = next(self._counts[name])
         return Step(name if count == 1 else f"{name}#{count}", answers)
 
-    def knows(self, predictor: dspy.Predict) -> bool:
-        """Whether it is one of the program's, or a copy of one."""
-        return self._name(predictor) != OTHER_STEP
-
-    def _name(self, predictor: dspy.Predict) -> str:
+    def name(self, predictor: dspy.Predict) -> str:
         """By the object, or for a copy (`dspy.BestOfN` makes them) by its fields."""
         fields = list(predictor.signature.fields)
         same = [name for name, known in self._predictors if known is predictor]
@@ -174,7 +158,7 @@ class TurnObserver(BaseCallback):
         if recorded is not None and not call.failed:
             recorded.usage = call.usage
         self._open.pop(call_id).close()
-        self._ended.append(call)
+        self.ended.append(call)
         call.whole_text = "" if call.received else _text_of(outputs)
         self._stream.put((call, None))
 
@@ -213,23 +197,18 @@ class TurnObserver(BaseCallback):
 
     # What came of it
 
-    @property
-    def last_call(self) -> ModelCall | None:
-        """The model call that ended last."""
-        return self._ended[-1] if self._ended else None
-
     def finish_reason(self, outputs: Collection[str]) -> FinishReason:
         """How the reply ended that made the program's `outputs`; of several the last one counts."""
-        made = [call for call in self._ended if not call.failed and set(call.step.fields) & set(outputs)]
+        made = [call for call in self.ended if not call.failed and set(call.step.fields) & set(outputs)]
         return made[-1].finish_reason if made else "stop"
 
     def usage(self) -> Usage:
         """What the turn used. Its price is known only where that of every call is."""
-        answered = [call.usage for call in self._ended if not call.failed]
+        answered = [call.usage for call in self.ended if not call.failed]
         costs = [usage.cost_usd for usage in answered if not usage.cached]
         return Usage(
-            sum(call.usage.prompt_tokens for call in self._ended),
-            sum(call.usage.completion_tokens for call in self._ended),
+            sum(call.usage.prompt_tokens for call in self.ended),
+            sum(call.usage.completion_tokens for call in self.ended),
             sum(cost or 0.0 for cost in costs) if costs and None not in costs else None,
             cached=bool(answered) and not costs,
         )
@@ -238,8 +217,8 @@ class TurnObserver(BaseCallback):
 class _Threads(BaseCallback):
     """Gives the settings of a turn to threads without them, such as those of a plain `ThreadPoolExecutor`.
 
-    DSPy's settings are context variables, and such a thread has no model. So this stands in the predictors of
-    a program that runs. While several turns run the same program nothing tells whose thread it is.
+    It stands in the predictors of a program that runs. While several turns run it, no one knows whose thread
+    it is.
     """
 
     def __init__(self) -> None:
@@ -266,11 +245,11 @@ class _Threads(BaseCallback):
     def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         if call_observer.get() is not None:
             return
-        turns = [(turn, settings) for turn, settings in list(self._turns.items()) if turn.knows(instance)]
-        if len(turns) > 1:
-            for turn, _ in turns:
-                turn.lost_thread = True
-        for turn, settings in turns if len(turns) == 1 else []:
+        turns = [turn for turn in list(self._turns.items()) if turn[0].name(instance) != OTHER_STEP]
+        for turn, _ in turns:
+            turn.lost_thread |= len(turns) > 1
+        if len(turns) == 1:
+            turn, settings = turns[0]
             stack = self._open[call_id] = ExitStack()
             stack.enter_context(settings())
             turn.on_module_start(call_id, instance, inputs)

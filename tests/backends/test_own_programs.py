@@ -12,7 +12,6 @@ import httpx
 import pytest
 
 from dspy_demo.api import build_api
-from dspy_demo.events import FieldDelta
 from dspy_demo.programs.shipped import SHIPPED
 from dspy_demo.tracing.record import TurnRecord
 from dspy_demo.tracing.tracer import Tracer
@@ -48,7 +47,7 @@ def streamed(heard: Heard) -> dict[tuple[str, str, str], str]:
 
 
 FAN = """
-    import asyncio, contextvars, dspy
+    import asyncio, dspy
     from concurrent.futures import ThreadPoolExecutor
 
     class Fan(dspy.Module):
@@ -70,16 +69,6 @@ THREADS = {
                 asyncio.to_thread(self.one, question=f"{{question}} {{n}}") for n in range(2)))
             {AJOINED}
     """,
-    "executor": f"""
-        def forward(self, question: str):
-            with ThreadPoolExecutor() as pool:
-                contexts = [contextvars.copy_context() for _ in range(2)]
-                waiting = [
-                    pool.submit(context.run, lambda: self.one(question=question)) for context in contexts
-                ]
-            drafts = [future.result() for future in waiting]
-            {JOINED}
-    """,
     "plain executor": f"""
         def forward(self, question: str):
             with ThreadPoolExecutor() as pool:
@@ -92,13 +81,6 @@ THREADS = {
             drafts = await asyncio.gather(*(
                 loop.run_in_executor(None, lambda: self.one(question=question)) for _ in range(2)))
             {AJOINED}
-    """,
-    "evaluate": f"""
-        def forward(self, question: str):
-            example = dspy.Example(question=question).with_inputs("question")
-            evaluate = dspy.Evaluate(devset=[example, example], metric=lambda *_: 1.0, num_threads=2)
-            drafts = [prediction for _, prediction, _ in evaluate(self.one).results]
-            {JOINED}
     """,
     "event loop of its own": f"""
         def forward(self, question: str):
@@ -228,14 +210,6 @@ async def test_what_may_not_be_the_answer_streams_as_thoughts(
     assert sorted(heard.finished.outputs["answer"].split(" / ")) == sorted(answers)
 
 
-async def test_each_attempt_is_a_thought_of_its_own(ask: Any, fake_openai: FakeOpenAI, case: Any) -> None:
-    fake_openai.reply(fields={"answer": "too long " * 80})
-    fake_openai.reply(fields={"answer": "short"})
-    texts = streamed(heard := await ask(spec=case("best_of_n")))
-    assert texts["module", "answer", "reasoning"].startswith("too long")
-    assert texts["module#2", "answer", "reasoning"] == heard.finished.outputs["answer"] == "short"
-
-
 NAMED = """
     import dspy
     class Named(dspy.Module):
@@ -329,14 +303,3 @@ async def test_a_call_of_a_thread_is_tried_again_and_recorded(
     assert [call.error for call in record.calls if call.error] == ["LMServerError"]
     used = [call.usage for call in record.calls if call.usage]
     assert sum(usage.total_tokens for usage in used) == heard.finished.usage.total_tokens
-
-
-async def test_a_record_that_waits_is_small(over: Any, fake_openai: FakeOpenAI) -> None:
-    fake_openai.reply(fields={"reasoning": "r " * 1000, "answer": "a " * 1000})
-    async with over() as home:
-        tracer = home.service.tracer = Records()
-        heard = await home.ask("?")
-    (record,) = tracer.records
-    assert record.outputs == heard.finished.outputs
-    assert not any(isinstance(part, FieldDelta) for part in record.deltas)
-    assert len(repr(record)) < 20_000
