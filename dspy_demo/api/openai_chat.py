@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from dspy_demo.api.bodies import MESSAGES_MAX, Temperature, Tokens
 from dspy_demo.api.encoding import JsonResponse, encode, sse
 from dspy_demo.api.errors import STRICT_JSON, BadBody, retry_headers
-from dspy_demo.api.turns import DONE, Asked, Asking, event_stream, whole_answer
+from dspy_demo.api.turns import DONE, Asked, event_stream, whole_answer
 from dspy_demo.errors import InvalidInput, NotFound
 from dspy_demo.events import (
     Event,
@@ -33,7 +33,7 @@ CHAT, MODELS = "/v1/chat/completions", "/v1/models"
 NO_ROUTE = f"The OpenAI-compatible routes here are POST {CHAT}, GET {MODELS} and GET {MODELS}/NAME."
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"description": "An error, as OpenAI writes it"}
-    for status in (400, 404, 413, 415, 422, 429, 502, 503, 504)
+    for status in (404, 413, 415, 422, 429, 502, 503, 504)
 }
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 _EXAMPLE: dict[str, Any] = {
@@ -49,14 +49,6 @@ StopTexts = Annotated[
     Field(max_length=4),
     BeforeValidator(lambda stop: [stop] if isinstance(stop, str) else stop),
 ]
-
-
-class NoSuchModel(NotFound):
-    code = "model_not_found"
-
-
-class UnsupportedFormat(BadBody):
-    http_status = 400
 
 
 class OpenAIMessage(BaseModel):
@@ -126,7 +118,7 @@ class CompletionBody(BaseModel):
                 if properties and set(properties) <= set(spec.outputs):
                     return tuple(map(str, properties))
         fields = ", ".join(f"“{name}”" for name in spec.outputs) or "not known before it has run"
-        raise UnsupportedFormat(
+        raise BadBody(
             "“response_format” must be text, json_object, or a json_schema whose properties are fields of "
             f"the program “{spec.title}” ({fields}).",
             "response_format",
@@ -147,7 +139,7 @@ async def complete(body: CompletionBody, request: Request, asked: Asked) -> Resp
     `reasoning_content`, the answer is `content`; several output fields are paragraphs `name: value`, or
     JSON where `response_format` asks for it. Tools that are offered are left aside.
     """
-    spec = _program(body.model, asked)
+    spec = asked.program(body.model)
     reply = Reply(spec, fields=body.json_fields(spec), stop=body.stop or ())
     tokens = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
     turn = asked.chat(spec, body.chat, temperature=body.temperature, max_tokens=tokens)
@@ -174,7 +166,7 @@ async def models(asked: Asked) -> Response:
 @router.get(MODELS + "/{model_id:path}", summary="Describe a program", response_model=None, responses=ERRORS)
 async def model(model_id: str, asked: Asked) -> Response:
     """One program, as a model."""
-    return JsonResponse(_model(_program(model_id, asked)))
+    return JsonResponse(_model(asked.program(model_id)))
 
 
 @router.api_route("/v1/{path:path}", methods=_METHODS, include_in_schema=False)
@@ -184,13 +176,6 @@ async def elsewhere(request: Request) -> Response:
     if path == CHAT or f"{path}/".startswith(f"{MODELS}/"):
         raise HTTPException(405, headers={"Allow": "POST" if path == CHAT else "GET"})
     raise NotFound(NO_ROUTE)
-
-
-def _program(name: str, asked: Asking) -> ProgramSpec:
-    try:
-        return asked.program(name)
-    except NotFound as error:
-        raise NoSuchModel(error.public_message) from None
 
 
 def _model(spec: ProgramSpec) -> dict[str, Any]:

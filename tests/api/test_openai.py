@@ -142,7 +142,7 @@ def test_models(make_sdk):
     for call in (lambda: sdk.models.retrieve("gpt-4o"), lambda: ask(sdk, "gpt-4o")):
         with pytest.raises(openai.NotFoundError, match="gpt-4o") as caught:
             call()
-        assert (caught.value.code, caught.value.type) == ("model_not_found", "invalid_request_error")
+        assert (caught.value.code, caught.value.type) == ("not_found", "invalid_request_error")
     assert not recorder.requests
 
 
@@ -174,7 +174,7 @@ def test_what_cannot_be_done_is_refused_with_a_sentence(make_sdk):
             ask(sdk, **extra)
         assert words in caught.value.body["message"]
     for program, form, words in FORMS:
-        with pytest.raises(openai.BadRequestError) as refused:
+        with pytest.raises(openai.UnprocessableEntityError) as refused:
             ask(sdk, program, response_format=form)
         assert refused.value.param == "response_format" and words in refused.value.body["message"]
     with pytest.raises(openai.APIStatusError) as long:
