@@ -111,8 +111,11 @@ class Metrics:
         self._turn_s.labels(end.backend, end.outcome).observe(end.elapsed_s)
         if end.first_delta_s is not None:
             self._first_token_s.labels(end.backend).observe(end.first_delta_s)
-        self._tokens.labels(end.backend, "prompt").inc(end.usage.prompt_tokens)
-        self._tokens.labels(end.backend, "completion").inc(end.usage.completion_tokens)
+        for kind, tokens in (
+            ("prompt", end.usage.prompt_tokens),
+            ("completion", end.usage.completion_tokens),
+        ):
+            self._tokens.labels(end.backend, kind).inc(max(0, tokens))  # a server may tell anything
         self._cost_usd.inc(end.usage.cost_usd or 0.0)
 
     def show_state(self, name: str, about: str, states: Iterable[str], read: Callable[[], str]) -> None:

@@ -63,14 +63,11 @@ def test_nothing_typed_is_used_for_a_guest(data_dir: Path, lm: LMChoice) -> None
         allowance(data_dir).check(local(lm))
 
 
-def test_no_inner_address_is_asked_for_a_guest(data_dir: Path) -> None:
+def test_no_inner_address_is_asked_for_a_guest_and_the_owner_may_all_of_it(data_dir: Path) -> None:
+    guests = allowance(data_dir, guest_programs="react")
     for url in ("http://169.254.169.254", "http://127.0.0.1:5002", "http://localhost:5001", f"{SERVER}/x"):
         with pytest.raises(Forbidden):
-            allowance(data_dir).check(served(url))
-
-
-def test_the_owner_may_all_of_it(data_dir: Path) -> None:
-    guests = allowance(data_dir, guest_programs="react")
+            guests.check(served(url))
     guests.check(local(LMChoice("any/model", "http://10.0.0.1/v1"), "not_listed", OWNER))
     guests.check(served("http://10.0.0.1", OWNER))
 
