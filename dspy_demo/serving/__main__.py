@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dspy_demo.errors import DemoError, SettingsError
 from dspy_demo.processes import listen
+from dspy_demo.serving import CANNOT_SERVE, WRONG_USAGE
 from dspy_demo.settings import PRIVATE_UMASK, Settings, prepare_libraries
 
 
@@ -36,8 +37,6 @@ def arguments(argv: list[str]) -> argparse.Namespace:
 
 def main() -> int:
     """Serve until SIGINT or SIGTERM. Returns the exit code, with the reason as the last line on stderr."""
-    from dspy_demo.serving.replica import CANNOT_SERVE, WRONG_USAGE
-
     os.umask(PRIVATE_UMASK)
     options = arguments(sys.argv[1:])
     try:
@@ -55,7 +54,6 @@ def main() -> int:
 def serve(options: argparse.Namespace, settings: Settings, listening: socket.socket) -> None:
     """Load the version and serve it."""
     prepare_libraries(settings, os.environ)
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
 
     # Only now: these imports take seconds, and libraries read the environment while they are imported.
     from dspy_demo.logs import configure_logging
@@ -67,7 +65,7 @@ def serve(options: argparse.Namespace, settings: Settings, listening: socket.soc
     on_stop_signal(lambda: os._exit(0))  # until the server has taken the signals over
     configure_logging(settings)
     version = load(options.version, settings)
-    app = build_app(version, settings, asked_as=options.version)
+    app = build_app(version, settings)
     host, port = listening.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
@@ -76,14 +74,8 @@ def serve(options: argparse.Namespace, settings: Settings, listening: socket.soc
         sys.stdout.write(f"Serving {version.uri} at {address}\n")
         sys.stdout.flush()
 
-    guarded = ModelServerMiddleware(
-        app,
-        host=host,
-        allowed=options.allow_host,
-        token=settings.owner_token,
-    )
     WebServer(
-        guarded,
+        ModelServerMiddleware(app, host=host, allowed=options.allow_host, token=settings.owner_token),
         listening,
         settings,
         on_ready=tell_ready,

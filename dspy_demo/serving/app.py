@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,25 +16,26 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dspy_demo import __version__
 from dspy_demo.api import build_api
 from dspy_demo.api.errors import STRICT_JSON
 from dspy_demo.api.ops import probes_router
-from dspy_demo.api.turns import Asked, Asking, whole_answer
+from dspy_demo.api.turns import Asked, whole_answer
 from dspy_demo.backends.local import LocalBackend
 from dspy_demo.backends.served_wire import identity_headers
 from dspy_demo.chat import ChatService
 from dspy_demo.errors import DemoError, InvalidInput, ModelSetupError
-from dspy_demo.events import LMChoice, LocalTarget, TurnFailed, TurnFinished, TurnRequest, error_body
+from dspy_demo.events import LMChoice, LocalTarget, TurnFailed, TurnFinished, error_body
 from dspy_demo.lm.catalog import PLACEHOLDER_KEY, LMCatalog
 from dspy_demo.lm.choices import Detection
 from dspy_demo.lm.local.files import LocalModel, the_same
 from dspy_demo.lm.providers import provider_for
 from dspy_demo.programs.inputs import chat_messages
 from dspy_demo.programs.registry import ProgramRegistry
+from dspy_demo.serving import INSTANCE_VARIABLE
 from dspy_demo.serving.loading import ServedVersion, missing_key
-from dspy_demo.serving.replica import INSTANCE_VARIABLE, NamedReplies
 from dspy_demo.settings import Settings
 from dspy_demo.tracing.tracer import tracer_for
 from dspy_demo.versions.tracking import Tracking
@@ -65,7 +65,7 @@ class VersionCatalog(LMCatalog):
         return the_same(file, self._settings) if file else super()._model_file(choice)
 
 
-def build_app(version: ServedVersion, settings: Settings, *, asked_as: str = "") -> FastAPI:
+def build_app(version: ServedVersion, settings: Settings) -> FastAPI:
     """The ASGI application of a version. `app.state.service` is its `ChatService`."""
     key = settings.api_key or provider_for(version.lm.model).key(settings)
     choice = replace(version.lm, api_key=key)
@@ -80,7 +80,6 @@ def build_app(version: ServedVersion, settings: Settings, *, asked_as: str = "")
     except DemoError as error:
         reason = reason or error.public_message
     instance = os.environ.get(INSTANCE_VARIABLE, "")
-    about = _about(version, choice, reason) | {"asked_as": asked_as or version.uri, "instance": instance}
     _lend_key(choice)
 
     async def prepare() -> None:
@@ -98,30 +97,30 @@ def build_app(version: ServedVersion, settings: Settings, *, asked_as: str = "")
         service,
         lambda: choice,
         mlflow_router,
-        model_router(service, about),
         probes_router(service, prepare),
         title=f"Model server of {version.uri}",
         errors={"/invocations": mlflow_error},
         lifespan=lifespan,
     )
     app.add_middleware(NamedReplies, headers=identity_headers(version.uri, instance))
+
+    @app.get("/model", summary="What is served here")
+    async def model() -> dict[str, Any]:
+        """What is served, and how many turns run, which a switch to another version waits for."""
+        return {
+            "server": "dspy-demo",
+            "app_version": __version__,
+            "version": version.uri,
+            "instance": instance,
+            "program": version.spec.name,
+            "lm": choice.model,
+            "adapter": version.adapter,
+            "ready": not reason,
+            "reason": reason,
+            "running": len(service.running | service.waiting),
+        }
+
     return app
-
-
-def _about(version: ServedVersion, choice: LMChoice, reason: str) -> dict[str, Any]:
-    """What ``/model`` says of a version. `reason` is why it cannot answer, or empty."""
-    return {
-        "server": "dspy-demo",
-        "app_version": __version__,
-        "version": version.uri,
-        "program": version.spec.name,
-        "title": version.spec.title,
-        "lm": choice.model,
-        "adapter": version.adapter,
-        "key_present": choice.api_key is not None,
-        "ready": not reason,
-        "reason": reason,
-    }
 
 
 def _lend_key(choice: LMChoice) -> None:
@@ -134,16 +133,20 @@ def _lend_key(choice: LMChoice) -> None:
         os.environ.setdefault(variable, str(key))
 
 
-def model_router(service: ChatService, about: Mapping[str, Any]) -> APIRouter:
-    """``/model``: what is served, and how many turns run, which a switch to another version waits for."""
-    router, started_at = APIRouter(), time.time()
+class NamedReplies:
+    """Middleware that adds headers to every reply; see `backends.served_wire.check_identity`."""
 
-    @router.get("/model", summary="What is served here")
-    async def model() -> dict[str, Any]:
-        running = len(service.running | service.waiting)
-        return {**about, "running": running, "started_at": started_at, "uptime_s": time.time() - started_at}
+    def __init__(self, app: ASGIApp, headers: Mapping[str, str]) -> None:
+        self._app = app
+        self._headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
 
-    return router
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), *self._headers]}
+            await send(message)
+
+        await self._app(scope, receive, named if scope["type"] == "http" else send)
 
 
 #: The routes of ``mlflow models serve``, with answers that are the same to the byte. MLflow's own scoring app
@@ -170,23 +173,28 @@ async def invocations(body: dict[str, Any], request: Request, asked: Asked) -> R
     """Takes `messages`, or one row of them as `dataframe_split`, `dataframe_records`, `inputs` or
     `instances`. The content of the reply is the output fields as JSON.
     """
-    row = body if "messages" in body else _row(body)
+    row, spec = body if "messages" in body else _row(body), asked.service.programs.default
+    match row:
+        case {"messages": [*messages]} if all(isinstance(message, dict) for message in messages):
+            turn = asked.chat(spec, chat_messages(messages))
+        case {"messages": _}:
+            raise InvalidInput(REFUSED)
+        case _:  # input fields by name, as a version of another task takes them
+            turn = asked.turn(spec, row)
 
     def finished(end: TurnFinished) -> Response:
-        content = _choices(end) if "messages" in row else dict(end.outputs)
+        content: dict[str, Any] = dict(end.outputs)
+        if "messages" in row:
+            message = {"role": "assistant", "content": json.dumps(content)}
+            content = {"choices": [{"index": 0, "message": message, "finish_reason": end.finish_reason}]}
         reply = content if row is body else {"predictions": content}
         return Response(json.dumps(reply), media_type="application/json")
 
-    turn = _turn(asked, row)
     return await whole_answer(asked, request, turn, finished=finished, failed=mlflow_error)
 
 
 def _row(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The one row that a body of MLflow's other forms holds.
-
-    Raises:
-        InvalidInput: There is none, or more than one.
-    """
+    """The one row that a body of MLflow's other forms holds, or InvalidInput."""
     match body:
         case {"dataframe_split": {"columns": [*columns], "data": [[*values]]}}:
             return dict(zip(map(str, columns), values, strict=False))
@@ -195,22 +203,6 @@ def _row(body: Mapping[str, Any]) -> Mapping[str, Any]:
         case {"inputs": dict(row)} | {"instances": dict(row)}:
             return row
     raise InvalidInput(REFUSED)
-
-
-def _turn(asked: Asking, row: Mapping[str, Any]) -> TurnRequest:
-    """The turn of a row: a chat, or input fields by name, as a version of another task takes them."""
-    spec = asked.service.programs.default
-    if "messages" not in row:
-        return asked.turn(spec, row)
-    messages = row["messages"]
-    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        raise InvalidInput(REFUSED)
-    return asked.chat(spec, chat_messages(messages))
-
-
-def _choices(end: TurnFinished) -> dict[str, Any]:
-    message = {"role": "assistant", "content": json.dumps(dict(end.outputs))}
-    return {"choices": [{"index": 0, "message": message, "finish_reason": end.finish_reason}]}
 
 
 def mlflow_error(failed: TurnFailed, field: str = "") -> Response:

@@ -23,7 +23,7 @@ from dspy_demo.backends.served_wire import INSTANCE_HEADER
 from dspy_demo.command_line import ENV_PREFIX
 from dspy_demo.events import ServedTarget
 from dspy_demo.processes import ChildFailed, ChildProcess, ChildState, Phase, listen
-from dspy_demo.serving.replica import CANNOT_SERVE, INSTANCE_VARIABLE, WRONG_USAGE
+from dspy_demo.serving import CANNOT_SERVE, INSTANCE_VARIABLE, WRONG_USAGE
 from dspy_demo.settings import Settings
 from dspy_demo.versions.secrets import version_environment
 from dspy_demo.versions.tracking import Tracking
@@ -124,21 +124,20 @@ class VersionProcess:
 
     def state(self, following: ServerState | None = None) -> ServerState:
         child = self._child.state() if self._child else ChildState()
-        is_up = child.phase == "ready"
-        told = {
-            name: str(self._info.get(name, "")) if is_up else "" for name in ("program", "lm", "instance")
-        }
+        info = self._info if child.phase == "ready" else {}
         return ServerState(
             phase=self.phase,
             version=self.version,
             url=self._url if self.phase == "ready" else None,
             reason=child.reason,
-            warning=str(self._info.get("reason", "")) if is_up else "",
-            uptime_s=child.since_s if is_up else 0.0,
+            warning=info.get("reason", ""),
+            program=info.get("program", ""),
+            lm=info.get("lm", ""),
+            instance=info.get("instance", ""),
+            uptime_s=child.since_s if info else 0.0,
             log_tail=self._child.log_tail() if self._child else "",
             pid=child.pid,
             next=following,
-            **told,
         )
 
     def answers_for(self, wanted: Wanted) -> bool:
@@ -156,8 +155,7 @@ class VersionProcess:
             with contextlib.suppress(httpx.HTTPError):
                 async with httpx.AsyncClient(timeout=HEALTH_TIMEOUT_S, trust_env=False) as client:
                     reply = await client.get(f"{self._url}/health")
-                instance = reply.headers.get(INSTANCE_HEADER)
-                self._answered = reply.status_code == 200 and instance == self._info["instance"]
+                self._answered = reply.headers.get(INSTANCE_HEADER) == self._info["instance"]
             self._asked_at = time.monotonic()
 
     async def start(self) -> None:
@@ -171,17 +169,17 @@ class VersionProcess:
                 return
             await self.stop()  # a hung one
             with listen(HOST, [0]) as listening:  # our own end of it is closed when the server has it
-                address = f"http://{HOST}:{listening.getsockname()[1]}"
-                child = self._child = self._new_child(address, listening.fileno())
+                self._url = f"http://{HOST}:{listening.getsockname()[1]}"
+                child = self._child = self._new_child(listening.fileno())
                 await child.start(timeout_s=START_TIMEOUT_S)
             self.version, self._answered = str(self._info["version"]), True
             self._asked_at = time.monotonic()
 
-    def _new_child(self, url: str, descriptor: int) -> ChildProcess:
+    def _new_child(self, descriptor: int) -> ChildProcess:
         instance = secrets.token_hex(8)
 
         def is_ready(reply: httpx.Response) -> bool:
-            self._info, self._url = reply.json(), url
+            self._info = reply.json()
             return bool(self._info["instance"] == instance)
 
         command = [sys.executable, "-m", "dspy_demo.serving", self.wanted.version, "--fd", str(descriptor)]
@@ -189,7 +187,7 @@ class VersionProcess:
             "model server",
             [*command, "--data-dir", str(self._settings.data_dir)],
             run_dir=self._settings.data_dir / "run",
-            health_url=f"{url}/model",
+            health_url=f"{self._url}/model",
             is_ready=is_ready,
             env=self._environment(instance),
             cwd=_PACKAGE_PARENT,
@@ -213,13 +211,13 @@ class VersionProcess:
 
     async def retire(self) -> None:
         """Stop when the last running turn has ended, by the server's own count."""
-        give_up_at = time.monotonic() + self._settings.total_timeout_s
-        await asyncio.sleep(RETIRE_AFTER_S)
-        async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
-            with contextlib.suppress(httpx.HTTPError, ValueError, KeyError):
-                while time.monotonic() < give_up_at:
-                    if (await client.get(f"{self._url}/model")).json()["running"] == 0:
-                        break
+        with contextlib.suppress(httpx.HTTPError, ValueError, KeyError, TimeoutError):
+            async with (
+                asyncio.timeout(self._settings.total_timeout_s),
+                httpx.AsyncClient(timeout=5, trust_env=False) as client,
+            ):
+                await asyncio.sleep(RETIRE_AFTER_S)
+                while (await client.get(f"{self._url}/model")).json()["running"]:  # noqa: ASYNC110
                     await asyncio.sleep(RETIRE_POLL_S)
         await self.stop()
 
@@ -239,8 +237,8 @@ def _reason(code: int, log: str) -> str:
 
 
 class ModelServers:
-    """The model servers of this app: the current one, the next one, those beside it, and old ones that
-    finish their turns.
+    """The model servers of this app: the current one, the next one, those beside it for comparisons, and old
+    ones that finish their turns.
 
     Args:
         environ: What the servers find in their environment, less what is not for them.
@@ -250,7 +248,7 @@ class ModelServers:
         self._settings, self._environ = settings, environ
         self._current: VersionProcess | None = None
         self._next: VersionProcess | None = None
-        #: For comparisons, each with the timer of its end; the one that was asked for last is the last.
+        #: Each with the timer of its end; the one that was asked for last is the last.
         self._beside: dict[VersionProcess, asyncio.TimerHandle | None] = {}
         self._retiring: dict[asyncio.Task[None], VersionProcess] = {}
         self._switching = asyncio.Lock()
@@ -292,21 +290,13 @@ class ModelServers:
             return server.state()
 
     async def retry(self) -> ServerState:
-        """Start the server that failed to become the current one once more.
-
-        Raises:
-            ChildFailed: There is none, or it did not start.
-        """
+        """Start the server that failed to become the current one once more, or raise ChildFailed."""
         if self._next is None:
             raise ChildFailed("Nothing is left to be tried again. Choose a version under “Versions”.")
         return await self.serve(self._next.wanted)
 
     async def restart(self) -> ServerState:
-        """Start the current server again, on the same version, after it failed or to take up a new alias.
-
-        Raises:
-            ChildFailed: There is none, or it did not start.
-        """
+        """Start the current server again, after it failed or to take up a new alias, or raise ChildFailed."""
         async with self._switching:
             server = self._current or self._next
             if server is None:
@@ -324,8 +314,8 @@ class ModelServers:
         """
         if self._current is not None and self._current.answers_for(wanted):
             return self._current.state()
-        found = [server for server in self._beside if server.wanted == wanted]
-        server = found[0] if found else VersionProcess(wanted, self._settings, self._environ)
+        server = next((server for server in self._beside if server.wanted == wanted), None)
+        server = server or VersionProcess(wanted, self._settings, self._environ)
         self._take_from_beside(server)
         self._beside[server] = None
         while len(self._beside) > BESIDE_MAX:
@@ -338,11 +328,11 @@ class ModelServers:
 
     async def stop(self, version: str | None = None) -> None:
         """End the servers of `version`, or all of them, also one that is starting."""
-        everything = (self._current, self._next, *self._beside, *self._retiring.values())
+        everything = {self._current, self._next, *self._beside, *self._retiring.values()} - {None}
         servers = [
             server
             for server in everything
-            if server is not None and version in {None, server.version, server.wanted.version}
+            if server and version in {None, server.version, server.wanted.version}
         ]
         await asyncio.gather(*(server.stop() for server in servers))
         if self._next in servers:

@@ -22,6 +22,7 @@ from dspy_demo.lm.choices import DEMO_MODEL
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.shipped import SHIPPED
 from dspy_demo.settings import Settings
+from dspy_demo.versions import LogRequest, VersionStore
 from tests.fake_openai import FakeOpenAI, free_port
 from tests.processes import ServerProcess, start_process
 from tests.services import settings_for
@@ -109,10 +110,12 @@ def _made() -> ServedWorld:
     uris = log_versions(
         settings,
         LMChoice("openai/fake", fake.url, cache=False),
-        LMChoice("openai/fake", fake.url, cache=False),
         LMChoice(DEMO_MODEL),
         LMChoice("openai/gpt-4o-mini"),
     )
+    client = VersionStore(settings).tracking.client
+    again = client.create_model_version("served", str(client.get_model_version("served", "1").source))
+    uris.insert(1, f"models:/served/{again.version}")
     home = folder / "home"
     live = start_model_server(uris[0], settings, home, env={"DSPY_DEMO_TRACING": "true"})
     _running.callback(live.stop)
@@ -125,8 +128,6 @@ def _made() -> ServedWorld:
 
 def log_versions(settings: Settings, *choices: LMChoice) -> list[str]:
     """A version of chain of thought for each model, in a new store; their URIs."""
-    from dspy_demo.versions import LogRequest, VersionStore
-
     store, programs = VersionStore(settings), ProgramRegistry(SHIPPED)
     requests = [LogRequest("served", "chain_of_thought", choice) for choice in choices]
     return [store.log(request, programs).uri for request in requests]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, aclosing
 
 import httpx
 import pytest
 
+from dspy_demo.events import Event, FieldDelta, TurnRequest
 from tests.backends.served_fixtures import (
     LIVE_ENV,
     ServedWorld,
@@ -20,6 +21,7 @@ from tests.backends.served_fixtures import (
 )
 from tests.environment import scrubbed
 from tests.processes import REPO, ServerProcess
+from tests.services import played
 
 __all__ = ["served_session", "served_world"]
 
@@ -36,7 +38,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
 @pytest.fixture
 def own_server(served_world: ServedWorld) -> Iterator[Callable[..., ServerProcess]]:
     """A model server of this test's own."""
-    with contextlib.ExitStack() as running:
+    with ExitStack() as running:
 
         def start(version: str, *flags: str, env: dict[str, str] | None = None) -> ServerProcess:
             server = start_model_server(version, served_world.settings, served_world.home, *flags, env=env)
@@ -45,6 +47,19 @@ def own_server(served_world: ServedWorld) -> Iterator[Callable[..., ServerProces
             return server
 
         yield start
+
+
+async def heard(
+    world: ServedWorld, request: TurnRequest, on_delta: Callable[[], object] = lambda: None
+) -> list[Event]:
+    """The events of a turn; `on_delta` is called at each delta."""
+    events: list[Event] = []
+    async with aclosing(world.backend()) as backend, played(backend.stream(request)) as stream:
+        async for event in stream:
+            events.append(event)
+            if isinstance(event, FieldDelta):
+                on_delta()
+    return events
 
 
 def run(world: ServedWorld, *arguments: str, **env: str) -> tuple[int, str]:

@@ -25,74 +25,67 @@ HOSTS = {
     "nothing": ("", False),
     "nonsense": ("[::1", False),
 }
-ASKED = [("POST", "/predict"), ("POST", "/invocations"), ("GET", "/model"), ("GET", "/metrics")]
+ASKED = {
+    "/predict": {"text": "What is 2 + 2?"},
+    "/invocations": QUESTION,
+    "/model": None,
+    "/metrics": None,
+}
 
 
-@pytest.mark.parametrize("name", HOSTS)
 async def test_only_the_names_of_this_machine_are_answered(
-    served_world: ServedWorld, client: httpx.AsyncClient, name: str
+    served_world: ServedWorld, client: httpx.AsyncClient
 ) -> None:
     """Also for a page of another site that has pointed its own name at this machine: its Origin fits."""
-    host, answered = HOSTS[name]
-    host = host.format(port=served_world.live.port)
-    for method, path in ASKED:
-        headers = {"Host": host} | ({"Origin": f"http://{host}"} if method == "POST" else {})
-        body = QUESTION if path == "/invocations" else {"text": "What is 2 + 2?"}
-        reply = await client.request(
-            method, served_world.live.url + path, headers=headers, json=body if method == "POST" else None
-        )
-        assert reply.status_code == (200 if answered else 403), (path, reply.text)
-        assert answered or reply.json()["message"].endswith(".")
-    assert bool(served_world.fake.requests) is answered
+    for name, (host, answered) in HOSTS.items():
+        served_world.fake.reset()
+        host = host.format(port=served_world.live.port)
+        for path, body in ASKED.items():
+            headers = {"Host": host} | ({"Origin": f"http://{host}"} if body else {})
+            method, url = "POST" if body else "GET", served_world.live.url + path
+            reply = await client.request(method, url, headers=headers, json=body)
+            assert reply.status_code == (200 if answered else 403), (name, path, reply.text)
+            assert answered or reply.json()["message"].endswith(".")
+        assert bool(served_world.fake.requests) is answered, name
 
 
-@pytest.mark.parametrize(
-    "origin", ["http://evil.test", "null", "http://127.0.0.1:1", "http://localhost:{port}"]
-)
 async def test_a_page_of_another_site_is_not_answered(
-    served_world: ServedWorld, client: httpx.AsyncClient, origin: str
+    served_world: ServedWorld, client: httpx.AsyncClient
 ) -> None:
-    headers = {"Origin": origin.format(port=served_world.live.port)}
-    for path, body in (("/invocations", QUESTION), ("/predict", {"text": "hi"})):
-        reply = await client.post(served_world.live.url + path, json=body, headers=headers)
-        assert reply.status_code == 403
-        assert "another site" in reply.json()["message"]
+    port = served_world.live.port
+    for origin in ("http://evil.test", "null", "http://127.0.0.1:1", f"http://localhost:{port}"):
+        for path in ("/invocations", "/predict"):
+            url = served_world.live.url + path
+            reply = await client.post(url, json=ASKED[path], headers={"Origin": origin})
+            assert reply.status_code == 403
+            assert "another site" in reply.json()["message"]
     assert not served_world.fake.requests
-
-
-def test_beyond_this_machine_somebody_has_to_be_named(served_world: ServedWorld) -> None:
-    data_dir = str(served_world.settings.data_dir)
-    code, output = run(
-        served_world, served_world.builtin, "--host", "0.0.0.0", "--port", "0", "--data-dir", data_dir
-    )
-    assert (code, output.count("\n")) == (2, 1)
-    assert "--allow-host" in output and "DSPY_DEMO_OWNER_TOKEN" in output
 
 
 async def test_beyond_this_machine_a_token_or_a_name_lets_in(
     served_world: ServedWorld, own_server: Any, client: httpx.AsyncClient
 ) -> None:
+    beyond, data_dir = ("--host", "0.0.0.0"), str(served_world.settings.data_dir)
+    code, output = run(served_world, served_world.builtin, *beyond, "--port", "0", "--data-dir", data_dir)
+    assert (code, output.count("\n")) == (2, 1)
+    assert "--allow-host" in output and "DSPY_DEMO_OWNER_TOKEN" in output
+
     token = "a-token-of-the-test"
-    by_token = own_server(served_world.builtin, "--host", "0.0.0.0", env={"DSPY_DEMO_OWNER_TOKEN": token})
+    by_token = own_server(served_world.builtin, *beyond, env={"DSPY_DEMO_OWNER_TOKEN": token})
+    by_name = own_server(served_world.builtin, *beyond, "--allow-host", "Model.svc")
     bearer = {"Authorization": f"Bearer {token}"}
     service, evil = {"Host": "model.svc:5001"}, {"Origin": "http://evil.test"}
-    for headers, status in (
-        ({}, 401),
-        ({"Authorization": "Bearer guessed"}, 401),
-        (bearer, 200),
-        (bearer | service, 200),
-        (bearer | service | evil, 403),
-        (bearer | evil, 403),
+    for server, headers, status in (
+        (by_token, {}, 401),
+        (by_token, {"Authorization": "Bearer guessed"}, 401),
+        (by_token, bearer, 200),
+        (by_token, bearer | service, 200),
+        (by_token, bearer | service | evil, 403),
+        (by_token, bearer | evil, 403),
+        (by_name, service, 200),
+        (by_name, {}, 200),  # by loopback
+        (by_name, {"Host": "evil.test"}, 403),
+        (by_name, service | evil, 403),
     ):
-        assert (await client.get(f"{by_token.url}/model", headers=headers)).status_code == status, headers
+        assert (await client.get(f"{server.url}/model", headers=headers)).status_code == status, headers
     assert (await client.get(f"{by_token.url}/ready", headers=service)).status_code == 200
-    by_token.stop()
-
-    by_name = own_server(served_world.builtin, "--host", "0.0.0.0", "--allow-host", "Model.svc")
-    for headers, status in (
-        (service, 200),
-        ({}, 200),  # by loopback
-        ({"Host": "evil.test"}, 403),
-        (service | evil, 403),
-    ):
-        assert (await client.get(f"{by_name.url}/model", headers=headers)).status_code == status, headers

@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from dspy_demo.errors import ModelSetupError
 from dspy_demo.events import LMChoice
 from dspy_demo.serving.app import VersionCatalog
-from dspy_demo.settings import Settings
 from tests.backends.served_fixtures import log_versions, start_model_server
-from tests.processes import ServerProcess
 from tests.services import settings_for
 from tests.tiny_gguf import write_tiny_gguf
 
 QUESTION = {"inputs": {"question": "What is 2 + 2?"}}
-
-
-@contextmanager
-def served(version: str, settings: Settings, home: Path) -> Iterator[ServerProcess]:
-    server = start_model_server(version, settings, home)
-    try:
-        server.wait_until_healthy("/ping")
-        yield server
-    finally:
-        server.stop()
 
 
 @pytest.mark.integration
@@ -39,31 +27,36 @@ def test_it_streams_and_says_so_when_the_file_is_gone(tmp_path: Path) -> None:
     path = write_tiny_gguf(tmp_path / "tiny.gguf")
     settings, home = settings_for(tmp_path / "data", tracing=False), tmp_path / "home"
     [version] = log_versions(settings, LMChoice(f"local/{path}", max_tokens=120, cache=False))
+    (mlmodel,) = (settings.data_dir / "artifacts").rglob("MLmodel")
+    noted = yaml.safe_load(mlmodel.read_text())["metadata"]["dspy_demo"]["lm"]["file"]
+    assert noted["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest() and "path" not in noted
+    assert not list(mlmodel.parent.rglob("*.gguf")), "the weights stay where they are"
+    assert "xllamacpp==" in (mlmodel.parent / "requirements.txt").read_text()
 
-    with served(version, settings, home) as server, httpx.Client(base_url=server.url, timeout=60) as client:
-        assert client.get("/ready").json()["ready"], client.get("/ready").text
-        with client.stream("POST", "/predict/stream", json=QUESTION) as reply:
-            lines = [line.removeprefix("data: ") for line in reply.iter_lines() if line]
-        events = [json.loads(line) for line in lines[:-1]]
-        kinds = [event["type"] for event in events]
-        assert lines[-1] == "[DONE]" and kinds[0] == "started" and kinds[-1] == "final", events[-1]
-        assert kinds.count("delta") > 10
-        assert any("Loaded tiny" in event.get("text", "") for event in events if event["type"] == "status")
-        final = events[-1]
-        assert final["prediction"]["reasoning"] and final["prediction"]["answer"]
-        assert final["usage"]["completion_tokens"] > 10
-        messages = {"messages": [{"role": "user", "content": "What is 2 + 2?"}]}
-        whole = client.post("/invocations", json=messages).json()
-        assert set(json.loads(whole["choices"][0]["message"]["content"])) == {"reasoning", "answer"}
-
-        path.unlink()
-        refused = client.post("/predict", json=QUESTION)
-        assert refused.status_code == 400, refused.text
-        assert "SHA-256" in refused.text and "not on this machine" in refused.text
+    server = start_model_server(version, settings, home)
+    try:
+        server.wait_until_healthy("/ping")
+        with httpx.Client(base_url=server.url, timeout=60) as client:
+            assert client.get("/ready").json()["ready"], client.get("/ready").text
+            with client.stream("POST", "/predict/stream", json=QUESTION) as reply:
+                lines = [line.removeprefix("data: ") for line in reply.iter_lines() if line]
+            path.unlink()
+            refused = client.post("/predict", json=QUESTION)
+    finally:
+        server.stop()
+    events = [json.loads(line) for line in lines[:-1]]
+    kinds = [event["type"] for event in events]
+    assert lines[-1] == "[DONE]" and kinds[0] == "started" and kinds[-1] == "final", events[-1]
+    assert kinds.count("delta") > 10
+    assert any("Loaded tiny" in event.get("text", "") for event in events if event["type"] == "status")
+    assert events[-1]["prediction"]["reasoning"] and events[-1]["prediction"]["answer"]
+    assert events[-1]["usage"]["completion_tokens"] > 10
+    assert refused.status_code == 400, refused.text
+    assert "SHA-256" in refused.text and "not on this machine" in refused.text
 
 
 def test_a_server_that_has_not_the_file_says_which_one_it_needs(tmp_path: Path) -> None:
-    """At its start, which is when `server.build_app` tries the model."""
+    """At its start, which is when `app.build_app` tries the model."""
     file = {"name": "tiny", "sha256": "2" * 64, "title": "Tiny"}
     choice = LMChoice("local/tiny")
     version: Any = SimpleNamespace(own_lm=None, model_file=file)

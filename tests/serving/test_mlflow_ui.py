@@ -1,7 +1,8 @@
-"""**Open MLflow** with a real ``mlflow server``."""
+"""**Open MLflow** with a real ``mlflow server``, which is then used as the remote store of a team."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from pathlib import Path
@@ -10,31 +11,27 @@ import httpx
 import pytest
 
 from dspy_demo.errors import TrackingUnavailable
-from dspy_demo.events import LMChoice
+from dspy_demo.events import LMChoice, LocalTarget, TurnFinished, TurnRequest
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.shipped import SHIPPED
 from dspy_demo.serving.mlflow_ui import MLflowPages
 from dspy_demo.settings import Settings
+from dspy_demo.tracing.tracer import MlflowTracer
 from dspy_demo.versions import LogRequest, VersionStore
 from tests.services import until
 
+PLANTED = ("OPENAI_API_KEY", "AZURE_API_KEY", "DSPY_DEMO_API_KEY", "DSPY_DEMO_OWNER_TOKEN", "DB_PASSWORD")
+
 
 @pytest.mark.integration
-async def test_it_starts_shows_the_version_and_stops(
+async def test_it_starts_serves_versions_and_traces_and_stops(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One server for all of it: starting one takes seconds."""
-    for name in (
-        "OPENAI_API_KEY",
-        "AZURE_API_KEY",
-        "DSPY_DEMO_API_KEY",
-        "DSPY_DEMO_OWNER_TOKEN",
-        "DB_PASSWORD",
-    ):
+    for name in PLANTED:
         monkeypatch.setenv(name, "planted-secret")
     monkeypatch.setenv("SSL_CERT_FILE", "/etc/ssl/of-the-company.pem")
-    programs, store = ProgramRegistry(SHIPPED), VersionStore(Settings(data_dir=data_dir))
-    version = store.log(LogRequest("demo", "predict", LMChoice("demo/engine")), programs)
+    store = VersionStore(Settings(data_dir=data_dir))
     pages = MLflowPages(store.tracking)
     assert pages.url == "" and pages.state().phase == "new"
     try:
@@ -45,27 +42,40 @@ async def test_it_starts_shows_the_version_and_stops(
         assert b"planted-secret" not in environment
         assert b"SSL_CERT_FILE=/etc/ssl/of-the-company.pem" in environment
         async with httpx.AsyncClient(trust_env=False) as client:
-            assert (await client.get(url + "/health")).status_code == 200
             assert "<html" in (await client.get(url)).text
-            query = {"name": "demo", "version": "1"}
-            reply = await client.get(url + "/api/2.0/mlflow/model-versions/get", params=query)
-            assert reply.json()["model_version"]["name"] == version.name
-        assert store.link(version, url) == f"{url}/#/models/demo/versions/1"
-
-        # The same store through that server, as a team's remote one: log, list, load, artifacts by HTTP.
-        remote = VersionStore(Settings(data_dir=tmp_path / "elsewhere", tracking_uri=url))
-        second = remote.log(LogRequest("demo", "react", LMChoice("demo/engine")), programs)
-        assert [v.version for v in remote.versions()] == [2, 1] and second.servable
-        assert remote.load(second.uri).name == "react"
-        assert remote.promote(second.uri).champion
-        assert await MLflowPages(remote.tracking).open() == url, "a remote server is only linked to"
-
+        settings = Settings(data_dir=tmp_path / "elsewhere", tracking_uri=url)
+        await asyncio.to_thread(_use_as_a_remote_store, settings)
+        assert [version.version for version in store.versions()] == [1]
         os.killpg(state.pid or 0, signal.SIGKILL)
         await until(lambda: pages.state().phase == "failed", 2)
         assert pages.url == "" and pages.state().reason
     finally:
         await pages.stop()
-    assert pages.state().phase == "failed", "it had ended before"
+
+
+def _use_as_a_remote_store(settings: Settings) -> None:
+    """Log, list, load, promote, with artifacts by HTTP; a trace and a rating."""
+    remote = VersionStore(settings)
+    logged = remote.log(LogRequest("demo", "react", LMChoice("demo/engine")), ProgramRegistry(SHIPPED))
+    assert remote.versions() == [logged] and logged.servable
+    assert remote.load(logged.uri).name == "react"
+    assert remote.promote(logged.uri).champion
+    assert MLflowPages(remote.tracking).url == settings.tracking_uri, "a remote server is only linked to"
+    assert remote.link(logged, "http://ui/") == "http://ui/#/models/demo/versions/1"
+
+    tracer = MlflowTracer(settings, remote.tracking)
+    record = tracer.begin(
+        TurnRequest(LocalTarget("react", LMChoice("m")), {"question": "🙂"}, session_id="ann.1")
+    )
+    assert record is not None
+    record.hear(TurnFinished({"answer": "4"}))
+    tracer.finish(record)
+    tracer.feedback(record.trace_id, False, "meh", "ann")
+    assert tracer.close(30) and tracer.notice is None
+    trace = remote.tracking.client.get_trace(record.trace_id)
+    assert (trace.info.state, trace.info.trace_metadata["mlflow.trace.session"]) == ("OK", "ann.1")
+    (rating,) = trace.info.assessments
+    assert (rating.feedback.value, rating.rationale) == (False, "meh")
 
 
 async def test_a_store_that_cannot_be_opened(tmp_path: Path) -> None:

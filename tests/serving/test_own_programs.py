@@ -2,50 +2,32 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from dspy_demo.backends.served import ServedBackend
 from dspy_demo.events import FieldDelta, LMChoice, ServedTarget, TurnFinished, TurnRequest
 from dspy_demo.programs.own import load_program
 from dspy_demo.programs.registry import ProgramRegistry
-from dspy_demo.streaming.turn_stream import TurnStream
 from dspy_demo.versions import LogRequest, VersionStore
 from tests.backends.served_fixtures import ServedWorld, start_model_server
 from tests.fake_openai import FakeOpenAI
 from tests.services import settings_for
+from tests.serving.conftest import heard
 
 pytestmark = pytest.mark.integration
 
 CASES = Path(__file__).parent.parent / "cases"
 
 
-@pytest.fixture
-def no_trace_of_imports() -> Iterator[None]:
-    path, modules = list(sys.path), set(sys.modules)
-    yield
-    sys.path[:] = path
-    for name in set(sys.modules) - modules:
-        if getattr(sys.modules[name], "__file__", "") and str(CASES) in str(sys.modules[name].__file__):
-            del sys.modules[name]
-
-
-async def heard(request: TurnRequest, data_dir: Path) -> tuple[list[FieldDelta], TurnFinished]:
-    backend = ServedBackend(settings_for(data_dir))
-    try:
-        async with TurnStream(backend.stream(request)) as pump:
-            *events, end = [event async for event in pump]
-    finally:
-        await backend.aclose()
+def deltas_and_end(events: list[object]) -> tuple[list[FieldDelta], TurnFinished]:
+    end = events[-1]
     assert isinstance(end, TurnFinished), end
     return [event for event in events if isinstance(event, FieldDelta)], end
 
 
 async def test_a_programs_own_threads_stream_behind_a_server(
-    fake_openai: FakeOpenAI, data_dir: Path, home: Path, no_trace_of_imports: None
+    fake_openai: FakeOpenAI, served_world: ServedWorld, data_dir: Path, home: Path
 ) -> None:
     settings = settings_for(data_dir, tracing=False)
     spec = load_program(str(CASES / "parallel.py"))
@@ -55,7 +37,7 @@ async def test_a_programs_own_threads_stream_behind_a_server(
     try:
         server.wait_until_healthy("/ping")
         request = TurnRequest(ServedTarget(server.url, version.uri), {"question": "visitor-7?"})
-        deltas, end = await heard(request, data_dir)
+        deltas, end = deltas_and_end(await heard(served_world, request))
     finally:
         server.stop()
     assert {(delta.step, delta.field, delta.channel) for delta in deltas} == {
@@ -66,11 +48,9 @@ async def test_a_programs_own_threads_stream_behind_a_server(
     assert end.usage.completion_tokens == sum(stream.tokens_sent for stream in fake_openai.streams)
 
 
-async def test_a_cut_reply_and_its_thinking_come_through_a_server(
-    served_world: ServedWorld, data_dir: Path
-) -> None:
+async def test_a_cut_reply_and_its_thinking_come_through_a_server(served_world: ServedWorld) -> None:
     text = "<think>hm</think>[[ ## reasoning ## ]]\nbecause it is"
     served_world.fake.reply(text=text, finish_reason="length")
-    deltas, end = await heard(served_world.request(served_world.live.url), data_dir)
+    deltas, end = deltas_and_end(await heard(served_world, served_world.request(served_world.live.url)))
     assert (end.finish_reason, end.outputs) == ("length", {"reasoning": "because it is"})
     assert "".join(delta.text for delta in deltas if delta.field == "thinking") == "hm"

@@ -6,47 +6,22 @@ import asyncio
 import json
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from dspy_demo.backends.served import ServedBackend
-from dspy_demo.errors import DemoError
-from dspy_demo.events import Event, FieldDelta, Message, TurnFinished, TurnRequest
-from dspy_demo.streaming.turn_stream import TurnStream
+from dspy_demo.events import FieldDelta, Message, TurnFinished, TurnRequest
 from tests.backends.served_fixtures import ServedWorld, start_model_server
 from tests.fake_openai import FAULTS, Reply
 from tests.processes import wait_until
 from tests.services import house
-from tests.serving.conftest import QUESTION, run
+from tests.serving.conftest import QUESTION, heard, run
 
 pytestmark = pytest.mark.integration
 
 KEY = "sk-planted-5ca1ab1e"
-
-
-@pytest.fixture
-async def backend(served_world: ServedWorld) -> AsyncIterator[ServedBackend]:
-    made = served_world.backend()
-    yield made
-    await made.aclose()
-
-
-async def heard(
-    backend: ServedBackend, request: TurnRequest, on_delta: Callable[[], object] = lambda: None
-) -> list[Event]:
-    """The events of a turn; `on_delta` is called at each delta."""
-    events: list[Event] = []
-    async with TurnStream(backend.stream(request)) as stream:
-        async for event in stream:
-            events.append(event)
-            if isinstance(event, FieldDelta):
-                on_delta()
-    return events
-
 
 # --- the same contract as `mlflow models serve` ---
 
@@ -62,30 +37,23 @@ ALIKE: dict[str, Any] = {
     "old messages that are not text": {"messages": [*OLD_MESSAGES, LAST]},
     "an OpenAI body": QUESTION | {"model": "gpt", "temperature": 0.3, "max_tokens": 50, "stream": False},
     "inputs": {"inputs": QUESTION},
-    "instances": {"instances": QUESTION},
-    "dataframe_split": {"dataframe_split": {"columns": ["messages"], "data": [[QUESTION["messages"]]]}},
-    "dataframe_records": {"dataframe_records": [QUESTION]},
 }
 
 
-@pytest.mark.parametrize("name", ALIKE)
-async def test_invocations_answers_like_mlflow(
-    served_world: ServedWorld, client: httpx.AsyncClient, name: str
-) -> None:
-    served_world.fake.reply(fields={"reasoning": "π is “round”", "answer": "4\n\u2028"}, times=2)
-    ours = await client.post(f"{served_world.live.url}/invocations", json=ALIKE[name])
-    theirs = await client.post(f"{served_world.plain.url}/invocations", json=ALIKE[name])
-    assert ours.status_code == theirs.status_code == 200
-    assert ours.content == theirs.content
-    assert ours.headers["content-type"] == theirs.headers["content-type"]
-    here, there = (request.json["messages"] for request in served_world.fake.requests)
-    assert here == there
-
-
-async def test_the_small_routes_are_mlflows(served_world: ServedWorld, client: httpx.AsyncClient) -> None:
+async def test_it_answers_like_mlflow(served_world: ServedWorld, client: httpx.AsyncClient) -> None:
+    fake, live, plain = served_world.fake, served_world.live.url, served_world.plain.url
+    for name, body in ALIKE.items():
+        fake.reset()
+        fake.reply(fields={"reasoning": "π is “round”", "answer": "4\n\u2028"}, times=2)
+        ours = await client.post(f"{live}/invocations", json=body)
+        theirs = await client.post(f"{plain}/invocations", json=body)
+        assert ours.status_code == theirs.status_code == 200, name
+        assert ours.content == theirs.content, name
+        assert ours.headers["content-type"] == theirs.headers["content-type"]
+        here, there = (request.json["messages"] for request in fake.requests)
+        assert here == there, name
     for path in ("/ping", "/health", "/version"):
-        ours = await client.get(served_world.live.url + path)
-        theirs = await client.get(served_world.plain.url + path)
+        ours, theirs = await client.get(live + path), await client.get(plain + path)
         assert (ours.status_code, ours.content) == (theirs.status_code, theirs.content), path
 
 
@@ -98,7 +66,6 @@ BAD: dict[str, dict[str, Any]] = {
     "inputs of nonsense": {"json": {"inputs": [[1, 2], [3]]}},
     "two rows": {"json": {"dataframe_records": [QUESTION, QUESTION]}},
     "CSV": {"content": b"hello,b\n1,2", "headers": {"Content-Type": "text/csv"}},
-    "Latin-1": {"content": b'"\xff"', "headers": {"Content-Type": "application/json; charset=latin-1"}},
     "deep": {"content": b"[" * 100_000, "headers": JSON},
     "too long": {"json": {"messages": [{"role": "user", "content": "x" * 30_000}]}},
 }
@@ -118,38 +85,27 @@ async def test_a_bad_body_is_refused_in_one_sentence(
     assert (failed.status_code, failed.json()["code"]) == (502, "upstream_auth")
 
 
-async def test_48_calls_run_at_the_same_time(served_world: ServedWorld, client: httpx.AsyncClient) -> None:
-    served_world.fake.respond_with(lambda _: Reply(first_delay_s=1.0))
-    url = f"{served_world.live.url}/invocations"
-    asking = asyncio.gather(*(client.post(url, json=QUESTION) for _ in range(48)))
-    # MLflow has 6 threads on two cores.
-    await served_world.fake.await_for(lambda: served_world.fake.active_streams > 20)
-    assert {reply.status_code for reply in await asking} == {200}
-
-
-async def test_a_client_that_leaves_invocations_stops_the_model(
+async def test_calls_run_at_the_same_time_and_end_with_their_client(
     served_world: ServedWorld, client: httpx.AsyncClient
 ) -> None:
-    fake = served_world.fake
-    fake.reply(tokens_per_second=20, filler_chars=2_000)
-    asking = asyncio.create_task(client.post(f"{served_world.live.url}/invocations", json=QUESTION))
-    await fake.await_for(lambda: fake.streams[-1])
-    asking.cancel()
-    await fake.await_for(lambda: fake.streams[-1].client_left, 2)
-
-
-# --- streaming ---
+    fake, url = served_world.fake, f"{served_world.live.url}/invocations"
+    fake.respond_with(lambda _: Reply(tokens_per_second=20, filler_chars=2_000))
+    asking = [asyncio.create_task(client.post(url, json=QUESTION)) for _ in range(24)]
+    await fake.await_for(lambda: fake.active_streams == 24)  # MLflow has 6 threads on two cores
+    for task in asking:
+        task.cancel()
+    await fake.await_for(lambda: fake.active_streams == 0, 5)
 
 
 async def test_tokens_arrive_while_the_model_writes_and_the_turn_names_its_trace(
-    served_world: ServedWorld, backend: ServedBackend
+    served_world: ServedWorld,
 ) -> None:
     fake, sent = served_world.fake, []
     fake.reply(tokens_per_second=50, fields={"reasoning": "one two three", "answer": "a b c d e f"})
     history = (Message("user", "My name is Ada."), Message("assistant", "Hello Ada."))
     request = served_world.request(served_world.live.url, history=history)
-    events = await heard(backend, request, lambda: sent.append(fake.streams[-1].tokens_sent))
-    assert len(sent) >= 8 and sent[2] < 12
+    events = await heard(served_world, request, lambda: sent.append(fake.streams[-1].tokens_sent))
+    assert len(sent) >= 5 and sent[2] < 12
     deltas = [event for event in events if isinstance(event, FieldDelta)]
     assert [event.channel for event in deltas][:3] == ["reasoning"] * 3
     end = events[-1]
@@ -157,46 +113,30 @@ async def test_tokens_arrive_while_the_model_writes_and_the_turn_names_its_trace
     assert "Hello Ada." in json.dumps(fake.requests[-1].json["messages"])
 
 
-async def test_killed_in_the_middle_of_a_stream(
-    served_world: ServedWorld, backend: ServedBackend, own_server: Any
-) -> None:
-    server, fake = own_server(served_world.second), served_world.fake
-    fake.reply(tokens_per_second=20, filler_chars=5_000)
-    request = served_world.request(server.url, version=served_world.second)
-    with pytest.raises(DemoError) as caught:
-        await heard(backend, request, server.process.kill)
-    assert caught.value.code == "upstream_cut"
-    await asyncio.to_thread(server.process.wait, 20)
-    with pytest.raises(DemoError, match="not running"):
-        await heard(backend, request)
-    await fake.await_for(lambda: fake.active_streams == 0)
-
-
 # --- what it tells of itself ---
 
 
-async def test_it_tells_what_it_serves(
-    served_world: ServedWorld, client: httpx.AsyncClient, backend: ServedBackend
-) -> None:
-    info = (await client.get(f"{served_world.live.url}/model")).json()
+async def test_it_tells_what_it_serves(served_world: ServedWorld, client: httpx.AsyncClient) -> None:
+    live = served_world.live
+    info = (await client.get(f"{live.url}/model")).json()
     known = {"lm": "openai/fake", "program": "chain_of_thought", "ready": True, "running": 0}
     assert {name: info[name] for name in known} == known and info["version"] == served_world.version
-    assert "/invocations" in (await client.get(f"{served_world.live.url}/docs")).text
-    assert (await backend.probe(served_world.live.url)).kind == "live"
+    assert "/invocations" in (await client.get(f"{live.url}/docs")).text
+    backend = served_world.backend()
+    assert (await backend.probe(live.url)).kind == "live"
     assert (await backend.probe(served_world.plain.url)).kind == "plain"
-    process = Path(f"/proc/{served_world.live.process.pid}")
+    await backend.aclose()
+    process = Path(f"/proc/{live.process.pid}")
     assert "gradio" not in (process / "maps").read_text()
     assert int((process / "status").read_text().partition("VmRSS:")[2].split()[0]) < 450_000
 
 
 async def test_a_missing_key_is_told_before_the_first_question(
-    served_world: ServedWorld, own_server: Any, client: httpx.AsyncClient, backend: ServedBackend
+    served_world: ServedWorld, own_server: Any, client: httpx.AsyncClient
 ) -> None:
     server = own_server(served_world.keyless)
     ready = await client.get(f"{server.url}/ready")
     assert (ready.status_code, "OPENAI_API_KEY" in ready.json()["reason"]) == (503, True)
-    info = await backend.probe(server.url)
-    assert (info.ready, info.lm) == (False, "openai/gpt-4o-mini")
     reply = await client.post(f"{server.url}/invocations", json=QUESTION)
     assert (reply.status_code, reply.json()["code"]) == (400, "model_setup")
 
@@ -245,12 +185,11 @@ async def test_one_id_leads_from_the_app_to_the_log_of_its_server_which_ends_wit
 
 
 def test_a_start_that_cannot_be_ends_with_one_sentence(served_world: ServedWorld, tmp_path: Path) -> None:
-    version, port = served_world.version, str(served_world.live.port)
-    data_dir, alias = str(served_world.settings.data_dir), "models:/served@champion"
+    version, alias = served_world.version, "models:/served@champion"
+    here = ["--port", "0", "--data-dir", str(served_world.settings.data_dir)]
     for arguments, env, code, words in (
-        ([alias, "--port", "0", "--data-dir", data_dir], {}, 3, f"There is no version {alias}."),
-        ([version, "--port", "0", "--data-dir", str(tmp_path)], {}, 3, f"There is no version {version}"),
-        ([version, "--port", port], {}, 2, f"Port {port} of 127.0.0.1 is in use."),
+        ([alias, *here], {}, 3, f"MLflow has no version {alias}."),
+        ([version, "--port", "0", "--data-dir", str(tmp_path)], {}, 3, f"MLflow has no version {version}"),
         ([version], {"DSPY_DEMO_MAX_TURNS": "many"}, 2, "DSPY_DEMO_MAX_TURNS"),
     ):
         found, output = run(served_world, *arguments, **env)
@@ -263,7 +202,7 @@ def test_while_it_loads_its_port_is_taken_and_sigterm_ends_it(served_world: Serv
     try:
         wait_until(lambda: listens(server.port), 20, "the port is taken")
         code, output = run(served_world, served_world.version, "--port", str(server.port))
-        assert (code, "is in use" in output) == (2, True)
+        assert (code, f"Port {server.port} of 127.0.0.1 is in use." in output) == (2, True)
         server.process.terminate()
         assert server.process.wait(10) in {0, -signal.SIGTERM}
     finally:
