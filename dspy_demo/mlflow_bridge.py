@@ -34,7 +34,10 @@ READ_ONLY = (
 LOCKED = "Another program keeps MLflow's database locked. Close it, then try again."
 LOGIN = "The MLflow server asks for a login. Set MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN."
 NOT_MLFLOW = "What answers at the tracking address is not MLflow. Check --tracking-uri."
-OUTDATED = "The MLflow database is of another MLflow. Back it up, then run “mlflow db upgrade” on it."
+OUTDATED = (
+    "The MLflow database was made by another version of MLflow. If by an older one, copy it, then run "
+    "“mlflow db upgrade sqlite:////PATH/TO/mlflow.db”; else update this app's packages."
+)
 NO_DATABASE = "The file of the MLflow database is not one. Move it away, or give another --data-dir."
 #: MLflow wraps what SQLite, the disk or a server said, so that only the words of it are left. Were they
 #: changed, the sentence of `TrackingUnavailable` or `TrackingError` would be shown.

@@ -41,7 +41,6 @@ class Draft:
     """What `new_process` makes a version of: copied and cleaned, so that turns go on meanwhile.
 
     Attributes:
-        choice: The model that it answers with; a model on this machine by its whole path.
         models: The model strings that it calls.
         removed: What was taken out of the language models that it holds, each with a name to show.
 
@@ -138,10 +137,7 @@ def _copy(program: ChatProgram, title: str) -> tuple[ChatProgram, list[dspy.LM],
     that it holds, cleaned; and what was taken out of them.
 
     It goes through a pickle, as the version will: so every language model that it holds is met, wherever it
-    is, and what cannot be saved is noticed before anything is begun.
-
-    Raises:
-        VersionNotLogged: It holds something that cannot be saved, such as an open connection, or a secret.
+    is, and what cannot be saved is refused before anything is begun.
     """
     removed, lms, writer = dict[str, str](), list[dspy.LM](), _Writer()
     try:
@@ -213,12 +209,7 @@ def in_clean_context(action: Any, *arguments: Any, **named: Any) -> Any:
 
 
 def read_spec(folder: Path, noted: Mapping[str, Any]) -> ProgramSpec:
-    """The program in a version's files, in this process, which has the code that it was logged with.
-
-    Raises:
-        VersionNotServable: It holds another program than this app logs.
-        Exception: Whatever its own code raises.
-    """
+    """The program in a version's files, in this process, which has the code that it was logged with."""
     program = in_clean_context(read_program, folder, _HereReader)
     if not isinstance(program, ChatProgram):
         raise VersionNotServable("It holds another program than this app logs.")

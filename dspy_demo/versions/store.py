@@ -50,16 +50,10 @@ LISTED_MAX, MODELS_MAX = 500, 1000
 
 
 class VersionStore:
-    """The versions of `settings`' tracking store.
+    """The versions of `settings`' tracking store; `environ` is for the processes that try a version.
 
-    MLflow is imported and its database made on first use. Every method blocks, some of them for seconds:
-    call them in a thread (``asyncio.to_thread``). Many may be called at once, and while turns stream.
-
-    Args:
-        environ: The app's environment: for the processes that try a version, and for the secrets in it.
-
-    Raises (every method):
-        TrackingUnavailable: The store cannot be reached or written.
+    MLflow is imported and its database made on first use. Every method blocks, some for seconds: call it in a
+    thread. Many may be called at once. Each raises TrackingUnavailable where the store cannot be used.
     """
 
     def __init__(self, settings: Settings, environ: Mapping[str, str] = os.environ) -> None:
@@ -85,7 +79,6 @@ class VersionStore:
 
         Raises:
             InvalidInput: A name, tag or description cannot be stored, or holds a secret.
-            NotFound: There is no such program.
             VersionNotLogged: It cannot be saved, no new process can load it, or it holds a secret.
         """
         secrets = known_secrets(self._settings, request.lm, self._environ)
@@ -186,12 +179,7 @@ class VersionStore:
         return sorted(listed, key=lambda version: (version.created_at, version.version), reverse=True)
 
     def get(self, reference: str) -> Version:
-        """The version of ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``, also without ``models:/``.
-
-        Raises:
-            VersionNotFound: There is none.
-            InvalidInput: `reference` is of another form.
-        """
+        """The version of ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``, also without ``models:/``."""
         client = self.tracking.client
         name, number, alias = parse_reference(reference)
         try:
@@ -236,11 +224,7 @@ class VersionStore:
     # --- change ---
 
     def promote(self, reference: str) -> Version:
-        """Make a version the champion, and remember which one it was before.
-
-        Raises:
-            VersionNotServable: It could not answer as the champion.
-        """
+        """Make a version that can answer the champion, and remember which one it was before."""
         version = self.get(reference)
         if not version.servable:
             raise VersionNotServable(
@@ -251,11 +235,7 @@ class VersionStore:
         return self.get(version.uri)
 
     def roll_back(self, name: str) -> Version:
-        """Make the previous champion the champion again; a second time undoes it.
-
-        Raises:
-            VersionNotFound: There was none before, or it was deleted.
-        """
+        """Make the previous champion the champion again, if there is one; a second time undoes it."""
         with self._moving:
             previous = self.previous_champion(name)
             if previous is None:
@@ -285,11 +265,7 @@ class VersionStore:
         self.tracking.write(lambda: client.set_registered_model_alias(name, CHAMPION, str(version)))
 
     def edit(self, reference: str, description: str, tags: Mapping[str, str]) -> Version:
-        """Replace the description and the user's tags; the app's own tags stay.
-
-        Raises:
-            InvalidInput: One of them cannot be stored, or holds a secret.
-        """
+        """Replace the description and the user's tags; the app's own tags stay."""
         secrets = known_secrets(self._settings, LMChoice(""), self._environ)
         _refuse_secrets(secrets, description, *tags, *tags.values())
         text, wanted = check_description(description), check_tags(tags)
@@ -375,9 +351,5 @@ def _local(location: str) -> Path | None:
 
 
 def _refuse_secrets(secrets: Mapping[str, str], *texts: str) -> None:
-    """
-    Raises:
-        InvalidInput: One of the texts holds a secret.
-    """
     if found := secret_in("\n".join(texts).encode(), secrets):
         raise InvalidInput(f"The name, description or tags hold {found[0]}. Take it out.")

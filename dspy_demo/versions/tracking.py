@@ -7,23 +7,17 @@ Everything goes through an `MlflowClient` with explicit URIs. MLflow's fluent AP
 from __future__ import annotations
 
 import logging
-import sqlite3
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 import warnings
-import zlib
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from dspy_demo.errors import TrackingError, TrackingUnavailable
+from dspy_demo.errors import TrackingError
 from dspy_demo.mlflow_bridge import is_locked, tracking_errors
 from dspy_demo.settings import Settings
 
@@ -31,7 +25,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 T = TypeVar("T")
-log = logging.getLogger(__name__)
 
 #: How long a write may wait for another process that holds the SQLite file.
 LOCKED_RETRY_S, LOCKED_PAUSE_S = 10.0, 0.02
@@ -40,10 +33,6 @@ DATABASE_NAME = "mlflow.db"
 _DATABASES = frozenset({"sqlite", "postgresql", "mysql", "mssql"})
 #: Its log of what we report ourselves, with the parameters of failed SQL, which are people's words.
 _QUIET = {"mlflow": logging.CRITICAL, "alembic": logging.WARNING, "urllib3.connectionpool": logging.ERROR}
-NOT_UPDATED = (
-    "The MLflow database could not be updated, and is as it was; the log says more. If a newer MLflow made "
-    "it, update this app's packages (pip install -r requirements.txt), or give another --data-dir."
-)
 
 
 class Tracking:
@@ -51,8 +40,7 @@ class Tracking:
 
     def __init__(self, settings: Settings) -> None:
         self.data_dir = settings.data_dir.expanduser().resolve()
-        self._own_database = self.data_dir / DATABASE_NAME
-        self.uri = _absolute(settings.tracking_uri) or f"sqlite:///{self._own_database}"
+        self.uri = _absolute(settings.tracking_uri) or f"sqlite:///{self.data_dir / DATABASE_NAME}"
         self.experiment = settings.experiment
         self._client: MlflowClient | None = None
         self._experiment_id = ""
@@ -79,11 +67,7 @@ class Tracking:
         return self.data_dir / "artifacts"
 
     def prepare(self) -> None:
-        """Open the store, making the database and the experiment where there are none: up to 4 s.
-
-        Raises:
-            TrackingUnavailable: The server does not answer, or the folder cannot be written.
-        """
+        """Open the store, making the database and the experiment where there are none: up to 4 s."""
         with self._lock:
             if not self._experiment_id:
                 with tracking_errors():
@@ -102,11 +86,7 @@ class Tracking:
         return self._experiment_id
 
     def write(self, action: Callable[[], T]) -> T:
-        """Run a write. SQLite has one writer, so ours wait for each other, and for other processes.
-
-        Raises:
-            TrackingUnavailable, TrackingError: It failed.
-        """
+        """Run a write. SQLite has one writer, so ours wait for each other, and for other processes."""
         if self.remote:  # a slow server must not hold up other writes
             with tracking_errors():
                 return action()
@@ -129,9 +109,13 @@ class Tracking:
         for name, level in _QUIET.items():
             logging.getLogger(name).setLevel(level)
         with tracking_errors():
-            if self.uri == f"sqlite:///{self._own_database}":
-                prepare_database(self._own_database)
-            return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+            if not self.uri.startswith("sqlite:///"):
+                return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+            self.data_dir.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{self.data_dir / DATABASE_NAME}.lock"):  # two at once would leave it broken
+                client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+                client.search_experiments()  # makes the tables
+                return client
 
     def _make_experiment(self, client: MlflowClient) -> str:
         from mlflow.exceptions import MlflowException
@@ -156,54 +140,3 @@ def _absolute(uri: str | None) -> str | None:
     if uri and uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
         return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).expanduser().resolve()}"
     return uri or None
-
-
-def prepare_database(path: Path) -> None:
-    """Make the app's own database, or update that of another MLflow, of which a copy stays beside it.
-
-    It is done on a file beside it, which then takes the name: MLflow's migrations are no one transaction, so
-    two processes at once, or one that is killed meanwhile, would leave neither the old tables nor the new.
-    Whose tables they are is noted in the file itself, in SQLite's ``user_version``.
-
-    Raises:
-        TrackingUnavailable: It cannot be updated; the database is as it was.
-    """
-    from mlflow import MlflowClient, __version__
-
-    wanted = zlib.crc32(str(__version__).encode()) >> 1
-    if path.exists() and _user_version(path) == wanted:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        FileLock(f"{path}.lock"),  # the kernel lets go of it when its process ends
-        tempfile.TemporaryDirectory(dir=path.parent, prefix=f"{path.name}.making-") as folder,
-    ):
-        making, before = Path(folder, path.name), path.with_name(f"{path.name}.before-{__version__}")
-        if not path.exists():
-            uri = f"sqlite:///{making}"
-            MlflowClient(tracking_uri=uri, registry_uri=uri).search_experiments()  # makes the tables
-        elif _user_version(path) != wanted:
-            _update(path, making)
-            before.unlink(missing_ok=True)
-            before.hardlink_to(path)
-        else:  # another process was faster
-            return
-        with closing(sqlite3.connect(making)) as connection:
-            connection.execute(f"PRAGMA user_version = {wanted}")
-        making.replace(path)
-
-
-def _user_version(path: Path) -> int:
-    with closing(sqlite3.connect(path, timeout=5)) as connection:
-        return int(connection.execute("PRAGMA user_version").fetchone()[0])
-
-
-def _update(path: Path, making: Path) -> None:
-    """Write a copy of a database with the tables of this MLflow."""
-    with closing(sqlite3.connect(path)) as old, closing(sqlite3.connect(making)) as new:
-        old.backup(new)
-    command = [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{making}"]
-    done = subprocess.run(command, cwd=making.parent, capture_output=True, text=True, check=False)  # noqa: S603
-    if done.returncode != 0:
-        log.error("mlflow db upgrade failed: %s", done.stderr.strip()[-1000:])
-        raise TrackingUnavailable(NOT_UPDATED)

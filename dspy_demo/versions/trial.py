@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -27,7 +26,6 @@ log = logging.getLogger(__name__)
 
 #: Longest time for the new processes to load the program; and seconds between SIGTERM and SIGKILL.
 LOAD_TIMEOUT_S, GRACE_S = 120.0, 1.0
-GIT_TIMEOUT_S = 2.0
 _PACKAGE = Path(dspy_demo.__path__[0])
 
 
@@ -46,10 +44,7 @@ class Trials:
         self._closed = False
 
     def run(self, draft: Draft, folder: Path, secrets: Mapping[str, str]) -> dict[str, str]:
-        """Make the version's files in ``folder/model``; the app's own tags for them.
-
-        Args:
-            secrets: What must be in none of them, each with a name to show.
+        """Make the version's files in ``folder/model``, without any of `secrets`; the app's tags for them.
 
         Raises:
             VersionNotLogged: A new process cannot load it, or a secret is in it.
@@ -66,7 +61,7 @@ class Trials:
             log.warning("a draft did not load in a new process", extra={"frames": result["frames"]})
             raise VersionNotLogged(result["refused"])
         _refuse_secrets(folder / "model", draft, secrets)
-        return draft.tags(result["files"]) | _git_commit([*draft.sources.folders, _PACKAGE][0])
+        return draft.tags(result["files"])
 
     def close(self) -> None:
         """End what runs; nothing is started any more."""
@@ -78,10 +73,10 @@ class Trials:
         """Make ``folder/model`` and ``folder/result.json`` of a draft, in new processes."""
         if self._closed:
             raise VersionNotLogged("The app ends, so nothing was logged.")
-        ended_with_us = [sys.executable, "-I", "-S", warden.__file__, f"{GRACE_S:g}"]
-        save = [sys.executable, "-P", "-W", "ignore", new_process.__file__, "save", str(folder)]
+        ended_with_us = ["-I", "-S", warden.__file__, f"{GRACE_S:g}", sys.executable]
+        save = ["-P", "-W", "ignore", new_process.__file__, "save", str(folder)]
         process = self._running = subprocess.Popen(  # noqa: S603 - the command is the app's own
-            [*ended_with_us, *save],
+            [sys.executable, *ended_with_us, *save],
             env=environment,
             stdin=subprocess.PIPE,  # closing it ends them
             stdout=subprocess.DEVNULL,
@@ -120,13 +115,3 @@ def _refuse_secrets(folder: Path, draft: Draft, secrets: Mapping[str, str]) -> N
     wanted = {**secrets, **draft.removed}
     if found := find_secret(folder, wanted, skipped=folder / "code" / draft.sources.app_name):
         raise VersionNotLogged(secret_sentence(found))
-
-
-def _git_commit(folder: Path) -> dict[str, str]:
-    """The tag of the commit that is checked out where the program's source is; nothing without one."""
-    command = [shutil.which("git") or "git", "-C", str(folder), "rev-parse", "--verify", "--quiet", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=GIT_TIMEOUT_S, check=True)  # noqa: S603
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    return {"git_commit": done.stdout.strip()}

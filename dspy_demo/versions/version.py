@@ -92,11 +92,7 @@ def other_format(noted: Mapping[str, Any] | None) -> str:
 
 
 def parse_reference(reference: str) -> tuple[str, str, str]:
-    """(name, version, alias); one of the last two is empty.
-
-    Raises:
-        InvalidInput: It is neither ``NAME/VERSION`` nor ``NAME@ALIAS``.
-    """
+    """(name, version, alias), one of the last two empty, or InvalidInput."""
     rest = reference.strip().removeprefix("models:/").strip("/")
     if found := re.fullmatch(r"(.+)/(\d+)|([^/]+)@([^/@]+)", rest):
         return found[1] or found[3], found[2] or "", found[4] or ""
@@ -106,11 +102,7 @@ def parse_reference(reference: str) -> tuple[str, str, str]:
 
 
 def checked(request: LogRequest) -> LogRequest:
-    """The request without space around its texts.
-
-    Raises:
-        InvalidInput: MLflow could not store one of them, or could not find the version again by its URI.
-    """
+    """The request without space around its texts, or InvalidInput: MLflow could not store one of them."""
     name = _checked_length("The model's name", request.name, NAME_MAX_CHARS)
     if not _NAME.fullmatch(name):
         raise InvalidInput(
@@ -127,11 +119,7 @@ def check_description(text: str) -> str:
 
 
 def check_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """The user's tags without space around keys and values.
-
-    Raises:
-        InvalidInput: A key is empty, not one of MLflow's, too long, or the app's own.
-    """
+    """The user's tags without space around keys and values, or InvalidInput."""
     found = {}
     for key, value in tags.items():
         shown = f"The tag “{key[:40]}”"
