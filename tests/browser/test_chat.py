@@ -8,7 +8,7 @@ import re
 import pytest
 from playwright.async_api import expect
 
-from dspy_demo.ui.chat.session import Conversation, FinishedTurn, Session, Sessions
+from dspy_demo.ui.chat.session import FinishedTurn, Session, Sessions
 from dspy_demo.ui.chat.turn_view import TurnView
 from dspy_demo.web.auth import stored_key
 from tests.browser.chat_page import LEFT_MID_STREAM, TURN_MS, ChatPage
@@ -164,7 +164,7 @@ async def test_earlier_messages_are_shown_on_demand(new_page: NewPage, app: Serv
     page = ChatPage(await new_page())
     turns = [TurnView(f"Question {number}", turn_id=f"t{number}").stopped(1.0) for number in range(40)]
     sessions = Sessions(stored_key(app.log_path.parent / "data"))
-    told = sessions.saved(Session(STRANGER, conversation=Conversation(tuple(map(FinishedTurn, turns)))))
+    told = sessions.saved(Session(STRANGER, turns=tuple(map(FinishedTurn, turns))))
     kept = {"dspy-demo-chats": ["kept"], "dspy-demo-chat-kept": json.loads(told)}
     write = "([key, value]) => localStorage.setItem(key, JSON.stringify(value))"
     await page.page.add_init_script(f"Object.entries({json.dumps(kept)}).forEach({write})")

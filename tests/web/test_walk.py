@@ -94,8 +94,8 @@ async def test_the_handlers_of_both_pages_leave_the_chat_of_another_guest_alone(
     tab = tabs.open("theirs", victim)
     turn = TurnView("What is 2 + 2?", started_s=0.0).apply(FieldDelta("answer", "answer", "4"), 0.5)
     tab.end(dataclasses.replace(turn.stopped(1.0), trace_id="tr-1"))
-    chat, session = tab.conversation, tab.session_id
+    chat, session = tab.turns, tab.session_id
     for name, fn in shared.items():
         await call(fn, arguments_for(fn, CLICKS[0], "theirs"))
         assert tabs.get("theirs", victim) is tab, name
-        assert (tab.conversation is chat, tab.session_id, tab.live) == (True, session, None), name
+        assert (tab.turns is chat, tab.session_id, tab.live) == (True, session, None), name

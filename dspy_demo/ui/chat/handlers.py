@@ -19,8 +19,8 @@ from dspy_demo.events import Status, TurnRequest
 from dspy_demo.programs.inputs import check_images, image_chars, image_fields
 from dspy_demo.ui.chat.forms import json_object, pairs
 from dspy_demo.ui.chat.live import LiveTurn
-from dspy_demo.ui.chat.render import WireMessage, messages, turn_id_at
-from dspy_demo.ui.chat.session import WINDOW, Conversation, Session, Sessions
+from dspy_demo.ui.chat.render import WireMessage, turn_id_at
+from dspy_demo.ui.chat.session import WINDOW, Session, Sessions, Turns, changed, history
 from dspy_demo.ui.chat.text import typed_text
 from dspy_demo.ui.chat.turn_view import TurnView
 from dspy_demo.ui.chat.widgets import PUT_BACK, RELOAD, ChatWidgets, notice_html
@@ -34,6 +34,8 @@ RESTARTED = "The app was restarted, or has let go of this page. Reload it to go 
 STOP_FIRST = "Stop first, or wait for the answer."
 NOT_HERE = "That answer is no longer part of this chat."
 FORGOTTEN = "The chat is longer than the limit, so its earliest turns are not sent along."
+#: The chatbot's names.
+THUMBS = {True: "Like", False: "Dislike", None: None}
 LOST = "The connection was lost for a moment and is back."
 LOST_DRAFT = f"{LOST} Your question is still here: send it again."
 
@@ -67,11 +69,12 @@ class ChatHandlers:
             with contextlib.suppress(TimeoutError):  # its page notices a moment later that it is gone
                 await asyncio.wait_for(before.live.ended(), RELOAD_WAIT_S)
         if before is not None:
-            restored = before.conversation
+            restored = before.turns
         else:
             restored = await asyncio.to_thread(self.sessions.read, kept.get("turns"))
-        restored = restored.changed(self._linked)
-        session = self.sessions.open(str(request.session_hash), visitor, chat, restored)
+        session = self.sessions.open(
+            str(request.session_hash), visitor, chat, changed(restored, self._linked)
+        )
         return self._shown(session, notice_html({"chat": LOST, "draft": LOST_DRAFT}.get(lost, "")))
 
     async def send(self, given: dict[Component, Any], request: gr.Request) -> Update:
@@ -101,11 +104,10 @@ class ChatHandlers:
         session = self._known(request)
         live = session.live if session else None
         if session is not None and live is not None:
-            before = session.shown.drawn
             try:
                 async for snapshot in live.snapshots(partial(delivered, self.demo, request)):
                     if snapshot.running:
-                        yield [*before, *messages(snapshot)]
+                        yield session.drawn
             finally:
                 # The browser went away; the page's unload event comes later where a proxy stands between.
                 if live.view.running:
@@ -123,14 +125,15 @@ class ChatHandlers:
 
     async def redraw(self, request: gr.Request) -> Update:
         """The chat as it is now, where the page cannot tell what it shows."""
-        return self._act(request, {}, self._shown, running=True)
+        session = self._known(request)
+        return skip() if session is None else self._shown(session)
 
     async def link_traces(self, request: gr.Request) -> Update:
         """MLflow's pages run now, so that the footers can link to them."""
         session = self._known(request)
         if session is None or session.live is not None:
             return skip()
-        session.conversation = session.conversation.changed(self._linked)
+        session.turns = changed(session.turns, self._linked)
         return self._shown(session)
 
     async def program_changed(self, given: dict[Component, Any]) -> Update:
@@ -189,23 +192,12 @@ class ChatHandlers:
 
     # Asking
 
-    def _act(
-        self,
-        request: gr.Request,
-        given: Given,
-        action: Callable[[Session], Update],
-        *,
-        running: bool = False,
-    ) -> Update:
-        """What `action` does with the session, or the notice why it cannot: it stays until the next edit.
-
-        Args:
-            running: Whether it may be done while a turn runs.
-        """
+    def _act(self, request: gr.Request, given: Given, action: Callable[[Session], Update]) -> Update:
+        """What `action` does with the session, or the notice why it cannot: it stays until the next edit."""
         session = self._known(request)
         if session is None:
             return {self.page.notice: notice_html(RESTARTED, RELOAD, wrong=True)}
-        if session.live is not None and not running:
+        if session.live is not None:
             return {self.page.notice: notice_html(STOP_FIRST, wrong=True)}
         try:
             return {self.page.rating: gr.update(visible=False)} | action(session)
@@ -234,22 +226,22 @@ class ChatHandlers:
             DemoError: It cannot be asked; the sentence says why.
         """
         old = None if again is None else self._turn(session, given, again)
-        conversation = session.conversation.before(old) if old else session.conversation
-        request, view = self._question(session, conversation, given, text=text, old=old)
+        turns = session.before(old) if old else session.turns
+        request, view = self._question(session, turns, given, text=text, old=old)
         live = LiveTurn(self.service.turn(request), view, on_end=lambda last: session.end(self._linked(last)))
-        session.begin(live, conversation)
+        session.begin(live, turns)
         return self._shown(session, "", draft)
 
     def _question(
         self,
         session: Session,
-        conversation: Conversation,
+        turns: Turns,
         given: Given,
         *,
         text: str | None,
         old: TurnView | None,
     ) -> tuple[TurnRequest, TurnView]:
-        """The turn of a question that goes on from `conversation`, and its view before the first event."""
+        """The turn of a question that goes on from `turns`, and its view before the first event."""
         text = old.user if old and text is None else text or ""
         if not text.strip():
             raise InvalidInput("Write a question first.")
@@ -261,8 +253,8 @@ class ChatHandlers:
         check_images(spec, inputs, guest=guest)
         typed = sum(len(str(value)) for value in inputs.values()) - image_chars(inputs, image_fields(spec))
         room = self.service.input_max_chars(session.visitor) - typed
-        history, whole = conversation.history(room) if spec.history_field else ((), True)
-        request = TurnRequest(target, inputs, history, session.session_id, visitor=session.visitor)
+        earlier, whole = history(turns, room) if spec.history_field else ((), True)
+        request = TurnRequest(target, inputs, earlier, session.session_id, visitor=session.visitor)
         self.service.check(request)
         view = TurnView(
             text,
@@ -282,7 +274,7 @@ class ChatHandlers:
         Raises:
             InvalidInput: The page shows what the session does not hold any more.
         """
-        turn = session.conversation.find(turn_id_at(given[self.page.chatbot], message))
+        turn = session.find(turn_id_at(given[self.page.chatbot], message))
         if turn is None:
             raise InvalidInput(NOT_HERE)
         return turn
@@ -298,9 +290,11 @@ class ChatHandlers:
         running = session.live is not None
         composer = gr.update(submit_btn=False if running else "Send", stop_btn="Stop" if running else False)
         update: Update = {
-            self.page.chatbot: gr.update(value=session.drawn, feedback_value=session.shown.ratings),
+            self.page.chatbot: gr.update(
+                value=session.drawn, feedback_value=[THUMBS[turn.view.rated] for turn in session.shown]
+            ),
             self.page.composer: composer if draft is None else {**composer, "value": draft},
-            self.page.earlier: gr.update(visible=len(session.shown.turns) < len(session.conversation.turns)),
+            self.page.earlier: gr.update(visible=len(session.shown) < len(session.turns)),
             self.page.saved: self.sessions.saved(session),
         }
         return update if notice is None else update | {self.page.notice: notice}

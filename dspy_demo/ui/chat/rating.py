@@ -10,7 +10,7 @@ import gradio as gr
 from dspy_demo.chat import ChatService
 from dspy_demo.errors import DemoError, InvalidInput
 from dspy_demo.ui.chat.render import WireMessage, turn_id_at
-from dspy_demo.ui.chat.session import Session, Sessions
+from dspy_demo.ui.chat.session import Session, Sessions, changed
 from dspy_demo.ui.chat.turn_view import TurnView
 from dspy_demo.ui.chat.widgets import COMMENT_MAX_CHARS, ChatWidgets, notice_html
 from dspy_demo.ui.components import Update, visitor_of
@@ -79,7 +79,7 @@ class RatingHandlers:
         """
         visitor = visitor_of(request)
         session = self.sessions.get(str(request.session_hash), visitor)
-        view = session.conversation.find(turn_id) if session else None
+        view = session.find(turn_id) if session else None
         if session is None or view is None:
             raise InvalidInput(NOT_HERE)
         if view.trace_id is None:
@@ -89,10 +89,8 @@ class RatingHandlers:
         return session, view
 
     def _keep(self, session: Session, view: TurnView) -> str:
-        """In the conversation and in MLflow, where nothing waits for it; what the browser is to keep."""
-        session.conversation = session.conversation.changed(
-            lambda turn: view if turn.turn_id == view.turn_id else turn
-        )
+        """In the chat and in MLflow, where nothing waits for it; what the browser is to keep."""
+        session.turns = changed(session.turns, lambda old: view if old.turn_id == view.turn_id else old)
         user = session.visitor.name
         self.service.tracer.feedback(str(view.trace_id), view.rated, view.comment or None, user=user)
         return self.sessions.saved(session)

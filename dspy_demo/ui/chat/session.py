@@ -44,75 +44,47 @@ class FinishedTurn:
         self.chars = len(self.saved) + sum(len(message["content"][0]["text"]) for message in self.drawn)
 
 
-@dataclass(frozen=True, slots=True)
-class Conversation:
-    """Finished turns, oldest first. Each operation gives a new conversation."""
-
-    turns: tuple[FinishedTurn, ...] = ()
-
-    @property
-    def drawn(self) -> list[WireMessage]:
-        return [message for turn in self.turns for message in turn.drawn]
-
-    @property
-    def ratings(self) -> list[str | None]:
-        """The thumbs, by the chatbot's names for them."""
-        names = {True: "Like", False: "Dislike", None: None}
-        return [names[turn.view.rated] for turn in self.turns]
-
-    def adding(self, view: TurnView) -> Conversation:
-        return Conversation((*self.turns, FinishedTurn(view)))
-
-    def before(self, turn: TurnView) -> Conversation:
-        """Up to a turn, without it: what retry, undo and edit leave standing."""
-        return Conversation(self.turns[: [one.view for one in self.turns].index(turn)])
-
-    def latest(self, count: int) -> Conversation:
-        return Conversation(self.turns[max(0, len(self.turns) - count) :])
-
-    def find(self, turn_id: str) -> TurnView | None:
-        return next((turn.view for turn in self.turns if turn.view.turn_id == turn_id), None)
-
-    def changed(self, change: Callable[[TurnView], TurnView]) -> Conversation:
-        """With each view as `change` gives it: a rating, a link. What stays equal is not drawn again."""
-        views = ((turn, change(turn.view)) for turn in self.turns)
-        return Conversation(tuple(turn if view == turn.view else FinishedTurn(view) for turn, view in views))
-
-    def history(self, max_chars: int) -> tuple[tuple[Message, ...], bool]:
-        """The program's memory: the latest turns with an answer that fit, and whether these are all."""
-        latest: list[Message] = []
-        for turn in reversed(self.turns):
-            if answer := turn.view.answer_text.strip():
-                max_chars -= len(turn.view.user) + len(answer)
-                if max_chars < 0:
-                    break
-                latest += [Message("assistant", answer), Message("user", turn.view.user)]
-        return tuple(reversed(latest)), max_chars >= 0
+Turns = tuple[FinishedTurn, ...]
 
 
-EMPTY = Conversation()
+def changed(turns: Turns, change: Callable[[TurnView], TurnView]) -> Turns:
+    """Each view as `change` gives it: with a rating, a link. What stays equal is not drawn again."""
+    views = ((turn, change(turn.view)) for turn in turns)
+    return tuple(turn if view == turn.view else FinishedTurn(view) for turn, view in views)
+
+
+def history(turns: Turns, max_chars: int) -> tuple[tuple[Message, ...], bool]:
+    """The program's memory: the latest turns with an answer that fit, and whether these are all."""
+    latest: list[Message] = []
+    for turn in reversed(turns):
+        if answer := turn.view.answer_text.strip():
+            max_chars -= len(turn.view.user) + len(answer)
+            if max_chars < 0:
+                break
+            latest += [Message("assistant", answer), Message("user", turn.view.user)]
+    return tuple(reversed(latest)), max_chars >= 0
 
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """One page and its conversation.
+    """One page and its chat.
 
     Attributes:
         visitor: Who loaded the page. A session's hash alone is no proof.
         chat: Names the chat between this app and that tab, also after a reload. It is a secret.
-        conversation: Its turns that have ended.
+        turns: Those that have ended, oldest first.
         window: How many turns are on the page.
         live: The turn that is running, from the moment it was accepted.
-        set_aside: What New chat or Undo took away, until the next question: the chat's id, the conversation.
+        set_aside: What New chat or Undo took away, until the next question: the chat's id and its turns.
         told: How often the page was told what there is; see `Sessions.saved`.
     """
 
     visitor: Visitor
     chat: str = field(default_factory=new_chat_id)
-    conversation: Conversation = EMPTY
+    turns: Turns = ()
     window: int = WINDOW
     live: LiveTurn | None = None
-    set_aside: tuple[str, Conversation] | None = None
+    set_aside: tuple[str, Turns] | None = None
     told: int = 0
 
     @property
@@ -121,39 +93,48 @@ class Session:
         return f"{self.visitor.name}.{hashlib.sha256(self.chat.encode()).hexdigest()[:12]}"
 
     @property
-    def shown(self) -> Conversation:
+    def shown(self) -> Turns:
         """The turns on the page but for the running one."""
-        return self.conversation.latest(self.window - (self.live is not None))
+        count = self.window - (self.live is not None)
+        return self.turns[max(0, len(self.turns) - count) :]
 
     @property
     def drawn(self) -> list[WireMessage]:
         """All messages on the page, as they are now."""
-        return self.shown.drawn + (messages(self.live.view) if self.live else [])
+        ended = [message for turn in self.shown for message in turn.drawn]
+        return ended + (messages(self.live.view) if self.live else [])
 
-    def begin(self, live: LiveTurn, conversation: Conversation) -> None:
-        """A turn was accepted that goes on from `conversation`; it calls `end` when it has ended."""
-        self.conversation, self.set_aside, self.live = conversation, None, live
+    def find(self, turn_id: str) -> TurnView | None:
+        return next((turn.view for turn in self.turns if turn.view.turn_id == turn_id), None)
+
+    def before(self, view: TurnView) -> Turns:
+        """Up to a turn, without it: what retry, undo and edit leave standing."""
+        return self.turns[: [turn.view for turn in self.turns].index(view)]
+
+    def begin(self, live: LiveTurn, turns: Turns) -> None:
+        """A turn was accepted that goes on from `turns`; it calls `end` when it has ended."""
+        self.turns, self.set_aside, self.live = turns, None, live
 
     def end(self, view: TurnView) -> None:
         """The turn has ended: keep it, also when the page is gone by now and a reload looks for it."""
-        self.conversation, self.live = self.conversation.adding(view), None
+        self.turns, self.live = (*self.turns, FinishedTurn(view)), None
 
     def start_over(self) -> None:
         """Empty the chat; what follows is another session. An empty chat has nothing to take back."""
         self.window = WINDOW
-        if self.conversation.turns:
-            self.set_aside = self.chat, self.conversation
-            self.chat, self.conversation = new_chat_id(), EMPTY
+        if self.turns:
+            self.set_aside = self.chat, self.turns
+            self.chat, self.turns = new_chat_id(), ()
 
     def go_back(self, turn: TurnView) -> None:
         """Take back a turn and what follows it."""
-        self.set_aside = self.chat, self.conversation
-        self.conversation = self.conversation.before(turn)
+        self.set_aside = self.chat, self.turns
+        self.turns = self.before(turn)
 
     def restore(self) -> None:
         """Bring back what `start_over` or `go_back` took away."""
         if self.set_aside is not None:
-            (self.chat, self.conversation), self.set_aside = self.set_aside, None
+            (self.chat, self.turns), self.set_aside = self.set_aside, None
 
 
 class Sessions:
@@ -171,9 +152,6 @@ class Sessions:
         self._max_sessions, self._max_chars = max_sessions, max_chars
         self._sessions: OrderedDict[tuple[Visitor, str], Session] = OrderedDict()
 
-    def __len__(self) -> int:
-        return len(self._sessions)
-
     def get(self, session_hash: str, visitor: Visitor) -> Session | None:
         """The tab that `visitor` opened under this hash; None where there is none, as after a restart."""
         key = visitor, session_hash
@@ -186,18 +164,16 @@ class Sessions:
         sessions = reversed(self._sessions.values())
         return next((one for one in sessions if one.chat == chat and one.visitor == visitor), None)
 
-    def open(
-        self, session_hash: str, visitor: Visitor, chat: str = "", conversation: Conversation = EMPTY
-    ) -> Session:
+    def open(self, session_hash: str, visitor: Visitor, chat: str = "", turns: Turns = ()) -> Session:
         """A new tab for a page that has just loaded; the tabs that are too many or too long make room.
 
         Args:
             chat: The id that the browser kept, or anything else for a new one.
         """
-        session = Session(visitor, chat if _CHAT_ID.fullmatch(chat) else new_chat_id(), conversation)
+        session = Session(visitor, chat if _CHAT_ID.fullmatch(chat) else new_chat_id(), turns)
         self._sessions[visitor, session_hash] = session
         self._sessions.move_to_end((visitor, session_hash))
-        sizes = {key: sum(t.chars for t in one.conversation.turns) for key, one in self._sessions.items()}
+        sizes = {key: sum(turn.chars for turn in one.turns) for key, one in self._sessions.items()}
         chars = sum(sizes.values())
         for key, one in list(self._sessions.items())[:-1]:
             if len(self._sessions) <= self._max_sessions and chars <= self._max_chars:
@@ -216,7 +192,7 @@ class Sessions:
         session.told += 1
         kept: list[str] = []
         room = SAVED_MAX_CHARS
-        for turn in reversed(session.conversation.turns):
+        for turn in reversed(session.turns):
             room -= len(turn.saved) + len(",")
             if room < 0:
                 break
@@ -225,10 +201,10 @@ class Sessions:
         live = session.live.view.turn_id if session.live else ""
         return json.dumps({"number": session.told, "chat": session.chat, "live": live, "turns": turns})
 
-    def read(self, turns: Any) -> Conversation:
+    def read(self, turns: Any) -> Turns:
         """The turns that `saved` gave to a browser; none where they are not ours. It takes up to 0.1 s."""
         try:
             views = _TURNS.validate_json(self._signer.unsign(turns))
         except (BadSignature, TypeError, ValueError, AttributeError):
-            return EMPTY
-        return Conversation(tuple(map(FinishedTurn, views)))
+            return ()
+        return tuple(map(FinishedTurn, views))

@@ -88,9 +88,9 @@ async def test_a_refused_question_stays_in_the_composer(chat: ChatHandlers, sess
     assert "value" not in refused[chat.page.composer]
     assert refused[chat.page.composer]["submit_btn"] == "Send"
     clicked = gr.RetryData(None, {"index": 0, "value": "first"})
-    refused = await chat.retry(clicked, {chat.page.chatbot: session.conversation.drawn}, REQUEST)
+    refused = await chat.retry(clicked, {chat.page.chatbot: session.drawn}, REQUEST)
     assert "Try again in" in refused[chat.page.notice]
-    assert [turn.view.answer_text for turn in session.conversation.turns] == ["four", "four"]
+    assert [turn.view.answer_text for turn in session.turns] == ["four", "four"]
 
 
 # Thumbs
@@ -110,9 +110,8 @@ def ratings(handlers: RatingHandlers) -> list[Any]:
 
 def thumb(session: Session, number: int, liked: bool | str) -> tuple[gr.LikeData, list[Any]]:
     """A click below the answer of a turn, and the chat: Gradio tells the first message of the answer."""
-    chat = session.conversation
-    before = len(chat.before(chat.turns[number].view).drawn)
-    return gr.LikeData(None, {"index": before + 1, "value": [], "liked": liked}), chat.drawn
+    before = sum(len(turn.drawn) for turn in session.turns[:number])
+    return gr.LikeData(None, {"index": before + 1, "value": [], "liked": liked}), session.drawn
 
 
 async def test_a_thumb_is_for_its_turn_and_a_comment_stays_with_it(
@@ -120,7 +119,7 @@ async def test_a_thumb_is_for_its_turn_and_a_comment_stays_with_it(
 ) -> None:
     update = await rating.rate(*thumb(session, 1, True), REQUEST)
     assert update[rating.page.rating]["visible"] is True
-    assert session.conversation.ratings == [None, "Like", None]
+    assert [turn.view.rated for turn in session.turns] == [None, True, None]
     await rating.comment("  Short and right ", "turn-1", REQUEST)
     await rating.rate(*thumb(session, 1, False), REQUEST)
     taken_back = await rating.rate(*thumb(session, 1, ""), REQUEST)

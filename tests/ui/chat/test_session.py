@@ -10,7 +10,15 @@ import pytest
 
 from dspy_demo.events import FieldDelta, Message, TurnFailed, TurnFinished, TurnStarted, Usage, Visitor
 from dspy_demo.ui.chat.live import LiveTurn
-from dspy_demo.ui.chat.session import SAVED_MAX_CHARS, Conversation, Session, Sessions
+from dspy_demo.ui.chat.session import (
+    SAVED_MAX_CHARS,
+    FinishedTurn,
+    Session,
+    Sessions,
+    Turns,
+    changed,
+    history,
+)
 from dspy_demo.ui.chat.turn_view import TurnView
 from tests.visitors import STRANGER
 
@@ -28,28 +36,24 @@ def asked(question: str, answer: Any = "4", trace_id: str | None = None) -> Turn
     return view
 
 
-def talk(*turns: str | TurnView) -> Conversation:
-    conversation = Conversation()
-    for turn in turns:
-        conversation = conversation.adding(
-            asked(turn, f"answer to {turn}") if isinstance(turn, str) else turn
-        )
-    return conversation
+def talk(*turns: str | TurnView) -> Turns:
+    views = (asked(turn, f"answer to {turn}") if isinstance(turn, str) else turn for turn in turns)
+    return tuple(map(FinishedTurn, views))
 
 
-def views(conversation: Conversation) -> list[TurnView]:
-    return [turn.view for turn in conversation.turns]
+def views(turns: Turns) -> list[TurnView]:
+    return [turn.view for turn in turns]
 
 
 def test_the_history_is_the_latest_questions_and_answers_that_fit() -> None:
     both = [Message(who, text) for q in "ab" for who, text in (("user", q), ("assistant", f"answer to {q}"))]  # type: ignore[arg-type]
-    assert talk("a", "b").history(1000) == (tuple(both), True)
-    assert talk("c", "a", "b").history(30) == (tuple(both), False)
+    assert history(talk("a", "b"), 1000) == (tuple(both), True)
+    assert history(talk("c", "a", "b"), 30) == (tuple(both), False)
     began = TurnView("y", started_s=0.0)
     stopped = began.apply(FieldDelta("answer", "answer", "So"), 0.5).stopped(1.0)
     failed = began.apply(TurnFailed("x", "No.", True), 1.0)
     had = (Message("user", "y"), Message("assistant", "So"))
-    assert talk(began.stopped(1.0), stopped, failed).history(1000) == (had, True)
+    assert history(talk(began.stopped(1.0), stopped, failed), 1000) == (had, True)
 
 
 def test_a_browser_keeps_what_fits_and_only_what_this_app_wrote_is_read() -> None:
@@ -58,19 +62,19 @@ def test_a_browser_keeps_what_fits_and_only_what_this_app_wrote_is_read() -> Non
     kept = json.loads(sessions.saved(sessions.open("s", STRANGER, "", chat)))["turns"]
     assert views(sessions.read(kept)) == views(chat)
     for forged in (None, 3, [], {}, "", "[]", kept.replace("answer to", "forged"), "\udc80.x"):
-        assert sessions.read(forged) == Conversation()
-    assert Sessions(b"l" * 32).read(kept) == Conversation()
+        assert sessions.read(forged) == ()
+    assert Sessions(b"l" * 32).read(kept) == ()
     long = sessions.open("s", STRANGER, "", talk(*(str(number) + "x" * 3000 for number in range(200))))
     kept = json.loads(sessions.saved(long))["turns"]
     assert SAVED_MAX_CHARS - 8000 < len(kept) <= SAVED_MAX_CHARS + 100
-    assert views(sessions.read(kept))[-1] == views(long.conversation)[-1]
+    assert views(sessions.read(kept))[-1] == views(long.turns)[-1]
 
 
 def test_links_to_traces_come_and_go_with_mlflows_pages() -> None:
     chat = talk(asked("a", trace_id="tr-0"), "b")
-    linked = chat.changed(lambda v: replace(v, trace_url="http://there/tr-0") if v.trace_id else v)
-    assert 'href="http://there/tr-0"' in str(linked.turns[0].drawn)
-    assert linked.turns[1] is chat.turns[1]
+    linked = changed(chat, lambda v: replace(v, trace_url="http://there/tr-0") if v.trace_id else v)
+    assert 'href="http://there/tr-0"' in str(linked[0].drawn)
+    assert linked[1] is chat[1]
 
 
 def test_a_hash_and_a_chat_are_nobodys_without_the_one_who_opened_them() -> None:
@@ -79,7 +83,7 @@ def test_a_hash_and_a_chat_are_nobodys_without_the_one_who_opened_them() -> None
     assert sessions.get("s1", OTHER) is sessions.of_chat(mine.chat, OTHER) is None
     sessions.open("s1", OTHER)
     assert sessions.get("s1", STRANGER) is sessions.of_chat(mine.chat, STRANGER) is mine
-    after = sessions.open("s2", STRANGER, mine.chat, mine.conversation)
+    after = sessions.open("s2", STRANGER, mine.chat, mine.turns)
     assert sessions.of_chat(mine.chat, STRANGER) is after
 
 
@@ -93,25 +97,25 @@ def test_a_name_that_is_not_one_of_ours_is_not_taken(chat: str) -> None:
 def test_the_chats_are_bounded_and_what_was_used_longest_ago_leaves_first_but_no_running_turn() -> None:
     sessions = Sessions(b"", max_sessions=3)
     running = sessions.open("running", STRANGER)
-    running.begin(cast(LiveTurn, object()), running.conversation)
+    running.begin(cast(LiveTurn, object()), ())
     used = sessions.open("used", STRANGER)
     for number in range(10):
         assert sessions.get("used", STRANGER) is used
         sessions.open(f"s{number}", STRANGER)
-    assert len(sessions) == 3
+    assert sessions.get("s8", STRANGER) is None
     assert sessions.get("running", STRANGER) is running
-    sessions = Sessions(b"", max_chars=talk("a", "b").turns[0].chars * 3)
+    sessions = Sessions(b"", max_chars=talk("a", "b")[0].chars * 3)
     for number in range(3):
         sessions.open(f"s{number}", STRANGER, "", talk("a", "b"))
-    assert len(sessions) == 1
+    assert [bool(sessions.get(f"s{number}", STRANGER)) for number in range(3)] == [False, False, True]
 
 
 def test_what_others_see_of_a_chat_tells_nothing_of_its_name() -> None:
-    session = Session(STRANGER, conversation=talk("a"))
-    before = session.session_id, session.conversation
+    session = Session(STRANGER, turns=talk("a"))
+    before = session.session_id, session.turns
     assert session.session_id.startswith("a-guest.")
     assert session.chat not in session.session_id
     session.start_over()
     assert session.session_id != before[0]
     session.restore()
-    assert (session.session_id, session.conversation) == before
+    assert (session.session_id, session.turns) == before
