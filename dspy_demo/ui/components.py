@@ -4,10 +4,9 @@ A section draws most of itself as HTML of its own, with one event for all that i
 
     <button data-do="serve" data-uri="models:/demo/3">      a click gives its data to the handler
     <form data-do="edit" data-uri="...">                    so does a submit, with the form's fields
-    <button data-toggle="K"> ... <div data-panel="K">       opens and closes in the browser
+    <details data-key="K">                                  stays open when the section is drawn again
     <button data-copy="text">                               copies
     <button data-open="versions">                           shows a section of the page
-    <div data-show>                                         is scrolled into view when it comes after a click
 
 A component for each button would have events of its own; here a redraw changes the nodes that differ, and
 what is open stays open. The script is `assets/actions.js`.

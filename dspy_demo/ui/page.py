@@ -105,7 +105,8 @@ class PageOf:
             section.wire(demo, now)
         self._keep_choices(demo, now)
         if self.picks.owner:
-            self.backend.acts_on(self.chat.widgets.notice, now)
+            act, connected = self.backend.act, self.backend.connected
+            self.chat.widgets.notice.click(act, connected, self.backend.outputs, **now)
             for acted in self.versions.acted:
                 self.chat.link_traces(acted, now)
 

@@ -80,11 +80,11 @@ class Workbench:
     def row(self, version: int) -> Locator:
         return self.page.locator(f'.version[data-key="models:/dspy-demo/{version}"]')
 
-    async def act(self, version: int, label: str | re.Pattern[str]) -> None:
+    async def act(self, version: int, label: str) -> None:
         row = self.row(version)
         if not await row.evaluate("row => row.open"):
-            await row.locator("summary").click()
-        await row.get_by_role("button", name=label).click()
+            await row.locator("> summary").click()
+        await row.locator(".b").filter(has_text=re.compile(f"^{label}$")).click()
 
     async def is_served(self, version: int) -> None:
         served = re.compile(rf"^\s*Ready\s*dspy-demo v{version}")

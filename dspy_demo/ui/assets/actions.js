@@ -2,7 +2,6 @@
 // GRADIO is in page.js.
 const open = new Set();
 let revealed = "";
-let asked = false;
 
 // A redraw writes the attributes of the server's HTML over what the reader opened.
 const restore = () => {
@@ -12,16 +11,7 @@ const restore = () => {
     open.add(reveal);
   }
   revealed = reveal;
-  // What the reader asked for may have grown out of sight.
-  if (asked && element.querySelector("[data-show]")) {
-    asked = false;
-    element.scrollIntoView({ block: "nearest" });
-  }
   for (const fold of element.querySelectorAll("details[data-key]")) fold.open = open.has(fold.dataset.key);
-  for (const panel of element.querySelectorAll("[data-panel]")) panel.hidden = !open.has(panel.dataset.panel);
-  for (const button of element.querySelectorAll("[data-toggle]")) {
-    button.setAttribute("aria-expanded", open.has(button.dataset.toggle));
-  }
   for (const form of element.querySelectorAll("form[data-uri]")) {
     if (form.shownFor !== form.dataset.uri) form.reset();
     form.shownFor = form.dataset.uri;
@@ -36,13 +26,8 @@ element.addEventListener("toggle", (event) => {
 element.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (!button || button.disabled) return;
-  const { toggle, copy, open: shown } = button.dataset;
-  if (toggle) {
-    open.has(toggle) ? open.delete(toggle) : open.add(toggle);
-    restore();
-    const panel = element.querySelector(`[data-panel="${CSS.escape(toggle)}"]`);
-    if (open.has(toggle)) panel?.querySelector("textarea, input")?.focus();
-  } else if (copy) {
+  const { copy, open: shown } = button.dataset;
+  if (copy) {
     navigator.clipboard?.writeText(copy).then(() => {
       const label = button.textContent;
       button.textContent = "Copied";
@@ -51,7 +36,6 @@ element.addEventListener("click", (event) => {
   } else if (shown) {
     show(shown);
   } else if (button.dataset.do) {
-    asked = true;
     trigger("click", { ...button.dataset });
   }
 });

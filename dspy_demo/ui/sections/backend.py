@@ -17,30 +17,13 @@ from dspy_demo.events import ServedTarget
 from dspy_demo.processes import ChildFailed
 from dspy_demo.serving.processes import ModelServers, ServerState
 from dspy_demo.settings import Settings
-from dspy_demo.ui.components import (
-    Given,
-    Update,
-    action_html,
-    clicked,
-    if_new,
-    is_owner,
-    lasting,
-    section,
-    sentence_of,
-    skip,
-    template,
-    title_of,
-)
+from dspy_demo.ui import components as ui
+from dspy_demo.ui.components import Given, Update
 
 #: The two sides of the switch.
 LOCAL, SERVED = "Local", "Served"
 #: Seconds between two looks while there is something to see: within one a crash is on the page.
 LOOK_S = 1.0
-NOT_READY = {
-    "hung": "The model server does not answer any more. Restart it, or choose the Local backend.",
-    "starting": "The model server is still starting. Ask again in a moment.",
-}
-NOT_SERVED = "No model server is running. Choose Serve at a version, or the Local backend."
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +35,7 @@ class Connected:
 
     @property
     def title(self) -> str:
-        return title_of(self.info.version) if self.info.version else self.url
+        return ui.title_of(self.info.version) if self.info.version else self.url
 
 
 class BackendSection:
@@ -60,12 +43,11 @@ class BackendSection:
 
     Attributes:
         connected: `Connected`, where this visitor uses a server at a typed address. Only handlers write it.
-        status: The state in words for a screen reader. It changes with the state, so what depends on the
-            state listens to its change.
+        status: The state in words for a screen reader; what depends on the state listens to its change.
 
     Args:
         first_url: A server that every visitor is connected to at the start; empty for none.
-        owner: Whether it is the owner's page; on that of guests there is only something to see.
+        owner: Whether it is the owner's page; guests only see it.
     """
 
     def __init__(
@@ -76,7 +58,7 @@ class BackendSection:
         self._running: set[asyncio.Task[None]] = set()
 
     def draw(self) -> None:
-        with section("Backend"):
+        with ui.section("Backend"):
             self.switch = gr.Radio(
                 [LOCAL, SERVED],
                 value=LOCAL,
@@ -85,7 +67,7 @@ class BackendSection:
                 interactive=False,
                 elem_id="backend",
             )
-            self.panel = action_html(server_html(ServerState(), owner=self._owner), elem_id="server")
+            self.panel = ui.action_html(server_html(ServerState(), owner=self._owner), elem_id="server")
             if self._owner:
                 with gr.Accordion("Connect to a server", open=False, elem_classes="fold"):
                     self.address = gr.Textbox(
@@ -106,18 +88,14 @@ class BackendSection:
         demo.load(self.connect_first, None, self.outputs, **now)
         self.timer.tick(self.look, [self.connected, self.panel], self.outputs, **now)
         if self._owner:
-            self.acts_on(self.panel, now)
+            self.panel.click(self.act, self.connected, self.outputs, **now)
             events = [self.connect_button.click, self.address.submit]
             gr.on(events, self.connect, self.address, self.outputs, **now)
-
-    def acts_on(self, html: gr.HTML, now: dict[str, Any]) -> None:
-        """Let the buttons in `html` act on the server too."""
-        html.click(self.act, self.connected, self.outputs, **now)
 
     async def look(self, connected: Connected | None, shown: str) -> Update:
         """A tick of the timer."""
         await self.servers.phase()
-        return if_new(self.drawn(connected), self.panel, shown)
+        return ui.if_new(self.drawn(connected), self.panel, shown)
 
     async def connect_first(self) -> Update:
         """A page has loaded."""
@@ -125,20 +103,20 @@ class BackendSection:
 
     async def connect(self, address: str, request: gr.Request) -> Update:
         """Use the server at a typed address."""
-        return await self._connected(address) if is_owner(request) else skip()
+        return await self._connected(address) if ui.is_owner(request) else ui.skip()
 
     async def _connected(self, address: str) -> Update:
         try:
             url = base_url(address)
             return self.drawn(Connected(url, await self._served.probe(url)))
         except Exception as error:
-            return self.drawn(None, sentence_of(error))
+            return self.drawn(None, ui.sentence_of(error))
 
     async def act(self, event: gr.EventData, connected: Connected | None, request: gr.Request) -> Update:
         """One of the buttons beside the state."""
-        if not is_owner(request):
-            return skip()
-        match clicked(event):
+        if not ui.is_owner(request):
+            return ui.skip()
+        match ui.clicked(event):
             case "disconnect":
                 connected = None
             case "restart":
@@ -146,7 +124,7 @@ class BackendSection:
             case "retry":
                 await self.begin(self.servers.retry())
             case "stop" | "dismiss":
-                await self.begin(self.servers.stop(clicked(event, "uri") or None))
+                await self.begin(self.servers.stop(ui.clicked(event, "uri") or None))
         return self.drawn(connected)
 
     async def begin(self, action: Coroutine[Any, Any, Any]) -> None:
@@ -163,13 +141,13 @@ class BackendSection:
         except ChildFailed:
             pass  # the server's state says it, with its log
         except Exception as error:
-            self._trouble = sentence_of(error)
+            self._trouble = ui.sentence_of(error)
 
     def drawn(self, connected: Connected | None, trouble: str = "") -> Update:
         """The section as it must look now."""
         state = self.servers.state()
-        phases = {state.phase, state.next.phase if state.next else state.phase}
-        active = bool(self._running) or bool(phases & {"starting", "stopping", "ready", "hung"})
+        moving = state.phase in {"starting", "stopping", "ready", "hung"}
+        active = moving or bool(self._running or state.next)
         usable = connected is not None or state.phase != "none"
         return {
             self.panel: server_html(state, connected, trouble or self._trouble, owner=self._owner),
@@ -208,16 +186,22 @@ def served_choice(servers: ModelServers, connected: Connected | None) -> tuple[S
     if connected is not None:
         return ServedTarget(connected.url, connected.info.version), connected.info.program
     state = servers.state()
-    if state.phase == "ready":
-        return state.target, state.program
-    if state.phase == "failed":
-        raise NotFound(f"{state.reason} Restart it, or choose the Local backend.")
-    raise NotFound(NOT_READY.get(state.phase, NOT_SERVED))
+    match state.phase:
+        case "ready":
+            return state.target, state.program
+        case "hung":
+            raise NotFound("The model server does not answer any more. Restart it, or choose Local.")
+        case "failed":
+            raise NotFound(f"{state.reason} Restart it, or choose Local.")
+        case "starting":
+            raise NotFound("The model server is still starting. Ask again in a moment.")
+        case _:
+            raise NotFound("No model server is running. Choose Serve at a version, or Local.")
 
 
 def picker_or_fixed(picker: gr.Column, fixed: gr.HTML, serving: Connected | None, *, value: str) -> Update:
     """Show what a section picks, or `value` where a served version has set it."""
-    html = template("fixed.html", value=value, version=serving.title) if serving else ""
+    html = ui.template("fixed.html", value=value, version=serving.title) if serving else ""
     served = serving is not None
     return {picker: gr.update(visible=not served), fixed: gr.update(visible=served, value=html)}
 
@@ -226,8 +210,8 @@ def server_html(
     state: ServerState, connected: Connected | None = None, trouble: str = "", *, owner: bool = True
 ) -> str:
     """The state of the servers; `trouble` is why the last action did not work."""
-    words = {"trouble": trouble, "title_of": title_of, "lasting": lasting}
-    return template("backend.html", state=state, connected=connected, owner=owner, **words)
+    shown = {"state": state, "connected": connected, "trouble": trouble, "owner": owner}
+    return ui.template("backend.html", title_of=ui.title_of, lasting=ui.lasting, **shown)
 
 
 def status_html(state: ServerState, connected: Connected | None = None) -> str:
@@ -235,5 +219,5 @@ def status_html(state: ServerState, connected: Connected | None = None) -> str:
     words = [f"Connected to {connected.title}."] if connected else []
     for server in (state, state.next):
         if server is not None and server.phase != "none":
-            words.append(f"Model server {title_of(server.version)}: {server.phase}. {server.reason}".strip())
-    return template("status.html", text=" ".join(words))
+            words.append(f"Model server {ui.title_of(server.version)}: {server.phase}. {server.reason}")
+    return ui.message(" ".join(words))

@@ -17,23 +17,13 @@ from dspy_demo.chat import ChatService
 from dspy_demo.errors import DemoError
 from dspy_demo.events import LocalTarget, ServedTarget, Status, TurnRequest
 from dspy_demo.programs.spec import ProgramSpec
+from dspy_demo.ui import components as ui
 from dspy_demo.ui.chat.live import REDRAW_S, LiveTurn
 from dspy_demo.ui.chat.render import messages
 from dspy_demo.ui.chat.section import Chat
 from dspy_demo.ui.chat.turn_view import TurnView
 from dspy_demo.ui.chat.widgets import CHATBOT, composer
-from dspy_demo.ui.components import (
-    Given,
-    Update,
-    dropdown,
-    is_owner,
-    message,
-    sentence_of,
-    skip,
-    template,
-    title_of,
-    visitor_of,
-)
+from dspy_demo.ui.components import Given, Update
 from dspy_demo.ui.gradio_bridge import delivered
 from dspy_demo.ui.sections.backend import Connected
 from dspy_demo.ui.sections.picks import SidebarPicks, program_behind
@@ -74,16 +64,14 @@ class CompareSection:
             with gr.Row(elem_id="sides", equal_height=False):
                 for side, value in zip(SIDES, (LOCAL_SIDE, SERVED_SIDE), strict=True):
                     self._draw_side(side, value)
-            self.difference = gr.HTML(
-                difference_html({}), elem_id="difference", elem_classes="own", padding=False
-            )
+            self.difference = ui.action_html(difference_html({}), elem_id="difference")
             with gr.Column(elem_id="compare-dock"):
                 self.composer = composer("compare-composer", "Question to both", "Ask both")
                 self.notice = gr.HTML(elem_id="compare-notice", elem_classes="own notice", padding=False)
 
     def _draw_side(self, side: str, value: str) -> None:
         with gr.Column(min_width=280, elem_classes="side"):
-            self.targets[side] = dropdown(
+            self.targets[side] = ui.dropdown(
                 [("Local", LOCAL_SIDE), ("Served", SERVED_SIDE)],
                 value,
                 label=f"{side.capitalize()} answers with",
@@ -117,26 +105,26 @@ class CompareSection:
 
     async def choices(self, program: str, connected: Connected | None, request: gr.Request) -> Update:
         """What can be chosen for a side now: local, served, and each version that can answer."""
-        if not is_owner(request):
-            return skip()
+        if not ui.is_owner(request):
+            return ui.skip()
         try:
             versions = await asyncio.to_thread(self._store.versions)
         except DemoError:
             versions = []
         state = self._picks.backend.servers.state()
-        served = connected.title if connected else title_of(state.version) if state.phase == "ready" else ""
+        own = ui.title_of(state.version) if state.phase == "ready" else "nothing yet"
         rows = [
             (f"Local · {self._picks.program.title(program)}", LOCAL_SIDE),
-            (f"Served · {served or 'nothing yet'}", SERVED_SIDE),
-            *((f"Version · {title_of(v.uri)}", v.uri) for v in versions if v.servable),
+            (f"Served · {connected.title if connected else own}", SERVED_SIDE),
+            *((f"Version · {ui.title_of(v.uri)}", v.uri) for v in versions if v.servable),
         ]
         return {target: gr.update(choices=rows) for target in self.targets.values()}
 
     async def ask(self, given: dict[Component, Any], request: gr.Request) -> AsyncIterator[Update]:
         """Both turns from the click to their ends, or none; a version's server has to start first."""
         key, text = str(request.session_hash), given[self.composer] or ""
-        if key in self._open or not text.strip() or not is_owner(request):
-            yield skip()
+        if key in self._open or not text.strip() or not ui.is_owner(request):
+            yield ui.skip()
             return
         asking = asyncio.create_task(self._turns(given, text, request), name="compare")
         comparison = self._open[key] = Comparison(asking)
@@ -178,17 +166,15 @@ class CompareSection:
         }
         return {
             self.difference: difference_html(texts),
-            self.notice: message(self._service.tracer.notice or ""),
+            self.notice: ui.message(self._service.tracer.notice or ""),
             self.composer: gr.update(submit_btn="Send", stop_btn=False),
         }
 
     def _given_back(self, text: str, error: BaseException | None) -> Update:
         """The page after a question that could not be asked, or was stopped before."""
-        return {
-            **{chat: [] for chat in self.chats.values()},
-            self.notice: message(sentence_of(error), wrong=True) if isinstance(error, Exception) else "",
-            self.composer: gr.update(value=text, submit_btn="Send", stop_btn=False),
-        }
+        wrong = ui.message(ui.sentence_of(error), wrong=True) if isinstance(error, Exception) else ""
+        back = gr.update(value=text, submit_btn="Send", stop_btn=False)
+        return {self.notice: wrong, self.composer: back, **{chat: [] for chat in self.chats.values()}}
 
     async def _turns(self, given: Given, text: str, request: gr.Request) -> list[LiveTurn]:
         """Both turns, running."""
@@ -197,7 +183,7 @@ class CompareSection:
         asked = []
         for target, spec in targets:
             values = self._chat.widgets.forms.values(spec, given) | {spec.chat_field: text}
-            turn = TurnRequest(target, values, visitor=visitor_of(request))
+            turn = TurnRequest(target, values, visitor=ui.visitor_of(request))
             self._service.check(turn)
             view = TurnView(
                 text,
@@ -226,7 +212,7 @@ def _waiting(text: str, picked: str) -> TurnView:
     view = TurnView(text, started_s=time.monotonic())
     if picked in {LOCAL_SIDE, SERVED_SIDE}:
         return view
-    return view.apply(Status(f"Starting {title_of(picked)}", "pending", "start"), time.monotonic())
+    return view.apply(Status(f"Starting {ui.title_of(picked)}", "pending", "start"), time.monotonic())
 
 
 def _reasoning(view: TurnView) -> str:
@@ -244,7 +230,7 @@ def difference_html(texts: Mapping[str, tuple[str, str]]) -> str:
             changes = list(word_changes(*words)) if short and left != right else []
             note = "Identical" if left == right else "The texts are too long to be compared word by word."
             parts.append({"title": title, "note": note, "changes": changes})
-    return template("difference.html", parts=parts)
+    return ui.template("difference.html", parts=parts)
 
 
 def word_changes(before: list[str], after: list[str]) -> Iterator[tuple[str, str]]:

@@ -19,21 +19,8 @@ from dspy_demo.lm.local.download import Downloads, DownloadState, size_text
 from dspy_demo.lm.local.files import PREFIX, remove
 from dspy_demo.lm.local.runtime import INSTALL_LINE, runtime_installed
 from dspy_demo.settings import Settings
-from dspy_demo.ui.components import (
-    Given,
-    Update,
-    action_html,
-    clicked,
-    dropdown,
-    if_new,
-    is_owner,
-    message,
-    picked,
-    section,
-    sentence_of,
-    skip,
-    template,
-)
+from dspy_demo.ui import components as ui
+from dspy_demo.ui.components import Given, Update
 from dspy_demo.ui.sections.backend import Connected, picker_or_fixed
 
 OTHER = "other"
@@ -56,11 +43,11 @@ class ModelSection:
         self.typed: list[Component] = []
 
     def draw(self) -> None:
-        with section("Model"):
+        with ui.section("Model"):
             self.fixed = gr.HTML(visible=False, elem_classes="fixed", padding=False)
             with gr.Column(elem_classes="picker") as self.group:
-                self.picker = dropdown(self._rows(), self._start, label="Model", elem_id="model")
-                reason = message(self.detection.reason)
+                self.picker = ui.dropdown(self._rows(), self._start, label="Model", elem_id="model")
+                reason = ui.message(self.detection.reason)
                 self.reason = gr.HTML(reason, visible=bool(reason), elem_classes="own", padding=False)
                 #: What `drawn` changes.
                 self.shown: set[Component] = {self.reason, self.group, self.fixed}
@@ -92,7 +79,7 @@ class ModelSection:
     def _draw_downloads(self) -> None:
         opened, title = self.detection.demo, "Download a small model"
         with gr.Accordion(title, open=opened, elem_classes="fold", elem_id="models") as self.fold:
-            self.list = action_html('<p class="quiet">Looking…</p>', elem_id="model-list")
+            self.list = ui.action_html('<p class="quiet">Looking…</p>', elem_id="model-list")
         self.timer = gr.Timer(LOOK_S, active=False)
 
     def _draw_settings(self) -> None:
@@ -163,19 +150,19 @@ class ModelSection:
 
     def pick(self, model: object) -> Update:
         """Choose a model where it is on offer."""
-        return {self.picker: picked(self._rows(), model)}
+        return {self.picker: ui.picked(self._rows(), model)}
 
     async def look(self, model: str, shown: str, request: gr.Request) -> Update:
         """A tick of the timer, another choice in the picker, or a page that has just loaded."""
-        return if_new(await self._listed(model), self.list, shown) if is_owner(request) else skip()
+        return ui.if_new(await self._listed(model), self.list, shown) if ui.is_owner(request) else ui.skip()
 
     async def act(self, event: gr.EventData, model: str, request: gr.Request) -> Update:
         """One of the buttons of the list."""
-        if self._downloads is None or not is_owner(request):
-            return skip()
-        name = clicked(event, "name")
+        if self._downloads is None or not ui.is_owner(request):
+            return ui.skip()
+        name = ui.clicked(event, "name")
         try:
-            match clicked(event):
+            match ui.clicked(event):
                 case "download":
                     self._downloads.start(name)
                 case "cancel":
@@ -187,7 +174,7 @@ class ModelSection:
                     return await self._listed(model) | self.pick(model)
             return await self._listed(model)
         except Exception as error:
-            return await self._listed(model, sentence_of(error))
+            return await self._listed(model, ui.sentence_of(error))
 
     async def _listed(self, model: str, trouble: str = "") -> Update:
         """The list, and the picker when no model is on its way that would be offered."""
@@ -215,15 +202,10 @@ class ModelSection:
 
 
 def models_html(states: Sequence[DownloadState], hub_url: str, *, picked: str = "", trouble: str = "") -> str:
-    """The list of models to download.
-
-    Args:
-        picked: The model string of the picker.
-        trouble: Why the last action did not work.
-    """
+    """The list, where the model `picked` may be; `trouble` is why the last action did not work."""
     shown = {"states": states, "hub_url": hub_url, "picked": picked, "trouble": trouble}
     words = {"prefix": PREFIX, "size_text": size_text, "install_line": INSTALL_LINE}
-    return template("models.html", runs=runtime_installed(), **shown, **words)
+    return ui.template("models.html", runs=runtime_installed(), **shown, **words)
 
 
 def option_ids(options: Sequence[LMOption]) -> dict[str, LMOption]:

@@ -17,20 +17,9 @@ from gradio.components import Component
 from dspy_demo.errors import DemoError, InvalidInput
 from dspy_demo.serving.mlflow_ui import MLflowPages
 from dspy_demo.serving.processes import Wanted
+from dspy_demo.ui import components as ui
 from dspy_demo.ui.chat.text import in_words
-from dspy_demo.ui.components import (
-    Given,
-    Update,
-    action_html,
-    clicked,
-    is_owner,
-    lasting,
-    message,
-    sentence_of,
-    skip,
-    template,
-    title_of,
-)
+from dspy_demo.ui.components import Given, Update
 from dspy_demo.ui.sections.backend import SERVED
 from dspy_demo.ui.sections.model import ModelSection
 from dspy_demo.ui.sections.picks import SidebarPicks
@@ -38,7 +27,7 @@ from dspy_demo.versions.secrets import public_url
 from dspy_demo.versions.store import VersionStore
 from dspy_demo.versions.version import MODEL_NAME, LogRequest, Version
 
-#: After so long an action is slow, and the page says what it does.
+#: After so long a version that is being logged is in the list.
 STEP_S = 0.25
 
 
@@ -53,23 +42,21 @@ class VersionsSection:
         self._logging = asyncio.Lock()
 
     def draw(self) -> None:
+        fold = {"open": False, "elem_classes": "fold"}
         with gr.Column(elem_classes="section", elem_id="section-versions"):
-            self.head = action_html(template("versions_head.html", mlflow_url=""), elem_id="versions-head")
-            with gr.Accordion("Log this program", open=False, elem_classes="fold", elem_id="log-form"):
+            self.head = ui.action_html(head_html(""), elem_id="versions-head")
+            with gr.Accordion("Log this program", elem_id="log-form", **fold):
                 self.name = gr.Textbox(MODEL_NAME, label="Model name", max_lines=1)
                 self.description = gr.Textbox(
                     label="Description (optional)", lines=2, max_lines=6, placeholder="What is new in it?"
                 )
-                self.tags = gr.Textbox(
-                    label="Tags (optional)", placeholder="team=search, tier=2", max_lines=6
-                )
-                gr.HTML(message("Logs the program and the model that are picked for Local."), padding=False)
+                self.tags = gr.Textbox(label="Tags (optional)", placeholder="team=search, tier=2")
+                about = ui.message("Logs the program and the model that are picked for Local.")
+                gr.HTML(about, padding=False)
                 self.log_button = gr.Button("Log to MLflow", variant="primary", size="sm", elem_id="log")
-            self.result = action_html(elem_id="log-result")
-            with gr.Accordion(
-                "All versions", open=False, elem_classes="fold", elem_id="versions"
-            ) as self.fold:
-                self.list = action_html('<p class="quiet">Looking…</p>', elem_id="version-list")
+            self.result = ui.action_html(elem_id="log-result")
+            with gr.Accordion("All versions", elem_id="versions", **fold) as self.fold:
+                self.list = ui.action_html('<p class="quiet">Looking…</p>', elem_id="version-list")
 
     def wire(self, demo: gr.Blocks, now: dict[str, Any]) -> None:
         queued, listed = now | {"queue": True}, {self.list, self.head}
@@ -86,104 +73,100 @@ class VersionsSection:
 
     async def log(self, given: dict[Component, Any], request: gr.Request) -> AsyncIterator[Update]:
         """**Log to MLflow**: the program and the model picked now. Two quick clicks make one version."""
-        if self._logging.locked() or not is_owner(request):
-            yield skip()
+        if self._logging.locked() or not ui.is_owner(request):
+            yield ui.skip()
             return
         async with self._logging:
             try:
-                wanted = self._request(given)
-                yield {self.log_button: gr.update(interactive=False), self.result: message("Logging…")}
+                wanted = LogRequest(
+                    given[self.name] or "",
+                    given[self._program.picker],
+                    self._model.choice(given),
+                    given[self.description] or "",
+                    parse_tags(given[self.tags] or ""),
+                )
+                text = "Logging, and checking that a new process can load it. This takes some seconds…"
+                yield {self.log_button: gr.update(interactive=False), self.result: ui.message(text)}
                 logging = asyncio.to_thread(self._store.log, wanted, self._program.registry, self._adapter)
                 task = asyncio.create_task(logging)
-                if not (await asyncio.wait({task}, timeout=STEP_S))[0]:
-                    text = "Logging, and checking that a new process can load it. This takes some seconds…"
-                    yield {self.fold: gr.update(open=True), self.result: message(text)} | await self._listed()
+                await asyncio.wait({task}, timeout=STEP_S)
+                yield {self.fold: gr.update(open=True)} | await self._listed()
                 version = await task
-                logged = message(f"Logged {title_of(version.uri)}.", link=self._link(version))
-                done = {self.result: logged, self.description: "", self.fold: gr.update(open=True)}
-                yield done | await self._listed(reveal=version.uri)
+                logged = ui.message(f"Logged {ui.title_of(version.uri)}.", link=self._link(version))
+                yield {self.result: logged, self.description: ""} | await self._listed(version.uri)
             except Exception as error:
-                yield {self.result: message(sentence_of(error), wrong=True)}
+                yield {self.result: ui.message(ui.sentence_of(error), wrong=True)}
                 yield await self.refresh_open(request)
         yield {self.log_button: gr.update(interactive=True)}
 
-    def _request(self, given: Given) -> LogRequest:
-        return LogRequest(
-            given[self.name] or "",
-            given[self._program.picker],
-            self._model.choice(given),
-            given[self.description] or "",
-            parse_tags(given[self.tags] or ""),
-        )
-
     async def refresh(self, request: gr.Request) -> Update:
         """The list as it is now, also after other tools changed it."""
-        if not is_owner(request):
-            return skip()
         try:
-            return await self._listed()
+            return await self._listed() if ui.is_owner(request) else ui.skip()
         except Exception as error:
-            return {self.list: message(sentence_of(error), wrong=True)}
+            return {self.list: ui.message(ui.sentence_of(error), wrong=True)}
 
     async def refresh_open(self, request: gr.Request) -> Update:
         """The same, where the list was looked at before; else it would load MLflow for nothing."""
-        return await self.refresh(request) if is_owner(request) and self._store.tracking.ready else skip()
+        seen = ui.is_owner(request) and self._store.tracking.ready
+        return await self.refresh(request) if seen else ui.skip()
 
     async def act(
         self, event: gr.EventData, given: dict[Component, Any], request: gr.Request
     ) -> AsyncIterator[Update]:
         """One of the buttons in the list, in the heading, or after an action."""
-        do, uri = clicked(event), clicked(event, "uri")
-        if not is_owner(request):
-            yield skip()
+        if not ui.is_owner(request):
+            yield ui.skip()
             return
         try:
-            if do == "open":
-                yield {self.result: message("Starting MLflow. This takes some seconds…")}
-            if do == "load":
-                yield {self.result: message(f"Loading {title_of(uri)}…")}
-            yield await self._act(event, uri, given) | await self._listed()
+            slow = {"open": "Starting MLflow. This takes some seconds…", "load": "Loading…"}
+            yield {self.result: ui.message(slow.get(ui.clicked(event), ""))}
+            yield await self._act(event, given) | await self._listed()
         except Exception as error:
-            yield {self.result: message(sentence_of(error), wrong=True)}
+            yield {self.result: ui.message(ui.sentence_of(error), wrong=True)}
 
-    async def _act(self, event: gr.EventData, uri: str, given: Given) -> Update:
-        text, undo, link, more = "", "", "", Update()
-        match clicked(event):
+    async def _act(self, event: gr.EventData, given: Given) -> Update:
+        do, uri = ui.clicked(event), ui.clicked(event, "uri")
+        if do in {"", "refresh"}:
+            return {}
+        if do == "open" and not uri:
+            return {self.result: ui.message("MLflow is running.", link=await self._mlflow.open())}
+        version = await asyncio.to_thread(self._store.get, uri)
+        title, text, undo, link, more = ui.title_of(version.uri), "", "", "", Update()
+        match do:
             case "load":
-                name = await self._load(uri)
-                text, more = f"Now using {title_of(uri)} with your current model.", self._program.pick(name)
-            case "open":  # browsers block windows that open so long after a click
-                url = await self._mlflow.open()
-                text, link = "MLflow is running.", self._link(await self._get(uri)) if uri else url
+                spec = dataclasses.replace(
+                    await asyncio.to_thread(self._store.load, uri),
+                    name=f"{version.name}-v{version.version}",
+                    title=title,
+                )
+                self._program.registry.add(spec, spec.build())
+                text, more = f"Now using {title} with your current model.", self._program.pick(spec.name)
+            case "open":  # with a link: browsers block windows that open so long after a click
+                await self._mlflow.open()
+                text, link = "MLflow is running.", self._link(version)
             case "serve":
-                wanted = wanted_server(await self._get(uri), self._model, given)
-                await self._backend.begin(self._backend.servers.serve(wanted))
+                await self._backend.begin(
+                    self._backend.servers.serve(wanted_server(version, self._model, given))
+                )
                 more = self._backend.drawn(None)
             case "chat":
                 more = {self._backend.switch: gr.update(value=SERVED, interactive=True)}
             case "promote":
                 await asyncio.to_thread(self._store.promote, uri)
-                text = f"{title_of(uri)} is champion now."
+                text = f"{title} is champion now."
             case "roll-back":
-                version = await asyncio.to_thread(self._store.roll_back, (await self._get(uri)).name)
-                text, undo = f"{title_of(version.uri)} is champion again.", version.uri
+                version = await asyncio.to_thread(self._store.roll_back, version.name)
+                text, undo = f"{ui.title_of(version.uri)} is champion again.", version.uri
             case "edit":
-                tags = parse_tags(clicked(event, "tags"))
-                await asyncio.to_thread(self._store.edit, uri, clicked(event, "description"), tags)
+                tags = parse_tags(ui.clicked(event, "tags"))
+                await asyncio.to_thread(self._store.edit, uri, ui.clicked(event, "description"), tags)
                 text = "Saved."
-        return {self.result: message(text, undo=undo, link=link)} | more
-
-    async def _load(self, uri: str) -> str:
-        """Make a version one of the programs of this process; its name."""
-        loaded, version = await asyncio.to_thread(self._store.load, uri), await self._get(uri)
-        name = f"{version.name}-v{version.version}"
-        spec = dataclasses.replace(loaded, name=name, title=title_of(version.uri))
-        self._program.registry.add(spec, spec.build())
-        return name
+        return {self.result: ui.message(text, undo=undo, link=link)} | more
 
     async def _listed(self, reveal: str = "") -> Update:
         html = await asyncio.to_thread(self._list_html, reveal)
-        return {self.list: html, self.head: template("versions_head.html", mlflow_url=self._mlflow.url)}
+        return {self.list: html, self.head: head_html(self._mlflow.url)}
 
     def _list_html(self, reveal: str) -> str:
         store, state = self._store, self._backend.servers.state()
@@ -199,9 +182,6 @@ class VersionsSection:
 
     def _link(self, version: Version) -> str:
         return self._store.link(version, self._mlflow.url) if self._mlflow.url else ""
-
-    async def _get(self, uri: str) -> Version:
-        return await asyncio.to_thread(self._store.get, uri)
 
 
 def wanted_server(version: Version, model: ModelSection, given: Given) -> Wanted:
@@ -219,6 +199,10 @@ def wanted_server(version: Version, model: ModelSection, given: Given) -> Wanted
     return Wanted(version.uri, version.lm, choice.api_key if choice.model == version.lm else None)
 
 
+def head_html(mlflow_url: str) -> str:
+    return ui.template("versions_head.html", mlflow_url=mlflow_url)
+
+
 def versions_html(versions: Sequence[Version], tracking_uri: str, **shown: Any) -> str:
     """The list, newest first.
 
@@ -228,26 +212,26 @@ def versions_html(versions: Sequence[Version], tracking_uri: str, **shown: Any) 
     """
 
     def ago(created_at: float) -> str:
-        age = lasting(time.time() - created_at)
+        age = ui.lasting(time.time() - created_at)
         return f"{age} ago" if age else "just now"
 
     shown |= {"ago": ago, "in_words": in_words, "commands": lambda version: commands(version, tracking_uri)}
-    return template("versions.html", versions=versions, **shown)
+    return ui.template("versions.html", versions=versions, **shown)
 
 
 def commands(version: Version, tracking_uri: str) -> dict[str, str]:
     """How to serve and ask a version from a shell; a password in the store's address is left out."""
     shown = tracking_uri if tracking_uri.startswith("sqlite:") else public_url(tracking_uri) or ""
     uri, store, post = shlex.quote(version.uri), shlex.quote(shown), "-H 'Content-Type: application/json' -d"
-    text = {"text": "What is 2 + 2?"}
-    messages = {"messages": [{"role": "user", "content": text["text"]}]}
+    question = "What is 2 + 2?"
+    text, chat = ({"text": question}, {"messages": [{"role": "user", "content": question}]})
     return {
         "Serve, with live tokens": f"python -m dspy_demo.serving {uri} --port 5001 --tracking-uri {store}",
         "Ask": f"curl -N http://127.0.0.1:5001/predict/stream {post} {shlex.quote(json.dumps(text))}",
         "Serve with MLflow alone": (
             f"MLFLOW_TRACKING_URI={store} mlflow models serve -m {uri} --env-manager local --port 5001"
         ),
-        "Ask that": f"curl http://127.0.0.1:5001/invocations {post} {shlex.quote(json.dumps(messages))}",
+        "Ask that": f"curl http://127.0.0.1:5001/invocations {post} {shlex.quote(json.dumps(chat))}",
     }
 
 
