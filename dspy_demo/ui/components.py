@@ -1,15 +1,12 @@
-"""What the sections share: HTML with buttons in it, polling, who clicked, and a few words.
+"""What the sections share: HTML with buttons in it, who clicked, and a few words.
 
-A section draws most of itself as HTML of its own, with one event for all that is in it:
+A section draws most of itself as HTML, with one event for all its buttons (see `assets/actions.js`):
 
     <button data-do="serve" data-uri="models:/demo/3">      a click gives its data to the handler
     <form data-do="edit" data-uri="...">                    so does a submit, with the form's fields
     <details data-key="K">                                  stays open when the section is drawn again
     <button data-copy="text">                               copies
     <button data-open="versions">                           shows a section of the page
-
-A component for each button would have events of its own; here a redraw changes the nodes that differ, and
-what is open stays open. The script is `assets/actions.js`.
 """
 
 from __future__ import annotations
@@ -47,7 +44,6 @@ Update = dict[Component, Any]
 Given = Mapping[Component, Any]
 #: HTML of `templates/`, by the file's name.
 template = partial(draw, "dspy_demo.ui")
-_UNITS = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,4 +157,5 @@ def title_of(uri: str) -> str:
 
 def lasting(seconds: float) -> str:
     """A duration of a minute or more in one unit: ``3 min``, ``2 d``; empty where it is shorter."""
-    return next((f"{int(seconds // length)} {unit}" for length, unit in _UNITS if seconds >= length), "")
+    units = ((86_400, "d"), (3_600, "h"), (60, "min"))
+    return next((f"{int(seconds // length)} {unit}" for length, unit in units if seconds >= length), "")

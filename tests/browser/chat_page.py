@@ -59,7 +59,6 @@ class ChatPage:
         await self.page.wait_for_function("sessionStorage.getItem('dspy-demo-chat') !== null")
 
     async def ask(self, question: str) -> None:
-        """Send a question and wait until it is on the page."""
         count = await self.questions.count()
         await self.composer.fill(question)
         await self.composer.press("Enter")
@@ -70,12 +69,11 @@ class ChatPage:
         await self.new_chat.click()
 
     async def done(self, turns: int = 1) -> None:
-        """All turns have ended, and the composer is free again."""
+        """The turns have ended, and the composer is free again."""
         await expect(self.footers).to_have_count(turns, timeout=TURN_MS)
         await expect(self.send_button).to_be_visible()
 
     async def pick(self, picker: str, option: str) -> None:
-        """Choose a row of the model or the program picker."""
         await self.page.locator(f"#{picker} input").click()
         await self.page.get_by_role("option", name=option).click()
 
@@ -83,7 +81,6 @@ class ChatPage:
         return self.page.locator(f"#{name} input")
 
     async def connect(self, url: str) -> None:
-        """Use the model server at an address, and switch to it."""
         await self.page.get_by_role("button", name="Connect to a server").click()
         await self.page.get_by_placeholder("http://127.0.0.1:5001").fill(url)
         await self.page.get_by_role("button", name="Connect", exact=True).click()
@@ -146,13 +143,11 @@ class ChatPage:
         await self.page.get_by_role("button", name=name, exact=True).nth(index).click()
 
     async def show_sidebar(self) -> None:
-        """Open the sidebar where it is closed, as on a phone."""
         if not await self.page.locator("#sidebar.open").count():
             await self.toggle.click()
         await expect(self.page.locator("#model input")).to_be_in_viewport()
 
     async def hide_sidebar(self) -> None:
-        """Close the sidebar where it lies over the chat, as on a phone."""
         await self.toggle.click()
         await expect(self.page.locator("#model input")).not_to_be_in_viewport()
 
@@ -202,7 +197,6 @@ class ComparePage:
         await self.composer.press("Enter")
 
     async def done(self) -> None:
-        """Both have answered, and the composer is free again."""
         for name in ("left", "right"):
             await expect(self.side(name).locator(".turn-footer")).to_contain_text("total", timeout=START_MS)
         await expect(self.send_button).to_be_visible()

@@ -51,7 +51,7 @@ class Problems:
     allowed: list[str] = field(default_factory=list)
 
     def allow(self, pattern: str) -> None:
-        """Problems whose text matches the regular expression are expected in this test."""
+        """Problems whose text matches the regular expression are expected."""
         self.allowed.append(pattern)
 
     @property

@@ -9,11 +9,7 @@ from contextlib import asynccontextmanager
 
 
 class CutLine:
-    """Passes bytes between `url` and the app's port.
-
-    Args:
-        port: The app's port on this machine.
-    """
+    """Passes bytes between `url` and a port of this machine."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -39,12 +35,8 @@ class CutLine:
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         app_reader, app_writer = await asyncio.open_connection("127.0.0.1", self._port)
-        ends = {writer, app_writer}
-        self._writers |= ends
-        try:
-            await asyncio.gather(_pass(reader, app_writer), _pass(app_reader, writer))
-        finally:
-            self._writers -= ends
+        self._writers |= {writer, app_writer}
+        await asyncio.gather(_pass(reader, app_writer), _pass(app_reader, writer))
 
 
 async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

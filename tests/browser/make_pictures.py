@@ -11,48 +11,38 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for running this
 
 from playwright.async_api import Page, async_playwright, expect
 
-from tests.browser.chat_page import ChatPage, ComparePage
+from tests.browser.chat_page import START_MS, ChatPage, ComparePage
 from tests.browser.conftest import CHROMIUM_ARGS, find_chromium
-from tests.browser.test_versions import LONG, PROGRAM, START_MS, Workbench
+from tests.browser.test_versions import LONG, Workbench
 from tests.processes import running_app
 
 FOLDER = Path(__file__).parent / "pictures"
-#: Gradio slides a thought open.
-UNFOLDED_MS = 800
-SIZE = {"width": 1280, "height": 800}
 
 
 async def main() -> None:
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM_ARGS)
-        page = await browser.new_page(viewport=SIZE, device_scale_factor=1, color_scheme="light")
+        page = await browser.new_page(viewport={"width": 1280, "height": 800}, color_scheme="light")
         with tempfile.TemporaryDirectory() as folder:
-            home = Path(folder)
-            polite = PROGRAM.replace("Dated", "Polite").replace("It is day {day}.", "I hope that helps.")
-            (home / "polite.py").write_text(polite)
-            tracing = {"DSPY_DEMO_TRACING": "true"}
-            programs = ("--program", str(home / "polite.py"))
-            with running_app(*programs, data_dir=home / "data", home=home, env=tracing) as app:
+            home, tracing = Path(folder), {"DSPY_DEMO_TRACING": "true"}
+            with running_app(data_dir=home / "data", home=home, env=tracing) as app:
                 await story(page, app.url)
         await browser.close()
 
 
 async def story(page: Page, url: str) -> None:
     """The same way as in `test_versions`, with a picture at each stage."""
-    chat = await ChatPage(page).open(url)
-    bench = Workbench(page)
-    await chat.pick("program", "Chain of thought")
+    chat, bench = await ChatPage(page).open(url), Workbench(page)
     await chat.ask("What is (2 + 3) * 4 - 6 / 2?")
     await chat.done(1)
     await chat.title().click()
-    await page.wait_for_timeout(UNFOLDED_MS)
+    await page.wait_for_timeout(800)  # Gradio slides a thought open
     await take(page, "chat")
 
-    await bench.log("The plain one", "team=search")
-    await expect(bench.result).to_contain_text("Logged dspy-demo v1", timeout=START_MS)
-    await chat.pick("program", "Polite")
-    await bench.log("With a kind word", "team=search")
-    await expect(bench.result).to_contain_text("Logged dspy-demo v2", timeout=START_MS)
+    for version, program in ((1, "Predict"), (2, "Chain of thought")):
+        await chat.pick("program", program)
+        await bench.log(f"{program} for search", "team=search")
+        await expect(bench.result).to_contain_text(f"Logged dspy-demo v{version}", timeout=START_MS)
     await bench.act(2, "Promote")
     await expect(bench.row(2).locator(".champion")).to_be_visible()
     await take(page, "log")

@@ -1,16 +1,12 @@
-"""The page over stand-ins for the services that its handlers must not touch."""
+"""Stand-ins for the services that the page's handlers must not touch."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
 from typing import Any, cast
 
-import gradio as gr
-
-from dspy_demo.guests.allowance import Allowance
 from dspy_demo.serving.processes import ServerState
 from dspy_demo.ui.components import Services
-from dspy_demo.ui.page import PageOf
 from tests.services import House
 
 
@@ -33,22 +29,8 @@ class Servers(Forbidding):
 
 def services_of(home: House, **services: Any) -> Services:
     """What a page works with, with stand-ins for all that `home` and `services` do not have."""
-    stand_ins: dict[str, Any] = {
-        "versions": Forbidding(),
-        "local": Forbidding(),
-        "servers": Servers(),
-        "served": Forbidding(),
-        "mlflow": SimpleNamespace(url=""),
-        "tunnel": Forbidding(),
-        "downloads": Forbidding(),
-    }
+    names = ("versions", "local", "served", "tunnel", "downloads")
+    stand_ins: dict[str, Any] = {name: Forbidding() for name in names}
+    stand_ins |= {"servers": Servers(), "mlflow": SimpleNamespace(url="")}
     known: dict[str, Any] = {"settings": home.settings, "chat": home.service, "catalog": home.catalog}
     return Services(**cast(Any, known | stand_ins | services))
-
-
-def drawn_page(home: House, guests: Allowance | None = None, **services: Any) -> PageOf:
-    """The sections of a page, in a `gr.Blocks` of their own."""
-    with gr.Blocks(analytics_enabled=False):
-        page = PageOf(services_of(home, **services), guests)
-        page.draw()
-    return page

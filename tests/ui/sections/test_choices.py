@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import gradio as gr
 import pytest
 
 from dspy_demo.backends.served_wire import ServerInfo
@@ -23,7 +24,7 @@ from dspy_demo.ui.sections.model import OTHER
 from dspy_demo.ui.sections.picks import program_behind
 from dspy_demo.ui.sections.versions import parse_tags
 from tests.services import house, settings_for
-from tests.ui.drawn import Servers, drawn_page, services_of
+from tests.ui.drawn import Servers, services_of
 
 FOUND = LMChoice("openai/gpt-4o-mini", api_base="http://found:1/v1", temperature=0.3)
 OPTIONS = (
@@ -38,7 +39,10 @@ URI = "models:/demo/3"
 async def page(data_dir: Path) -> AsyncIterator[PageOf]:
     async with house(settings_for(data_dir)) as home:
         catalog = SimpleNamespace(detection=Detection(FOUND, "why", OPTIONS))
-        yield drawn_page(home, catalog=catalog)
+        with gr.Blocks(analytics_enabled=False):
+            page = PageOf(services_of(home, catalog=catalog), None)
+            page.draw()
+        yield page
 
 
 def given(page: PageOf, **changes: Any) -> dict[Any, Any]:
