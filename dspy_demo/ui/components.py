@@ -83,6 +83,12 @@ def dropdown(rows: list[tuple[str, str]], value: str | None, **options: Any) -> 
     return gr.Dropdown(rows, value=value, show_label=False, filterable=False, **options)
 
 
+def line(label: str, placeholder: str = "", **options: Any) -> gr.Textbox:
+    """A field for one line of text, which browsers neither complete nor check."""
+    plain = gr.InputHTMLAttributes(autocomplete="off", spellcheck=False)
+    return gr.Textbox(label=label, placeholder=placeholder, max_lines=1, html_attributes=plain, **options)
+
+
 def action_html(value: str = "", *, script: str = "", **options: Any) -> gr.HTML:
     """HTML with buttons, whose ``click`` gives `gr.EventData` to its handler; `script` is more JavaScript."""
     return gr.HTML(

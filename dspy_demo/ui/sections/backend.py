@@ -70,14 +70,8 @@ class BackendSection:
             self.panel = ui.action_html(server_html(ServerState(), owner=self._owner), elem_id="server")
             if self._owner:
                 with gr.Accordion("Connect to a server", open=False, elem_classes="fold"):
-                    self.address = gr.Textbox(
-                        label="URL",
-                        placeholder="http://127.0.0.1:5001",
-                        info="A model server of this app, or any mlflow models serve.",
-                        max_lines=1,
-                        elem_id="server-url",
-                        html_attributes=gr.InputHTMLAttributes(autocomplete="off", spellcheck=False),
-                    )
+                    info = "A model server of this app, or any mlflow models serve."
+                    self.address = ui.line("URL", "http://127.0.0.1:5001", info=info, elem_id="server-url")
                     self.connect_button = gr.Button("Connect", size="sm", elem_id="connect")
             self.status = gr.HTML(elem_classes="sr", padding=False)
         self.timer, self.connected = gr.Timer(LOOK_S, active=False), gr.State()

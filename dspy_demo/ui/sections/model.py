@@ -58,21 +58,11 @@ class ModelSection:
 
     def _draw_typed(self) -> None:
         with gr.Column(visible=False, elem_classes="fields") as self.typed_group:
-            self.typed_model = gr.Textbox(
-                label="Model",
-                placeholder="openai/gpt-4o-mini",
-                info="provider/name, as in LiteLLM",
-                max_lines=1,
-            )
-            self.api_base = gr.Textbox(
-                label="Base URL (optional)", placeholder="http://localhost:8000/v1", max_lines=1
-            )
-            self.api_key = gr.Textbox(
-                label="API key (optional)",
-                info="Not saved. Sent only to this provider.",
-                type="password",
-                html_attributes=gr.InputHTMLAttributes(autocomplete="off", spellcheck=False),
-            )
+            info = "provider/name, as in LiteLLM"
+            self.typed_model = ui.line("Model", "openai/gpt-4o-mini", info=info)
+            self.api_base = ui.line("Base URL (optional)", "http://localhost:8000/v1")
+            info = "Not saved. Sent only to this provider."
+            self.api_key = ui.line("API key (optional)", info=info, type="password")
         self.typed = [self.typed_model, self.api_base, self.api_key]
         self.shown.add(self.typed_group)
 
@@ -87,8 +77,8 @@ class ModelSection:
         with gr.Accordion("Generation settings", open=False, elem_classes="fold"):
             # Not gr.Number: there an empty field is 0, which is a temperature.
             self.temperature, self.max_tokens = (
-                gr.Textbox("" if value is None else f"{value:g}", label=label, placeholder="Model default")
-                for value, label in ((start.temperature, "Temperature"), (start.max_tokens, "Max tokens"))
+                ui.line(label, "Model default", value="" if value is None else f"{value:g}")
+                for label, value in (("Temperature", start.temperature), ("Max tokens", start.max_tokens))
             )
             self.cache = gr.Checkbox(start.cache, label="Use cached answers")
 

@@ -46,9 +46,9 @@ class SidebarPicks:
     def answering(self, given: Given) -> ProgramSpec:
         """The program that would answer."""
         try:
-            return self.served(given)[1] if given[self.backend.switch] == SERVED else self._picked(given)
-        except NotFound:
-            return self._picked(given)
+            return self.target(given)[1]
+        except DemoError:
+            return self.program.registry.get(given[self.program.picker])
 
     def target(self, given: Given) -> tuple[LocalTarget | ServedTarget, ProgramSpec]:
         """Where a turn runs, and the program that answers there.
@@ -60,7 +60,7 @@ class SidebarPicks:
 
     def local(self, given: Given) -> tuple[LocalTarget, ProgramSpec]:
         """The picked program with the picked model, in this process."""
-        spec = self._picked(given)
+        spec = self.program.registry.get(given[self.program.picker])
         return LocalTarget(spec.name, self.model.choice(given)), spec
 
     def served(self, given: Given) -> tuple[ServedTarget, ProgramSpec]:
@@ -80,9 +80,6 @@ class SidebarPicks:
     def use_local(self) -> dict[Component, Any]:
         """Let turns run in this process."""
         return {self.backend.switch: LOCAL}
-
-    def _picked(self, given: Given) -> ProgramSpec:
-        return self.program.registry.get(given[self.program.picker])
 
 
 class HeaderSection:
@@ -130,19 +127,12 @@ def program_behind(name: str, programs: ProgramRegistry) -> ProgramSpec:
     try:
         return programs.get(name)
     except NotFound:
-        return _ANY
-
-
-def _not_here() -> None:
-    raise DemoError("A program behind a model server cannot be built here.")
-
-
-_ANY = ProgramSpec(
-    name="served",
-    title="Served version",
-    description="",
-    build=_not_here,
-    inputs=(InputField("text"),),
-    chat_field="text",
-    history_field="history",
-)
+        return ProgramSpec(
+            name="served",
+            title="Served version",
+            description="",
+            build=lambda: None,  # never: it runs behind its server
+            inputs=(InputField("text"),),
+            chat_field="text",
+            history_field="history",
+        )

@@ -46,11 +46,11 @@ class VersionsSection:
         with gr.Column(elem_classes="section", elem_id="section-versions"):
             self.head = ui.action_html(head_html(""), elem_id="versions-head")
             with gr.Accordion("Log this program", elem_id="log-form", **fold):
-                self.name = gr.Textbox(MODEL_NAME, label="Model name", max_lines=1)
+                self.name = ui.line("Model name", value=MODEL_NAME)
                 self.description = gr.Textbox(
                     label="Description (optional)", lines=2, max_lines=6, placeholder="What is new in it?"
                 )
-                self.tags = gr.Textbox(label="Tags (optional)", placeholder="team=search, tier=2")
+                self.tags = ui.line("Tags (optional)", "team=search, tier=2")
                 about = ui.message("Logs the program and the model that are picked for Local.")
                 gr.HTML(about, padding=False)
                 self.log_button = gr.Button("Log to MLflow", variant="primary", size="sm", elem_id="log")
