@@ -234,7 +234,7 @@ async def test_as_a_versions_description_and_tags(chat: ChatPage) -> None:
     await expect(version).to_be_visible(timeout=60_000)
     await expect(version.locator(".v-body > p")).to_have_text(MARKUP, timeout=60_000)
     await expect(version.locator(".v-tags span")).to_have_text(f"note={MARKUP}")
-    await version.get_by_role("button", name="Edit").click()
+    await version.get_by_text("Edit", exact=True).click()
     await expect(version.get_by_label("Description")).to_have_value(MARKUP)
     assert await version.locator("img, script, a[href^=javascript]").count() == 0
     await nothing_found(page)
