@@ -236,50 +236,30 @@ class TurnFailed:
 Event = TurnStarted | Status | FieldDelta | TurnFinished | TurnFailed
 
 
+_CLASSES: Mapping[str, Any] = {
+    "started": TurnStarted,
+    "status": Status,
+    "delta": FieldDelta,
+    "final": TurnFinished,
+    "error": TurnFailed,
+}
 #: What the JSON of ``POST /predict/stream`` calls what Python calls otherwise.
 _WIRE_NAMES = {"finished": "final", "failed": "error", "outputs": "prediction", "public_message": "message"}
-_CHANNELS, _STATES = get_args(Channel), get_args(StatusState)
-
-
-def _usage_from_wire(wire: Mapping[str, Any]) -> Usage:
-    known = ("prompt_tokens", "completion_tokens", "cost_usd", "cached")
-    return Usage(**{name: wire[name] for name in known if wire.get(name) is not None})
-
-
-#: How a value of the JSON is read, by the type of its field.
+#: How values of the JSON are read, by the names of their fields; a newer server may say more than we know.
 _READ: Mapping[str, Callable[[Any], Any]] = {
-    "str": str,
-    "bool": bool,
-    "int": int,
-    "float": float,
-    "Mapping[str, Any]": dict,
-    "Usage": _usage_from_wire,
-    "Channel": lambda wire: wire if wire in _CHANNELS else "reasoning",
-    "StatusState": lambda wire: wire if wire in _STATES else "info",
-}
-
-
-#: Of each event class the fields' names, those in the JSON, and how they are read.
-_FIELDS: Mapping[Any, Any] = {
-    made: [
-        (one.name, _WIRE_NAMES.get(one.name, one.name), _READ.get(str(one.type), lambda wire: wire))
-        for one in dataclasses.fields(made)
-        if one.name != "kind"
-    ]
-    for made in get_args(Event)
-}
-_CLASSES: Mapping[str, Any] = {
-    _WIRE_NAMES.get(kind, kind): made
-    for made in get_args(Event)
-    for kind in [str(dataclasses.fields(made)[-1].default)]
+    **dict.fromkeys(("backend", "model", "text", "key", "field", "step"), str),
+    **dict.fromkeys(("first_delta_s", "elapsed_s"), float),
+    "outputs": dict,
+    "usage": lambda wire: Usage(**{name: wire[name] for name in Usage.__slots__ if name in wire}),
+    "channel": lambda wire: wire if wire in get_args(Channel) else "reasoning",
+    "state": lambda wire: wire if wire in get_args(StatusState) else "info",
 }
 
 
 def to_wire(event: Event) -> dict[str, Any]:
     """The JSON object of an event on ``POST /predict/stream``."""
     wire: dict[str, Any] = {"type": _WIRE_NAMES.get(event.kind, event.kind)}
-    for field_name, name, _ in _FIELDS[type(event)]:
-        wire[name] = getattr(event, field_name)
+    wire |= {_WIRE_NAMES.get(name, name): getattr(event, name) for name in event.__slots__ if name != "kind"}
     if isinstance(event, TurnFinished):
         wire["usage"] = dataclasses.asdict(event.usage) | {"total_tokens": event.usage.total_tokens}
     return wire
@@ -300,13 +280,17 @@ def event_from_wire(data: Mapping[str, Any]) -> Event | None:
     made = _CLASSES.get(data["type"])
     if made is None:
         return None
-    fields = [(field_name, data.get(name), read) for field_name, name, read in _FIELDS[made]]
-    event: Event = made(**{name: read(value) for name, value, read in fields if value is not None})
+    given = {name: data.get(_WIRE_NAMES.get(name, name)) for name in made.__slots__ if name != "kind"}
+    event: Event = made(
+        **{
+            name: _READ.get(name, lambda wire: wire)(value)
+            for name, value in given.items()
+            if value is not None
+        }
+    )
     return event
 
 
 def failed_from(error: Any) -> TurnFailed:
     """The terminal event of a `DemoError`."""
-    return TurnFailed(
-        **{one.name: getattr(error, one.name) for one in dataclasses.fields(TurnFailed) if one.name != "kind"}
-    )
+    return TurnFailed(**{name: getattr(error, name) for name in TurnFailed.__slots__ if name != "kind"})

@@ -16,19 +16,20 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Self, TypeVar
 
-from tests.fake_upstream.answers import Completion, page, to_json
-from tests.fake_upstream.replies import (
+from tests.fake_upstream import (
     FAULTS,
     ODDITIES,
+    Completion,
     Reply,
     Request,
     Stream,
     huge_reply,
+    to_json,
     tool_reply,
 )
 
@@ -38,6 +39,7 @@ T = TypeVar("T")
 Responder = Callable[[dict[str, Any]], Reply | None]
 ERROR_CODES = {401: "invalid_api_key", 404: "model_not_found", 429: "rate_limit_exceeded"}
 HTML_PAGE = b"<!doctype html><html><body><h1>Sign in to the hotel's network</h1></body></html>"
+OLLAMA_MODELS = {"fake-chat:latest": "completion", "fake-embed:latest": "embedding"}
 LAST_CHUNK = b"0\r\n\r\n"
 
 
@@ -56,7 +58,6 @@ class FakeOpenAI:
         self.requests: list[Request] = []
         self.streams: list[Stream] = []
         self.connections: set[Connection] = set()
-        self._changed = threading.Condition(threading.RLock())
         self._replies: deque[Reply] = deque()
         self._responder: Responder | None = None
         self._started = threading.Event()
@@ -95,8 +96,7 @@ class FakeOpenAI:
 
     def reply(self, reply: Reply | None = None, /, *, times: int = 1, **fields: Any) -> None:
         """Queue an answer: a `Reply`, or its fields, or both. An empty queue gives default answers."""
-        with self._changed:
-            self._replies.extend([replace(reply or Reply(), **fields)] * times)
+        self._replies.extend([replace(reply or Reply(), **fields)] * times)
 
     def respond_with(self, responder: Responder | None) -> None:
         """Ask `responder` for each reply, before the queue; None from it goes on to the queue."""
@@ -104,43 +104,31 @@ class FakeOpenAI:
 
     def reset(self) -> None:
         """Forget script and records, and reset every connection, as a crashing server does."""
-        with self._changed:
-            self._responder = self.get_reply = None
-            for kept in (self._replies, self.requests, self.streams):
-                kept.clear()
+        self._responder = self.get_reply = None
+        for kept in (self._replies, self.requests, self.streams):
+            kept.clear()
         for connection in list(self.connections):
             self._loop.call_soon_threadsafe(connection.abort)
 
     def next_reply(self, request: Request) -> Reply:
         if self._responder and (reply := self._responder(request.json)):
             return reply
-        with self._changed:
-            return self._replies.popleft() if self._replies else Reply()
+        return self._replies.popleft() if self._replies else Reply()
 
     @property
     def active_streams(self) -> int:
         return sum(stream.closed_at is None for stream in list(self.streams))
 
-    @contextmanager
-    def changing(self) -> Iterator[None]:
-        """Around each change of the records, for who waits for one."""
-        with self._changed:
-            yield
-            self._changed.notify_all()
-
     def wait_for(self, predicate: Callable[[], T], timeout: float = 10.0) -> T:
         """Block until `predicate` is true, and return what it gave."""
         deadline = time.monotonic() + timeout
-        with self._changed:
-            while True:
-                with suppress(IndexError):  # `fake.streams[-1]` before there is one
-                    if result := predicate():
-                        return result
-                if time.monotonic() > deadline:
-                    raise TimeoutError(
-                        f"not true in {timeout} s; {len(self.requests)} requests; {self.streams}"
-                    )
-                self._changed.wait(0.05)
+        while True:
+            with suppress(IndexError):  # `fake.streams[-1]` before there is one
+                if result := predicate():
+                    return result
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not true in {timeout} s; {len(self.requests)} requests; {self.streams}")
+            time.sleep(0.002)
 
     async def await_for(self, predicate: Callable[[], T], timeout: float = 10.0) -> T:
         """`wait_for` without blocking the event loop of the test."""
@@ -188,8 +176,7 @@ class Connection:
 
     async def _answered(self, request: Request) -> bytes:
         """Answer, and give the first byte of the next request; empty where the client leaves."""
-        with self._fake.changing():
-            self._fake.requests.append(request)
+        self._fake.requests.append(request)
         answering = asyncio.create_task(self._answer(request))
         following = asyncio.create_task(self._reader.read(1))
         try:
@@ -206,8 +193,7 @@ class Connection:
         """Record the end of the running completion, once."""
         stream, self._stream = self._stream, None
         if stream is not None:
-            with self._fake.changing():
-                stream.closed_at, stream.client_left = time.monotonic(), client_left
+            stream.closed_at, stream.client_left = time.monotonic(), client_left
 
     async def _answer(self, request: Request) -> None:
         path = request.path.partition("?")[0].removeprefix("/v1").rstrip("/")
@@ -219,16 +205,27 @@ class Connection:
             await self._fail_at_once(fault)
         elif (request.method, path) == ("POST", "/chat/completions"):
             await self._complete(request)
-        elif (value := page(self._fake.models, request.method, path, request.json)) is not None:
+        elif (value := self._page(request, path)) is not None:
             await self._send(200, to_json(value))
         else:
             await self._send_error(request, Reply(status=404, error_message=f"no route {request.path}"))
 
+    def _page(self, request: Request, path: str) -> Any:
+        """The JSON of the other routes: OpenAI's model list, and what Ollama is recognised by."""
+        models = [{"name": name, "capabilities": [can]} for name, can in OLLAMA_MODELS.items()]
+        pages = {
+            "GET /models": {"object": "list", "data": [{"id": name} for name in self._fake.models]},
+            "GET /api/tags": {"models": models},
+            "GET /api/version": {"version": "0.0.0-fake"},
+            "POST /api/show": {"capabilities": [OLLAMA_MODELS.get(request.json.get("model", ""), "")]},
+            "GET ": "Ollama is running",
+        }
+        return pages.get(f"{request.method} {path}")
+
     async def _complete(self, request: Request) -> None:
         reply = self._fake.next_reply(request)
         stream = self._stream = Stream(request, reply)
-        with self._fake.changing():
-            self._fake.streams.append(stream)
+        self._fake.streams.append(stream)
         if reply.status != 200:
             await asyncio.sleep(reply.first_delay_s)
             await self._send_error(request, reply)
@@ -278,7 +275,7 @@ class Connection:
             if reply.ends_at(stream.tokens_sent):
                 break
             await self._write_chunk(completion.event({kind: text}), reply.write_bytes)
-            self._count(stream)
+            stream.tokens_sent += 1
         if reply.broken:
             await self._fail_midway(reply)
             return
@@ -296,7 +293,7 @@ class Connection:
         async for _ in completion.tokens():
             if reply.ends_at(stream.tokens_sent):
                 break
-            self._count(stream)
+            stream.tokens_sent += 1
         if reply.fault == "garbage":
             await self._send(200, b'{"choices": [{]] \xff')
         elif reply.fault == "error_event":
@@ -306,10 +303,6 @@ class Connection:
             await self._fail_midway(reply if reply.fault == "stall" else Reply(fault="cut"))
         else:
             await self._send(200, body, write_bytes=reply.write_bytes)
-
-    def _count(self, stream: Stream) -> None:
-        with self._fake.changing():
-            stream.tokens_sent += 1
 
     async def _send_error(self, request: Request, reply: Reply) -> None:
         # As some servers do, it repeats the key: nothing of this text may reach a user.

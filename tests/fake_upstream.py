@@ -1,0 +1,263 @@
+"""The answers of the fake upstream, good, odd or broken, as OpenAI's JSON; and what it was asked."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Fault = Literal[
+    "close_before_headers",  # the connection ends before a byte of the reply
+    "silent_before_headers",  # nothing, until the client gives up
+    "silent_after_headers",  # 200 and the headers, then nothing
+    "stall",  # `after_tokens` tokens, then nothing
+    "cut",  # `after_tokens` tokens, then the connection ends in the middle of the body
+    "clean_cut",  # `after_tokens` tokens, then an orderly end without [DONE]: a proxy's time-out
+    "garbage",  # `after_tokens` tokens, then bytes that are no JSON
+    "empty_body",  # 200 with no body at all
+    "html",  # 200 with a page instead of JSON: a captive portal, a wrong URL
+    "whole",  # the reply as one JSON object, though a stream was asked for
+    "open_after_done",  # the whole answer and [DONE], then nothing: the connection stays open
+    "error_event",  # `after_tokens` tokens, then `error_body` as an event of the stream, which ends well
+]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer of the fake. Without `text` and `fields` it answers the prompt by itself.
+
+    Attributes:
+        text: The whole content. Lone surrogates (``"\\udcff"``) go out as that raw byte (0xff).
+        fields: Values of output fields, written as the request's adapter wants them.
+        chunk_chars: Cut the text every so many characters, instead of at words; 0 = one chunk.
+        filler_chars: At least so much text in the default answer.
+        reasoning_content: A model's own thinking, streamed before the content.
+        usage: Token counts; None counts chunks; an empty mapping sends none.
+        tokens_per_second: The pace; None is the server's, 0 as fast as possible.
+        write_bytes: Bytes per TCP write; 0 is one write per token.
+        status: Other than 200 the body is OpenAI's error JSON, or `error_body`.
+        retry_after: The header as it is, for a date.
+    """
+
+    text: str | None = None
+    fields: Mapping[str, Any] | None = None
+    chunk_chars: int | None = None
+    filler_chars: int = 0
+    reasoning_content: str = ""
+    finish_reason: str = "stop"
+    usage: Mapping[str, int] | None = None
+    first_delay_s: float = 0.0
+    tokens_per_second: float | None = None
+    write_bytes: int = 0
+    fault: Fault | None = None
+    after_tokens: int = 0
+    status: int = 200
+    retry_after_s: float | None = None
+    retry_after: str = ""
+    error_message: str = ""
+    error_body: str = ""
+
+    @property
+    def broken(self) -> bool:
+        """It ends after some tokens."""
+        return self.fault not in {None, "whole", "open_after_done"}
+
+    def ends_at(self, tokens_sent: int) -> bool:
+        return self.broken and tokens_sent >= self.after_tokens
+
+
+@dataclass
+class Request:
+    """One request as it came over the wire. Header names are in lower case."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> dict[str, Any]:
+        return json.loads(self.body) if self.body else {}
+
+    @property
+    def api_key(self) -> str:
+        """As OpenAI, Anthropic or Gemini take it."""
+        bearer = self.headers.get("authorization", "").removeprefix("Bearer ")
+        return bearer or self.headers.get("x-api-key", "") or self.headers.get("x-goog-api-key", "")
+
+
+@dataclass
+class Stream:
+    """What happened to one chat completion; `closed_at` is by `time.monotonic()`, None while it is open."""
+
+    request: Request
+    reply: Reply
+    tokens_sent: int = 0
+    closed_at: float | None = None
+    client_left: bool = False
+
+
+def huge_reply(size_bytes: int = 10_000_000, *, chunk_chars: int = 16_000) -> Reply:
+    """A right answer, but endless. DSPy's native engine refuses a chunk of more than 64 KiB."""
+    return Reply(filler_chars=size_bytes, chunk_chars=chunk_chars)
+
+
+def tool_reply(name: str, args: Mapping[str, Any], thought: str = "I use a tool.") -> Reply:
+    """One step of `dspy.ReAct`; the default reply to the next step is ``finish``."""
+    return Reply(fields={"next_thought": thought, "next_tool_name": name, "next_tool_args": dict(args)})
+
+
+#: Every fault of an upstream by its name. "Refused" has no reply: it is `fake_openai.refused_url()`.
+FAULTS: dict[str, Reply] = {
+    **{str(status): Reply(status=status) for status in (401, 403, 404, 500, 503)},
+    "429": Reply(status=429, retry_after_s=7),
+    **{
+        name: Reply(fault=name)  # type: ignore[arg-type]
+        for name in ("close_before_headers", "silent_before_headers", "silent_after_headers", "garbage")
+    },
+    **{name: Reply(fault=name, after_tokens=8) for name in ("stall", "cut", "clean_cut")},  # type: ignore[arg-type]
+    "garbage_later": Reply(fault="garbage", after_tokens=8),
+    "malformed": Reply(text="I would rather not use your format."),
+    "empty": Reply(text=""),
+    "empty_body": Reply(fault="empty_body"),
+    "html": Reply(fault="html"),
+}
+#: Odd, but every byte of a good answer is there: the turn has to succeed.
+ODDITIES: dict[str, Reply] = {
+    "huge": huge_reply(),
+    "one_byte_at_a_time": Reply(write_bytes=1),
+    "one_character_chunks": Reply(chunk_chars=1),
+    "one_chunk": Reply(chunk_chars=0),
+    "invalid_utf8": Reply(fields={"reasoning": "one \udcff byte", "answer": "bad \udcff byte"}),
+    "unicode_split": Reply(
+        fields={"reasoning": "π ≈ 3 🙂", "answer": "naïve 日本語 👩‍👩‍👧"}, write_bytes=1, chunk_chars=1
+    ),
+    "no_usage": Reply(usage={}),
+}
+
+_seeds = itertools.count(1)
+_FIELD = {
+    "chat": re.compile(r"`\[\[ ## (?!completed)(\w+) ## \]\]`"),
+    "json": re.compile(r"(?:order of fields: |then )`(\w+)`"),
+    "xml": re.compile(r"`<(\w+)>`"),
+}
+_TYPE = re.compile(r"^\d+\. `(\w+)` \((.*?)\):", re.MULTILINE)
+_MARKER = re.compile(r"\b[A-Za-z]+-\d+\b")
+
+
+def default_text(request: Mapping[str, Any], reply: Reply) -> str:
+    """A right answer to a DSPy prompt; an echo to any other.
+
+    Each text field says its own name, every marker of the question (a word like ``visitor-123``)
+    and a number that no other reply has, so that a test can tell whose text it got.
+    """
+    texts = [_plain(message.get("content")) for message in request.get("messages") or [{}]]
+    question, wanted, reminder = texts[-1].rpartition("Respond with ")
+    reminder = reminder.partition(" Use this nested")[0]
+    found = {name: pattern.findall(reminder) for name, pattern in _FIELD.items()}
+    adapter = "chat" if found["chat"] else "json" if reminder.startswith("a JSON object") else "xml"
+    names = found[adapter] if wanted else []
+    question = question if names else texts[-1]
+    says = " ".join([*dict.fromkeys(_MARKER.findall(question)), f"reply-{next(_seeds)}"])
+    padding = " filler" * -(-reply.filler_chars // 7)
+    if not names:
+        return f"You said: {question.strip()} ({says}){padding}"
+    types = dict(_TYPE.findall("\n".join(texts)))
+    given = reply.fields or {}
+    values = {
+        name: given.get(name, _value(types.get(name, "str"), f"The {name} for {says}{padding}"))
+        for name in names
+    }
+    if adapter == "json":
+        return json.dumps(values, ensure_ascii=False, indent=2)
+    if adapter == "xml":
+        return "\n\n".join(_xml_field(*item) for item in values.items())
+    sections = [f"[[ ## {name} ## ]]\n{_text(value)}\n\n" for name, value in values.items()]
+    return "".join([*sections, "[[ ## completed ## ]]\n"])
+
+
+def _plain(content: Any) -> str:
+    """The text of a message, whose content may be a list of parts."""
+    parts = content if isinstance(content, list) else [{"text": content or ""}]
+    return "\n".join(part.get("text", "") for part in parts)
+
+
+def _value(annotation: str, text: str) -> Any:
+    """A value of the type that the prompt names; ReAct's next tool is ``finish``."""
+    if options := re.findall(r"'([^']*)'", annotation) if annotation.startswith("Literal") else []:
+        return "finish" if "finish" in options else options[0]
+    kinds = {"int": 4, "float": 0.5, "bool": True, "list[str": [text], "list": [], "dict": {}}
+    return next((value for prefix, value in kinds.items() if annotation.startswith(prefix)), text)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _xml_field(name: str, value: Any) -> str:
+    if isinstance(value, list | Mapping):
+        items = value.items() if isinstance(value, Mapping) else [("item", item) for item in value]
+        return f"<{name}>{''.join(_xml_field(*item) for item in items)}</{name}>"
+    return f"<{name}>\n{_text(value)}\n</{name}>"
+
+
+def words(text: str) -> list[str]:
+    """Split into word-sized tokens, losing nothing: each begins with the white space before it."""
+    return re.findall(r"\s*\S+|\s+\Z", text)
+
+
+class Completion:
+    """The JSON of one chat completion, whole or as the events of a stream."""
+
+    def __init__(self, body: Mapping[str, Any], reply: Reply, pace: float) -> None:
+        self.reply = reply
+        self.streaming = bool(body.get("stream"))
+        text = default_text(body, reply) if reply.text is None else reply.text
+        size = len(text) if reply.chunk_chars == 0 else reply.chunk_chars
+        pieces = [text[at : at + size] for at in range(0, len(text), size)] if size else words(text)
+        self._reasoning, self._content = words(reply.reasoning_content), pieces
+        pace = pace if reply.tokens_per_second is None else reply.tokens_per_second
+        self._interval_s = 1 / pace if pace else 0.0
+        self._common = {"id": f"chatcmpl-{id(self):x}", "created": 1, "model": body.get("model", "fake")}
+        prompt = sum(len(str(m.get("content") or "").split()) for m in body.get("messages", []))
+        usage = {"prompt_tokens": prompt, "completion_tokens": len(self._reasoning) + len(pieces)}
+        usage = usage if reply.usage is None else dict(reply.usage)
+        self._usage = {"usage": {"total_tokens": sum(usage.values())} | usage} if usage else {}
+
+    def event(self, delta: Mapping[str, Any], finish_reason: str | None = None) -> bytes:
+        return self._sse(choices=[{"index": 0, "delta": delta, "finish_reason": finish_reason}])
+
+    def last_events(self) -> Iterator[bytes]:
+        yield self.event({}, self.reply.finish_reason)
+        if self._usage:
+            yield self._sse(choices=[], **self._usage)
+        yield b"data: [DONE]\n\n"
+
+    def whole(self) -> bytes:
+        message = {"role": "assistant", "content": "".join(self._content)}
+        message |= {"reasoning_content": "".join(self._reasoning)} if self._reasoning else {}
+        choice = {"index": 0, "message": message, "finish_reason": self.reply.finish_reason}
+        return to_json(self._common | {"object": "chat.completion", "choices": [choice]} | self._usage)
+
+    def _sse(self, **content: Any) -> bytes:
+        return b"data: " + to_json(self._common | {"object": "chat.completion.chunk"} | content) + b"\n\n"
+
+    async def tokens(self) -> AsyncIterator[tuple[str, str]]:
+        """Each token when it is due, counted from the start, so that the pace does not drift."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + self.reply.first_delay_s
+        kinds = (("reasoning_content", self._reasoning), ("content", self._content))
+        for kind, text in ((kind, text) for kind, texts in kinds for text in texts):
+            if (wait_s := due - loop.time()) > 0:
+                await asyncio.sleep(wait_s)
+            yield kind, text
+            due += self._interval_s
+
+
+def to_json(value: object) -> bytes:
+    """JSON with its text as raw UTF-8; a lone surrogate becomes the raw byte that it stands for."""
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogateescape")
