@@ -80,8 +80,7 @@ class Settings(BaseModel):
     )
 
     program: str | None = _program(
-        None,
-        "Program to start with: a shipped name, package.module:attribute, or path/to/file.py[:attribute].",
+        None, "Program to start with: a shipped name, package.module:attribute, or path/to/file.py[:name]."
     )
     adapter: str = _program("chat", f"How DSPy writes fields and reads them back: {', '.join(ADAPTERS)}.")
     lm: str | None = _program(
@@ -117,9 +116,7 @@ class Settings(BaseModel):
         None, "A model server that runs elsewhere, offered as the served backend."
     )
     serve_env: tuple[str, ...] = _versions(
-        (),
-        "Variables that a served version finds though they hold the key of another provider than its "
-        "model's; separated by commas.",
+        (), "Variables that a served version finds beside its own provider's key, separated by commas."
     )
     tracing: bool = _versions(True, "Record each turn as an MLflow trace.")
 
@@ -140,20 +137,11 @@ class Settings(BaseModel):
     )
     max_turns: int = _limit(300, "Turns that may run at the same time.", unit="turns", ge=1, le=100_000)
     max_connections: int = _limit(
-        512,
-        "Connections that may be open at the same time, half of them by guests; a page holds about three, "
-        "each needs a file descriptor (`ulimit -n`), and a running turn one more.",
-        unit="connections",
-        ge=8,
-        le=100_000,
+        512, "Connections that may be open, half of them by guests; a page holds about three.", ge=8
     )
 
     guests_concurrent_turns: int = _guests(
-        8,
-        "Turns of all guests that may run at once; one of --max-turns stays free for the owner.",
-        unit="turns",
-        ge=1,
-        le=100_000,
+        8, "Turns of all guests that may run at once, always fewer than --max-turns.", unit="turns", ge=1
     )
     guest_output_max_tokens: int = _guests(
         2_000, "Output of a guest's turn, all its model calls together.", unit="tokens", ge=16, le=200_000
@@ -162,11 +150,7 @@ class Settings(BaseModel):
         500_000, "Tokens that all guests may use in a day (UTC).", unit="tokens/day", ge=0, le=10_000_000_000
     )
     guests_daily_usd: float = _guests(
-        1.0,
-        "Money that all guests may spend in a day (UTC), where the model's price is known.",
-        unit="USD/day",
-        ge=0,
-        le=1_000_000,
+        1.0, "Money that all guests may spend in a day (UTC), where prices are known.", unit="USD/day", ge=0
     )
     guest_password: SecretStr | None = _guests(
         None, "Password that a guest must type before the page opens.", min_length=4
