@@ -140,8 +140,7 @@ def upstream() -> Iterator[FakeOpenAI]:
 def server_process(data_dir: Path, home: Path) -> Iterator[Callable[..., ServerProcess]]:
     """Start the app: ``server_process("--lm", "openai/fake", env={"OPENAI_API_KEY": "k"})``.
 
-    Returns when ``GET /health`` answers. At the end of the test the process group gets SIGTERM and
-    has to be gone within 15 s.
+    At the end of the test its process group gets SIGTERM and has to be gone within 15 s.
     """
     with ExitStack() as running:
 

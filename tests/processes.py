@@ -59,14 +59,10 @@ class ServerProcess:
 
     def wait_until_healthy(self, path: str = "/health", timeout: float = START_DEADLINE_S) -> None:
         def healthy() -> bool:
-            if self.process.poll() is not None:
-                raise AssertionError(f"ended with {self.process.returncode} at start:\n{self.log[-4000:]}")
+            assert self.process.poll() is None, f"ended at start:\n{self.log[-4000:]}"
             return _answers(self.url + path)
 
-        try:
-            wait_until(healthy, timeout, f"{self.url}{path} answers")
-        except TimeoutError as error:
-            raise TimeoutError(f"{error}\n{self.log[-4000:]}") from None
+        wait_until(healthy, timeout, f"{self.url}{path} answers")
 
     def stop(self, timeout: float = STOP_DEADLINE_S) -> int:
         """SIGTERM to the whole group; its exit code.

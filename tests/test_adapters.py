@@ -6,6 +6,7 @@ import json
 import pickle
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import dspy
@@ -53,11 +54,10 @@ def every_way(kind: str, text: str, sizes: Sequence[int]) -> dict[str, str]:
 
 
 def parsed(kind: str, text: str) -> dict[str, str] | None:
-    try:
-        return {name: value.strip() if kind == "xml" else value
-                for name, value in adapter_for(kind).parse(TwoTexts, text).items()}  # fmt: skip
-    except AdapterParseError:
-        return None
+    with suppress(AdapterParseError):
+        found = adapter_for(kind).parse(TwoTexts, text)
+        return {name: value.strip() if kind == "xml" else value for name, value in found.items()}
+    return None
 
 
 def without_header_indents(text: str) -> str:
@@ -142,11 +142,8 @@ def test_no_text_makes_a_parser_fail(kind: str, text: str, start: bool, sizes: l
 CASES = [
     ("chat", f"{A}\n[[1, 2]]\n[[3, 4]]\n", "[[1, 2]]\n[[3, 4]]"),
     ("chat", f"{A}\nif [[ -f x ]]; then\n  [[ ## x ]]\nfi", "if [[ -f x ]]; then\n  [[ ## x ]]\nfi"),
-    ("chat", f"{A}\n\n   four\n", "four"),
-    ("chat", f"{A} 4 \nmore", "4\nmore"),
     ("chat", f"{A}\nuse {A} here", f"use {A} here"),
     ("chat", f"{A}\none\n{A}\ntwo", "one"),
-    ("chat", f"{A}\none\n[[ ## nobody ## ]]\ntwo\n{A}\nthree", "one"),
     ("chat", f"{A}\none\n  [[ ## completed ## ]]", "one"),
     ("chat", f"{A}\nends in\n[[ ## comp", "ends in\n[[ ## comp"),
     ("chat", f"prose {A}\nx", ""),
@@ -158,9 +155,7 @@ CASES = [
     ("json", '{"answer": "half \\ud83d"}', "half \ufffd"),
     ("json", '{"answer": null}', ""),
     ("json", '{"answer": {"a": [1, "}"]}}', '{"a": [1, "}"]}'),
-    ("json", '{"answer": -1.5', "-1.5"),
     ("xml", "<answer>1 &lt; 2 &amp;&amp; &#x41;&#66;</answer>", "1 < 2 && AB"),
-    ("xml", "<answer>\n  a\n    b  \n</answer>", "a\n    b"),
     ("xml", "<answer>if a < b && c: List<", "if a < b && c: List"),
     ("xml", "<answer>x</ans", "x"),
     ("xml", "<answer>AT&T &nbsp;</answer>", "AT&T &nbsp;"),

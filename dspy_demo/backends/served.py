@@ -42,10 +42,10 @@ _LINE_END = re.compile(rb"\r\n|\r|\n")
 
 
 class ServedBackend:
-    """Asks model servers over HTTP. Addresses come with each turn.
+    """Asks model servers over HTTP; an address comes with each turn.
 
-    Cancelling the task that iterates a turn closes its connection, on which our server stops its model; a
-    plain MLflow server runs its model to the end, unheard.
+    Cancelling a turn closes its connection, on which our server stops its model; a plain one runs it to the
+    end, unheard.
     """
 
     name = "served"

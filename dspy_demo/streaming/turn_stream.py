@@ -19,14 +19,13 @@ AHEAD_MAX = 16
 class TurnStream(Generic[T]):
     """Items in their order, from a task that the stream owns.
 
-    An async generator over a connection must be started, iterated and closed by one task, so there is one for
-    it. Leaving the stream cancels that task and waits until it has closed its connections. Read in the event
-    loop that made it; `put`, `send`, `run` and `check_open` may be called from any thread.
+    A generator over a connection must be started, iterated and closed by one task, so there is one for it.
+    Leaving the stream cancels it and waits until its connections are closed. `put`, `send`, `run` and
+    `check_open` may be called from any thread, the rest in the event loop that made it.
     """
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._thread = threading.get_ident()
+        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         self._items: deque[T] = deque()
         self._changed, self._room = asyncio.Event(), asyncio.Event()
         self._ended = self._closed = False
@@ -48,11 +47,7 @@ class TurnStream(Generic[T]):
             self._loop.call_soon_threadsafe(self.put, item)
 
     async def send(self, item: T) -> None:
-        """Add an item, and wait while the reader is behind.
-
-        Raises:
-            anyio.ClosedResourceError: The turn is over. It ends a program that runs in a thread.
-        """
+        """Add an item, and wait while the reader is behind; `anyio.ClosedResourceError` after the turn."""
         self.put(item)
         here = threading.get_ident() == self._thread
         while here and len(self._items) >= AHEAD_MAX and not self._ended:
@@ -66,25 +61,22 @@ class TurnStream(Generic[T]):
 
         So a model streams to whatever thread asks it, and its call ends with the turn.
         """
+
+        async def owned() -> Any:
+            self.check_open()
+            task = asyncio.current_task()
+            assert task is not None
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            return await call()
+
         if threading.get_ident() == self._thread:
             return None
         self.check_open()
-        return asyncio.run_coroutine_threadsafe(self._owned(call), self._loop)
-
-    async def _owned(self, call: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-        self.check_open()
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return await call()
+        return asyncio.run_coroutine_threadsafe(owned(), self._loop)
 
     def check_open(self) -> None:
-        """End a program whose turn is over, at its next call.
-
-        Raises:
-            asyncio.CancelledError: It is. No program takes that for a failed attempt that it could repeat.
-        """
+        """End a program whose turn is over by a `CancelledError`, which none takes for a failed attempt."""
         if self._ended:
             raise asyncio.CancelledError
 
