@@ -45,14 +45,8 @@ class Row:
 GATEWAY = {"OPENAI_BASE_URL": "gateway"}
 ROWS = {
     "a gateway with its key": Row("gateway", "sk-of-openai", ("OPENAI",), GATEWAY),
-    "a gateway by its older variable": Row(
-        "gateway", "sk-of-openai", ("OPENAI",), {"OPENAI_API_BASE": "gateway"}
-    ),
     "a gateway without a key": Row("gateway", "none", (), GATEWAY),
     "a model at the gateway": Row("gateway", "sk-of-openai", ("OPENAI",), GATEWAY, ("--lm", "openai/fake")),
-    "another provider beside a gateway": Row(
-        "", "", ("ANTHROPIC",), GATEWAY, ("--lm", "anthropic/claude-haiku-4-5")
-    ),
     "a provider and a gateway, each with its key": Row(
         "", "", ("ANTHROPIC", "OPENAI"), GATEWAY, ("--lm", "anthropic/claude-haiku-4-5")
     ),
@@ -88,7 +82,6 @@ ROWS = {
     "a typed address with a typed key": Row(
         "other", "typed", ("OPENAI",), GATEWAY, picked=LMChoice("openai/fake", "other", SecretStr("typed"))
     ),
-    "a typed model": Row("gateway", "sk-of-openai", ("OPENAI",), GATEWAY, picked=LMChoice("openai/fake")),
     "a model of another provider at the owner's server": Row(
         "other", "none", ("GROQ", "OPENAI"), {}, ("--lm", "groq/fake", "--api-base", "{other}"),
         picked=LMChoice("openai/fake", "other"),
@@ -155,25 +148,17 @@ def chosen(row: Row, detection: Detection, urls: dict[str, str]) -> LMChoice:
     return replace(row.picked, api_base=urls[base] if base else None)
 
 
-async def test_a_gateway_that_lists_nothing_is_started_with_all_the_same(
-    servers: dict[str, FakeOpenAI], data_dir: Path
-) -> None:
-    gateway = servers["gateway"]
-    gateway.models = []
-    environ = {"OPENAI_API_KEY": "sk-of-openai", "OPENAI_BASE_URL": gateway.url}
-    found = await detect(Settings.load(["--data-dir", str(data_dir)], environ))
-    assert (found.choice.model, found.choice.api_base) == ("openai/gpt-4o-mini", gateway.url)
-
-
-async def test_a_listing_is_asked_with_the_key_and_an_embedding_is_not_taken(
+async def test_the_gateway_is_asked_with_the_key_for_a_model_that_can_chat(
     servers: dict[str, FakeOpenAI], data_dir: Path
 ) -> None:
     gateway = servers["gateway"]
     gateway.api_key = "sk-of-openai"
     environ = {"OPENAI_API_KEY": "sk-of-openai", "OPENAI_BASE_URL": gateway.url}
-    found = await detect(Settings.load(["--data-dir", str(data_dir)], environ))
-    assert (found.choice.model, found.choice.api_base) == ("openai/fake", gateway.url)
-    assert found.options[0].model == "openai/fake"
+    for models, model in ((gateway.models, "openai/fake"), ([], "openai/gpt-4o-mini")):
+        gateway.models = models
+        found = await detect(Settings.load(["--data-dir", str(data_dir)], environ))
+        assert (found.choice.model, found.choice.api_base) == (model, gateway.url)
+        assert found.options[0].model == model
 
 
 async def test_an_address_with_a_password_is_refused_without_repeating_it(data_dir: Path) -> None:

@@ -40,16 +40,11 @@ class Observer:
     def call_recorded(self, finish_reason: str | None, cost_usd: float | None) -> None: ...
 
 
-@pytest.fixture(scope="module", autouse=True)
-def nothing_in_memory() -> Iterator[None]:
-    yield
-    jobs.close()
-
-
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> LocalModel:
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalModel]:
     path = write_tiny_gguf(tmp_path_factory.mktemp("models") / "tiny.gguf", ends=False)
-    return LocalModel("tiny", path, size_bytes=path.stat().st_size, title="Tiny")
+    yield LocalModel("tiny", path, size_bytes=path.stat().st_size, title="Tiny")
+    jobs.close()
 
 
 @pytest.fixture
@@ -65,17 +60,14 @@ def request(*texts: str, **config: Any) -> lm15.Request:
     return lm15.Request(model="x", messages=messages, system="Be brief.", config=lm15.Config(**config))
 
 
-def engine(model: LocalModel, context_tokens: int = 4096) -> AsyncGgufEngine:
-    return AsyncGgufEngine(model, context_tokens)
-
-
 async def test_it_streams_token_by_token_and_counts_as_the_synchronous_one_does(tiny: LocalModel) -> None:
     asked = request("What?", max_tokens=20, seed=1, temperature=0.0)
-    events = [event async for event in engine(tiny).stream(asked)]
+    engine = AsyncGgufEngine(tiny, 4096)
+    events = [event async for event in engine.stream(asked)]
     deltas, end = [event for event in events if isinstance(event, lm15.StreamDeltaEvent)], events[-1]
     assert len(deltas) > 5 and end.usage.output_tokens in range(len(deltas), 21)
     assert end.usage.input_tokens > 20 and end.finish_reason == "length"
-    whole = GgufEngine(engine(tiny)).complete(asked)
+    whole = GgufEngine(engine).complete(asked)
     assert whole.message.text == "".join(event.delta.text for event in deltas)
 
 
@@ -83,7 +75,7 @@ async def test_it_streams_token_by_token_and_counts_as_the_synchronous_one_does(
 async def test_a_stop_ends_the_generation_at_the_next_token(
     tiny: LocalModel, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    late, ended, asked = [], threading.Event(), request("What?", max_tokens=2000)
+    late, ended = [], threading.Event()
     receive, generate = Job.receive, module.LoadedModel.generate
 
     def counting(job: Job, chunk: Any) -> bool:
@@ -96,7 +88,7 @@ async def test_a_stop_ends_the_generation_at_the_next_token(
 
     monkeypatch.setattr(Job, "receive", counting)
     monkeypatch.setattr(module.LoadedModel, "generate", generating)
-    events = engine(tiny).stream(asked)
+    events = AsyncGgufEngine(tiny, 4096).stream(request("What?", max_tokens=2000))
     while not isinstance(await anext(events), lm15.StreamDeltaEvent):
         pass
     waiting = asyncio.create_task(anext(events))  # type: ignore[arg-type]
@@ -110,7 +102,7 @@ async def test_a_stop_ends_the_generation_at_the_next_token(
 
 async def test_what_does_not_fit_is_left_out_and_told(tiny: LocalModel, observer: Observer) -> None:
     old = [f"{word} " * 60 for word in ("first", "answer", "second", "answer", "third", "answer")]
-    reply = await engine(tiny, 1024).complete(request(*old, "and now?", max_tokens=200))
+    reply = await AsyncGgufEngine(tiny, 1024).complete(request(*old, "and now?", max_tokens=200))
     assert reply.usage.input_tokens + 200 <= 1024
     [(state, text)] = [(state, text) for key, state, text in observer.notices if key == "context"]
     assert state == "info" and "1,024 tokens" in text and "oldest" in text
@@ -133,17 +125,17 @@ async def test_loading_reading_and_memory_are_told_and_one_model_is_held(
     jobs.close()
     other = LocalModel("o", write_tiny_gguf(tmp_path / "o.gguf", layers=1, context=600), title="Other")
     for model in (tiny, tiny, other):
-        await engine(model).complete(request("word " * 80, max_tokens=1))
+        await AsyncGgufEngine(model, 4096).complete(request("word " * 80, max_tokens=1))
     loads = [(state, text.split(":")[0]) for key, state, text in observer.notices if key == "load"]
     assert [state for state, _ in loads] == ["pending", "done"] * 2
-    assert loads[0][1] == "Loading Tiny" and loads[2][1] == "Loading Other"
+    assert (loads[0][1], loads[2][1]) == ("Loading Tiny", "Loading Other")
     states = [state for key, state, _ in observer.notices if key == "reading"]
     assert "pending" in states and states[-1] == "done"
     assert jobs._loaded is not None and jobs._loaded[0].context_tokens == 600, "what it was trained for"
     monkeypatch.setattr(runtime, "MEMORY", tmp_path / "meminfo")
     runtime.MEMORY.write_text("MemTotal: 8000000 kB\nMemAvailable: 10000 kB\n")
     with pytest.raises(ModelSetupError, match=r"Tiny needs more than 0\.\d GB of memory, and 0\.0 GB are"):
-        await engine(tiny).complete(request("a", max_tokens=1))
+        await AsyncGgufEngine(tiny, 4096).complete(request("a", max_tokens=1))
 
 
 async def test_chats_wait_in_the_order_they_came_and_are_told(
@@ -155,7 +147,8 @@ async def test_chats_wait_in_the_order_they_came_and_are_told(
 
     async def chat(number: int) -> None:
         call_observer.set(observers[number])  # type: ignore[arg-type]
-        await engine(tiny).complete(request(f"chat {number}", max_tokens=400 if number == 0 else 4))
+        asked = request(f"chat {number}", max_tokens=400 if number == 0 else 4)
+        await AsyncGgufEngine(tiny, 4096).complete(asked)
         done.append(number)
 
     chats = []
@@ -180,13 +173,15 @@ def test_no_port_is_opened_and_no_socket_is_left(tiny: LocalModel) -> None:
 
     jobs.close()
     before = listening()
-    GgufEngine(engine(tiny)).complete(request("a", max_tokens=1))
+    GgufEngine(AsyncGgufEngine(tiny, 4096)).complete(request("a", max_tokens=1))
     assert listening() <= before
     named = [line.split()[-1] for line in Path("/proc/net/unix").read_text().splitlines() if "llm-" in line]
     assert named and not any(Path(name).exists() for name in named)
 
 
-async def test_a_file_that_cannot_be_loaded_is_our_error(tiny: LocalModel, tmp_path: Path) -> None:
+async def test_what_cannot_be_loaded_is_our_error(
+    tiny: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "bad.gguf"
     path.write_bytes(tiny.path.read_bytes()[:60_000])
     for words in ("damaged", "not on this machine"):
@@ -195,21 +190,10 @@ async def test_a_file_that_cannot_be_loaded_is_our_error(tiny: LocalModel, tmp_p
         fault = fault_from(caught.value)
         assert isinstance(fault, ModelSetupError) and words in fault.public_message
         path.unlink(missing_ok=True)
-
-
-@pytest.mark.parametrize(
-    ("failure", "sentence"),
-    [
-        (ModuleNotFoundError("No module named 'xllamacpp'"), "requirements-local.txt"),
-        (ImportError("libgomp.so.1: cannot open shared object file"), "libgomp1"),
-    ],
-)
-def test_without_the_runtime_one_sentence_says_what_to_do(
-    monkeypatch: pytest.MonkeyPatch, failure: ImportError, sentence: str
-) -> None:
-    monkeypatch.setattr(runtime, "import_module", mock.Mock(side_effect=failure))
-    with pytest.raises(ModelSetupError, match=sentence):
-        runtime.import_runtime()
+    for failure, words in ((ModuleNotFoundError(), "requirements-local.txt"), (ImportError(), "libgomp1")):
+        monkeypatch.setattr(runtime, "import_module", mock.Mock(side_effect=failure))
+        with pytest.raises(ModelSetupError, match=words):
+            runtime.import_runtime()
 
 
 async def test_turns_of_the_app_stream_and_end_with_an_answer(data_dir: Path, tiny: LocalModel) -> None:
@@ -220,5 +204,4 @@ async def test_turns_of_the_app_stream_and_end_with_an_answer(data_dir: Path, ti
             turn = await services.ask("What is 2 + 2?", program=spec.name)
             assert turn.finished.outputs and turn.deltas, spec.name
             assert turn.finished.usage.completion_tokens > 5
-        lm = services.catalog.lm(choice)
-        assert lm.engine.engine.context_tokens == 2048
+        assert services.catalog.lm(choice).engine.engine.context_tokens == 2048
