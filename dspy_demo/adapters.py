@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 #: Some servers leave what a model thinks in its reply, between these tags.
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
-_THINKING = re.compile(rf"\s*{THINK_OPEN}.*?(?:{THINK_CLOSE}\s*|\Z)", re.DOTALL)
+_THINKING = re.compile(rf"\A\s*{THINK_OPEN}.*?(?:{THINK_CLOSE}\s*|\Z)", re.DOTALL)
 #: Stands in a chat's history for what an earlier answer had beside its text, such as its reasoning.
 NOT_KEPT = "Not kept in the history of this chat."
 #: Whether the model call that an adapter makes is awaited; one that blocks cannot stream from each thread.
@@ -39,31 +39,23 @@ class Piece(NamedTuple):
 
 
 class PrefixParser(Protocol):
-    """Finds the output fields in one reply while it arrives, however it is cut into chunks.
+    """Finds the output fields in one reply while it arrives; what DSPy reads in the end is the truth.
 
-    What DSPy reads in the end is the truth; the pieces are for watching. It never raises.
+    `feed` gives the pieces that are certain, `finish` what was held back. However the reply is cut into
+    chunks, the pieces join to the same text. Neither raises.
     """
 
-    def feed(self, text: str) -> list[Piece]:
-        """The pieces that are certain after `text`, in their order."""
-        ...
+    def feed(self, text: str) -> list[Piece]: ...
 
-    def finish(self) -> list[Piece]:
-        """What was held back and is text after all, at the end of the reply."""
-        ...
+    def finish(self) -> list[Piece]: ...
 
 
 class _Fields:
-    """Collects the text of the wanted fields, of each its first occurrence, stripped.
-
-    Attributes:
-        open: The field that is being read; None between fields, and in one that nobody wants.
-        space: White space that waits for text behind it.
-    """
+    """Collects the text of the wanted fields, of each its first occurrence, stripped."""
 
     def __init__(self, wanted: Sequence[str]) -> None:
-        self.open: str | None = None
-        self.space: list[str] = []
+        self.open: str | None = None  # the field that is being read, if it is wanted
+        self.space: list[str] = []  # that waits for text behind it
         self._wanted = set(wanted)
         self._begun = False
         self._pieces: list[Piece] = []
@@ -277,11 +269,6 @@ def adapter_name(adapter: object) -> str | None:
     return next((names[base] for base in bases if base in names), None)
 
 
-def prefix_parser(name: str, fields: Sequence[str]) -> PrefixParser:
-    """A new parser of one reply with these output fields."""
-    return ADAPTERS[name].parser(fields)
-
-
 def reply_grammar(name: str, signature: type[dspy.Signature], max_tokens: int) -> Any:
     """The `dspy_demo.lm.local.grammar.Grammar` of a reply; None where a field's type has none."""
     return resolve_name(ADAPTERS[name].grammar)(signature, max_tokens)
@@ -289,8 +276,7 @@ def reply_grammar(name: str, signature: type[dspy.Signature], max_tokens: int) -
 
 def without_thinking(text: str) -> str:
     """`text` without a block of thinking at its start; where that was cut off, it is all there is."""
-    block = _THINKING.match(text)
-    return text[block.end() :] if block else text
+    return _THINKING.sub("", text, count=1)
 
 
 @cache
@@ -322,27 +308,19 @@ class _Conversation:
 
     def format_conversation_history(
         self, signature: Any, history_field_name: str, inputs: dict[str, Any]
-    ) -> list[dict[str, Any]]:
+    ) -> Any:
         import dspy
 
         history = inputs.get(history_field_name)
         if history is not None:
             missing = dict.fromkeys(signature.output_fields, NOT_KEPT)
-            turns = [turn if _calls_tools(turn) else {**missing, **turn} for turn in history.messages]
+            turns = [
+                turn if dspy.ToolCalls in map(type, turn.values()) else {**missing, **turn}
+                for turn in history.messages
+            ]
             inputs[history_field_name] = dspy.History(messages=turns)
-        messages: list[dict[str, Any]]
-        messages = super().format_conversation_history(signature, history_field_name, inputs)  # type: ignore[misc]
-        return messages
+        return super().format_conversation_history(signature, history_field_name, inputs)  # type: ignore[misc]
 
     def parse(self, signature: Any, completion: str) -> dict[str, Any]:
         fields = super().parse(signature, without_thinking(completion))  # type: ignore[misc]
-        return {
-            name: without_thinking(value) if isinstance(value, str) else value
-            for name, value in fields.items()
-        }
-
-
-def _calls_tools(turn: dict[str, Any]) -> bool:
-    import dspy
-
-    return any(isinstance(value, dspy.ToolCalls) for value in turn.values())
+        return {name: without_thinking(v) if isinstance(v, str) else v for name, v in fields.items()}

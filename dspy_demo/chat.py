@@ -53,11 +53,7 @@ RESTART_S = 10.0
 class ChatService:
     """The one way to the backends, for the page, the REST routes and the OpenAI routes.
 
-    Args:
-        local: Runs programs of `programs` in this process.
-        served: Asks a model server, or None where there is none.
-        tracer: Gets the record of each turn. Who made it closes it.
-        allowance, limits: What guests may use, and how much; None where everybody is the owner.
+    `allowance` and `limits` are what guests may use, and how much; None where everybody is the owner.
     """
 
     def __init__(
@@ -88,11 +84,7 @@ class ChatService:
         return self.limits.input_max_chars(visitor) if self.limits else self.settings.input_max_chars
 
     def check(self, request: TurnRequest) -> None:
-        """Refuse a request that cannot run, before any model is called.
-
-        Raises:
-            DemoError: It is not for this visitor, not valid or too long, or a limit is reached.
-        """
+        """Refuse a request that cannot run, before any model is called."""
         try:
             self.refuse(request)
         except Exception as error:
@@ -147,11 +139,7 @@ class ChatService:
         return failed_from(errors.Stopped())
 
     def backend(self, request: TurnRequest) -> Backend:
-        """The backend of a request's target.
-
-        Raises:
-            NotFound: The target is a served one and no served backend is set up.
-        """
+        """The backend of a request's target."""
         if isinstance(request.target, LocalTarget):
             return self._local
         if self._served is None:
@@ -339,11 +327,7 @@ class Turn:
             self._record.hear(event)
 
     async def _fill(self, stream: TurnStream[Event]) -> None:
-        """Run the backend within the limits of time; a task of its own, which owns the backend's stream.
-
-        Raises:
-            UpstreamTimeout: The turn, or the silence within it, lasted longer than allowed.
-        """
+        """Run the backend within the limits of time; a task of its own, which owns the backend's stream."""
         current_record.set(self._record)
         current_turn_id.set(self.request.turn_id)
         idle_s, total_s = self._service.settings.idle_timeout_s, self._service.settings.total_timeout_s

@@ -55,11 +55,8 @@ class Message:
 class LMChoice:
     """A language model as a user chooses it; None stands for the provider's default.
 
-    Attributes:
-        model: A LiteLLM/DSPy model string, for example ``openai/gpt-4o-mini``.
-        api_key: Only in memory, never logged, stored or sent to the page.
-        max_tokens: Upper bound of output tokens per call.
-        cache: Whether DSPy may answer the same request from its cache.
+    `model` is a DSPy model string such as ``openai/gpt-4o-mini``; `api_key` stays in memory; `max_tokens`
+    bounds the output of a call; `cache` lets DSPy answer the same request from its cache.
     """
 
     model: str
@@ -127,9 +124,8 @@ class TurnRequest:
 
     Attributes:
         inputs: The program's input fields by name, without the history.
-        history: Earlier messages of this chat, oldest first, user and assistant in turns.
+        history: Earlier messages of this chat, oldest first.
         session_id: The visitor's chat, for tracing. Never a secret.
-        turn_id: The same in the log, in the trace, in the model server's log, and on the page when it fails.
     """
 
     target: LocalTarget | ServedTarget
@@ -159,12 +155,9 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class TurnStarted:
-    """The turn runs. Always first, but for a `Status` while the turn waits for that.
+    """The turn runs, on ``local`` or ``served``. Always first, but for a `Status` while it waits in line.
 
-    Attributes:
-        backend: ``local`` or ``served``.
-        model: What answers: the model string, or the served version.
-        incremental: False where text cannot arrive token by token (a plain ``mlflow models serve``).
+    Not `incremental`: text cannot arrive token by token (a plain ``mlflow models serve``).
     """
 
     backend: str
@@ -205,10 +198,7 @@ class FieldDelta:
 class TurnFinished:
     """Last, when all went well. `outputs` replace what the deltas accumulated.
 
-    Attributes:
-        outputs: Every output field of the prediction, JSON-ready.
-        first_delta_s: None where there was no delta, as with a cache hit.
-        finish_reason: Other than ``stop``, the reply was cut, and fields may be missing.
+    They are ready for JSON. Where the `finish_reason` is not ``stop`` the reply was cut: some may be missing.
     """
 
     outputs: Mapping[str, Any]
@@ -272,11 +262,7 @@ def error_body(failed: TurnFailed) -> dict[str, Any]:
 
 
 def event_from_wire(data: Mapping[str, Any]) -> Event | None:
-    """The event of a JSON object, or None for a type that this version does not know.
-
-    Raises:
-        AttributeError, KeyError, TypeError, ValueError: The object lacks what its type must have.
-    """
+    """The event of a JSON object, or None for a type that this version does not know."""
     made = _CLASSES.get(data["type"])
     if made is None:
         return None

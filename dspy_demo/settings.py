@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
 from dspy_demo.adapters import ADAPTERS
 from dspy_demo.command_line import ENV_PREFIX, argument_parser, details, env_names, fields, flag_name, text
@@ -197,8 +197,8 @@ class Settings(BaseModel):
 
     @field_validator("data_dir", "models_dir")
     @classmethod
-    def _absolute(cls, value: Path | None) -> Path | None:
-        return value.expanduser().resolve() if value is not None else None
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().resolve()
 
     @field_validator("share_server")
     @classmethod
@@ -208,44 +208,27 @@ class Settings(BaseModel):
             raise ValueError("must be HOST:PORT such as share.example.com:7000")
         return value
 
-    @field_validator("ollama_url", mode="before")
+    @field_validator("ollama_url", "public_url", mode="before")
     @classmethod
-    def _with_scheme(cls, value: Any) -> Any:
-        """OLLAMA_HOST may be a bare host:port, and 0.0.0.0 where the server listens on all addresses."""
+    def _with_scheme(cls, value: Any, info: ValidationInfo) -> Any:
+        """OLLAMA_HOST may be a bare host:port, 0.0.0.0 where it listens on all; SPACE_HOST is a bare host."""
         if isinstance(value, str) and "://" not in value:
-            value = f"http://{value}"
+            value = f"{'http' if info.field_name == 'ollama_url' else 'https'}://{value}"
         return value.replace("//0.0.0.0", "//127.0.0.1") if isinstance(value, str) else value
-
-    @field_validator("public_url", mode="before")
-    @classmethod
-    def _with_https(cls, value: Any) -> Any:
-        """SPACE_HOST is a bare host name."""
-        return f"https://{value}" if isinstance(value, str) and "://" not in value else value
 
     @field_validator("api_base", "ollama_url", "served_url", "hub_url", "public_url")
     @classmethod
-    def _is_url(cls, value: str | None) -> str | None:
+    def _is_url(cls, value: str | None, info: ValidationInfo) -> str | None:
         parts = urlsplit(value) if value else None
         if parts and (parts.scheme not in {"http", "https"} or not parts.hostname):
             raise ValueError("must be a URL such as http://localhost:8000/v1")
-        return value
-
-    @field_validator("api_base", "ollama_url")
-    @classmethod
-    def _is_without_credentials(cls, value: str | None) -> str | None:
-        if value and has_credentials(value):
+        if value and info.field_name in {"api_base", "ollama_url"} and has_credentials(value):
             raise ValueError(WITH_CREDENTIALS)
         return value
 
     @classmethod
     def load(cls, argv: Sequence[str], environ: Mapping[str, str]) -> Self:
-        """Settings from flags, then the environment, then defaults.
-
-        Raises:
-            SettingsError: A value is out of its bounds or of the wrong type; the message names the
-                flag or variable it came from.
-            SystemExit: For ``--help`` and unknown flags, as argparse does.
-        """
+        """Settings from flags, then the environment, then defaults."""
         flags = vars(argument_parser(cls).parse_args(list(argv)))
         values: dict[str, Any] = {}
         source: dict[str, str] = {}

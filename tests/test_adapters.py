@@ -16,7 +16,7 @@ from dspy.utils.exceptions import AdapterParseError
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from dspy_demo.adapters import ADAPTERS, Piece, adapter_for, adapter_name, prefix_parser
+from dspy_demo.adapters import ADAPTERS, Piece, adapter_for, adapter_name
 
 FIELDS = ("reasoning", "answer")
 KINDS = pytest.mark.parametrize("kind", ADAPTERS)
@@ -33,7 +33,7 @@ class TwoTexts(dspy.Signature):  # type: ignore[misc]
 
 
 def joined(kind: str, chunks: Sequence[str]) -> dict[str, str]:
-    parser = prefix_parser(kind, FIELDS)
+    parser = ADAPTERS[kind].parser(FIELDS)
     texts = dict.fromkeys(FIELDS, "")
     for piece in [*(piece for chunk in chunks for piece in parser.feed(chunk)), *parser.finish()]:
         assert piece.text, "an empty piece"
@@ -171,7 +171,7 @@ def test_cases(kind: str, text: str, answer: str) -> None:
 
 @KINDS
 def test_text_is_out_at_once_and_each_word_with_the_next_in_json_a_fiftieth_later(kind: str) -> None:
-    parser = prefix_parser(kind, FIELDS)
+    parser = ADAPTERS[kind].parser(FIELDS)
     assert parser.feed(OPENINGS[kind] + "Hello wor") == [Piece("answer", "Hello wor")]
     seen, fed = "Hello wor", "Hello wor"
     for number in range(300):
@@ -187,7 +187,7 @@ def test_text_is_out_at_once_and_each_word_with_the_next_in_json_a_fiftieth_late
     [("chat", "[[ ## compl"), ("chat", " \n"), ("json", "\\ud83d\\u"), ("xml", "</answ"), ("xml", "&am")],
 )
 def test_what_may_be_markup_waits_and_no_longer(kind: str, held: str) -> None:
-    parser = prefix_parser(kind, FIELDS)
+    parser = ADAPTERS[kind].parser(FIELDS)
     parser.feed(OPENINGS[kind])
     assert parser.feed(held) == []
     assert parser.feed("de00x!") != []
@@ -205,7 +205,7 @@ def test_what_may_be_markup_waits_and_no_longer(kind: str, held: str) -> None:
 )  # fmt: skip
 def test_cost_is_linear(kind: str, opening: str, unit: str) -> None:
     def seconds(count: int) -> float:
-        parser = prefix_parser(kind, FIELDS)
+        parser = ADAPTERS[kind].parser(FIELDS)
         parser.feed(opening)
         start = time.process_time()
         for _ in range(count):

@@ -39,11 +39,7 @@ class LocalBackend:
             yield event
 
     async def prepare(self, target: LocalTarget) -> tuple[dspy.Module, dspy.LM]:
-        """The program and the model of a turn; the first time they are built.
-
-        Raises:
-            DemoError: One of them cannot be built.
-        """
+        """The program and the model of a turn; the first time they are built."""
         return await asyncio.to_thread(self._built, target)
 
     def _built(self, target: LocalTarget) -> tuple[dspy.Module, dspy.LM]:

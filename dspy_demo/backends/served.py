@@ -123,11 +123,7 @@ class ServedBackend:
             raise wire.transport_error(error, answering=answering) from error
 
     async def probe(self, url: str) -> ServerInfo:
-        """What answers at a typed address.
-
-        Raises:
-            DemoError: Nothing does, or something else.
-        """
+        """What answers at a typed address."""
         url = base_url(url)
         try:
             reply, body = await self._get(f"{url}/model")
@@ -162,11 +158,7 @@ async def _check_streams(reply: httpx.Response) -> None:
 
 
 async def _events(reply: httpx.Response) -> AsyncIterator[Event]:
-    """The events to the last one, which comes when the reply is read: so the next turn has its connection.
-
-    Raises:
-        UpstreamCut: The reply ended before that.
-    """
+    """The events to the last one, which comes when the reply is read: so the next turn has its connection."""
     chunks = reply.aiter_raw()
     async for data in event_data(chunks):
         if data == b"[DONE]":
@@ -189,9 +181,6 @@ async def event_data(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
     By the standard (html.spec.whatwg.org, 9.2.6): lines end in CR, LF or both; other lines than ``data`` are
     skipped; several of them are one text; what the end of the stream cuts off is dropped.
-
-    Raises:
-        ReplyTooLong: Before more than the limit is kept.
     """
     begun: list[bytes] = []  # pieces of a line that has not ended
     lines: list[bytes] = []  # the data lines of an event that has not ended

@@ -57,11 +57,7 @@ class ServerInfo:
 
 
 def base_url(url: str) -> str:
-    """The address of a server, also from one of its routes as somebody may have copied it.
-
-    Raises:
-        InvalidInput: It is not an http(s) address.
-    """
+    """The address of a server, also from one of its routes as somebody may have copied it."""
     found = re.sub(r"/+(invocations|ping|model|predict|predict/stream)$", "", url.strip().rstrip("/"))
     if not re.fullmatch(r"https?://[^/?#\s]+(/[^?#\s]*)?", found):
         raise InvalidInput(NO_ADDRESS)
@@ -75,11 +71,7 @@ def identity_headers(version: str, instance: str) -> dict[str, str]:
 
 
 def check_identity(headers: Mapping[str, str], target: ServedTarget) -> None:
-    """Make sure that a reply comes from the server that is meant: a port that became free is anybody's.
-
-    Raises:
-        WrongServer: It comes from another process, or from one that serves another version.
-    """
+    """Make sure that a reply comes from the server that is meant: a port that became free is anybody's."""
     if target.instance and headers.get(INSTANCE_HEADER) != target.instance:
         raise WrongServer()
     serves = unquote(headers.get(VERSION_HEADER, ""))
@@ -101,11 +93,7 @@ def predict_body(request: TurnRequest, target: ServedTarget) -> dict[str, Any]:
 
 
 def chat_messages(request: TurnRequest) -> list[dict[str, str]]:
-    """The chat and the question, as OpenAI writes them.
-
-    Raises:
-        InvalidInput: There are further inputs, which cannot be said in messages.
-    """
+    """The chat and the question, as OpenAI writes them."""
     given = [value for value in request.inputs.values() if value not in (None, "")]
     if len(given) != 1:
         raise InvalidInput("A plain MLflow server takes one chat message only, not further input fields.")
@@ -117,11 +105,7 @@ def _history(request: TurnRequest) -> list[dict[str, str]]:
 
 
 def json_object(data: bytes) -> Mapping[str, Any]:
-    """The JSON object of some bytes.
-
-    Raises:
-        MalformedReply: It is not one.
-    """
+    """The JSON object of some bytes."""
     with suppress(ValueError, RecursionError):
         value = json.loads(data)
         if isinstance(value, dict):
@@ -130,11 +114,7 @@ def json_object(data: bytes) -> Mapping[str, Any]:
 
 
 def event_of(content: Mapping[str, Any]) -> Event | None:
-    """The event of a JSON object; None for a kind that a newer server may send.
-
-    Raises:
-        DemoError: It is an ``error``, or not what its kind must be.
-    """
+    """The event of a JSON object; None for a kind that a newer server may send."""
     try:
         event = event_from_wire(content)
         if isinstance(event, TurnFailed):
@@ -150,9 +130,6 @@ def outputs_of(answer: bytes) -> dict[str, Any]:
     """The output fields in a reply of ``/invocations``, the reasoning first.
 
     MLflow writes a prediction as a JSON string into the content of a chat message; other text is the answer.
-
-    Raises:
-        MalformedReply: It is no chat reply.
     """
     try:
         content = json_object(answer)["choices"][0]["message"]["content"].encode("utf-8", "surrogatepass")
@@ -166,11 +143,7 @@ def outputs_of(answer: bytes) -> dict[str, Any]:
 
 
 def server_info(body: bytes) -> ServerInfo:
-    """What ``GET /model`` tells.
-
-    Raises:
-        MalformedReply: It is no model server of ours.
-    """
+    """What ``GET /model`` tells."""
     try:
         content = json_object(body)
         if content["server"] != "dspy-demo":
@@ -216,11 +189,7 @@ def reply_error(status: int, body: bytes) -> DemoError:
 
 
 def _error_of(content: Mapping[str, Any]) -> DemoError:
-    """The error that an ``error`` event or body of our own server names.
-
-    Raises:
-        KeyError, TypeError, ValueError: It is not one.
-    """
+    """The error that an ``error`` event or body of our own server names."""
     kinds: Mapping[str, type[DemoError]] = {
         kind.code: kind for kind in vars(errors).values() if hasattr(kind, "code")
     }

@@ -215,10 +215,9 @@ class TurnObserver(BaseCallback):
 
 
 class _Threads(BaseCallback):
-    """Gives the settings of a turn to threads without them, such as those of a plain `ThreadPoolExecutor`.
+    """Gives its turn's settings to a thread without them, such as one of a plain `ThreadPoolExecutor`.
 
-    It stands in the predictors of a program that runs. While several turns run it, no one knows whose thread
-    it is.
+    It stands in the predictors of a program that runs. While two turns run it, whose thread it is is unknown.
     """
 
     def __init__(self) -> None:

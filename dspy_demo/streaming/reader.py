@@ -8,7 +8,7 @@ from typing import Any
 
 import dspy
 
-from dspy_demo.adapters import THINK_CLOSE, THINK_OPEN, Piece, prefix_parser
+from dspy_demo.adapters import ADAPTERS, THINK_CLOSE, THINK_OPEN, Piece
 from dspy_demo.events import Channel, Event, FieldDelta, Status
 from dspy_demo.programs.spec import REASONING_FIELDS
 from dspy_demo.streaming.observer import ModelCall, Step
@@ -42,12 +42,8 @@ def answering_predictor(program: dspy.Module) -> dspy.Predict | None:
 class ReplyReader:
     """Turns what the models of one turn write into events, keeping their replies apart.
 
-    Args:
-        outputs: The output fields of the program; empty where only running it tells.
-        max_chars: How much all models together may write.
-
-    Attributes:
-        full: They have written more than that.
+    `outputs` are the output fields of the program, where they are known before. The reader is `full` when all
+    models together have written more than `max_chars`.
     """
 
     def __init__(self, outputs: Collection[str], *, max_chars: int) -> None:
@@ -134,16 +130,12 @@ class ReplyReader:
 
 
 class _Reply:
-    """The reply of one model call; what it thinks between tags is a field of its own.
-
-    Attributes:
-        texts: The pieces of each field so far.
-    """
+    """The reply of one model call: `texts` are the pieces of each field, without what it thinks."""
 
     def __init__(self, step: Step) -> None:
         self.texts: dict[str, list[str]] = {}
         self._tags = ThinkTags(REPLY)
-        self._parser = prefix_parser(step.adapter, step.fields) if step.adapter else None
+        self._parser = ADAPTERS[step.adapter].parser(step.fields) if step.adapter else None
         self._field_tags: dict[str, ThinkTags] = {}
 
     def read(self, text: str, *, ended: bool = False) -> list[Piece]:

@@ -42,9 +42,6 @@ async def run_turn(
 
     A program without ``aforward`` runs in a thread, which ends at its next call. A reply that was cut, at the
     token limit or by a provider's filter, is no failure: the turn finishes with the fields that had come.
-
-    Raises:
-        DemoError: An input that cannot be used, or a failed model call.
     """
     arguments = program_inputs(spec, request.inputs, request.history)
     reader = ReplyReader(spec.outputs, max_chars=settings.reply_max_chars)
