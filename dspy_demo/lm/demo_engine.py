@@ -33,8 +33,8 @@ DEPTH_MAX = 4
 #: A token: a word with the space before it (long ones in parts), or one of DSPy's field markers, whole.
 _TOKEN = re.compile(r"\s*(?:\[\[ ## \w+ ## \]\]|\S{1,12})|\s+")
 _ARITHMETIC = re.compile(
-    r"(?:\d[\d,.]*|[\s.,()+\-*/%^×÷−⋅√²³]|(?<=[\d ])x(?= ?\d)|\b(?:of|plus|minus|times|multiplied by"
-    r"|divided by|squared|cubed|to the power of|(?:the )?square root of)\b|\bsqrt)+",
+    r"(?:\d[\d,.]*|[\s.,()+\-*/%^×÷−⋅²]|(?<=[\d ])x(?= ?\d)|\b(?:of|plus|minus|times|multiplied by"
+    r"|divided by|squared|to the power of)\b)+",
     re.IGNORECASE,
 )
 _DAY = re.compile(r"\b\d{4}-\d\d-\d\d\b")
@@ -251,7 +251,8 @@ def _filled(schema: Mapping[str, Any], defs: Mapping[str, Any], answer: Answer, 
             return [inner(item) for item in schema.get("prefixItems", items)]
         case {"type": "object"}:
             return {name: inner(schema["properties"][name]) for name in schema.get("required", ())}
-        case {"format": "date" | "date-time" | "time" as kind}:
-            how = {"date": "%F", "time": "%T", "date-time": "%FT%T%z"}[kind]
-            return datetime.now().astimezone().strftime(how)
+        case {"format": "date"}:
+            return f"{datetime.now():%F}"
+        case {"format": "date-time"}:
+            return f"{datetime.now().astimezone():%FT%T%z}"
     return answer.text[: schema.get("maxLength")]

@@ -20,8 +20,6 @@ from dspy_demo import errors
 from dspy_demo.errors import DemoError, UpstreamUnavailable, in_seconds
 from dspy_demo.lm.native import is_too_long
 
-#: Waits from here on are told as a date.
-FAR_OFF_S = 3600.0
 #: What an engine meets in a reply that is not that of a language model.
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, lm15.LM15Error)
 
@@ -67,14 +65,12 @@ def _classified(error: BaseException, streamed: bool) -> DemoError | None:
             return _broken(error, streamed)
         case dspy_errors.LMUnexpectedError() if not isinstance(error.__cause__, UNREADABLE):
             return None  # a bug of ours, of DSPy or of the program
+        case dspy_errors.LMError() if streamed:
+            return errors.UpstreamCut()
         case dspy_errors.LMError():
-            return (
-                errors.UpstreamCut()
-                if streamed
-                else errors.UpstreamError(
-                    "The server's reply is not that of a language model. "
-                    "Check the base URL (it often ends in /v1), then retry."
-                )
+            return errors.UpstreamError(
+                "The server's reply is not that of a language model. "
+                "Check the base URL (it often ends in /v1), then retry."
             )
     return None
 
@@ -92,7 +88,7 @@ def _rate_limited(retry_after_s: float | None) -> DemoError:
     if retry_after_s is None:
         return errors.UpstreamRateLimited()
     when = f"It asks to wait {in_seconds(math.ceil(retry_after_s))}."
-    if retry_after_s > FAR_OFF_S:
+    if retry_after_s > 3600:
         then = datetime.now(UTC) + timedelta(seconds=min(retry_after_s, 1e10))
         when = f"Try again after {then.day} {then:%B %Y, %H:%M} UTC."
     return errors.UpstreamRateLimited(
@@ -132,9 +128,7 @@ def _broken(error: dspy_errors.LMError, streamed: bool) -> DemoError:
     return errors.UpstreamError("The language model's server failed. Try again.")
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
     """What an error came from, layer by layer: DSPy, its engine or litellm, an HTTP client, the socket."""
-    cause = error.__cause__ or error.__context__
-    if cause is not None:
-        yield cause
-        yield from _causes(cause)
+    while error := error and (error.__cause__ or error.__context__):
+        yield error

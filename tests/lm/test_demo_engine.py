@@ -52,7 +52,6 @@ class Everything(dspy.Signature):
         ("Please calculate 1,234 × 5,678.", "1,234 × 5,678 = 7006652."),
         ("(what is 12 x 4)", "12 x 4 = 48."),
         ("<b>2 / 3</b>", "2 / 3 ≈ 0.666666666667."),
-        ("What is the square root of 144?", "the square root of 144 = 12."),
         ("What is 1/0?", "Cannot calculate 1/0: division by zero has no result."),
         ("9**9**9", "Cannot calculate 9**9**9: the result is too large."),
         ("What time is it in Springfield?", "There is no time zone named 'Springfield'."),

@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
+import filelock
 import httpx
 
 from dspy_demo.errors import Busy, DemoError, DownloadFailed
@@ -27,9 +27,6 @@ log = logging.getLogger(__name__)
 
 #: Seconds for a connection, and without a byte.
 CONNECT_S, SILENCE_S = 5.0, 30.0
-#: Left free on the disk beside the model.
-SPARE_BYTES = 64_000_000
-OTHER_FOLDER = "Make room, or choose another folder with --models-dir."
 #: Gets the bytes that have arrived.
 Report = Callable[[int], None]
 
@@ -45,10 +42,17 @@ async def download(model: KnownModel, settings: Settings, report: Report = lambd
     It is `DownloadFailed` with the reason, or `Busy` where another process downloads the same model.
     """
     folder, host = settings.models_dir, httpx.URL(settings.hub_url).host
+    part, lock = path_of(folder, model.name, ".part"), path_of(folder, model.name, ".lock")
+    place = quote(f"{model.repo}/resolve/{model.revision}/{model.file}")
     try:
-        with files.locked(folder, model.name):
+        folder.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(lock, timeout=0, thread_local=False):
             if files.present(model, folder) is None:
-                await _fetch(model, path_of(folder, model.name, ".part"), settings.hub_url, report)
+                if size_of(part) != model.size_bytes:
+                    await _receive(f"{settings.hub_url.rstrip('/')}/{place}", part, model, report)
+                await asyncio.to_thread(_put_in_place, part, model)
+    except filelock.Timeout:
+        raise Busy(f"“{model.name}” is being downloaded by another process on this machine.") from None
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
         sentence = f"{host} cannot be reached. Check the network, or name a mirror with --hub-url."
         raise DownloadFailed(sentence) from error
@@ -58,64 +62,38 @@ async def download(model: KnownModel, settings: Settings, report: Report = lambd
         )
         raise DownloadFailed(sentence) from error
     except OSError as error:
-        raise DownloadFailed(f"The folder {folder} is full or cannot be written. {OTHER_FOLDER}") from error
-    here = files.present(model, folder)
-    assert here is not None
-    return here
-
-
-async def _fetch(model: KnownModel, part: Path, hub_url: str, report: Report) -> None:
-    """Complete the part, check it and put it in place."""
-    if _missing_bytes(part, model):
-        place = quote(f"{model.repo}/resolve/{model.revision}/{model.file}")
-        await _receive(f"{hub_url.rstrip('/')}/{place}", part, model, report)
-    await asyncio.to_thread(_put_in_place, part, model)
-
-
-def _missing_bytes(part: Path, model: KnownModel) -> int:
-    if size_of(part) > model.size_bytes:  # of another version of the app, which knows another file
-        part.unlink()
-    missing, free = model.size_bytes - size_of(part), shutil.disk_usage(part.parent).free
-    if free < missing + SPARE_BYTES:
-        raise DownloadFailed(
-            f"{model.title} needs {size_text(missing + SPARE_BYTES)} of disk in {part.parent}, and only "
-            f"{size_text(free)} are free. {OTHER_FOLDER}"
-        )
-    return missing
+        sentence = f"The folder {folder} is full or cannot be written. Choose another with --models-dir."
+        raise DownloadFailed(sentence) from error
+    return model.at(path_of(folder, model.name))
 
 
 async def _receive(url: str, part: Path, model: KnownModel, report: Report) -> None:
     """Append what one connection brings."""
     start, size = size_of(part), model.size_bytes
+    start = start if start < size else 0  # of another version of the app, which knows another file
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     async with (
         httpx.AsyncClient(timeout=httpx.Timeout(SILENCE_S, connect=CONNECT_S)) as client,
         client.stream("GET", url, headers=headers, follow_redirects=True) as reply,
     ):
-        total = reply.headers.get("content-range", "").rpartition("/")[2] or "*"
-        if reply.status_code == 416 or total not in {"*", str(size)}:
-            raise _wrong_file(reply, model)
-        if reply.status_code >= 400:
-            why = f"{reply.url.host} does not give {model.file} now (HTTP {reply.status_code})"
-            raise DownloadFailed(f"{why}. Try again later, or name a mirror with --hub-url.")
-        received = start if reply.status_code == 206 else 0  # a server may ignore the range
+        status, total = reply.status_code, reply.headers.get("content-range", "").rpartition("/")[2]
+        wrong = DownloadFailed(
+            f"{reply.url.host} does not give {model.file} as expected (HTTP {status}). A network that asks "
+            "for a sign-in, or a mirror that is not up to date, may be in between; or try again later."
+        )
+        if status >= 400 or total not in {"", "*", str(size)}:
+            raise wrong
+        received = start if status == 206 else 0  # a server may ignore the range
         with part.open("ab" if received else "wb") as file:
             async for piece in reply.aiter_raw():
                 not_gguf = received == 0 and piece[:4] != b"GGUF"[: len(piece)]
                 if not_gguf or received + len(piece) > size:
-                    raise _wrong_file(reply, model)
+                    raise wrong
                 await asyncio.to_thread(file.write, piece)  # a slow disk must not hold up the chats
                 received += len(piece)
                 report(received)
     if received < size:
         raise httpx.RemoteProtocolError("the server closed the connection before the end")
-
-
-def _wrong_file(reply: httpx.Response, model: KnownModel) -> DownloadFailed:
-    return DownloadFailed(
-        f"{reply.url.host} does not give the expected {model.file}. A network that asks for a sign-in, or a "
-        "mirror that is not up to date, may be in between."
-    )
 
 
 def _put_in_place(part: Path, model: KnownModel) -> None:

@@ -11,14 +11,11 @@ import hashlib
 import importlib.metadata
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import filelock
-
-from dspy_demo.errors import Busy, ModelSetupError
+from dspy_demo.errors import ModelSetupError
 from dspy_demo.settings import Settings
 
 #: What the model strings of files on this machine begin with.
@@ -158,26 +155,14 @@ def present(known: KnownModel, folder: Path) -> LocalModel | None:
     return known.at(path) if size_of(path) == known.size_bytes else None
 
 
-@contextmanager
-def locked(folder: Path, name: str) -> Iterator[None]:
-    """Hold the model of this name against other processes; `Busy` where one of them holds it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with filelock.FileLock(path_of(folder, name, ".lock"), timeout=0, thread_local=False):
-            yield
-    except filelock.Timeout:
-        raise Busy(f"“{name}” is being downloaded by another process on this machine.") from None
-
-
 def remove(folder: Path, name: str) -> int:
     """Delete a model and what a download left of it; how many bytes that freed."""
     files = [path_of(folder, name), path_of(folder, name, ".part")]
     freed = sum(map(size_of, files))
     if Path(name).name != name or not freed:
         raise ModelSetupError(f"There is no model “{name[:80]}” in {folder}.")
-    with locked(folder, name):
-        for file in files:
-            file.unlink(missing_ok=True)
+    for file in files:
+        file.unlink(missing_ok=True)
     return freed
 
 
@@ -186,11 +171,13 @@ def read_header(path: Path) -> tuple[str, int]:
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
-    except OSError as error:
-        raise ModelSetupError(f"There is no file {path} that can be read.") from error
+    except OSError:
+        head = b""
     architecture, context = _ARCHITECTURE.search(head), _CONTEXT.search(head)
     if not head.startswith(b"GGUF") or architecture is None:
-        raise ModelSetupError(f"{path} is not a GGUF file, the one format that runs here, or damaged.")
+        raise ModelSetupError(
+            f"{path} is not a GGUF file, the one format that runs here, or it cannot be read."
+        )
     name = head[architecture.end() :][: architecture[1][0]].decode(errors="replace")
     return name, int.from_bytes(context[1], "little") if context else 0
 

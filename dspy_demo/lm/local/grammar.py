@@ -11,8 +11,7 @@ from __future__ import annotations
 import enum
 import json
 from dataclasses import dataclass
-from types import UnionType
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from pydantic import PydanticUserError, TypeAdapter
 
@@ -183,8 +182,7 @@ def _is_text(type_: Any) -> bool:
     """Text is kept as it is, also where it may be None."""
     import dspy
 
-    either = get_origin(type_) in (Union, UnionType) and {str, type(None)} <= set(get_args(type_))
-    return type_ is str or type_ is dspy.Reasoning or either
+    return type_ in (str, dspy.Reasoning, str | None)
 
 
 def _quoted(text: str) -> str:
