@@ -6,7 +6,6 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -25,81 +24,60 @@ from dspy_demo.ui.chat.turn_view import TurnView
 from dspy_demo.ui.chat.widgets import CHATBOT, composer
 from dspy_demo.ui.components import Given, Update
 from dspy_demo.ui.gradio_bridge import delivered
-from dspy_demo.ui.sections.backend import Connected
+from dspy_demo.ui.sections.backend import LOCAL, SERVED, Connected
 from dspy_demo.ui.sections.picks import SidebarPicks, program_behind
 from dspy_demo.ui.sections.versions import wanted_server
 from dspy_demo.versions.store import VersionStore
 
-LOCAL_SIDE, SERVED_SIDE = "local", "served"
-SIDES = ("left", "right")
 #: More words than this would hold up the page; answers of a chat are far shorter.
 WORDS_MAX = 4000
 _WORD = re.compile(r"\s+|\w+|[^\w\s]")
-
-
-@dataclass(slots=True)
-class Comparison:
-    """The two turns of one question in one tab; `turns` begin when the servers of `asking` have started."""
-
-    asking: asyncio.Task[list[LiveTurn]]
-    turns: list[LiveTurn] = field(default_factory=list)
-
-    async def stop(self) -> None:
-        self.asking.cancel()
-        await asyncio.gather(*(turn.stop() for turn in self.turns))
 
 
 class CompareSection:
     """A tab with a question and two columns; the programs' further inputs come from the chat's forms."""
 
     def __init__(self, service: ChatService, store: VersionStore, *, picks: SidebarPicks, chat: Chat) -> None:
-        self._service, self._store = service, store
-        self._picks, self._chat = picks, chat
-        self._open: dict[str, Comparison] = {}
-        self.targets: dict[str, gr.Dropdown] = {}
-        self.chats: dict[str, gr.Chatbot] = {}
+        self._service, self._store, self._picks, self._chat = service, store, picks, chat
+        #: What runs in a tab, by its session: the task that begins both turns, and then the turns.
+        self._asking: dict[str, asyncio.Task[list[LiveTurn]]] = {}
+        self._targets: list[gr.Dropdown] = []
+        self._chats: list[gr.Chatbot] = []
 
     def draw(self) -> None:
         with gr.Tab("Compare", id="compare") as self.tab, gr.Column(elem_id="compare"):
             with gr.Row(elem_id="sides", equal_height=False):
-                for side, value in zip(SIDES, (LOCAL_SIDE, SERVED_SIDE), strict=True):
-                    self._draw_side(side, value)
+                self._draw_side("left", LOCAL)
+                self._draw_side("right", SERVED)
             self.difference = ui.action_html(difference_html({}), elem_id="difference")
             with gr.Column(elem_id="compare-dock"):
                 self.composer = composer("compare-composer", "Question to both", "Ask both")
                 self.notice = gr.HTML(elem_id="compare-notice", elem_classes="own notice", padding=False)
 
     def _draw_side(self, side: str, value: str) -> None:
+        rows, name = [(LOCAL, LOCAL), (SERVED, SERVED)], side.capitalize()
         with gr.Column(min_width=280, elem_classes="side"):
-            self.targets[side] = ui.dropdown(
-                [("Local", LOCAL_SIDE), ("Served", SERVED_SIDE)],
-                value,
-                label=f"{side.capitalize()} answers with",
-                container=False,
-                elem_id=f"compare-{side}",
-            )
-            self.chats[side] = gr.Chatbot(
+            label, elem_id = f"{name} answers with", f"compare-{side}"
+            self._targets.append(ui.dropdown(rows, value, label=label, elem_id=elem_id, container=False))
+            chatbot = gr.Chatbot(
                 elem_classes="side-chat",
                 elem_id=f"chat-{side}",
-                label=f"{side.capitalize()} answer",
+                label=f"{name} answer",
                 height=None,
                 placeholder=" ",
                 feedback_options=None,
                 **CHATBOT,
             )
+            self._chats.append(chatbot)
 
     def wire(self, demo: gr.Blocks, now: dict[str, Any]) -> None:
-        self._demo = demo
-        chosen, targets = (
-            [self._picks.program.picker, self._picks.backend.connected],
-            {*self.targets.values()},
-        )
-        inputs = {*self._picks.inputs, *self._chat.widgets.forms.inputs, *targets, self.composer}
-        outputs = {*self.chats.values(), self.difference, self.composer, self.notice}
+        self._demo, targets = demo, {*self._targets}
+        chosen = [self._picks.program.picker, self._picks.backend.connected]
         self.tab.select(self.choices, chosen, targets, **now)
+        inputs = {*self._picks.inputs, *self._chat.widgets.forms.inputs, *targets, self.composer}
+        outputs = {*self._chats, self.difference, self.composer, self.notice}
         # The messages are ready for the wire; see `render`.
-        drawing = now | {"queue": True, "postprocess": False}
-        self.composer.submit(self.ask, inputs, outputs, **drawing)
+        self.composer.submit(self.ask, inputs, outputs, **now | {"queue": True, "postprocess": False})
         self.composer.stop(self.stop, **now)
         demo.unload(self.stop)
 
@@ -114,72 +92,62 @@ class CompareSection:
         state = self._picks.backend.servers.state()
         own = ui.title_of(state.version) if state.phase == "ready" else "nothing yet"
         rows = [
-            (f"Local · {self._picks.program.title(program)}", LOCAL_SIDE),
-            (f"Served · {connected.title if connected else own}", SERVED_SIDE),
+            (f"Local · {self._picks.program.title(program)}", LOCAL),
+            (f"Served · {connected.title if connected else own}", SERVED),
             *((f"Version · {ui.title_of(v.uri)}", v.uri) for v in versions if v.servable),
         ]
-        return {target: gr.update(choices=rows) for target in self.targets.values()}
+        return {target: gr.update(choices=rows) for target in self._targets}
 
     async def ask(self, given: dict[Component, Any], request: gr.Request) -> AsyncIterator[Update]:
         """Both turns from the click to their ends, or none; a version's server has to start first."""
         key, text = str(request.session_hash), given[self.composer] or ""
-        if key in self._open or not text.strip() or not ui.is_owner(request):
+        if key in self._asking or not text.strip() or not ui.is_owner(request):
             yield ui.skip()
             return
-        asking = asyncio.create_task(self._turns(given, text, request), name="compare")
-        comparison = self._open[key] = Comparison(asking)
+        asking = self._asking[key] = asyncio.create_task(self._turns(given, text, request), name="compare")
+        free = gr.update(submit_btn="Send", stop_btn=False)
         try:
             yield {
-                **{self.chats[side]: messages(_waiting(text, given[self.targets[side]])) for side in SIDES},
+                **self._drawn([_waiting(text, given[target]) for target in self._targets]),
                 self.difference: difference_html({}),
                 self.notice: "",
                 self.composer: gr.update(value="", submit_btn=False, stop_btn="Stop"),
             }
             await asyncio.wait({asking})
-            if asking.cancelled() or asking.exception() is not None:
-                yield self._given_back(text, None if asking.cancelled() else asking.exception())
+            try:
+                turns = asking.result()
+            except (Exception, asyncio.CancelledError) as error:
+                wrong = ui.message(ui.sentence_of(error), wrong=True) if isinstance(error, Exception) else ""
+                back = {self.notice: wrong, self.composer: free | {"value": text}}
+                yield {chat: [] for chat in self._chats} | back
                 return
-            comparison.turns = asking.result()
-            while any(turn.view.running for turn in comparison.turns):
+            while any(turn.view.running for turn in turns):
                 if delivered(self._demo, request):
-                    yield self._drawn(comparison.turns)
+                    yield self._drawn([turn.view for turn in turns])
                 await asyncio.sleep(REDRAW_S)
-            await asyncio.gather(*(turn.ended() for turn in comparison.turns))
-            yield self._drawn(comparison.turns) | await asyncio.to_thread(self._settled, comparison.turns)
+            await asyncio.gather(*(turn.ended() for turn in turns))
+            views = [turn.view for turn in turns]
+            notice = ui.message(self._service.tracer.notice or "")
+            html = await asyncio.to_thread(differences, *views)
+            yield self._drawn(views) | {self.difference: html, self.notice: notice, self.composer: free}
         finally:
-            del self._open[key]
-            await comparison.stop()
+            await self.stop(request)
+            del self._asking[key]
 
     async def stop(self, request: gr.Request) -> None:
         """Stop both; also when the tab was closed."""
-        if comparison := self._open.get(str(request.session_hash)):
-            await comparison.stop()
+        asking = self._asking.get(str(request.session_hash))
+        if asking is None or asking.cancel():  # cancelled while servers start
+            return
+        if not asking.cancelled() and asking.exception() is None:
+            await asyncio.gather(*(turn.stop() for turn in asking.result()))
 
-    def _drawn(self, turns: list[LiveTurn]) -> Update:
-        return {chat: messages(turn.view) for chat, turn in zip(self.chats.values(), turns, strict=True)}
-
-    def _settled(self, turns: list[LiveTurn]) -> Update:
-        left, right = (turn.view for turn in turns)
-        texts = {
-            "Answer": (left.answer_text, right.answer_text),
-            "Reasoning": (_reasoning(left), _reasoning(right)),
-        }
-        return {
-            self.difference: difference_html(texts),
-            self.notice: ui.message(self._service.tracer.notice or ""),
-            self.composer: gr.update(submit_btn="Send", stop_btn=False),
-        }
-
-    def _given_back(self, text: str, error: BaseException | None) -> Update:
-        """The page after a question that could not be asked, or was stopped before."""
-        wrong = ui.message(ui.sentence_of(error), wrong=True) if isinstance(error, Exception) else ""
-        back = gr.update(value=text, submit_btn="Send", stop_btn=False)
-        return {self.notice: wrong, self.composer: back, **{chat: [] for chat in self.chats.values()}}
+    def _drawn(self, views: list[TurnView]) -> Update:
+        return {chat: messages(view) for chat, view in zip(self._chats, views, strict=True)}
 
     async def _turns(self, given: Given, text: str, request: gr.Request) -> list[LiveTurn]:
         """Both turns, running."""
-        wanted = (given[self.targets[side]] for side in SIDES)
-        targets = await asyncio.gather(*(self._target(given, picked) for picked in wanted))
+        targets = await asyncio.gather(*(self._target(given, given[target]) for target in self._targets))
         asked = []
         for target, spec in targets:
             values = self._chat.widgets.forms.values(spec, given) | {spec.chat_field: text}
@@ -198,9 +166,9 @@ class CompareSection:
     async def _target(self, given: Given, picked: str) -> tuple[LocalTarget | ServedTarget, ProgramSpec]:
         """What answers. A version does so in a process of its own, by the code that it was logged with."""
         picks = self._picks
-        if picked == LOCAL_SIDE:
+        if picked == LOCAL:
             return picks.local(given)
-        if picked == SERVED_SIDE:
+        if picked == SERVED:
             return picks.served(given)
         version = await asyncio.to_thread(self._store.get, picked)
         state = await picks.backend.servers.beside(wanted_server(version, picks.model, given))
@@ -210,13 +178,17 @@ class CompareSection:
 def _waiting(text: str, picked: str) -> TurnView:
     """A side before its turn has begun."""
     view = TurnView(text, started_s=time.monotonic())
-    if picked in {LOCAL_SIDE, SERVED_SIDE}:
+    if picked in {LOCAL, SERVED}:
         return view
     return view.apply(Status(f"Starting {ui.title_of(picked)}", "pending", "start"), time.monotonic())
 
 
-def _reasoning(view: TurnView) -> str:
-    return "\n\n".join(thought.text for thought in view.thoughts)
+def differences(left: TurnView, right: TurnView) -> str:
+    """What differs in the answers, and in what was thought before."""
+    thoughts = ["\n\n".join(thought.text for thought in view.thoughts) for view in (left, right)]
+    return difference_html(
+        {"Answer": (left.answer_text, right.answer_text), "Reasoning": (thoughts[0], thoughts[1])}
+    )
 
 
 def difference_html(texts: Mapping[str, tuple[str, str]]) -> str:
