@@ -23,21 +23,10 @@ from tests.processes import ServerProcess, running_app
 DESKTOP = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 844}
 
-CHROMIUM_ARGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
-]
-# Not problems: an action of the test itself (a reload, a closed stream) aborts what is under way.
-_ABORTED = ("net::ERR_ABORTED", "NS_BINDING_ABORTED")
-# Nor is this: the app of a test may end before its page, which looks at the app every few seconds.
-_APP_ENDED = "net::ERR_CONNECTION_REFUSED"
+CHROMIUM_ARGS = ["--no-sandbox", "--disable-background-networking", "--disable-dev-shm-usage"]
+CHROMIUM_ARGS += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1"]
+# Not problems: a reload of the test itself aborts what is under way, and its app may end before the page.
+_ABORTED, _APP_ENDED = "net::ERR_ABORTED", "net::ERR_CONNECTION_REFUSED"
 
 NewPage = Callable[..., Awaitable[Page]]
 
@@ -70,7 +59,7 @@ class Problems:
             self.seen.append(f"console: {message.text} ({message.location.get('url', '')})")
 
     def _request_failed(self, request: Request) -> None:
-        if request.failure not in (*_ABORTED, _APP_ENDED):
+        if request.failure not in (_ABORTED, _APP_ENDED):
             self.seen.append(f"request: {request.method} {request.url}: {request.failure}")
 
     def _note_host(self, url: str) -> None:

@@ -33,8 +33,7 @@ class Served:
 @contextmanager
 def model_server(finish_reason: Any = None) -> Iterator[Served]:
     """Speaks as a server of this app. Its replies end as `finish_reason` says, or go on for ever."""
-    about = {"server": "dspy-demo", "version": "models:/demo/4", "ready": True}
-    about |= {"lm": "openai/big", "program": "react"}
+    about = {"server": "dspy-demo", "version": "models:/demo/4", "lm": "openai/big", "program": "react"}
     events = [
         TurnStarted("local", "openai/big"),
         FieldDelta("reasoning", "reasoning", "Let me see.", "predict"),
@@ -46,7 +45,7 @@ def model_server(finish_reason: Any = None) -> Iterator[Served]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self._begin("application/json")
-            self.wfile.write(json.dumps(about).encode())
+            self.wfile.write(json.dumps(about | {"ready": True}).encode())
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))

@@ -13,9 +13,12 @@ import pytest
 from dspy_demo.errors import ShareFailed
 from dspy_demo.share.gradio_bridge import ENDED, GradioTunnel
 from dspy_demo.share.tunnel import Tunnel
+from dspy_demo.web.auth import Auth
+from dspy_demo.web.terminal import Terminal
 from tests import stand_in_tunnel
 from tests.fake_openai import free_port
 from tests.processes import REPO, ServerProcess, wait_until
+from tests.services import settings_for
 from tests.stand_in_tunnel import SHARE_SERVER
 
 pytestmark = pytest.mark.integration
@@ -27,19 +30,6 @@ def tunnel_by_gradio(tmp_path: Path, data_dir: Path, server: str | None = SHARE_
     shut = f"http://127.0.0.1:{free_port()}"
     environ = {"HF_HOME": str(tmp_path), "HTTPS_PROXY": shut, "OPENAI_API_KEY": "planted", "PATH": "/bin"}
     return Tunnel(GradioTunnel(server), ("127.0.0.1", 9), data_dir, environ=environ)
-
-
-async def test_the_link_is_open_until_it_is_closed(tmp_path: Path, data_dir: Path) -> None:
-    stand_in_tunnel.install(tmp_path)
-    share = tunnel_by_gradio(tmp_path, data_dir)
-    url = await share.open()
-    assert url.startswith("http://127.0.0.1:")
-    assert [path.name for path in (data_dir / "share").iterdir()] == []
-    pid = share._child.state().pid if share._child else 0
-    assert b"planted" not in Path(f"/proc/{pid}/environ").read_bytes()
-    await share.close()
-    with pytest.raises(httpx.ConnectError):
-        httpx.get(url)
 
 
 @pytest.mark.parametrize(
@@ -98,13 +88,13 @@ def test_what_the_output_means() -> None:
     assert own.read(line + "http://abc.example") == "http://abc.example"
     assert own.read(line + "javascript:alert(1)") is None
     assert (gradios.lasts_s, own.lasts_s) == (604_800, None)
+    assert "planted" not in own.environment({"OPENAI_API_KEY": "planted", "PATH": "/bin"}).values()
 
 
-def test_the_app_prints_its_link_or_why_there_is_none(server_process: Start, tmp_path: Path) -> None:
+def test_the_app_prints_its_link(server_process: Start, tmp_path: Path) -> None:
     """``--share`` is beside the start, never in its way."""
-    share = ("--share", "--share-server", SHARE_SERVER)
     stand_in_tunnel.install(tmp_path)
-    app = server_process(*share, env={"HF_HOME": str(tmp_path)})
+    app = server_process("--share", "--share-server", SHARE_SERVER, env={"HF_HOME": str(tmp_path)})
     line = wait_until(
         lambda: app.log.partition("Public link: ")[2].partition("\n")[0], 60, "the link is printed"
     )
@@ -117,8 +107,13 @@ def test_the_app_prints_its_link_or_why_there_is_none(server_process: Start, tmp
         httpx.get(line)
     assert "Traceback" not in app.log
 
-    stand_in_tunnel.install(tmp_path, "refused")
-    app = server_process(*share, env={"HF_HOME": str(tmp_path)})
-    wait_until(lambda: "No public link: The share server refused" in app.log, 60, "the sentence is printed")
-    assert httpx.get(f"{app.url}/health").status_code == 200
-    assert app.stop() == 0
+
+async def test_the_app_prints_why_there_is_no_link(
+    data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def refuse() -> None:
+        raise ShareFailed("It is down.")
+
+    settings = settings_for(data_dir)
+    await Terminal(settings, Auth(settings, 1), 1).share(refuse)
+    assert "No public link: It is down." in capsys.readouterr().err

@@ -7,8 +7,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,7 +20,6 @@ from dspy_demo.errors import ShareFailed
 from dspy_demo.share import gradio_bridge, tunnel
 from dspy_demo.share.tunnel import Tunnel
 from tests import stand_in_tunnel
-from tests.processes import REPO, wait_until
 from tests.services import until
 from tests.stand_in_tunnel import PUBLIC_HOST, VISITOR, stand_in, steer
 
@@ -176,28 +173,3 @@ async def test_clicks_in_any_order(make: Make, told: list[tuple[bool, int]]) -> 
     assert await share.open() != first
     await closing
     assert [public for public, _ in told] == [True, False, True]
-
-
-APP = f"""
-import asyncio, sys
-sys.path.insert(0, {str(REPO)!r})
-from pathlib import Path
-from dspy_demo.share.tunnel import Tunnel
-from tests.stand_in_tunnel import stand_in
-async def main():
-    folder = Path(sys.argv[1])
-    print(await Tunnel(stand_in(folder), ("127.0.0.1", int(sys.argv[2])), folder).open(), flush=True)
-    await asyncio.sleep(600)
-asyncio.run(main())
-"""
-
-
-async def test_the_tunnel_ends_with_a_killed_app(data_dir: Path, page: int) -> None:
-    command = [sys.executable, "-c", APP, str(data_dir), str(page)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as app:
-        assert app.stdout is not None
-        url = await asyncio.to_thread(app.stdout.readline)
-        assert httpx.get(url.strip()).status_code == 200
-        app.kill()
-        app.wait(5)
-    await asyncio.to_thread(wait_until, lambda: not processes(page), 5.0, "the tunnel ends")
