@@ -44,6 +44,8 @@ $$\int_0^1 x^2\,dx < 1$$ and \(a^2\) and \[b^2\]
 
 It costs $5 and $10, US$5/A$6, $20-$30, or **$5**/**$7**, in $HOME or ${A}/${B}, \$x\$ and $ y $.
 
+A ![cat](https://else.example/cat.png), <b> and [x](javascript:1).
+
 Code: `$c$` and `\(d\)`.
 
 ```sh
@@ -129,6 +131,8 @@ async def test_maths_is_drawn_money_and_code_stay_and_all_is_copied_as_it_was_wr
     await expect(chat.answers.get_by_text("It costs")).to_have_text(money)
     await expect(chat.answers.get_by_text("Code:")).to_have_text("Code: $c$ and \\(d\\).")
     await expect(chat.answers.locator("pre code")).to_have_text('echo "$e$" \\(f\\)\n')
+    image = chat.answers.get_by_role("link", name="cat")  # which only a click would fetch
+    await expect(image).to_have_attribute("href", "https://else.example/cat.png")
     assert await chat.copied() == MATHS.strip()
 
 

@@ -191,20 +191,6 @@ async def test_while_it_streams(chat: ChatPage, upstream: FakeOpenAI) -> None:
     await expect(chat.page.locator("#chat .md a[href^='https://ok.example']").first).to_be_attached()
 
 
-async def test_an_image_from_elsewhere_is_a_link_and_copied_as_it_was_written(
-    chat: ChatPage, upstream: FakeOpenAI
-) -> None:
-    await chat.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    written = f"A ![cat]({EVIL}/cat.png), <b> and [x](javascript:1)."
-    upstream.reply(tool_reply("finish", {}, "Done."))
-    upstream.reply(Reply(fields={"reasoning": "So.", "answer": written}))
-    await ask(chat, "Go on", note="none")
-    await chat.done()
-    link = chat.answers.get_by_role("link", name="cat")
-    await expect(link).to_have_attribute("href", f"{EVIL}/cat.png")
-    assert await chat.copied() == written
-
-
 async def test_as_names_descriptions_and_errors(chat: ChatPage, upstream: FakeOpenAI) -> None:
     """A model's name from its server, a program's words, a typed model, and what a fault says."""
     page, shown = chat.page, "<img src=x onerror=alert(1)>![x]"
