@@ -153,7 +153,10 @@ class TrackingError(DemoError):
 
 class TrackingUnavailable(TrackingError):
     code, http_status = "tracking_unavailable", 503
-    default_message = "MLflow cannot be reached. Check its server, or the data folder's disk, then try again."
+    default_message = (
+        "MLflow cannot be used. Check the server at --tracking-uri, or the rights and disk of --data-dir, "
+        "then try again."
+    )
 
 
 class VersionNotLogged(TrackingError):

@@ -27,29 +27,19 @@ if TYPE_CHECKING:
 # --- the words of its errors ---
 
 DISK_FULL = "The disk with the data folder is full. Free some space, then try again."
-READ_ONLY = (
-    "The data folder cannot be written. Check the rights of --data-dir and whether its disk is mounted "
-    "read-only, then try again."
-)
 LOCKED = "Another program keeps MLflow's database locked. Close it, then try again."
 LOGIN = "The MLflow server asks for a login. Set MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN."
-NOT_MLFLOW = "What answers at the tracking address is not MLflow. Check --tracking-uri."
 OUTDATED = (
     "The MLflow database was made by another version of MLflow. If by an older one, copy it, then run "
     "“mlflow db upgrade sqlite:////PATH/TO/mlflow.db”; else update this app's packages."
 )
-NO_DATABASE = "The file of the MLflow database is not one. Move it away, or give another --data-dir."
 #: MLflow wraps what SQLite, the disk or a server said, so that only the words of it are left. Were they
 #: changed, the sentence of `TrackingUnavailable` or `TrackingError` would be shown.
 _TROUBLES = (
     ((os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "database or disk is full"), DISK_FULL),
-    ((os.strerror(errno.EROFS), os.strerror(errno.EACCES), "readonly database"), READ_ONLY),
-    (("unable to open database",), READ_ONLY),
     (("database is locked",), LOCKED),
-    (("file is not a database",), NO_DATABASE),
     (("out-of-date database schema",), OUTDATED),
     (("error code 401", "error code 403"), LOGIN),
-    (("not in a valid JSON format",), NOT_MLFLOW),
     (("API request to", "sqlalchemy", "OperationalError"), TrackingUnavailable.default_message),
 )
 

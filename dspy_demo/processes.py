@@ -60,13 +60,8 @@ class ChildFailed(DemoError):
 
 @dataclass(frozen=True, slots=True)
 class ChildState:
-    """A child at one moment.
-
-    Attributes:
-        reason: Why it failed, in one sentence; empty otherwise.
-        pid: Of the process group's leader, while it runs.
-        exit_code: Of the last end; None before. 128 + the number of a signal.
-        entered_at: When this phase began, by `time.monotonic`.
+    """A child at one moment: why it failed, its group's leader, its exit code (128 + the number of a signal),
+    and when this phase began, by `time.monotonic`.
     """
 
     phase: Phase = "new"

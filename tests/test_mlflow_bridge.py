@@ -44,12 +44,8 @@ def test_what_the_user_can_mend_is_said() -> None:
     sqlite, unknown = sqlite3.OperationalError, ConnectionResetError()
     for error, kind, sentence in (
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), TrackingUnavailable, mlflow_bridge.DISK_FULL),
-        (OSError(errno.EROFS, os.strerror(errno.EROFS)), TrackingUnavailable, mlflow_bridge.READ_ONLY),
-        (OSError(errno.EACCES, os.strerror(errno.EACCES)), TrackingUnavailable, mlflow_bridge.READ_ONLY),
         (sqlite("database or disk is full"), TrackingUnavailable, mlflow_bridge.DISK_FULL),
-        (sqlite("attempt to write a readonly database"), TrackingUnavailable, mlflow_bridge.READ_ONLY),
         (sqlite("database is locked"), TrackingUnavailable, mlflow_bridge.LOCKED),
-        (sqlite("file is not a database"), TrackingUnavailable, mlflow_bridge.NO_DATABASE),
         (unknown, TrackingUnavailable, TrackingUnavailable.default_message),
         (ValueError("SECRET"), TrackingError, TrackingError.default_message),
     ):

@@ -64,9 +64,6 @@ class ServerState:
         url: Its address, when it is ready.
         reason: Why it failed, in one sentence.
         warning: Why it will not be able to answer though it is ready: a missing key.
-        program, lm: What the version runs, when it is ready.
-        uptime_s: Seconds since it became ready.
-        log_tail: The last lines of its log.
         instance: Names its very process; see `events.ServedTarget`.
         next: The server that is starting (or failed to) while this one still serves.
     """
@@ -159,11 +156,7 @@ class VersionProcess:
             self._asked_at = time.monotonic()
 
     async def start(self) -> None:
-        """Start the process and wait until it answers; nothing where it does already.
-
-        Raises:
-            ChildFailed: It did not start.
-        """
+        """Start the process unless it runs, and wait until it answers, or raise ChildFailed."""
         async with self._starting:
             if self.phase == "ready":
                 return
@@ -239,9 +232,6 @@ def _reason(code: int, log: str) -> str:
 class ModelServers:
     """The model servers of this app: the current one, the next one, those beside it for comparisons, and old
     ones that finish their turns.
-
-    Args:
-        environ: What the servers find in their environment, less what is not for them.
     """
 
     def __init__(self, settings: Settings, environ: Mapping[str, str] = os.environ) -> None:
@@ -269,9 +259,7 @@ class ModelServers:
         return server.phase
 
     async def serve(self, wanted: Wanted) -> ServerState:
-        """Start a server and make it the current one. The one before goes when its turns have ended.
-
-        One that serves it already, with the same key, is taken as it is.
+        """Make a server the current one. The one before goes when its turns have ended.
 
         Raises:
             ChildFailed: It did not start; what was current stays so, and this one is the `next`.
@@ -307,11 +295,7 @@ class ModelServers:
             return server.state()
 
     async def beside(self, wanted: Wanted) -> ServerState:
-        """A server for a comparison, which leaves the current one as it is and ends when it is idle.
-
-        Raises:
-            ChildFailed: It did not start.
-        """
+        """A server for a comparison, which leaves the current one as it is and ends when it is idle."""
         if self._current is not None and self._current.answers_for(wanted):
             return self._current.state()
         server = next((server for server in self._beside if server.wanted == wanted), None)

@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import logging
 import sys
-import traceback
 import warnings
 from collections.abc import MutableMapping, Sequence
 
@@ -55,8 +54,6 @@ def log_command(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
             request = LogRequest(own.name, programs.default.name, choice, own.description, tags)
             uri = VersionStore(settings, environ).log(request, programs, settings.adapter).uri
     except DemoError as error:
-        if "debug" in argv:  # its text may hold addresses and keys, so only where it was asked for
-            traceback.print_exception(error)
         print(error.public_message, file=sys.stderr)  # noqa: T201 - the command's own output
         return 2
     print(uri)  # noqa: T201 - the command's own output

@@ -32,19 +32,25 @@ class Refused(Exception):
 
 
 def save(folder: Path) -> None:
-    """Write ``result.json``: the files that travel, or a sentence why there is no version."""
+    """Write ``result.json``: the files that travel, and a sentence if there is no version."""
     draft: dict[str, Any] = json.loads((folder / "draft.json").read_text())
-    result: dict[str, Any] = {"files": [], "refused": "", "frames": []}
-    loading = _start_loading(folder, draft)  # early: its imports take as long as ours
+    (folder / "empty").mkdir()
+    loading = subprocess.Popen(  # noqa: S603 - early: its imports take as long as ours
+        [sys.executable, "-P", "-W", "ignore", __file__, "load", str(folder)],
+        cwd=folder / "empty",
+        env=os.environ | {"PYTHONPATH": draft["python_path"]},
+        stdin=subprocess.PIPE,
+    )
+    files: list[str] = []
     try:
-        result["files"] = _saved(folder, draft)
+        files = _saved(folder, draft)
         loading.communicate(b"\n")
-        result |= _loaded_elsewhere(folder, result["files"])
+        refused = _loaded_elsewhere(folder, files)
     except BaseException as error:
-        result |= _refusal(error, Path([*draft["folders"], folder][0]))
+        refused = _sentence(error, Path([*draft["folders"], folder][0]))
     finally:
         loading.kill()
-    (folder / "result.json").write_text(json.dumps(result))
+    (folder / "result.json").write_text(json.dumps({"files": files, "refused": refused}))
 
 
 def load(folder: Path) -> None:
@@ -55,15 +61,13 @@ def load(folder: Path) -> None:
 
     sys.stdin.readline()
     draft = json.loads((folder / "draft.json").read_text())
-    code = folder / "model" / "code"
-    opened = note_opened([code])
+    opened, refused = note_opened([folder / "model" / "code"]), ""
     note_opened(draft["folders"], draft["ignored"], refuse=True)
-    result: dict[str, Any] = {"refused": "", "frames": []}
     try:
         mlflow.pyfunc.load_model(str(folder / "model"), suppress_warnings=True)
     except BaseException as error:
-        result = _refusal(error, code)
-    (folder / "loaded.json").write_text(json.dumps({"opened": sorted(opened), "result": result}))
+        refused = _sentence(error, folder / "model" / "code")
+    (folder / "loaded.json").write_text(json.dumps({"opened": sorted(opened), "refused": refused}))
 
 
 def note_opened(
@@ -102,19 +106,6 @@ def note_opened(
 
 def is_hidden(name: str) -> bool:
     return any(part.startswith(".") for part in Path(name).parts)
-
-
-def _start_loading(folder: Path, draft: Mapping[str, Any]) -> subprocess.Popen[bytes]:
-    """The process that loads the result, once it gets a line."""
-    (folder / "empty").mkdir()
-    return subprocess.Popen(  # noqa: S603 - the app's own script
-        [sys.executable, "-P", "-W", "ignore", __file__, "load", str(folder)],
-        cwd=folder / "empty",
-        env=os.environ | {"PYTHONPATH": draft["python_path"]},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
 
 
 def _saved(folder: Path, draft: Mapping[str, Any]) -> list[str]:
@@ -192,32 +183,20 @@ def _chat_signature() -> Any:
     return ModelSignature(Schema([ColSpec(Array(message), name="messages")]), CHAT_COMPLETION_RESPONSE_SCHEMA)
 
 
-def _loaded_elsewhere(folder: Path, files: Sequence[str]) -> dict[str, Any]:
-    """The result of the other process, which has to have opened each of the files that travel."""
+def _loaded_elsewhere(folder: Path, files: Sequence[str]) -> str:
+    """Why the other process could not load it: it has to have opened each of the files that travel."""
     if not (folder / "loaded.json").exists():
-        raise Refused("A new process ended while it loaded the program, so it was not logged.")
-    report = json.loads((folder / "loaded.json").read_text())
-    missing = [name for name in files if name not in report["opened"]]
-    if missing and not report["result"]["refused"]:
-        raise Refused(_not_found(missing[0]))
-    return dict(report["result"])
+        return "A new process ended while it loaded the program, so it was not logged."
+    loaded = json.loads((folder / "loaded.json").read_text())
+    missing = [name for name in files if name not in loaded["opened"]]
+    return str(loaded["refused"]) or (_not_found(missing[0]) if missing else "")
 
 
-def _refusal(error: BaseException, code: Path) -> dict[str, Any]:
+def _sentence(error: BaseException, code: Path) -> str:
     """Why it does not load, without the words of the exception, which may hold anything.
 
     Frames of files below `code` are the program's own.
     """
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if Path(frame.filename).resolve().is_relative_to(code.resolve())]
-    where = f" in {Path(own[-1].filename).name}, line {own[-1].lineno}" if own else ""
-    return {
-        "refused": _sentence(error, code, where),
-        "frames": [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in frames],
-    }
-
-
-def _sentence(error: BaseException, code: Path, where: str) -> str:
     match error:
         case Refused():
             return str(error)
@@ -236,6 +215,9 @@ def _sentence(error: BaseException, code: Path, where: str) -> str:
                 "not given, so it was not logged. Read it in forward(), or pass it on with "
                 f"--serve-env {name}."
             )
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename).resolve().is_relative_to(code.resolve())]
+    where = f" in {Path(own[-1].filename).name}, line {own[-1].lineno}" if own else ""
     return f"A new process could not load the program ({type(error).__name__}{where}), so it was not logged."
 
 

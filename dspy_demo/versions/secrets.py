@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
-from pydantic import SecretBytes, SecretStr
+from pydantic import SecretStr
 
 from dspy_demo.command_line import ENV_PREFIX, flag_name
 from dspy_demo.events import LMChoice
@@ -87,10 +87,9 @@ def public_url(url: str | None) -> str | None:
 def version_environment(
     environ: Mapping[str, str], models: Iterable[str], added: Iterable[str] = ()
 ) -> dict[str, str]:
-    """What a process that runs a version's code finds: our environment without what is not for that version.
+    """Our environment without what is not for a version that calls `models`, such as other providers' keys.
 
     Args:
-        models: The model strings that the version calls; the keys of other providers are withheld.
         added: Names that are passed on in any case (``--serve-env``), where they are set.
     """
     withheld = (_OUR_SECRETS | keys_of_others(models)) - set(added)
@@ -113,10 +112,8 @@ def known_secrets(
         elif isinstance(value, str):
             place = f"a credential in the address of {flag_name(field)}"
             named += ((part, place) for part in _url_secrets(value))
-    for name, key in settings.provider_keys.items():
-        named.append((key.get_secret_value(), f"the value of {name}"))
-    if choice.api_key:
-        named.append((choice.api_key.get_secret_value(), "the key typed for the model"))
+    keys = {**settings.provider_keys, "the typed key": choice.api_key or SecretStr("")}
+    named += ((key.get_secret_value(), f"the value of {name}") for name, key in keys.items())
     named += ((part, "a credential in the model's address") for part in _url_secrets(choice.api_base))
     return {value: name for value, name in named if _is_long(value) and not _PLACEHOLDER.fullmatch(value)}
 
@@ -142,25 +139,22 @@ def _url_secrets(url: str | None) -> Iterator[str]:
 
 def is_secret(name: str, value: Any) -> bool:
     """Whether a value is a secret by its name and its form."""
-    if isinstance(value, SecretStr | SecretBytes):
+    if isinstance(value, SecretStr):
         return bool(value.get_secret_value())
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
     if not isinstance(text, str) or not _SECRET_NAME.search(name):
         return False
     text = text.removeprefix("Bearer ").removeprefix("Basic ")
-    if not _is_long(text) or re.search(r"\s", text) or "://" in text or _PLACEHOLDER.fullmatch(text):
+    if not _is_long(text) or re.search(r"\s|://", text) or _PLACEHOLDER.fullmatch(text):
         return False
-    if text.isidentifier() and (text.isupper() or (text.islower() and _MILD_NAME.search(name))):
-        return False  # the name of a variable, or a word
-    return not text.startswith(("/", "./", "~/"))
+    a_name = text.isidentifier() and (text.isupper() or (text.islower() and _MILD_NAME.search(name)))
+    return not a_name and not text.startswith(("/", "./", "~/"))
 
 
 def secret_held(value: Any) -> str | None:
     """What a part of a program holds, as a phrase for the user, where that is a secret; else None."""
-    pairs: Iterable[tuple[Any, Any]] = ()
-    if isinstance(value, Mapping):
-        pairs = value.items()
-    elif isinstance(value, tuple) and len(value) in {2, 3}:  # as the headers of an HTTP client
+    pairs: Iterable[tuple[Any, Any]] = value.items() if isinstance(value, Mapping) else ()
+    if isinstance(value, tuple) and len(value) in {2, 3}:  # as the headers of an HTTP client
         pairs = [(value[0], value[-1])]
     for name, inner in pairs:
         shown = name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
@@ -186,20 +180,13 @@ def secret_sentence(found: str) -> str:
 
 
 def find_secret(folder: Path, secrets: Mapping[str, str], *, skipped: Path) -> str | None:
-    """What was found where, as a phrase for the user, or None.
-
-    Args:
-        skipped: The app's own source, which nobody writes keys into.
-    """
+    """What was found where, as a phrase for the user, or None; `skipped` is the app's own source."""
     for path in sorted(folder.rglob("*")):
-        if path.is_dir() or path.is_relative_to(skipped):
-            continue
-        data = path.read_bytes()
-        if found := secret_in(data, secrets):
-            what, position = found
-            line = data[:position].count(b"\n") + 1
-            where = path.relative_to(folder).as_posix()
-            return f"{what}, in {where}" + ("" if path.suffix == ".pkl" else f", line {line}")
+        if path.is_file() and not path.is_relative_to(skipped):
+            data = path.read_bytes()
+            if found := secret_in(data, secrets):
+                where, line = path.relative_to(folder).as_posix(), data.count(b"\n", 0, found[1]) + 1
+                return f"{found[0]}, in {where}" + ("" if path.suffix == ".pkl" else f", line {line}")
     return None
 
 

@@ -109,11 +109,7 @@ def in_this_app(module: str) -> str:
 
 
 def runs_here(digests: Mapping[str, str]) -> bool:
-    """Whether this process runs the very code that a version was logged with.
-
-    Args:
-        digests: Those of the version, as `Sources.digests` gives them, with the files that it opened.
-    """
+    """Whether this process runs the very code that a version was logged with, by its `Sources.digests`."""
     note_loaded_code()
     roots = {name.partition("/")[0].removesuffix(".py") for name in digests}
     folders = {_PACKAGE.parent, *(source.parent for root in roots if (source := _users_source(root)))}

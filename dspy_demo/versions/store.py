@@ -121,8 +121,7 @@ class VersionStore:
     def _stored(self, request: LogRequest, model: Path, tags: Mapping[str, str]) -> ModelVersion:
         """The registered version of some files; what was begun in the store is removed where a step fails."""
         client, write = self.tracking.client, self.tracking.write
-        # MLflow refuses some characters in a logged model's name.
-        name = request.name.translate(dict.fromkeys(map(ord, "/:.%\"'"), "-"))
+        name = request.name.replace(".", "-")  # MLflow refuses that in a logged model's name
         experiment_id = self.tracking.experiment_id
         logged = write(lambda: client.create_logged_model(experiment_id, name, model_type="dspy"))
         try:

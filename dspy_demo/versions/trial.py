@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -21,8 +20,6 @@ from dspy_demo.versions.secrets import find_secret, secret_sentence, version_env
 
 if TYPE_CHECKING:
     from dspy_demo.versions.artifact import Draft
-
-log = logging.getLogger(__name__)
 
 #: Longest time for the new processes to load the program; and seconds between SIGTERM and SIGKILL.
 LOAD_TIMEOUT_S, GRACE_S = 120.0, 1.0
@@ -58,7 +55,6 @@ class Trials:
         except OSError as error:
             raise VersionNotLogged("The process that was to load the program ended before it had.") from error
         if result["refused"]:
-            log.warning("a draft did not load in a new process", extra={"frames": result["frames"]})
             raise VersionNotLogged(result["refused"])
         _refuse_secrets(folder / "model", draft, secrets)
         return draft.tags(result["files"])
@@ -83,7 +79,10 @@ class Trials:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
+        assert process.stdin is not None
         try:
+            if self._closed:  # while it was started
+                process.stdin.close()
             process.wait(LOAD_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             raise VersionNotLogged(
@@ -91,7 +90,6 @@ class Trials:
             ) from None
         finally:
             self._running = None
-            assert process.stdin is not None
             process.stdin.close()
             process.wait()
 

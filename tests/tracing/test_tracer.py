@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 import subprocess
 import sys
@@ -120,20 +119,6 @@ def test_a_turn_that_did_not_finish_keeps_what_had_streamed(
         assert root.outputs == {"predict.answer": "fou"}
         assert root.status.status_code == status
         assert tool.end_time_ns <= root.end_time_ns
-
-
-async def test_many_turns_at_once_are_all_written(
-    tracer: MlflowTracer, tracking: Tracking, session: str
-) -> None:
-    records = await asyncio.gather(*(asyncio.to_thread(run_turn, tracer, session=session) for _ in range(40)))
-    assert await asyncio.to_thread(tracer.flush, 40)
-    found = tracking.client.search_traces(
-        locations=[tracking.experiment_id],
-        filter_string=f"metadata.`mlflow.trace.session` = '{session}'",
-        max_results=400,
-        include_spans=False,
-    )
-    assert {trace.info.trace_id for trace in found} == {record.trace_id for record in records}
 
 
 # --- a store in trouble ---

@@ -74,7 +74,7 @@ def ready_files(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def load_it_anew(self: Trials, folder: Path, environment: Mapping[str, str]) -> None:
         shutil.copytree(FORMAT_1, folder / "model")
-        (folder / "result.json").write_text(json.dumps({"files": [], "refused": "", "frames": []}))
+        (folder / "result.json").write_text(json.dumps({"files": [], "refused": ""}))
 
     monkeypatch.setattr(Trials, "load_it_anew", load_it_anew)
 
