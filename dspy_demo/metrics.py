@@ -116,7 +116,7 @@ class Metrics:
             ("completion", end.usage.completion_tokens),
         ):
             self._tokens.labels(end.backend, kind).inc(max(0, tokens))  # a server may tell anything
-        self._cost_usd.inc(end.usage.cost_usd or 0.0)
+        self._cost_usd.inc(max(0.0, end.usage.cost_usd or 0.0))
 
     def show_state(self, name: str, about: str, states: Iterable[str], read: Callable[[], str]) -> None:
         """A gauge ``dspy_demo_NAME`` with the label `state`: 1 for what `read` gives, 0 for all others."""

@@ -6,27 +6,33 @@ The bounds of one guest keep guests from hindering each other; what protects the
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import math
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import assert_never
+from typing import Any
 
-from dspy_demo import errors
-from dspy_demo.errors import AnswerTooLong, DemoError, LineFull, RateLimited, UpstreamError, WaitedTooLong
+from dspy_demo.errors import (
+    AnswerTooLong,
+    DemoError,
+    LineFull,
+    RateLimited,
+    UpstreamAuth,
+    UpstreamError,
+    UpstreamRateLimited,
+    UpstreamRejected,
+    UpstreamUnavailable,
+    WaitedTooLong,
+)
 from dspy_demo.events import (
     QUEUE_KEY,
     Event,
     FieldDelta,
     LocalTarget,
     Status,
-    TurnFailed,
     TurnFinished,
     TurnRequest,
-    TurnStarted,
     Visitor,
 )
 from dspy_demo.guests.budget import Amount, DailyBudget
@@ -39,33 +45,20 @@ BYTES_PER_TOKEN = 4
 #: DSPy's instructions around the inputs: 120 to 200 with most shipped programs, 780 for the agent's tools.
 INSTRUCTION_TOKENS = 400
 #: With these a model did not begin to answer, and nobody pays.
-FREE_FAILURES = (
-    errors.UpstreamAuth,
-    errors.UpstreamRejected,
-    errors.UpstreamRateLimited,
-    errors.UpstreamUnavailable,
-)
+FREE_FAILURES = (UpstreamAuth, UpstreamRejected, UpstreamRateLimited, UpstreamUnavailable)
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The limits that are no settings.
+    """The limits that are no settings."""
 
-    Attributes:
-        turns_per_minute: Turns that one guest may begin, and `total_per_minute` all together.
-        concurrent_turns: Turns of one guest that may run; as many more may wait.
-        input_max_chars: Longest input of a turn, with the chat so far.
-        queue_turns: Turns that may wait, each `queue_timeout_s` at most.
-        turn_timeout_s: The longest time for a turn, without the wait.
-    """
-
-    turns_per_minute: int = 10
+    turns_per_minute: int = 10  # that one guest may begin, and all together
     total_per_minute: int = 60
-    concurrent_turns: int = 2
-    input_max_chars: int = 8_000
-    queue_turns: int = 32
+    concurrent_turns: int = 2  # of one guest; as many more may wait
+    input_max_chars: int = 8_000  # with the chat so far
+    queue_turns: int = 32  # that may wait, each so long
     queue_timeout_s: float = 60.0
-    turn_timeout_s: float = 120.0
+    turn_timeout_s: float = 120.0  # without the wait
 
 
 class RateWindow:
@@ -73,12 +66,11 @@ class RateWindow:
 
     def __init__(self, per_guest: int, in_total: int) -> None:
         self._per_guest, self._in_total = per_guest, in_total
-        self._begun: deque[tuple[float, str]] = deque()
+        self._begun: list[tuple[float, str]] = []
 
     def check(self, guest: str, now_s: float) -> None:
         """Refuse one too many with `RateLimited`, and the time after which there is room again."""
-        while self._begun and self._begun[0][0] <= now_s - 60:
-            self._begun.popleft()
+        self._begun = [(at_s, name) for at_s, name in self._begun if at_s > now_s - 60]
         everybody = [at_s for at_s, _ in self._begun]
         own = [at_s for at_s, name in self._begun if name == guest]
         for begun, most, limit, why in (
@@ -241,29 +233,25 @@ class GuestTurn:
         self._limits.budget.reserve(self._reserved)
         target = self._request.target
         if isinstance(target, LocalTarget):
-            most = min(self._most_tokens, target.lm.max_tokens or self._most_tokens)
-            lm = dataclasses.replace(target.lm, max_tokens=most, cache=False)
-            return dataclasses.replace(self._request, target=dataclasses.replace(target, lm=lm))
-        most = min(self._most_tokens, target.max_tokens or self._most_tokens)
-        served = dataclasses.replace(target, max_tokens=most, cache=False)
-        return dataclasses.replace(self._request, target=served)
+            return replace(self._request, target=replace(target, lm=self._capped(target.lm)))
+        return replace(self._request, target=self._capped(target))
+
+    def _capped(self, asked: Any) -> Any:
+        """A model's choice or a served target, with its output bounded."""
+        most = min(self._most_tokens, asked.max_tokens or self._most_tokens)
+        return replace(asked, max_tokens=most, cache=False)
 
     def hear(self, event: Event) -> None:
         """Follow the turn; `AnswerTooLong` when its output has reached the limit."""
-        match event:
-            case FieldDelta():
-                self._streamed_tokens += _tokens_of(event.text)
-                if self._streamed_tokens > self._most_tokens * OUTPUT_SLACK:
-                    raise AnswerTooLong(
-                        f"The answer reached the {self._most_tokens:,} tokens that a guest's turn may have, "
-                        "so it was ended. What arrived is kept."
-                    )
-            case TurnFinished():
-                self._end = event
-            case TurnStarted() | Status() | TurnFailed():
-                pass
-            case _:
-                assert_never(event)
+        if isinstance(event, TurnFinished):
+            self._end = event
+        elif isinstance(event, FieldDelta):
+            self._streamed_tokens += _tokens_of(event.text)
+            if self._streamed_tokens > self._most_tokens * OUTPUT_SLACK:
+                raise AnswerTooLong(
+                    f"The answer reached the {self._most_tokens:,} tokens that a guest's turn may have, "
+                    "so it was ended. What arrived is kept."
+                )
 
     def failed(self, failure: DemoError) -> None:
         """The turn has failed: with some failures nothing was used."""
