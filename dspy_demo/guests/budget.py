@@ -50,7 +50,7 @@ class DailyBudget:
 
     def __init__(self, path: Path | None, most: Amount, clock: Callable[[], float]) -> None:
         self._most, self._clock = most, clock
-        self._reserved = self._known = Amount()
+        self._reserved = Amount()
         try:
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,10 +66,8 @@ class DailyBudget:
             row = self._database.execute(_ADD, (day, more.tokens, more.usd)).fetchone()
         except sqlite3.Error as error:
             self._in_memory(error)
-            more += self._known
-            row = self._database.execute(_ADD, (day, more.tokens, more.usd)).fetchone()
-        self._known = Amount(*row)
-        return self._known
+            return self.spent(more)
+        return Amount(*row)
 
     def check(self) -> None:
         """Refuse a turn for which nothing is left.

@@ -33,13 +33,9 @@ PAGE, LOGIN = "/", "/login"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 #: What guests and strangers may hold open of the places for connections, so that the owner finds one.
 GUESTS_SHARE = 0.5
+NO_STORE = {"Cache-Control": "no-store"}
 
-OTHER_SITE = "Another site may not do this here. Open the app in a tab of its own."
-NO_SESSION = "Open the page first, or send a token in the header “Authorization: Bearer …”."
 USED_LINK = "This link has been used, or is old. The terminal in which the app runs shows a new one."
-WRONG_PASSWORD = "This is not the password. Ask the person who shared the link."  # noqa: S105
-OTHER_NAME = "The model server is not asked by this name. Allow it with --allow-host NAME."
-UNKNOWN_CLIENT = "Send the model server's token in the header “Authorization: Bearer …”."
 NOBODY_NAMED = (
     "Beyond this machine somebody has to be named who may ask: the names that the server is asked by with "
     f"--allow-host NAME, or a token for its clients in the variable {ENV_PREFIX}OWNER_TOKEN."
@@ -65,7 +61,7 @@ class AuthMiddleware:
         visitor = self._auth.visitor(request.headers, request.cookies)
         try:
             with self._place(request, visitor):
-                self._same_site(request)
+                self._check_site(request)
                 check_length(request.headers)
                 response = await self._session_page(request) or await self._admit(request, visitor, send)
         except DemoError as error:
@@ -88,22 +84,19 @@ class AuthMiddleware:
         finally:
             self._guests_open -= counts
 
-    def _same_site(self, request: Request) -> None:
-        """Refuse what a page of another site makes a browser send here.
+    def _check_site(self, request: Request) -> None:
+        """Refuse what a page of another site makes a browser send here; a link may be followed.
 
         A browser names the site in ``Origin`` with every request that changes something, and tells with
-        ``Sec-Fetch-Site`` where each comes from; other clients send neither. A link may be followed.
+        ``Sec-Fetch-Site`` where each comes from; other clients send neither.
         """
-        origin = request.headers.get("origin")
-        if origin in self._auth.settings.cors_origins:
-            return
-        site = request.headers.get("sec-fetch-site", "none")
-        navigates = request.headers.get("sec-fetch-mode") == "navigate" and request.method == "GET"
-        if site == "cross-site" and not navigates:
-            raise Forbidden(OTHER_SITE)
-        own = origin is None or origin.partition("://")[2] == request.headers.get("host", "")
-        if not own and request.method not in SAFE_METHODS:
-            raise Forbidden(OTHER_SITE)
+        headers, origin = request.headers, request.headers.get("origin")
+        navigates = headers.get("sec-fetch-mode") == "navigate" and request.method == "GET"
+        foreign = headers.get("sec-fetch-site") == "cross-site" and not navigates
+        if origin is not None and request.method not in SAFE_METHODS:
+            foreign = foreign or origin.partition("://")[2] != headers.get("host", "")
+        if foreign and origin not in self._auth.settings.cors_origins:
+            raise Forbidden("Another site may not do this here. Open the app in a tab of its own.")
 
     async def _session_page(self, request: Request) -> Response | None:
         """The ways to get a session: the owner's link, whose page has a button since a messenger's preview
@@ -122,7 +115,9 @@ class AuthMiddleware:
             return None
         if method == "POST":
             if not auth.password_fits(await _field(request, "password")):
-                return _page(403, password=True, sentence=WRONG_PASSWORD)
+                return _page(
+                    403, password=True, sentence="This is not the password. Ask who shared the link."
+                )
             return self._enter(request, "guest")
         return RedirectResponse("./", 303)  # the form again: a reload after a wrong password
 
@@ -142,7 +137,7 @@ class AuthMiddleware:
             visitor = auth.session({auth.cookie_name: session})
             cookie = self._cookie(request, session)
         if visitor is None and path not in OPEN:
-            raise Unauthorized(NO_SESSION)
+            raise Unauthorized("Open the page first, or send a token: “Authorization: Bearer …”.")
         request.scope.setdefault("state", {})["visitor"] = visitor
 
         async def answer(message: Message) -> None:
@@ -164,16 +159,15 @@ class AuthMiddleware:
     def _enter(self, request: Request, role: Role) -> Response:
         """Into the page, with a session; the link's token leaves the address bar."""
         cookie = self._cookie(request, self._auth.new_session(role))
-        return RedirectResponse("./", 303, {"Set-Cookie": cookie, "Cache-Control": "no-store"})
+        return RedirectResponse("./", 303, {"Set-Cookie": cookie} | NO_STORE)
 
     def _cookie(self, request: Request, session: str) -> str:
         """``Secure`` under https, also behind a proxy. Another site's frame needs ``SameSite=None``."""
-        embed = self._auth.settings.embed
+        cookie = f"{self._auth.cookie_name}={session}; Path=/; HttpOnly; SameSite="
+        if self._auth.settings.embed:
+            return f"{cookie}None; Secure; Partitioned"
         forwarded = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip()
-        secure = embed or "https" in {request.url.scheme, forwarded}
-        parts = [f"{self._auth.cookie_name}={session}", "Path=/", "HttpOnly"]
-        parts += [f"SameSite={'None' if embed else 'Lax'}", *(["Secure"] if secure else [])]
-        return "; ".join([*parts, *(["Partitioned"] if embed else [])])
+        return cookie + ("Lax; Secure" if "https" in {request.url.scheme, forwarded} else "Lax")
 
 
 class ModelServerMiddleware:
@@ -216,9 +210,9 @@ class ModelServerMiddleware:
         if origin is not None and origin.lower() not in {f"http://{host}", f"https://{host}"}:
             raise Forbidden("A page of another site may not ask the model server.")
         if self._token is not None and not same(bearer(headers), self._token):
-            raise Unauthorized(UNKNOWN_CLIENT)
+            raise Unauthorized("Send the model server's token: “Authorization: Bearer …”.")
         if not (self._any_name or is_loopback_name(host) or host_name(host) in self._names):
-            raise Forbidden(OTHER_NAME)
+            raise Forbidden("The model server is not asked by this name. Allow it with --allow-host NAME.")
         check_length(headers)
 
 
@@ -231,21 +225,20 @@ def check_length(headers: Headers) -> None:
 
 def refusal(scope: Scope, error: DemoError) -> Response:
     """A page for who came by a link or a form, JSON for all others."""
-    headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else {}
+    headers = NO_STORE | ({"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else {})
     if "text/html" in Headers(scope=scope).get("accept", ""):
         return _page(error.http_status, headers, sentence=error.public_message)
     content = error_body(failed_from(error))
     if scope["path"].startswith("/v1/"):  # as OpenAI's clients read it
-        kind = "invalid_request_error"
-        content = {"error": {"message": error.public_message, "type": kind, "code": error.code}}
-    return JSONResponse(content, error.http_status, {"Cache-Control": "no-store"} | headers)
+        about = {"message": error.public_message, "code": error.code}
+        content = {"error": about | {"type": "invalid_request_error"}}
+    return JSONResponse(content, error.http_status, headers)
 
 
-def _page(status: int, headers: dict[str, str] | None = None, **values: Any) -> Response:
+def _page(status: int, headers: dict[str, str] = NO_STORE, **values: Any) -> Response:
     """The one page before the page, which loads nothing."""
     shown = {"code": "", "password": False, "sentence": ""} | values
-    text = draw("dspy_demo.web", "before_the_page.html", **shown)
-    return HTMLResponse(text, status, {"Cache-Control": "no-store"} | (headers or {}))
+    return HTMLResponse(draw("dspy_demo.web", "before_the_page.html", **shown), status, headers)
 
 
 async def _field(request: Request, name: str) -> str:

