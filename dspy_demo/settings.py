@@ -6,6 +6,7 @@ Each field carries its description, unit, bound and environment names; `python a
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import re
 from collections.abc import Mapping, MutableMapping, Sequence, Set
@@ -15,11 +16,13 @@ from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
 
 from dspy_demo.adapters import ADAPTERS
-from dspy_demo.command_line import ENV_PREFIX, argument_parser, details, env_names, fields, flag_name, text
 from dspy_demo.errors import SettingsError
 
+#: Of the variable of each setting.
+ENV_PREFIX = "DSPY_DEMO_"
 #: Not a word of the URL itself: it is shown in the terminal.
 WITH_CREDENTIALS = "must not hold a user or a password; give the key with --api-key or in its variable"
 
@@ -229,14 +232,13 @@ class Settings(BaseModel):
     @classmethod
     def load(cls, argv: Sequence[str], environ: Mapping[str, str]) -> Self:
         """Settings from flags, then the environment, then defaults."""
-        flags = vars(argument_parser(cls).parse_args(list(argv)))
+        flags = vars(argument_parser().parse_args(list(argv)))
         values: dict[str, Any] = {}
         source: dict[str, str] = {}
-        for name, info in fields(cls):
-            for variable in env_names(name, info):
+        for name, _, extra in _flags():
+            for variable in reversed([ENV_PREFIX + name.upper(), *extra["env"]]):
                 if environ.get(variable):
                     values[name], source[name] = environ[variable], variable
-                    break
             if name in flags:
                 values[name], source[name] = flags[name], flag_name(name)
         if environ.get("SPACE_ID"):
@@ -261,19 +263,76 @@ class Settings(BaseModel):
         Args:
             leave_out: Names of settings, and of groups of them, that the process has no use for.
         """
-        flags = fields(type(self))
-        names = [name for name, info in flags if leave_out.isdisjoint({name, details(info)["group"]})]
-        values = {name: getattr(self, name) for name in names}
-        return {
-            ENV_PREFIX + name.upper(): text(value)
-            for name, value in values.items()
-            if value is not None and not isinstance(value, SecretStr)
-        }
+        names = [name for name, _, extra in _flags() if leave_out.isdisjoint({name, extra["group"]})]
+        values = {ENV_PREFIX + name.upper(): getattr(self, name) for name in names}
+        secret_or_none = (SecretStr, type(None))
+        return {name: _text(value) for name, value in values.items() if not isinstance(value, secret_or_none)}
 
     @property
     def cache_dir(self) -> Path:
         """Where DSPy keeps answers to repeated requests."""
         return self.data_dir / "cache"
+
+
+def flag_name(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _flags() -> list[tuple[str, FieldInfo, dict[str, Any]]]:
+    """The settings that are flags: their names, their fields, and unit, group and further variables."""
+    fields = Settings.model_fields.items()
+    return [
+        (name, info, info.json_schema_extra)
+        for name, info in fields
+        if isinstance(info.json_schema_extra, dict)
+    ]
+
+
+def _text(value: Any) -> str:
+    """A value as it is given on the command line or in a variable."""
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def documented() -> list[dict[str, str]]:
+    """Every setting as a row: flag, variables, default, unit, bounds, meaning, group."""
+    words, rows = {"Ge": "at least", "Gt": "more than", "Le": "at most"}, []
+    for name, info, extra in _flags():
+        limits = {type(limit).__name__: limit for limit in info.metadata}
+        bounds = [f"{words[kind]} {getattr(limits[kind], kind.lower())}" for kind in limits if kind in words]
+        rows.append(
+            {
+                "flag": flag_name(name) + (f" / --no-{name}" if info.annotation is bool else ""),
+                "env": ", ".join([ENV_PREFIX + name.upper(), *extra["env"]]),
+                "default": "" if info.default in (None, ()) else _text(info.default),
+                "unit": extra["unit"],
+                "bounds": ", ".join(bounds),
+                "meaning": info.description or "",
+                "group": extra["group"],
+            }
+        )
+    return rows
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """The flags of the app. Values stay text; the settings validate them."""
+    parser = argparse.ArgumentParser(
+        prog="python app.py",
+        description="Chat with a DSPy program, watch it reason, log it to MLflow and serve it.",
+        epilog="Every flag can be set by its variable; flags win. Times are in seconds.",
+    )
+    groups: dict[str, Any] = {}
+    for (name, info, _), row in zip(_flags(), documented(), strict=True):
+        group = groups.setdefault(row["group"], parser.add_argument_group(row["group"]))
+        default = f"default {row['default']}" if row["default"] else ""
+        notes = "; ".join(filter(None, (row["unit"], row["bounds"], default, f"env {row['env']}")))
+        meaning = f"{row['meaning']} [{notes}]".replace("%", "%%")
+        options: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": meaning}
+        if info.annotation is bool:
+            options["action"] = argparse.BooleanOptionalAction
+        else:
+            options["metavar"] = name.rsplit("_", 1)[-1].upper()
+        group.add_argument(flag_name(name), **options)
+    return parser
 
 
 #: What the app keeps in its data folder.

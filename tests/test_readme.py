@@ -14,8 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from dspy_demo.command_line import documented
-from dspy_demo.settings import Settings
+from dspy_demo.settings import documented
 from tests.fake_openai import free_port
 from tests.processes import ServerProcess, running_app
 
@@ -37,7 +36,7 @@ def commands(language: str = "bash") -> list[str]:
 
 def settings_table() -> str:
     rows = ["| flag | variable | default | unit and bounds | meaning |", "|---|---|---|---|---|"]
-    for row in documented(Settings):
+    for row in documented():
         limits = "; ".join(part for part in (row["unit"], row["bounds"]) if part)
         variables = ", ".join(f"`{name}`" for name in row["env"].split(", "))
         default = f"`{row['default']}`" if row["default"] else ""
@@ -81,7 +80,7 @@ def test_the_documents_are_short_enough_to_be_read() -> None:
 
 
 def test_every_flag_in_the_text_exists() -> None:
-    flags = {flag for row in documented(Settings) for flag in row["flag"].split(" / ")}
+    flags = {flag for row in documented() for flag in row["flag"].split(" / ")}
     extra = {"--name", "--description", "--tag", "--tracking-uri", "--open", "--no-open", "--help"}
     extra |= {"--json", "--plot", "--before", "--house", "--allow-host"}
     foreign = {"--env-manager", "--no-deps"}

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from dspy_demo.command_line import documented
 from dspy_demo.errors import SettingsError
 from dspy_demo.lm.providers import PROVIDERS
-from dspy_demo.settings import Settings, prepare_libraries
+from dspy_demo.settings import Settings, documented, prepare_libraries
 
 SPACE = {"SPACE_ID": "me/demo", "SPACE_HOST": "me-demo.hf.space"}
 
@@ -74,7 +73,7 @@ def test_every_setting_is_documented_and_in_the_help(capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit) as stopped:
         Settings.load(["--help"], {})
     assert stopped.value.code == 0
-    shown, rows = capsys.readouterr().out, documented(Settings)
+    shown, rows = capsys.readouterr().out, documented()
     assert 20 < len(rows) <= 45
     numbers = {name for name, info in Settings.model_fields.items() if info.annotation in {int, float}}
     for row in rows:

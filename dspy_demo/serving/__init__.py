@@ -1,6 +1,6 @@
 """Servers as processes of their own: the model server, and MLflow's pages."""
 
-from dspy_demo.command_line import ENV_PREFIX
+from dspy_demo.settings import ENV_PREFIX
 
 #: The variable that gives a model server's process a random name, which it says in every reply: nothing else
 #: on its port is taken for it.

@@ -20,11 +20,10 @@ import httpx
 from pydantic import SecretStr
 
 from dspy_demo.backends.served_wire import INSTANCE_HEADER
-from dspy_demo.command_line import ENV_PREFIX
 from dspy_demo.events import ServedTarget
 from dspy_demo.processes import ChildFailed, ChildProcess, ChildState, Phase, listen
 from dspy_demo.serving import CANNOT_SERVE, INSTANCE_VARIABLE, WRONG_USAGE
-from dspy_demo.settings import Settings
+from dspy_demo.settings import ENV_PREFIX, Settings
 from dspy_demo.versions.secrets import version_environment
 from dspy_demo.versions.tracking import Tracking
 

@@ -10,9 +10,8 @@ import sys
 import warnings
 from collections.abc import MutableMapping, Sequence
 
-from dspy_demo.command_line import argument_parser
 from dspy_demo.errors import DemoError, InvalidInput
-from dspy_demo.settings import Settings, prepare_libraries
+from dspy_demo.settings import Settings, argument_parser, prepare_libraries
 from dspy_demo.versions.version import MODEL_NAME, LogRequest
 
 
@@ -28,7 +27,7 @@ def log_command(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python app.py log",
         description="Log the program as a version in MLflow. The last line of the output is its URI.",
-        parents=[argument_parser(Settings)] if {"-h", "--help"} & set(argv) else [],
+        parents=[argument_parser()] if {"-h", "--help"} & set(argv) else [],
         add_help=False,
         allow_abbrev=False,
     )

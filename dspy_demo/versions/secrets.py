@@ -15,10 +15,9 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from pydantic import SecretStr
 
-from dspy_demo.command_line import ENV_PREFIX, flag_name
 from dspy_demo.events import LMChoice
 from dspy_demo.lm.providers import keys_of_others
-from dspy_demo.settings import Settings
+from dspy_demo.settings import ENV_PREFIX, Settings, flag_name
 
 if TYPE_CHECKING:
     import dspy

@@ -15,10 +15,10 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dspy_demo import errors
-from dspy_demo.command_line import ENV_PREFIX
 from dspy_demo.errors import BodyTooLarge, DemoError, Forbidden, SettingsError, Unauthorized
 from dspy_demo.events import Visitor, error_body, failed_from
 from dspy_demo.logs import log_failure
+from dspy_demo.settings import ENV_PREFIX
 from dspy_demo.templates import draw
 from dspy_demo.web.auth import Auth, Role, bearer, host_name, is_loopback_name, is_owner, same
 
