@@ -77,14 +77,8 @@ async def detect(settings: Settings, *, probe_s: float = OLLAMA_PROBE_S) -> Dete
     options = [*(row for row, _ in keyed), *ollama, *local, demo]
     if not any((row.model, row.api_base) == (first.model, first.api_base) for row in options):
         options.insert(0, first)
-    choice = LMChoice(
-        first.model,
-        first.api_base,
-        settings.api_key if explicit else None,
-        settings.temperature,
-        settings.max_tokens,
-        settings.cache,
-    )
+    how = settings.temperature, settings.max_tokens, settings.cache
+    choice = LMChoice(first.model, first.api_base, settings.api_key if explicit else None, *how)
     return Detection(choice, reason, tuple(options))
 
 

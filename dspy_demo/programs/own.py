@@ -57,16 +57,12 @@ def _importable(path: Path) -> str:
     path = path.expanduser().resolve()
     if not path.is_file():
         raise ProgramLoadError(f"--program: there is no file {path}.")
-    if not path.stem.isidentifier():
-        raise ProgramLoadError(
-            f"--program: {path.name} must be named like a Python module, without “-” or spaces."
-        )
     if str(path.parent) not in sys.path:
         sys.path.insert(0, str(path.parent))
     known = sys.modules.get(path.stem)
-    if known is not None and getattr(known, "__file__", None) != str(path):
+    if not path.stem.isidentifier() or (known and getattr(known, "__file__", None) != str(path)):
         raise ProgramLoadError(
-            f"--program: a module named {path.stem!r} is loaded already. Rename {path.name}."
+            f"--program: Rename {path.name}. It must be named like a Python module, and like none that is loaded."
         )
     return path.stem
 
@@ -76,12 +72,9 @@ def _import_module(name: str) -> ModuleType:
         sys.path.insert(0, str(Path.cwd()))
     try:
         return importlib.import_module(name)
-    except SyntaxError as error:
-        raise ProgramLoadError(f"--program: {error.filename}, line {error.lineno}: {error.msg}.") from error
     except Exception as error:
-        raise ProgramLoadError(
-            f"--program: importing {name} failed with {type(error).__name__}: {error}"
-        ) from error
+        failed = f"importing {name} failed with {type(error).__name__}: {error}"
+        raise ProgramLoadError(f"--program: {failed}") from error
 
 
 def _program(code: ModuleType, name: str, reference: str) -> tuple[str, Any]:
@@ -109,9 +102,8 @@ def _instance(found: Any, reference: str) -> dspy.Module:
     try:
         module = found() if callable(found) and not isinstance(found, dspy.Module) else found
     except Exception as error:
-        raise ProgramLoadError(
-            f"--program {reference}: making it failed with {type(error).__name__}: {error}"
-        ) from error
+        failed = f"making it failed with {type(error).__name__}: {error}"
+        raise ProgramLoadError(f"--program {reference}: {failed}") from error
     if not isinstance(module, dspy.Module):
         kind = type(module).__name__
         raise ProgramLoadError(f"--program {reference}: it is a {kind}, not a dspy.Module.")
