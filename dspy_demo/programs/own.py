@@ -62,7 +62,7 @@ def _importable(path: Path) -> str:
     known = sys.modules.get(path.stem)
     if not path.stem.isidentifier() or (known and getattr(known, "__file__", None) != str(path)):
         raise ProgramLoadError(
-            f"--program: Rename {path.name}. It must be named like a Python module, and like none that is loaded."
+            f"--program: Rename {path.name}. It must be named like a Python module, and like no loaded one."
         )
     return path.stem
 

@@ -22,21 +22,6 @@ class Answer(dspy.Signature):
     answer: str = dspy.OutputField()
 
 
-class Draft(dspy.Signature):
-    """Answer the question as well as you can at first sight."""
-
-    question: str = dspy.InputField()
-    answer: str = dspy.OutputField(desc="a first answer")
-
-
-class Review(dspy.Signature):
-    """Check the draft against the question. Correct it where it is wrong, and give the final answer."""
-
-    question: str = dspy.InputField()
-    draft: str = dspy.InputField(desc="a first answer, which may be wrong")
-    answer: str = dspy.OutputField(desc="the final answer")
-
-
 class DraftAndReview(dspy.Module):
     """Drafts an answer, then reviews it with a reason."""
 
@@ -44,8 +29,12 @@ class DraftAndReview(dspy.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.draft = dspy.Predict(Draft)
-        self.review = dspy.ChainOfThought(Review)
+        draft = "Answer the question as well as you can at first sight."
+        review = (
+            "Check the draft against the question. Correct it where it is wrong, and give the final answer."
+        )
+        self.draft = dspy.Predict(dspy.Signature("question -> answer", draft))
+        self.review = dspy.ChainOfThought(dspy.Signature("question, draft -> answer", review))
 
     def forward(self, question: str) -> dspy.Prediction:
         draft = self.draft(question=question)
