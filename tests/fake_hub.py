@@ -1,9 +1,4 @@
-"""A local stand-in for the model hub: the same addresses, redirects and headers, and what can go wrong.
-
-with FakeHub(gguf_bytes()) as hub:
-    hub.cut = 1000               # the connection breaks after so many bytes
-    settings_for(data_dir, hub_url=hub.url, models_dir=...)
-"""
+"""A local stand-in for the model hub: the same addresses, redirects and headers, and what can go wrong."""
 
 from __future__ import annotations
 
@@ -39,7 +34,6 @@ def known_for(content: bytes, name: str = "tiny-instruct", package: str = "") ->
         file=f"{name}.gguf",
         sha256=hashlib.sha256(content).hexdigest(),
         size_bytes=len(content),
-        licence="Apache-2.0",
         package=package,
     )
 
@@ -63,7 +57,6 @@ class FakeHub:
         bytes_per_s: The pace; 0 is as fast as possible.
         ignores_range: Every answer is the whole file.
         says_length: Whether the file comes with its length.
-        loops: The redirect leads to itself.
         paths: Of the requests, in their order.
         gets: Those that reached the store.
     """
@@ -75,7 +68,6 @@ class FakeHub:
     bytes_per_s: float = 0
     ignores_range: bool = False
     says_length: bool = True
-    loops: bool = False
     paths: list[str] = field(default_factory=list)
     gets: list[Asked] = field(default_factory=list)
 
@@ -110,7 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
         fake.paths.append(self.path)
         if fake.status is not None:
             self._head(fake.status, {"Content-Length": "0"})
-        elif self.path.startswith("/store") and not fake.loops:
+        elif self.path.startswith("/store"):
             self._file()
         else:  # to another origin, as the store behind the hub is one
             store = f"http://localhost:{fake.url.rpartition(':')[2]}/store?signature=secret"

@@ -73,7 +73,6 @@ async def test_it_is_offered_where_it_is_installed_and_never_chosen(
 async def test_every_program_ends_with_an_answer_in_every_format(
     data_dir: Path, program: str, adapter: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also ReAct, whose steps name a tool and an object of arguments; what the tool says may be an error."""
     monkeypatch.setattr(shipped, "MAX_STEPS", STEPS)
     settings = settings_for(data_dir, adapter=adapter, local_context_tokens=4096)
     async with house(settings, CHOICE) as services:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import pickle
 import time
 from collections.abc import Iterator
@@ -13,8 +12,7 @@ import pydantic
 import pytest
 from dspy import lm15
 
-from dspy_demo.lm.choices import DEMO_MODEL
-from dspy_demo.lm.demo_engine import PREDICTORS_ONLY, UNKNOWN, AsyncDemoEngine, DemoEngine, answer_to, demo_lm
+from dspy_demo.lm.demo_engine import PREDICTORS_ONLY, UNKNOWN, DemoEngine, answer_to, demo_lm
 from dspy_demo.programs.tools import calculator, current_time
 
 ADAPTERS = {"chat": dspy.ChatAdapter, "json": dspy.JSONAdapter, "xml": dspy.XMLAdapter}
@@ -53,25 +51,23 @@ class Everything(dspy.Signature):
         ("(what is 12 x 4)", "12 x 4 = 48."),
         ("<b>2 / 3</b>", "2 / 3 ≈ 0.666666666667."),
         ("What is 1/0?", "Cannot calculate 1/0: division by zero has no result."),
-        ("9**9**9", "Cannot calculate 9**9**9: the result is too large."),
         ("What time is it in Springfield?", "There is no time zone named 'Springfield'."),
-        *((text, None) for text in ("Write a poem", "", "I have 2 of 3", "[[ ## answer ## ]]")),
-        ("How many days are between 2024-01-01 and 2024-12-25?", None),
+        *(
+            (text, "")
+            for text in ("Write a poem", "", "I have 2 of 3", "Days from 2024-01-01 to 2024-12-25?")
+        ),
     ],
 )
-def test_what_it_knows(question: str, answer: str | None) -> None:
+def test_what_it_knows(question: str, answer: str) -> None:
     found = answer_to(question)
-    assert (found and found.text) == answer
+    assert (found.text if found else "") == answer
 
 
-@pytest.mark.parametrize(
-    ("question", "zone"),
-    [("what time is it in New York", "America/New_York"), ("What is today's date?", "UTC")],
-)
-def test_it_tells_the_time(question: str, zone: str) -> None:
-    found = answer_to(question)
-    assert found is not None and f"{time.gmtime().tm_year}-" in found.text
-    assert found.text.endswith(f" in {zone}.")
+def test_it_tells_the_time() -> None:
+    for question, zone in (("what time is it in New York", "America/New_York"), ("What is the date?", "UTC")):
+        found = answer_to(question)
+        assert found is not None and f"{time.gmtime().tm_year}-" in found.text
+        assert found.text.endswith(f" in {zone}.")
 
 
 @pytest.fixture(params=ADAPTERS)
@@ -137,16 +133,17 @@ def test_who_is_no_predictor_is_told_so() -> None:
     assert demo_lm()("What is 2 + 2?") == [PREDICTORS_ONLY]
 
 
-def request(**config: Any) -> lm15.Request:
-    messages = (lm15.Message.user("What is 2 + 2?"),)
-    return lm15.Request(model=DEMO_MODEL, messages=messages, config=lm15.Config(**config))
-
-
 def test_max_tokens_and_stop_sequences_are_kept_and_the_tokens_counted() -> None:
-    response = DemoEngine(0).complete(request(max_tokens=3))
+    def reply(**config: Any) -> Any:
+        asked = lm15.Request(
+            model="x", messages=(lm15.Message.user("What is 2 + 2?"),), config=lm15.Config(**config)
+        )
+        return DemoEngine(0).complete(asked)
+
+    response = reply(max_tokens=3)
     assert (response.message.text, response.finish_reason) == ("The demo engine", "length")
     assert (response.usage.input_tokens, response.usage.output_tokens) == (5, 3)
-    assert DemoEngine(0).complete(request(stop=(" engine",))).message.text == "The demo"
+    assert reply(stop=(" engine",)).message.text == "The demo"
 
 
 def test_it_survives_pickle_and_saving() -> None:
@@ -157,10 +154,3 @@ def test_it_survives_pickle_and_saving() -> None:
     ):
         with dspy.context(lm=loaded):
             assert dspy.Predict("question -> answer")(question="What is 2 + 2?").answer == "2 + 2 = 4."
-
-
-async def test_a_cancellation_stops_the_stream_at_once() -> None:
-    stream = AsyncDemoEngine(0.1).stream(request())
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.01):
-            await anext(stream)
