@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 import threading
 import time
@@ -69,23 +68,6 @@ async def test_a_stream_that_the_server_stops_is_cut_without_done(make_client):
     await recorder.service.aclose()
     response = await asking
     assert ('"type":"delta"' in response.text, "[DONE]" in response.text) == (True, False)
-
-
-def test_many_streams_at_once_each_get_their_own_text(serve):
-    backend = ScriptedBackend(lambda request: scripted_answer(f"{request.inputs['question']} " * 20))
-    server = serve(build_api(make_service(backend), lambda: LM))
-
-    async def ask(client: httpx.AsyncClient, number: int) -> bool:
-        response = await client.post(server.url + "/predict/stream", json={"text": f"q{number}"})
-        events = [json.loads(line[6:]) for line in response.text.split("\n\n")[:-2]]
-        text = "".join(event["text"] for event in events if event["type"] == "delta")
-        return text.split() == [f"q{number}"] * 20 or text == f"q{number}" * 20
-
-    async def ask_all() -> list[bool]:
-        async with httpx.AsyncClient(limits=httpx.Limits(max_connections=None), timeout=30) as client:
-            return await asyncio.gather(*(ask(client, number) for number in range(50)))
-
-    assert all(asyncio.run(ask_all()))
 
 
 class EndlessBackend:

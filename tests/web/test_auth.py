@@ -15,7 +15,7 @@ from itsdangerous import TimestampSigner
 from dspy_demo.errors import TooManyAttempts
 from dspy_demo.events import Visitor
 from dspy_demo.settings import Settings, close_to_others
-from dspy_demo.web.auth import FORWARDING, SESSION_S, Auth, is_loopback_name, same, stored_key
+from dspy_demo.web.auth import FORWARDING, SESSION_S, Auth, is_loopback_name, stored_key
 
 TOKEN, GUESTS = "owner-token-0123456789", "guest-token-0123456789"
 
@@ -58,14 +58,6 @@ def test_when_strangers_can_come_being_here_is_not_enough(data_dir: Path, values
     assert role(public) is None
     for of in ("owner", "guest"):
         assert role(public, cookie=public.new_session(of)) == of  # type: ignore[arg-type]
-
-
-def test_sharing_is_being_public_for_a_while(data_dir: Path) -> None:
-    own = auth_of(data_dir)
-    own.share(True)
-    assert role(own) is None
-    own.share(False)
-    assert role(own) == "owner"
 
 
 def test_tokens(data_dir: Path) -> None:
@@ -141,8 +133,3 @@ def test_guesses_of_the_password_run_out_and_come_back(data_dir: Path) -> None:
     now_s[0] = 61
     assert auth.password_fits("open sesame")
     assert not auth_of(data_dir, public=True).password_fits("")
-
-
-@given(st.text(), st.text())
-def test_secrets_are_compared_as_wholes(one: str, other: str) -> None:
-    assert same(one, other) is (one == other)

@@ -22,7 +22,6 @@ from dspy_demo.web.middleware import BODY_MAX_BYTES, AuthMiddleware
 from tests.api.conftest import LiveServer
 
 LOCAL, PUBLIC = "http://127.0.0.1:7860", "https://abc.gradio.live"
-TOKEN = "owner-token-0123456789"
 
 
 async def who(request: Request) -> Response:
@@ -80,14 +79,6 @@ async def test_on_a_public_link_nothing_answers_a_stranger_but_whether_it_is_up(
         assert (await stranger.get(path)).json()["role"] is None
 
 
-async def test_a_guest_gets_a_session_from_the_page(client: MakeClient) -> None:
-    guest, other = client(PUBLIC, public=True), client(PUBLIC, public=True)
-    page = (await guest.get("/")).json()
-    assert page["role"] == "guest"
-    assert (await guest.post("/predict")).json() == page
-    assert (await other.get("/")).json()["name"] != page["name"]
-
-
 async def press(browser: httpx.AsyncClient, link: str, **headers: str) -> httpx.Response:
     """Open the owner's link and press the one button of its page."""
     page = await browser.get(link, headers=headers)
@@ -116,14 +107,6 @@ async def test_the_owners_link(client: MakeClient, auths: list[Auth]) -> None:
     late = await press(client(PUBLIC, auth=auths[0]), link, accept="text/html")
     assert (late.status_code, cookie_of(late), "has been used" in late.text) == (403, "", True)
     assert (await press(client(PUBLIC, auth=auths[0]), printed[0])).status_code == 303
-
-
-async def test_a_token_needs_no_page(client: MakeClient) -> None:
-    script = client(PUBLIC, public=True, owner_token=TOKEN)
-    headers = {"authorization": f"Bearer {TOKEN}"}
-    assert (await script.post("/versions", headers=headers)).json()["role"] == "owner"
-    refused = await script.post("/v1/chat/completions", headers={"authorization": "Bearer wrong"})
-    assert (refused.status_code, refused.json()["error"]["code"]) == (401, "unauthorized")
 
 
 async def test_the_password_opens_the_page(client: MakeClient) -> None:
