@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal, assert_never
 
-from pydantic import SecretStr
-
 from dspy_demo.events import (
     Event,
     FieldDelta,
-    LocalTarget,
-    Message,
     Status,
     TurnFailed,
     TurnFinished,
@@ -60,22 +56,14 @@ class TurnRecord:
     """One turn from its start to its end, by whatever end.
 
     Attributes:
+        request: Its keys are here to be found and left out, never written.
+        serves: The version that this process is the model server of, or empty.
         trace_id: Chosen here, before anything is written, so that the page can link to it at once.
-        backend: ``local``, or ``served`` for a turn that a model server runs or is asked for.
-        version: What answers, as an MLflow URI, or empty.
-        keys: Keys that this turn was given. They are here to be found and left out, never written.
         traced_elsewhere: The model server that runs this turn writes its trace.
     """
 
-    turn_id: str
-    session_id: str
-    backend: str
-    program: str
-    model: str
-    version: str
-    inputs: Mapping[str, Any]
-    history: Sequence[Message] = ()
-    keys: Sequence[SecretStr] = ()
+    request: TurnRequest
+    serves: str = ""
     trace_id: str = field(default_factory=lambda: f"tr-{secrets.token_hex(16)}")
     started_ns: int = field(default_factory=time.time_ns)
     ended_ns: int = 0
@@ -84,23 +72,6 @@ class TurnRecord:
     end: TurnFinished | TurnFailed | None = None
     traced_elsewhere: bool = False
     _running: dict[str, Call] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, request: TurnRequest, *, serves: str = "") -> TurnRecord:
-        """The record of a turn that starts now; `serves` is the version that this process is a server of."""
-        target = request.target
-        local, served = (target, None) if isinstance(target, LocalTarget) else (None, target)
-        return cls(
-            turn_id=request.turn_id,
-            session_id=request.session_id,
-            backend="local" if local and not serves else "served",
-            program=local.program if local else "",
-            model=target.lm.model if isinstance(target, LocalTarget) else target.model,
-            version=(served.version or "") if served else serves,
-            inputs=request.inputs,
-            history=request.history,
-            keys=[local.lm.api_key] if local and local.lm.api_key else [],
-        )
 
     def hear(self, event: Event) -> None:
         """Note an event. Called for every token: it appends, and nothing else."""

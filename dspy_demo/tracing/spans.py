@@ -11,7 +11,7 @@ from mlflow.tracing.constant import CostKey, TokenUsageKey, TraceTagKey
 from mlflow.tracing.constant import SpanAttributeKey as Key
 from pydantic_core import to_jsonable_python
 
-from dspy_demo.events import TurnFailed, TurnFinished, Usage
+from dspy_demo.events import LocalTarget, TurnFailed, TurnFinished, Usage
 from dspy_demo.lm.choices import DEMO_MODEL
 from dspy_demo.mlflow_bridge import span
 from dspy_demo.tracing.record import Call, TurnRecord
@@ -49,19 +49,25 @@ def spans_of(record: TurnRecord, secrets: Sequence[str]) -> Iterator[Span]:
 
 def _root_attributes(record: TurnRecord) -> dict[str, Any]:
     """The turn. MLflow makes the trace's session, user, tags and previews from these."""
-    inputs = dict(record.inputs)
-    if record.history:
-        inputs["history"] = [{"role": message.role, "content": message.text} for message in record.history]
-    session = record.session_id[:SESSION_MAX_CHARS]
+    request, target = record.request, record.request.target
+    inputs = dict(request.inputs)
+    if request.history:
+        inputs["history"] = [{"role": message.role, "content": message.text} for message in request.history]
+    session = request.session_id[:SESSION_MAX_CHARS]
+    if isinstance(target, LocalTarget):
+        program, model, version = target.program, target.lm.model, record.serves
+    else:
+        program, model, version = "", target.model, target.version or ""
+    backend = "local" if program and not record.serves else "served"
     tags = {
         "turn.outcome": record.outcome,
-        "turn_id": record.turn_id,
-        "backend": record.backend,
-        "program": record.program,
-        "model": record.model,
-        "version": record.version,
+        "turn_id": request.turn_id,
+        "backend": backend,
+        "program": program,
+        "model": model,
+        "version": version,
         "error": record.end.code if isinstance(record.end, TurnFailed) else "",
-        TraceTagKey.TRACE_NAME: f"{record.program or record.backend} turn",
+        TraceTagKey.TRACE_NAME: f"{program or backend} turn",
     }
     attributes: dict[str, Any] = {
         Key.SPAN_TYPE: SpanType.CHAIN,

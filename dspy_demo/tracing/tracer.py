@@ -14,12 +14,12 @@ from functools import partial
 from typing import Literal
 
 from dspy_demo.errors import TrackingUnavailable, VersionNotFound
-from dspy_demo.events import LMChoice, TurnRequest
+from dspy_demo.events import LMChoice, LocalTarget, TurnRequest
 from dspy_demo.logs import kinds
 from dspy_demo.mlflow_bridge import Traces, trace_url, tracking_errors
 from dspy_demo.settings import Settings
 from dspy_demo.tracing.record import TurnRecord
-from dspy_demo.versions.secrets import SECRET_MIN_CHARS, known_secrets
+from dspy_demo.versions.secrets import known_secrets
 from dspy_demo.versions.tracking import Tracking
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class MlflowTracer(Tracer):
         return "failing" if self.notice else "ok"
 
     def begin(self, request: TurnRequest) -> TurnRecord | None:
-        return TurnRecord.of(request, serves=self._serves)
+        return TurnRecord(request, self._serves)
 
     def finish(self, record: TurnRecord) -> None:
         if record.ended_ns:
@@ -157,9 +157,9 @@ class MlflowTracer(Tracer):
         from dspy_demo.tracing.spans import spans_of
 
         # Nothing of these should be in a record. The longest first: one may be a part of another.
-        known = set(known_secrets(self._settings, LMChoice("")))
-        known |= {key.get_secret_value() for key in record.keys}
-        secrets = sorted((key for key in known if len(key) >= SECRET_MIN_CHARS), key=len, reverse=True)
+        target = record.request.target
+        choice = target.lm if isinstance(target, LocalTarget) else LMChoice("")
+        secrets = sorted(known_secrets(self._settings, choice), key=len, reverse=True)
         spans = list(spans_of(record, secrets))
         self._tracking.write(lambda: traces.write(self._tracking.experiment_id, spans))
 

@@ -282,7 +282,7 @@ class Records(Tracer):
         self.records: list[TurnRecord] = []
 
     def begin(self, request: object) -> TurnRecord:
-        return TurnRecord.of(request)  # type: ignore[arg-type]
+        return TurnRecord(request)  # type: ignore[arg-type]
 
     def finish(self, record: TurnRecord) -> None:
         record.close()

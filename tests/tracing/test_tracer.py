@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.tracing.constant import SpanAttributeKey
 from pydantic import SecretStr
 
 from dspy_demo.errors import TrackingError, TrackingUnavailable
@@ -28,7 +29,7 @@ from dspy_demo.mlflow_bridge import FEEDBACK_NAME
 from dspy_demo.settings import Settings
 from dspy_demo.tracing import tracer as tracing
 from dspy_demo.tracing.record import TurnRecord
-from dspy_demo.tracing.spans import HIDDEN
+from dspy_demo.tracing.spans import HIDDEN, spans_of
 from dspy_demo.tracing.tracer import MlflowTracer
 from dspy_demo.versions.tracking import Tracking
 from tests.processes import REPO, wait_until
@@ -61,18 +62,25 @@ def run_turn(
     return record
 
 
-def test_a_record_has_its_trace_id_at_once_and_no_key() -> None:
+def test_a_record_has_its_trace_id_at_once_and_its_spans_no_key() -> None:
     key, address = "sk-planted-0123456789", "http://u:p@host/v1"
-    local = TurnRequest(
-        LocalTarget("react", LMChoice("openai/fake", address, SecretStr(key))), {"question": "?"}
-    )
-    one, server = TurnRecord.of(local), TurnRecord.of(local, serves="models:/demo/3")
-    assert one.trace_id != server.trace_id and one.trace_id.startswith("tr-")
-    assert (one.backend, one.program, one.model, one.version) == ("local", "react", "openai/fake", "")
-    assert (server.backend, server.version, server.model) == ("served", "models:/demo/3", "openai/fake")
-    typed = TurnRecord.of(TurnRequest(ServedTarget("http://me:hunter2@host:5001/x"), {"question": "?"}))
-    assert typed.model == "host:5001"
-    assert key not in repr(one) and "hunter2" not in repr(typed)
+    choice = LMChoice("openai/fake", address, SecretStr(key))
+    local = TurnRequest(LocalTarget("react", choice), {"question": "?"})
+    typed = TurnRequest(ServedTarget("http://me:hunter2@host:5001/x"), {"question": "?"})
+    records = [TurnRecord(local), TurnRecord(local, "models:/demo/3"), TurnRecord(typed)]
+    assert len({record.trace_id for record in records}) == 3 and records[0].trace_id.startswith("tr-")
+    tags = []
+    for record in records:
+        record.close()
+        (root,) = spans_of(record, ())
+        assert not [word for word in (key, "hunter2", "u:p") if word in str(root.to_dict())]
+        names = ("backend", "program", "model", "version")
+        tags.append([root.attributes.get(SpanAttributeKey.TRACE_TAG_PREFIX + name) for name in names])
+    assert tags == [
+        ["local", "react", "openai/fake", None],
+        ["served", "react", "openai/fake", "models:/demo/3"],
+        ["served", None, "host:5001", None],
+    ]
 
 
 def test_the_chat_does_not_import_mlflow() -> None:
@@ -88,7 +96,7 @@ def test_a_finished_turn_can_be_read_back(
     info, (root, lm, tool) = trace.info, trace.data.spans
     assert info.state == "OK"
     named = {"turn.outcome": "finished", "program": "chain_of_thought", "model": "openai/fake"}
-    assert info.tags.items() >= (named | {"backend": "local", "turn_id": record.turn_id}).items()
+    assert info.tags.items() >= (named | {"backend": "local", "turn_id": record.request.turn_id}).items()
     assert info.trace_metadata["mlflow.trace.session"] == session
     assert info.trace_metadata["mlflow.trace.user"] == session.partition(".")[0]
     assert info.token_usage == {"input_tokens": 12, "output_tokens": 5, "total_tokens": 17}

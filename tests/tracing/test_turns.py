@@ -13,7 +13,6 @@ from pydantic import SecretStr
 from dspy_demo.errors import UpstreamCut
 from dspy_demo.events import (
     Event,
-    FieldDelta,
     LMChoice,
     ServedTarget,
     TurnFinished,
@@ -22,7 +21,7 @@ from dspy_demo.events import (
 )
 from dspy_demo.tracing.tracer import MlflowTracer, tracer_for
 from dspy_demo.versions.tracking import Tracking
-from tests.fake_openai import FAULTS, FakeOpenAI, Reply, tool_reply
+from tests.fake_openai import FAULTS, FakeOpenAI, tool_reply
 from tests.scripted_backend import ScriptedBackend, scripted_answer
 from tests.services import House, house, settings_for
 
@@ -85,25 +84,6 @@ async def test_a_failed_call_is_a_failed_turn_and_a_refused_request_is_none(
     assert trace.info.tags["error"] == "upstream_auth"
     lm = trace.data.spans[1]
     assert (lm.status.status_code, lm.status.description) == ("ERROR", "LMAuthError")
-
-
-async def test_a_stopped_turn_keeps_what_had_streamed(
-    fake_openai: FakeOpenAI, data_dir: Path, tracer: MlflowTracer, stored: Callable[[str], Any]
-) -> None:
-    fake_openai.reply(Reply(tokens_per_second=50, filler_chars=5_000))
-    texts: list[str] = []
-    async with traced(tracer, data_dir, fake_openai) as home, home.service.turn(home.request("?")) as turn:
-        async for event in turn:
-            if isinstance(event, FieldDelta):
-                texts.append(event.text)
-            if len(texts) == 3:
-                await turn.stop()
-    trace = await asyncio.to_thread(stored, turn.trace_id or "")
-    root, lm = trace.data.spans
-    assert trace.info.tags["turn.outcome"] == "stopped"
-    assert root.outputs["predict.reasoning"].startswith("".join(texts)[:10])
-    assert root.status.status_code == lm.status.status_code == "UNSET"
-    assert lm.end_time_ns <= root.end_time_ns
 
 
 async def test_two_visitors_calls_do_not_mix(
