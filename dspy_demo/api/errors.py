@@ -49,8 +49,7 @@ async def _check_json(request: Request) -> None:
 
     A form on another site can post anything but this type without asking first.
     """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if not re.fullmatch(r"application/([^/]+\+)?json", media_type):
+    if not re.match(r"\s*application/([^/;]+\+)?json\s*(;|$)", request.headers.get("content-type", ""), re.I):
         raise UnsupportedMediaType()
     try:
         pydantic_core.from_json(await request.body(), allow_inf_nan=False)
@@ -89,7 +88,7 @@ def _failure(error: Exception) -> DemoError:
         case RequestValidationError():
             return _bad_body(error.errors())
         case HTTPException(status_code=400):  # FastAPI could not read it
-            return error.__cause__ if isinstance(error.__cause__, DemoError) else BadBody(NOT_JSON)
+            return BadBody(NOT_JSON)
         case HTTPException(status_code=404):
             return NotFound("There is nothing at this address; /docs shows the routes.")
         case HTTPException(status_code=405):
@@ -108,10 +107,8 @@ def _bad_body(errors: Sequence[Mapping[str, Any]]) -> BadBody:
         field = "…"
     if kind == "value_error":  # a whole sentence of ours
         return BadBody(str(first["ctx"]["error"]), field)
-    if kind == "json_invalid":
-        return BadBody(NOT_JSON)
-    if not field:
-        return BadBody("The body must be a JSON object.")
+    if kind == "json_invalid" or not field:
+        return BadBody(NOT_JSON if kind == "json_invalid" else "The body must be a JSON object.")
     if kind == "extra_forbidden":
         return BadBody(f"The field “{field}” is not known here.", field)
     return BadBody(f"The field “{field}” is not valid: {message[:1].lower()}{message[1:]}.", field)

@@ -13,7 +13,7 @@ from dspy_demo.api import openai_chat
 from dspy_demo.api.bodies import ERRORS, PredictBody, Prediction
 from dspy_demo.api.encoding import JsonResponse, sse
 from dspy_demo.api.errors import STRICT_JSON, DrawError, handle_errors, own_error
-from dspy_demo.api.turns import DONE, KEEP_ALIVE_S, Asked, Asking, event_stream, whole_answer
+from dspy_demo.api.turns import DONE, Asked, Asking, event_stream, whole_answer
 from dspy_demo.chat import ChatService
 from dspy_demo.events import Event, LMChoice, Message, TurnFailed, TurnFinished, TurnRequest, to_wire
 from dspy_demo.templates import draw
@@ -23,10 +23,8 @@ DESCRIPTION = (
     "Ask the programs of this app. Errors are JSON with a stable `code`, one sentence as `message`, "
     "and whether the same request is `retryable`."
 )
-_STREAM: dict[str, object] = {
-    "description": "The events of the turn",
-    "content": {"text/event-stream": {"example": 'data: {"type":"delta","field":"answer","text":"4"}\n\n'}},
-}
+_EXAMPLE = 'data: {"type":"delta","field":"answer","text":"4"}\n\n'
+_STREAM = {"description": "Its events", "content": {"text/event-stream": {"example": _EXAMPLE}}}
 
 
 def build_api(
@@ -36,7 +34,6 @@ def build_api(
     title: str = "DSPy demo",
     errors: Mapping[str, DrawError] | None = None,
     lifespan: Callable[[Any], Any] | None = None,
-    keep_alive_s: float = KEEP_ALIVE_S,
 ) -> FastAPI:
     """The application, with its documentation at ``/docs`` and ``/openapi.json``.
 
@@ -45,7 +42,6 @@ def build_api(
             that the service's allowance has for guests.
         routers: Further routes; they come first.
         errors: How further protocols write an error, by the beginning of their paths.
-        keep_alive_s: Seconds of silence after which a stream gets a comment.
     """
     app = FastAPI(
         title=title,
@@ -56,7 +52,7 @@ def build_api(
         docs_url=None,
         redoc_url=None,
     )
-    app.state.service, app.state.default_lm, app.state.keep_alive_s = service, default_lm, keep_alive_s
+    app.state.service, app.state.default_lm = service, default_lm
     for each in (*routers, router, openai_chat.router):
         app.include_router(each)
     handle_errors(app, {"/v1": openai_chat.openai_error} | dict(errors or {}))

@@ -47,7 +47,6 @@ class Asking:
     def __init__(self, request: Request) -> None:
         state = request.app.state  # see `routes.build_api`
         self.service: ChatService = state.service
-        self.keep_alive_s: float = state.keep_alive_s
         self._default_lm: Callable[[], LMChoice] = state.default_lm
         #: As the middleware found it; around a model server there is none.
         self._visitor: Visitor = getattr(request.state, "visitor", None) or GUEST
@@ -152,7 +151,7 @@ async def _chunks(asked: Asking, request: TurnRequest, encoder: Encoder) -> Asyn
     try:
         while True:
             try:
-                async with asyncio.timeout(asked.keep_alive_s):
+                async with asyncio.timeout(KEEP_ALIVE_S):
                     chunk = await chunks.get()
             except TimeoutError:
                 yield KEEP_ALIVE

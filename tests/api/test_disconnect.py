@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from dspy_demo.api import build_api
+from dspy_demo.api import build_api, turns
 from dspy_demo.events import Event, FieldDelta, TurnRequest, TurnStarted
 from dspy_demo.web import uvicorn_bridge
 from dspy_demo.web.uvicorn_bridge import bounded_protocol
@@ -47,9 +47,10 @@ def test_hanging_up_closes_the_turn_within_100_ms(serve, path, body):
     assert httpx.get(server.url + "/health").status_code == 200
 
 
-def test_silence_is_filled_with_comments_and_does_not_stop_the_turn(serve):
+def test_silence_is_filled_with_comments_and_does_not_stop_the_turn(serve, monkeypatch):
+    monkeypatch.setattr(turns, "KEEP_ALIVE_S", 0.05)
     backend = SilentBackend()
-    server = serve(build_api(make_service(backend), lambda: LM, keep_alive_s=0.05))
+    server = serve(build_api(make_service(backend), lambda: LM))
     with httpx.stream("POST", server.url + "/predict/stream", json={"text": "hi"}, timeout=5) as response:
         lines = response.iter_lines()
         for _ in range(3):
@@ -97,7 +98,7 @@ def test_a_reader_that_stalls_ends_the_turn_and_all_behind_it(serve, monkeypatch
     monkeypatch.setattr(uvicorn_bridge, "STALLED_S", 0.5)
     backend = EndlessBackend()
     service = make_service(backend)
-    server = serve(build_api(service, lambda: LM, keep_alive_s=0.1), http=bounded_protocol(8))
+    server = serve(build_api(service, lambda: LM), http=bounded_protocol(8))
     with server.open_request("/predict/stream", BODY) as connection:
         assert connection.recv(100).startswith(b"HTTP/1.1 200")
         assert backend.closed.wait(20)

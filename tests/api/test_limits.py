@@ -9,7 +9,7 @@ import httpx
 import openai
 import pytest
 
-from dspy_demo.api import build_api
+from dspy_demo.api import build_api, turns
 from dspy_demo.chat import ChatService
 from dspy_demo.guests.allowance import Allowance
 from dspy_demo.guests.limits import Bounds
@@ -66,8 +66,9 @@ async def test_a_guest_is_answered_by_the_guests_model_and_the_owner_by_the_owne
 
 
 @pytest.fixture
-def one_place(serve):
+def one_place(serve, monkeypatch):
     """A server for guests with one place, which is taken; and how to leave it."""
+    monkeypatch.setattr(turns, "KEEP_ALIVE_S", 0.05)
     silent = SilentBackend()
     answering = ScriptedBackend(scripted_answer("four"))
 
@@ -82,7 +83,7 @@ def one_place(serve):
         async def aclose(self): ...
 
     service = make_service(First(), bounds=Bounds(), guests_concurrent_turns=1)
-    server = serve(build_api(service, lambda: LM, keep_alive_s=0.05))
+    server = serve(build_api(service, lambda: LM))
     holder = server.open_request("/predict/stream", b'{"text":"hi"}')
     assert silent.begun.wait(5)
     yield server, service, holder.close
