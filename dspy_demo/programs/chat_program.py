@@ -13,6 +13,7 @@ from typing import Any
 import dspy
 from pydantic_core import to_jsonable_python
 
+Messages = Sequence[Mapping[str, Any]]
 _TEXT_PARTS = ("text", "input_text", "output_text")
 
 
@@ -31,25 +32,19 @@ class ChatProgram(dspy.Module):
         self, program: dspy.Module, *, chat_field: str, history_field: str | None, answer_field: str | None
     ) -> None:
         super().__init__()
-        self.program = program
-        self.chat_field = chat_field
-        self.history_field = history_field
+        self.program, self.chat_field, self.history_field = program, chat_field, history_field
         self.answer_field = answer_field or "answer"
 
-    def forward(self, messages: Sequence[Mapping[str, Any]] | None = None, **fields: Any) -> dspy.Prediction:
+    def forward(self, messages: Messages | None = None, **fields: Any) -> dspy.Prediction:
         return self._prediction(self.program(**self._arguments(messages, fields)))
 
-    async def aforward(
-        self, messages: Sequence[Mapping[str, Any]] | None = None, **fields: Any
-    ) -> dspy.Prediction:
+    async def aforward(self, messages: Messages | None = None, **fields: Any) -> dspy.Prediction:
         arguments = self._arguments(messages, fields)
         if hasattr(self.program, "aforward"):
             return self._prediction(await self.program.acall(**arguments))
         return self._prediction(await dspy.asyncify(self.program)(**arguments))
 
-    def _arguments(
-        self, messages: Sequence[Mapping[str, Any]] | None, fields: dict[str, Any]
-    ) -> dict[str, Any]:
+    def _arguments(self, messages: Messages | None, fields: dict[str, Any]) -> dict[str, Any]:
         earlier: list[tuple[str, str]] = []
         if messages is not None:
             *earlier, (_, question) = read_messages(messages)
@@ -65,7 +60,7 @@ class ChatProgram(dspy.Module):
         return dspy.Prediction(**json_ready(as_prediction(result, self.answer_field)))
 
 
-def read_messages(messages: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+def read_messages(messages: Messages) -> list[tuple[str, str]]:
     """OpenAI-style messages as role and text; the last one is the question.
 
     Whatever is not text in the messages before it is left out, since it would refuse every later question of
