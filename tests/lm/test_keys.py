@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from pydantic import SecretStr
@@ -22,24 +22,15 @@ NAMES = ("OPENAI", "ANTHROPIC", "GOOGLE", "MISTRAL", "GROQ")
 KEYS = {f"{name}_API_KEY": f"sk-of-{name.lower()}" for name in NAMES}
 
 
-@dataclass(frozen=True)
-class Row:
-    """A start, and where the question goes with which key.
+class Row(NamedTuple):
+    """A start, and where the question goes with which key."""
 
-    Attributes:
-        keys: Providers whose variable holds a key.
-        bases: Variables that hold the address of one of the two servers.
-        flags: Of the command line.
-        picked: What is asked, instead of the model of the start.
-        server: ``gateway``, ``other``, or empty where the question must reach neither.
-    """
-
-    server: str
+    server: str  # gateway, other, or empty where the question must reach neither
     key: str = ""
-    keys: tuple[str, ...] = ()
-    bases: dict[str, str] = field(default_factory=dict)
+    keys: tuple[str, ...] = ()  # providers whose variable holds a key
+    bases: dict[str, str] = {}  # noqa: RUF012 - variables that hold the address of one of the two servers
     flags: tuple[str, ...] = ()
-    picked: LMChoice | str | None = None
+    picked: LMChoice | str | None = None  # what is asked, instead of the model of the start
 
 
 GATEWAY = {"OPENAI_BASE_URL": "gateway"}

@@ -60,21 +60,14 @@ def test_any_file_is_found_by_its_path(settings: Settings, tmp_path: Path, home:
     assert find(f"local/~/{put(home / 'mine.gguf').name}", settings).path == home / "mine.gguf"
 
 
-@pytest.mark.parametrize(
-    ("model", "sentence"),
-    [
-        ("local/no-such-name", "Name a file as local/PATH.gguf, or one of local/tiny-instruct"),
-        ("local//nowhere/x.gguf", "not a GGUF file"),
-        ("local/FOLDER/a.gguf", "not a GGUF file"),
-        ("local/FOLDER/b.gguf", "cannot be read"),
-    ],
-)
-def test_what_is_not_here_is_an_error_with_what_to_do(settings: Settings, model: str, sentence: str) -> None:
-    put(settings.models_dir / "a.gguf", b"<!doctype html>" * 9)
-    (settings.models_dir / "b.gguf").mkdir()
-    with pytest.raises(ModelSetupError) as caught:
-        find(model.replace("FOLDER", str(settings.models_dir)), settings)
-    assert sentence in caught.value.public_message
+def test_what_is_not_here_is_an_error_with_what_to_do(settings: Settings) -> None:
+    text, folder = put(settings.models_dir / "a.gguf", b"<!doctype html>" * 9), settings.models_dir / "b.gguf"
+    folder.mkdir()
+    rows = [("no-such-name", r"Name a file as local/PATH.gguf, or one of local/tiny-instruct")]
+    rows += [(str(path), "not a GGUF file") for path in (text, folder, Path("/nowhere/x.gguf"))]
+    for name, sentence in rows:
+        with pytest.raises(ModelSetupError, match=sentence):
+            find(f"local/{name}", settings)
     assert offered(settings) == []
 
 
