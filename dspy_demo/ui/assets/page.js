@@ -123,8 +123,7 @@ const GRADIO = {
     chat() {
       const own = tab.get("chat"), id = own ?? all.get("chats")?.[0];
       const { turns } = all.get(`chat-${id}`) ?? {};
-      const lost = left.lost ? (left.draft ? "draft" : "chat") : "";
-      return JSON.stringify({ chat: own ?? "", turns, lost });
+      return JSON.stringify({ chat: own ?? "", turns, lost: left.lost });
     },
     // What the server tells of the chat is numbered: an older answer that comes after a newer one has drawn
     // over it, so the page asks for another ("retry"). It asks for the drawing of a turn that runs ("play"),

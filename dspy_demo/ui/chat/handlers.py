@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from dspy_demo.programs.inputs import check_images, image_chars, image_fields
 from dspy_demo.ui.chat.forms import json_object, pairs
 from dspy_demo.ui.chat.live import LiveTurn
 from dspy_demo.ui.chat.render import WireMessage, turn_id_at
-from dspy_demo.ui.chat.session import WINDOW, Session, Sessions, Turns, changed, history
+from dspy_demo.ui.chat.session import WINDOW, Session, Sessions, Turns, history
 from dspy_demo.ui.chat.text import typed_text
 from dspy_demo.ui.chat.turn_view import TurnView
 from dspy_demo.ui.chat.widgets import PUT_BACK, RELOAD, ChatWidgets, notice_html
@@ -36,8 +36,7 @@ NOT_HERE = "That answer is no longer part of this chat."
 FORGOTTEN = "The chat is longer than the limit, so its earliest turns are not sent along."
 #: The chatbot's names.
 THUMBS = {True: "Like", False: "Dislike", None: None}
-LOST = "The connection was lost for a moment and is back."
-LOST_DRAFT = f"{LOST} Your question is still here: send it again."
+LOST = "The connection was lost for a moment and is back. A question that is still here, send again."
 
 Given = Mapping[Component, Any]
 
@@ -63,7 +62,7 @@ class ChatHandlers:
     async def load(self, saved: Any, request: gr.Request) -> Update:
         """A page has loaded: show the chat it had before a reload, else the one that its browser had last."""
         visitor, kept = visitor_of(request), json_object(saved) or {}
-        chat, lost = str(kept.get("chat", "")), str(kept.get("lost"))
+        chat = str(kept.get("chat", ""))
         before = self.sessions.of_chat(chat, visitor)
         if before is not None and before.live is not None:
             with contextlib.suppress(TimeoutError):  # its page notices a moment later that it is gone
@@ -72,10 +71,8 @@ class ChatHandlers:
             restored = before.turns
         else:
             restored = await asyncio.to_thread(self.sessions.read, kept.get("turns"))
-        session = self.sessions.open(
-            str(request.session_hash), visitor, chat, changed(restored, self._linked)
-        )
-        return self._shown(session, notice_html({"chat": LOST, "draft": LOST_DRAFT}.get(lost, "")))
+        session = self.sessions.open(str(request.session_hash), visitor, chat, restored)
+        return self._shown(session, notice_html(LOST if kept.get("lost") else ""))
 
     async def send(self, given: dict[Component, Any], request: gr.Request) -> Update:
         """Enter, or the send button."""
@@ -107,7 +104,7 @@ class ChatHandlers:
             try:
                 async for snapshot in live.snapshots(partial(delivered, self.demo, request)):
                     if snapshot.running:
-                        yield session.drawn
+                        yield session.drawn(self._trace_url)
             finally:
                 # The browser went away; the page's unload event comes later where a proxy stands between.
                 if live.view.running:
@@ -124,17 +121,9 @@ class ChatHandlers:
         return self._shown(session, None if said else notice_html(self.service.tracer.notice or ""))
 
     async def redraw(self, request: gr.Request) -> Update:
-        """The chat as it is now, where the page cannot tell what it shows."""
+        """The chat as it is now, where the page cannot tell, or where its traces can be linked to."""
         session = self._known(request)
         return skip() if session is None else self._shown(session)
-
-    async def link_traces(self, request: gr.Request) -> Update:
-        """MLflow's pages run now, so that the footers can link to them."""
-        session = self._known(request)
-        if session is None or session.live is not None:
-            return skip()
-        session.turns = changed(session.turns, self._linked)
-        return self._shown(session)
 
     async def program_changed(self, given: dict[Component, Any]) -> Update:
         """Another program answers: its examples, its form."""
@@ -228,7 +217,7 @@ class ChatHandlers:
         old = None if again is None else self._turn(session, given, again)
         turns = session.before(old) if old else session.turns
         request, view = self._question(session, turns, given, text=text, old=old)
-        live = LiveTurn(self.service.turn(request), view, on_end=lambda last: session.end(self._linked(last)))
+        live = LiveTurn(self.service.turn(request), view, on_end=session.end)
         session.begin(live, turns)
         return self._shown(session, "", draft)
 
@@ -291,7 +280,8 @@ class ChatHandlers:
         composer = gr.update(submit_btn=False if running else "Send", stop_btn="Stop" if running else False)
         update: Update = {
             self.page.chatbot: gr.update(
-                value=session.drawn, feedback_value=[THUMBS[turn.view.rated] for turn in session.shown]
+                value=session.drawn(self._trace_url),
+                feedback_value=[THUMBS[turn.view.rated] for turn in session.shown],
             ),
             self.page.composer: composer if draft is None else {**composer, "value": draft},
             self.page.earlier: gr.update(visible=len(session.shown) < len(session.turns)),
@@ -299,8 +289,7 @@ class ChatHandlers:
         }
         return update if notice is None else update | {self.page.notice: notice}
 
-    def _linked(self, view: TurnView) -> TurnView:
-        """With the link to its trace, where it is shown now."""
-        url, trace_id = self.mlflow_url(), view.trace_id
-        link = self.service.tracer.link(trace_id, url) if url and trace_id else None
-        return replace(view, trace_url=link or "")
+    def _trace_url(self, view: TurnView) -> str:
+        """The turn's trace on MLflow's pages, while they run."""
+        url = self.mlflow_url()
+        return (self.service.tracer.link(view.trace_id, url) if url and view.trace_id else None) or ""

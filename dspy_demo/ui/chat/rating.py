@@ -10,7 +10,7 @@ import gradio as gr
 from dspy_demo.chat import ChatService
 from dspy_demo.errors import DemoError, InvalidInput
 from dspy_demo.ui.chat.render import WireMessage, turn_id_at
-from dspy_demo.ui.chat.session import Session, Sessions, changed
+from dspy_demo.ui.chat.session import Session, Sessions
 from dspy_demo.ui.chat.turn_view import TurnView
 from dspy_demo.ui.chat.widgets import COMMENT_MAX_CHARS, ChatWidgets, notice_html
 from dspy_demo.ui.components import Update, visitor_of
@@ -90,7 +90,7 @@ class RatingHandlers:
 
     def _keep(self, session: Session, view: TurnView) -> str:
         """In the chat and in MLflow, where nothing waits for it; what the browser is to keep."""
-        session.turns = changed(session.turns, lambda old: view if old.turn_id == view.turn_id else old)
+        session.change(view)
         user = session.visitor.name
         self.service.tracer.feedback(str(view.trace_id), view.rated, view.comment or None, user=user)
         return self.sessions.saved(session)

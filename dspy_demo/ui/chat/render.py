@@ -44,7 +44,7 @@ def messages(view: TurnView) -> list[WireMessage]:
         drawn.append(_message(f'<div class="turn-inputs">{shown}</div>'))
     drawn += [*_work(view), *_answer(view)]
     if not view.running:
-        return [*drawn, *_trouble(view), _footer(view)]
+        return [*drawn, *_trouble(view), footer(view)]
     if not view.work and not view.answers:
         drawn.append(_message("", title="Thinking", status="pending"))
     return drawn
@@ -155,12 +155,13 @@ def _trouble(view: TurnView) -> Iterator[WireMessage]:
         yield _message(f'<div class="turn-error" role="alert"><div>{text}</div>{small}</div>')
 
 
-def _footer(view: TurnView) -> WireMessage:
+def footer(view: TurnView, trace_url: str = "") -> WireMessage:
+    """The last message of a turn that has ended; with the link to its trace, while MLflow's pages run."""
     parts = ['<span class="turn-stopped">Stopped</span>'] if view.state == "stopped" else []
     parts += [f"<span>{as_html(part)}</span>" for part in footer_parts(view)]
-    if view.trace_url:
-        url = as_html(view.trace_url)
-        parts.append(f'<span><a href="{url}" target="_blank" rel="noopener noreferrer">trace</a></span>')
+    if trace_url:
+        link = f'<a href="{as_html(trace_url)}" target="_blank" rel="noopener noreferrer">trace</a>'
+        parts.append(f"<span>{link}</span>")
     return _message(f'<div class="turn-footer">{"".join(parts)}</div>')
 
 

@@ -72,7 +72,7 @@ class Chat:
     def link_traces(self, event: Any, now: dict[str, Any]) -> None:
         """After `event` MLflow's pages may run: link the answers to their traces."""
         outputs = self.widgets.shown
-        event.then(self.handlers.link_traces, None, outputs, postprocess=False, **now)
+        event.then(self.handlers.redraw, None, outputs, postprocess=False, **now)
 
     def _wire_turns(self, demo: gr.Blocks, new_chat: gr.Button, now: dict[str, Any]) -> None:
         page, chat = self.widgets, self.handlers

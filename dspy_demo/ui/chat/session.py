@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 
 from dspy_demo.events import Message, Visitor
 from dspy_demo.ui.chat.live import LiveTurn
-from dspy_demo.ui.chat.render import WireMessage, messages
+from dspy_demo.ui.chat.render import WireMessage, footer, messages
 from dspy_demo.ui.chat.turn_view import TurnView
 
 #: Turns that a page shows, since Gradio reads each message again at every redraw; older ones come in as many
@@ -45,12 +45,6 @@ class FinishedTurn:
 
 
 Turns = tuple[FinishedTurn, ...]
-
-
-def changed(turns: Turns, change: Callable[[TurnView], TurnView]) -> Turns:
-    """Each view as `change` gives it: with a rating, a link. What stays equal is not drawn again."""
-    views = ((turn, change(turn.view)) for turn in turns)
-    return tuple(turn if view == turn.view else FinishedTurn(view) for turn, view in views)
 
 
 def history(turns: Turns, max_chars: int) -> tuple[tuple[Message, ...], bool]:
@@ -98,11 +92,12 @@ class Session:
         count = self.window - (self.live is not None)
         return self.turns[max(0, len(self.turns) - count) :]
 
-    @property
-    def drawn(self) -> list[WireMessage]:
+    def drawn(self, trace_url: Callable[[TurnView], str]) -> list[WireMessage]:
         """All messages on the page, as they are now."""
-        ended = [message for turn in self.shown for message in turn.drawn]
-        return ended + (messages(self.live.view) if self.live else [])
+        drawn: list[WireMessage] = []
+        for turn in self.shown:
+            drawn += [*turn.drawn[:-1], footer(turn.view, trace_url(turn.view))]
+        return drawn + (messages(self.live.view) if self.live else [])
 
     def find(self, turn_id: str) -> TurnView | None:
         return next((turn.view for turn in self.turns if turn.view.turn_id == turn_id), None)
@@ -118,6 +113,11 @@ class Session:
     def end(self, view: TurnView) -> None:
         """The turn has ended: keep it, also when the page is gone by now and a reload looks for it."""
         self.turns, self.live = (*self.turns, FinishedTurn(view)), None
+
+    def change(self, view: TurnView) -> None:
+        """Keep a turn's new view: it was rated."""
+        new = FinishedTurn(view)
+        self.turns = tuple(new if turn.view.turn_id == view.turn_id else turn for turn in self.turns)
 
     def start_over(self) -> None:
         """Empty the chat; what follows is another session. An empty chat has nothing to take back."""

@@ -111,7 +111,6 @@ class TurnView:
     first_delta_s: float | None = None
     elapsed_s: float = 0.0
     trace_id: str | None = None
-    trace_url: str = ""
     rated: bool | None = None
     comment: str = ""
     finish_reason: FinishReason = "stop"

@@ -57,7 +57,9 @@ def ratings(handlers: RatingHandlers) -> list[Any]:
 def thumb(session: Session, number: int, liked: bool | str) -> tuple[gr.LikeData, list[Any]]:
     """A click below the answer of a turn, and the chat: Gradio tells the first message of the answer."""
     before = sum(len(turn.drawn) for turn in session.turns[:number])
-    return gr.LikeData(None, {"index": before + 1, "value": [], "liked": liked}), session.drawn
+    return gr.LikeData(None, {"index": before + 1, "value": [], "liked": liked}), session.drawn(
+        lambda view: ""
+    )
 
 
 async def test_a_thumb_is_for_its_turn_and_a_comment_stays_with_it(
