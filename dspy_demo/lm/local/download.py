@@ -53,18 +53,20 @@ async def download(model: KnownModel, settings: Settings, report: Report = lambd
                 await asyncio.to_thread(_put_in_place, part, model)
     except filelock.Timeout:
         raise Busy(f"“{model.name}” is being downloaded by another process on this machine.") from None
-    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-        sentence = f"{host} cannot be reached. Check the network, or name a mirror with --hub-url."
-        raise DownloadFailed(sentence) from error
-    except httpx.HTTPError as error:
-        sentence = (
-            f"The connection to {host} broke. What has arrived is kept, and the next try goes on there."
-        )
-        raise DownloadFailed(sentence) from error
-    except OSError as error:
-        sentence = f"The folder {folder} is full or cannot be written. Choose another with --models-dir."
-        raise DownloadFailed(sentence) from error
+    except (httpx.HTTPError, OSError) as error:
+        raise DownloadFailed(_sentence(error, host, folder)) from error
     return model.at(path_of(folder, model.name))
+
+
+def _sentence(error: Exception, host: str, folder: Path) -> str:
+    match error:
+        case httpx.ConnectError() | httpx.ConnectTimeout():
+            return f"{host} cannot be reached. Check the network, or name a mirror with --hub-url."
+        case httpx.HTTPError():
+            return (
+                f"The connection to {host} broke. What has arrived is kept, and the next try goes on there."
+            )
+    return f"The folder {folder} is full or cannot be written. Choose another with --models-dir."
 
 
 async def _receive(url: str, part: Path, model: KnownModel, report: Report) -> None:
