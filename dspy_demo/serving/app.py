@@ -74,11 +74,7 @@ def build_app(version: ServedVersion, settings: Settings) -> FastAPI:
     tracer = tracer_for(settings, Tracking(settings), serves=version.uri)
     local = LocalBackend(settings, programs, catalog)
     service = ChatService(settings, programs, local, tracer=tracer)
-    reason = missing_key(choice, settings)
-    try:
-        catalog.lm(choice)  # now, not when the first question needs it
-    except DemoError as error:
-        reason = reason or error.public_message
+    reason = _why_not_ready(catalog, choice, settings)
     instance = os.environ.get(INSTANCE_VARIABLE, "")
     _lend_key(choice)
 
@@ -106,21 +102,33 @@ def build_app(version: ServedVersion, settings: Settings) -> FastAPI:
 
     @app.get("/model", summary="What is served here")
     async def model() -> dict[str, Any]:
-        """What is served, and how many turns run, which a switch to another version waits for."""
-        return {
-            "server": "dspy-demo",
-            "app_version": __version__,
-            "version": version.uri,
-            "instance": instance,
-            "program": version.spec.name,
-            "lm": choice.model,
-            "adapter": version.adapter,
-            "ready": not reason,
-            "reason": reason,
-            "running": len(service.running | service.waiting),
-        }
+        """And how many turns run, which a switch to another version waits for."""
+        running = len(service.running | service.waiting)
+        return _about(version, choice, reason) | {"instance": instance, "running": running}
 
     return app
+
+
+def _why_not_ready(catalog: LMCatalog, choice: LMChoice, settings: Settings) -> str:
+    """A sentence, or empty; told at the start, not when the first question needs the model."""
+    try:
+        catalog.lm(choice)
+    except DemoError as error:
+        return missing_key(choice, settings) or error.public_message
+    return missing_key(choice, settings)
+
+
+def _about(version: ServedVersion, choice: LMChoice, reason: str) -> dict[str, Any]:
+    return {
+        "server": "dspy-demo",
+        "app_version": __version__,
+        "version": version.uri,
+        "program": version.spec.name,
+        "lm": choice.model,
+        "adapter": version.adapter,
+        "ready": not reason,
+        "reason": reason,
+    }
 
 
 def _lend_key(choice: LMChoice) -> None:
