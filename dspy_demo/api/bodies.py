@@ -96,7 +96,5 @@ class ErrorBody(BaseModel):
     error_id: str = Field(description="Finds the details in the owner's log: the id of the turn.")
 
 
-#: The errors that a route documents, by their status.
-ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody} for status in (400, 403, 404, 413, 415, 422, 429, 502, 503, 504)
-}
+#: What a route documents of its errors.
+ERRORS: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorBody}}

@@ -31,10 +31,7 @@ from dspy_demo.programs.spec import REASONING_FIELDS, TRACE_FIELDS, ProgramSpec
 
 CHAT, MODELS = "/v1/chat/completions", "/v1/models"
 NO_ROUTE = f"The OpenAI-compatible routes here are POST {CHAT}, GET {MODELS} and GET {MODELS}/NAME."
-ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"description": "An error, as OpenAI writes it"}
-    for status in (404, 413, 415, 422, 429, 502, 503, 504)
-}
+ERRORS: dict[int | str, dict[str, Any]] = {"default": {"description": "An error, as OpenAI writes it"}}
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 _EXAMPLE: dict[str, Any] = {
     "model": "chain_of_thought",
@@ -44,18 +41,10 @@ _EXAMPLES: list[Any] = [_EXAMPLE | {"stream": True}, _EXAMPLE | {"response_forma
 PARAGRAPH = "\n\n"
 #: More text, and which part of a message it belongs to.
 Piece = tuple[Literal["content", "reasoning_content"], str]
-StopTexts = Annotated[
-    list[Annotated[str, Field(max_length=1000)]],
-    Field(max_length=4),
-    BeforeValidator(lambda stop: [stop] if isinstance(stop, str) else stop),
-]
 
 
-class OpenAIMessage(BaseModel):
-    """A message of the chat. Of earlier messages, what is not text is left out."""
-
-    role: str
-    content: Any = Field("", description="Text, or a list of parts {type: text, text: …}.")
+def _listed(stop: Any) -> Any:
+    return [stop] if isinstance(stop, str) else stop
 
 
 class CompletionBody(BaseModel):
@@ -68,15 +57,19 @@ class CompletionBody(BaseModel):
     model_config = ConfigDict(extra="allow", json_schema_extra={"examples": _EXAMPLES})
 
     model: str = Field(description="A program's name, from `GET /v1/models`.", max_length=200)
-    messages: list[OpenAIMessage] = Field(
-        min_length=1, max_length=MESSAGES_MAX, description="The last one must be the user's."
+    messages: list[dict[str, Any]] = Field(
+        min_length=1,
+        max_length=MESSAGES_MAX,
+        description="Each with `role` and `content`, text or parts of text. The last one must be the user's.",
     )
     stream: bool | None = None
     stream_options: dict[str, Any] | None = None
     temperature: Temperature | None = None
     max_tokens: Tokens | None = None
     max_completion_tokens: Tokens | None = Field(None, description="The newer name of `max_tokens`.")
-    stop: StopTexts | None = Field(None, description="The content ends before the first of at most 4 texts.")
+    stop: Annotated[list[str], Field(max_length=4), BeforeValidator(_listed)] | None = Field(
+        None, description="The content ends before the first of at most 4 texts."
+    )
     n: int | None = Field(None, description="Only 1.")
     response_format: Any = Field(
         None, description="Text, `json_object`, or `json_schema` with properties that the program has."
@@ -103,7 +96,7 @@ class CompletionBody(BaseModel):
     def chat(self) -> tuple[Message, ...]:
         """The chat, of which the last message is the question; `BadBody` where that cannot be read."""
         try:
-            return chat_messages([{"role": each.role, "content": each.content} for each in self.messages])
+            return chat_messages(self.messages)
         except InvalidInput as error:
             raise BadBody(error.public_message, "messages") from None
 
@@ -289,9 +282,9 @@ def value_text(value: Any) -> str:
 
 def is_the_same(streamed: str, value: Any) -> bool:
     """Whether a field's text is its final value, which a model may write as ``[1, 2]`` or ``True``."""
-    if isinstance(value, str):
-        return streamed.strip() == value.strip()
-    return "".join(streamed.split()) in {"".join(text.split()) for text in (str(value), value_text(value))}
+    texts = (streamed, str(value), value_text(value))
+    written, *finals = (text.strip() if isinstance(value, str) else "".join(text.split()) for text in texts)
+    return written in finals
 
 
 class Chunks:
