@@ -43,7 +43,6 @@ mlflow.entities.model_registry: ModelVersion RegisteredModel
 mlflow.exceptions: MlflowException
 mlflow.models: Model ModelSignature get_model_info
 mlflow.models.Model: load
-mlflow.models.model: ModelInfo
 mlflow.models.rag_signatures: CHAT_COMPLETION_RESPONSE_SCHEMA
 mlflow.pyfunc: load_model
 mlflow.tracing.constant: CostKey SpanAttributeKey TokenUsageKey TraceTagKey
