@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,16 +75,13 @@ class ServedWorld:
 
 
 _running = ExitStack()
-_world: list[ServedWorld] = []
 
 
 @pytest.fixture(scope="session")
 def served_session(pytestconfig: pytest.Config) -> ServedWorld:
     """The one world of this run, whichever modules import the fixture."""
-    if not _world:
-        pytestconfig.add_cleanup(_running.close)
-        _world.append(_made())
-    return _world[0]
+    pytestconfig.add_cleanup(_running.close)
+    return _made()
 
 
 @pytest.fixture
@@ -95,14 +93,22 @@ def served_world(served_session: ServedWorld) -> Iterator[ServedWorld]:
 
 
 @pytest.fixture(scope="session")
-def loaded_version(tmp_path_factory: pytest.TempPathFactory) -> ServedVersion:
+def loaded_version(pytestconfig: pytest.Config) -> ServedVersion:
     """A logged version in this process, whose model each test exchanges."""
+    pytestconfig.add_cleanup(_running.close)
+    return _loaded()
+
+
+@cache
+def _loaded() -> ServedVersion:
     from dspy_demo.serving.loading import load
 
-    settings = settings_for(tmp_path_factory.mktemp("loaded"), tracing=False)
+    folder = Path(_running.enter_context(tempfile.TemporaryDirectory(prefix="dspy-demo-loaded-")))
+    settings = settings_for(folder, tracing=False)
     return load(log_versions(settings, LMChoice("openai/fake", "http://127.0.0.1:1/v1"))[0], settings)
 
 
+@cache
 def _made() -> ServedWorld:
     fake = _running.enter_context(FakeOpenAI())
     folder = Path(_running.enter_context(tempfile.TemporaryDirectory(prefix="dspy-demo-served-")))

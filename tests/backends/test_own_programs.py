@@ -24,9 +24,9 @@ PATHS = pytest.mark.parametrize("model", [NATIVE, LITELLM])
 CASES = Path(__file__).parent.parent / "cases"
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def collected() -> Iterator[None]:
-    """They are found within the test, where that is no failure, and not at the end of the session."""
+    """They are found within this module, where that is no failure, and not at the end of the session."""
     yield
     gc.collect()
 
