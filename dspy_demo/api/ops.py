@@ -53,19 +53,6 @@ def probes_router(
     router = APIRouter()
     logged: set[str] = set()
 
-    async def reason_against() -> str:
-        try:
-            service.check_open()
-            await prepare()
-        except Exception as error:
-            failure = DemoError.of(error)
-            if failure.public_message not in logged:  # it is asked every few seconds
-                log_failure(log, "not ready", failure, refused=False)
-            logged.add(failure.public_message)
-            return failure.public_message
-        logged.clear()
-        return ""
-
     @router.head("/ready", include_in_schema=False)
     @router.get(
         "/ready", summary="Can it answer a question?", response_model=Ready, responses={503: {"model": Ready}}
@@ -75,7 +62,7 @@ def probes_router(
 
         In the app anybody may ask; why it is not ready is for its owner.
         """
-        reason = await reason_against()
+        reason = await _reason_against(service, prepare, logged)
         answer = {"tracking": service.tracer.state, "model_server": await model_server()}
         shown = reason if is_owner(asks(request)) else reason and NOT_READY
         return JsonResponse({"ready": not reason, "reason": shown} | answer, 503 if reason else 200)
@@ -93,6 +80,23 @@ def probes_router(
         return Response(text, media_type=content_type)
 
     return router
+
+
+async def _reason_against(
+    service: ChatService, prepare: Callable[[], Awaitable[object]], logged: set[str]
+) -> str:
+    """Why the app is not ready, or nothing; told in the log once, since it is asked every few seconds."""
+    try:
+        service.check_open()
+        await prepare()
+    except Exception as error:
+        failure = DemoError.of(error)
+        if failure.public_message not in logged:
+            log_failure(log, "not ready", failure, refused=False)
+        logged.add(failure.public_message)
+        return failure.public_message
+    logged.clear()
+    return ""
 
 
 class VersionBody(BaseModel):
