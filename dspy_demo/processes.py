@@ -84,7 +84,7 @@ class ChildProcess:
         health_url: Answers 200 when the child is ready. None: it is ready once started.
         is_ready: A further look at that answer, for example that it is not another process on the port.
         stop_grace_s: Seconds between SIGTERM and SIGKILL.
-        explain: Makes the sentence of a failure from the exit code and the log's tail.
+        explain: A sentence for a failure from the exit code and the log's tail; empty for the usual one.
         options: ``env``, ``cwd`` and ``pass_fds`` as `subprocess.Popen` takes them.
     """
 
@@ -97,14 +97,14 @@ class ChildProcess:
         health_url: str | None = None,
         is_ready: Callable[[httpx.Response], bool] = lambda _: True,
         stop_grace_s: float = 8.0,
-        explain: Callable[[int, str], str] | None = None,
+        explain: Callable[[int, str], str] = lambda *_: "",
         **options: Any,
     ) -> None:
         self.name, self.command = name, list(command)
         self.log_path = run_dir / f"{name.replace(' ', '-')}-{next(_numbers)}.log"
         self._health_url, self._is_ready = health_url, is_ready
         self._stop_grace_s, self._options = stop_grace_s, options
-        self._explain = explain or self._default_reason
+        self._explain = explain
         self._state = ChildState()
         self._spawned = asyncio.Event()
         self._owner: asyncio.Task[None] | None = None  # from the child's start to its end
@@ -197,7 +197,7 @@ class ChildProcess:
                 _signal_group(process.pid, signal.SIGKILL)
         code = code if code >= 0 else 128 - code
         stopped = self._state.phase == "stopping"
-        reason = "" if stopped else self._explain(code, self.log_tail())
+        reason = "" if stopped else self._explain(code, self.log_tail()) or self._usual_reason(code)
         self._state = ChildState("stopped" if stopped else "failed", reason, exit_code=code)
 
     async def _spawn(self, pipe: int) -> asyncio.subprocess.Process:
@@ -215,7 +215,7 @@ class ChildProcess:
                 **self._options,
             )
 
-    def _default_reason(self, code: int, _log: str) -> str:
+    def _usual_reason(self, code: int) -> str:
         if code > 128:
             return f"The {self.name} was ended by signal {code - 128}."
         return f"The {self.name} ended by itself (exit code {code}). Its log says why."

@@ -220,12 +220,7 @@ class VersionProcess:
 
 def _reason(code: int, log: str) -> str:
     """The sentence with which our server gives up is the last line of its log."""
-    lines = log.strip().splitlines()
-    if code in {CANNOT_SERVE, WRONG_USAGE} and lines:
-        return lines[-1]
-    if code > 128:
-        return f"The model server was ended by signal {code - 128}. Start it again."
-    return f"The model server ended by itself (exit code {code}). Its log says why."
+    return log.strip().splitlines()[-1] if code in {CANNOT_SERVE, WRONG_USAGE} and log.strip() else ""
 
 
 class ModelServers:

@@ -67,6 +67,7 @@ async def test_the_life_of_a_server(
     await until(lambda: "Serving" in servers.state().log_tail, 5)
     assert (await servers.serve(wanted)).pid == first.pid  # it is served already
     await _hangs_and_is_restarted(servers, first)
+    await _servers_for_comparisons(served_world, servers, monkeypatch)
 
     # A version that cannot be served does not take the place of the one that is.
     for _ in range(2):
@@ -101,6 +102,23 @@ async def _hangs_and_is_restarted(servers: ModelServers, state: ServerState) -> 
     again = await servers.restart()
     assert again.phase == await servers.phase() == "ready" and again.version == state.version
     await goes(state.pid)
+
+
+async def _servers_for_comparisons(
+    world: ServedWorld, servers: ModelServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They leave the current one as it is, are few, and end by themselves."""
+    monkeypatch.setattr("dspy_demo.serving.processes.BESIDE_MAX", 1)
+    current = servers.state()
+    assert (await servers.beside(Wanted(world.version))).pid == current.pid  # it answers already
+    second = await servers.beside(Wanted(world.second))
+    assert second.version == world.second
+    assert (await servers.beside(Wanted(world.second))).pid == second.pid
+    monkeypatch.setattr("dspy_demo.serving.processes.BESIDE_IDLE_S", 0.5)
+    third = await servers.beside(Wanted(world.builtin))
+    await goes(second.pid)  # the one that was not asked for the longest
+    await goes(third.pid, 20)
+    assert servers.state().pid == current.pid and group_of(current.pid)
 
 
 async def _switch_under_load(world: ServedWorld, servers: ModelServers) -> ServerState:
@@ -182,21 +200,3 @@ def test_every_setting_reaches_the_server_but_secrets_and_what_is_the_pages(tmp_
 
 def documented_fields() -> dict[str, FieldInfo]:
     return {name: info for name, info in Settings.model_fields.items() if info.json_schema_extra}
-
-
-async def test_servers_beside_the_current_one_are_few_and_end_by_themselves(
-    served_world: ServedWorld, servers: ModelServers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world = served_world
-    monkeypatch.setattr("dspy_demo.serving.processes.BESIDE_MAX", 1)
-    current = await servers.serve(Wanted(world.version))
-    assert (await servers.beside(Wanted(world.version))).pid == current.pid  # it answers already
-    second = await servers.beside(Wanted(world.second))
-    assert second.version == world.second
-    assert (await servers.beside(Wanted(world.second))).pid == second.pid
-    assert servers.state().pid == current.pid
-    monkeypatch.setattr("dspy_demo.serving.processes.BESIDE_IDLE_S", 0.5)
-    third = await servers.beside(Wanted(world.builtin))
-    await goes(second.pid)  # the one that was not asked for the longest
-    await goes(third.pid, 20)
-    assert group_of(current.pid)

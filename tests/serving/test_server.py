@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,8 @@ import httpx
 import pytest
 
 from dspy_demo.events import FieldDelta, Message, TurnFinished, TurnRequest
-from tests.backends.served_fixtures import ServedWorld, start_model_server
+from tests.backends.served_fixtures import ServedWorld
 from tests.fake_openai import FAULTS, Reply
-from tests.processes import wait_until
 from tests.services import house
 from tests.serving.conftest import QUESTION, heard, run
 
@@ -190,26 +188,9 @@ def test_a_start_that_cannot_be_ends_with_one_sentence(served_world: ServedWorld
     for arguments, env, code, words in (
         ([alias, *here], {}, 3, f"MLflow has no version {alias}."),
         ([version, "--port", "0", "--data-dir", str(tmp_path)], {}, 3, f"MLflow has no version {version}"),
+        ([version, "--port", str(served_world.live.port)], {}, 2, "of 127.0.0.1 is in use."),
         ([version], {"DSPY_DEMO_MAX_TURNS": "many"}, 2, "DSPY_DEMO_MAX_TURNS"),
     ):
         found, output = run(served_world, *arguments, **env)
         assert (found, output.count("\n"), words in output) == (code, 1, True), output
     assert not list(tmp_path.glob("*.db"))
-
-
-def test_while_it_loads_its_port_is_taken_and_sigterm_ends_it(served_world: ServedWorld) -> None:
-    server = start_model_server(served_world.version, served_world.settings, served_world.home)
-    try:
-        wait_until(lambda: listens(server.port), 20, "the port is taken")
-        code, output = run(served_world, served_world.version, "--port", str(server.port))
-        assert (code, f"Port {server.port} of 127.0.0.1 is in use." in output) == (2, True)
-        server.process.terminate()
-        assert server.process.wait(10) in {0, -signal.SIGTERM}
-    finally:
-        if not server.group_ended:
-            server.stop()
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -203,23 +203,6 @@ def refused(store: VersionStore) -> str:
 
 
 @pytest.mark.usefixtures("ready_files")
-def test_what_others_left_running_is_never_touched(database: Path, programs: ProgramRegistry) -> None:
-    """A training of another team in the same experiment, with a tag as this app writes it."""
-    store = store_at(database.parent)
-    client, experiment_id = store.tracking.client, store.tracking.experiment_id
-    run_id = client.create_run(experiment_id, 1_000_000, tags={"app_version": "9.1"}).info.run_id
-    training = client.create_logged_model(experiment_id, "training", run_id)
-    weights = Path(training.artifact_location.removeprefix("file://"), "weights.bin")
-    weights.parent.mkdir(parents=True)
-    weights.write_bytes(b"a night's work")
-    store_at(database.parent).log(REQUEST, programs)
-    run = client.get_run(run_id)
-    assert (run.info.status, run.info.lifecycle_stage) == ("RUNNING", "active")
-    assert client.get_logged_model(training.model_id).status == training.status
-    assert weights.read_bytes() == b"a night's work"
-
-
-@pytest.mark.usefixtures("ready_files")
 def test_a_database_that_another_program_locks(
     database: Path, programs: ProgramRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
