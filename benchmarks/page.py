@@ -1,7 +1,7 @@
 """The chat page: CPU per token, 100 answers at once. It is opened by Gradio's protocol, without a browser.
 
 Which event is which follows from ``/config``: a question is what the composer submits, and its answer is
-drawn by the events that follow that one.
+drawn by the event that the page asks for when it is told that a turn runs.
 """
 
 from __future__ import annotations
