@@ -27,8 +27,7 @@ from dspy_demo.ui.sections.versions import VersionsSection
 PRODUCT = "DSPy demo"
 #: The browser encrypts with it what only this browser holds; it must be the same after a restart.
 BROWSER_SECRET = "dspy-demo-chat-1"  # noqa: S105
-#: Gradio keeps what each page that was ever loaded has changed. What an old tab loses is only its typed
-#: server's address.
+#: Loaded pages whose changes Gradio keeps; an older tab loses only its typed server's address.
 SESSIONS_KEPT = 200
 #: Clicks that a page must be able to answer while all turns are drawn: Gradio counts both as threads.
 OTHER_EVENTS = 50
@@ -95,9 +94,8 @@ class PageOf:
                     view.draw()
 
     def wire(self, demo: gr.Blocks) -> None:
-        # Of every event: only the page may call it by name, and it draws no progress. Gradio does not enforce
-        # the first (the route by number stays open), so handlers check for themselves. Progress it tells, at
-        # each message of a stream, to every component of any event so far; here they all have the same one.
+        # Progress goes to every component that any event names for it, with each message of a stream; so all
+        # events name the same one.
         quiet = {"api_visibility": "private", "show_progress": "hidden", "show_progress_on": self._kept}
         now: dict[str, Any] = {**quiet, "queue": False}
         self.chat.wire(demo, self._new_chat, now)

@@ -87,7 +87,6 @@ class BackendSection:
             gr.on(events, self.connect, self.address, self.outputs, **now)
 
     async def look(self, connected: Connected | None, shown: str) -> Update:
-        """A tick of the timer."""
         await self.servers.phase()
         return ui.if_new(self.drawn(connected), self.panel, shown)
 
@@ -96,7 +95,6 @@ class BackendSection:
         return await self._connected(self._first_url) if self._first_url else self.drawn(None)
 
     async def connect(self, address: str, request: gr.Request) -> Update:
-        """Use the server at a typed address."""
         return await self._connected(address) if ui.is_owner(request) else ui.skip()
 
     async def _connected(self, address: str) -> Update:
@@ -107,7 +105,6 @@ class BackendSection:
             return self.drawn(None, ui.sentence_of(error))
 
     async def act(self, event: gr.EventData, connected: Connected | None, request: gr.Request) -> Update:
-        """One of the buttons beside the state."""
         if not ui.is_owner(request):
             return ui.skip()
         match ui.clicked(event):
@@ -138,7 +135,6 @@ class BackendSection:
             self._trouble = ui.sentence_of(error)
 
     def drawn(self, connected: Connected | None, trouble: str = "") -> Update:
-        """The section as it must look now."""
         state = self.servers.state()
         moving = state.phase in {"starting", "stopping", "ready", "hung"}
         active = moving or bool(self._running or state.next)

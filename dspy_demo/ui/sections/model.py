@@ -124,7 +124,6 @@ class ModelSection:
         return LMChoice(option.model, option.api_base, **settings)
 
     def title(self, given: Given) -> str:
-        """What the picked model is called."""
         if given[self.picker] == OTHER and self.typed:
             return (given[self.typed_model] or "").strip() or "no model yet"
         option = option_ids(self.offer.rows).get(given[self.picker])
@@ -143,11 +142,9 @@ class ModelSection:
         return {self.picker: ui.picked(self._rows(), model)}
 
     async def look(self, model: str, shown: str, request: gr.Request) -> Update:
-        """A tick of the timer, another choice in the picker, or a page that has just loaded."""
         return ui.if_new(await self._listed(model), self.list, shown) if ui.is_owner(request) else ui.skip()
 
     async def act(self, event: gr.EventData, model: str, request: gr.Request) -> Update:
-        """One of the buttons of the list."""
         if self._downloads is None or not ui.is_owner(request):
             return ui.skip()
         name = ui.clicked(event, "name")

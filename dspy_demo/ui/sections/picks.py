@@ -44,7 +44,6 @@ class SidebarPicks:
         return [self.program.picker.change, self.backend.switch.change, self.backend.status.change]
 
     def answering(self, given: Given) -> ProgramSpec:
-        """The program that would answer."""
         try:
             return self.target(given)[1]
         except DemoError:
@@ -78,7 +77,6 @@ class SidebarPicks:
         return [SERVE_A_VERSION if phase == "none" else RESTART_SERVER, USE_LOCAL]
 
     def use_local(self) -> dict[Component, Any]:
-        """Let turns run in this process."""
         return {self.backend.switch: LOCAL}
 
 

@@ -33,11 +33,9 @@ class ShareSection:
         self.panel.click(self.act, None, outputs, **now)
 
     async def look(self, shown: str, request: gr.Request) -> Update:
-        """A tick of the timer, or a page that has just loaded."""
         return if_new(self._drawn(), self.panel, shown) if is_owner(request) else skip()
 
     async def act(self, event: gr.EventData, request: gr.Request) -> Update:
-        """One of the buttons."""
         if not is_owner(request):
             return skip()
         match clicked(event):

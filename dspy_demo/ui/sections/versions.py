@@ -114,7 +114,6 @@ class VersionsSection:
     async def act(
         self, event: gr.EventData, given: dict[Component, Any], request: gr.Request
     ) -> AsyncIterator[Update]:
-        """One of the buttons in the list, in the heading, or after an action."""
         if not ui.is_owner(request):
             yield ui.skip()
             return
