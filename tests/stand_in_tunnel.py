@@ -3,10 +3,7 @@
     install(home / "huggingface", "blocked")   # where Gradio looks for its program: HF_HOME
     stand_in(tmp_path)                         # a `TunnelProgram` without Gradio around it
 
-The working one prints a link ``http://127.0.0.1:PORT``. What comes there goes to the local page as it would
-come from the share server: from loopback, with the link's name as ``Host`` and ``Origin``, and with the
-visitor's address in ``X-Forwarded-For``. For a browser, which needs the page's own address, ``host=""``
-leaves the names alone.
+The working one prints a link ``http://127.0.0.1:PORT``, and passes on to the local page what comes there.
 """
 
 from __future__ import annotations
@@ -23,7 +20,6 @@ from typing import Any
 _SELF = Path(__file__).resolve()
 #: For settings: never asked, since the stand-in goes nowhere.
 SHARE_SERVER = "share.example:7000"
-PUBLIC_HOST, VISITOR = "abc123.gradio.live", "203.0.113.7"
 #: Requests to the link that steer the stand-in itself.
 STEER = "/stand-in/"
 
@@ -42,24 +38,24 @@ THEN = {
 }
 
 
-def write(folder: Path, behaviour: str = "working", *, host: str = PUBLIC_HOST) -> Path:
+def write(folder: Path, behaviour: str = "working") -> Path:
     """An executable file that behaves so: ``working``, ``silent``, ``stubborn``, or one of `LINES`."""
     folder.mkdir(parents=True, exist_ok=True)
     program = folder / f"frpc-{behaviour}"
     script = f"echo '{LINES.get(behaviour, '')}'\n{THEN.get(behaviour, 'exit 1')}"
     if behaviour == "working":
-        script = f'exec "{sys.executable}" -S "{_SELF}" "{host}" "$@"'
+        script = f'exec "{sys.executable}" -S "{_SELF}" "$@"'
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
     return program
 
 
-def install(hf_home: Path, behaviour: str = "working", *, host: str = PUBLIC_HOST) -> Path:
+def install(hf_home: Path, behaviour: str = "working") -> Path:
     """Put one where Gradio keeps its program, under this ``HF_HOME``."""
     from gradio.tunneling import BINARY_FILENAME
 
     folder = hf_home / "gradio" / "frpc"
-    return write(folder, behaviour, host=host).replace(folder / BINARY_FILENAME)
+    return write(folder, behaviour).replace(folder / BINARY_FILENAME)
 
 
 def stand_in(folder: Path, behaviour: str = "working") -> Any:
@@ -80,15 +76,9 @@ def steer(url: str, what: str) -> None:
 
 
 class Proxy:
-    """The program itself: one request a connection, its bytes passed on as they come.
+    """The program itself: one request a connection, its bytes passed on as they come."""
 
-    Args:
-        host: The link's name; empty to leave names alone.
-        arguments: frpc's command line.
-    """
-
-    def __init__(self, host: str, arguments: list[str]) -> None:
-        self.host = host
+    def __init__(self, arguments: list[str]) -> None:
         self.local = arguments[arguments.index("-i") + 1], int(arguments[arguments.index("-l") + 1])
 
     async def run(self) -> None:
@@ -97,9 +87,9 @@ class Proxy:
 
     async def link(self) -> None:
         server = await asyncio.start_server(self.visit, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         print("[I] [service.go:295] [r1] login to server success, get run id [r1]", flush=True)
-        print(f"[I] [control.go:181] [p1] start proxy success: http://127.0.0.1:{self.port}", flush=True)
+        print(f"[I] [control.go:181] [p1] start proxy success: {url}", flush=True)
 
     async def visit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError), contextlib.closing(writer):
@@ -110,7 +100,7 @@ class Proxy:
                 return
             page, to_page = await asyncio.open_connection(*self.local)
             with contextlib.closing(to_page):
-                to_page.write(self.renamed(head))
+                to_page.write(re.sub(rb"(?im)^connection:[^\r]*", b"Connection: close", head))
                 ways = {asyncio.create_task(pass_on(*way)) for way in ((reader, to_page), (page, writer))}
                 await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
 
@@ -122,15 +112,6 @@ class Proxy:
         elif what == "server":
             sys.exit(0)
 
-    def renamed(self, head: bytes) -> bytes:
-        """The head of a request as the share server passes it on."""
-        if self.host:
-            own, host = f"http://127.0.0.1:{self.port}".encode(), self.host.encode()
-            head = re.sub(rb"(?im)^host:[^\r]*", b"Host: " + host, head, count=1)
-            head = re.sub(rb"(?im)^(origin|referer): " + own, rb"\1: https://" + host, head)
-        head = re.sub(rb"(?im)^connection:[^\r]*\r\n", b"", head)
-        return head[:-2] + f"Connection: close\r\nX-Forwarded-For: {VISITOR}\r\n\r\n".encode()
-
 
 async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with contextlib.suppress(ConnectionError):
@@ -140,4 +121,4 @@ async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 
 if __name__ == "__main__":
-    asyncio.run(Proxy(sys.argv[1], sys.argv[2:]).run())
+    asyncio.run(Proxy(sys.argv[1:]).run())

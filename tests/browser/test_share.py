@@ -16,7 +16,7 @@ from tests.stand_in_tunnel import SHARE_SERVER
 async def test_share_fail_try_again_copy_visit_and_stop(
     new_page: NewPage, home: Path, data_dir: Path
 ) -> None:
-    program = stand_in_tunnel.install(home, host="")
+    program = stand_in_tunnel.install(home)
     working, blocked = program.read_bytes(), stand_in_tunnel.write(home, "blocked").read_bytes()
     program.write_bytes(blocked)
     env = {"HF_HOME": str(home)}
