@@ -81,14 +81,11 @@ class TunnelProgram(Protocol):
 
 
 class Tunnel:
-    """Owns the public link. For one event loop; `state` for any thread.
+    """Owns the public link of the page that listens at `address`. For one event loop; `state` for any thread.
 
     Args:
-        address: Where the page listens: host and port.
         on_public: Called with True before a stranger can come, and with False when none can any more.
         on_link: Called with the link when the tunnel program has given it, and when it gives another one.
-        environ: Where the tunnel program finds the way to the network.
-        timeout_s: Longest time for the link to open.
     """
 
     def __init__(

@@ -41,13 +41,7 @@ class Connected:
 class BackendSection:
     """The switch, the server's state with its buttons, and the form for another server.
 
-    Attributes:
-        connected: `Connected`, where this visitor uses a server at a typed address. Only handlers write it.
-        status: The state in words for a screen reader; what depends on the state listens to its change.
-
-    Args:
-        first_url: A server that every visitor is connected to at the start; empty for none.
-        owner: Whether it is the owner's page; guests only see it.
+    Every visitor is connected to `first_url` at the start, where it is given. Guests only see it.
     """
 
     def __init__(
@@ -73,8 +67,11 @@ class BackendSection:
                     info = "A model server of this app, or any mlflow models serve."
                     self.address = ui.line("URL", "http://127.0.0.1:5001", info=info, elem_id="server-url")
                     self.connect_button = gr.Button("Connect", size="sm", elem_id="connect")
+            #: The state for a screen reader; what depends on the state listens to its change.
             self.status = gr.HTML(elem_classes="sr", padding=False)
-        self.timer, self.connected = gr.Timer(LOOK_S, active=False), gr.State()
+        #: `Connected`, where this visitor uses a server at a typed address. Only handlers write it.
+        self.connected = gr.State()
+        self.timer = gr.Timer(LOOK_S, active=False)
         #: What `drawn` changes.
         self.outputs: set[Component] = {self.panel, self.timer, self.connected, self.status, self.switch}
 

@@ -30,12 +30,7 @@ ROW_MAX_CHARS = 30
 
 
 class ModelSection:
-    """What answers locally.
-
-    Args:
-        detection: The model to start with, and the others on offer.
-        downloads: Only for the owner's page, which can also name a model that is not on offer.
-    """
+    """What answers locally. Only the owner can download models, or name one that is not on offer."""
 
     def __init__(self, detection: Detection, settings: Settings, *, downloads: Downloads | None) -> None:
         self.detection, self.offer = detection, Offer(detection)
@@ -198,8 +193,7 @@ def models_html(states: Sequence[DownloadState], hub_url: str, *, picked: str = 
 def option_ids(options: Sequence[LMOption]) -> dict[str, LMOption]:
     """The options by what the picker sends for them: the model, with a number where two have the same.
 
-    The ids are part of the page, so the address of a model's server is not in them. The same options have the
-    same ids after a restart.
+    The address of a model's server is not in an id, since the ids are part of the page.
     """
     named: dict[str, LMOption] = {}
     for option in options:

@@ -50,11 +50,7 @@ class SidebarPicks:
             return self.program.registry.get(given[self.program.picker])
 
     def target(self, given: Given) -> tuple[LocalTarget | ServedTarget, ProgramSpec]:
-        """Where a turn runs, and the program that answers there.
-
-        Raises:
-            DemoError: Nothing can be asked there; the sentence says why.
-        """
+        """Where a turn runs, and the program that answers there; a `DemoError` where nothing can be asked."""
         return self.served(given) if given[self.backend.switch] == SERVED else self.local(given)
 
     def local(self, given: Given) -> tuple[LocalTarget, ProgramSpec]:

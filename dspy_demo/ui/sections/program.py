@@ -17,12 +17,7 @@ from dspy_demo.ui.sections.backend import Connected, picker_or_fixed
 
 
 class ProgramSection:
-    """Which program answers locally; the header draws what depends on it.
-
-    Args:
-        registry: Every program of the app.
-        offered: Those that this page may pick, now.
-    """
+    """Which program answers locally, of those that are offered to this page now."""
 
     def __init__(self, registry: ProgramRegistry, offered: Callable[[], list[ProgramSpec]]) -> None:
         self.registry, self.offered, self.first = registry, offered, offered()[0]

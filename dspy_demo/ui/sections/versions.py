@@ -184,11 +184,7 @@ class VersionsSection:
 
 
 def wanted_server(version: Version, model: ModelSection, given: Given) -> Wanted:
-    """What to start for a version. A typed key is for the model that it was typed for, and for no other.
-
-    Raises:
-        InvalidInput: It cannot be served; the sentence says why.
-    """
+    """What to start for a version. A typed key is for the model that it was typed for, and for no other."""
     if not version.servable:
         raise InvalidInput(version.reason)
     try:
@@ -235,11 +231,7 @@ def commands(version: Version, tracking_uri: str) -> dict[str, str]:
 
 
 def parse_tags(text: str) -> dict[str, str]:
-    """Tags as somebody types them: ``team=search, tier=2``, or one in a line; a value may hold a comma.
-
-    Raises:
-        InvalidInput: A part has no “=”.
-    """
+    """Tags as somebody types them: ``team=search, tier=2``, or one in a line; a value may hold a comma."""
     parts = [part.strip(" ,") for part in re.split(r"\n|,(?=[^,=\n]*=)", text)]
     pairs = [part.partition("=") for part in parts if part]
     for key, equals, _ in pairs:
