@@ -47,14 +47,8 @@ element.addEventListener("submit", (event) => {
   trigger("click", { ...form.dataset, ...Object.fromEntries(new FormData(form)) });
 });
 
-// Shows what a button speaks of: a section of the sidebar, or the share dialog.
+// Shows the section of the sidebar that a button speaks of.
 const show = (name) => {
-  const dialog = document.querySelector("#share-dialog");
-  for (const menu of document.querySelectorAll(".menu[open]")) menu.open = false;
-  if (name === "share") {
-    dialog.classList.toggle("shown");
-    return;
-  }
   const sidebar = document.querySelector("#sidebar");
   const place = sidebar.querySelector(`#section-${name}`);
   if (!sidebar.matches(GRADIO.sidebar)) sidebar.querySelector("button").click();
@@ -62,21 +56,6 @@ const show = (name) => {
   place.scrollIntoView({ block: "start" });
   place.querySelector("input")?.focus({ preventScroll: true });
 };
-
-// The menu and the dialog of the header close by Escape, and by a click elsewhere.
-if (element.querySelector(".tools")) {
-  const close = (keep) => {
-    for (const shown of document.querySelectorAll(".menu[open], #share-dialog.shown")) {
-      if (shown === keep) continue;
-      shown.classList.remove("shown");
-      shown.removeAttribute("open");
-    }
-  };
-  document.addEventListener("keydown", (event) => event.key === "Escape" && close());
-  document.addEventListener("pointerdown", (event) => {
-    if (!event.target.closest("[data-open=share]")) close(event.target.closest(".menu, #share-dialog"));
-  });
-}
 
 watch("value", restore);
 restore();

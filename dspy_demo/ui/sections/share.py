@@ -24,7 +24,8 @@ class ShareSection:
 
     def draw(self) -> None:
         with gr.Column(elem_id="share-dialog"):
-            self.panel = action_html(share_html(ShareState()), elem_id="share")
+            script = "element.closest('#share-dialog').popover = 'auto';"
+            self.panel = action_html(share_html(ShareState()), script=script, elem_id="share")
         self.timer = gr.Timer(LOOK_S["off"])
 
     def wire(self, demo: gr.Blocks, now: dict[str, Any]) -> None:
