@@ -154,7 +154,7 @@ const GRADIO = {
     // A draft outlives a reload, also the one by which Gradio comes back after the connection was lost.
     draft() {
       if (!phone.matches && !touch.matches) composer()?.focus(); // elsewhere a keyboard would cover the page
-      return left.draft ?? "";
+      return composer()?.value || left.draft || ""; // somebody may have typed already
     },
     // What is picked in the sidebar: of this tab, else what this browser had last.
     own(name, last) {
