@@ -67,8 +67,7 @@ class VersionCatalog(LMCatalog):
 
 def build_app(version: ServedVersion, settings: Settings) -> FastAPI:
     """The ASGI application of a version. `app.state.service` is its `ChatService`."""
-    key = settings.api_key or provider_for(version.lm.model).key(settings)
-    choice = replace(version.lm, api_key=key)
+    choice = replace(version.lm, api_key=settings.api_key or provider_for(version.lm.model).key(settings))
     programs = ProgramRegistry([replace(version.spec, build=lambda: version.module, adapter=version.adapter)])
     catalog = VersionCatalog(settings, choice, version)
     tracer = tracer_for(settings, Tracking(settings), serves=version.uri)
