@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from dspy_demo.backends.served import CANNOT_STREAM, ServedBackend
+from dspy_demo.backends.served import CANNOT_STREAM, ServedBackend, event_data
 from dspy_demo.backends.served_wire import ServerInfo, base_url, outputs_of
 from dspy_demo.errors import DemoError
 from dspy_demo.events import (
@@ -145,6 +147,7 @@ BROKEN: dict[str, tuple[bytes, str, bool]] = {
     "ends without a terminal event": (reply(events(STARTED, DELTA)), "upstream_cut", False),
     "empty body": (reply(b""), "upstream_cut", False),
     "a line of 10 MB": (reply(b"data: " + b"x" * 10_000_000), "reply_too_long", False),
+    "an event of 10 MB": (reply(b"data: 0123456789\n" * 600_000), "reply_too_long", False),
     "deltas without end": (reply(events(*[replace(DELTA, text="x" * 9000)] * 2)), "reply_too_long", False),
     "no JSON": (reply(b"data: {nope}\n\n"), "malformed_reply", False),
     "JSON that is no object": (reply(b"data: [1]\n\n"), "malformed_reply", False),
@@ -185,9 +188,9 @@ async def test_nothing_is_running_there(backend: ServedBackend) -> None:
         await backend.probe(url)
 
 
-@pytest.mark.parametrize("url", ["nonsense", "h:1", "ftp://host/", "http://", "file:///etc/passwd"])
-async def test_no_address(backend: ServedBackend, url: str) -> None:
-    assert (await failure(backend, request(url))).code == "invalid_input"
+async def test_no_address(backend: ServedBackend) -> None:
+    for url in ("nonsense", "h:1", "ftp://host/", "http://", "file:///etc/passwd"):
+        assert (await failure(backend, request(url))).code == "invalid_input"
 
 
 NAMED = {"X_Model_Version": "models:/demo/3", "X_Model_Instance": "abc"}
@@ -280,12 +283,9 @@ async def test_a_broken_plain_server_is_one_clear_sentence(
     assert (error.code, "SECRET" in error.public_message) == (code, False)
 
 
-def test_text_of_a_plain_server_that_is_no_object_is_the_answer() -> None:
+def test_other_text_of_a_plain_server_and_other_routes_of_its_address_are_understood() -> None:
     for content in ("just text", "[1, 2]", "42"):
         assert outputs_of(json.dumps(choices(content)).encode()) == {"answer": content}
-
-
-def test_the_address_of_a_server_from_one_of_its_routes() -> None:
     for typed in ("http://h:1", " http://h:1/invocations ", "http://h:1/predict/stream", "http://h:1/ping//"):
         assert base_url(typed) == "http://h:1"
     assert base_url("https://h/models/a/") == "https://h/models/a"
@@ -303,3 +303,22 @@ async def test_a_probe_tells_what_answers(backend: ServedBackend) -> None:
             with pytest.raises(DemoError) as caught:
                 await backend.probe(server.url)
         assert caught.value.code == "malformed_reply"
+
+
+LINE = st.text(st.characters(blacklist_characters="\r\n", blacklist_categories=["Cs"]), max_size=20)
+ENDS = st.sampled_from(["\n", "\r\n", "\r"])
+
+
+@given(st.lists(st.lists(LINE, min_size=1, max_size=3), max_size=5), ENDS, st.integers(1, 7))
+async def test_any_events_in_any_chunking(texts: list[list[str]], end: str, size: int) -> None:
+    """Comments and other lines are skipped, and so is an event that never ended."""
+    each = (
+        f": alive{end}id: 1{end}{end}" + "".join(f"data: {line}{end}" for line in lines) for lines in texts
+    )
+    stream = (end.join([*each, f"data: cut{end}"])).encode()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for at in range(0, len(stream), size):
+            yield stream[at : at + size]
+
+    assert [data async for data in event_data(chunks())] == ["\n".join(lines).encode() for lines in texts]
