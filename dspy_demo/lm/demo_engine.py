@@ -201,14 +201,11 @@ def _outputs(predictor: Any, inputs: Mapping[str, str]) -> dict[str, Any]:
 
 def _nearest_example(predictor: Any, text: str) -> dict[str, Any]:
     """The example of the predictor that has most words in common with the inputs; empty without examples."""
-    words = set(re.findall(r"\w+", text.casefold()))
 
-    def likeness(demo: Mapping[str, Any]) -> float:
-        known = " ".join(str(demo[name]) for name in predictor.signature.input_fields if name in demo)
-        theirs = set(re.findall(r"\w+", known.casefold()))
-        return len(words & theirs) / (len(words | theirs) or 1)
+    def words(text: str) -> set[str]:
+        return set(re.findall(r"\w+", text.casefold()))
 
-    return max(map(dict, predictor.demos), key=likeness, default={})
+    return max(map(dict, predictor.demos), key=lambda demo: len(words(str(demo)) & words(text)), default={})
 
 
 def _value(annotation: Any, answer: Answer, example: Any) -> Any:

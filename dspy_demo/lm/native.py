@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import weakref
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -57,9 +56,7 @@ class NativeEngine:
     base: str | None  # base URL; None for the provider's usual one
     key: str | None = field(repr=False)
     timeout_s: float  # the longest silence
-    _routers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, lm15.AsyncLMRouter] = field(
-        default_factory=weakref.WeakKeyDictionary, repr=False
-    )
+    _routers: dict[asyncio.AbstractEventLoop, lm15.AsyncLMRouter] = field(default_factory=dict, repr=False)
 
     @property
     def target(self) -> str:

@@ -141,7 +141,10 @@ def path_of(folder: Path, name: str, ending: str = "") -> Path:
 
 def size_of(path: Path) -> int:
     """The length of a file; 0 where there is none."""
-    return path.stat().st_size if path.exists() else 0
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def present(known: KnownModel, folder: Path) -> LocalModel | None:
@@ -161,8 +164,11 @@ def remove(folder: Path, name: str) -> int:
     freed = sum(map(size_of, files))
     if Path(name).name != name or not freed:
         raise ModelSetupError(f"There is no model “{name[:80]}” in {folder}.")
-    for file in files:
-        file.unlink(missing_ok=True)
+    try:
+        for file in files:
+            file.unlink(missing_ok=True)
+    except OSError as error:
+        raise ModelSetupError(f"The files of “{name}” in {folder} cannot be deleted.") from error
     return freed
 
 

@@ -51,7 +51,7 @@ def model(tiny: LocalModel) -> LoadedModel:
     return LoadedModel(Load(tiny.path, "Tiny", 4096))
 
 
-@settings(max_examples=60, derandomize=True, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=40, derandomize=True, suppress_health_check=list(HealthCheck), deadline=None)
 @given(
     name=st.sampled_from(list(ADAPTERS)),
     outputs=st.dictionaries(
