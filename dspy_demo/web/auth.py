@@ -42,15 +42,11 @@ class Auth:
 
     Sessions are signed cookies ``role.id``: a stranger without one costs no memory.
 
-    Args:
-        port: In the name of the cookies, since all ports of a host share them.
-        clock: Seconds, monotonic.
-
     Attributes:
+        cookie_name: With the port, since all ports of a host share their cookies.
         link_code: The code in the owner's link. It works once; then there is another.
         on_link_used: Called after that, to print the next link.
-        on_outside: Called when a page is opened from elsewhere, while the app is not public: perhaps by the
-            owner.
+        on_outside: Called when a page is opened from elsewhere while the app is not public.
     """
 
     def __init__(self, settings: Settings, port: int, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -84,9 +80,9 @@ class Auth:
         if token and same(token, self.settings.guest_token):
             return Visitor("guest", "guest-token")
         session = self.session(cookies)
-        if not self.public and not is_owner(session) and _is_at_this_machine(headers):
-            return LOCAL_OWNER
-        return session
+        # A page of another site that points its own name at 127.0.0.1 (DNS rebinding) still sends that name.
+        here = is_loopback_name(headers.get("host", "")) and not any(name in headers for name in FORWARDING)
+        return LOCAL_OWNER if here and not self.public and not is_owner(session) else session
 
     def new_session(self, role: Role) -> str:
         """A new session's cookie."""
@@ -120,12 +116,9 @@ class Auth:
         """The link that makes the next browser that uses it the owner's."""
         return f"{base_url.rstrip('/')}/?token={self.link_code}"
 
-    def link_fits(self, code: str) -> bool:
-        """Whether this is the code of the owner's link, without using it up."""
-        return same(code, self.link_code)
-
     def use_link(self, code: str) -> bool:
-        if not self.link_fits(code):
+        """Whether this is the code of the owner's link, which it is for the last time."""
+        if not same(code, self.link_code):
             return False
         self.link_code = secrets.token_urlsafe(32)
         self.on_link_used()
@@ -177,14 +170,6 @@ def host_name(host: str) -> str:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return ""
-
-
-def _is_at_this_machine(headers: Mapping[str, str]) -> bool:
-    """Addressed to loopback by name, with no proxy between. A page of another site that points its own name
-    at 127.0.0.1 (DNS rebinding) still sends that name.
-    """
-    forwarded = any(name in headers for name in FORWARDING)
-    return not forwarded and is_loopback_name(headers.get("host", ""))
 
 
 def _session_key(settings: Settings) -> bytes:

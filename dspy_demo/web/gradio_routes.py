@@ -51,13 +51,6 @@ def is_closed(method: str, path: str) -> bool:
     return _CLOSED.fullmatch(path) is not None
 
 
-def without_files(value: dict[str, Any]) -> dict[str, Any]:
-    """An object of an event's JSON; `Forbidden` where Gradio would take it for a file."""
-    if "path" in value and "meta" in value:
-        raise Forbidden("This page takes no files.")
-    return value
-
-
 @dataclass(slots=True)
 class _Session:
     visitor: Visitor
@@ -156,7 +149,7 @@ class GradioRoutes:
     async def _event(self, path: str, request: Request, visitor: Visitor) -> Receive:
         """Read and judge the body of an event; what gives it to Gradio."""
         try:
-            body = json.loads(await request.body() or b"{}", object_hook=without_files)
+            body = json.loads(await request.body() or b"{}", object_hook=self._without_files)
         except (ValueError, RecursionError):
             body = None
         if not isinstance(body, dict):
@@ -177,6 +170,12 @@ class GradioRoutes:
             return waiting.pop() if waiting else await request.receive()
 
         return replay
+
+    @staticmethod
+    def _without_files(value: dict[str, Any]) -> dict[str, Any]:
+        if "path" in value and "meta" in value:  # Gradio would take it for a file
+            raise Forbidden("This page takes no files.")
+        return value
 
     def _check_event(self, path: str, number: Any) -> None:
         """Only events of this page, by number or by name: Gradio fails on others with a traceback."""

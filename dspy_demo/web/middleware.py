@@ -104,7 +104,7 @@ class AuthMiddleware:
         """
         auth, path, method = self._auth, request.url.path, request.method
         if path == PAGE and "token" in request.query_params and method in SAFE_METHODS:
-            if not auth.link_fits(request.query_params["token"]):
+            if not same(request.query_params["token"], auth.link_code):
                 raise Forbidden(USED_LINK)
             return _page(200, code=request.query_params["token"])
         if path == PAGE and method == "POST":
