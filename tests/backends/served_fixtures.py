@@ -6,6 +6,7 @@ The processes are started by a session fixture, before the check for leftovers o
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from dspy_demo.backends.served import ServedBackend
 from dspy_demo.events import LMChoice, Message, ServedTarget, TurnRequest
@@ -113,15 +115,18 @@ def _made() -> ServedWorld:
     fake = _running.enter_context(FakeOpenAI())
     folder = Path(_running.enter_context(tempfile.TemporaryDirectory(prefix="dspy-demo-served-")))
     settings = settings_for(folder / "data", tracing=False)
-    uris = log_versions(
-        settings,
-        LMChoice("openai/fake", fake.url, cache=False),
-        LMChoice(DEMO_MODEL),
-        LMChoice("openai/gpt-4o-mini"),
-    )
+    uris = log_versions(settings, LMChoice("openai/fake", fake.url, cache=False))
     client = VersionStore(settings).tracking.client
-    again = client.create_model_version("served", str(client.get_model_version("served", "1").source))
-    uris.insert(1, f"models:/served/{again.version}")
+    logged = Path(str(client.get_model_version("served", "1").source).removeprefix("file://"))
+    for number, model in enumerate(("openai/fake", DEMO_MODEL, "openai/gpt-4o-mini"), 2):
+        # A log takes seconds, and the model that a version names is all that differs.
+        files = shutil.copytree(logged, folder / f"files-{number}")
+        mlmodel = yaml.safe_load((files / "MLmodel").read_text())
+        lm = mlmodel["metadata"]["dspy_demo"]["lm"]
+        lm.update({"model": model, "api_base": lm["api_base"] if model == "openai/fake" else None})
+        (files / "MLmodel").write_text(yaml.safe_dump(mlmodel))
+        client.create_model_version("served", str(files))
+        uris.append(f"models:/served/{number}")
     home = folder / "home"
     live = start_model_server(uris[0], settings, home, env={"DSPY_DEMO_TRACING": "true"})
     _running.callback(live.stop)
