@@ -1,9 +1,12 @@
-"""What our own routes take and give, as pydantic models; the OpenAPI page shows these sentences."""
+"""What our own routes take and give, as pydantic models, whose sentences /docs shows; and JSON out."""
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
+import orjson
+from fastapi.responses import Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from dspy_demo.events import FinishReason
@@ -98,3 +101,24 @@ class ErrorBody(BaseModel):
 
 #: What a route documents of its errors.
 ERRORS: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorBody}}
+
+
+def encode(value: Any) -> bytes:
+    """`value` as JSON, with null for NaN and the infinities."""
+    try:
+        return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError:  # half a surrogate pair, an integer beyond 64 bits: models do write those
+        written = json.dumps(value, default=str)
+        return json.dumps(json.loads(written, parse_constant=lambda _: None)).encode()
+
+
+def sse(value: Any) -> bytes:
+    """`value` as one server-sent event."""
+    return b"data: " + encode(value) + b"\n\n"
+
+
+class JsonResponse(Response):
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return encode(content)

@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from dspy_demo.api.encoding import JsonResponse
+from dspy_demo.api.bodies import JsonResponse
 from dspy_demo.errors import BodyTooLarge, DemoError, InvalidInput, NotFound
 from dspy_demo.events import TurnFailed, error_body, failed_from
 from dspy_demo.logs import log_failure

@@ -10,8 +10,7 @@ from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from dspy_demo.api.bodies import MESSAGES_MAX, Temperature, Tokens
-from dspy_demo.api.encoding import JsonResponse, encode, sse
+from dspy_demo.api.bodies import MESSAGES_MAX, JsonResponse, Temperature, Tokens, encode, sse
 from dspy_demo.api.errors import STRICT_JSON, BadBody, retry_headers
 from dspy_demo.api.turns import DONE, Asked, event_stream, whole_answer
 from dspy_demo.errors import InvalidInput, NotFound

@@ -11,8 +11,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import PlainTextResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from dspy_demo.api.bodies import ERRORS
-from dspy_demo.api.encoding import JsonResponse
+from dspy_demo.api.bodies import ERRORS, JsonResponse
 from dspy_demo.api.errors import STRICT_JSON
 from dspy_demo.chat import ChatService
 from dspy_demo.errors import DemoError

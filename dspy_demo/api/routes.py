@@ -10,8 +10,7 @@ from fastapi.responses import HTMLResponse, Response, StreamingResponse
 
 from dspy_demo import __version__
 from dspy_demo.api import openai_chat
-from dspy_demo.api.bodies import ERRORS, PredictBody, Prediction
-from dspy_demo.api.encoding import JsonResponse, sse
+from dspy_demo.api.bodies import ERRORS, JsonResponse, PredictBody, Prediction, sse
 from dspy_demo.api.errors import STRICT_JSON, DrawError, handle_errors, own_error
 from dspy_demo.api.turns import DONE, Asked, Asking, event_stream, whole_answer
 from dspy_demo.chat import ChatService
