@@ -50,8 +50,7 @@ class ShareState:
         url: The public link, while it is open.
         expires_at: When the share server ends it, in seconds since 1970; None where nobody knows.
         interrupted: The way to the share server is down, and the tunnel program tries to get it back.
-        reason: Why it failed, in one sentence.
-        log_tail: The last lines of the tunnel program, after a failure of it.
+        reason: Why it failed, in one sentence; `log_tail` is what the tunnel program wrote then.
     """
 
     phase: Phase = "off"

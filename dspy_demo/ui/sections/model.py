@@ -36,6 +36,9 @@ class ModelSection:
         self.detection, self.offer = detection, Offer(detection)
         self._settings, self._downloads = settings, downloads
         self.typed: list[Component] = []
+        start, named = (detection.choice.model, detection.choice.api_base), option_ids(detection.options)
+        #: The id of the option that the page starts with.
+        self._start = next((i for i, row in named.items() if (row.model, row.api_base) == start), None)
 
     def draw(self) -> None:
         with ui.section("Model"):
@@ -98,11 +101,7 @@ class ModelSection:
         return {"model": self.picker, **settings, **typed}
 
     def choice(self, given: Given) -> LMChoice:
-        """The model as the visitor set it. A typed key is in the choice and nowhere else.
-
-        Raises:
-            InvalidInput: “Other” was picked and no model named, or a number is none.
-        """
+        """The model as the visitor set it. A typed key is in the choice and nowhere else."""
         settings: dict[str, Any] = {
             "temperature": _number(given[self.temperature], "Temperature", 2),
             "max_tokens": _number(given[self.max_tokens], "Max tokens", 1_000_000, whole=True),
@@ -174,13 +173,6 @@ class ModelSection:
             noted = f"{option.title} ({option.note})"
             rows.append((noted if option.note and len(noted) <= ROW_MAX_CHARS else option.title, name))
         return [*rows, ("Other…", OTHER)] if self._downloads is not None else rows
-
-    @property
-    def _start(self) -> str | None:
-        """The id of the option that the page starts with."""
-        start = (self.detection.choice.model, self.detection.choice.api_base)
-        named = option_ids(self.detection.options).items()
-        return next((name for name, row in named if (row.model, row.api_base) == start), None)
 
 
 def models_html(states: Sequence[DownloadState], hub_url: str, *, picked: str = "", trouble: str = "") -> str:

@@ -1,4 +1,4 @@
-"""What the values of the page's widgets mean, and what only the owner may do."""
+"""What the values of the page's widgets mean."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ import pytest
 from dspy_demo.backends.served_wire import ServerInfo
 from dspy_demo.errors import InvalidInput, NotFound
 from dspy_demo.events import LMChoice, ServedTarget
-from dspy_demo.guests.allowance import Allowance
 from dspy_demo.lm.choices import Detection, LMOption
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.shipped import SHIPPED
 from dspy_demo.serving.processes import ServerState
-from dspy_demo.ui.page import PageOf, build_page
+from dspy_demo.ui.page import PageOf
 from dspy_demo.ui.sections.backend import Connected, served_choice
 from dspy_demo.ui.sections.model import OTHER
 from dspy_demo.ui.sections.picks import program_behind
@@ -101,18 +100,3 @@ def test_the_server_and_the_program_that_answer() -> None:
     assert program_behind("predict", programs) is programs.get("predict")
     unknown = program_behind("somebodys", programs)
     assert (unknown.chat_field, unknown.form_fields) == ("text", ())
-
-
-@pytest.mark.parametrize("shared", [True, False])
-async def test_the_guests_page_does_not_have_them(data_dir: Path, shared: bool) -> None:
-    settings = settings_for(data_dir)
-    async with house(settings) as home:
-        guests = Allowance(settings, home.programs.specs(), home.catalog.detection) if shared else None
-        page = build_page(services_of(home), guests=guests)
-    drawn = {getattr(block, "elem_id", None) for block in page.blocks.values()}
-    assert ({"log", "version-list", "compare", "model-list", "share"} <= drawn) is not shared
-    called = {fn.fn.__qualname__ for fn in page.fns.values() if fn.fn is not None}
-    of_owner = ("VersionsSection", "CompareSection", "ShareSection", "ModelSection.act", "ModelSection.look")
-    owned = {name for name in called if name.startswith(of_owner)}
-    owned |= called & {"BackendSection.act", "BackendSection.connect"}
-    assert bool(owned) is not shared
