@@ -39,7 +39,7 @@ async def story(page: Page, url: str) -> None:
     await page.wait_for_timeout(800)  # Gradio slides a thought open
     await take(page, "chat")
 
-    for version, program in ((1, "Predict"), (2, "Chain of thought")):
+    for version, program in ((1, "Plain predict"), (2, "Chain of thought")):
         await chat.pick("program", program)
         await bench.log(f"{program} for search", "team=search")
         await expect(bench.result).to_contain_text(f"Logged dspy-demo v{version}", timeout=START_MS)
