@@ -93,8 +93,7 @@ class GuestLimits:
 
     Args:
         database: Keeps the day's spending; None for memory only.
-        clock: Seconds, monotonic.
-        wall_clock: Seconds since the epoch.
+        clock: Seconds since the epoch.
     """
 
     def __init__(
@@ -103,15 +102,14 @@ class GuestLimits:
         database: Path | None = None,
         *,
         bounds: Bounds = Bounds(),
-        clock: Callable[[], float] = time.monotonic,
-        wall_clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.settings, self.bounds, self.clock = settings, bounds, clock
         own, total = bounds.turns_per_minute, bounds.total_per_minute
         self.turns = RateWindow(own, total)
         self.ratings = RateWindow(2 * own, 2 * total)  # a thumb, and a comment to it
         most = Amount(settings.guests_daily_tokens, settings.guests_daily_usd)
-        self.budget = DailyBudget(database, most, wall_clock)
+        self.budget = DailyBudget(database, most, clock)
         #: The highest price of a token seen for a model, for turns whose price nobody tells.
         self.usd_per_token: dict[str, float] = {}
         self.waiting: list[GuestTurn] = []

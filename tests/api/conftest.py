@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import socket
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +24,7 @@ from dspy_demo.guests.limits import Bounds, GuestLimits
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.spec import InputField, ProgramSpec
 from dspy_demo.settings import Settings
+from tests.processes import wait_until
 from tests.scripted_backend import ScriptedBackend, scripted_answer
 
 
@@ -56,8 +56,7 @@ class Recorder:
         self.requests.append(request)
         return self.backend.stream(request)
 
-    async def aclose(self) -> None:
-        return None
+    async def aclose(self) -> None: ...
 
     @property
     def lm(self) -> LMChoice:
@@ -84,8 +83,7 @@ class SilentBackend:
         finally:
             self.closed.set()
 
-    async def aclose(self) -> None:
-        return None
+    async def aclose(self) -> None: ...
 
 
 def make_service(backend: Backend, *, bounds: Bounds | None = None, **settings: object) -> ChatService:
@@ -131,14 +129,9 @@ class LiveServer(uvicorn.Server):
         super().__init__(uvicorn.Config(app, port=0, log_level="warning", lifespan="off", **config))
         self._thread = threading.Thread(target=self.run, daemon=True)
 
-    def install_signal_handlers(self) -> None:
-        return None
-
     def __enter__(self) -> LiveServer:
         self._thread.start()
-        deadline = time.monotonic() + 10
-        while not self.started and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(lambda: self.started, 10, "the server has started")
         self.port: int = self.servers[0].sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         return self

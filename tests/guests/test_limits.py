@@ -72,7 +72,7 @@ async def guests(
     names = {field.name for field in dataclasses.fields(Bounds)}
     bounds = Bounds(**{name: values.pop(name) for name in names & set(values)})
     made, times = settings_for(data_dir, **values), now_s or [NOON]
-    limits = GuestLimits(made, bounds=bounds, clock=lambda: times[-1], wall_clock=lambda: times[-1])
+    limits = GuestLimits(made, bounds=bounds, clock=lambda: times[-1])
     backend = ScriptedBackend(backend) if isinstance(backend, list) else backend
     async with house(made, CHOICE, local=backend, served=backend, limits=limits) as home:
         yield home, limits
