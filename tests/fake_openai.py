@@ -142,6 +142,7 @@ class Connection:
         self._fake, self._reader, self._writer = fake, reader, writer
         self._stream: Stream | None = None
         self._task: asyncio.Task[None] | None = None
+        self._write_bytes = 0
 
     async def run(self) -> None:
         self._task = asyncio.current_task()
@@ -225,6 +226,7 @@ class Connection:
     async def _complete(self, request: Request) -> None:
         reply = self._fake.next_reply(request)
         stream = self._stream = Stream(request, reply)
+        self._write_bytes = reply.write_bytes
         self._fake.streams.append(stream)
         if reply.status != 200:
             await asyncio.sleep(reply.first_delay_s)
@@ -270,39 +272,33 @@ class Connection:
     async def _send_stream(self, stream: Stream, completion: Completion) -> None:
         reply = completion.reply
         await self._send_stream_head()
-        await self._write_chunk(completion.event({"role": "assistant", "content": ""}), reply.write_bytes)
+        await self._write_chunk(completion.event({"role": "assistant", "content": ""}))
         async for kind, text in completion.tokens():
             if reply.ends_at(stream.tokens_sent):
                 break
-            await self._write_chunk(completion.event({kind: text}), reply.write_bytes)
+            await self._write_chunk(completion.event({kind: text}))
             stream.tokens_sent += 1
         if reply.broken:
             await self._fail_midway(reply)
             return
         *events, done = completion.last_events()
         for event in events:
-            await self._write_chunk(event, reply.write_bytes)
+            await self._write_chunk(event)
         self._end_stream()  # before the client can see the end and leave
-        await self._write_chunk(done, reply.write_bytes)
+        await self._write_chunk(done)
         if reply.fault == "open_after_done":
             await _forever()
         self._writer.write(LAST_CHUNK)
 
     async def _send_whole(self, stream: Stream, completion: Completion) -> None:
-        reply, body = completion.reply, completion.whole()
+        body = completion.whole()
         async for _ in completion.tokens():
-            if reply.ends_at(stream.tokens_sent):
-                break
             stream.tokens_sent += 1
-        if reply.fault == "garbage":
-            await self._send(200, b'{"choices": [{]] \xff')
-        elif reply.fault == "error_event":
-            await self._send(200, reply.error_body.encode())
-        elif reply.broken:
+        if completion.reply.broken:
             await self._write(_head(200, headers=[f"Content-Length: {len(body)}"]) + body[: len(body) // 2])
-            await self._fail_midway(reply if reply.fault == "stall" else Reply(fault="cut"))
+            self._writer.close()
         else:
-            await self._send(200, body, write_bytes=reply.write_bytes)
+            await self._send(200, body)
 
     async def _send_error(self, request: Request, reply: Reply) -> None:
         # As some servers do, it repeats the key: nothing of this text may reach a user.
@@ -316,26 +312,19 @@ class Connection:
         )
 
     async def _send(
-        self,
-        status: int,
-        body: bytes,
-        kind: str = "application/json",
-        *,
-        headers: Sequence[str] = (),
-        write_bytes: int = 0,
+        self, status: int, body: bytes, kind: str = "application/json", *, headers: Sequence[str] = ()
     ) -> None:
         self._end_stream()
-        head = _head(status, kind, [f"Content-Length: {len(body)}", *headers])
-        await self._write(head + body, write_bytes)
+        await self._write(_head(status, kind, [f"Content-Length: {len(body)}", *headers]) + body)
 
     async def _send_stream_head(self) -> None:
         await self._write(_head(200, "text/event-stream", ["Transfer-Encoding: chunked"]))
 
-    async def _write_chunk(self, data: bytes, write_bytes: int = 0) -> None:
-        await self._write(b"%x\r\n%b\r\n" % (len(data), data), write_bytes)
+    async def _write_chunk(self, data: bytes) -> None:
+        await self._write(b"%x\r\n%b\r\n" % (len(data), data))
 
-    async def _write(self, data: bytes, write_bytes: int = 0) -> None:
-        size = write_bytes or len(data)
+    async def _write(self, data: bytes) -> None:
+        size = self._write_bytes or len(data)
         for start in range(0, len(data), size):
             self._writer.write(data[start : start + size])
             await self._writer.drain()

@@ -143,7 +143,7 @@ async def test_unknown_programs_and_targets_are_not_found(over: Over) -> None:
 
 
 async def test_too_many_turns_are_refused(over: Over) -> None:
-    backend = slow()
+    backend = slow(0.05)
     async with over(backend, max_turns=1) as home:
         first = await started(home, backend)
         with pytest.raises(Busy):

@@ -114,7 +114,7 @@ def test_whatever_writes_is_json_and_nothing_twice(
     assert SECRET not in json.dumps(found)
 
 
-def test_a_record_has_the_turn_of_its_task_also_in_threads_and_libraries(lines: Lines) -> None:
+def test_a_record_has_the_turn_of_its_task_and_one_of_a_lost_task_has_no_words(lines: Lines) -> None:
     read = lines()
 
     async def turn(turn_id: str) -> None:
@@ -122,12 +122,15 @@ def test_a_record_has_the_turn_of_its_task_also_in_threads_and_libraries(lines: 
         await asyncio.sleep(0)
         await asyncio.to_thread(logging.getLogger("urllib3").warning, "again")
 
-    async def both() -> None:
+    async def all_of_them() -> None:
         await asyncio.gather(turn("aa"), turn("bb"))
+        lost = asyncio.create_task(asyncio.to_thread(int, SECRET))
+        await asyncio.wait({lost})
 
-    asyncio.run(both())
+    asyncio.run(all_of_them())
     logging.getLogger("urllib3").warning("outside")
-    assert sorted(entry.get("turn_id", "") for entry in read()) == ["", "aa", "bb"]
+    assert sorted(entry.get("turn_id", "") for entry in read()) == ["", "", "aa", "bb"]
+    assert "never retrieved" in json.dumps(read()) and SECRET not in json.dumps(read())
 
 
 def test_an_exception_is_its_kind_and_place_without_its_words() -> None:
@@ -153,22 +156,6 @@ def test_a_library_is_not_heard_below_a_warning_even_when_debugging(lines: Lines
     logging.getLogger("httpcore").warning(SECRET)
     logging.getLogger("dspy_demo.chat").debug("ours")
     assert [entry["message"] for entry in read()] == ["ours"]
-
-
-def test_an_unseen_failure_of_a_task_is_told_without_its_words(lines: Lines) -> None:
-    read = lines(log_level="debug")
-
-    async def lose_a_task() -> None:
-        async def fail() -> None:
-            raise ValueError(SECRET)
-
-        task = asyncio.create_task(fail())
-        await asyncio.wait({task})
-        del task
-
-    asyncio.run(lose_a_task())
-    text = json.dumps(read())
-    assert "never retrieved" in text and SECRET not in text
 
 
 @pytest.mark.parametrize(

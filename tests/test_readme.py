@@ -62,14 +62,10 @@ def test_the_two_lines_name_files_that_exist() -> None:
     assert "README.md" in (ROOT / ".ci/run").read_text()
 
 
-def test_links_and_pictures_exist() -> None:
+def test_links_pictures_and_files_of_the_code_that_are_named_exist() -> None:
     for path, text in DOCS.items():
         for target in re.findall(r"\]\((?!http)([^)#]+)[)#]", text):
             assert (path.parent / target).exists(), (path.name, target)
-
-
-def test_files_of_the_code_that_are_named_exist() -> None:
-    for path, text in DOCS.items():
         for name in re.findall(r"`([a-z_/0-9]+\.py)`", text):
             assert (ROOT / name).exists() or (ROOT / "dspy_demo" / name).exists(), (path.name, name)
 
