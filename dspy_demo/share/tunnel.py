@@ -95,13 +95,10 @@ class Tunnel:
         *,
         on_public: Callable[[bool], None] = lambda _: None,
         on_link: Callable[[str], None] = lambda _: None,
-        environ: Mapping[str, str] = os.environ,
-        timeout_s: float = TIMEOUT_S,
     ) -> None:
         host, port = address
         self._program, self._address, self._data_dir = program, (_ANY.get(host, host), port), data_dir
         self._on_public, self._on_link = on_public, on_link
-        self._environ, self._timeout_s = environ, timeout_s
         self._state = ShareState()
         self._settled = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -166,12 +163,12 @@ class Tunnel:
     async def _open_and_watch(self) -> None:
         """Go all the way to the link, then look after it until it ends, which is an error."""
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(TIMEOUT_S):
                 child = await self._start()
                 while not self._look(child):  # noqa: ASYNC110 - the program tells only its log
                     await asyncio.sleep(OPENING_LOOK_S)
         except TimeoutError:
-            limit = in_seconds(self._timeout_s)
+            limit = in_seconds(TIMEOUT_S)
             raise ShareFailed(f"The tunnel program gave no link within {limit}. Try again.") from None
         lasts_s = self._program.lasts_s
         expires_at = None if lasts_s is None else time.time() + lasts_s
@@ -193,13 +190,13 @@ class Tunnel:
             "tunnel program",
             self._program.command(*self._address),
             run_dir=self._data_dir / "logs",
-            env=self._program.environment(self._environ),
+            env=self._program.environment(os.environ),
             cwd=folder,
             stop_grace_s=STOP_GRACE_S,
             explain=self._program.why_ended,
         )
         try:
-            await self._child.start(timeout_s=self._timeout_s)
+            await self._child.start(timeout_s=TIMEOUT_S)
         except ChildFailed as error:
             raise ShareFailed(error.public_message) from None
         return self._child

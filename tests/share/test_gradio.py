@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from dspy_demo.errors import ShareFailed
+from dspy_demo.share import tunnel
 from dspy_demo.share.gradio_bridge import ENDED, GradioTunnel
 from dspy_demo.share.tunnel import Tunnel
 from dspy_demo.web.auth import Auth
@@ -25,13 +26,6 @@ pytestmark = pytest.mark.integration
 Start = Callable[..., ServerProcess]
 
 
-def tunnel_by_gradio(tmp_path: Path, data_dir: Path, server: str | None = SHARE_SERVER) -> Tunnel:
-    """On a machine whose way to the network is shut."""
-    shut = f"http://127.0.0.1:{free_port()}"
-    environ = {"HF_HOME": str(tmp_path), "HTTPS_PROXY": shut, "OPENAI_API_KEY": "planted", "PATH": "/bin"}
-    return Tunnel(GradioTunnel(server), ("127.0.0.1", 9), data_dir, environ=environ)
-
-
 @pytest.mark.parametrize(
     ("behaviour", "server", "sentence"),
     [
@@ -41,15 +35,16 @@ def tunnel_by_gradio(tmp_path: Path, data_dir: Path, server: str | None = SHARE_
     ],
 )
 async def test_a_failure_is_a_sentence(
-    tmp_path: Path, data_dir: Path, behaviour: str, server: str | None, sentence: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, behaviour: str, server: str | None, sentence: str
 ) -> None:
-    """Also of a program that died, for which Gradio would wait 30 s."""
+    """Also of a program that died, for which Gradio would wait 30 s. The way to the network is shut."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setattr(tunnel, "TIMEOUT_S", 25)
     if behaviour != "no program":
         stand_in_tunnel.install(tmp_path, behaviour)
-    share = tunnel_by_gradio(tmp_path, data_dir, server)
-    share._timeout_s = 25
     with pytest.raises(ShareFailed, match=sentence):
-        await share.open()
+        await Tunnel(GradioTunnel(server), ("127.0.0.1", 9), tmp_path).open()
 
 
 DAMAGED = """
