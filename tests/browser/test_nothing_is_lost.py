@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Route, expect
+from playwright.async_api import Request, Route, expect
 
 from tests.browser.chat_page import DRAWN, LEFT_MID_STREAM, TURN_MS, ChatPage
 from tests.browser.conftest import DESKTOP, PHONE, NewPage, Problems
@@ -190,11 +189,15 @@ async def test_new_chat_stops_a_running_turn_and_can_bring_back_what_had_come(ch
     """Also where an answer of the server comes late: that of the turn's end, after that of Undo."""
     await chat.ask(LONG)
     await expect(chat.thoughts.first.locator(".message-content").first).not_to_be_empty()
-    answers, undone = itertools.count(), asyncio.Event()
+    undone = asyncio.Event()
+    settle = await chat.page.evaluate("gradio_config.dependencies.find((e) => e.api_name === 'settle').id")
+
+    def settles(request: Request) -> bool:
+        return "/run/" in request.url and request.post_data_json["fn_index"] == settle
 
     async def late(route: Route) -> None:
         reply = await route.fetch()
-        if next(answers) == 1:
+        if settles(route.request):
             await undone.wait()
         await route.fulfill(response=reply)
 
@@ -204,7 +207,7 @@ async def test_new_chat_stops_a_running_turn_and_can_bring_back_what_had_come(ch
     await expect(chat.questions).to_have_count(0)
     await chat.notice.get_by_role("button", name="Undo").click()
     await chat.done()
-    async with chat.page.expect_response(lambda reply: "/run/" in reply.url):
+    async with chat.page.expect_response(lambda reply: settles(reply.request)):
         undone.set()
     await chat.page.evaluate(DRAWN)
     await chat.done()
