@@ -185,7 +185,7 @@ class JSONParser:
     """One JSON object, with or without text around it. Values other than texts are shown when they are whole.
 
     To read all that has come at each chunk would cost the square of the reply, so the next look waits until
-    there is a fiftieth more.
+    there is half a percent more.
     """
 
     def __init__(self, fields: Sequence[str]) -> None:
@@ -199,7 +199,7 @@ class JSONParser:
         self._size += len(text)
         if self._size < self._look_at:
             return []
-        self._look_at = self._size + self._size // 50
+        self._look_at = self._size + self._size // 200
         return self._new(_certain(self._read()))
 
     def finish(self) -> list[Piece]:
