@@ -62,10 +62,9 @@ class Terminal:
     def shared(self, public: bool) -> None:
         """Called before a stranger can come, and when none can any more."""
         self._auth.share(public)
+        self._elsewhere = self._settings.public_url or ""
         if public:
             self.tell_owner()
-        else:
-            self._elsewhere = self._settings.public_url or ""
 
     def linked(self, url: str) -> None:
         """The public link is there, or has become another one."""

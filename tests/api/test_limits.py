@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import httpx
@@ -88,21 +87,6 @@ def one_place(serve, monkeypatch):
     assert silent.begun.wait(5)
     yield server, service, holder.close
     holder.close()
-
-
-def test_the_place_in_line_comes_before_the_start(one_place):
-    server, _, leave = one_place
-    kinds = []
-    with httpx.stream("POST", server.url + "/predict/stream", json={"text": "hi"}, timeout=5) as response:
-        for line in response.iter_lines():
-            if line.startswith("data: {"):
-                event = json.loads(line[6:])
-                kinds.append((event["type"], event.get("key"), event.get("state")))
-            elif line.startswith(":"):
-                leave()  # a comment came: waiting is kept alive as silence is
-    assert kinds[0] == ("status", "queue", "pending")
-    after = kinds[kinds.index(("status", "queue", "done")) + 1 :]
-    assert (after[0][0], after[-1][0]) == ("started", "final")
 
 
 def test_openais_client_just_waits_and_hanging_up_leaves_the_line(one_place):
