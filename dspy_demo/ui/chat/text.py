@@ -21,7 +21,7 @@ import html
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 #: Has no width and breaks a tag, a link or an image; `assets/page.js` removes it on copy.
 JOINER = "\u2060"
@@ -56,12 +56,12 @@ def as_markdown(text: str) -> str:
         text = _with_tex_signs(text)
     if not _BREAK.search(text):
         return text
-    maths = [part for part in _code_and_maths(text) if part.is_maths][::-1]
+    maths = [(start, end) for start, end, is_maths in _code_and_maths(text) if is_maths][::-1]
 
     def break_it(place: re.Match[str]) -> str:
-        while maths and maths[-1].end <= place.start():
+        while maths and maths[-1][1] <= place.start():
             maths.pop()
-        return place[0] + (TEX_GAP if maths and maths[-1].start <= place.start() else JOINER)
+        return place[0] + (TEX_GAP if maths and maths[-1][0] <= place.start() else JOINER)
 
     return _BREAK.sub(break_it, text)
 
@@ -106,12 +106,6 @@ def as_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, indent=2, default=str)
 
 
-class _Part(NamedTuple):
-    start: int
-    end: int
-    is_maths: bool
-
-
 def _with_tex_signs(text: str) -> str:
     def as_tex(dollars: re.Match[str]) -> str:
         tex = dollars[1]
@@ -126,8 +120,8 @@ def _with_tex_signs(text: str) -> str:
     return "".join([*parts, _DOLLARS.sub(as_tex, text[at:])])
 
 
-def _code_and_maths(text: str) -> Iterator[_Part]:
-    """The parts of a text that are code or maths, in order."""
+def _code_and_maths(text: str) -> Iterator[tuple[int, int, bool]]:
+    """The parts of a text that are code or maths, in order: start, end, whether it is maths."""
     at = 0
     unclosed: set[str] = set()  # so that a text full of openings is not searched anew for each
     for opening in _OPENING.finditer(text):
@@ -141,7 +135,7 @@ def _code_and_maths(text: str) -> Iterator[_Part]:
                 continue
             end = len(text)  # a fenced block that is still being written
         at = end
-        yield _Part(opening.start(), end, left in _CLOSING)
+        yield opening.start(), end, left in _CLOSING
 
 
 def _end(text: str, left: str, start: int) -> int | None:
