@@ -35,7 +35,6 @@ from tests.fake_openai import free_port
 pytestmark = pytest.mark.integration
 
 DEMO = LMChoice(DEMO_MODEL)
-REQUEST = LogRequest("demo", "chain_of_thought", DEMO, "kept")
 
 
 # --- log ---
@@ -202,21 +201,22 @@ def refused(store: VersionStore) -> str:
     return caught.value.public_message
 
 
-@pytest.mark.usefixtures("ready_files")
-def test_a_database_that_another_program_locks(
-    database: Path, programs: ProgramRegistry, monkeypatch: pytest.MonkeyPatch
+def test_a_write_waits_for_another_program_that_locks_the_database(
+    store: VersionStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tries: list[int] = []
+
+    def write() -> int:
+        tries.append(1)
+        if len(tries) != 3:
+            raise sqlite3.OperationalError("database is locked")
+        return len(tries)
+
+    assert store.tracking.write(write) == 3
     monkeypatch.setattr(tracking, "LOCKED_RETRY_S", 0)
-    store = store_at(database.parent)
-    store.tracking.prepare()
-    with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as other:
-        other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(TrackingUnavailable) as caught:
-            store.log(REQUEST, programs)
-        other.execute("ROLLBACK")
+    with pytest.raises(TrackingUnavailable) as caught:
+        store.tracking.write(write)
     assert caught.value.public_message == mlflow_bridge.LOCKED
-    assert store.log(REQUEST, programs).version == 1
-    assert len(list(database.parent.glob("artifacts/models/*"))) == 1
 
 
 def test_a_database_is_made_once_where_nothing_is_yet(tmp_path: Path, in_an_empty_folder: Path) -> None:
