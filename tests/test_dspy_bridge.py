@@ -66,3 +66,9 @@ def test_without_its_parts_neither_price_nor_usage_is_known(monkeypatch: pytest.
     with dspy_bridge.counting_tokens() as tokens:
         assert dspy_bridge.tokens_of(tokens) is None
     assert dspy_bridge.price_usd(None, "openai-chat", "gpt-4o-mini") is None  # type: ignore[arg-type]
+
+
+async def test_the_connections_of_a_router_send_its_requests() -> None:
+    router = lm15.AsyncLMRouter(lm15.RouterConfig(env={}, api_keys={"openai-chat": "none"}))
+    assert callable(dspy_bridge.connections_of(router, "openai-chat:m").stream)
+    await router.aclose()

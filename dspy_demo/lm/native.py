@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import dspy
 from dspy import lm15
 
-from dspy_demo.dspy_bridge import price_usd
+from dspy_demo.dspy_bridge import connections_of, price_usd
 
 #: Connections that may be open to one model server.
 CONNECTIONS_MAX = 500
@@ -74,11 +74,12 @@ class NativeEngine:
     def _router(self) -> lm15.AsyncLMRouter:
         loop = asyncio.get_running_loop()
         if loop not in self._routers:
+            transport = Transport(self)
             config = lm15.RouterConfig(
                 env={},
                 api_keys={self.client: self.key} if self.key else None,
                 base_urls={self.client: self.base} if self.base else None,
-                transport=Transport(self),
+                transport=transport if transport.has_connections else None,
             )
             self._routers[loop] = lm15.AsyncLMRouter(config)
         return self._routers[loop]
@@ -123,7 +124,11 @@ class Transport:
             max_connections=CONNECTIONS_MAX,
         )
         self._owner = lm15.AsyncLMRouter(config)
-        self._inner: Any = self._owner.lm(engine.target).transport
+        self._inner = connections_of(self._owner, engine.target)
+
+    @property
+    def has_connections(self) -> bool:
+        return self._inner is not None
 
     @asynccontextmanager
     async def stream(self, request: Any) -> AsyncIterator[Any]:
