@@ -7,17 +7,23 @@ Everything goes through an `MlflowClient` with explicit URIs. MLflow's fluent AP
 from __future__ import annotations
 
 import logging
+import sqlite3
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 import warnings
+import zlib
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from dspy_demo.errors import TrackingError
+from dspy_demo.errors import TrackingError, TrackingUnavailable
 from dspy_demo.mlflow_bridge import is_locked, tracking_errors
 from dspy_demo.settings import Settings
 
@@ -25,6 +31,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 #: How long a write may wait for another process that holds the SQLite file.
 LOCKED_RETRY_S, LOCKED_PAUSE_S = 10.0, 0.02
@@ -33,6 +40,10 @@ DATABASE_NAME = "mlflow.db"
 _DATABASES = frozenset({"sqlite", "postgresql", "mysql", "mssql"})
 #: Its log of what we report ourselves, with the parameters of failed SQL, which are people's words.
 _QUIET = {"mlflow": logging.CRITICAL, "alembic": logging.WARNING, "urllib3.connectionpool": logging.ERROR}
+NOT_UPDATED = (
+    "The MLflow database could not be updated, and is as it was; the log says more. If a newer MLflow made "
+    "it, update this app's packages (pip install -r requirements.txt), or give another --data-dir."
+)
 
 
 class Tracking:
@@ -112,9 +123,15 @@ class Tracking:
             if not self.uri.startswith("sqlite:///"):
                 return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
             self.data_dir.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{self.data_dir / DATABASE_NAME}.lock"):  # two at once would leave it broken
+            database = self.data_dir / DATABASE_NAME
+            own = self.uri == f"sqlite:///{database}"
+            with FileLock(f"{database}.lock"):  # two at once would leave it broken
+                if own and database.exists():
+                    _update(database)
                 client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
                 client.search_experiments()  # makes the tables
+                if own and _user_version(database) != _this_mlflow():
+                    _user_version(database, _this_mlflow())
                 return client
 
     def _make_experiment(self, client: MlflowClient) -> str:
@@ -140,3 +157,41 @@ def _absolute(uri: str | None) -> str | None:
     if uri and uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
         return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).expanduser().resolve()}"
     return uri or None
+
+
+def _update(database: Path) -> None:
+    """Give a database of another MLflow the tables of this one; as it was before, it stays beside it.
+
+    ``mlflow db upgrade`` runs on a copy, which then takes the name: its migrations are no one transaction.
+
+    Raises:
+        TrackingUnavailable: It failed; the database is as it was.
+    """
+    if _user_version(database) == _this_mlflow():
+        return
+    with tempfile.TemporaryDirectory(dir=database.parent, prefix=f"{database.name}.making-") as folder:
+        making, before = Path(folder, database.name), database.with_name(f"{database.name}.before-update")
+        with closing(sqlite3.connect(database)) as old, closing(sqlite3.connect(making)) as new:
+            old.backup(new)
+        command = [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{making}"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603
+        if done.returncode != 0:
+            log.error("mlflow db upgrade failed: %s", done.stderr.strip()[-1000:])
+            raise TrackingUnavailable(NOT_UPDATED)
+        before.unlink(missing_ok=True)
+        before.hardlink_to(database)
+        making.replace(database)
+
+
+def _this_mlflow() -> int:
+    from mlflow import __version__
+
+    return zlib.crc32(str(__version__).encode()) >> 1
+
+
+def _user_version(database: Path, new: int | None = None) -> int:
+    """SQLite's number for the application's use: here, whose tables the database has."""
+    with closing(sqlite3.connect(database, timeout=5)) as connection:
+        if new is not None:
+            connection.execute(f"PRAGMA user_version = {new}")
+        return int(connection.execute("PRAGMA user_version").fetchone()[0])

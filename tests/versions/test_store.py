@@ -7,6 +7,7 @@ import http.server
 import shutil
 import socket
 import sqlite3
+import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -219,13 +220,29 @@ def test_a_write_waits_for_another_program_that_locks_the_database(
     assert caught.value.public_message == mlflow_bridge.LOCKED
 
 
-def test_a_database_is_made_once_where_nothing_is_yet(tmp_path: Path, in_an_empty_folder: Path) -> None:
-    stores = [VersionStore(Settings(data_dir=tmp_path / "deep" / "data")) for _ in range(2)]
-    assert not stores[0].tracking.ready
+def test_a_database_is_made_once_and_one_of_an_older_mlflow_is_updated_and_kept(
+    tmp_path: Path, in_an_empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the update fails, nothing has changed."""
+    stores = [store_at(tmp_path / "deep" / "data") for _ in range(2)]
     with ThreadPoolExecutor(2) as threads:
         assert list(threads.map(lambda store: store.versions(), stores)) == [[], []]
     relative = VersionStore(Settings(data_dir=tmp_path, tracking_uri="sqlite:///mine.db"))
     assert relative.tracking.uri == f"sqlite:///{in_an_empty_folder}/mine.db", "that of the start"
+
+    database = tmp_path / DATABASE_NAME
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        connection.executescript((Path(__file__).parent / "old_mlflow.sql").read_text())
+    content = database.read_bytes()
+    with monkeypatch.context() as patched:
+        failed = subprocess.CompletedProcess([], 1, "", "the disk is full")
+        patched.setattr(tracking.subprocess, "run", lambda *_, **__: failed)
+        assert refused(store_at(tmp_path)) == tracking.NOT_UPDATED
+    assert database.read_bytes() == content
+    (old,) = store_at(tmp_path).versions()
+    assert (old.uri, old.description, old.servable) == ("models:/old/7", "from before", False)
+    (before,) = tmp_path.glob(f"{DATABASE_NAME}.before-*")
+    assert before.read_bytes() == content
 
 
 @contextlib.contextmanager
