@@ -13,7 +13,7 @@ from playwright.async_api import Page, async_playwright, expect
 
 from tests.browser.chat_page import START_MS, ChatPage, ComparePage
 from tests.browser.conftest import CHROMIUM_ARGS, find_chromium
-from tests.browser.test_versions import LONG, Workbench
+from tests.browser.test_versions import LONG, PROGRAM, Workbench
 from tests.processes import running_app
 
 FOLDER = Path(__file__).parent / "pictures"
@@ -25,7 +25,11 @@ async def main() -> None:
         page = await browser.new_page(viewport={"width": 1280, "height": 800}, color_scheme="light")
         with tempfile.TemporaryDirectory() as folder:
             home, tracing = Path(folder), {"DSPY_DEMO_TRACING": "true"}
-            with running_app(data_dir=home / "data", home=home, env=tracing) as app:
+            polite = PROGRAM.replace("Dated", "Polite").replace("It is day {day}.", "I hope that helps.")
+            (home / "polite.py").write_text(polite)
+            with running_app(
+                "--program", str(home / "polite.py"), data_dir=home / "data", home=home, env=tracing
+            ) as app:
                 await story(page, app.url)
         await browser.close()
 
@@ -33,13 +37,14 @@ async def main() -> None:
 async def story(page: Page, url: str) -> None:
     """The same way as in `test_versions`, with a picture at each stage."""
     chat, bench = await ChatPage(page).open(url), Workbench(page)
+    await chat.pick("program", "Chain of thought")
     await chat.ask("What is (2 + 3) * 4 - 6 / 2?")
     await chat.done(1)
     await chat.title().click()
     await page.wait_for_timeout(800)  # Gradio slides a thought open
     await take(page, "chat")
 
-    for version, program in ((1, "Plain predict"), (2, "Chain of thought")):
+    for version, program in ((1, "Chain of thought"), (2, "Polite")):
         await chat.pick("program", program)
         await bench.log(f"{program} for search", "team=search")
         await expect(bench.result).to_contain_text(f"Logged dspy-demo v{version}", timeout=START_MS)
