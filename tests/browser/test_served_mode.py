@@ -17,7 +17,7 @@ from playwright.async_api import expect
 
 from dspy_demo.events import FieldDelta, TurnFinished, TurnStarted, to_wire
 from tests.browser.chat_page import LEFT_MID_STREAM, ChatPage
-from tests.browser.conftest import DESKTOP, PHONE, NewPage, Problems
+from tests.browser.conftest import NewPage, Problems
 from tests.processes import ServerProcess
 from tests.services import until
 
@@ -76,12 +76,9 @@ def model_server(finish_reason: Any = None) -> Iterator[Served]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def chat(new_page: NewPage, app: ServerProcess) -> ChatPage:
-    chat = await ChatPage(await new_page()).open(app.url)
-    await chat.show_sidebar()
-    return chat
+    return await ChatPage(await new_page()).open(app.url)
 
 
-@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
 async def test_what_a_version_has_set_cannot_be_picked(chat: ChatPage) -> None:
     banner = chat.page.locator("#banner")
     await expect(banner).to_be_visible()
