@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import dspy
@@ -100,14 +100,15 @@ def _of_another_tool(
         raise VersionNotServable(f"{uri} was logged without a language model, so it cannot answer.")
     title = type(module).__name__
     name = re.sub(r"\W+", "_", title).lower()
-    describe = partial(spec_of, name=name, title=title, description=f"Logged elsewhere as {uri}")
+    description, answer_field = f"Logged elsewhere as {uri}", None
+    forward = getattr(module, "aforward", None) or getattr(module, "forward", module)
+    if "messages" in inspect.signature(forward).parameters:
+        module, answer_field = MessagesProgram(module), "answer"
     try:
-        spec = describe(module)
+        spec = spec_of(module, name=name, title=title, description=description)
     except DemoError as error:
         raise VersionNotServable(f"{uri} has no text input, so there is nothing to chat with.") from error
-    if "messages" in {field.name for field in spec.inputs}:
-        module = MessagesProgram(module)
-        spec = replace(describe(module), answer_field="answer")
+    spec = replace(spec, answer_field=answer_field or spec.answer_field)
     base = public_url(lm.kwargs.get("api_base") or lm.kwargs.get("base_url"))
     given = {key: lm.kwargs.get(key) for key in ("temperature", "max_tokens")}
     choice = LMChoice(str(lm.model), base, cache=bool(lm.cache), **given)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import dspy
 import pytest
 
+from dspy_demo.errors import VersionNotServable
 from dspy_demo.events import FieldDelta, LMChoice, ServedTarget, TurnFinished, TurnRequest
 from dspy_demo.programs.own import load_program
 from dspy_demo.programs.registry import ProgramRegistry
+from dspy_demo.serving.loading import _of_another_tool
 from dspy_demo.versions import LogRequest, VersionStore
 from tests.backends.served_fixtures import ServedWorld, start_model_server
 from tests.fake_openai import FakeOpenAI
@@ -54,3 +57,21 @@ async def test_a_cut_reply_and_its_thinking_come_through_a_server(served_world: 
     deltas, end = deltas_and_end(await heard(served_world, served_world.request(served_world.live.url)))
     assert (end.finish_reason, end.outputs) == ("length", {"reasoning": "because it is"})
     assert "".join(delta.text for delta in deltas if delta.field == "thinking") == "hm"
+
+
+class Chatty(dspy.Module):
+    """As MLflow's documentation writes a chat model."""
+
+    def forward(self, messages: list[dict[str, str]]) -> dict[str, str]:
+        return {"role": "assistant", "answer": f"{len(messages)} messages, last: {messages[-1]['content']}"}
+
+
+async def test_a_version_of_plain_mlflow_is_asked_with_messages() -> None:
+    lm = dspy.LM("openai/fake", api_base="http://u:p@host/v1", temperature=0.5)
+    made = _of_another_tool("models:/theirs/1", Chatty(), lm=lm, adapter=None, own_lm=None)
+    assert made.lm == LMChoice("openai/fake", "http://host/v1", temperature=0.5)
+    history = dspy.History(messages=[{"question": "a", "answer": "b"}])
+    result = await made.module.acall(**{made.spec.chat_field: "c", str(made.spec.history_field): history})
+    assert result.answer == "3 messages, last: c"
+    with pytest.raises(VersionNotServable, match="without a language model"):
+        _of_another_tool("models:/theirs/1", Chatty(), lm=None, adapter=None, own_lm=None)
