@@ -92,7 +92,7 @@ def test_messages_of_the_troubleshooting_table_are_in_the_code() -> None:
         )
         + (ROOT / "app.py").read_text()
     )
-    plain = re.sub(r"</?b>|\"\s*\n\s*f?\"|\{[^{}]*\}", "", code)
+    plain = re.sub(r"</?b>|\"\s*\n\s*f?\"|\{[^{}\n]*\}", "", code)
     table = DOCS[ROOT / "docs/guide.md"].split("## What an error means")[1]
     for message in re.findall(r"^\| “(.+?)”", table, re.MULTILINE):
         for part in re.split(r"…|\d+", message):

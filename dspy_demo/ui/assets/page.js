@@ -39,6 +39,7 @@ const GRADIO = {
   const asWritten = (text) => text
     .slice(text.includes(ANSWER) ? text.indexOf(ANSWER) + ANSWER.length : 0)
     .replace(/\n<div class="turn-(error|footer)[^]*$/, "")
+    .replaceAll("\u2060Image: \u2060", "!")
     .replace(/\u2060\\\((.*?)\\\)\u2060/g, (_, tex) => `$${tex}$`)
     .replaceAll("{\\relax}", "")
     .replaceAll("\u2060", "");

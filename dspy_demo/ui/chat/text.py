@@ -27,6 +27,8 @@ from typing import Any
 JOINER = "\u2060"
 #: The same for maths, where the joiner would be drawn as a missing sign.
 TEX_GAP = "{\\relax}"
+#: Stands for the ``!`` of an image outside code; `page.js` knows it too, for a copied answer.
+IMAGE = f"{JOINER}Image: {JOINER}"
 
 _SAFE = r"(?:https?://|mailto:)"
 _BREAK = re.compile(
@@ -56,12 +58,15 @@ def as_markdown(text: str) -> str:
         text = _with_tex_signs(text)
     if not _BREAK.search(text):
         return text
-    maths = [(start, end) for start, end, is_maths in _code_and_maths(text) if is_maths][::-1]
+    parts = list(_code_and_maths(text))[::-1]
 
     def break_it(place: re.Match[str]) -> str:
-        while maths and maths[-1][1] <= place.start():
-            maths.pop()
-        return place[0] + (TEX_GAP if maths and maths[-1][0] <= place.start() else JOINER)
+        while parts and parts[-1][1] <= place.start():
+            parts.pop()
+        inside = bool(parts) and parts[-1][0] <= place.start()
+        if place[0] == "!" and not inside:
+            return IMAGE
+        return place[0] + (TEX_GAP if inside and parts[-1][2] else JOINER)
 
     return _BREAK.sub(break_it, text)
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspy_demo.ui.chat.text import (
+    IMAGE,
     JOINER,
     TEX_GAP,
     as_html,
@@ -33,7 +34,7 @@ PIECES = [*TAGS, *SIGNS, "\n", " ", "\t"]
         ("**bold** and [link](https://x.org), [m](mailto:a@b.c)", None),
         ("<https://x.org>, <mailto:a@b.example>", None),
         ("<https://x.org/<b>>", f"<{JOINER}https://x.org/<{JOINER}b>>"),
-        ("![x](http://evil.example/p.png)", f"!{JOINER}[x](http://evil.example/p.png)"),
+        ("![x](http://evil.example/p.png)", f"{IMAGE}[x](http://evil.example/p.png)"),
         ("`vec![1]` and\n```rust\nvec![1]\n```", f"`vec!{JOINER}[1]` and\n```rust\nvec!{JOINER}[1]\n```"),
         ("`<b>`", f"`<{JOINER}b>`"),
         ("```python\n    if a < b:\n        print(1)\n```", None),
@@ -58,7 +59,7 @@ def test_nothing_live_is_left_and_taking_the_signs_out_gives_the_text_back(text:
     shown = as_markdown(text)
     assert not LIVE.search(shown)
     assert not LIVE.search(as_typed(text))
-    back = re.sub(rf"{JOINER}\\\((.*?)\\\){JOINER}", r"$\1$", shown)
+    back = re.sub(rf"{JOINER}\\\((.*?)\\\){JOINER}", r"$\1$", shown.replace(IMAGE, "!"))
     assert back.replace(TEX_GAP, "").replace(JOINER, "") == text
 
 
