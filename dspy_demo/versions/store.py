@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import tempfile
@@ -41,8 +40,6 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
     from dspy_demo.programs.spec import ProgramSpec
-
-log = logging.getLogger(__name__)
 
 #: A tag of the registered model: the version that was champion before, so that it survives a restart.
 PREVIOUS_TAG = "dspy_demo.previous_champion"
@@ -85,24 +82,7 @@ class VersionStore:
         request = checked(request)
         _refuse_secrets(secrets, request.name, request.description, *request.tags, *request.tags.values())
         spec, module = programs.get(request.program), programs.module(request.program)
-        with self._announced(request), tempfile.TemporaryDirectory(prefix="dspy-demo-version-") as folder:
-            self.tracking.prepare()
-            from dspy_demo.versions.artifact import Draft, in_clean_context
-
-            draft: Draft = in_clean_context(
-                Draft, spec, module, request.lm, adapter=spec.adapter or adapter, settings=self._settings
-            )
-            tags = self._trials.run(draft, Path(folder), secrets)
-            return self._version(self._stored(request, Path(folder) / "model", tags), None)
-
-    @property
-    def checking(self) -> list[Version]:
-        """What is being logged now, newest first. It can be neither served nor promoted yet."""
-        return self._checking[::-1]
-
-    @contextmanager
-    def _announced(self, request: LogRequest) -> Iterator[None]:
-        announced = Version(
+        row = Version(
             request.name,
             version=0,
             uri="",
@@ -112,11 +92,24 @@ class VersionStore:
             reason="Checking: a new process loads it first.",
             checking=True,
         )
-        self._checking = [*self._checking, announced]
+        self._checking = [*self._checking, row]
         try:
-            yield
+            with tempfile.TemporaryDirectory(prefix="dspy-demo-version-") as folder:
+                self.tracking.prepare()
+                from dspy_demo.versions.artifact import Draft, in_clean_context
+
+                draft: Draft = in_clean_context(
+                    Draft, spec, module, request.lm, adapter=spec.adapter or adapter, settings=self._settings
+                )
+                tags = self._trials.run(draft, Path(folder), secrets)
+                return self._version(self._stored(request, Path(folder) / "model", tags), None)
         finally:
-            self._checking = [one for one in self._checking if one is not announced]
+            self._checking = [one for one in self._checking if one is not row]
+
+    @property
+    def checking(self) -> list[Version]:
+        """What is being logged now, newest first. It can be neither served nor promoted yet."""
+        return self._checking[::-1]
 
     def _stored(self, request: LogRequest, model: Path, tags: Mapping[str, str]) -> ModelVersion:
         """The registered version of some files; what was begun in the store is removed where a step fails."""
@@ -132,10 +125,8 @@ class VersionStore:
         except BaseException:
             if folder := _local(logged.artifact_location):  # first: on a full disk the rest needs the room
                 shutil.rmtree(folder.parent, ignore_errors=True)
-            try:
+            with suppress(Exception):  # the failure before is the one to report
                 client.delete_logged_model(logged.model_id)
-            except Exception:  # the failure before is the one to report
-                log.warning("a failed log left something in MLflow", extra={"model_id": logged.model_id})
             raise
 
     def _registered(self, request: LogRequest, logged: Any, tags: Mapping[str, str]) -> ModelVersion:
