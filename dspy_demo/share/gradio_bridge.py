@@ -31,23 +31,25 @@ from dspy_demo.processes import plain_environment
 LINK_LASTS_S = 7 * 24 * 3600.0
 
 #: What the output of a failed attempt says, and the sentence for it. The first that fits counts.
-REASONS = {
-    r"x509|certificate signed|tls:": "The share server's certificate is not the expected one.",
-    r"login to (the )?server failed.*(timeout|refused|no such host|unreachable|no route|reset|EOF)": (
-        "The share server cannot be reached: the network seems to block it, or the server is down."
+REASONS = (
+    (r"x509|certificate signed|tls:", "The share server's certificate is not the expected one."),
+    (
+        r"login to (the )?server failed.*(timeout|refused|no such host|unreachable|no route|reset|EOF)",
+        "The share server cannot be reached: the network seems to block it, or the server is down.",
     ),
-    r"login to (the )?server failed|\] start error:": (
-        "The share server refused to open a link. Try again in a moment."
-    ),
-    r"Could not get share link": (
+    (r"login to (the )?server failed|\] start error:", "The share server refused to open a link. Try again."),
+    (
+        r"Could not get share link",
         "Gradio's share service cannot be reached from here. Check the internet connection and try again, "
-        "or name a server of your own with --share-server."
+        "or name a server of your own with --share-server.",
     ),
-    r"(Error|Timeout): ": (
-        "The tunnel program could not be downloaded or run here. Try again, or copy Gradio's frpc from "
-        "another machine to the place that the log names."
+    (
+        r"(ChecksumMismatch|HTTPStatus|Connect|Read|Proxy|RemoteProtocol)Error: |Timeout: ",
+        "The tunnel program could not be downloaded. Try again, or copy Gradio's frpc from another machine "
+        "to the place that the log names.",
     ),
-}
+    (r"Error: ", "The tunnel program cannot be run on this machine. The log names its place."),
+)
 ENDED = "The tunnel program ended before there was a link. Try again."
 _LINK = re.compile(r"start proxy success: (https?://\S+)")
 _DOWN = re.compile(r"login to (?:the )?server failed|\] start error:|(re)?connect to server")
@@ -85,7 +87,7 @@ class GradioTunnel:
 
     def why_ended(self, code: int, log: str) -> str:
         """The sentence for an attempt that ended without a link."""
-        return next((sentence for pattern, sentence in REASONS.items() if re.search(pattern, log)), ENDED)
+        return next((sentence for pattern, sentence in REASONS if re.search(pattern, log)), ENDED)
 
 
 def main() -> int:

@@ -69,13 +69,13 @@ def test_a_damaged_download_is_not_kept(tmp_path: Path) -> None:
 
 
 def test_what_the_output_means() -> None:
-    no_program = "could not be downloaded or run"
+    no_program = "cannot be run"
     for output, sentence in {
         stand_in_tunnel.LINES["blocked"]: "the network seems to block it",
         stand_in_tunnel.LINES["untrusted"]: "certificate is not the expected one",
         "OSError: Cannot set up a share link as this platform is incompatible.": no_program,
         "OSError: [Errno 8] Exec format error: '/x/frpc'": no_program,
-        "ConnectTimeout: timed out": no_program,
+        "ConnectTimeout: timed out": "could not be downloaded",
     }.items():
         assert sentence in GradioTunnel(None).why_ended(1, output)
     line = "[I] [control.go:181] [p1] start proxy success: "
