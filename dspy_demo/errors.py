@@ -118,7 +118,7 @@ class RateLimited(Busy):
 
 class BudgetSpent(Busy):
     code, retryable, limit = "budget_spent", False, "guests_daily_tokens"
-    default_message = "Today's budget for guests is used up. Please come back tomorrow."
+    default_message = "Today's budget for guests is used up. It starts anew at 00:00 UTC."
 
 
 class LineFull(Busy):

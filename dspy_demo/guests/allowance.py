@@ -17,11 +17,7 @@ class Allowance:
 
     Args:
         programs: Those of the app at its start: a version that is loaded later is the owner's.
-        detection: The models on offer; guests get the first one unless the settings name others.
         served_urls: Where a guest's turn may be served now.
-
-    Raises:
-        SettingsError: A program or a model that is not there.
     """
 
     def __init__(
@@ -31,8 +27,8 @@ class Allowance:
         detection: Detection,
         served_urls: Callable[[], set[str]] = set,
     ) -> None:
-        names = [spec.name for spec in programs]
-        self.programs = settings.guest_programs or tuple(names)
+        names = tuple(spec.name for spec in programs)
+        self.programs = settings.guest_programs or names
         _check_names("--guest-programs", self.programs, names)
         self.detection = _for_guests(settings, detection)
         self._models = {(option.model, option.api_base) for option in self.detection.options}
@@ -40,7 +36,6 @@ class Allowance:
         self._served_urls = served_urls
 
     def programs_of(self, specs: Iterable[ProgramSpec]) -> list[ProgramSpec]:
-        """Those of `specs` that a guest may use."""
         return [spec for spec in specs if spec.name in self.programs]
 
     def choice(self, owners: LMChoice) -> LMChoice:
@@ -61,7 +56,6 @@ class Allowance:
             raise Forbidden("This model is not open to guests. Choose another one under Model.")
 
     def _is_offered(self, lm: LMChoice) -> bool:
-        """A model on the guests' list, with no key but the owner's own."""
         return (lm.model, lm.api_base) in self._models and lm.api_key in {None, self._choice.api_key}
 
 

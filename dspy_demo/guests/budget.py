@@ -8,98 +8,55 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from dspy_demo.errors import BudgetSpent, RateLimited
+from dspy_demo.settings import Settings
 
 log = logging.getLogger(__name__)
 
-#: When to ask again while running turns hold the rest of the budget.
-IN_USE_RETRY_S = 10.0
 _TABLE = "CREATE TABLE IF NOT EXISTS spent (day TEXT PRIMARY KEY, tokens INTEGER, usd REAL)"
 _ADD = """INSERT INTO spent VALUES (?, ?, ?) ON CONFLICT (day)
 DO UPDATE SET tokens = tokens + excluded.tokens, usd = usd + excluded.usd RETURNING tokens, usd"""
 
 
-@dataclass(frozen=True, slots=True)
-class Amount:
-    """Tokens, input and output, and what of their price is known."""
-
-    tokens: int = 0
-    usd: float = 0.0
-
-    def __add__(self, other: Amount) -> Amount:
-        return Amount(self.tokens + other.tokens, self.usd + other.usd)
-
-    def __sub__(self, other: Amount) -> Amount:
-        return Amount(self.tokens - other.tokens, self.usd - other.usd)
-
-
 class DailyBudget:
-    """Refuses turns when the day's tokens or money are used up; a new day begins at 00:00 UTC.
+    """Refuses turns when the day's tokens or money are used up; a new day begins at 00:00 UTC."""
 
-    A turn reserves the most that it may use, and at its end books what it used instead.
-
-    Args:
-        path: The database; None for memory. One that cannot be written is replaced by memory, with a warning.
-        most: What guests may use in a day.
-        clock: Seconds since the epoch.
-    """
-
-    def __init__(self, path: Path | None, most: Amount, clock: Callable[[], float]) -> None:
-        self._most, self._clock = most, clock
-        self._reserved = Amount()
+    def __init__(self, path: Path | None, settings: Settings, clock: Callable[[], float]) -> None:
+        self._most_tokens, self._most_usd = settings.guests_daily_tokens, settings.guests_daily_usd
+        self._clock = clock
+        self.reserved = 0  # tokens that the running turns may use
         try:
-            if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
             self._database = _opened(str(path or ":memory:"))
             self.spent()
-        except (OSError, sqlite3.Error) as error:
-            self._in_memory(error)
-
-    def spent(self, more: Amount = Amount()) -> Amount:
-        """What guests of all apps have used today, with `more` added to it."""
-        day = datetime.fromtimestamp(self._clock(), UTC).date().isoformat()
-        try:
-            row = self._database.execute(_ADD, (day, more.tokens, more.usd)).fetchone()
         except sqlite3.Error as error:
             self._in_memory(error)
-            return self.spent(more)
-        return Amount(*row)
+
+    def spent(self, more_tokens: int = 0, more_usd: float = 0.0) -> tuple[int, float]:
+        """Tokens and US dollars that guests of all apps have used today, with more added to them."""
+        day = datetime.fromtimestamp(self._clock(), UTC).date().isoformat()
+        try:
+            row: tuple[int, float] = self._database.execute(_ADD, (day, more_tokens, more_usd)).fetchone()
+        except sqlite3.Error as error:
+            self._in_memory(error)
+            return self.spent(more_tokens, more_usd)
+        return row
 
     def check(self) -> None:
-        """Refuse a turn for which nothing is left.
-
-        Raises:
-            BudgetSpent: Until the end of the day.
-            RateLimited: The rest is reserved for turns that run now.
-        """
-        spent, most = self.spent(), self._most
-        if spent.tokens >= most.tokens or spent.usd >= most.usd:
+        """Refuse a turn with `BudgetSpent`, or with `RateLimited` where running turns may use the rest."""
+        tokens, usd = self.spent()
+        if tokens >= self._most_tokens or usd >= self._most_usd:
             now = datetime.fromtimestamp(self._clock(), UTC)
             midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
-            sentence = "Today's budget for guests is used up. It starts anew at 00:00 UTC."
-            limit = "guests_daily_usd" if spent.usd >= most.usd else "guests_daily_tokens"
-            raise BudgetSpent(sentence, retry_after_s=(midnight - now).total_seconds(), limit=limit)
-        held = spent + self._reserved
-        if held.tokens >= most.tokens or (self._reserved.usd > 0 and held.usd >= most.usd):
-            raise RateLimited(
-                "The questions that are being answered may use the rest of today's budget. "
-                "Try again when they have ended.",
-                retry_after_s=IN_USE_RETRY_S,
-                limit="guests_daily_tokens",
+            limit = "guests_daily_usd" if usd >= self._most_usd else "guests_daily_tokens"
+            raise BudgetSpent(retry_after_s=(midnight - now).total_seconds(), limit=limit)
+        if tokens + self.reserved >= self._most_tokens:
+            sentence = (
+                "The questions that are being answered may use the rest of today's budget. Try again later."
             )
-
-    def reserve(self, amount: Amount) -> None:
-        """A turn starts, which may use `amount`."""
-        self._reserved += amount
-
-    def book(self, reserved: Amount, used: Amount) -> None:
-        """The turn has ended and used `used`."""
-        self._reserved -= reserved
-        self.spent(used)
+            raise RateLimited(sentence, retry_after_s=10, limit="guests_daily_tokens")
 
     def close(self) -> None:
         self._database.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,18 +15,16 @@ from dspy_demo.programs.shipped import SHIPPED
 from dspy_demo.settings import Settings
 from tests.visitors import OWNER, STRANGER
 
-KEY = SecretStr("sk-owner")
-START = LMChoice("openai/small", "http://inner:8000/v1", KEY, temperature=0.5)
-OPTIONS = (
-    LMOption("openai/small", "Small", "http://inner:8000/v1", "http://inner:8000/v1"),
-    LMOption("openai/large", "Large", "key found in the environment"),
-)
+INNER = "http://inner:8000/v1"
+START = LMChoice("openai/small", INNER, SecretStr("sk-owner"), temperature=0.5)
+LARGE = LMChoice("openai/large")
+OPTIONS = (LMOption("openai/small", "Small", INNER, INNER), LMOption(LARGE.model, "Large", "key found"))
 SERVER = "http://127.0.0.1:5001"
 
 
-def allowance(data_dir: Path, **values: Any) -> Allowance:
+def allowance(**values: Any) -> Allowance:
     detection = Detection(START, "OPENAI_API_KEY is set.", OPTIONS)
-    return Allowance(Settings(data_dir=data_dir, **values), SHIPPED, detection, lambda: {SERVER})
+    return Allowance(Settings(**values), SHIPPED, detection, lambda: {SERVER})
 
 
 def local(
@@ -40,55 +37,50 @@ def served(url: str = SERVER, visitor: Visitor = STRANGER) -> TurnRequest:
     return TurnRequest(ServedTarget(url), {}, visitor=visitor)
 
 
-def test_by_default_every_program_on_the_first_model(data_dir: Path) -> None:
-    guests = allowance(data_dir)
+@pytest.mark.parametrize(
+    "request_",
+    [
+        local(LARGE),
+        local(LMChoice("openai/small")),  # the same model at another address
+        local(LMChoice("openai/small", "http://169.254.169.254/v1", START.api_key)),
+        local(LMChoice("openai/small", INNER, SecretStr("sk-typed"))),
+        local(LMChoice("local/../../etc/passwd")),
+        *map(
+            served,
+            ("http://169.254.169.254", "http://127.0.0.1:5002", "http://localhost:5001", f"{SERVER}/x"),
+        ),
+    ],
+)
+def test_by_default_every_program_on_the_first_model_and_nothing_that_a_guest_names(
+    request_: TurnRequest,
+) -> None:
+    guests = allowance()
     assert guests.programs == tuple(spec.name for spec in SHIPPED)
     guests.check(local())
     guests.check(served())
-    with pytest.raises(Forbidden, match="model"):
-        guests.check(local(LMChoice("openai/large")))
-
-
-@pytest.mark.parametrize(
-    "lm",
-    [
-        LMChoice("openai/small"),  # the same model at another address
-        LMChoice("openai/small", "http://169.254.169.254/v1", KEY),
-        LMChoice("openai/small", "http://inner:8000/v1", SecretStr("sk-typed")),
-        LMChoice("local/../../etc/passwd"),
-    ],
-)
-def test_nothing_typed_is_used_for_a_guest(data_dir: Path, lm: LMChoice) -> None:
     with pytest.raises(Forbidden):
-        allowance(data_dir).check(local(lm))
+        guests.check(request_)
 
 
-def test_no_inner_address_is_asked_for_a_guest_and_the_owner_may_all_of_it(data_dir: Path) -> None:
-    guests = allowance(data_dir, guest_programs="react")
-    for url in ("http://169.254.169.254", "http://127.0.0.1:5002", "http://localhost:5001", f"{SERVER}/x"):
-        with pytest.raises(Forbidden):
-            guests.check(served(url))
-    guests.check(local(LMChoice("any/model", "http://10.0.0.1/v1"), "not_listed", OWNER))
-    guests.check(served("http://10.0.0.1", OWNER))
-
-
-def test_what_the_settings_name(data_dir: Path) -> None:
-    guests = allowance(data_dir, guest_programs="react, predict", guest_models="openai/large")
-    guests.check(local(LMChoice("openai/large"), "react"))
-    for request in (local(), local(LMChoice("openai/large"), "chain_of_thought")):
+def test_what_the_settings_name_binds_guests_and_not_the_owner() -> None:
+    guests = allowance(guest_programs="react, predict", guest_models="openai/large")
+    guests.check(local(LARGE, "react"))
+    for request in (local(), local(LARGE)):
         with pytest.raises(Forbidden):
             guests.check(request)
     assert [spec.name for spec in guests.programs_of(SHIPPED)] == ["predict", "react"]
     assert guests.detection.choice == LMChoice("openai/large", temperature=0.5)
+    guests.check(local(LMChoice("any/model", "http://10.0.0.1/v1"), "not_listed", OWNER))
+    guests.check(served("http://10.0.0.1", OWNER))
 
 
-def test_a_guest_learns_nothing_of_keys_and_addresses(data_dir: Path) -> None:
-    shown = allowance(data_dir, guest_models="openai/small,openai/large").detection
+def test_a_guest_learns_nothing_of_keys_and_addresses() -> None:
+    shown = allowance(guest_models="openai/small,openai/large").detection
     assert shown.reason == ""
     assert [(option.title, option.note) for option in shown.options] == [("Small", ""), ("Large", "")]
 
 
 @pytest.mark.parametrize("values", [{"guest_programs": "nope"}, {"guest_models": "openai/nope"}])
-def test_a_name_that_is_not_there_is_told_at_the_start(data_dir: Path, values: dict[str, str]) -> None:
+def test_a_name_that_is_not_there_is_told_at_the_start(values: dict[str, str]) -> None:
     with pytest.raises(SettingsError, match="nope"):
-        allowance(data_dir, **values)
+        allowance(**values)

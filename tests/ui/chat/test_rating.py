@@ -34,7 +34,7 @@ class NotingTracer(Tracer):
 @pytest.fixture
 async def rating(data_dir: Path) -> AsyncIterator[RatingHandlers]:
     settings = settings_for(data_dir)
-    limits = GuestLimits(settings, bounds=Bounds(turns_per_minute=2, total_per_minute=3))
+    limits = GuestLimits(settings, bounds=Bounds(turns_per_minute=4))
     async with house(settings, LMChoice("scripted/model"), limits=limits) as home:
         with gr.Blocks(analytics_enabled=False):
             page = ChatWidgets([home.programs.default], home.programs.default)
@@ -76,7 +76,7 @@ async def test_a_thumb_is_for_its_turn_and_a_comment_stays_with_it(
     expected = [("tr-1", True, None), ("tr-1", True, said), ("tr-1", False, said), ("tr-1", None, None)]
     assert ratings(rating) == expected
     refused = await rating.rate(*thumb(session, 1, True), REQUEST)
-    assert "4 a minute" in refused[rating.page.notice]
+    assert "in a short time" in refused[rating.page.notice]
 
 
 async def test_what_has_no_trace_or_no_thumb_is_not_rated(rating: RatingHandlers, session: Session) -> None:
