@@ -122,7 +122,8 @@ async def house(
     choice = choice or LMChoice(DEMO_MODEL)
     detection = Detection(choice, "for a test", (LMOption(choice.model, choice.model),))
     programs = programs or ProgramRegistry(SHIPPED)
-    catalog = LMCatalog(settings, detection, demo_tokens_per_s=0, retry_wait_s=0.01)
+    catalog = LMCatalog(settings, detection)
+    catalog.demo_tokens_per_s, catalog.retry_wait_s = 0, 0.01
     local = local or LocalBackend(settings, programs, catalog)
     service = ChatService(settings, programs, local, served, limits=limits)
     try:

@@ -23,17 +23,11 @@ PLACEHOLDER_KEY = "none"
 class LMCatalog:
     """Builds the language model of a choice, and keeps its connections for the next turn."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        detection: Detection,
-        *,
-        demo_tokens_per_s: float = DEMO_TOKENS_PER_S,
-        retry_wait_s: float = 1.0,
-    ) -> None:
+    demo_tokens_per_s, retry_wait_s = DEMO_TOKENS_PER_S, 1.0
+
+    def __init__(self, settings: Settings, detection: Detection) -> None:
         self.detection = detection
         self._settings = settings
-        self._demo_tokens_per_s, self._retry_wait_s = demo_tokens_per_s, retry_wait_s
         self._models: dict[tuple[str, str | None, str | None], dspy.LM] = {}
         self._lock = threading.Lock()
 
@@ -45,14 +39,12 @@ class LMCatalog:
             )
         if choice.api_base and not is_web_url(choice.api_base):
             raise ModelSetupError("The base URL must be one such as http://localhost:8000/v1.")
+        given = {"temperature": choice.temperature, "max_tokens": choice.max_tokens}
+        given = {name: value for name, value in given.items() if value is not None}
         try:
             if not choice.model.rpartition("/")[2]:
                 raise ValueError("no model is named")
-            given = {"temperature": choice.temperature, "max_tokens": choice.max_tokens}
-            return self._base(choice).copy(
-                cache=choice.cache and choice.model != DEMO_MODEL,
-                **{name: value for name, value in given.items() if value is not None},
-            )
+            return self._base(choice).copy(cache=choice.cache and choice.model != DEMO_MODEL, **given)
         except (ValueError, TypeError, ImportError) as error:
             raise ModelSetupError(
                 f"“{choice.model[:80]}” cannot be used as a model. Name it as provider/model, for example "
@@ -66,17 +58,15 @@ class LMCatalog:
         identity = (choice.model, base, secret)
         with self._lock:
             if identity not in self._models:
-                self._models[identity] = self._built(choice, base, secret)
+                if choice.model == DEMO_MODEL:
+                    from dspy_demo.lm.demo_engine import demo_lm
+
+                    self._models[identity] = demo_lm(tokens_per_s=self.demo_tokens_per_s)
+                elif choice.model.startswith(PREFIX):
+                    self._models[identity] = self._local_lm(choice)
+                else:
+                    self._models[identity] = self._network_lm(*identity)
             return self._models[identity]
-
-    def _built(self, choice: LMChoice, base: str | None, key: str | None) -> dspy.LM:
-        if choice.model == DEMO_MODEL:
-            from dspy_demo.lm.demo_engine import demo_lm
-
-            return demo_lm(tokens_per_s=self._demo_tokens_per_s)
-        if choice.model.startswith(PREFIX):
-            return self._local_lm(choice)
-        return self._network_lm(choice.model, base, key)
 
     def _network_lm(self, model: str, base: str | None, key: str | None) -> dspy.LM:
         from dspy_demo.lm.chat_lm import ChatLM
@@ -91,13 +81,9 @@ class LMCatalog:
             how = {"engine": Abilities(engine), "async_engine": engine}
         else:
             how = {"timeout": timeout_s, "api_base": base, "api_key": key or _no_key_of_another(model)}
-        return ChatLM(
-            model,
-            retries=self._settings.lm_retries,
-            retry_wait_s=self._retry_wait_s,
-            cache_scope=base or "",
-            **{name: value for name, value in how.items() if value is not None},
-        )
+            how = {name: value for name, value in how.items() if value is not None}
+        retries = self._settings.lm_retries
+        return ChatLM(model, retries=retries, retry_wait_s=self.retry_wait_s, cache_scope=base or "", **how)
 
     def _local_lm(self, choice: LMChoice) -> dspy.LM:
         from dspy_demo.lm.chat_lm import ChatLM

@@ -49,39 +49,29 @@ def observing(observer: CallObserver) -> Iterator[None]:
 
 
 class ChatLM(dspy.LM):
-    """A `dspy.LM` for turns that people watch. It owns its engines: `aclose` closes them.
+    """A `dspy.LM` for turns that people watch.
 
     - Retries are ours, since DSPy sleeps between its own without a word: the wait is told to the turn's
-      observer. As in DSPy, nothing is tried again once a chunk was out.
+      observer. The first waits `retry_wait_s` seconds, each further one twice as long, unless the server
+      names its own time. As in DSPy, nothing is tried again once a chunk was out.
     - No history is kept, since it holds every user's text; the price of a call goes to the observer.
     - ``cache_scope`` keeps servers apart that have a model of the same name: DSPy's cache key leaves out
       where a model is asked, but not ``rollout_id``.
-
-    The first of the `retries` waits `retry_wait_s` seconds, each further one twice as long, unless the server
-    names its own time.
     """
 
     def __init__(
-        self,
-        model: str,
-        *,
-        retries: int = 2,
-        retry_wait_s: float = 1.0,
-        cache_scope: str = "",
-        **kwargs: Any,
+        self, model: str, *, retries: int, retry_wait_s: float = 1.0, cache_scope: str, **kwargs: Any
     ) -> None:
         super().__init__(model, num_retries=0, **kwargs)
         self._own_engine = kwargs.get("async_engine")
         self.retries, self.retry_wait_s, self.cache_scope = retries, retry_wait_s, cache_scope
 
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
-        """Call the model from a thread, as a program without ``aforward`` does.
+        """Call the model in the turn's event loop.
 
-        In a turn the turn's event loop makes the call. Where that is the caller's own, which a program holds
-        up that calls this below its ``aforward``, or there is no turn, another thread makes it.
+        In a thread where there is none, or it is the caller's own, held up below its ``aforward``.
         """
-        elsewhere = self._in_turn(prompt, messages, kwargs)
-        if elsewhere is not None:
+        if (elsewhere := self._in_turn(prompt, messages, kwargs)) is not None:
             return elsewhere.result()
 
         async def ask() -> Any:
@@ -96,8 +86,7 @@ class ChatLM(dspy.LM):
 
     async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """Call the model, in the turn's event loop even where the program has started one of its own."""
-        elsewhere = self._in_turn(prompt, messages, kwargs)
-        if elsewhere is not None:
+        if (elsewhere := self._in_turn(prompt, messages, kwargs)) is not None:
             return await asyncio.wrap_future(elsewhere)
         return await self._asked(prompt, messages, kwargs)
 
@@ -132,7 +121,7 @@ class ChatLM(dspy.LM):
     ) -> tuple[dict[str, Any], dict[str, bool]] | None:
         """What to ask litellm for without what a server refuses; our own engine does so itself.
 
-        DSPy's setting `usage` asks for ``stream_options``; it is empty as long as they may be asked for.
+        DSPy asks for ``stream_options`` unless its setting in `usage` says otherwise.
         """
         if not isinstance(error, LMInvalidRequestError) or not isinstance(self.engine, str):
             return None
@@ -153,11 +142,9 @@ class ChatLM(dspy.LM):
 
     def _scoped(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """With the scope in the ``rollout_id``, beside the one of a program such as `dspy.BestOfN`."""
-        if not self.cache_scope:
-            return kwargs
         rollout = kwargs.get("rollout_id", self.kwargs.get("rollout_id"))
         scope = self.cache_scope if rollout is None else f"{self.cache_scope} {rollout}"
-        return {**kwargs, "rollout_id": scope}
+        return {**kwargs, "rollout_id": scope} if self.cache_scope else kwargs
 
     def update_history(self, entry: dict[str, Any]) -> None:
         """Keep no history, but tell the turn of a finished call."""

@@ -66,14 +66,10 @@ async def detect(settings: Settings, *, probe_s: float = OLLAMA_PROBE_S) -> Dete
     ollama = [] if settings.lm else await _ollama_options(settings, probe_s)
     local = await asyncio.to_thread(local_options, settings)
     demo = LMOption(DEMO_MODEL, "Demo engine", "calculates, tells the time")
-    downloaded = [row for row in local if row.note == DOWNLOADED]
-    found = [
-        *keyed,
-        *((row, "Ollama is running on this machine.") for row in ollama),
-        *((row, "Downloaded; no API key is set and no Ollama is running.") for row in downloaded),
-        (demo, "No API key is set and no Ollama is running."),
-    ]
-    first, reason = explicit or found[0]
+    nothing = "No API key is set and no Ollama is running."
+    found = [*keyed, *((row, "Ollama is running on this machine.") for row in ollama)]
+    found += [(row, f"Downloaded. {nothing}") for row in local if row.note == DOWNLOADED]
+    first, reason = explicit or [*found, (demo, nothing)][0]
     options = [*(row for row, _ in keyed), *ollama, *local, demo]
     if not any((row.model, row.api_base) == (first.model, first.api_base) for row in options):
         options.insert(0, first)
@@ -84,17 +80,15 @@ async def detect(settings: Settings, *, probe_s: float = OLLAMA_PROBE_S) -> Dete
 
 def local_options(settings: Settings) -> list[LMOption]:
     """The model files that can be run here: downloaded ones first, then those of other programs."""
-    if not runtime_installed():
-        return []
-    return [LMOption(model.model, model.title, where) for model, where in offered(settings)]
+    files = offered(settings) if runtime_installed() else []
+    return [LMOption(model.model, model.title, where) for model, where in files]
 
 
 class Offer:
     """The rows of the model picker, as the last look found them: models come to this machine and go."""
 
     def __init__(self, detection: Detection) -> None:
-        self._detection = detection
-        self.rows = detection.options
+        self._detection, self.rows = detection, detection.options
 
     def look(self, settings: Settings) -> tuple[LMOption, ...]:
         """Look again. Reads folders: call it in a thread."""
@@ -112,28 +106,21 @@ class Offer:
 async def _explicit(settings: Settings) -> tuple[LMOption, str] | None:
     """The model of ``--lm``, or the first one at ``--api-base``."""
     model, base = settings.lm, settings.api_base
-    if model:
-        _check_explicit(settings, model)
-        base = base or provider_for(model).base(settings)
-        return LMOption(model, model, base or "", base), "Chosen by you with --lm."
-    return await _first_at(base, settings, "--api-base") if base else None
-
-
-def _check_explicit(settings: Settings, model: str) -> None:
-    name, _, rest = model.partition("/")
-    if not name or not rest:
+    if not model:
+        return await _first_at(base, settings, "--api-base") if base else None
+    provider = provider_for(model)
+    base = base or provider.base(settings)
+    if not all(model.partition("/")):
         raise SettingsError(f"--lm {model[:80]}: name it as provider/model, for example openai/gpt-4o-mini.")
     if model.startswith(PREFIX):
         find(model, settings)
         if not runtime_installed():
             raise ModelSetupError(INSTALL_HINT)
-        return
-    provider = provider_for(model)
-    has_key = settings.api_key or provider.key(settings)
-    if provider.example and not has_key and not (settings.api_base or provider.base(settings)):
+    elif provider.example and not (settings.api_key or provider.key(settings) or base):
         raise SettingsError(
             f"--lm {model[:80]} needs a key: set {provider.keys[0]}, or give --api-key or --api-base."
         )
+    return LMOption(model, model, base or "", base), "Chosen by you with --lm."
 
 
 async def _listed(settings: Settings) -> list[tuple[LMOption, str]]:
@@ -182,16 +169,12 @@ def _keyed(settings: Settings, without: set[str]) -> list[tuple[LMOption, str]]:
 async def _ollama_options(settings: Settings, probe_s: float) -> list[LMOption]:
     """The chat models of a running Ollama; none when it does not answer within the probe's time."""
     try:
-        # Making the client, which reads the system's certificates, takes longer than the probe where the
-        # machine is busy.
+        # The client is made before the time counts: it reads the system's certificates.
         async with httpx.AsyncClient() as client, asyncio.timeout(probe_s):
             reply = await client.get(settings.ollama_url.rstrip("/") + "/api/tags")
             models = reply.raise_for_status().json()["models"]
-            names = [
-                str(model["name"])
-                for model in models
-                if not _NO_CHAT.search(f"{model['name']} {model.get('details')}")
-            ]
+            told = {str(model["name"]): f"{model['name']} {model.get('details')}" for model in models}
     except (TimeoutError, httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError):
         return []
+    names = [name for name, text in told.items() if not _NO_CHAT.search(text)]
     return [LMOption(f"ollama_chat/{name}", name, "Ollama", settings.ollama_url) for name in names]

@@ -1,8 +1,7 @@
 """The demo engine: a stand-in for a language model, which needs no key and no network.
 
-It can calculate and tell the time, and says so to every other question. It streams, counts usage, stops, and
-can be saved, as any `dspy.LM`. The adapter of the call writes the reply, and the output fields of the calling
-predictor are filled from their types, so that it works with any program.
+It can calculate and tell the time, and says so to every other question. The adapter of the call writes the
+reply, and the output fields of the calling predictor are filled from their types: it works with any program.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ def demo_lm(*, tokens_per_s: float = DEMO_TOKENS_PER_S, cache: bool = False, **s
 class DemoEngine:
     """The synchronous engine. Engines are plain data, so that they can be saved."""
 
-    tokens_per_s: float = DEMO_TOKENS_PER_S
+    tokens_per_s: float
 
     def dump_state(self) -> dict[str, Any]:
         return {"tokens_per_s": self.tokens_per_s}
@@ -86,9 +85,6 @@ class DemoEngine:
             time.sleep(1 / (self.tokens_per_s or math.inf))
             yield event
 
-    def close(self) -> None:
-        """Nothing is open."""
-
 
 class AsyncDemoEngine(DemoEngine):
     """The asynchronous engine. A cancellation stops it at the next token or in the pause before it."""
@@ -101,9 +97,6 @@ class AsyncDemoEngine(DemoEngine):
             await asyncio.sleep(1 / (self.tokens_per_s or math.inf))
             yield event
 
-    async def aclose(self) -> None:
-        """Nothing is open."""
-
 
 def _events(response: lm15.Response) -> Iterator[lm15.StreamEvent]:
     yield lm15.StreamStartEvent(model=DEMO_MODEL)
@@ -113,7 +106,6 @@ def _events(response: lm15.Response) -> Iterator[lm15.StreamEvent]:
 
 
 def tokens(text: str) -> list[str]:
-    """`text` in the engine's own tokens; joined they are the text again."""
     return _TOKEN.findall(text)
 
 
@@ -149,7 +141,6 @@ class Answer:
 
 
 def answer_to(question: str) -> Answer | None:
-    """The answer to a question about a number or the time; None to any other."""
     return _calculated(question) or (_clock(question) if _CLOCK.search(question) else None)
 
 
@@ -201,11 +192,10 @@ def _outputs(predictor: Any, inputs: Mapping[str, str]) -> dict[str, Any]:
 
 def _nearest_example(predictor: Any, text: str) -> dict[str, Any]:
     """The example of the predictor that has most words in common with the inputs; empty without examples."""
-
-    def words(text: str) -> set[str]:
-        return set(re.findall(r"\w+", text.casefold()))
-
-    return max(map(dict, predictor.demos), key=lambda demo: len(words(str(demo)) & words(text)), default={})
+    words = re.compile(r"\w+")
+    asked = set(words.findall(text.casefold()))
+    demos = map(dict, predictor.demos)
+    return max(demos, key=lambda demo: len(asked & set(words.findall(str(demo).casefold()))), default={})
 
 
 def _value(annotation: Any, answer: Answer, example: Any) -> Any:
@@ -236,9 +226,9 @@ def _filled(schema: Mapping[str, Any], defs: Mapping[str, Any], answer: Answer, 
         case {"anyOf": [first, *rest]} | {"oneOf": [first, *rest]}:
             return None if depth > DEPTH_MAX and {"type": "null"} in rest else inner(first)
         case {"type": "integer" | "number" as kind}:
-            low = schema.get("minimum", schema.get("exclusiveMinimum", -math.inf))
-            high = schema.get("maximum", schema.get("exclusiveMaximum", math.inf))
-            return (int if kind == "integer" else float)(min(max(answer.value, low), high))
+            value = max(answer.value, schema.get("minimum", -math.inf))
+            value = min(value, schema.get("maximum", math.inf))
+            return int(value) if kind == "integer" else float(value)
         case {"type": "boolean"}:
             return False
         case {"type": "null"}:

@@ -29,8 +29,7 @@ def fault_from(error: BaseException, *, streamed: bool = False) -> DemoError | N
     for own in (error, error.__cause__):  # DSPy wraps what an engine of ours raises
         if isinstance(own, DemoError):
             return own
-    fault = _classified(error, streamed)
-    if fault is not None:
+    if (fault := _classified(error, streamed)) is not None:
         fault.__cause__ = error
     return fault
 
@@ -50,15 +49,13 @@ def _classified(error: BaseException, streamed: bool) -> DemoError | None:
         case dspy_errors.LMProviderError() if is_too_long(str(error)):  # DSPy does not read all words
             return errors.UpstreamRejected("The chat has become too long for this model. Start a new chat.")
         case dspy_errors.LMUnsupportedModelError():
-            return errors.UpstreamRejected(
-                "The server does not have this model. Check its name, or choose another."
-            )
+            text = "The server does not have this model. Check its name, or choose another."
+            return errors.UpstreamRejected(text)
         case dspy_errors.LMInvalidRequestError():
             return errors.UpstreamRejected()
         case dspy_errors.LMNotConfiguredError():
-            return errors.ModelSetupError(
-                "This model needs an API key. Enter one under “Model”, or set its variable."
-            )
+            text = "This model needs an API key. Enter one under “Model”, or set its variable."
+            return errors.ModelSetupError(text)
         case dspy_errors.LMUnsupportedFeatureError() | dspy_errors.LMConfigurationError():
             return errors.ModelSetupError()
         case dspy_errors.LMTransportError() | dspy_errors.LMServerError():
@@ -122,13 +119,11 @@ def _broken(error: dspy_errors.LMError, streamed: bool) -> DemoError:
     if unreached or isinstance(error, dspy_errors.LMTransportError) or "connection error" in text:
         return UpstreamUnavailable()
     if error.status in {503, 529} or "overloaded" in text:
-        return UpstreamUnavailable(
-            "The language model's server is overloaded or down. Try again in a moment."
-        )
+        return UpstreamUnavailable("The language model's server is overloaded or down. Try again soon.")
     return errors.UpstreamError("The language model's server failed. Try again.")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """What an error came from, layer by layer: DSPy, its engine or litellm, an HTTP client, the socket."""
+    """What an error came from: DSPy, its engine or litellm, an HTTP client, the socket."""
     while error := error and (error.__cause__ or error.__context__):
         yield error

@@ -1,8 +1,7 @@
 """DSPy's own client for a provider's API, for one model at one server with one key.
 
-Many servers speak OpenAI's chat API, each in its own way: they refuse parameters, say in their own words that
-a chat is too long, report an error inside a stream that began well, or send the whole reply at once. A
-transport between the client and its connections reads all that into what the client understands.
+Many servers speak OpenAI's chat API, each in its own way: they refuse parameters, have words of their own, or
+report an error inside a stream. A transport reads all that into what the client understands.
 """
 
 from __future__ import annotations
@@ -66,10 +65,8 @@ class NativeEngine:
     async def complete(self, request: lm15.Request) -> lm15.Response:
         return await self._router().complete(replace(request, model=self.target))
 
-    def stream(self, request: lm15.Request) -> AsyncIterator[lm15.StreamEvent]:
-        events: AsyncIterator[lm15.StreamEvent]
-        events = self._router().stream(replace(request, model=self.target))
-        return events
+    def stream(self, request: lm15.Request) -> Any:
+        return self._router().stream(replace(request, model=self.target))
 
     def _router(self) -> lm15.AsyncLMRouter:
         loop = asyncio.get_running_loop()
@@ -79,15 +76,14 @@ class NativeEngine:
                 env={},
                 api_keys={self.client: self.key} if self.key else None,
                 base_urls={self.client: self.base} if self.base else None,
-                transport=transport if transport.has_connections else None,
+                transport=transport if transport.connections else None,
             )
             self._routers[loop] = lm15.AsyncLMRouter(config)
         return self._routers[loop]
 
     async def aclose(self) -> None:
         """Close the connections of the running loop."""
-        router = self._routers.pop(asyncio.get_running_loop(), None)
-        if router is not None:
+        if router := self._routers.pop(asyncio.get_running_loop(), None):
             await router.aclose()
 
 
@@ -96,9 +92,8 @@ class Abilities:
 
     def __init__(self, engine: NativeEngine) -> None:
         known = dspy.LM(engine.target, engine="lm15")
-        self.supports_function_calling = known.supports_function_calling
-        self.supports_reasoning = known.supports_reasoning
-        self.supports_response_schema = known.supports_response_schema
+        for name in ("function_calling", "reasoning", "response_schema"):
+            setattr(self, f"supports_{name}", getattr(known, f"supports_{name}"))
         self.supported_params = known.supported_params
         self._engine = engine
 
@@ -124,18 +119,14 @@ class Transport:
             max_connections=CONNECTIONS_MAX,
         )
         self._owner = lm15.AsyncLMRouter(config)
-        self._inner = connections_of(self._owner, engine.target)
-
-    @property
-    def has_connections(self) -> bool:
-        return self._inner is not None
+        self.connections = connections_of(self._owner, engine.target)
 
     @asynccontextmanager
     async def stream(self, request: Any) -> AsyncIterator[Any]:
         """Send a request of DSPy's client; again without a parameter that is refused."""
         chat = urlsplit(request.url).path.endswith("/chat/completions")
         for left in reversed(range(len(OPTIONAL) + 1)):
-            async with self._inner.stream(request) as got:
+            async with self.connections.stream(request) as got:
                 if not chat:
                     yield got
                     return
@@ -193,7 +184,6 @@ class ChatReply:
 
 
 def is_too_long(text: str) -> bool:
-    """Whether a server's words say that the chat does not fit into the model's context."""
     return _TOO_LONG.search(text) is not None
 
 
@@ -251,12 +241,7 @@ def _lines_of_whole(body: bytes) -> Iterator[bytes]:
     deltas += [{"tool_calls": calls}] if calls else []
     end: dict[str, Any] = {"delta": {}, "finish_reason": choice.get("finish_reason") or "stop"}
     for chosen in (*({"delta": delta} for delta in deltas), end):
-        chunk: dict[str, Any] = {
-            "id": reply.get("id"),
-            "model": reply.get("model"),
-            "choices": [{"index": 0, **chosen}],
-        }
-        if chosen is end and reply.get("usage"):
-            chunk["usage"] = reply["usage"]
+        chunk = {name: reply.get(name) for name in ("id", "model", "usage")[: 3 if chosen is end else 2]}
+        chunk["choices"] = [{"index": 0, **chosen}]
         yield from (b"data: " + json.dumps(chunk).encode() + b"\n", b"\n")
     yield from (_DONE + b"\n", b"\n")

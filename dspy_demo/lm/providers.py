@@ -20,10 +20,9 @@ class Provider(NamedTuple):
     """One provider, by the prefix of its model strings.
 
     Attributes:
-        name: What stands before the slash: ``openai`` in ``openai/gpt-4o-mini``.
         example: The model that is taken where only a key is known; empty where there is no good guess.
         client: What DSPy's own client calls the provider's API; empty where DSPy has litellm ask it.
-        path: Added to a base URL without a path: where the routes are, which everybody names without it.
+        path: Where the routes are, which everybody leaves out of a base URL.
         usual_base: The base URL where none is given, if DSPy's client has another one.
         more_keys: Further variables that may hold its key; the first that is set counts.
     """

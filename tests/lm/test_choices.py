@@ -45,7 +45,7 @@ def models_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         ((), "No API key is set and no Ollama is running.", []),
         (("ollama", "local"), "Ollama is running on this machine.", [OLLAMA_MODEL, LOCAL_MODEL]),
-        (("local",), "Downloaded; no API key", [LOCAL_MODEL]),
+        (("local",), "Downloaded. No API key", [LOCAL_MODEL]),
         (("GOOGLE_API_KEY", "ollama"), "GOOGLE_API_KEY is set.", [GEMINI, OLLAMA_MODEL]),
         (
             ("MISTRAL_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_API_KEY", "local"),

@@ -27,8 +27,7 @@ def models_command(argv: Sequence[str], environ: Mapping[str, str]) -> int:
             _list(settings)
         else:
             name = own.name.removeprefix(files.PREFIX)
-            freed = files.remove(settings.models_dir, name)
-            _say(f"{name} is deleted; {size_text(freed)} are free again.")
+            _say(f"{name} is deleted; {size_text(files.remove(settings.models_dir, name))} are free again.")
     except DemoError as error:
         _say(error.public_message)
         return 2
@@ -43,7 +42,7 @@ def _pull(name: str, settings: Settings) -> None:
     _say(f"{model.title}, {size_text(model.size_bytes)}, {model.licence}, from {model.repo}")
 
     def report(received_bytes: int) -> None:
-        """A line every ten percent, on a terminal and in a log file."""
+        """A line every ten percent."""
         tenth = 10 * received_bytes // model.size_bytes
         if tenth not in tenths:
             tenths.add(tenth)
@@ -58,17 +57,16 @@ def _pull(name: str, settings: Settings) -> None:
 
 def _list(settings: Settings) -> None:
     words = {"here": "on this machine", "absent": "not downloaded"}
-    rows = {
-        files.PREFIX + state.model.name: (
-            state.model.size_bytes,
-            words.get(state.phase, f"{state.percent} % downloaded"),
+    known = {
+        files.PREFIX + row.model.name: (
+            row.model.size_bytes,
+            words.get(row.phase, f"{row.percent} % downloaded"),
         )
-        for state in Downloads(settings).states()
+        for row in Downloads(settings).states()
     }
-    for model, where in files.offered(settings):
-        rows.setdefault(model.model, (model.size_bytes, where))
-    for name, (size_bytes, text) in rows.items():
-        print(f"{name:{max(map(len, rows))}}  {size_text(size_bytes):8}  {text}")  # noqa: T201
+    others = {model.model: (model.size_bytes, where) for model, where in files.offered(settings)}
+    for name, (size_bytes, text) in (known | others | known).items():
+        print(f"{name:{max(map(len, known | others))}}  {size_text(size_bytes):8}  {text}")  # noqa: T201
 
 
 def _say(text: str) -> None:

@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
@@ -25,8 +25,8 @@ from dspy_demo.settings import Settings
 
 log = logging.getLogger(__name__)
 
-#: Seconds for a connection, and without a byte.
-CONNECT_S, SILENCE_S = 5.0, 30.0
+#: Seconds without a byte.
+SILENCE_S = 30.0
 #: Gets the bytes that have arrived.
 Report = Callable[[int], None]
 
@@ -53,20 +53,16 @@ async def download(model: KnownModel, settings: Settings, report: Report = lambd
                 await asyncio.to_thread(_put_in_place, part, model)
     except filelock.Timeout:
         raise Busy(f"“{model.name}” is being downloaded by another process on this machine.") from None
-    except (httpx.HTTPError, OSError) as error:
-        raise DownloadFailed(_sentence(error, host, folder)) from error
+    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        text = f"{host} cannot be reached. Check the network, or name a mirror with --hub-url."
+        raise DownloadFailed(text) from error
+    except httpx.HTTPError as error:
+        text = f"The connection to {host} broke. What has arrived is kept, and the next try goes on there."
+        raise DownloadFailed(text) from error
+    except OSError as error:
+        text = f"The folder {folder} is full or cannot be written. Choose another with --models-dir."
+        raise DownloadFailed(text) from error
     return model.at(path_of(folder, model.name))
-
-
-def _sentence(error: Exception, host: str, folder: Path) -> str:
-    match error:
-        case httpx.ConnectError() | httpx.ConnectTimeout():
-            return f"{host} cannot be reached. Check the network, or name a mirror with --hub-url."
-        case httpx.HTTPError():
-            return (
-                f"The connection to {host} broke. What has arrived is kept, and the next try goes on there."
-            )
-    return f"The folder {folder} is full or cannot be written. Choose another with --models-dir."
 
 
 async def _receive(url: str, part: Path, model: KnownModel, report: Report) -> None:
@@ -75,7 +71,7 @@ async def _receive(url: str, part: Path, model: KnownModel, report: Report) -> N
     start = start if start < size else 0  # of another version of the app, which knows another file
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     async with (
-        httpx.AsyncClient(timeout=httpx.Timeout(SILENCE_S, connect=CONNECT_S)) as client,
+        httpx.AsyncClient(timeout=httpx.Timeout(SILENCE_S, connect=5.0)) as client,
         client.stream("GET", url, headers=headers, follow_redirects=True) as reply,
     ):
         status, total = reply.status_code, reply.headers.get("content-range", "").rpartition("/")[2]
@@ -126,7 +122,6 @@ class DownloadState:
 
     @property
     def received_text(self) -> str:
-        """For example ``206 MB of 491 MB``."""
         return f"{size_text(self.received_bytes)} of {size_text(self.model.size_bytes)}"
 
 
@@ -146,29 +141,31 @@ class Downloads:
     def states(self) -> list[DownloadState]:
         """Every known model; one of a package only where that is installed. Reads folders: use a thread."""
         here = {model.sha256 for model, _ in files.offered(self._settings)}
-        known = [model for model in files.KNOWN if not model.package or model.sha256 in here]
-        return [self._state(model, model.sha256 in here) for model in known]
+        return [
+            self._state(model, model.sha256 in here)
+            for model in files.KNOWN
+            if not model.package or model.sha256 in here
+        ]
 
     def _state(self, model: KnownModel, here: bool) -> DownloadState:
-        running = self._running
-        if running is not None and running.model.name == model.name:
+        if (running := self._running) and running.model == model:
             return running
         if here:
             return DownloadState(model, "here")
         received = size_of(path_of(self._settings.models_dir, model.name, ".part"))
-        phase: Literal["absent", "partial"] = "partial" if received else "absent"
-        return DownloadState(model, phase, received, self._reasons.get(model.name, ""))
+        reason = self._reasons.get(model.name, "")
+        return DownloadState(model, "partial" if received else "absent", received, reason)
 
     def start(self, name: str) -> None:
         """Begin to download a model, or go on with it; `Busy` while another one is on its way."""
         model = files.downloadable(name)
         if self._running is not None:
-            if self._running.model.name == name:
+            if self._running.model == model:
                 return
             raise Busy("Another model is being downloaded. Wait for it, or cancel it first.")
         self._reasons.pop(name, None)
         self._running = DownloadState(model, "running")
-        self._task = asyncio.create_task(self._run(self._running), name="model-download")
+        self._task = asyncio.create_task(self._run(model), name="model-download")
 
     async def cancel(self) -> None:
         """Stop the running download; what has arrived is kept."""
@@ -176,15 +173,15 @@ class Downloads:
             self._task.cancel()
             await asyncio.wait({self._task})
 
-    async def _run(self, state: DownloadState) -> None:
+    async def _run(self, model: KnownModel) -> None:
         def report(received_bytes: int) -> None:
-            self._running = replace(state, received_bytes=received_bytes)
+            self._running = DownloadState(model, "running", received_bytes)
 
         try:
-            await download(state.model, self._settings, report)
+            await download(model, self._settings, report)
         except Exception as error:
             failure = DemoError.of(error)
-            log_failure(log, "the download failed", failure, model=state.model.name)
-            self._reasons[state.model.name] = failure.public_message
+            log_failure(log, "the download failed", failure, model=model.name)
+            self._reasons[model.name] = failure.public_message
         finally:
             self._running = None

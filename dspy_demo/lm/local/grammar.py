@@ -1,9 +1,8 @@
 """The format of a reply as a grammar for LLGuidance, from the output fields of a signature.
 
 A small model often misses the format that DSPy's adapters ask for, or writes one field until its tokens are
-spent. By a grammar it cannot: each field has a bound of its own, and what must stand around the fields always
-arrives. LLGuidance takes a bound in tokens only for rules in lower case that consist of one terminal. A
-grammar that it cannot read leaves the reply unconstrained, without an error.
+spent; here each field has a bound of its own. LLGuidance takes a bound in tokens only for rules in lower case
+that consist of one terminal. A grammar that it cannot read leaves the reply unconstrained, without an error.
 """
 
 from __future__ import annotations
@@ -60,14 +59,13 @@ def chat_grammar(signature: type[dspy.Signature], max_tokens: int) -> Grammar | 
 
 
 def json_grammar(signature: type[dspy.Signature], max_tokens: int) -> Grammar | None:
-    """The replies that JSONAdapter can read; None where a field's type has no grammar."""
     keys = [json.dumps(name, ensure_ascii=False) for name in signature.output_fields]
     frames = [(f"{', ' if number else '{'}{key}: ", "") for number, key in enumerate(keys)]
     return _grammar(signature, max_tokens, [*frames, ("}", "")], format_="json")
 
 
 def xml_grammar(signature: type[dspy.Signature], max_tokens: int) -> Grammar | None:
-    """The replies that XMLAdapter can read, with JSON for nested values; None where a type has no grammar."""
+    """With JSON for nested values."""
     frames = [(f"<{name}>\n", f"\n</{name}>\n") for name in signature.output_fields]
     return _grammar(signature, max_tokens, [*frames, ("", "")], format_="xml")
 
@@ -169,12 +167,9 @@ def _bounded(schema: Any, texts: dict[str, str]) -> Any:
             return found | {"additionalProperties": False}
         case "object":
             value = found.get("additionalProperties")
-            key = {"^[a-zA-Z_][a-zA-Z0-9_]{0,23}$": value if isinstance(value, dict) and value else anything}
-            return found | {
-                "patternProperties": key,
-                "additionalProperties": False,
-                "maxProperties": ITEMS_MAX,
-            }
+            value = value if isinstance(value, dict) and value else anything
+            keys = {"patternProperties": {"^[a-zA-Z_][a-zA-Z0-9_]{0,23}$": value}}
+            return found | keys | {"additionalProperties": False, "maxProperties": ITEMS_MAX}
     return found
 
 

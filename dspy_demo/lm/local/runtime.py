@@ -1,8 +1,7 @@
 """A model file in memory, run by llama.cpp through xllamacpp, which nothing else here imports.
 
-xllamacpp always starts llama.cpp's HTTP server beside its calls, which any web page could ask. Here that
-server listens on a socket file in a folder of its own, which is deleted as soon as the model is loaded, so
-that nobody can connect, and no port is opened.
+xllamacpp always starts llama.cpp's HTTP server beside its calls, which any web page could ask. Here it
+listens on a socket file that is deleted as soon as the model is loaded: nobody can connect, no port is open.
 """
 
 from __future__ import annotations
@@ -16,14 +15,13 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from dspy_demo.errors import DemoError, ModelSetupError
-from dspy_demo.events import StatusState
+from dspy_demo.lm.local.files import LocalModel
 
 if TYPE_CHECKING:
     from dspy_demo.lm.local.engine import Job
@@ -38,26 +36,15 @@ BATCH_TOKENS = 128
 KEPT_CHATS_MIB = 256
 MEMORY = Path("/proc/meminfo")
 
-Chunk = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What is loaded, and how. `context_tokens` is how long a chat and its reply may be together."""
-
-    path: Path
-    title: str
-    context_tokens: int
-
 
 class LoadedModel:
-    """A model in memory."""
+    """A model in memory, for chats of at most `context_tokens` with their reply."""
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, path: Path, context_tokens: int) -> None:
         runtime = import_runtime()
         params = runtime.CommonParams()
-        params.model.path = str(load.path)
-        params.n_ctx = load.context_tokens
+        params.model.path = str(path)
+        params.n_ctx = context_tokens
         params.n_batch = params.n_ubatch = BATCH_TOKENS
         params.n_parallel = 1  # the queue lets one reply in at a time
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -78,15 +65,15 @@ class LoadedModel:
                 self._server: Any = runtime.Server(params)
         except RuntimeError as error:
             raise ModelSetupError(
-                f"The model file {load.path.name} could not be loaded: it is damaged, or of a kind that this "
+                f"The model file {path.name} could not be loaded: it is damaged, or of a kind that this "
                 "runtime does not know."
             ) from error
 
-    def generate(self, request: dict[str, Any], receive: Callable[[Chunk], bool]) -> None:
+    def generate(self, request: dict[str, Any], receive: Callable[[dict[str, Any]], bool]) -> None:
         """Answer an OpenAI-style chat request in this thread; it ends where `receive` returns True."""
         failures: list[BaseException] = []
 
-        def checked(chunk: Chunk) -> bool:
+        def checked(chunk: dict[str, Any]) -> bool:
             try:
                 return receive(chunk)
             except BaseException as failure:  # the runtime would swallow it and go on
@@ -98,15 +85,6 @@ class LoadedModel:
             raise failures[0]
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """What a user waits for; the same `key` is the same line. See `events.Status`."""
-
-    text: str
-    state: StatusState
-    key: str
-
-
 class JobQueue:
     """One job at a time, in the order they come, in one thread; and the one model in memory."""
 
@@ -114,7 +92,7 @@ class JobQueue:
         self._lock = threading.Lock()
         self._jobs: list[Job] = []
         self._pool: ThreadPoolExecutor | None = None
-        self._loaded: tuple[Load, LoadedModel] | None = None
+        self._loaded: tuple[tuple[Path, int], LoadedModel] | None = None
 
     def submit(self, job: Job) -> None:
         """Run `job` after all others. Once it is stopped it is over at the next token."""
@@ -123,11 +101,9 @@ class JobQueue:
                 self._pool = ThreadPoolExecutor(1, thread_name_prefix="local-model")
             before = sum(not other.stopped.is_set() for other in self._jobs)
             if before:
-                job.waited = True
-                text = f"{before} before you for the model on this machine"
-                job.emit(Notice(text, "pending", "local-queue"))
+                job.tell(f"{before} before you for the model on this machine", "pending", "queue")
             self._jobs.append(job)
-            self._pool.submit(self._run, job)
+            self._pool.submit(self._run, job, before > 0)
 
     def close(self) -> None:
         """End the job that is running and those that wait, and free the memory. It can be used again."""
@@ -139,11 +115,11 @@ class JobQueue:
             pool.shutdown()
         self._loaded = None
 
-    def _run(self, job: Job) -> None:
+    def _run(self, job: Job, waited: bool) -> None:
         try:
             if not job.stopped.is_set():
-                if job.waited:
-                    job.emit(Notice("The model on this machine is free", "done", "local-queue"))
+                if waited:
+                    job.tell("The model on this machine is free", "done", "queue")
                 job.run(self._model(job))
         except Exception as error:
             job.emit(DemoError.of(error))
@@ -153,19 +129,20 @@ class JobQueue:
 
     def _model(self, job: Job) -> LoadedModel:
         """The model of the job, loaded now unless it is the one in memory."""
-        if self._loaded is not None and self._loaded[0] == job.load:
+        file, title, began = job.file, job.file.title, time.monotonic()
+        identity = (file.path, job.context_tokens)
+        if self._loaded is not None and self._loaded[0] == identity:
             return self._loaded[1]
         self._loaded = None  # frees its memory
-        title, began = job.load.title, time.monotonic()
-        _check_memory(job.load)
-        job.emit(Notice(f"Loading {title}", "pending", "local-load"))
+        _check_memory(file)
+        job.tell(f"Loading {title}", "pending", "load")
         try:
-            model = LoadedModel(job.load)
+            model = LoadedModel(*identity)
         except ModelSetupError:
-            job.emit(Notice(f"{title} could not be loaded", "failed", "local-load"))
+            job.tell(f"{title} could not be loaded", "failed", "load")
             raise
-        self._loaded = (job.load, model)
-        job.emit(Notice(f"Loaded {title} in {time.monotonic() - began:.1f} s", "done", "local-load"))
+        self._loaded = (identity, model)
+        job.tell(f"Loaded {title} in {time.monotonic() - began:.1f} s", "done", "load")
         return model
 
 
@@ -192,15 +169,13 @@ def import_runtime() -> ModuleType:
         ) from error
 
 
-def _check_memory(load: Load) -> None:
+def _check_memory(file: LocalModel) -> None:
     """Refuse what does not fit into the memory that is free, where the system tells (Linux)."""
-    if not MEMORY.exists():
-        return
-    lines = MEMORY.read_text(encoding="ascii").splitlines()
-    free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    needed = load.path.stat().st_size + KEPT_CHATS_MIB * 2**20
-    if needed > free:
+    lines = MEMORY.read_text(encoding="ascii").splitlines() if MEMORY.exists() else []
+    free = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
+    needed = file.path.stat().st_size + KEPT_CHATS_MIB * 2**20
+    if free and needed > free[0]:
         raise ModelSetupError(
-            f"{load.title} needs more than {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are "
+            f"{file.title} needs more than {needed / 1e9:.1f} GB of memory, and {free[0] / 1e9:.1f} GB are "
             "free. Choose a smaller model."
         )

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from dspy_demo.adapters import ADAPTERS, adapter_for, reply_grammar
 from dspy_demo.lm.local.engine import local_lm
 from dspy_demo.lm.local.files import LocalModel
-from dspy_demo.lm.local.runtime import Load, LoadedModel, jobs
+from dspy_demo.lm.local.runtime import LoadedModel, jobs
 from tests.tiny_gguf import write_tiny_gguf
 
 
@@ -48,7 +48,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalModel]:
 
 @pytest.fixture(scope="module")
 def model(tiny: LocalModel) -> LoadedModel:
-    return LoadedModel(Load(tiny.path, "Tiny", 4096))
+    return LoadedModel(tiny.path, 4096)
 
 
 @settings(max_examples=40, derandomize=True, suppress_health_check=list(HealthCheck), deadline=None)
@@ -95,15 +95,6 @@ class Endless(pydantic.BaseModel):
 )
 def test_what_a_format_cannot_hold_is_written_freely(name: str, type_: Any) -> None:
     assert reply_grammar(name, signature({"answer": type_}), 400) is None
-
-
-@pytest.mark.parametrize("name", ADAPTERS)
-async def test_through_dspy_the_format_is_found_out(tiny: LocalModel, name: str) -> None:
-    asked = signature({"answer": str, "number": int, "sure": bool})
-    lm = local_lm(tiny, cache=False, context_tokens=4096, max_tokens=120)
-    with dspy.context(lm=lm, adapter=adapter_for(name)):
-        prediction = await dspy.ChainOfThought(asked).acall(question="What?")
-    assert prediction.answer and isinstance(prediction.number, int) and isinstance(prediction.sure, bool)
 
 
 def test_the_second_attempt_gets_jsons_grammar_and_a_call_of_ones_own_none(
