@@ -13,18 +13,13 @@ from dspy_demo.events import FinishReason
 
 _FORMS = ("text", "messages", "inputs")
 Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
-#: More than any model writes. Clients ask for as much as they can, so a larger number means “no bound”.
-TOKENS_MAX = 200_000
-Tokens = Annotated[int, Field(ge=1), AfterValidator(lambda tokens: min(tokens, TOKENS_MAX))]
+#: 200,000 are more than any model writes: clients ask for as much as they can, and mean “no bound”.
+Tokens = Annotated[int, Field(ge=1), AfterValidator(lambda tokens: min(tokens, 200_000))]
 #: More than any chat has; a body is then refused before each of its messages is looked at.
 MESSAGES_MAX = 2_000
 
 
-class ChatMessage(BaseModel):
-    """One message of a chat."""
-
-    model_config = ConfigDict(extra="forbid")
-
+class ChatMessage(BaseModel, extra="forbid"):
     role: Literal["user", "assistant"]
     content: str
 
@@ -77,8 +72,6 @@ class PredictBody(BaseModel):
 
 
 class Prediction(BaseModel):
-    """The whole answer."""
-
     status: Literal["success"]
     data: dict[str, Any] = Field(description="Every output field of the program.")
     usage: dict[str, float | bool | None] = Field(description="Tokens and their price over all model calls.")
@@ -90,8 +83,6 @@ class Prediction(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """What went wrong."""
-
     status: Literal["error"]
     code: str = Field(description="Stable, for programs.")
     message: str = Field(description="One sentence, for people.")

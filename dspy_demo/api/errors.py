@@ -27,11 +27,9 @@ NOT_JSON = "The body is not valid JSON, or is nested too deeply."
 
 
 class BadBody(InvalidInput):
-    """The body is not what the route takes; `field` is where, or empty."""
-
     def __init__(self, public_message: str, field: str = "") -> None:
         super().__init__(public_message)
-        self.field = field
+        self.field = field  # that is not what the route takes, or empty
 
 
 class UnsupportedMediaType(InvalidInput):
@@ -62,16 +60,11 @@ STRICT_JSON = Depends(_check_json)
 
 
 def handle_errors(app: FastAPI, forms: Mapping[str, DrawError]) -> None:
-    """Answer whatever fails in the routes as JSON.
-
-    Args:
-        forms: How a protocol writes an error, by the beginning of its paths; all others are `own_error`.
-    """
+    """Answer whatever fails in the routes as JSON; `forms` are of other protocols, by the start of a path."""
 
     async def answer(request: Request, error: Exception) -> Response:
         failure = _failure(error)
-        # The path of the route, since the one that was sent may be any text.
-        route = getattr(request.scope.get("route"), "path", "")
+        route = getattr(request.scope.get("route"), "path", "")  # the path that was sent may be any text
         log_failure(log, "request failed", failure, route=route)
         path = request.scope["path"]
         draw = next((form for start, form in forms.items() if path.startswith(start)), own_error)
@@ -115,7 +108,6 @@ def _bad_body(errors: Sequence[Mapping[str, Any]]) -> BadBody:
 
 
 def own_error(failed: TurnFailed, field: str = "") -> Response:
-    """An error as our own routes write it."""
     return JsonResponse(error_body(failed), failed.http_status, retry_headers(failed))
 
 

@@ -20,14 +20,12 @@ from dspy_demo.versions.version import Version
 from dspy_demo.web.auth import asks, is_owner, owner_only
 
 log = logging.getLogger(__name__)
-
+OWNER = Depends(owner_only)
 #: For guests, instead of the reason, which may name models and addresses.
 NOT_READY = "It cannot answer now. Its owner is told why at this address."
 
 
 class Ready(BaseModel):
-    """Whether a question can be answered now."""
-
     ready: bool
     reason: str = Field(description="Why not, in one sentence; empty where it can.")
     tracking: str = Field(description="`ok`, `failing` (answers are not recorded) or `off`.")
@@ -50,30 +48,34 @@ def probes_router(
         model_server: Asks the app's model server for its state.
     """
     router = APIRouter()
-    logged: set[str] = set()
+    logged = ""  # asked every few seconds, so a reason is logged once
 
     @router.head("/ready", include_in_schema=False)
-    @router.get(
-        "/ready", summary="Can it answer a question?", response_model=Ready, responses={503: {"model": Ready}}
-    )
+    @router.get("/ready", response_model=Ready, responses={503: {"model": Ready}})
     async def ready(request: Request) -> Response:
-        """Asks no model. Not ready: the program or the model cannot be built, or the app shuts down.
+        """Whether a question can be answered; asks no model.
 
-        In the app anybody may ask; why it is not ready is for its owner.
+        Not ready: the program or the model cannot be built, or the app shuts down. In the app anybody may
+        ask; why it is not ready is for its owner.
         """
-        reason = await _reason_against(service, prepare, logged)
+        nonlocal logged
+        reason = ""
+        try:
+            service.check_open()
+            await prepare()
+        except Exception as error:
+            failure = DemoError.of(error)
+            reason = failure.public_message
+            if reason != logged:
+                log_failure(log, "not ready", failure, refused=False)
+        logged = reason
         answer = {"tracking": service.tracer.state, "model_server": await model_server()}
         shown = reason if is_owner(asks(request)) else reason and NOT_READY
         return JsonResponse({"ready": not reason, "reason": shown} | answer, 503 if reason else 200)
 
-    @router.get(
-        "/metrics",
-        summary="Figures for Prometheus",
-        response_class=PlainTextResponse,
-        dependencies=[Depends(owner_only)],
-    )
-    async def figures(request: Request) -> Response:
-        """Turns by outcome, times, tokens, cost, limits that were hit, and states; nobody's words."""
+    @router.get("/metrics", response_class=PlainTextResponse, dependencies=[OWNER])
+    async def metrics(request: Request) -> Response:
+        """Figures for Prometheus: turns by outcome, times, tokens, cost, limits, states; nobody's words."""
         await model_server()  # so that the gauge does not show the state of an earlier look
         text, content_type = service.observer.exposition(request.headers.get("accept", ""))
         return Response(text, media_type=content_type)
@@ -81,26 +83,7 @@ def probes_router(
     return router
 
 
-async def _reason_against(
-    service: ChatService, prepare: Callable[[], Awaitable[object]], logged: set[str]
-) -> str:
-    """Why the app is not ready, or nothing; told in the log once, since it is asked every few seconds."""
-    try:
-        service.check_open()
-        await prepare()
-    except Exception as error:
-        failure = DemoError.of(error)
-        if failure.public_message not in logged:
-            log_failure(log, "not ready", failure, refused=False)
-        logged.add(failure.public_message)
-        return failure.public_message
-    logged.clear()
-    return ""
-
-
 class VersionBody(BaseModel):
-    """What to log, and as what."""
-
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"name": "dspy-demo"}]})
 
     name: str = Field(description="Name of the registered model; a new one is made.")
@@ -113,17 +96,11 @@ def versions_router(log_version: Callable[[str, str | None, str, dict[str, str]]
     """``POST /versions``; `log_version` takes name, program, description and tags, and blocks."""
     router = APIRouter()
 
-    @router.post(
-        "/versions",
-        summary="Log a version (owner)",
-        status_code=201,
-        dependencies=[Depends(owner_only), STRICT_JSON],
-        responses=ERRORS,
-    )
-    async def log(body: VersionBody) -> dict[str, str | int]:
+    @router.post("/versions", status_code=201, dependencies=[OWNER, STRICT_JSON], responses=ERRORS)
+    async def log_a_version(body: VersionBody) -> dict[str, str | int]:
         """Logs the program with the app's own model, as soon as a new process could load it.
 
-        That takes seconds. No language model is called. The answer is its `name`, `version` and `uri`.
+        That takes seconds and calls no language model. For the owner.
         """
         made = await asyncio.to_thread(log_version, body.name, body.program, body.description, body.tags)
         return {"name": made.name, "version": made.version, "uri": made.uri}

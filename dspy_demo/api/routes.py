@@ -37,8 +37,7 @@ def build_api(
     """The application, with its documentation at ``/docs`` and ``/openapi.json``.
 
     Args:
-        default_lm: The model that answers, asked at each request. A guest who may not use it gets the one
-            that the service's allowance has for guests.
+        default_lm: The model that answers, asked at each request; a guest may get another.
         routers: Further routes; they come first.
         errors: How further protocols write an error, by the beginning of their paths.
     """
@@ -68,22 +67,20 @@ def build_api(
 router = APIRouter()
 
 
-@router.post(
-    "/predict",
-    summary="Ask and wait for the whole answer",
-    response_model=Prediction,
-    responses=ERRORS,
-    dependencies=[STRICT_JSON],
-)
-async def predict(body: PredictBody, request: Request, asked: Asked) -> Response:
-    """Runs the program once. If you hang up, the turn is stopped."""
-    turn = _turn(asked, body)
-    return await whole_answer(asked, request, turn, finished=prediction, failed=own_error)
+@router.post("/predict", response_model=Prediction, responses=ERRORS, dependencies=[STRICT_JSON])
+async def predict(body: PredictBody, asked: Asked) -> Response:
+    """Runs the program once and gives the whole answer. If you hang up, the turn is stopped."""
+
+    def finished(end: TurnFinished) -> Response:
+        final = to_wire(end)
+        kept = {key: final[key] for key in ("usage", "elapsed_s", "trace_id", "finish_reason")}
+        return JsonResponse({"status": "success", "data": final["prediction"], **kept})
+
+    return await whole_answer(asked, _turn(asked, body), finished=finished, failed=own_error)
 
 
 @router.post(
     "/predict/stream",
-    summary="Ask and watch the answer come",
     response_class=StreamingResponse,
     responses=ERRORS | {200: _STREAM},
     dependencies=[STRICT_JSON],
@@ -105,21 +102,21 @@ async def predict_stream(body: PredictBody, asked: Asked) -> Response:
 
 
 @router.head("/health", include_in_schema=False)
-@router.get("/health", summary="Is the server up?", response_model=dict[str, str])
-async def health() -> Response:
-    """Cheap; asks no model."""
-    return JsonResponse({"status": "ok", "version": __version__})
+@router.get("/health")
+async def health() -> dict[str, str]:
+    """Whether the server is up; asks no model."""
+    return {"status": "ok", "version": __version__}
 
 
 def _turn(asked: Asking, body: PredictBody) -> TurnRequest:
     spec = asked.programs()[0] if body.program is None else asked.program(body.program)
-    changes = {"temperature": body.temperature, "max_tokens": body.max_tokens, "cache": body.cache}
-    more: dict[str, Any] = changes | {"session_id": body.session_id or ""}
+    changes: dict[str, Any] = body.model_dump(include={"temperature", "max_tokens", "cache"})
+    changes["session_id"] = body.session_id or ""
     earlier = [Message(each.role, each.content) for each in body.messages or body.history or []]
     if body.messages is not None:
-        return asked.chat(spec, earlier, **more)
+        return asked.chat(spec, earlier, **changes)
     inputs = {spec.chat_field: body.text} if body.inputs is None else body.inputs
-    return asked.turn(spec, inputs, history=earlier, **more)
+    return asked.turn(spec, inputs, history=earlier, **changes)
 
 
 class WireEvents:
@@ -130,10 +127,3 @@ class WireEvents:
     def encode(self, event: Event) -> bytes:
         self.ended = isinstance(event, TurnFinished | TurnFailed)
         return sse(to_wire(event)) + (DONE if self.ended else b"")
-
-
-def prediction(end: TurnFinished) -> Response:
-    """The whole answer."""
-    final = to_wire(end)
-    kept = {key: final[key] for key in ("usage", "elapsed_s", "trace_id", "finish_reason")}
-    return JsonResponse({"status": "success", "data": final["prediction"], **kept})

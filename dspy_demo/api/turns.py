@@ -35,7 +35,6 @@ from dspy_demo.programs.spec import ProgramSpec
 KEEP_ALIVE_S = 15.0
 #: Chunks that wait to be sent, before the turn waits for its reader.
 UNSENT_MAX = 16
-KEEP_ALIVE = b": keep-alive\n\n"
 DONE = b"data: [DONE]\n\n"
 #: nginx and its like would otherwise collect what they pass on.
 UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -45,13 +44,12 @@ class Asking:
     """Makes the turns that one HTTP request asks for, on the owner's model. A dependency of the routes."""
 
     def __init__(self, request: Request) -> None:
-        state = request.app.state  # see `routes.build_api`
-        self.service: ChatService = state.service
-        self._default_lm: Callable[[], LMChoice] = state.default_lm
+        self.request = request
+        self.service: ChatService = request.app.state.service  # see `routes.build_api`
+        self._default_lm: Callable[[], LMChoice] = request.app.state.default_lm
         #: As the middleware found it; around a model server there is none.
         self._visitor: Visitor = getattr(request.state, "visitor", None) or GUEST
         self._allowance = None if self._visitor.role == "owner" else self.service.allowance
-        self._turn_id = request.headers.get(TURN_ID_HEADER, "")
 
     def programs(self) -> list[ProgramSpec]:
         """Those that the visitor may ask for; the first one is the default."""
@@ -89,8 +87,8 @@ class Asking:
             given["max_tokens"] = min(lm.max_tokens, given["max_tokens"])
         target = LocalTarget(spec.name, dataclasses.replace(lm, **given))
         turn = TurnRequest(target, inputs, joined(history), session_id, visitor=self._visitor)
-        if is_turn_id(self._turn_id):
-            turn = dataclasses.replace(turn, turn_id=self._turn_id)
+        if is_turn_id(turn_id := self.request.headers.get(TURN_ID_HEADER, "")):
+            turn = dataclasses.replace(turn, turn_id=turn_id)
         self.service.check(turn)
         return turn
 
@@ -111,11 +109,7 @@ def joined(messages: Iterable[Message]) -> tuple[Message, ...]:
 
 
 class Encoder(Protocol):
-    """Writes the events of one turn in one protocol.
-
-    Attributes:
-        ended: Nothing follows what was written last; a turn that still runs is stopped.
-    """
+    """Writes the events of one turn in one protocol; once it has `ended`, the turn is stopped."""
 
     ended: bool
 
@@ -154,7 +148,7 @@ async def _chunks(asked: Asking, request: TurnRequest, encoder: Encoder) -> Asyn
                 async with asyncio.timeout(KEEP_ALIVE_S):
                     chunk = await chunks.get()
             except TimeoutError:
-                yield KEEP_ALIVE
+                yield b": keep-alive\n\n"
                 continue
             if not chunk:
                 break
@@ -168,7 +162,6 @@ async def _chunks(asked: Asking, request: TurnRequest, encoder: Encoder) -> Asyn
 
 async def whole_answer(
     asked: Asking,
-    request: Request,
     turn: TurnRequest,
     *,
     finished: Callable[[TurnFinished], Response],
@@ -178,8 +171,13 @@ async def whole_answer(
 
     While nothing is sent, no response watches the connection. The body of the request must have been read.
     """
+
+    async def hung_up() -> None:
+        while (await asked.request.receive())["type"] != "http.disconnect":
+            pass
+
     working = asyncio.create_task(asked.service.answer(turn), name="api-turn")
-    watching = asyncio.create_task(_hung_up(request), name="api-disconnect")
+    watching = asyncio.create_task(hung_up(), name="api-disconnect")
     try:
         await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
@@ -190,11 +188,6 @@ async def whole_answer(
     response = finished(end) if isinstance(end, TurnFinished) else failed(end)
     response.headers[TURN_ID_HEADER] = turn.turn_id
     return response
-
-
-async def _hung_up(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _end(*tasks: asyncio.Task[Any]) -> None:

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI
 from fastapi.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -176,7 +176,7 @@ async def mlflow_version() -> Response:
 
 
 @mlflow_router.post("/invocations", summary="Ask as MLflow's clients do", dependencies=[STRICT_JSON])
-async def invocations(body: dict[str, Any], request: Request, asked: Asked) -> Response:
+async def invocations(body: dict[str, Any], asked: Asked) -> Response:
     """Takes `messages`, or one row of them as `dataframe_split`, `dataframe_records`, `inputs` or
     `instances`. The content of the reply is the output fields as JSON.
     """
@@ -197,7 +197,7 @@ async def invocations(body: dict[str, Any], request: Request, asked: Asked) -> R
         reply = content if row is body else {"predictions": content}
         return Response(json.dumps(reply), media_type="application/json")
 
-    return await whole_answer(asked, request, turn, finished=finished, failed=mlflow_error)
+    return await whole_answer(asked, turn, finished=finished, failed=mlflow_error)
 
 
 def _row(body: Mapping[str, Any]) -> Mapping[str, Any]:
