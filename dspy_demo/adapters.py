@@ -1,7 +1,6 @@
 """The formats in which DSPy asks for the fields of a reply: one row of `ADAPTERS` each.
 
-A row has DSPy's class, the parser of a reply that is still arriving, and the grammar for a model on this
-machine. DSPy is imported by what needs it: the settings offer the names, and `--help` should not wait.
+DSPy is imported by what needs it: the settings offer the names, and `--help` should not wait.
 """
 
 from __future__ import annotations
@@ -71,13 +70,12 @@ class _Fields:
         if self.open is None:
             return
         body = text.strip()
-        if not body:
-            self.space.append(text if self._begun else "")
-            return
-        before, _, after = text.partition(body)
-        self._pieces.append(Piece(self.open, "".join([*self.space, before] if self._begun else []) + body))
-        self._begun = True
-        self.space = [after]
+        before, _, after = text.partition(body) if body else (text, "", "")
+        if self._begun:
+            self.space.append(before)
+        if body:
+            self._pieces.append(Piece(self.open, "".join(self.space) + body))
+            self._begun, self.space = True, [after]
 
     def take(self) -> list[Piece]:
         pieces, self._pieces = self._pieces, []
@@ -114,7 +112,6 @@ class ChatParser:
         return self._fields.take()
 
     def _read(self, text: str, *, ended: bool = True) -> None:
-        """Read a line, or what there is of it."""
         if self._line == "start":
             body = text.lstrip()
             if found := _HEADER.match(body):
@@ -214,7 +211,6 @@ class JSONParser:
         return text[text.find("{") :] if "{" in text else ""
 
     def _new(self, found: Any, *, last: bool = False) -> list[Piece]:
-        """What of the values was not shown yet."""
         pieces = []
         for name in self._fields if isinstance(found, dict) else ():
             value, shown = found.get(name) or "", self._shown.get(name, "")
@@ -228,20 +224,18 @@ class JSONParser:
         return pieces
 
 
-_DECODER = json.JSONDecoder(strict=False)
-
-
 def _certain(text: str) -> Any:
     """All of one object that ends inside a text, or all of a complete one; else nothing."""
+    decoder = json.JSONDecoder(strict=False)
     with contextlib.suppress(ValueError, RecursionError):
-        return _DECODER.decode(text + '"}')
+        return decoder.decode(text + '"}')
     with contextlib.suppress(ValueError, RecursionError):
-        return _DECODER.raw_decode(text)[0]
+        return decoder.raw_decode(text)[0]
     return {}
 
 
 class Row(NamedTuple):
-    """One format: the name of DSPy's adapter, the parser of a reply, the path of its grammar's writer."""
+    """One format: DSPy's adapter, the parser of a reply that still arrives, the writer of its grammar."""
 
     dspy_class: str
     parser: Callable[[Sequence[str]], PrefixParser]
@@ -256,14 +250,13 @@ ADAPTERS = {
 
 
 def adapter_for(name: str) -> dspy.Adapter:
-    """A new adapter of that name."""
     # Asked again in JSON, a model would write a second reply behind the one that people have seen.
     options = {} if name == "json" else {"use_json_adapter_fallback": False}
     return _adapter_class(name)(**options)
 
 
 def adapter_name(adapter: object) -> str | None:
-    """The name of any adapter's format, or None where it is unknown. Needs no DSPy."""
+    """The name of an adapter's format, or None where it is unknown."""
     names = {row.dspy_class: name for name, row in ADAPTERS.items()}
     bases = [base.__name__ for base in type(adapter).__mro__ if base.__module__.startswith("dspy.")]
     return next((names[base] for base in bases if base in names), None)
@@ -275,7 +268,7 @@ def reply_grammar(name: str, signature: type[dspy.Signature], max_tokens: int) -
 
 
 def without_thinking(text: str) -> str:
-    """`text` without a block of thinking at its start; where that was cut off, it is all there is."""
+    """`text` without a block of thinking at its start, which may be cut off."""
     return _THINKING.sub("", text, count=1)
 
 
@@ -291,7 +284,7 @@ class _Conversation:
     """What DSPy's adapters lack for a chat with any model.
 
     They take thinking between tags for a part of the reply. And of an earlier turn, whose answer alone is
-    kept, DSPy writes the other output fields as ``None``, and models then do the same.
+    kept, they write the other output fields as ``None``, and models then do the same.
     """
 
     format_name: str
@@ -306,13 +299,10 @@ class _Conversation:
         finally:
             awaited.reset(token)
 
-    def format_conversation_history(
-        self, signature: Any, history_field_name: str, inputs: dict[str, Any]
-    ) -> Any:
+    def format_conversation_history(self, signature: Any, history_field_name: str, inputs: Any) -> Any:
         import dspy
 
-        history = inputs.get(history_field_name)
-        if history is not None:
+        if (history := inputs.get(history_field_name)) is not None:
             missing = dict.fromkeys(signature.output_fields, NOT_KEPT)
             turns = [
                 turn if dspy.ToolCalls in map(type, turn.values()) else {**missing, **turn}

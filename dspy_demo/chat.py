@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
-from typing import Any, Self, assert_never
+from typing import Any, Self
 
 from dspy_demo import errors
 from dspy_demo.backends.base import Backend
@@ -18,7 +18,6 @@ from dspy_demo.events import (
     Event,
     FieldDelta,
     LocalTarget,
-    Status,
     TurnFailed,
     TurnFinished,
     TurnRequest,
@@ -39,19 +38,17 @@ from dspy_demo.tracing.tracer import Tracer
 
 log = logging.getLogger(__name__)
 
-TOO_LONG = (
-    "The input has {:,} characters with the chat so far; the limit is {:,}. Shorten it or start a new chat."
-)
+TOO_LONG = "The input has {:,} characters with the chat so far; the limit is {:,}. Start a new chat."
 SILENT = "The language model was silent for {}, so the turn was ended. Try again."
 TOO_SLOW = "The turn took longer than {}, so it was ended. What arrived is kept."
 CLOSED = "The server was stopped before the answer was finished. What arrived is kept."
 CLOSING = "The server is shutting down and takes no new questions. Try again in a moment."
-#: When to come back: a start takes about this long.
+#: About as long as a start takes.
 RESTART_S = 10.0
 
 
 class ChatService:
-    """The one way to the backends, for the page, the REST routes and the OpenAI routes.
+    """The one way to the backends, for the page and for all routes.
 
     `allowance` and `limits` are what guests may use, and how much; None where everybody is the owner.
     """
@@ -64,7 +61,6 @@ class ChatService:
         served: Backend | None = None,
         *,
         tracer: Tracer | None = None,
-        observer: Metrics | None = None,
         allowance: Allowance | None = None,
         limits: GuestLimits | None = None,
     ) -> None:
@@ -72,7 +68,7 @@ class ChatService:
         self.programs = programs
         self._local, self._served = local, served
         self.tracer = tracer or Tracer()
-        self.observer = observer or Metrics()
+        self.observer = Metrics()
         self.allowance, self.limits = allowance, limits
         self.running: set[Turn] = set()
         self.waiting: set[Turn] = set()
@@ -94,17 +90,18 @@ class ChatService:
             raise refusal from refusal.__cause__
 
     def check_open(self) -> None:
-        """Refuse new turns while the app shuts down, with `Stopped`."""
+        """Refuse new turns while the app shuts down."""
         if self.closing:
             raise errors.Stopped(CLOSING, retry_after_s=RESTART_S)
 
     def check_room(self) -> None:
-        """Refuse one turn too many, with `Busy`."""
+        """Refuse a turn that cannot start now."""
+        self.check_open()
         if len(self.running) >= self.settings.max_turns:
             raise errors.Busy()
 
     def refuse(self, request: TurnRequest) -> None:
-        """`check`, for who tells of the refusal."""
+        """`check` without telling of it."""
         self.check_open()
         if self.allowance is not None:
             self.allowance.check(request)
@@ -119,7 +116,7 @@ class ChatService:
         self.check_room()
 
     def _image_chars(self, request: TurnRequest) -> int:
-        """How much of a question is pictures. Which inputs of a served version are some, it alone knows."""
+        """How much of a question is images. Which inputs of a served version are some, it alone knows."""
         guest = request.visitor.role == "guest"
         if not isinstance(request.target, LocalTarget):
             return 0 if guest else image_chars(request.inputs, request.inputs)
@@ -139,17 +136,16 @@ class ChatService:
         return failed_from(errors.Stopped())
 
     def backend(self, request: TurnRequest) -> Backend:
-        """The backend of a request's target."""
         if isinstance(request.target, LocalTarget):
             return self._local
         if self._served is None:
-            raise errors.NotFound("No served version is set up here. Log a version and serve it first.")
+            raise errors.NotFound("No served version is set up here.")
         return self._served
 
     def tell(self, end: TurnEnd, failure: DemoError | None = None) -> None:
         """The end of a turn, to the log and the observer."""
+        refused = end.outcome == "refused"
         if failure is not None:
-            refused = end.outcome == "refused"
             log_failure(log, f"turn {end.outcome}", failure, refused=refused, **end.fields())
         else:
             log.info("turn %s", end.outcome, extra=end.fields())
@@ -192,12 +188,10 @@ class Turn:
         async with service.turn(request) as turn:
             async for event in turn: ...
 
-    No exception but `asyncio.CancelledError` comes out of it: a failure is its last event. After `stop`, and
-    on leaving the block, everything upstream is closed and no terminal event follows. A guest's turn may wait
-    in line: then `Status` events come before `TurnStarted`, and time counts from the end of the wait.
-
-    Attributes:
-        trace_id: The trace of this turn, from its start on; that of the model server where one runs it.
+    A failure is its last event, not an exception. After `stop`, and on leaving the block, everything upstream
+    is closed and no terminal event follows. A guest's turn may wait in line: then `Status` events come before
+    `TurnStarted`, and time counts from the end of the wait. `trace_id` is that of the model server where one
+    runs the turn.
     """
 
     def __init__(self, service: ChatService, request: TurnRequest) -> None:
@@ -211,7 +205,7 @@ class Turn:
         self._stream: TurnStream[Event] | None = None
         self._cut_short: DemoError | None = None
         self._started_s: float | None = None  # None until it is admitted
-        self._outcome: TurnFinished | DemoError | None = None  # None while it runs, and where it was stopped
+        self._outcome: TurnFinished | DemoError | None = None  # None where it was stopped
         self._first_delta_s: float | None = None
 
     async def __aenter__(self) -> Self:
@@ -234,7 +228,7 @@ class Turn:
             self._guest.leave()
 
     async def _close(self) -> None:
-        """Give back all that the turn holds, the upstream first, and report its end."""
+        """Give back what the turn holds, the upstream first, and report its end."""
         async with self._closing:
             await self._open.aclose()
 
@@ -257,7 +251,7 @@ class Turn:
         yield failed_from(self._outcome) if isinstance(self._outcome, DemoError) else self._outcome
 
     async def _admit(self) -> AsyncIterator[Event]:
-        """Check the request, and wait for a place where the visitor needs one; tells the place meanwhile."""
+        """Check the request, and wait in line where the visitor has to."""
         service = self._service
         self._open.callback(self._report)
         service.refuse(self.request)
@@ -272,7 +266,6 @@ class Turn:
             service.waiting.discard(self)
         if self.stopped:
             return
-        service.check_open()
         service.check_room()
         if self._guest is not None:
             self.request = self._guest.begin()
@@ -286,24 +279,17 @@ class Turn:
         self._open.push_async_callback(stream.close)
         stream.start(self._fill(stream))
         async for event in stream:
-            match event:
-                case TurnStarted():
-                    self.trace_id = event.trace_id or self.trace_id
-                    event = dataclasses.replace(event, trace_id=self.trace_id)
-                case FieldDelta():
-                    if self._first_delta_s is None:
-                        self._first_delta_s = self._elapsed_s()
-                case TurnFinished():
-                    self.trace_id = event.trace_id or self.trace_id
-                    event = dataclasses.replace(event, trace_id=self.trace_id, elapsed_s=self._elapsed_s())
-                    self._outcome = dataclasses.replace(event, first_delta_s=self._first_delta_s)
-                    self._hear(self._outcome)
-                    return
-                case Status() | TurnFailed():
-                    pass
-                case _:
-                    assert_never(event)
+            if isinstance(event, TurnStarted | TurnFinished):
+                self.trace_id = event.trace_id or self.trace_id
+                event = dataclasses.replace(event, trace_id=self.trace_id)
+            elif isinstance(event, FieldDelta) and self._first_delta_s is None:
+                self._first_delta_s = self._elapsed_s()
+            if isinstance(event, TurnFinished):
+                times: Any = {"elapsed_s": self._elapsed_s(), "first_delta_s": self._first_delta_s}
+                event = self._outcome = dataclasses.replace(event, **times)
             self._hear(event)
+            if self._outcome is not None:
+                return
             yield event
         if not self.stopped:
             raise self._cut_short or errors.EmptyReply()
@@ -320,14 +306,13 @@ class Turn:
             self.trace_id = self._record.trace_id
 
     def _hear(self, event: Event) -> None:
-        """Tell an event to whoever counts it."""
         if self._guest is not None:
             self._guest.hear(event)
         if self._record is not None:
             self._record.hear(event)
 
     async def _fill(self, stream: TurnStream[Event]) -> None:
-        """Run the backend within the limits of time; a task of its own, which owns the backend's stream."""
+        """Run the backend within the limits of time, in the task that owns the backend's stream."""
         current_record.set(self._record)
         current_turn_id.set(self.request.turn_id)
         idle_s, total_s = self._service.settings.idle_timeout_s, self._service.settings.total_timeout_s
@@ -355,7 +340,6 @@ class Turn:
         return 0.0 if self._started_s is None else time.monotonic() - self._started_s
 
     def _fail(self, error: Exception) -> None:
-        """End with this failure, under the one id of this turn."""
         if self.stopped:
             return
         failure = self._outcome = DemoError.of(error)
@@ -373,14 +357,14 @@ class Turn:
         details: dict[str, Any] = {"first_delta_s": self._first_delta_s, "elapsed_s": self._elapsed_s()}
         if self._record is not None:
             details["usage"] = self._record.usage
-        failure, outcome = None, self._outcome
+        failure: DemoError | None = None
         ended: Outcome = "stopped"
-        if isinstance(outcome, TurnFinished):
+        if isinstance(self._outcome, TurnFinished):
             ended = "finished"
-            details |= {"usage": outcome.usage, "elapsed_s": outcome.elapsed_s}
-        elif outcome is not None:
-            failure, ended = outcome, "refused" if self._started_s is None else "failed"
-            details |= {"code": outcome.code, "limit": outcome.limit}
+            details |= {"usage": self._outcome.usage, "elapsed_s": self._outcome.elapsed_s}
+        elif self._outcome is not None:
+            failure, ended = self._outcome, "refused" if self._started_s is None else "failed"
+            details |= {"code": failure.code, "limit": failure.limit}
         elif self._started_s is None:
             return
         self._service.tell(TurnEnd.of(self.request, ended, **details), failure)

@@ -13,11 +13,8 @@ from collections.abc import Sequence
 class DemoError(Exception):
     """An error with a stable code, a sentence for the user and an HTTP status.
 
-    Args:
-        public_message: What happened and what to do. Never the text of another exception: it could hold a
-            key, an address or somebody's words.
-        retry_after_s: Seconds after which trying again makes sense, where the cause told us.
-        limit: Which limit was reached, where one was; for metrics.
+    The sentence says what happened and what to do. It never has the text of another exception, which could
+    hold a key, an address or somebody's words. `limit` is the limit that was reached, for metrics.
     """
 
     code: str = "internal"
@@ -33,17 +30,14 @@ class DemoError(Exception):
         self.retry_after_s = retry_after_s
         self.limit = limit or self.limit
         self.error_id = secrets.token_hex(4)
-        #: A model server met it, and has logged and traced it.
-        self.from_server = False
-        #: Its number in that server's log, which is ours unless the server does not know our ids.
-        self.server_error_id = ""
-        #: It has its line in our log.
-        self.logged = False
+        self.from_server = False  #: A model server met it, and has logged and traced it.
+        self.server_error_id = ""  #: Its id in that server's log.
+        self.logged = False  #: It has its line in our log.
         super().__init__(self.public_message)
 
     @staticmethod
     def of(error: Exception) -> DemoError:
-        """`error` as a user may be told of it: one of ours as it is, anything else as a bug of ours."""
+        """One of ours as it is, anything else as a bug of ours."""
         if isinstance(error, DemoError):
             return error
         failure = DemoError()
@@ -153,10 +147,7 @@ class TrackingError(DemoError):
 
 class TrackingUnavailable(TrackingError):
     code, http_status = "tracking_unavailable", 503
-    default_message = (
-        "MLflow cannot be used. Check the server at --tracking-uri, or the rights and disk of --data-dir, "
-        "then try again."
-    )
+    default_message = "MLflow cannot be used. Check --tracking-uri, or the rights and disk of --data-dir."
 
 
 class VersionNotLogged(TrackingError):
@@ -186,10 +177,7 @@ class UpstreamError(DemoError):
 
 class UpstreamAuth(UpstreamError):
     code, retryable = "upstream_auth", False
-    default_message = (
-        "The language model refused the API key. Enter another under Model, Other…, or set its variable "
-        "(such as OPENAI_API_KEY) and start the app again."
-    )
+    default_message = "The language model refused the API key. Enter another under Model, Other…"
 
 
 class UpstreamRejected(UpstreamError):
@@ -219,9 +207,7 @@ class UpstreamCut(UpstreamError):
 
 class WrongServer(UpstreamError):
     code, retryable = "wrong_server", False
-    default_message = (
-        "Something else answers at the model server's address now. Restart it, or choose the Local backend."
-    )
+    default_message = "Something else answers at the model server's address now. Restart it."
 
 
 class ReplyTooLong(UpstreamError):
@@ -229,11 +215,8 @@ class ReplyTooLong(UpstreamError):
     default_message = "The reply is too long to be read. Ask for a shorter one."
 
     @classmethod
-    def over(cls, limit_chars: int) -> ReplyTooLong:
-        """Ended at the limit of the settings."""
-        return cls(
-            f"The reply was longer than {limit_chars:,} characters, so it was ended. What arrived is kept."
-        )
+    def over(cls, chars: int) -> ReplyTooLong:
+        return cls(f"The reply was longer than {chars:,} characters, so it was ended. What arrived is kept.")
 
 
 class MalformedReply(UpstreamError):
@@ -242,11 +225,8 @@ class MalformedReply(UpstreamError):
 
     @classmethod
     def without(cls, fields: Sequence[str]) -> MalformedReply:
-        """The reply lacks these output fields."""
-        names, are = " and ".join(f"`{field}`" for field in fields), "are" if len(fields) > 1 else "is"
-        return cls(
-            f"The model ignored the output format: {names} {are} missing. Retry, or choose a stronger model."
-        )
+        names = " and ".join(f"no `{field}`" for field in fields)
+        return cls(f"The model ignored the output format: {names}. Retry, or choose a stronger model.")
 
 
 class EmptyReply(UpstreamError):

@@ -1,8 +1,4 @@
-"""What a turn is: a request that becomes a stream of events, whoever runs it.
-
-`to_wire` and `event_from_wire` translate events to and from the JSON of ``POST /predict/stream``, by which
-another process runs a turn. All times are in seconds.
-"""
+"""What a turn is: a request that becomes a stream of events, whoever runs it. All times are in seconds."""
 
 from __future__ import annotations
 
@@ -12,7 +8,6 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
-from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
@@ -34,13 +29,10 @@ class Visitor:
     name: str
 
 
-#: The key of the status line of a turn that waits in line, before it starts.
-QUEUE_KEY = "queue"
-#: The key of the status line of a model call that is tried again.
-RETRY_KEY = "retry"
-
 #: Who asks where nothing else is known: the one who may do least.
 GUEST = Visitor("guest", "")
+#: The key of the status line of a turn that waits in line, and of a model call that is tried again.
+QUEUE_KEY, RETRY_KEY = "queue", "retry"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +45,13 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class LMChoice:
-    """A language model as a user chooses it; None stands for the provider's default.
+    """A language model as a user chooses it; None stands for the provider's default."""
 
-    `model` is a DSPy model string such as ``openai/gpt-4o-mini``; `api_key` stays in memory; `max_tokens`
-    bounds the output of a call; `cache` lets DSPy answer the same request from its cache.
-    """
-
-    model: str
+    model: str  #: A DSPy model string such as ``openai/gpt-4o-mini``.
     api_base: str | None = None
-    api_key: SecretStr | None = None
+    api_key: SecretStr | None = None  #: Stays in memory.
     temperature: float | None = None
-    max_tokens: int | None = None
+    max_tokens: int | None = None  #: Of the output of one call.
     cache: bool = True
 
 
@@ -81,27 +69,18 @@ class LocalTarget:
 
 @dataclass(frozen=True, slots=True)
 class ServedTarget:
-    """Ask the model server at `url`.
-
-    Attributes:
-        version: The MLflow URI that it serves, where known. Another version there is refused, not asked.
-        max_tokens: Upper bound of output tokens per model call; None for the version's own.
-        instance: The very process that is meant, where this app started it. Anything else is refused.
-    """
+    """Ask the model server at `url`. Where another version or process answers there, it is refused."""
 
     url: str
-    version: str | None = None
-    max_tokens: int | None = None
-    instance: str = ""
+    version: str | None = None  #: The MLflow URI that it serves.
+    max_tokens: int | None = None  #: Of the output of one call; None for the version's own.
+    instance: str = ""  #: The very process that is meant, where this app started it.
     cache: bool = True
 
     @property
     def model(self) -> str:
         """The version, or host and port of the server, without a user and password before them."""
-        try:
-            return self.version or urlsplit(self.url).netloc.rpartition("@")[2]
-        except ValueError:
-            return ""
+        return self.version or re.split(r"[/?#]", self.url.partition("://")[2])[0].rpartition("@")[2]
 
 
 #: The header by which a turn keeps its id on its way through servers of ours.
@@ -120,33 +99,24 @@ def is_turn_id(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class TurnRequest:
-    """One question to one backend.
-
-    Attributes:
-        inputs: The program's input fields by name, without the history.
-        history: Earlier messages of this chat, oldest first.
-        session_id: The visitor's chat, for tracing. Never a secret.
-    """
+    """One question to one backend."""
 
     target: LocalTarget | ServedTarget
-    inputs: Mapping[str, Any]
-    history: tuple[Message, ...] = ()
-    session_id: str = ""
+    inputs: Mapping[str, Any]  #: The program's input fields by name, without the history.
+    history: tuple[Message, ...] = ()  #: Earlier messages of this chat, oldest first.
+    session_id: str = ""  #: The visitor's chat, for tracing. Never a secret.
     turn_id: str = field(default_factory=new_turn_id)
     visitor: Visitor = GUEST
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens and money of a turn, over all its model calls; `cost_usd` is None where the price is unknown.
-
-    `cached`: every call was answered from the cache, so that no token was paid for.
-    """
+    """Tokens and money of a turn, over all its model calls."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    cost_usd: float | None = None
-    cached: bool = False
+    cost_usd: float | None = None  #: None where a price is unknown.
+    cached: bool = False  #: Every call was answered from the cache, so that no token was paid for.
 
     @property
     def total_tokens(self) -> int:
@@ -155,24 +125,18 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class TurnStarted:
-    """The turn runs, on ``local`` or ``served``. Always first, but for a `Status` while it waits in line.
-
-    Not `incremental`: text cannot arrive token by token (a plain ``mlflow models serve``).
-    """
+    """The turn runs, on ``local`` or ``served``. Always first, but for a `Status` while it waits in line."""
 
     backend: str
     model: str
-    incremental: bool = True
+    incremental: bool = True  #: False where the answer comes whole (a plain ``mlflow models serve``).
     trace_id: str | None = None
     kind: Literal["started"] = "started"
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Something worth seeing while waiting: a tool call, a retry, the place in line.
-
-    Events with the same `key` are one line that changes. Those with `QUEUE_KEY` come before `TurnStarted`.
-    """
+    """A tool call, a retry, the place in line. Events with the same `key` are one line that changes."""
 
     text: str
     state: StatusState = "info"
@@ -182,15 +146,12 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class FieldDelta:
-    """More text of one output field: an increment, never cumulative.
-
-    `step` names the predictor call it comes from (``react``, ``react#2``): two may have the same field.
-    """
+    """More text of one output field: an increment, never cumulative."""
 
     field: str
     channel: Channel
     text: str
-    step: str = ""
+    step: str = ""  #: The predictor call it comes from (``react``, ``react#2``): two may have the same field.
     kind: Literal["delta"] = "delta"
 
 
@@ -225,7 +186,7 @@ class TurnFailed:
 
 Event = TurnStarted | Status | FieldDelta | TurnFinished | TurnFailed
 
-
+#: By their types in the JSON of ``POST /predict/stream``, by which another process runs a turn.
 _CLASSES: Mapping[str, Any] = {
     "started": TurnStarted,
     "status": Status,
@@ -233,9 +194,9 @@ _CLASSES: Mapping[str, Any] = {
     "final": TurnFinished,
     "error": TurnFailed,
 }
-#: What the JSON of ``POST /predict/stream`` calls what Python calls otherwise.
+#: What that JSON calls otherwise than Python.
 _WIRE_NAMES = {"finished": "final", "failed": "error", "outputs": "prediction", "public_message": "message"}
-#: How values of the JSON are read, by the names of their fields; a newer server may say more than we know.
+#: How its values are read, by the names of their fields; a newer server may say more than we know.
 _READ: Mapping[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("backend", "model", "text", "key", "field", "step"), str),
     **dict.fromkeys(("first_delta_s", "elapsed_s"), float),
@@ -262,18 +223,16 @@ def error_body(failed: TurnFailed) -> dict[str, Any]:
 
 
 def event_from_wire(data: Mapping[str, Any]) -> Event | None:
-    """The event of a JSON object, or None for a type that this version does not know."""
+    """The event of a JSON object, or None for a type that we do not know."""
     made = _CLASSES.get(data["type"])
     if made is None:
         return None
-    given = {name: data.get(_WIRE_NAMES.get(name, name)) for name in made.__slots__ if name != "kind"}
-    event: Event = made(
-        **{
-            name: _READ.get(name, lambda wire: wire)(value)
-            for name, value in given.items()
-            if value is not None
-        }
-    )
+    values = {}
+    for name in made.__slots__:
+        value = data.get(_WIRE_NAMES.get(name, name))
+        if value is not None and name != "kind":
+            values[name] = _READ[name](value) if name in _READ else value
+    event: Event = made(**values)
     return event
 
 

@@ -21,12 +21,10 @@ from typing import Any
 from dspy_demo.errors import DemoError, UpstreamError
 from dspy_demo.settings import Settings
 
-#: Whose records the level of the settings is for; all others are libraries.
-OURS = ("dspy_demo", "app")
 #: Libraries that report at WARNING what does not help the user of this app.
 NOISY = ["alembic", "httpx", "httpcore", "LiteLLM", "mlflow", "gradio", "asyncio"]
 NOISY += ["dspy.predict", "dspy.adapters"]
-#: Libraries that write to stderr by handlers of their own, which they set when they are imported or started.
+#: Loggers with handlers of their own to stderr, which they set when they are imported or started.
 SELF_WILLED = ["dspy", "mlflow", "LiteLLM", "LiteLLM Proxy", "LiteLLM Router"]
 SELF_WILLED += ["uvicorn", "uvicorn.error", "uvicorn.access"]
 
@@ -34,7 +32,7 @@ SELF_WILLED += ["uvicorn", "uvicorn.error", "uvicorn.access"]
 current_turn_id: ContextVar[str] = ContextVar("current_turn_id", default="")
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
-#: Exceptions and warnings whose text speaks of the code only.
+#: Their text speaks of the code only.
 _OF_CODE = (ImportError, AttributeError, NameError)
 _WARN_OF_CODE = (DeprecationWarning, PendingDeprecationWarning, FutureWarning, RuntimeWarning)
 
@@ -68,10 +66,7 @@ def log_failure(
 ) -> None:
     """The one line of an error that a user sees, under the same id; once, however often it is told.
 
-    A fault of this side is logged with its trace; of an upstream's the kinds of errors say enough.
-
-    Args:
-        refused: It is no fault but an answer to what was asked, and told at INFO. By default the 4xx are.
+    A fault of this side is logged with its trace. What was `refused`, by default the 4xx, is told at INFO.
     """
     if error.logged:
         return
@@ -97,7 +92,7 @@ class RecordFilter(logging.Filter):
         self._level = level
 
     def filter(self, record: logging.LogRecord) -> bool:
-        ours = record.name.partition(".")[0] in OURS
+        ours = record.name.partition(".")[0] in {"dspy_demo", "app"}
         if record.levelno < (self._level if ours else max(self._level, logging.WARNING)):
             return False
         if not hasattr(record, "turn_id") and (turn_id := current_turn_id.get()):
@@ -128,9 +123,7 @@ class Formatter(logging.Formatter):
         if not self._as_json:
             pairs = [f"{name}={value!r}" for name, value in fields.items()]
             return " ".join([*head.values(), *pairs]) + (f"\n{trace}" if trace else "")
-        entry = (
-            head | fields | head | ({"exception": trace} if trace else {})
-        )  # whatever the fields are called
+        entry = head | fields | head | ({"exception": trace} if trace else {})  # whatever fields are called
         try:
             return json.dumps(entry, default=str, allow_nan=False)
         except ValueError:  # NaN, or a value that contains itself
@@ -175,8 +168,7 @@ class _HandledHere(logging.Logger):
 def _log_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any
 ) -> None:
-    """A warning as a record. Pydantic's quote values, so only those about code keep their words."""
-    words = f": {message}" if issubclass(category, _WARN_OF_CODE) else ""
+    words = f": {message}" if issubclass(category, _WARN_OF_CODE) else ""  # Pydantic's quote values
     log.warning("%s in %s:%d%s", category.__name__, filename, lineno, words)
 
 

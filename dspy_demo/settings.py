@@ -1,7 +1,6 @@
-"""One `Settings` object: flags over environment over defaults.
+"""One `Settings` object: flags over environment over defaults. Nothing else in the house reads these.
 
-Each field carries its description, unit, bound and environment names; `python app.py --help` and
-`docs/settings.md` are drawn from them. Nothing else in the house reads the environment.
+`python app.py --help` and `docs/settings.md` are drawn from its fields.
 """
 
 from __future__ import annotations
@@ -21,14 +20,9 @@ from pydantic.fields import FieldInfo
 from dspy_demo.adapters import ADAPTERS
 from dspy_demo.errors import SettingsError
 
-#: Of the variable of each setting.
 ENV_PREFIX = "DSPY_DEMO_"
 #: Not a word of the URL itself: it is shown in the terminal.
 WITH_CREDENTIALS = "must not hold a user or a password; give the key with --api-key or in its variable"
-
-#: Variables of providers. `lm.providers` says which belong to which.
-_KEY = re.compile(r"[A-Z0-9_]+_API_KEY")
-_BASE = re.compile(r"[A-Z0-9_]+_(API_BASE|BASE_URL)")
 
 
 def _setting(
@@ -178,9 +172,8 @@ class Settings(BaseModel):
     @field_validator("cors_origins", "guest_programs", "guest_models", "serve_env", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        return (
-            [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-        )
+        parts = value.split(",") if isinstance(value, str) else value
+        return [part for part in map(str.strip, parts) if part]
 
     @field_validator("adapter")
     @classmethod
@@ -252,16 +245,13 @@ class Settings(BaseModel):
             raise SettingsError(f"{source.get(name, name)}: {message}.") from None
         for variable in settings.serve_env:
             if variable not in environ:
-                raise SettingsError(
-                    f"{source['serve_env']}: {variable} is not set in the environment. Set it first."
-                )
+                raise SettingsError(f"{source['serve_env']}: {variable} is not set in the environment.")
         return settings
 
     def variables(self, leave_out: Set[str] = frozenset()) -> dict[str, str]:
-        """The environment by which another process of ours gets these settings; secrets are never in it.
+        """The environment by which another process of ours gets these settings, but for secrets.
 
-        Args:
-            leave_out: Names of settings, and of groups of them, that the process has no use for.
+        `leave_out` are names of settings, and of groups of them.
         """
         names = [name for name, _, extra in _flags() if leave_out.isdisjoint({name, extra["group"]})]
         values = {ENV_PREFIX + name.upper(): getattr(self, name) for name in names}
@@ -270,7 +260,6 @@ class Settings(BaseModel):
 
     @property
     def cache_dir(self) -> Path:
-        """Where DSPy keeps answers to repeated requests."""
         return self.data_dir / "cache"
 
 
@@ -280,16 +269,11 @@ def flag_name(name: str) -> str:
 
 def _flags() -> list[tuple[str, FieldInfo, dict[str, Any]]]:
     """The settings that are flags: their names, their fields, and unit, group and further variables."""
-    fields = Settings.model_fields.items()
-    return [
-        (name, info, info.json_schema_extra)
-        for name, info in fields
-        if isinstance(info.json_schema_extra, dict)
-    ]
+    fields = [(name, info, info.json_schema_extra) for name, info in Settings.model_fields.items()]
+    return [(name, info, extra) for name, info, extra in fields if isinstance(extra, dict)]
 
 
 def _text(value: Any) -> str:
-    """A value as it is given on the command line or in a variable."""
     return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
@@ -343,10 +327,7 @@ PRIVATE_UMASK = 0o077
 
 
 def close_to_others(data_dir: Path) -> None:
-    """Take other users' rights from what is in the data folder already; new files have none by the umask.
-
-    The folder itself is closed where it holds nothing else: it may be any that somebody named.
-    """
+    """Take other users' rights from what is in the data folder already, and from a folder of ours alone."""
     with contextlib.suppress(OSError):  # a folder that cannot be used is told of by what needs it
         data_dir.mkdir(parents=True, exist_ok=True)
         paths = [path for path in data_dir.iterdir() if not path.is_symlink()]
@@ -358,10 +339,9 @@ def close_to_others(data_dir: Path) -> None:
 def _of_providers(environ: Mapping[str, str]) -> dict[str, Any]:
     """The keys and base URLs of providers; not ours, which begin with `ENV_PREFIX`."""
     given = {name: value for name, value in environ.items() if value and not name.startswith(ENV_PREFIX)}
-    return {
-        "provider_keys": {name: SecretStr(value) for name, value in given.items() if _KEY.fullmatch(name)},
-        "provider_bases": {name: value for name, value in given.items() if _BASE.fullmatch(name)},
-    }
+    keys = {name: SecretStr(value) for name, value in given.items() if name.endswith("_API_KEY")}
+    bases = {name: value for name, value in given.items() if name.endswith(("_API_BASE", "_BASE_URL"))}
+    return {"provider_keys": keys, "provider_bases": bases}
 
 
 def has_credentials(url: str) -> bool:
@@ -370,13 +350,8 @@ def has_credentials(url: str) -> bool:
 
 
 def prepare_libraries(settings: Settings, environ: MutableMapping[str, str]) -> None:
-    """Set what the libraries read from the environment at import. Call before importing them.
-
-    - litellm fetches its price list from the network on import (5 s on a silent host) unless told
-      to use the one it ships; ``mlflow server`` hangs offline for the same reason.
-    - DSPy opens its disk cache at import, under the home folder by default.
-    - Gradio calls home for analytics and version checks, MLflow for telemetry.
-    """
+    """Set what the libraries read from the environment at import. Call before importing them."""
+    # Else litellm fetches its price list on import (5 s on a silent host), and `mlflow server` hangs offline.
     environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
     environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

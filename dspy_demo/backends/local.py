@@ -39,14 +39,14 @@ class LocalBackend:
             yield event
 
     async def prepare(self, target: LocalTarget) -> tuple[dspy.Module, dspy.LM]:
-        """The program and the model of a turn; the first time they are built."""
-        return await asyncio.to_thread(self._built, target)
+        """The program and the model of a turn. The first time this imports and builds them, for seconds."""
 
-    def _built(self, target: LocalTarget) -> tuple[dspy.Module, dspy.LM]:
-        """Blocks: the first time it imports dspy and whatever program and model need, for seconds."""
-        import dspy_demo.streaming.turn  # noqa: F401 - in the event loop it would hold every other request up
+        def built() -> tuple[dspy.Module, dspy.LM]:
+            import dspy_demo.streaming.turn  # noqa: F401
 
-        return self._programs.module(target.program), self._catalog.lm(target.lm)
+            return self._programs.module(target.program), self._catalog.lm(target.lm)
+
+        return await asyncio.to_thread(built)
 
     async def aclose(self) -> None:
         await self._catalog.aclose()

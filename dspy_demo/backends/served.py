@@ -29,7 +29,7 @@ from dspy_demo.settings import Settings
 CANNOT_STREAM = "This server cannot stream; the whole answer comes at once."
 #: Connections that may be open to the model server.
 CONNECTIONS_MAX = 500
-CONNECT_TIMEOUT_S = PROBE_TIMEOUT_S = 5.0
+CONNECT_TIMEOUT_S = 5.0
 #: Our server sends a comment at least every 15 s, however slow its model is.
 SILENT_SERVER_S = 35.0
 #: How long the end of a reply is waited for after its last event.
@@ -113,7 +113,7 @@ class ServedBackend:
     async def _reply(
         self, url: str, request: TurnRequest, body: Mapping[str, Any], timeout: httpx.Timeout
     ) -> AsyncIterator[httpx.Response]:
-        """The reply to a turn's request; what breaks while it is read is raised as an error of ours."""
+        """The reply to a turn's request; what breaks while it is read is an error of ours."""
         headers, answering = {TURN_ID_HEADER: request.turn_id}, False
         try:
             async with self._client.stream("POST", url, json=body, headers=headers, timeout=timeout) as reply:
@@ -139,7 +139,7 @@ class ServedBackend:
         raise wire.reply_error(reply.status_code, b"")
 
     async def _get(self, url: str) -> tuple[httpx.Response, bytes]:
-        async with self._client.stream("GET", url, timeout=PROBE_TIMEOUT_S) as reply:
+        async with self._client.stream("GET", url, timeout=CONNECT_TIMEOUT_S) as reply:
             return reply, await _bounded(reply, ERROR_BODY_MAX_BYTES)
 
 
@@ -158,7 +158,7 @@ async def _check_streams(reply: httpx.Response) -> None:
 
 
 async def _events(reply: httpx.Response) -> AsyncIterator[Event]:
-    """The events to the last one, which comes when the reply is read: so the next turn has its connection."""
+    """The events. The last one comes when the reply is read, so that the next turn has its connection."""
     chunks = reply.aiter_raw()
     async for data in event_data(chunks):
         if data == b"[DONE]":

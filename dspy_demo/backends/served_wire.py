@@ -1,4 +1,4 @@
-"""What goes to a model server and what comes back, as values. Of its texts only our own are shown."""
+"""What goes to a model server and what comes back. Of its texts only our own are shown."""
 
 from __future__ import annotations
 
@@ -40,24 +40,18 @@ STATUS: Mapping[int, tuple[type[DemoError], str]] = {
 
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
-    """What answers at an address.
+    """What answers at an address."""
 
-    Attributes:
-        kind: ``live`` is our own model server, ``plain`` is ``mlflow models serve``.
-        version: The MLflow URI that it serves, where it tells.
-        ready: Whether it can answer a question; if not, `reason` is why (a missing key).
-    """
-
-    kind: Literal["live", "plain"]
-    version: str | None = None
+    kind: Literal["live", "plain"]  #: Our own model server, or ``mlflow models serve``.
+    version: str | None = None  #: The MLflow URI that it serves, where it tells.
     ready: bool = True
-    reason: str = ""
+    reason: str = ""  #: Why it is not ready, such as a missing key.
     lm: str | None = None
     program: str = ""
 
 
 def base_url(url: str) -> str:
-    """The address of a server, also from one of its routes as somebody may have copied it."""
+    """The address of a server, also from the address of one of its routes."""
     found = re.sub(r"/+(invocations|ping|model|predict|predict/stream)$", "", url.strip().rstrip("/"))
     if not re.fullmatch(r"https?://[^/?#\s]+(/[^?#\s]*)?", found):
         raise InvalidInput(NO_ADDRESS)
@@ -65,13 +59,13 @@ def base_url(url: str) -> str:
 
 
 def identity_headers(version: str, instance: str) -> dict[str, str]:
-    """What a model server says of itself; the name of a version may be in any script."""
+    """What a model server says of itself."""
     headers = {VERSION_HEADER: quote(version, safe=":/"), INSTANCE_HEADER: instance}
     return {name: value for name, value in headers.items() if value}
 
 
 def check_identity(headers: Mapping[str, str], target: ServedTarget) -> None:
-    """Make sure that a reply comes from the server that is meant: a port that became free is anybody's."""
+    """Refuse another server's reply: a port that became free is anybody's."""
     if target.instance and headers.get(INSTANCE_HEADER) != target.instance:
         raise WrongServer()
     serves = unquote(headers.get(VERSION_HEADER, ""))
@@ -93,7 +87,6 @@ def predict_body(request: TurnRequest, target: ServedTarget) -> dict[str, Any]:
 
 
 def chat_messages(request: TurnRequest) -> list[dict[str, str]]:
-    """The chat and the question, as OpenAI writes them."""
     given = [value for value in request.inputs.values() if value not in (None, "")]
     if len(given) != 1:
         raise InvalidInput("A plain MLflow server takes one chat message only, not further input fields.")
@@ -105,7 +98,6 @@ def _history(request: TurnRequest) -> list[dict[str, str]]:
 
 
 def json_object(data: bytes) -> Mapping[str, Any]:
-    """The JSON object of some bytes."""
     with suppress(ValueError, RecursionError):
         value = json.loads(data)
         if isinstance(value, dict):
@@ -117,12 +109,12 @@ def event_of(content: Mapping[str, Any]) -> Event | None:
     """The event of a JSON object; None for a kind that a newer server may send."""
     try:
         event = event_from_wire(content)
-        if isinstance(event, TurnFailed):
-            failure = _error_of(content)
-            failure.from_server = True
-            raise failure
+        failure = _error_of(content) if isinstance(event, TurnFailed) else None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MalformedReply(NOT_READABLE) from error
+    if failure is not None:
+        failure.from_server = True
+        raise failure
     return event
 
 
@@ -148,28 +140,22 @@ def server_info(body: bytes) -> ServerInfo:
         content = json_object(body)
         if content["server"] != "dspy-demo":
             raise MalformedReply(NOT_OURS)
-        return ServerInfo(
-            "live",
-            str(content["version"]),
-            bool(content["ready"]),
-            str(content.get("reason") or "")[:MESSAGE_MAX_CHARS],
-            str(content.get("lm") or "") or None,
-            str(content.get("program") or "")[:200],
-        )
+        version, ready = str(content["version"]), bool(content["ready"])
+        reason = str(content.get("reason") or "")[:MESSAGE_MAX_CHARS]
+        lm, program = str(content.get("lm") or "") or None, str(content.get("program") or "")[:200]
+        return ServerInfo("live", version, ready, reason, lm, program)
     except (KeyError, DemoError):
         raise MalformedReply(NOT_OURS) from None
 
 
 def transport_error(error: httpx.HTTPError | httpx.InvalidURL, *, answering: bool) -> DemoError:
-    """The error of a connection. `answering`: the reply had begun."""
+    """The error of a connection. `answering`: a reply had begun."""
     match error:
         case httpx.InvalidURL() | httpx.UnsupportedProtocol():
             return InvalidInput(NO_ADDRESS)
         case httpx.ConnectError() | httpx.ConnectTimeout():
             text = "The model server is not running at this address. Start it again, or switch to Local."
             return errors.UpstreamUnavailable(text)
-        case httpx.PoolTimeout():
-            return errors.UpstreamUnavailable("All connections to the model server are in use. Try again.")
         case httpx.TimeoutException():
             return errors.UpstreamTimeout("The model server was silent for too long. Try again.")
     if answering:
@@ -190,9 +176,7 @@ def reply_error(status: int, body: bytes) -> DemoError:
 
 def _error_of(content: Mapping[str, Any]) -> DemoError:
     """The error that an ``error`` event or body of our own server names."""
-    kinds: Mapping[str, type[DemoError]] = {
-        kind.code: kind for kind in vars(errors).values() if hasattr(kind, "code")
-    }
+    kinds: dict[str, type[DemoError]] = {k.code: k for k in vars(errors).values() if hasattr(k, "code")}
     error = kinds.get(str(content["code"]), errors.UpstreamError)(str(content["message"])[:MESSAGE_MAX_CHARS])
     error.retryable = bool(content["retryable"])
     if content.get("retry_after_s") is not None:

@@ -5,11 +5,10 @@ They run where the program makes its calls: in the event loop, or in any thread 
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -34,47 +33,38 @@ RECORDED_OPTIONS = ("temperature", "max_tokens", "top_p", "reasoning_effort")
 
 @dataclass(slots=True, eq=False)
 class Step:
-    """One call of a predictor: ``react``, or from its second call on ``react#2``.
-
-    `answers`: what it writes may be shown as the answer. `adapter`: the format in which it asks for `fields`.
-    """
+    """One call of a predictor: ``react``, or from its second call on ``react#2``."""
 
     name: str
-    answers: bool = False
+    answers: bool = False  #: What it writes may be shown as the answer.
     fields: tuple[str, ...] = ()
-    adapter: str | None = None
+    adapter: str | None = None  #: The format in which it asks for `fields`.
 
 
 @dataclass(slots=True, eq=False)
 class ModelCall:
-    """One call of a language model, and the receiver of the chunks of its reply.
-
-    Attributes:
-        whole: The reply comes in one piece, `whole_text`.
-        received: A chunk has come; no answer from the cache has one. `streamed`: text has come.
-    """
+    """One call of a language model, and the receiver of the chunks of its reply."""
 
     step: Step
     stream: TurnStream[Any]
     tokens: Any
-    whole: bool = False
+    whole: bool = False  #: The reply comes in one piece, `whole_text`.
     whole_text: str = ""
-    received: bool = False
-    streamed: bool = False
+    received: bool = False  #: A chunk has come; no answer from the cache has one.
+    streamed: bool = False  #: Text has come.
     finish_reason: FinishReason = "stop"
     failed: bool = False
     cost_usd: float | None = None
     usage: Usage = field(default_factory=Usage)
 
     async def send(self, chunk: Any) -> None:
-        """Take a chunk (DSPy's side of a stream)."""
+        """What DSPy calls with each chunk."""
         self.received = True
         await self.stream.send((self, chunk))
 
-    def note_end(self, finish_reason: str | None) -> None:
-        """Note how the reply ended, in the words of DSPy or the provider."""
+    def note_end(self, finish_reason: Any) -> None:
         if finish_reason in {"length", "content_filter"}:
-            self.finish_reason = "length" if finish_reason == "length" else "content_filter"
+            self.finish_reason = finish_reason
 
 
 _step: ContextVar[Step | None] = ContextVar("step", default=None)
@@ -93,13 +83,12 @@ class TurnObserver(BaseCallback):
         self._predictors = [(name.removesuffix(".predict"), p) for name, p in program.named_predictors()]
         self._answering = answering
         self._record = current_record.get()
-        self._counts: defaultdict[str, Iterator[int]] = defaultdict(lambda: itertools.count(1))
+        self._counts: Counter[str] = Counter()
         self._open: dict[str, ExitStack] = {}
         self._tools: dict[str, str] = {}
         self._calls: dict[str, ModelCall] = {}
         self.ended: list[ModelCall] = []  #: The model calls, in the order of their ends.
-        #: A thread of the program may be of another turn, so its call failed.
-        self.lost_thread = False
+        self.lost_thread = False  #: A thread of the program may be of another turn, so its call failed.
         self.in_turn = stream.run
 
     def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
@@ -109,7 +98,7 @@ class TurnObserver(BaseCallback):
             stack.enter_context(observing(self))
         if isinstance(instance, dspy.Predict):
             step = self._new_step(self.name(instance), answers=instance is self._answering)
-            stack.enter_context(_set(_step, step))
+            stack.callback(_step.reset, _step.set(step))
 
     def on_module_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
         self._open.pop(call_id, ExitStack()).close()
@@ -121,8 +110,8 @@ class TurnObserver(BaseCallback):
             step.fields, step.adapter = tuple(signature.output_fields), adapter_name(instance)
 
     def _new_step(self, name: str, *, answers: bool = False) -> Step:
-        count = next(self._counts[name])
-        return Step(name if count == 1 else f"{name}#{count}", answers)
+        self._counts[name] += 1
+        return Step(name if self._counts[name] == 1 else f"{name}#{self._counts[name]}", answers)
 
     def name(self, predictor: dspy.Predict) -> str:
         """By the object, or for a copy (`dspy.BestOfN` makes them) by its fields."""
@@ -181,7 +170,7 @@ class TurnObserver(BaseCallback):
         text = f"{title} failed" if exception else f"{title} → {_short(str(outputs))}"
         self.call_notice(text, "failed" if exception else "done", f"tool-{call_id}")
 
-    # The model's side, see `lm.chat_lm.CallObserver`
+    # The model's side, see `lm.chat_lm.CallObserver`.
 
     def call_notice(self, text: str, state: StatusState, key: str) -> None:
         self._stream.put(Status(text, state, key=key))
@@ -195,10 +184,8 @@ class TurnObserver(BaseCallback):
         call = _call.get()
         return call is not None and call.received
 
-    # What came of it
-
     def finish_reason(self, outputs: Collection[str]) -> FinishReason:
-        """How the reply ended that made the program's `outputs`; of several the last one counts."""
+        """How the last reply ended that made some of the program's `outputs`."""
         made = [call for call in self.ended if not call.failed and set(call.step.fields) & set(outputs)]
         return made[-1].finish_reason if made else "stop"
 
@@ -214,6 +201,9 @@ class TurnObserver(BaseCallback):
         )
 
 
+_Settings = Callable[[], AbstractContextManager[None]]
+
+
 class _Threads(BaseCallback):
     """Gives its turn's settings to a thread without them, such as one of a plain `ThreadPoolExecutor`.
 
@@ -221,16 +211,11 @@ class _Threads(BaseCallback):
     """
 
     def __init__(self) -> None:
-        self._turns: dict[TurnObserver, Callable[[], AbstractContextManager[None]]] = {}
+        self._turns: dict[TurnObserver, _Settings] = {}
         self._open: dict[str, ExitStack] = {}
 
     @contextmanager
-    def of(
-        self,
-        program: dspy.Module,
-        observer: TurnObserver,
-        settings: Callable[[], AbstractContextManager[None]],
-    ) -> Iterator[None]:
+    def of(self, program: dspy.Module, observer: TurnObserver, settings: _Settings) -> Iterator[None]:
         """Know the threads of a turn while it runs."""
         for _, predictor in program.named_predictors():
             if self not in predictor.callbacks:
@@ -266,13 +251,9 @@ threads = _Threads()
 
 def _can_stream(lm: dspy.LM) -> bool:
     """Whether this call can stream. One that blocks does from a thread of AnyIO only, unless it is ours."""
-    if isinstance(lm, ChatLM) or awaited.get():
-        return True
-    try:
-        check_cancelled()
-    except RuntimeError:
-        return False
-    return True
+    with suppress(RuntimeError):
+        return isinstance(lm, ChatLM) or awaited.get() or check_cancelled() is None
+    return False
 
 
 def _text_of(outputs: Any) -> str:
@@ -280,15 +261,6 @@ def _text_of(outputs: Any) -> str:
     first = outputs[0] if isinstance(outputs, list) and outputs else None
     text = first.get("text") if isinstance(first, dict) else first
     return text if isinstance(text, str) else ""
-
-
-@contextmanager
-def _set(variable: ContextVar[Any], value: Any) -> Iterator[None]:
-    token = variable.set(value)
-    try:
-        yield
-    finally:
-        variable.reset(token)
 
 
 def _short(text: str) -> str:

@@ -14,10 +14,8 @@ from dspy_demo.programs.spec import REASONING_FIELDS
 from dspy_demo.streaming.observer import ModelCall, Step
 
 TOOL_FIELDS = frozenset({"next_tool_name", "next_tool_args"})
-#: The field name of a model's own thinking, beside the reasoning that the program asks for.
-THINKING = "thinking"
-#: The field name of a reply in a format that is not known.
-REPLY = "reply"
+#: The field names of a model's own thinking, and of a reply in a format that is not known.
+THINKING, REPLY = "thinking", "reply"
 
 
 def answering_predictor(program: dspy.Module) -> dspy.Predict | None:
@@ -42,8 +40,7 @@ def answering_predictor(program: dspy.Module) -> dspy.Predict | None:
 class ReplyReader:
     """Turns what the models of one turn write into events, keeping their replies apart.
 
-    `outputs` are the output fields of the program, where they are known before. The reader is `full` when all
-    models together have written more than `max_chars`.
+    It is `full` when all models together have written more than `max_chars`.
     """
 
     def __init__(self, outputs: Collection[str], *, max_chars: int) -> None:
@@ -55,11 +52,7 @@ class ReplyReader:
         self.full = False
 
     def read(self, items: Iterable[Any]) -> Iterator[Event]:
-        """The events of what came together; neighbouring chunks of one reply make one increment.
-
-        Args:
-            items: `Status` events; pairs of a `ModelCall` and a chunk of its reply, or None at its end.
-        """
+        """The events of what came together (see `TurnObserver`); neighbouring chunks make one increment."""
         for call, group in itertools.groupby(items, key=lambda item: type(item) is tuple and item[0]):
             if isinstance(call, ModelCall):
                 yield from self._of_call(call, [chunk for _, chunk in group])
@@ -83,7 +76,7 @@ class ReplyReader:
             yield from self._ended(call)
 
     def finish(self) -> Iterator[Event]:
-        """What is still held back of replies that did not end."""
+        """What is held back of replies that did not end."""
         for call in list(self._replies):
             yield from self._ended(call)
 
@@ -94,7 +87,6 @@ class ReplyReader:
         return {field: text for field, text in fields.items() if field in wanted}
 
     def _bounded(self, text: str | None) -> str:
-        """What of `text` there is still room for."""
         text = text or ""
         self.full = self.full or len(text) > self._room
         text = text[: self._room]
@@ -102,9 +94,7 @@ class ReplyReader:
         return text
 
     def _reply(self, call: ModelCall) -> _Reply:
-        if call not in self._replies:
-            self._replies[call] = _Reply(call.step)
-        return self._replies[call]
+        return self._replies.get(call) or self._replies.setdefault(call, _Reply(call.step))
 
     def _ended(self, call: ModelCall) -> Iterator[Event]:
         """A reply is complete. One that came whole is not shown in pieces, but `arrived` has it."""

@@ -73,7 +73,7 @@ async def run_turn(
 
 
 def _cut_short(error: Exception, reader: ReplyReader, observer: TurnObserver) -> TurnFinished:
-    """The end of a turn whose last reply was cut, with what had come; every other error is raised."""
+    """The end of a turn whose last reply was cut, with what had come; any other error is raised."""
     last = observer.ended[-1] if observer.ended else None
     if last is not None and last.finish_reason != "stop" and _lacks_fields(error):
         return TurnFinished(reader.arrived(), observer.usage(), finish_reason=last.finish_reason)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, Generic, Self, TypeVar
 
@@ -26,11 +25,17 @@ class TurnStream(Generic[T]):
 
     def __init__(self) -> None:
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
-        self._items: deque[T] = deque()
+        self._items: list[T] = []
         self._changed, self._room = asyncio.Event(), asyncio.Event()
         self._ended = self._closed = False
         self._main: asyncio.Task[Any] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     def start(self, work: Coroutine[Any, Any, Any]) -> None:
         """Run what fills the stream; its end is the end of the stream."""
@@ -80,36 +85,21 @@ class TurnStream(Generic[T]):
         if self._ended:
             raise asyncio.CancelledError
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> T:
-        """The next item; after the last one what the work raised, if it did."""
-        await self._wait()
-        if not self._items:
-            self.result()
-            raise StopAsyncIteration
-        self._room.set()
-        return self._items.popleft()
+    async def __aiter__(self) -> AsyncIterator[T]:
+        """The items; after the last one what the work raised, if it did."""
+        while items := await self.take():
+            while items and not self._closed:
+                yield items.pop(0)
+        self.result()
 
     async def take(self) -> list[T]:
         """All that has come since the last call; empty at the end only."""
-        await self._wait()
-        items = list(self._items)
-        self._items.clear()
-        self._room.set()
-        return items
-
-    async def _wait(self) -> None:
         while not self._items and not self._ended:
             self._changed.clear()
             await self._changed.wait()
+        items, self._items = self._items, []
+        self._room.set()
+        return items
 
     def result(self) -> Any:
         """What the work returned, or raised; None where the stream was closed before."""
@@ -121,10 +111,7 @@ class TurnStream(Generic[T]):
         self._room.set()
 
     async def close(self) -> None:
-        """Cancel what runs and wait until its connections are closed; from any task, also twice.
-
-        A reader that still waits comes to the end, without the items that it has not read.
-        """
+        """Cancel what runs and wait until its connections are closed; from any task, also twice."""
         self._closed = True
         self._end()
         self._items.clear()

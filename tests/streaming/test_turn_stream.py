@@ -55,10 +55,11 @@ async def test_items_come_in_order_and_a_slow_reader_holds_the_work_back() -> No
         stream.start(source.fill(stream))
         await settle()
         assert source.sent == AHEAD_MAX
-        assert await anext(stream) == 0
+        items = aiter(stream)
+        assert await anext(items) == 0
         await settle()
-        assert source.sent == AHEAD_MAX + 1
-        assert [item async for item in stream] == list(range(1, 1000))
+        assert source.sent == 2 * AHEAD_MAX
+        assert [item async for item in items] == list(range(1, 1000))
         assert [item async for item in stream] == []
     assert source.closed
 
@@ -84,7 +85,8 @@ async def test_leaving_closes_the_work_first_and_drops_what_was_not_read(
     async def read() -> list[int]:
         async with TurnStream[int]() as stream:
             stream.start(source.fill(stream))
-            first = await anext(stream)
+            items = aiter(stream)
+            first = await anext(items)
             await settle()
             if end == "fail":
                 raise ValueError
@@ -92,7 +94,7 @@ async def test_leaving_closes_the_work_first_and_drops_what_was_not_read(
                 raise asyncio.CancelledError
             await asyncio.gather(*(stream.close() for _ in range(2)))
             assert source.closed
-            return [first, *[item async for item in stream]]
+            return [first, *[item async for item in items]]
 
     result = (await asyncio.gather(asyncio.create_task(read()), return_exceptions=True))[0]
     assert source.closed
