@@ -14,18 +14,9 @@ from dspy_demo.programs.inputs import image_url, is_address
 from dspy_demo.programs.spec import InputField, ProgramSpec
 from dspy_demo.ui.chat.text import as_typed, in_words
 
-_PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
-    "json": (json.loads, "JSON, for example [1, 2]"),
-    "integer": (int, "a whole number"),
-    "number": (float, "a number"),
-}
-
 
 class Forms:
-    """A form for each program, of which one is seen, and a text box for programs that came later.
-
-    Drawn when it is made: `specs` are the programs that the page knows, `shown` the one to start with.
-    """
+    """A form for each program that the page knows, of which one is seen; JSON for those that came later."""
 
     def __init__(self, specs: Sequence[ProgramSpec], shown: ProgramSpec) -> None:
         self._forms: dict[str, dict[str, Component]] = {}
@@ -59,18 +50,14 @@ class Forms:
         }
 
     def values(self, spec: ProgramSpec, given: Mapping[Component, Any]) -> dict[str, Any]:
-        """The inputs as the program takes them, without the optional ones that were left empty.
-
-        Raises:
-            InvalidInput: A required field is empty, or one holds what it cannot.
-        """
+        """The inputs as the program takes them, without the optional ones that were left empty."""
+        typed: dict[str, Any] | None
         if form := self._forms.get(_key(spec)):
             typed = {name: given.get(widget) for name, widget in form.items()}
         else:
-            late = json_object((spec.form_fields and given.get(self._late)) or "{}")
-            if late is None:
-                raise InvalidInput('Write the other inputs as JSON, for example {"tone": "calm"}.')
-            typed = late
+            typed = json_object((spec.form_fields and given.get(self._late)) or "{}")
+        if typed is None:
+            raise InvalidInput('Write the other inputs as JSON, for example {"tone": "calm"}.')
         values = {}
         for field in spec.form_fields:
             value = typed.get(field.name)
@@ -88,7 +75,7 @@ def pairs(spec: ProgramSpec, values: Mapping[str, Any]) -> tuple[tuple[str, Any]
 
 
 def json_object(text: Any) -> dict[str, Any] | None:
-    """The object that stands in a text as JSON; None where there is none."""
+    """The object in a text as JSON, if there is one."""
     try:
         value = json.loads(text) if isinstance(text, str) else None
     except (ValueError, RecursionError):
@@ -133,17 +120,22 @@ def _widget(field: InputField) -> Component:
 
 
 def _shown(field: InputField, value: Any) -> Any:
-    if field.kind == "image":
-        url = image_url(value)
-        return url if is_address(url) else f"a picture of {len(url) * 3 // 4 // 1024 + 1} kB"
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
+    if field.kind != "image":
+        return value
+    url = image_url(value)
+    return url if is_address(url) else f"a picture of {len(url) * 3 // 4 // 1024 + 1} kB"
 
 
 def _parsed(field: InputField, value: Any) -> Any:
     """The value of a field that a visitor typed as text; other widgets give the value itself."""
-    if field.kind not in _PARSERS or not isinstance(value, str):
+    parsers: dict[str, tuple[Callable[[str], Any], str]] = {
+        "json": (json.loads, "JSON, for example [1, 2]"),
+        "integer": (int, "a whole number"),
+        "number": (float, "a number"),
+    }
+    if field.kind not in parsers or not isinstance(value, str):
         return value
-    parse, wanted = _PARSERS[field.kind]
+    parse, wanted = parsers[field.kind]
     try:
         return parse(value.strip())
     except ValueError:

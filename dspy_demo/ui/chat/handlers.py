@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import AsyncIterator, Callable
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -20,11 +20,11 @@ from dspy_demo.programs.inputs import check_images, image_chars, image_fields
 from dspy_demo.ui.chat.forms import json_object, pairs
 from dspy_demo.ui.chat.live import LiveTurn
 from dspy_demo.ui.chat.render import WireMessage, turn_id_at
-from dspy_demo.ui.chat.session import WINDOW, Session, Sessions, Turns, history
-from dspy_demo.ui.chat.text import typed_text
+from dspy_demo.ui.chat.session import WINDOW, Session, Sessions, history
+from dspy_demo.ui.chat.text import JOINER
 from dspy_demo.ui.chat.turn_view import TurnView
-from dspy_demo.ui.chat.widgets import PUT_BACK, RELOAD, ChatWidgets, notice_html
-from dspy_demo.ui.components import Update, clicked, skip, visitor_of
+from dspy_demo.ui.chat.widgets import COMMENT_MAX_CHARS, PUT_BACK, RELOAD, ChatWidgets, notice_html
+from dspy_demo.ui.components import Given, Update, clicked, skip, visitor_of
 from dspy_demo.ui.gradio_bridge import delivered
 from dspy_demo.ui.sections.picks import SidebarPicks
 
@@ -32,23 +32,19 @@ from dspy_demo.ui.sections.picks import SidebarPicks
 RELOAD_WAIT_S = 1.0
 RESTARTED = "The app was restarted, or has let go of this page. Reload it to go on; the chat is kept."
 STOP_FIRST = "Stop first, or wait for the answer."
-NOT_HERE = "That answer is no longer part of this chat."
 FORGOTTEN = "The chat is longer than the limit, so its earliest turns are not sent along."
 #: The chatbot's names.
 THUMBS = {True: "Like", False: "Dislike", None: None}
 LOST = "The connection was lost for a moment and is back. A question that is still here, send again."
 
-Given = Mapping[Component, Any]
-
 
 @dataclass(frozen=True, slots=True)
 class ChatHandlers:
-    """The chat: sending, stopping, and going back.
+    """The chat: sending, stopping, going back, rating. Nothing here trusts the page.
 
     Every answer to the page is drawn from the session as it is then, and has a number, by which the page
-    knows an answer that was overtaken by a later one, and asks for another (`redraw`). A turn runs from the
-    moment it is accepted; the page sees that one runs and asks for its drawing (`draw`), then for its end
-    (`settle`). Nothing here trusts the page: whether a turn runs is known from the session.
+    knows one that was overtaken, and asks for another (`redraw`). A turn runs from the moment it is accepted;
+    the page sees that one runs and asks for its drawing (`draw`), then for its end (`settle`).
     """
 
     service: ChatService
@@ -67,40 +63,32 @@ class ChatHandlers:
         if before is not None and before.live is not None:
             with contextlib.suppress(TimeoutError):  # its page notices a moment later that it is gone
                 await asyncio.wait_for(before.live.ended(), RELOAD_WAIT_S)
-        if before is not None:
-            restored = before.turns
-        else:
-            restored = await asyncio.to_thread(self.sessions.read, kept.get("turns"))
+        read = self.sessions.read
+        restored = before.turns if before else await asyncio.to_thread(read, kept.get("turns"))
         session = self.sessions.open(str(request.session_hash), visitor, chat, restored)
         return self._shown(session, notice_html(LOST if kept.get("lost") else ""))
 
     async def send(self, given: dict[Component, Any], request: gr.Request) -> Update:
         """Enter, or the send button."""
         text = given[self.page.composer]
-        return self._act(request, given, lambda session: self._asked(session, given, text, draft=""))
+        return self._act(request, given, lambda session: self._asked(session, given, text))
 
     async def example(self, event: gr.SelectData, given: dict[Component, Any], request: gr.Request) -> Update:
         """One of the questions on the empty page."""
         return self._act(request, given, lambda session: self._asked(session, given, event.value["text"]))
 
     async def retry(self, event: gr.RetryData, given: dict[Component, Any], request: gr.Request) -> Update:
-        """Ask a question again, of whatever model is picked now; what came after it is gone."""
-        at = event.index
-        return self._act(request, given, lambda session: self._asked(session, given, None, again=at))
+        """Ask a question again, of whatever model is picked now."""
+        return self._again(None, event.index, given, request)
 
     async def edit(self, event: gr.EditData, given: dict[Component, Any], request: gr.Request) -> Update:
-        """Ask an edited question; what came after it is gone."""
-        text, at = typed_text(str(event.value)), event.index
-        return self._act(request, given, lambda session: self._asked(session, given, text, again=at))
+        """Ask an edited question."""
+        return self._again(str(event.value).replace(JOINER, ""), event.index, given, request)
 
     async def draw(self, request: gr.Request) -> AsyncIterator[list[WireMessage]]:
-        """The running turn as it grows, below what was there and stays as it is.
-
-        Only the chat is an output: of any other Gradio makes a new component with every update.
-        """
+        """The running turn as it grows, with the chat as the only output: others Gradio makes anew."""
         session = self._known(request)
-        live = session.live if session else None
-        if session is not None and live is not None:
+        if session is not None and (live := session.live) is not None:
             try:
                 async for snapshot in live.snapshots(partial(delivered, self.demo, request)):
                     if snapshot.running:
@@ -137,7 +125,8 @@ class ChatHandlers:
 
         def take_back(session: Session) -> Update:
             turn = self._turn(session, given, event.index)
-            session.go_back(turn)
+            session.set_aside = session.chat, session.turns
+            session.turns = session.before(turn)
             draft = None if given[self.page.composer] else turn.user
             return self._shown(session, notice_html("The last question was taken back.", PUT_BACK), draft)
 
@@ -169,7 +158,7 @@ class ChatHandlers:
         return self._act(request, {}, show)
 
     async def fix(self, event: gr.EventData, request: gr.Request) -> Update:
-        """The button of a notice that the chat can do. A model server is restarted by its own section."""
+        """The button of a notice. A model server is restarted by its own section."""
 
         def put_back(session: Session) -> Update:
             session.restore()
@@ -179,7 +168,58 @@ class ChatHandlers:
             return self._act(request, {}, put_back)
         return (self.picks.use_local() if clicked(event) == "use-local" else {}) | {self.page.notice: ""}
 
-    # Asking
+    async def rate(self, event: gr.LikeData, chat: list[WireMessage], request: gr.Request) -> Update:
+        """A thumb was clicked; the same one again takes it back."""
+        rated, page = event.liked if isinstance(event.liked, bool) else None, self.page
+        try:
+            session, view = self._rateable(turn_id_at(chat, event.index), request)
+        except DemoError as error:
+            return {page.notice: notice_html(error.public_message, wrong=True)}
+        comment = view.comment if rated is not None else ""
+        # Nobody has something good to say about an answer that did not come.
+        asks = rated is not None and not (rated and view.state == "failed")
+        wanted = "What was good about it? (optional)" if rated else "What went wrong? (optional)"
+        return {
+            page.saved: self._keep(session, replace(view, rated=rated, comment=comment)),
+            page.notice: "" if rated is not None else notice_html("Rating removed."),
+            page.rating: gr.update(visible=asks),
+            page.comment: gr.update(value=comment, placeholder=wanted),
+            page.rated_turn: view.turn_id,
+        }
+
+    async def comment(self, text: str, turn_id: str, request: gr.Request) -> Update:
+        """A comment was sent to the rating that was just given."""
+        try:
+            session, view = self._rateable(turn_id, request)
+        except DemoError as error:
+            return {self.page.notice: notice_html(error.public_message, wrong=True)}
+        if view.rated is None:
+            return self.close_rating()
+        saved = self._keep(session, replace(view, comment=(text or "").strip()[:COMMENT_MAX_CHARS]))
+        thanks = notice_html("Thank you. The rating is with the answer's trace in MLflow.")
+        return self.close_rating() | {self.page.saved: saved, self.page.notice: thanks}
+
+    def close_rating(self) -> Update:
+        return {self.page.rating: gr.update(visible=False), self.page.comment: ""}
+
+    def _rateable(self, turn_id: str, request: gr.Request) -> tuple[Session, TurnView]:
+        """The turn that is to be rated, which counts as a rating; an error where it cannot be rated."""
+        session = self._known(request)
+        view = session.find(turn_id) if session else None
+        if session is None or view is None:
+            raise InvalidInput("Can't rate: this answer is no longer part of the chat.")
+        if view.trace_id is None:
+            raise InvalidInput("Can't rate: this answer has no trace.")
+        if self.service.limits is not None:
+            self.service.limits.count_rating(session.visitor)
+        return session, view
+
+    def _keep(self, session: Session, view: TurnView) -> str:
+        """In the chat and in MLflow, where nothing waits for it; what the browser is to keep."""
+        session.change(view)
+        user = session.visitor.name
+        self.service.tracer.feedback(str(view.trace_id), view.rated, view.comment or None, user=user)
+        return self.sessions.saved(session)
 
     def _act(self, request: gr.Request, given: Given, action: Callable[[Session], Update]) -> Update:
         """What `action` does with the session, or the notice why it cannot: it stays until the next edit."""
@@ -195,42 +235,18 @@ class ChatHandlers:
             ways_out = self.picks.ways_out(given, error)
             return self._shown(session, notice_html(error.public_message, *ways_out, wrong=True))
 
-    def _asked(
-        self,
-        session: Session,
-        given: Given,
-        text: str | None,
-        *,
-        again: Any = None,
-        draft: str | None = None,
-    ) -> Update:
+    def _again(self, text: str | None, at: Any, given: Given, request: gr.Request) -> Update:
+        return self._act(
+            request, given, lambda session: self._asked(session, given, text, self._turn(session, given, at))
+        )
+
+    def _asked(self, session: Session, given: Given, text: str | None, old: TurnView | None = None) -> Update:
         """Begin a turn, and show what was asked at once; `draw` shows what becomes of it.
 
-        Args:
-            text: The question; None: that of the turn that is asked again.
-            again: A message of that turn: its other inputs are kept, it and what follows are gone.
-            draft: What the composer holds then, where that changes.
-
-        Raises:
-            DemoError: It cannot be asked; the sentence says why.
+        Of a turn that is asked again its other inputs are kept, and its text where `text` is None; what
+        follows it is gone.
         """
-        old = None if again is None else self._turn(session, given, again)
         turns = session.before(old) if old else session.turns
-        request, view = self._question(session, turns, given, text=text, old=old)
-        live = LiveTurn(self.service.turn(request), view, on_end=session.end)
-        session.begin(live, turns)
-        return self._shown(session, "", draft)
-
-    def _question(
-        self,
-        session: Session,
-        turns: Turns,
-        given: Given,
-        *,
-        text: str | None,
-        old: TurnView | None,
-    ) -> tuple[TurnRequest, TurnView]:
-        """The turn of a question that goes on from `turns`, and its view before the first event."""
         text = old.user if old and text is None else text or ""
         if not text.strip():
             raise InvalidInput("Write a question first.")
@@ -238,8 +254,7 @@ class ChatHandlers:
         fits = old and old.form and set(old.form) <= {one.name for one in spec.form_fields}
         values = dict(old.form) if old and fits else self.page.forms.values(spec, given)
         inputs = {**values, spec.chat_field: text}
-        guest = session.visitor.role == "guest"
-        check_images(spec, inputs, guest=guest)
+        check_images(spec, inputs, guest=session.visitor.role == "guest")
         typed = sum(len(str(value)) for value in inputs.values()) - image_chars(inputs, image_fields(spec))
         room = self.service.input_max_chars(session.visitor) - typed
         earlier, whole = history(turns, room) if spec.history_field else ((), True)
@@ -253,25 +268,20 @@ class ChatHandlers:
             form=values,
             expected=spec.outputs,
             answer_field=spec.answer_field,
-            guest=guest,
         )
-        return request, view if whole else view.apply(Status(FORGOTTEN), view.started_s)
+        view = view if whole else view.apply(Status(FORGOTTEN), view.started_s)
+        live = LiveTurn(self.service.turn(request), view, on_end=session.end)
+        session.turns, session.set_aside, session.live = turns, None, live
+        return self._shown(session, "", "" if text == given[self.page.composer] else None)
 
     def _turn(self, session: Session, given: Given, message: Any) -> TurnView:
-        """The turn of the message that was clicked.
-
-        Raises:
-            InvalidInput: The page shows what the session does not hold any more.
-        """
+        """The turn of the message that was clicked, which the session may not hold any more."""
         turn = session.find(turn_id_at(given[self.page.chatbot], message))
         if turn is None:
-            raise InvalidInput(NOT_HERE)
+            raise InvalidInput("That answer is no longer part of this chat.")
         return turn
 
-    # Drawing
-
     def _known(self, request: gr.Request) -> Session | None:
-        """The session of an event; None where there is none, or another visitor opened it."""
         return self.sessions.get(str(request.session_hash), visitor_of(request))
 
     def _shown(self, session: Session, notice: str | None = None, draft: str | None = None) -> Update:

@@ -1,13 +1,12 @@
-"""Draws a `TurnView` as Gradio's messages: dicts that go over the wire as they are.
+"""Draws a `TurnView` as Gradio's messages: dicts that go over the wire as they are (``postprocess=False``).
 
-Handlers give them to the chatbot with ``postprocess=False``: Gradio's own walk over the history costs more
-with every message, and it strips the leading spaces of code.
+Gradio's own walk over the history costs more with every message, and strips the leading spaces of code.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,22 +24,16 @@ ANSWER_MARK = "<!--answer-->\n\n"
 #: Names that say nothing to a reader: attributes of `dspy.ChainOfThought`, `dspy.ReAct` and the like.
 _PLUMBING = frozenset({"", "self", "predict", "react", "program", "module", "prog", "cot"})
 REASONING = "Reasoning"
-_KNOWN_STEPS = {"extract": "Conclusion"}
-#: Why a reply has no end, and what to do.
-_CUT_BY_A_FILTER = "The provider's filter cut this reply. Ask in other words, or choose another model."
-_CUT_FOR_A_GUEST = "The reply was cut at the token limit for guests. Ask for a shorter answer."
-_CUT_OF_A_VERSION = "The reply was cut at this version's limit. Ask for less, or log it with a higher limit."
-_CUT = "The reply was cut at the token limit. Raise Max tokens in Generation settings."
+_CUT = "The reply was cut at the token limit. Ask for a shorter answer, or raise the limit."
+_FILTERED = "The provider's filter cut this reply. Ask in other words, or choose another model."
 
 
 def messages(view: TurnView) -> list[WireMessage]:
     """The turn as messages: the question, thoughts with their tools, the answer, the footer."""
     drawn = [_message(as_typed(view.user), "user", id=view.turn_id)]
     if view.inputs:
-        pairs = (
-            (as_html(label), as_html(plain_text(value)[:TITLE_MAX_CHARS])) for label, value in view.inputs
-        )
-        shown = "".join(f"<span>{label}: <b>{value}</b></span>" for label, value in pairs)
+        given = ((as_html(label), plain_text(value)[:TITLE_MAX_CHARS]) for label, value in view.inputs)
+        shown = "".join(f"<span>{label}: <b>{as_html(value)}</b></span>" for label, value in given)
         drawn.append(_message(f'<div class="turn-inputs">{shown}</div>'))
     drawn += [*_work(view), *_answer(view)]
     if not view.running:
@@ -53,9 +46,7 @@ def messages(view: TurnView) -> list[WireMessage]:
 def turn_id_at(chat: list[WireMessage], index: Any) -> str:
     """The id of the turn that a message of the page belongs to: the question before it bears it.
 
-    Args:
-        chat: The messages as the page sends them; the texts may be left out.
-        index: The message's place among them, as Gradio's events have it. Both may be anything.
+    `index` is the message's place in `chat`, as Gradio's events have it. Both come from a browser.
     """
     position = index[0] if isinstance(index, list | tuple) and index else index
     before = chat[: position + 1] if isinstance(position, int) else []
@@ -65,46 +56,36 @@ def turn_id_at(chat: list[WireMessage], index: Any) -> str:
 
 def _work(view: TurnView) -> Iterator[WireMessage]:
     """Thoughts with their tool calls, and other status lines, in the order in which they came."""
-    calls: dict[int | None, list[StatusLine]] = defaultdict(list)
-    for part in view.work:
-        if isinstance(part, StatusLine):
-            calls[part.thought].append(part)
     titles: Counter[str] = Counter()
     for index, part in enumerate(view.work):
         if isinstance(part, StatusLine):
             if part.thought is None:
                 yield _status(part)
             continue
-        own_id, lines = f"{view.turn_id}-{index}", calls[index]
+        own_id, calls = f"{view.turn_id}-{index}", [line for line in view.lines if line.thought == index]
         titles[title := _title(part)] += 1
-        yield _thought(view, part, lines, title=f"{title} {titles[title]}".removesuffix(" 1"), own_id=own_id)
-        yield from (_status(line, parent_id=own_id) for line in lines)
+        title = as_label(f"{title} {titles[title]}".removesuffix(" 1"))
+        yield _thought(view, part, calls, title=title, id=own_id)
+        yield from (_status(line, parent_id=own_id) for line in calls)
 
 
-def _thought(
-    view: TurnView, thought: Thought, calls: list[StatusLine], *, title: str, own_id: str
-) -> WireMessage:
+def _thought(view: TurnView, thought: Thought, calls: list[StatusLine], **fold: str) -> WireMessage:
     """A part that can be folded: "done" is folded, "pending" unfolded with a wheel, else unfolded."""
     text, took_s = as_markdown(thought.text), thought.duration_s
     if view.running and (thought.open or any(call.state == "pending" for call in calls)):
-        return _message(text, title=as_label(title), status="pending", id=own_id)
+        return _message(text, duration=None, status="pending", **fold)
     if took_s is not None and _title(thought) == REASONING:
-        title, took_s = f"Thought for {_seconds(took_s)}", None
-    return _message(
-        text,
-        title=as_label(title),
-        status="" if thought.open else "done",
-        duration=took_s,
-        log=f"{len(calls)} tool call{'s' * (len(calls) > 1)}" if calls else "",
-        id=own_id,
-    )
+        fold["title"], took_s = f"Thought for {_seconds(took_s)}", None
+    fold["status"] = "" if thought.open else "done"
+    fold["log"] = f"{len(calls)} tool call{'s' * (len(calls) > 1)}" if calls else ""
+    return _message(text, duration=took_s, **fold)
 
 
 def _title(thought: Thought) -> str:
     """The step and the field that it comes from."""
     path = thought.step.split("#")[0].split(".")
     step = next((part for part in reversed(path) if part not in _PLUMBING), "")
-    label = _KNOWN_STEPS.get(step) or in_words(step)
+    label = "Conclusion" if step == "extract" else in_words(step)
     if thought.field in REASONING_FIELDS:
         return label or REASONING
     return in_words(f"{label} {thought.field}".strip())
@@ -142,43 +123,37 @@ def _answer(view: TurnView) -> Iterator[WireMessage]:
 def _trouble(view: TurnView) -> Iterator[WireMessage]:
     """Why the reply was cut, though the turn went well; or what went wrong. The sentence says what to do."""
     if view.finish_reason != "stop":
-        at_the_limit = (
-            _CUT_FOR_A_GUEST if view.guest else _CUT_OF_A_VERSION if view.backend == "served" else _CUT
-        )
-        text = _CUT_BY_A_FILTER if view.finish_reason == "content_filter" else at_the_limit
+        text = _FILTERED if view.finish_reason == "content_filter" else _CUT
         yield _message(f'<div class="turn-error cut" role="status">{as_html(text)}</div>')
     if view.failure is not None:
         # A field's name stands between backticks, in sentences that API clients read too.
         text = re.sub(r"`([^`]+)`", r"<code>\1</code>", as_html(view.failure.public_message))
-        error_id = as_html(view.failure.error_id)
-        small = f'<div class="turn-error-note">Error {error_id}</div>' if error_id else ""
+        small = f'<div class="turn-error-note">Error {as_html(view.failure.error_id)}</div>'
         yield _message(f'<div class="turn-error" role="alert"><div>{text}</div>{small}</div>')
 
 
 def footer(view: TurnView, trace_url: str = "") -> WireMessage:
-    """The last message of a turn that has ended; with the link to its trace, while MLflow's pages run."""
-    parts = ['<span class="turn-stopped">Stopped</span>'] if view.state == "stopped" else []
-    parts += [f"<span>{as_html(part)}</span>" for part in footer_parts(view)]
-    if trace_url:
-        link = f'<a href="{as_html(trace_url)}" target="_blank" rel="noopener noreferrer">trace</a>'
-        parts.append(f"<span>{link}</span>")
-    return _message(f'<div class="turn-footer">{"".join(parts)}</div>')
+    """The last message of a turn that has ended: who answered, how much, how fast, for how much.
 
-
-def footer_parts(view: TurnView) -> list[str]:
-    """Who answered, how much, how fast, for how much; what is not known is left out."""
-    usage = view.usage
-    tokens = f"{usage.prompt_tokens:,} tokens in, {usage.completion_tokens:,} out"
+    What is not known is left out; the link to the trace too, unless MLflow's pages run.
+    """
+    usage, first_s = view.usage, view.first_delta_s
     parts = [
         view.backend.capitalize(),
         title_of(view.model),
-        tokens if usage.total_tokens else "",
-        f"first token {_seconds(view.first_delta_s)}" if view.first_delta_s is not None else "",
+        f"{usage.prompt_tokens:,} tokens in, {usage.completion_tokens:,} out" if usage.total_tokens else "",
+        f"first token {_seconds(first_s)}" if first_s is not None else "",
         f"total {_seconds(view.elapsed_s)}",
         money(usage.cost_usd) if usage.cost_usd else "",
         "cached" if usage.cached else "",
     ]
-    return [part for part in parts if part]
+    drawn = "".join(f"<span>{as_html(part)}</span>" for part in parts if part)
+    if view.state == "stopped":
+        drawn = f'<span class="turn-stopped">Stopped</span>{drawn}'
+    if trace_url:
+        where = f'href="{as_html(trace_url)}" target="_blank" rel="noopener noreferrer"'
+        drawn += f"<span><a {where}>trace</a></span>"
+    return _message(f'<div class="turn-footer">{drawn}</div>')
 
 
 def money(usd: float) -> str:

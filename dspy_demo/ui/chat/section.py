@@ -1,34 +1,33 @@
-"""The conversation as a part of the page: drawn, and wired to its handlers."""
+"""The conversation as a part of the page, wired to its handlers, and ``/chat`` for programs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import gradio as gr
 
 from dspy_demo.chat import ChatService
-from dspy_demo.events import LocalTarget
+from dspy_demo.events import LocalTarget, Message, TurnRequest
 from dspy_demo.programs.spec import ProgramSpec
-from dspy_demo.ui.chat.endpoint import chat_endpoint
 from dspy_demo.ui.chat.handlers import ChatHandlers
-from dspy_demo.ui.chat.rating import RatingHandlers
+from dspy_demo.ui.chat.live import LiveTurn
 from dspy_demo.ui.chat.session import Sessions
+from dspy_demo.ui.chat.turn_view import TurnView
 from dspy_demo.ui.chat.widgets import ChatWidgets
+from dspy_demo.ui.components import visitor_of
+from dspy_demo.ui.gradio_bridge import delivered
 from dspy_demo.ui.sections.picks import SidebarPicks
 from dspy_demo.web.auth import stored_key
 
-#: What the page itself does before a click is sent: an event whose inputs hold the chat sends its ids alone.
+#: Before a click is sent: an event whose inputs hold the chat sends its ids alone.
 _BY_ID = "(...given) => chatPage.byId(given)"
 
 
 class Chat:
-    """The chat of one page.
-
-    Args:
-        picks: What is picked beside it. It is drawn before the chat, and wired after it.
-        mlflow_url: The address of MLflow's pages for whoever sees this page; empty where there is none.
-    """
+    """The chat of one page; `mlflow_url` is MLflow's address for whoever sees it, empty where none."""
 
     def __init__(self, service: ChatService, picks: SidebarPicks, *, mlflow_url: Callable[[], str]) -> None:
         self.service = service
@@ -38,22 +37,12 @@ class Chat:
         self._sessions = Sessions(stored_key(service.settings.data_dir))
 
     def draw(self, specs: Sequence[ProgramSpec], start: LocalTarget) -> None:
-        """Make the components, inside the current `gr.Blocks`.
-
-        Args:
-            specs: The programs that the page may ask.
-            start: What the page starts with, and ``/chat`` asks.
-        """
+        """Make the components, inside the current `gr.Blocks`; ``/chat`` asks what the page starts with."""
         self._start = start
         self.widgets = ChatWidgets(specs, self.service.programs.get(start.program))
 
     def wire(self, demo: gr.Blocks, new_chat: gr.Button, now: dict[str, Any]) -> None:
-        """Make the events, when all of the page is drawn.
-
-        Args:
-            new_chat: The button that starts over.
-            now: Options of an event that is answered at once, beside the queue.
-        """
+        """Make the events, when all of the page is drawn; `now` as in `ui.components.Section`."""
         page, service, picks = self.widgets, self.service, self._picks
         self.handlers = ChatHandlers(
             service, self._sessions, page, picks=picks, demo=demo, mlflow_url=self._mlflow_url
@@ -62,17 +51,21 @@ class Chat:
         changed = {page.chatbot, page.composer, *page.forms.outputs}
         gr.on(picks.changes, self.handlers.program_changed, picks.inputs, changed, **now)
         if service.settings.tracing:
-            RatingHandlers(service, self._sessions, page).wire(now)
-        gr.api(
-            chat_endpoint(service, demo, self._start),
-            api_name="chat",
-            api_description="Ask the program that the app started with.",
-        )
+            self._wire_rating(now)
+        description = "Ask the program that the app started with."
+        gr.api(chat_endpoint(service, demo, self._start), api_name="chat", api_description=description)
+
+    def _wire_rating(self, now: dict[str, Any]) -> None:
+        page, chat = self.widgets, self.handlers
+        now = now | {"outputs": {page.rating, page.comment, page.rated_turn, page.notice, page.saved}}
+        page.chatbot.like(chat.rate, page.chatbot, js=_BY_ID, **now)
+        sent = [page.send_comment.click, page.comment.submit]
+        gr.on(sent, chat.comment, [page.comment, page.rated_turn], **now)
+        page.close_rating.click(chat.close_rating, None, **now)
 
     def link_traces(self, event: Any, now: dict[str, Any]) -> None:
         """After `event` MLflow's pages may run: link the answers to their traces."""
-        outputs = self.widgets.shown
-        event.then(self.handlers.redraw, None, outputs, postprocess=False, **now)
+        event.then(self.handlers.redraw, None, self.widgets.shown, postprocess=False, **now)
 
     def _wire_turns(self, demo: gr.Blocks, new_chat: gr.Button, now: dict[str, Any]) -> None:
         page, chat = self.widgets, self.handlers
@@ -98,3 +91,45 @@ class Chat:
         new_chat.click(chat.new_chat, None, js="() => chatPage.newChat()", **shown)
         page.earlier.click(chat.show_earlier, None, **shown)
         page.notice.click(chat.fix, None, **shown | {"outputs": {*page.shown, *self._picks.use_local()}})
+
+
+def chat_endpoint(
+    service: ChatService, demo: gr.Blocks, target: LocalTarget
+) -> Callable[..., AsyncIterator[str]]:
+    """The function behind ``/chat``. Each call stands alone; earlier messages are given, not remembered."""
+
+    async def chat(
+        request: gr.Request, message: str, history: list[dict[str, str]] | None = None
+    ) -> AsyncIterator[str]:
+        """Ask a question; the text of the answer so far comes with every update, the whole of it last.
+
+        Args:
+            message: The question.
+            history: Earlier messages, oldest first, each with "role" (user or assistant) and "content".
+        """
+        spec = service.programs.get(target.program)
+        inputs, earlier = {spec.chat_field: message}, _messages(history)
+        view = TurnView(message, started_s=time.monotonic(), answer_field=spec.answer_field)
+        live = LiveTurn(service.turn(TurnRequest(target, inputs, earlier, visitor=visitor_of(request))), view)
+        try:
+            async for snapshot in live.snapshots(partial(delivered, demo, request)):
+                if failure := snapshot.failure:
+                    sentence = f"{failure.public_message} (Error {failure.error_id})"
+                    raise gr.Error(sentence, print_exception=False)
+                yield snapshot.answer_text
+        finally:
+            await live.stop()  # a client that went away must not keep the model busy
+
+    return chat
+
+
+def _messages(history: Any) -> tuple[Message, ...]:
+    """The earlier messages, as a client gave them: they may be any JSON."""
+    try:
+        given = [(item["role"], item["content"]) for item in history or []]
+        if all(role in {"user", "assistant"} and isinstance(text, str) for role, text in given):
+            return tuple(Message(role, text) for role, text in given)
+    except (TypeError, LookupError):
+        pass
+    wanted = 'Each message of the history needs a "role" (user or assistant) and a "content".'
+    raise gr.Error(wanted, print_exception=False)

@@ -20,8 +20,7 @@ from dspy_demo.ui.chat.live import LiveTurn
 from dspy_demo.ui.chat.render import WireMessage, footer, messages
 from dspy_demo.ui.chat.turn_view import TurnView
 
-#: Turns that a page shows, since Gradio reads each message again at every redraw; older ones come in as many
-#: at a time.
+#: Turns that a page shows, since Gradio reads each message again at every redraw; older ones on demand.
 WINDOW = 10
 #: A browser's storage holds about 5 MB for a site.
 SAVED_MAX_CHARS = 1_000_000
@@ -61,16 +60,11 @@ def history(turns: Turns, max_chars: int) -> tuple[tuple[Message, ...], bool]:
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """One page and its chat.
+    """One page and its chat, of the visitor who loaded it; a session's hash alone is no proof.
 
-    Attributes:
-        visitor: Who loaded the page. A session's hash alone is no proof.
-        chat: Names the chat between this app and that tab, also after a reload. It is a secret.
-        turns: Those that have ended, oldest first.
-        window: How many turns are on the page.
-        live: The turn that is running, from the moment it was accepted.
-        set_aside: What New chat or Undo took away, until the next question: the chat's id and its turns.
-        told: How often the page was told what there is; see `Sessions.saved`.
+    `chat` is a secret name between this app and that tab, also after a reload. `turns` have ended, oldest
+    first; `window` of them are on the page, with the `live` one. `set_aside` is the chat and the turns that
+    New chat or Undo took away, until the next question.
     """
 
     visitor: Visitor
@@ -89,8 +83,7 @@ class Session:
     @property
     def shown(self) -> Turns:
         """The turns on the page but for the running one."""
-        count = self.window - (self.live is not None)
-        return self.turns[max(0, len(self.turns) - count) :]
+        return self.turns[max(0, len(self.turns) - self.window + (self.live is not None)) :]
 
     def drawn(self, trace_url: Callable[[TurnView], str]) -> list[WireMessage]:
         """All messages on the page, as they are now."""
@@ -105,10 +98,6 @@ class Session:
     def before(self, view: TurnView) -> Turns:
         """Up to a turn, without it: what retry, undo and edit leave standing."""
         return self.turns[: [turn.view for turn in self.turns].index(view)]
-
-    def begin(self, live: LiveTurn, turns: Turns) -> None:
-        """A turn was accepted that goes on from `turns`; it calls `end` when it has ended."""
-        self.turns, self.set_aside, self.live = turns, None, live
 
     def end(self, view: TurnView) -> None:
         """The turn has ended: keep it, also when the page is gone by now and a reload looks for it."""
@@ -126,11 +115,6 @@ class Session:
             self.set_aside = self.chat, self.turns
             self.chat, self.turns = new_chat_id(), ()
 
-    def go_back(self, turn: TurnView) -> None:
-        """Take back a turn and what follows it."""
-        self.set_aside = self.chat, self.turns
-        self.turns = self.before(turn)
-
     def restore(self) -> None:
         """Bring back what `start_over` or `go_back` took away."""
         if self.set_aside is not None:
@@ -140,20 +124,16 @@ class Session:
 class Sessions:
     """The tabs of a page by visitor and Gradio's session hash, bounded in number and in size.
 
-    What was used longest ago leaves first, but nothing in which a turn runs; such a page asks for a reload,
-    since its chat is in its browser too.
-
-    Args:
-        key: Signs what a browser keeps. Anybody can send such a copy; only one that this app wrote is read.
+    What was used longest ago leaves first, but nothing in which a turn runs. `key` signs what a browser
+    keeps: anybody can send such a copy, and only one that this app wrote is read.
     """
 
-    def __init__(self, key: bytes, max_sessions: int = MAX_SESSIONS, max_chars: int = MAX_CHARS) -> None:
+    def __init__(self, key: bytes) -> None:
         self._signer = Signer(key, salt="dspy-demo chat", digest_method=hashlib.sha256)
-        self._max_sessions, self._max_chars = max_sessions, max_chars
         self._sessions: OrderedDict[tuple[Visitor, str], Session] = OrderedDict()
 
     def get(self, session_hash: str, visitor: Visitor) -> Session | None:
-        """The tab that `visitor` opened under this hash; None where there is none, as after a restart."""
+        """The tab that `visitor` opened under this hash; none after a restart."""
         key = visitor, session_hash
         if key in self._sessions:
             self._sessions.move_to_end(key)
@@ -165,29 +145,22 @@ class Sessions:
         return next((one for one in sessions if one.chat == chat and one.visitor == visitor), None)
 
     def open(self, session_hash: str, visitor: Visitor, chat: str = "", turns: Turns = ()) -> Session:
-        """A new tab for a page that has just loaded; the tabs that are too many or too long make room.
-
-        Args:
-            chat: The id that the browser kept, or anything else for a new one.
-        """
+        """A new tab for a page that has just loaded, with the `chat` that the browser kept, if it is one."""
         session = Session(visitor, chat if _CHAT_ID.fullmatch(chat) else new_chat_id(), turns)
         self._sessions[visitor, session_hash] = session
         self._sessions.move_to_end((visitor, session_hash))
         sizes = {key: sum(turn.chars for turn in one.turns) for key, one in self._sessions.items()}
-        chars = sum(sizes.values())
         for key, one in list(self._sessions.items())[:-1]:
-            if len(self._sessions) <= self._max_sessions and chars <= self._max_chars:
+            if len(sizes) <= MAX_SESSIONS and sum(sizes.values()) <= MAX_CHARS:
                 break
             if one.live is None:
-                chars -= sizes[key]
-                del self._sessions[key]
+                del self._sessions[key], sizes[key]
         return session
 
     def saved(self, session: Session) -> str:
         """What the page is told of a session, and its browser keeps: page.js (`follow`) acts on it.
 
-        As text, because Gradio downloads whatever looks like a file anywhere in a value that a page sends it,
-        and a program's outputs can look like anything.
+        As text, because Gradio downloads whatever looks like a file in a value that a page sends it.
         """
         session.told += 1
         kept: list[str] = []

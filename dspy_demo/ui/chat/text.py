@@ -1,18 +1,12 @@
 r"""Text of models and visitors, ready for Markdown: formatting and maths work, HTML and images do not.
 
-The page's own sanitizer stays on, but it lets images, forms, styles and media through, and it drops what it
-does not like, while a reader wants to see ``<think>`` when a model writes it. So no place that a Markdown
-parser takes for a tag, an image or an unsafe link reaches it: a word joiner, which has no width, breaks it,
-in code as well as in prose, since telling the two apart is what parsers disagree about. The page takes the
-joiner out again when text is copied.
+Gradio's sanitizer lets images, forms, styles and media through, and drops ``<think>``, which a reader wants
+to see. So a word joiner, which has no width, breaks whatever a Markdown parser takes for a tag, an image or
+an unsafe link, in code too, since parsers disagree about what is code. The page takes it out of what is
+copied. An image would tell its host that somebody reads here: it becomes a link.
 
-An image would tell its host, and with its address whatever a tricked model puts there, that somebody reads
-here. It becomes a link, which only a click follows. A link to anything but ``http:``, ``https:`` or
-``mailto:`` shows as it was written.
-
-Most models write maths between single dollars, which are money as often. They become ``\( \)``, which the
-page draws, only where they look like maths: in one line, no space inside the dollars, no digit after the
-closing one, braces in pairs, and not in code.
+Single dollars are money as often as maths. They become ``\( \)``, which the page draws, where they look like
+maths: in one line, no space inside, no digit after the closing one, braces in pairs, and not in code.
 """
 
 from __future__ import annotations
@@ -27,7 +21,7 @@ from typing import Any
 JOINER = "\u2060"
 #: The same for maths, where the joiner would be drawn as a missing sign.
 TEX_GAP = "{\\relax}"
-#: Stands for the ``!`` of an image outside code; `page.js` knows it too, for a copied answer.
+#: Stands for the ``!`` of an image outside code; `page.js` knows it too.
 IMAGE = f"{JOINER}Image: {JOINER}"
 
 _SAFE = r"(?:https?://|mailto:)"
@@ -54,10 +48,7 @@ _DOLLARS = re.compile(
 def as_markdown(text: str) -> str:
     """A model's text, in which formatting and maths work."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    if text.count("$") > 1:
-        text = _with_tex_signs(text)
-    if not _BREAK.search(text):
-        return text
+    text = _with_tex_signs(text)
     parts = list(_code_and_maths(text))[::-1]
 
     def break_it(place: re.Match[str]) -> str:
@@ -72,13 +63,8 @@ def as_markdown(text: str) -> str:
 
 
 def as_typed(text: str) -> str:
-    """A visitor's text as it was typed; `typed_text` takes it back, for editing."""
+    """A visitor's text as it was typed; without the joiners it can be edited."""
     return _BREAK.sub(rf"\g<0>{JOINER}", text)
-
-
-def typed_text(shown: str) -> str:
-    """The inverse of `as_typed`."""
-    return shown.replace(JOINER, "")
 
 
 def as_label(text: str) -> str:
@@ -87,10 +73,7 @@ def as_label(text: str) -> str:
 
 
 def as_html(text: str) -> str:
-    """Text inside HTML of ours that stands in a Markdown message.
-
-    There an empty line ends the HTML, and maths is cut out of it, so signs of both are written as entities.
-    """
+    """Text inside HTML of ours in a Markdown message, where an empty line ends HTML and maths is cut out."""
     return html.escape(text).translate(_READ_BEFORE_HTML)
 
 
@@ -102,9 +85,7 @@ def in_words(name: str) -> str:
 
 def plain_text(value: Any) -> str:
     """Text as it is, anything else as JSON."""
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else as_json(value)
+    return "" if value is None else value if isinstance(value, str) else as_json(value)
 
 
 def as_json(value: Any) -> str:
@@ -113,10 +94,9 @@ def as_json(value: Any) -> str:
 
 def _with_tex_signs(text: str) -> str:
     def as_tex(dollars: re.Match[str]) -> str:
-        tex = dollars[1]
-        braces = re.sub(r"\\.", "", tex)
+        braces = re.sub(r"\\.", "", dollars[1])
         paired = braces.count("{") == braces.count("}")
-        return f"{JOINER}\\({tex}\\){JOINER}" if paired else dollars[0]
+        return f"{JOINER}\\({dollars[1]}\\){JOINER}" if paired else dollars[0]
 
     parts, at = [], 0
     for start, end, _ in _code_and_maths(text):

@@ -1,11 +1,4 @@
-"""The state of one turn on the page: a pure fold of its events.
-
-    view = TurnView("What is 2 + 2?", started_s=clock())
-    for event in events:
-        view = view.apply(event, clock())
-
-`render.messages` draws a view. Nothing here knows Gradio, the clock or the network.
-"""
+"""The state of one turn on the page: a pure fold of its events, which `render.messages` draws."""
 
 from __future__ import annotations
 
@@ -14,35 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self, assert_never
 
-from dspy_demo.events import (
-    QUEUE_KEY,
-    RETRY_KEY,
-    Event,
-    FieldDelta,
-    FinishReason,
-    Status,
-    StatusState,
-    TurnFailed,
-    TurnFinished,
-    TurnStarted,
-    Usage,
-)
+from dspy_demo import events
 from dspy_demo.programs.spec import REASONING_FIELDS, TRACE_FIELDS
 from dspy_demo.ui.chat.text import as_json, plain_text
 
 TurnState = Literal["running", "done", "stopped", "failed"]
-
-#: The field in which ReAct says why it calls a tool.
-TOOL_THOUGHT = "next_thought"
 
 
 @dataclass(frozen=True, slots=True)
 class Thought:
     """What one step wrote into one field that is not the answer.
 
-    Attributes:
-        open: It is being written, or was when the turn was stopped, cut or failed: then it is shown unfolded,
-            since it may be all that arrived.
+    `open`: it is being written, or was at a bad end: then it is shown unfolded, as it may be all that came.
     """
 
     step: str
@@ -51,26 +27,22 @@ class Thought:
     started_s: float = 0.0
     duration_s: float | None = None
     open: bool = False
-    kind: Literal["thought"] = "thought"
 
 
 @dataclass(frozen=True, slots=True)
 class StatusLine:
-    """A tool call or another thing worth seeing.
+    """A tool call or another thing worth seeing; `count` events with its `key` have changed it.
 
-    Attributes:
-        key: Later events with the same key change this line; `count` is how many there were.
-        thought: The index in `TurnView.work` of the thought that it belongs to; None where it stands alone.
+    `thought` is the index in `TurnView.work` of the thought that it belongs to, if any.
     """
 
     text: str
-    state: StatusState
+    state: events.StatusState
     key: str = ""
     thought: int | None = None
     started_s: float = 0.0
     duration_s: float | None = None
     count: int = 1
-    kind: Literal["status"] = "status"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +58,8 @@ class Answer:
 class TurnView:
     """One question and all that came back so far.
 
-    Attributes:
-        inputs: The program's other inputs, as (label, value) pairs; `form` is what the program takes.
-        expected: The answer's fields in order, where known before they arrive.
-        work: Thoughts and status lines in the order in which they came.
-        rated: The visitor's thumb, up or down; `comment` is what they wrote to it.
-        guest: Whether a guest asked, who cannot raise the token limit.
+    `inputs` are the program's other inputs as (label, value), `form` as the program takes them; `expected`
+    the answer's fields, where known before they arrive; `rated` the visitor's thumb, up or down.
     """
 
     user: str
@@ -105,16 +73,15 @@ class TurnView:
     model: str = ""
     work: tuple[Thought | StatusLine, ...] = ()
     answers: tuple[Answer, ...] = ()
-    failure: TurnFailed | None = None
-    usage: Usage = field(default_factory=Usage)
+    failure: events.TurnFailed | None = None
+    usage: events.Usage = field(default_factory=events.Usage)
     started_s: float = 0.0
     first_delta_s: float | None = None
     elapsed_s: float = 0.0
     trace_id: str | None = None
     rated: bool | None = None
     comment: str = ""
-    finish_reason: FinishReason = "stop"
-    guest: bool = False
+    finish_reason: events.FinishReason = "stop"
 
     @property
     def running(self) -> bool:
@@ -136,20 +103,20 @@ class TurnView:
             return plain_text(shown[0].value)
         return "\n\n".join(f"{answer.field}: {plain_text(answer.value)}" for answer in shown)
 
-    def apply(self, event: Event, now_s: float) -> Self:
+    def apply(self, event: events.Event, now_s: float) -> Self:
         """The view after one more event, which arrived at `now_s` on the page's own clock."""
         if not self.running:
             return self
         match event:
-            case TurnStarted():
+            case events.TurnStarted():
                 return replace(self, backend=event.backend, model=event.model)
-            case FieldDelta():
+            case events.FieldDelta():
                 return self._with_delta(event, now_s) if event.text else self
-            case Status():
+            case events.Status():
                 return self._with_status(event, now_s)
-            case TurnFinished():
+            case events.TurnFinished():
                 return self._finished(event, now_s)
-            case TurnFailed():
+            case events.TurnFailed():
                 return replace(self._ended("failed", now_s), failure=event)
             case _ as never:
                 assert_never(never)
@@ -158,23 +125,17 @@ class TurnView:
         """The view after the visitor stopped the turn, or left. What was streamed is kept."""
         return self._ended("stopped", now_s) if self.running else self
 
-    # One event each
-
-    def _with_delta(self, event: FieldDelta, now_s: float) -> Self:
+    def _with_delta(self, event: events.FieldDelta, now_s: float) -> Self:
         view = self._retries_over("Answered")
         if view.first_delta_s is None:
             view = replace(view, first_delta_s=now_s - view.started_s)
-        match event.channel:
-            case "reasoning":
-                return view._with_thought(event, now_s)
-            case "answer":
-                return view._closed(now_s)._with_answer(event)
-            case "tool":
-                return view  # a tool call is shown by its Status, not by its raw arguments
-            case _ as never:
-                assert_never(never)
+        if event.channel == "reasoning":
+            return view._with_thought(event, now_s)
+        if event.channel == "answer":
+            return view._closed(now_s)._with_answer(event)
+        return view  # a tool call is shown by its Status, not by its raw arguments
 
-    def _with_thought(self, event: FieldDelta, now_s: float) -> Self:
+    def _with_thought(self, event: events.FieldDelta, now_s: float) -> Self:
         # Steps that run at once write in turns; a step's name is that of one call.
         for part in self.thoughts:
             if (part.step, part.field) == (event.step, event.field):
@@ -182,7 +143,7 @@ class TurnView:
         new = Thought(event.step, event.field, event.text, started_s=now_s, open=True)
         return self._closed(now_s)._adding(new)
 
-    def _with_answer(self, event: FieldDelta) -> Self:
+    def _with_answer(self, event: events.FieldDelta) -> Self:
         new = Answer(event.field, event.step, event.text)
         earlier = next((answer for answer in self.answers if answer.field == event.field), None)
         if earlier is None:
@@ -194,20 +155,20 @@ class TurnView:
             view = self._adding(Thought(earlier.step, event.field, before))
         return replace(view, answers=tuple(new if answer is earlier else answer for answer in self.answers))
 
-    def _with_status(self, event: Status, now_s: float) -> Self:
+    def _with_status(self, event: events.Status, now_s: float) -> Self:
         # The wait in the queue is not the turn's time, which starts when that ends.
-        view = replace(self, started_s=now_s) if event.key == QUEUE_KEY else self
+        view = replace(self, started_s=now_s) if event.key == events.QUEUE_KEY else self
         for line in view.lines:
             if event.key and line.key == event.key:
                 took_s = None if event.state in {"info", "pending"} else now_s - line.started_s
                 changed = replace(line, text=event.text, state=event.state, duration_s=took_s)
                 return view._putting(line, replace(changed, count=line.count + 1))
         thoughts = [index for index, part in enumerate(view.work) if isinstance(part, Thought)]
-        alone = not event.key or event.key == RETRY_KEY or not thoughts
+        alone = not event.key or event.key == events.RETRY_KEY or not thoughts
         thought = None if alone else thoughts[-1]
         return view._adding(StatusLine(event.text, event.state, event.key, thought, started_s=now_s))
 
-    def _finished(self, event: TurnFinished, now_s: float) -> Self:
+    def _finished(self, event: events.TurnFinished, now_s: float) -> Self:
         cut = event.finish_reason != "stop"
         view = self._ended("done", now_s, unfolded=cut)
         answers: list[Answer] = []
@@ -239,12 +200,10 @@ class TurnView:
         return self._adding(Thought("", name, text)) if text.strip() else self
 
     def _with_trajectory(self, name: str, steps: Mapping[str, Any]) -> Self:
-        """The tool calls of a backend that does not stream them, as they are."""
-        calls = any(line.key not in {"", QUEUE_KEY} for line in self.lines)
-        streamed = calls or any(thought.field == TOOL_THOUGHT for thought in self.thoughts)
+        """The tool calls of a backend that does not stream them (ReAct says why in `next_thought`)."""
+        calls = any(line.key not in {"", events.QUEUE_KEY} for line in self.lines)
+        streamed = calls or any(thought.field == "next_thought" for thought in self.thoughts)
         return self if streamed else self._adding(Thought("", name, f"```json\n{as_json(steps)}\n```"))
-
-    # Small steps
 
     def _adding(self, part: Thought | StatusLine) -> Self:
         return replace(self, work=(*self.work, part))
@@ -257,14 +216,13 @@ class TurnView:
         view = self
         for part in self.thoughts:
             if part.open:
-                took_s = max(0.0, now_s - part.started_s)
-                view = view._putting(part, replace(part, open=unfolded, duration_s=took_s))
+                view = view._putting(part, replace(part, open=unfolded, duration_s=now_s - part.started_s))
         return view
 
     def _retries_over(self, how: str) -> Self:
         """With what became of the retries in place of the line that announced the last one."""
         for line in self.lines:
-            if line.key == RETRY_KEY:
+            if line.key == events.RETRY_KEY:
                 many = "retry" if line.count == 1 else "retries"
                 return self._putting(line, replace(line, key="", text=f"{how} after {line.count} {many}"))
         return self
@@ -275,4 +233,4 @@ class TurnView:
         for line in view.lines:
             if line.state == "pending":
                 view = view._putting(line, replace(line, state="failed"))
-        return replace(view, state=state, elapsed_s=max(0.0, now_s - self.started_s))
+        return replace(view, state=state, elapsed_s=now_s - self.started_s)

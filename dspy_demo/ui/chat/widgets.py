@@ -24,11 +24,10 @@ RELOAD: Action = ('data-do="reload"', "Reload")  # by the page itself, see page.
 PUT_BACK: Action = ('data-do="put-back"', "Undo")
 
 COMMENT_MAX_CHARS = 2000
-#: `$$` and the two TeX forms that models write; single dollars are mostly money.
-MATH: list[dict[str, str | bool]] = [
-    {"left": "$$", "right": "$$", "display": True},
-    {"left": "\\[", "right": "\\]", "display": True},
-    {"left": "\\(", "right": "\\)", "display": False},
+#: Single dollars are mostly money.
+MATH = [
+    {"left": left, "right": right, "display": left != "\\("}
+    for left, right in (("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)"))
 ]
 #: What every chatbot of the page has.
 CHATBOT: dict[str, Any] = {
@@ -66,9 +65,8 @@ def composer(elem_id: str, label: str, placeholder: str) -> gr.Textbox:
 class ChatWidgets:
     """Everything that a handler of the chat may read or change. Drawn when it is made.
 
-    Attributes:
-        saved: Unseen: what the page is told of the chat, see `Sessions.saved`.
-        rating: Where a comment on the rating of `rated_turn` is written.
+    `saved` is unseen: what the page is told of the chat, see `Sessions.saved`. In `rating` a comment on the
+    rating of `rated_turn` is written.
     """
 
     def __init__(self, specs: Sequence[ProgramSpec], shown: ProgramSpec) -> None:
@@ -109,19 +107,12 @@ class ChatWidgets:
 
     def answering(self, spec: ProgramSpec) -> Update:
         """The page for another program: the empty page, its form, what the composer asks for."""
-        return {
-            self.chatbot: gr.update(**_empty(spec)),
-            self.composer: gr.update(placeholder=_asks_for(spec)),
-            **self.forms.show(spec),
-        }
+        asks = {self.composer: gr.update(placeholder=_asks_for(spec))}
+        return {self.chatbot: gr.update(**_empty(spec)), **asks, **self.forms.show(spec)}
 
 
 def notice_html(text: str, *actions: Action, wrong: bool = False) -> str:
-    """The line at the composer that says why nothing happened, or what did; empty where there is none.
-
-    Args:
-        wrong: Whether it says why something was refused, which a screen reader reads out at once.
-    """
+    """The line at the composer that says why nothing happened (`wrong`: read out at once), or what did."""
     if not text:
         return ""
     buttons = "".join(f'<button type="button" class="b" {do}>{label}</button>' for do, label in actions)

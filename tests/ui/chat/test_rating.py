@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ import pytest
 from dspy_demo.events import LMChoice, Visitor
 from dspy_demo.guests.limits import Bounds, GuestLimits
 from dspy_demo.tracing.tracer import Tracer
-from dspy_demo.ui.chat.rating import RatingHandlers
+from dspy_demo.ui.chat.handlers import ChatHandlers
 from dspy_demo.ui.chat.session import Session, Sessions
 from dspy_demo.ui.chat.widgets import ChatWidgets
 from tests.services import house, settings_for
@@ -32,25 +33,26 @@ class NotingTracer(Tracer):
 
 
 @pytest.fixture
-async def rating(data_dir: Path) -> AsyncIterator[RatingHandlers]:
+async def rating(data_dir: Path) -> AsyncIterator[ChatHandlers]:
     settings = settings_for(data_dir)
     limits = GuestLimits(settings, bounds=Bounds(turns_per_minute=4))
     async with house(settings, LMChoice("scripted/model"), limits=limits) as home:
         with gr.Blocks(analytics_enabled=False):
             page = ChatWidgets([home.programs.default], home.programs.default)
         home.service.tracer = NotingTracer()
-        yield RatingHandlers(home.service, Sessions(b""), page)
+        chat: Any = partial(ChatHandlers, home.service, Sessions(b""), page)
+        yield chat(picks=None, demo=None, mlflow_url=str)
 
 
 @pytest.fixture
-def session(rating: RatingHandlers) -> Session:
+def session(rating: ChatHandlers) -> Session:
     session = rating.sessions.open("tab", STRANGER)
     for number, trace_id in enumerate(("tr-0", "tr-1", None)):
         session.end(asked(str(number), trace_id=trace_id))
     return session
 
 
-def ratings(handlers: RatingHandlers) -> list[Any]:
+def ratings(handlers: ChatHandlers) -> list[Any]:
     return cast(NotingTracer, handlers.service.tracer).ratings
 
 
@@ -63,7 +65,7 @@ def thumb(session: Session, number: int, liked: bool | str) -> tuple[gr.LikeData
 
 
 async def test_a_thumb_is_for_its_turn_and_a_comment_stays_with_it(
-    rating: RatingHandlers, session: Session
+    rating: ChatHandlers, session: Session
 ) -> None:
     update = await rating.rate(*thumb(session, 1, True), REQUEST)
     assert update[rating.page.rating]["visible"] is True
@@ -79,7 +81,7 @@ async def test_a_thumb_is_for_its_turn_and_a_comment_stays_with_it(
     assert "in a short time" in refused[rating.page.notice]
 
 
-async def test_what_has_no_trace_or_no_thumb_is_not_rated(rating: RatingHandlers, session: Session) -> None:
+async def test_what_has_no_trace_or_no_thumb_is_not_rated(rating: ChatHandlers, session: Session) -> None:
     update = await rating.rate(*thumb(session, 2, True), REQUEST)
     assert "this answer has no trace" in update[rating.page.notice]
     await rating.comment("words without a thumb", "turn-0", REQUEST)

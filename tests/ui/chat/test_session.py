@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from dspy_demo.events import FieldDelta, Message, TurnFailed, TurnFinished, TurnStarted, Usage, Visitor
+from dspy_demo.ui.chat import session
 from dspy_demo.ui.chat.live import LiveTurn
 from dspy_demo.ui.chat.session import (
     SAVED_MAX_CHARS,
@@ -69,10 +70,10 @@ def test_a_browser_keeps_what_fits_and_only_what_this_app_wrote_is_read() -> Non
 
 
 def test_links_to_traces_come_and_go_with_mlflows_pages() -> None:
-    session = Session(STRANGER, turns=talk(asked("a", trace_id="tr-0"), "b"))
-    linked = session.drawn(lambda view: f"http://there/{view.trace_id}" if view.trace_id else "")
+    chat = Session(STRANGER, turns=talk(asked("a", trace_id="tr-0"), "b"))
+    linked = chat.drawn(lambda view: f"http://there/{view.trace_id}" if view.trace_id else "")
     assert str(linked).count("http://there/") == str(linked).count('href="http://there/tr-0"') == 1
-    assert "href" not in str(session.drawn(lambda view: ""))
+    assert "href" not in str(chat.drawn(lambda view: ""))
 
 
 def test_a_hash_and_a_chat_are_nobodys_without_the_one_who_opened_them() -> None:
@@ -83,37 +84,36 @@ def test_a_hash_and_a_chat_are_nobodys_without_the_one_who_opened_them() -> None
     assert sessions.get("s1", STRANGER) is sessions.of_chat(mine.chat, STRANGER) is mine
     after = sessions.open("s2", STRANGER, mine.chat, mine.turns)
     assert sessions.of_chat(mine.chat, STRANGER) is after
+    for guessed in ("", "guess", "a" * 42, "ä" * 43):
+        opened = sessions.open("s3", STRANGER, guessed).chat
+        assert len(opened) == 43 and opened != guessed
+    assert mine.session_id.startswith("a-guest.") and mine.chat not in mine.session_id, "it is no secret"
 
 
-@pytest.mark.parametrize("chat", ["", "guess", "a" * 42, "ä" * 43])
-def test_a_name_that_is_not_one_of_ours_is_not_taken(chat: str) -> None:
-    opened = Sessions(b"").open("s1", STRANGER, chat)
-    assert len(opened.chat) == 43
-    assert opened.chat != chat
-
-
-def test_the_chats_are_bounded_and_what_was_used_longest_ago_leaves_first_but_no_running_turn() -> None:
-    sessions = Sessions(b"", max_sessions=3)
+def test_the_chats_are_bounded_and_what_was_used_longest_ago_leaves_first_but_no_running_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session, "MAX_SESSIONS", 3)
+    sessions = Sessions(b"")
     running = sessions.open("running", STRANGER)
-    running.begin(cast(LiveTurn, object()), ())
+    running.live = cast(LiveTurn, object())
     used = sessions.open("used", STRANGER)
     for number in range(10):
         assert sessions.get("used", STRANGER) is used
         sessions.open(f"s{number}", STRANGER)
     assert sessions.get("s8", STRANGER) is None
     assert sessions.get("running", STRANGER) is running
-    sessions = Sessions(b"", max_chars=talk("a", "b")[0].chars * 3)
+    monkeypatch.setattr(session, "MAX_CHARS", talk("a", "b")[0].chars * 3)
+    sessions = Sessions(b"")
     for number in range(3):
         sessions.open(f"s{number}", STRANGER, "", talk("a", "b"))
     assert [bool(sessions.get(f"s{number}", STRANGER)) for number in range(3)] == [False, False, True]
 
 
-def test_what_others_see_of_a_chat_tells_nothing_of_its_name() -> None:
-    session = Session(STRANGER, turns=talk("a"))
-    before = session.session_id, session.turns
-    assert session.session_id.startswith("a-guest.")
-    assert session.chat not in session.session_id
-    session.start_over()
-    assert session.session_id != before[0]
-    session.restore()
-    assert (session.session_id, session.turns) == before
+def test_what_new_chat_took_away_can_be_brought_back() -> None:
+    chat = Session(STRANGER, turns=talk("a"))
+    before = chat.session_id, chat.turns
+    chat.start_over()
+    assert chat.session_id != before[0]
+    chat.restore()
+    assert (chat.session_id, chat.turns) == before
