@@ -103,7 +103,7 @@ async def test_a_reply_that_was_cut_says_so_and_can_be_asked_for_again(chat: Cha
         await chat.ask("What is it?")
         await chat.done()
     await expect(chat.answers).to_contain_text("It is")
-    await expect(chat.answers).to_contain_text("The reply was cut at this version's limit.")
+    await expect(chat.answers).to_contain_text("The reply was cut at the token limit.")
     for button in ("Retry", "Copy message", "Undo"):
         await expect(chat.page.get_by_role("button", name=button).last).to_be_visible()
 
