@@ -1,10 +1,10 @@
 """Gradio's tunnel: what to start for `tunnel.Tunnel`, and what its output means.
 
 What is started is this module: ``python -m dspy_demo.share.gradio_bridge HOST PORT [SERVER:PORT]``. Gradio's
-`setup_tunnel` blocks, writes a certificate into the working folder, and goes on asking a tunnel program that
-has died; all of that ends with the process. It prints what the tunnel program prints, a fork of frpc
-(huggingface/frp): ``start proxy success: URL`` when the link is there, also with another one after it was
-cut off; ``login to server failed: WHY``; ``start error: WHY``.
+`setup_tunnel` blocks, writes into the working folder, and goes on asking a tunnel program that has died; all
+of that ends with the process. The program, a fork of frpc (huggingface/frp), prints ``start proxy success:
+URL`` when the link is there, also another one after it was cut off; ``login to server failed: WHY``;
+``start error: WHY``.
 
 Not documented by Gradio; tests/share/test_gradio.py opens a link with them:
 
@@ -56,11 +56,7 @@ _DOWN = re.compile(r"login to (?:the )?server failed|\] start error:|(re)?connec
 
 
 class GradioTunnel:
-    """The tunnel to Gradio's share server, or to one of the user's own.
-
-    Args:
-        server: ``HOST:PORT`` of an own server; None for one that Gradio names.
-    """
+    """The tunnel to the user's own share `server`, ``HOST:PORT``, or to one that Gradio names."""
 
     def __init__(self, server: str | None) -> None:
         self._server = server
@@ -72,9 +68,8 @@ class GradioTunnel:
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
         """The way to the network and to Gradio's files; no key, token or password is in it."""
-        package = str(Path(__file__).parents[2])
-        path = os.pathsep.join(filter(None, [package, environ.get("PYTHONPATH", "")]))
-        ours = {"PYTHONPATH": path, "GRADIO_ANALYTICS_ENABLED": "False"}
+        path = [str(Path(__file__).parents[2]), *filter(None, [environ.get("PYTHONPATH")])]
+        ours = {"PYTHONPATH": os.pathsep.join(path), "GRADIO_ANALYTICS_ENABLED": "False"}
         ours |= {name: environ[name] for name in ("HF_HOME", "XDG_CACHE_HOME") if name in environ}
         return plain_environment(environ) | ours
 

@@ -1,10 +1,4 @@
-"""`Tunnel`: the public link of this app, from the click to the last byte.
-
-tunnel = Tunnel(GradioTunnel(None), ("127.0.0.1", 7860), data_dir, on_public=terminal.shared)
-tunnel.begin()              # returns at once; state() tells the rest
-url = await tunnel.open()   # the same, and waits for the link
-await tunnel.close()        # the tunnel program is gone when this returns
-"""
+"""`Tunnel`: the public link of this app, from the click to the last byte."""
 
 from __future__ import annotations
 
@@ -20,23 +14,18 @@ from typing import Literal, Protocol, get_args
 
 from dspy_demo.errors import DemoError, ShareFailed, in_seconds
 from dspy_demo.logs import log_failure
-from dspy_demo.processes import ChildFailed, ChildProcess
+from dspy_demo.processes import ChildProcess
 
 log = logging.getLogger(__name__)
 
 #: Longest time for the link to open: Gradio is imported, its program perhaps downloaded.
 TIMEOUT_S = 60.0
-#: Seconds between two looks at the program: while the link is awaited, and afterwards.
-OPENING_LOOK_S, OPEN_LOOK_S = 0.1, 0.5
-#: Seconds that the program has to sign off at the share server.
-STOP_GRACE_S = 2.0
 #: Addresses to listen on that are none to connect to.
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 BROKE_OFF = "The public link broke off: the tunnel program ended. Share again for a new link."
 ENDED_BY_SERVER = "The share server ended the public link. Share again for a new one."
 EXPIRED = "The public link has reached its end. Share again for a new one."
-NOT_WRITABLE = "The data folder cannot be written to, and the tunnel needs a place there."
 
 Phase = Literal["off", "opening", "open", "closing", "failed"]
 PHASES: tuple[str, ...] = get_args(Phase)
@@ -44,30 +33,20 @@ PHASES: tuple[str, ...] = get_args(Phase)
 
 @dataclass(frozen=True, slots=True)
 class ShareState:
-    """For the page, at any time.
-
-    Attributes:
-        url: The public link, while it is open.
-        expires_at: When the share server ends it, in seconds since 1970; None where nobody knows.
-        interrupted: The way to the share server is down, and the tunnel program tries to get it back.
-        reason: Why it failed, in one sentence; `log_tail` is what the tunnel program wrote then.
-    """
+    """For the page, at any time. `reason` says why it failed, `log_tail` is what the program wrote then."""
 
     phase: Phase = "off"
     url: str = ""
-    expires_at: float | None = None
-    interrupted: bool = False
+    expires_at: float | None = None  # seconds since 1970; None where nobody knows
+    interrupted: bool = False  # the tunnel program tries to get back to the share server
     reason: str = ""
     log_tail: str = ""
 
 
 class TunnelProgram(Protocol):
-    """What opens a way from a public address to the page: one of these for each kind of tunnel.
+    """What opens a way from a public address to the page: one of these for each kind of tunnel."""
 
-    Attributes:
-        lasts_s: How long its links last; None where nobody knows.
-    """
-
+    #: How long its links last; None where nobody knows.
     lasts_s: float | None
 
     # What to run for a page that listens there, and what it gets of our environment.
@@ -93,7 +72,7 @@ class Tunnel:
         address: tuple[str, int],
         data_dir: Path,
         *,
-        on_public: Callable[[bool], None] = lambda _: None,
+        on_public: Callable[[bool], None],
         on_link: Callable[[str], None] = lambda _: None,
     ) -> None:
         host, port = address
@@ -166,25 +145,22 @@ class Tunnel:
             async with asyncio.timeout(TIMEOUT_S):
                 child = await self._start()
                 while not self._look(child):  # noqa: ASYNC110 - the program tells only its log
-                    await asyncio.sleep(OPENING_LOOK_S)
+                    await asyncio.sleep(0.1)
         except TimeoutError:
-            limit = in_seconds(TIMEOUT_S)
-            raise ShareFailed(f"The tunnel program gave no link within {limit}. Try again.") from None
+            sentence = f"The tunnel program gave no link within {in_seconds(TIMEOUT_S)}. Try again."
+            raise ShareFailed(sentence) from None
         lasts_s = self._program.lasts_s
         expires_at = None if lasts_s is None else time.time() + lasts_s
         self._state = dataclasses.replace(self._state, phase="open", expires_at=expires_at)
         self._settled.set()
         while expires_at is None or time.time() < expires_at:
-            await asyncio.sleep(OPEN_LOOK_S)
+            await asyncio.sleep(0.5)
             self._look(child)
         raise ShareFailed(EXPIRED)
 
     async def _start(self) -> ChildProcess:
         folder = self._data_dir / "share"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ShareFailed(NOT_WRITABLE) from error
+        folder.mkdir(parents=True, exist_ok=True)
         self._on_public(True)
         self._child = ChildProcess(
             "tunnel program",
@@ -192,13 +168,10 @@ class Tunnel:
             run_dir=self._data_dir / "logs",
             env=self._program.environment(os.environ),
             cwd=folder,
-            stop_grace_s=STOP_GRACE_S,
+            stop_grace_s=2.0,  # to sign off at the share server
             explain=self._program.why_ended,
         )
-        try:
-            await self._child.start(timeout_s=TIMEOUT_S)
-        except ChildFailed as error:
-            raise ShareFailed(error.public_message) from None
+        await self._child.start(timeout_s=TIMEOUT_S)
         return self._child
 
     def _look(self, child: ChildProcess) -> str:

@@ -12,10 +12,10 @@ A section draws most of itself as HTML, with one event for all its buttons (see 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,6 +44,8 @@ Update = dict[Component, Any]
 Given = Mapping[Component, Any]
 #: HTML of `templates/`, by the file's name.
 template = partial(draw, "dspy_demo.ui")
+#: Changes nothing.
+skip: Callable[[], Update] = gr.skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,16 +65,12 @@ class Services:
 
 
 class Section(Protocol):
-    """A part of the page: a class in `sections/`, and a line in `page.py`."""
+    """A part of the page: components, and then events; `now` has the options of one answered at once."""
 
-    def draw(self) -> None:
-        """Make the components, inside the current `gr.Blocks`."""
-
-    def wire(self, demo: gr.Blocks, now: dict[str, Any]) -> None:
-        """Make the events, when all is drawn; `now` has the options of one that is answered at once."""
+    def draw(self) -> None: ...
+    def wire(self, demo: gr.Blocks, now: dict[str, Any]) -> None: ...
 
 
-@cache
 def asset(name: str) -> str:
     """A file of `assets/`."""
     return (Path(__file__).parent / "assets" / name).read_text(encoding="utf-8")
@@ -91,9 +89,8 @@ def line(label: str, placeholder: str = "", **options: Any) -> gr.Textbox:
 
 def action_html(value: str = "", *, script: str = "", **options: Any) -> gr.HTML:
     """HTML with buttons, whose ``click`` gives `gr.EventData` to its handler; `script` is more JavaScript."""
-    return gr.HTML(
-        value, js_on_load=asset("actions.js") + script, elem_classes="own", padding=False, **options
-    )
+    js = asset("actions.js") + script
+    return gr.HTML(value, js_on_load=js, elem_classes="own", padding=False, **options)
 
 
 def clicked(event: gr.EventData, name: str = "do") -> str:
@@ -124,12 +121,6 @@ def picked(rows: Sequence[tuple[str, str]], value: object) -> Any:
     return gr.update(choices=rows, **found)
 
 
-def skip() -> Update:
-    """Change nothing."""
-    nothing: Update = gr.skip()
-    return nothing
-
-
 def if_new(update: Update, panel: Component, shown: str) -> Update:
     """`update`, or nothing where the browser shows the panel like that already."""
     return skip() if update.get(panel) == shown else update
@@ -156,9 +147,8 @@ def sentence_of(error: Exception) -> str:
 
 def title_of(uri: str) -> str:
     """``models:/dspy-demo/3`` as a reader says it: ``dspy-demo v3``. The name of a model stays as it is."""
-    if not uri.startswith("models:/"):
-        return uri
-    return uri.removeprefix("models:/").replace("/", " v").replace("@", " @")
+    name = uri.removeprefix("models:/")
+    return uri if name == uri else name.replace("/", " v").replace("@", " @")
 
 
 def lasting(seconds: float) -> str:

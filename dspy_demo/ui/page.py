@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import gradio as gr
-from gradio.components import Component
 
 from dspy_demo.events import LocalTarget
 from dspy_demo.guests.allowance import Allowance
@@ -25,12 +24,6 @@ from dspy_demo.ui.sections.share import ShareSection
 from dspy_demo.ui.sections.versions import VersionsSection
 
 PRODUCT = "DSPy demo"
-#: The browser encrypts with it what only this browser holds; it must be the same after a restart.
-BROWSER_SECRET = "dspy-demo-chat-1"  # noqa: S105
-#: Loaded pages whose changes Gradio keeps; an older tab loses only its typed server's address.
-SESSIONS_KEPT = 200
-#: Clicks that a page must be able to answer while all turns are drawn: Gradio counts both as threads.
-OTHER_EVENTS = 50
 
 
 def build_page(services: Services, *, guests: Allowance | None = None) -> gr.Blocks:
@@ -40,8 +33,9 @@ def build_page(services: Services, *, guests: Allowance | None = None) -> gr.Blo
         page = PageOf(services, guests)
         page.draw()
         page.wire(demo)
-    sessions = max(SESSIONS_KEPT, max_turns)
-    gradio_bridge.queue(demo, events=max_turns + OTHER_EVENTS, sessions=sessions, waiting=max_turns * 2)
+    # Gradio counts each drawn turn and each click as a thread; an older tab loses only a typed address.
+    sessions = max(200, max_turns)
+    gradio_bridge.queue(demo, events=max_turns + 50, sessions=sessions, waiting=max_turns * 2)
     return demo
 
 
@@ -76,7 +70,9 @@ class PageOf:
             self.dialogs.append(ShareSection(services.tunnel))
 
     def draw(self) -> None:
-        self._kept = gr.BrowserState(None, storage_key="dspy-demo-choices", secret=BROWSER_SECRET)
+        # The browser encrypts with the secret what only it holds; it must be the same after a restart.
+        stored = {"storage_key": "dspy-demo-choices", "secret": "dspy-demo-chat-1"}
+        self._kept = gr.BrowserState(None, **stored)
         with gr.Sidebar(width=304, elem_id="sidebar"):
             gr.HTML(f"<h1>{PRODUCT}</h1>", elem_id="product", padding=False)
             self._new_chat = gr.Button("New chat", elem_id="new-chat", size="sm")
@@ -94,8 +90,8 @@ class PageOf:
                     view.draw()
 
     def wire(self, demo: gr.Blocks) -> None:
-        # Progress goes to every component that any event names for it, with each message of a stream; so all
-        # events name the same one.
+        # Gradio reports progress to every component that any event names for it, with each message of a
+        # stream; so all events name the same one.
         quiet = {"api_visibility": "private", "show_progress": "hidden", "show_progress_on": self._kept}
         now: dict[str, Any] = {**quiet, "queue": False}
         self.chat.wire(demo, self._new_chat, now)
@@ -110,16 +106,16 @@ class PageOf:
 
     def _keep_choices(self, demo: gr.Blocks, now: dict[str, Any]) -> None:
         """A reload finds the choices as they were; see page.js."""
-        pickers = {"program": self.program.picker, "backend": self.backend.switch}
-        kept: dict[str, Component] = {**pickers, **self.model.kept}
-        restored = {*pickers.values(), self.model.picker}
-        demo.load(self.restore, self._kept, restored, js="(last) => chatPage.own('choices', last)", **now)
+        pickers = {"program": self.program.picker, "backend": self.backend.switch, "model": self.model.picker}
         # What is typed is restored without the server, whose answer might come after the next key.
-        typed = {name: widget for name, widget in kept.items() if widget not in restored}
+        typed = self.model.kept
+        kept = pickers | typed
+        restored, fields = [*pickers.values()], [*typed.values()]
+        demo.load(self.restore, self._kept, restored, js="(last) => chatPage.own('choices', last)", **now)
         js = f"(last, {', '.join(typed)}) => chatPage.typed(last, {{ {', '.join(typed)} }})"
-        demo.load(None, [self._kept, *typed.values()], [*typed.values()], js=js, **now)
-        changes, names = [widget.change for widget in kept.values()], ", ".join(kept)
-        js = f"(kept, {names}) => chatPage.choose(kept, {{ {names} }})"
+        demo.load(None, [self._kept, *fields], fields, js=js, **now)
+        js = f"(kept, {', '.join(kept)}) => chatPage.choose(kept, {{ {', '.join(kept)} }})"
+        changes = [widget.change for widget in kept.values()]
         gr.on(changes, None, [self._kept, *kept.values()], self._kept, js=js, **now)
 
     async def restore(self, kept: Any) -> Update:

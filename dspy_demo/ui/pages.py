@@ -1,7 +1,6 @@
 """Two pages at one address: the owner's, and one for guests that has none of the owner's controls.
 
-A guest's browser reaches only the guests' page, so that what only the owner may do is not even there to
-be called. Each handler checks the role all the same.
+A guest's browser reaches only the guests' page. Each handler checks the role all the same.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dspy_demo.events import GUEST
 from dspy_demo.ui import theme
+from dspy_demo.ui.components import asset
 from dspy_demo.ui.gradio_bridge import events_of, log_failing_events
 from dspy_demo.web.gradio_routes import GradioRoutes, PageSessions
 
@@ -50,25 +50,16 @@ class Pages:
 
 def _mounted(page: gr.Blocks) -> Starlette:
     """A page without a server of its own."""
+    look = {"theme": theme.theme(), "css": asset("page.css") + asset("sections.css"), "head": theme.head()}
+    off = dict.fromkeys(
+        ("show_error", "run_history", "enable_monitoring", "ssr_mode", "pwa", "mcp_server"), False
+    )
     # Gradio answers any origin where the host is public, unless the app around it has a CORS policy.
     around = Starlette(middleware=[Middleware(CORSMiddleware)])
-    mounted: Starlette = gr.mount_gradio_app(
-        around,
-        page,
-        path="/",
-        show_error=False,
-        theme=theme.theme(),
-        css=theme.css(),
-        head=theme.head(),
-        footer_links=[],
-        run_history=False,
-        enable_monitoring=False,
-        max_file_size=0,
-        ssr_mode=False,
-        pwa=False,
-        mcp_server=False,
+    app: Starlette = gr.mount_gradio_app(
+        around, page, path="/", footer_links=[], max_file_size=0, **look, **off
     )
-    return mounted
+    return app
 
 
 @asynccontextmanager

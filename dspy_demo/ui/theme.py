@@ -10,7 +10,6 @@ SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "N
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
 #: By the theme's names for them: light and dark.
 COLOURS = {
-    "body_background_fill": ("#ffffff", "#161618"),
     "background_fill_primary": ("#ffffff", "#161618"),
     "background_fill_secondary": ("#f6f6f7", "#1d1d20"),
     "body_text_color": ("#1f2023", "#ececee"),
@@ -29,22 +28,17 @@ COLOURS = {
     "button_secondary_background_fill_hover": ("#efeff1", "#2a2a2f"),
     "error_text_color": ("#b42318", "#fca5a5"),
     "block_background_fill": ("transparent", "transparent"),
-    "block_border_width": ("0px", "0px"),
     "button_secondary_background_fill": ("transparent", "transparent"),
-    "checkbox_background_color_selected": ("#0f766e", "#0f766e"),
-    "checkbox_border_color_selected": ("#0f766e", "#0f766e"),
 }
 #: In light and dark alike.
 SIZES = {
     "color_accent": "#0f766e",
-    "block_info_text_color": "*body_text_color_subdued",
     "block_label_text_color": "*body_text_color_subdued",
     "block_title_text_color": "*body_text_color",
     "block_title_text_weight": "500",
     "block_padding": "0px",
-    "block_shadow": "none",
+    "block_border_width": "0px",
     "input_border_width": "1px",
-    "input_shadow": "none",
 }
 
 
@@ -53,12 +47,8 @@ def theme() -> gr.themes.Base:
     values = SIZES | {name: colours[0] for name, colours in COLOURS.items()}
     values |= {f"{name}_dark": colours[1] for name, colours in COLOURS.items()}
     hues = {"primary_hue": gr.themes.colors.teal, "neutral_hue": gr.themes.colors.zinc}
-    radius = gr.themes.sizes.radius_md
-    return gr.themes.Base(font=SANS, font_mono=MONO, radius_size=radius, **hues).set(**values)
-
-
-def css() -> str:
-    return asset("page.css") + asset("sections.css")
+    base = gr.themes.Base(font=SANS, font_mono=MONO, radius_size=gr.themes.sizes.radius_md, **hues)
+    return base.set(**values)
 
 
 def head() -> str:

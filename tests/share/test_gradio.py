@@ -44,7 +44,7 @@ async def test_a_failure_is_a_sentence(
     if behaviour != "no program":
         stand_in_tunnel.install(tmp_path, behaviour)
     with pytest.raises(ShareFailed, match=sentence):
-        await Tunnel(GradioTunnel(server), ("127.0.0.1", 9), tmp_path).open()
+        await Tunnel(GradioTunnel(server), ("127.0.0.1", 9), tmp_path, on_public=lambda _: None).open()
 
 
 DAMAGED = """

@@ -120,13 +120,6 @@ async def test_a_program_that_does_not_do_it(
     assert told == [(True, 0), (False, 0)], "its program is gone before the page is not public any more"
 
 
-async def test_a_data_folder_that_cannot_be_written_to(make: Make, data_dir: Path) -> None:
-    data_dir.mkdir(exist_ok=True)
-    (data_dir / "share").write_text("in the way")
-    with pytest.raises(ShareFailed, match="cannot be written to"):
-        await make().open()
-
-
 async def test_a_program_that_dies_is_noticed(make: Make, told: list[tuple[bool, int]], page: int) -> None:
     share = make()
     url = await share.open()

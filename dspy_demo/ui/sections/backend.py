@@ -22,13 +22,13 @@ from dspy_demo.ui.components import Given, Update
 
 #: The two sides of the switch.
 LOCAL, SERVED = "Local", "Served"
-#: Seconds between two looks while there is something to see: within one a crash is on the page.
+#: Seconds between two looks while there is something to see.
 LOOK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """A server and what it is, where it says that."""
+    """A server, and what it says of itself."""
 
     url: str
     info: ServerInfo
@@ -44,29 +44,21 @@ class BackendSection:
     Every visitor is connected to `first_url` at the start, where it is given. Guests only see it.
     """
 
-    def __init__(
-        self, servers: ModelServers, served: ServedBackend, *, first_url: str = "", owner: bool
-    ) -> None:
+    def __init__(self, servers: ModelServers, served: ServedBackend, *, first_url: str, owner: bool) -> None:
         self.servers, self._served, self._first_url, self._owner = servers, served, first_url, owner
         self._trouble = ""
         self._running: set[asyncio.Task[None]] = set()
 
     def draw(self) -> None:
         with ui.section("Backend"):
-            self.switch = gr.Radio(
-                [LOCAL, SERVED],
-                value=LOCAL,
-                label="Backend",
-                show_label=False,
-                interactive=False,
-                elem_id="backend",
-            )
+            off: dict[str, Any] = {"show_label": False, "interactive": False}
+            self.switch = gr.Radio([LOCAL, SERVED], value=LOCAL, label="Backend", elem_id="backend", **off)
             self.panel = ui.action_html(server_html(ServerState(), owner=self._owner), elem_id="server")
             if self._owner:
                 with gr.Accordion("Connect to a server", open=False, elem_classes="fold"):
                     info = "A model server of this app, or any mlflow models serve."
                     self.address = ui.line("URL", "http://127.0.0.1:5001", info=info, elem_id="server-url")
-                    self.connect_button = gr.Button("Connect", size="sm", elem_id="connect")
+                    self.connect_button = gr.Button("Connect", size="sm")
             #: The state for a screen reader; what depends on the state listens to its change.
             self.status = gr.HTML(elem_classes="sr", padding=False)
         #: `Connected`, where this visitor uses a server at a typed address. Only handlers write it.
@@ -133,14 +125,13 @@ class BackendSection:
 
     def drawn(self, connected: Connected | None, trouble: str = "") -> Update:
         state = self.servers.state()
-        moving = state.phase in {"starting", "stopping", "ready", "hung"}
-        active = moving or bool(self._running or state.next)
+        moving = state.phase in {"starting", "stopping", "ready", "hung"} or self._running or state.next
         usable = connected is not None or state.phase != "none"
         return {
             self.panel: server_html(state, connected, trouble or self._trouble, owner=self._owner),
             self.connected: connected,
             self.status: status_html(state, connected),
-            self.timer: gr.Timer(LOOK_S, active=active),
+            self.timer: gr.Timer(LOOK_S, active=bool(moving)),
             self.switch: gr.update(interactive=True) if usable else gr.update(interactive=False, value=LOCAL),
         }
 
@@ -153,9 +144,9 @@ class BackendSection:
         """What answers in place of the picked model and program, if anything does."""
         if given[self.switch] != SERVED:
             return None
-        state, connected = self.servers.state(), given[self.connected]
+        state = self.servers.state()
         own = ServerInfo("live", state.version, lm=state.lm, program=state.program)
-        return connected or Connected(state.url or "", own)
+        return given[self.connected] or Connected(state.url or "", own)
 
 
 def guest_urls(servers: ModelServers, settings: Settings) -> Callable[[], set[str]]:
@@ -173,24 +164,21 @@ def served_choice(servers: ModelServers, connected: Connected | None) -> tuple[S
     if connected is not None:
         return ServedTarget(connected.url, connected.info.version), connected.info.program
     state = servers.state()
-    match state.phase:
-        case "ready":
-            return state.target, state.program
-        case "hung":
-            raise NotFound("The model server does not answer any more. Restart it, or choose Local.")
-        case "failed":
-            raise NotFound(f"{state.reason} Restart it, or choose Local.")
-        case "starting":
-            raise NotFound("The model server is still starting. Ask again in a moment.")
-        case _:
-            raise NotFound("No model server is running. Choose Serve at a version, or Local.")
+    if state.phase == "ready":
+        return state.target, state.program
+    reasons = {
+        "hung": "The model server does not answer any more. Restart it, or choose Local.",
+        "failed": f"{state.reason} Restart it, or choose Local.",
+        "starting": "The model server is still starting. Ask again in a moment.",
+    }
+    none = "No model server is running. Choose Serve at a version, or Local."
+    raise NotFound(reasons.get(state.phase, none))
 
 
 def picker_or_fixed(picker: gr.Column, fixed: gr.HTML, serving: Connected | None, *, value: str) -> Update:
     """Show what a section picks, or `value` where a served version has set it."""
     html = ui.template("fixed.html", value=value, version=serving.title) if serving else ""
-    served = serving is not None
-    return {picker: gr.update(visible=not served), fixed: gr.update(visible=served, value=html)}
+    return {picker: gr.update(visible=not html), fixed: gr.update(visible=bool(html), value=html)}
 
 
 def server_html(

@@ -57,18 +57,10 @@ class CompareSection:
     def _draw_side(self, side: str, value: str) -> None:
         rows, name = [(LOCAL, LOCAL), (SERVED, SERVED)], side.capitalize()
         with gr.Column(min_width=280, elem_classes="side"):
-            label, elem_id = f"{name} answers with", f"compare-{side}"
-            self._targets.append(ui.dropdown(rows, value, label=label, elem_id=elem_id, container=False))
-            chatbot = gr.Chatbot(
-                elem_classes="side-chat",
-                elem_id=f"chat-{side}",
-                label=f"{name} answer",
-                height=None,
-                placeholder=" ",
-                feedback_options=None,
-                **CHATBOT,
-            )
-            self._chats.append(chatbot)
+            self._targets.append(ui.dropdown(rows, value, label=f"{name} answers with", container=False))
+            named = {"elem_classes": "side-chat", "elem_id": f"chat-{side}", "label": f"{name} answer"}
+            plain = {"height": None, "placeholder": " ", "feedback_options": None}
+            self._chats.append(gr.Chatbot(**named, **plain, **CHATBOT))
 
     def wire(self, demo: gr.Blocks, now: dict[str, Any]) -> None:
         self._demo, targets = demo, {*self._targets}
@@ -153,14 +145,8 @@ class CompareSection:
             values = self._chat.widgets.forms.values(spec, given) | {spec.chat_field: text}
             turn = TurnRequest(target, values, visitor=ui.visitor_of(request))
             self._service.check(turn)
-            view = TurnView(
-                text,
-                started_s=time.monotonic(),
-                turn_id=turn.turn_id,
-                expected=spec.outputs,
-                answer_field=spec.answer_field,
-            )
-            asked.append((turn, view))
+            shape: dict[str, Any] = {"expected": spec.outputs, "answer_field": spec.answer_field}
+            asked.append((turn, TurnView(text, started_s=time.monotonic(), turn_id=turn.turn_id, **shape)))
         return [LiveTurn(self._service.turn(turn), view) for turn, view in asked]
 
     async def _target(self, given: Given, picked: str) -> tuple[LocalTarget | ServedTarget, ProgramSpec]:
@@ -177,18 +163,16 @@ class CompareSection:
 
 def _waiting(text: str, picked: str) -> TurnView:
     """A side before its turn has begun."""
-    view = TurnView(text, started_s=time.monotonic())
-    if picked in {LOCAL, SERVED}:
-        return view
-    return view.apply(Status(f"Starting {ui.title_of(picked)}", "pending", "start"), time.monotonic())
+    view, now = TurnView(text, started_s=time.monotonic()), time.monotonic()
+    starting = Status(f"Starting {ui.title_of(picked)}", "pending", "start")
+    return view if picked in {LOCAL, SERVED} else view.apply(starting, now)
 
 
 def differences(left: TurnView, right: TurnView) -> str:
     """What differs in the answers, and in what was thought before."""
     thoughts = ["\n\n".join(thought.text for thought in view.thoughts) for view in (left, right)]
-    return difference_html(
-        {"Answer": (left.answer_text, right.answer_text), "Reasoning": (thoughts[0], thoughts[1])}
-    )
+    answers = (left.answer_text, right.answer_text)
+    return difference_html({"Answer": answers, "Reasoning": (thoughts[0], thoughts[1])})
 
 
 def difference_html(texts: Mapping[str, tuple[str, str]]) -> str:
@@ -208,8 +192,6 @@ def difference_html(texts: Mapping[str, tuple[str, str]]) -> str:
 def word_changes(before: list[str], after: list[str]) -> Iterator[tuple[str, str]]:
     """The two texts as one, in parts: ``same`` on both sides, or only ``left`` or ``right``."""
     for tag, a, b, c, d in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
-        if tag == "equal":
-            yield "same", "".join(before[a:b])
-        else:
-            yield "left", "".join(before[a:b])
+        yield "same" if tag == "equal" else "left", "".join(before[a:b])
+        if tag != "equal":
             yield "right", "".join(after[c:d])

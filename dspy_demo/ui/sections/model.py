@@ -51,11 +51,14 @@ class ModelSection:
                 self.shown: set[Component] = {self.reason, self.group, self.fixed}
                 if self._downloads is not None:
                     self._draw_typed()
-                    self._draw_downloads()
+                    opened, title = self.detection.demo, "Download a small model"
+                    with gr.Accordion(title, open=opened, elem_classes="fold", elem_id="models") as self.fold:
+                        self.list = ui.action_html('<p class="quiet">Looking…</p>', elem_id="model-list")
+                    self.timer = gr.Timer(LOOK_S, active=False)
                 self._draw_settings()
 
     def _draw_typed(self) -> None:
-        with gr.Column(visible=False, elem_classes="fields") as self.typed_group:
+        with gr.Column(visible=False) as self.typed_group:
             info = "provider/name, as in LiteLLM"
             self.typed_model = ui.line("Model", "openai/gpt-4o-mini", info=info)
             self.api_base = ui.line("Base URL (optional)", "http://localhost:8000/v1")
@@ -63,12 +66,6 @@ class ModelSection:
             self.api_key = ui.line("API key (optional)", info=info, type="password")
         self.typed = [self.typed_model, self.api_base, self.api_key]
         self.shown.add(self.typed_group)
-
-    def _draw_downloads(self) -> None:
-        opened, title = self.detection.demo, "Download a small model"
-        with gr.Accordion(title, open=opened, elem_classes="fold", elem_id="models") as self.fold:
-            self.list = ui.action_html('<p class="quiet">Looking…</p>', elem_id="model-list")
-        self.timer = gr.Timer(LOOK_S, active=False)
 
     def _draw_settings(self) -> None:
         start = self.detection.choice
@@ -95,10 +92,9 @@ class ModelSection:
 
     @property
     def kept(self) -> dict[str, Component]:
-        """What a reload finds as it was, by name. Never a key."""
+        """What was typed, by name, and a reload finds as it was. Never a key."""
         typed = {"typed": self.typed_model, "base": self.api_base} if self.typed else {}
-        settings = {"temperature": self.temperature, "tokens": self.max_tokens, "cache": self.cache}
-        return {"model": self.picker, **settings, **typed}
+        return {"temperature": self.temperature, "tokens": self.max_tokens, "cache": self.cache, **typed}
 
     def choice(self, given: Given) -> LMChoice:
         """The model as the visitor set it. A typed key is in the choice and nowhere else."""
@@ -141,7 +137,7 @@ class ModelSection:
     async def act(self, event: gr.EventData, model: str, request: gr.Request) -> Update:
         if self._downloads is None or not ui.is_owner(request):
             return ui.skip()
-        name = ui.clicked(event, "name")
+        name, more, trouble = ui.clicked(event, "name"), Update(), ""
         try:
             match ui.clicked(event):
                 case "download":
@@ -152,10 +148,10 @@ class ModelSection:
                     await asyncio.to_thread(remove, self._settings.models_dir, name)
                 case "use":
                     model = PREFIX + name
-                    return await self._listed(model) | self.pick(model)
-            return await self._listed(model)
+                    more = self.pick(model)
         except Exception as error:
-            return await self._listed(model, ui.sentence_of(error))
+            trouble = ui.sentence_of(error)
+        return await self._listed(model, trouble) | more
 
     async def _listed(self, model: str, trouble: str = "") -> Update:
         """The list, and the picker when no model is on its way that would be offered."""

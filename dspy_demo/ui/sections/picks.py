@@ -108,12 +108,12 @@ class HeaderSection:
 
     def _html(self, given: Given, serving: Connected | None) -> str:
         program, model = self._picks.program, self._picks.model
-        return template(
-            "active.html",
-            program=program.title(serving.info.program if serving else given[program.picker]),
-            model=serving.info.lm if serving else model.title(given),
-            version=serving.title if serving else "",
-        )
+        shown = {
+            "program": program.title(serving.info.program if serving else given[program.picker]),
+            "model": serving.info.lm if serving else model.title(given),
+            "version": serving.title if serving else "",
+        }
+        return template("active.html", **shown)
 
 
 def program_behind(name: str, programs: ProgramRegistry) -> ProgramSpec:

@@ -52,17 +52,13 @@ class ShareSection:
 
 
 def share_html(state: ShareState) -> str:
-    """The section in a state."""
-    until = ""
-    if state.expires_at is not None:
-        end = time.localtime(state.expires_at)
-        until = f"{end.tm_mday} {time.strftime('%B, %H:%M', end)}"
-    return template("share.html", state=state, until=until, qr=qr_svg)
-
-
-def qr_svg(url: str) -> Markup:
-    """The QR code as inline SVG; the stylesheet gives its colours and its size."""
+    """The section in a state. The stylesheet gives the QR code its colours and its size."""
     import segno
 
-    svg: str = segno.make(url, error="m", micro=False).svg_inline(omitsize=True, border=4, svgclass="qr")
-    return Markup(svg)  # noqa: S704  # segno's own drawing, with nothing of the URL's text in it
+    def qr(url: str) -> Markup:
+        svg: str = segno.make(url, error="m", micro=False).svg_inline(omitsize=True, border=4, svgclass="qr")
+        return Markup(svg)  # noqa: S704  # segno's own drawing, with nothing of the URL's text in it
+
+    end = time.localtime(state.expires_at)
+    until = f"{end.tm_mday} {time.strftime('%B, %H:%M', end)}" if state.expires_at else ""
+    return template("share.html", state=state, until=until, qr=qr)

@@ -44,12 +44,13 @@ class VersionsSection:
     def draw(self) -> None:
         fold = {"open": False, "elem_classes": "fold"}
         with gr.Column(elem_classes="section", elem_id="section-versions"):
-            self.head = ui.action_html(head_html(""), elem_id="versions-head")
+            self.head = ui.action_html(
+                ui.template("versions_head.html", mlflow_url=""), elem_id="versions-head"
+            )
             with gr.Accordion("Log this program", elem_id="log-form", **fold):
                 self.name = ui.line("Model name", value=MODEL_NAME)
-                self.description = gr.Textbox(
-                    label="Description (optional)", lines=2, max_lines=6, placeholder="What is new in it?"
-                )
+                label, placeholder = "Description (optional)", "What is new in it?"
+                self.description = gr.Textbox(label=label, lines=2, max_lines=6, placeholder=placeholder)
                 self.tags = ui.line("Tags (optional)", "team=search, tier=2")
                 about = ui.message("Logs the program and the model that are picked for Local.")
                 gr.HTML(about, padding=False)
@@ -66,10 +67,9 @@ class VersionsSection:
         self.log_button.click(self.log, inputs, outputs, **queued)
         self.fold.expand(self.refresh, None, listed, **now)
         self._backend.status.change(self.refresh_open, None, listed, **now)
+        places = (self.list, self.head, self.result)
         #: The events of the actions, for what depends on them.
-        self.acted = [
-            html.click(self.act, inputs, outputs, **queued) for html in (self.list, self.head, self.result)
-        ]
+        self.acted = [place.click(self.act, inputs, outputs, **queued) for place in places]
 
     async def log(self, given: dict[Component, Any], request: gr.Request) -> AsyncIterator[Update]:
         """**Log to MLflow**: the program and the model picked now. Two quick clicks make one version."""
@@ -78,13 +78,7 @@ class VersionsSection:
             return
         async with self._logging:
             try:
-                wanted = LogRequest(
-                    given[self.name] or "",
-                    given[self._program.picker],
-                    self._model.choice(given),
-                    given[self.description] or "",
-                    parse_tags(given[self.tags] or ""),
-                )
+                wanted = self._wanted(given)
                 text = "Logging, and checking that a new process can load it. This takes some seconds…"
                 yield {self.log_button: gr.update(interactive=False), self.result: ui.message(text)}
                 logging = asyncio.to_thread(self._store.log, wanted, self._program.registry, self._adapter)
@@ -98,6 +92,11 @@ class VersionsSection:
                 yield {self.result: ui.message(ui.sentence_of(error), wrong=True)}
                 yield await self.refresh_open(request)
         yield {self.log_button: gr.update(interactive=True)}
+
+    def _wanted(self, given: Given) -> LogRequest:
+        name, program = given[self.name] or "", given[self._program.picker]
+        description, tags = given[self.description] or "", parse_tags(given[self.tags] or "")
+        return LogRequest(name, program, self._model.choice(given), description, tags)
 
     async def refresh(self, request: gr.Request) -> Update:
         """The list as it is now, also after other tools changed it."""
@@ -134,20 +133,16 @@ class VersionsSection:
         title, text, undo, link, more = ui.title_of(version.uri), "", "", "", Update()
         match do:
             case "load":
-                spec = dataclasses.replace(
-                    await asyncio.to_thread(self._store.load, uri),
-                    name=f"{version.name}-v{version.version}",
-                    title=title,
-                )
+                loaded = await asyncio.to_thread(self._store.load, uri)
+                spec = dataclasses.replace(loaded, name=f"{version.name}-v{version.version}", title=title)
                 self._program.registry.add(spec, spec.build())
                 text, more = f"Now using {title} with your current model.", self._program.pick(spec.name)
             case "open":  # with a link: browsers block windows that open so long after a click
                 await self._mlflow.open()
                 text, link = "MLflow is running.", self._link(version)
             case "serve":
-                await self._backend.begin(
-                    self._backend.servers.serve(wanted_server(version, self._model, given))
-                )
+                wanted = wanted_server(version, self._model, given)
+                await self._backend.begin(self._backend.servers.serve(wanted))
                 more = self._backend.drawn(None)
             case "chat":
                 more = {self._backend.switch: gr.update(value=SERVED, interactive=True)}
@@ -165,7 +160,7 @@ class VersionsSection:
 
     async def _listed(self, reveal: str = "") -> Update:
         html = await asyncio.to_thread(self._list_html, reveal)
-        return {self.list: html, self.head: head_html(self._mlflow.url)}
+        return {self.list: html, self.head: ui.template("versions_head.html", mlflow_url=self._mlflow.url)}
 
     def _list_html(self, reveal: str) -> str:
         store, state = self._store, self._backend.servers.state()
@@ -194,16 +189,12 @@ def wanted_server(version: Version, model: ModelSection, given: Given) -> Wanted
     return Wanted(version.uri, version.lm, choice.api_key if choice.model == version.lm else None)
 
 
-def head_html(mlflow_url: str) -> str:
-    return ui.template("versions_head.html", mlflow_url=mlflow_url)
-
-
 def versions_html(versions: Sequence[Version], tracking_uri: str, **shown: Any) -> str:
     """The list, newest first.
 
     Args:
-        shown: The URI of a version to `reveal`; by URI, what a roll back would bring (`previous`) and the
-            phase of a model server (`serving`); the `link` of a version into MLflow.
+        shown: The URI of a version to `reveal`; by URI, what a roll back brings (`previous`) and the phase of
+            its model server (`serving`); the `link` of a version into MLflow.
     """
 
     def ago(created_at: float) -> str:
@@ -219,13 +210,12 @@ def commands(version: Version, tracking_uri: str) -> dict[str, str]:
     shown = tracking_uri if tracking_uri.startswith("sqlite:") else public_url(tracking_uri) or ""
     uri, store, post = shlex.quote(version.uri), shlex.quote(shown), "-H 'Content-Type: application/json' -d"
     question = "What is 2 + 2?"
-    text, chat = ({"text": question}, {"messages": [{"role": "user", "content": question}]})
+    text, chat = {"text": question}, {"messages": [{"role": "user", "content": question}]}
+    alone = f"mlflow models serve -m {uri} --env-manager local --port 5001"
     return {
         "Serve, with live tokens": f"python -m dspy_demo.serving {uri} --port 5001 --tracking-uri {store}",
         "Ask": f"curl -N http://127.0.0.1:5001/predict/stream {post} {shlex.quote(json.dumps(text))}",
-        "Serve with MLflow alone": (
-            f"MLFLOW_TRACKING_URI={store} mlflow models serve -m {uri} --env-manager local --port 5001"
-        ),
+        "Serve with MLflow alone": f"MLFLOW_TRACKING_URI={store} {alone}",
         "Ask that": f"curl http://127.0.0.1:5001/invocations {post} {shlex.quote(json.dumps(chat))}",
     }
 
