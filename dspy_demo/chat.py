@@ -29,7 +29,7 @@ from dspy_demo.guests.allowance import Allowance
 from dspy_demo.guests.limits import GuestLimits, GuestTurn
 from dspy_demo.logs import current_turn_id, log_failure
 from dspy_demo.metrics import Metrics, Outcome, TurnEnd
-from dspy_demo.programs.inputs import check_images, check_inputs, image_chars, image_fields
+from dspy_demo.programs.inputs import check_images, check_inputs, image_chars
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.settings import Settings
 from dspy_demo.streaming.turn_stream import TurnStream
@@ -119,10 +119,8 @@ class ChatService:
         """How much of a question is images. Which inputs of a served version are some, it alone knows."""
         guest = request.visitor.role == "guest"
         if not isinstance(request.target, LocalTarget):
-            return 0 if guest else image_chars(request.inputs, request.inputs)
-        spec = self.programs.get(request.target.program)
-        check_images(spec, request.inputs, guest=guest)
-        return image_chars(request.inputs, image_fields(spec))
+            return 0 if guest else image_chars(request.inputs.values())
+        return check_images(self.programs.get(request.target.program), request.inputs, guest=guest)
 
     def turn(self, request: TurnRequest) -> Turn:
         return Turn(self, request)

@@ -21,11 +21,7 @@ class ChatProgram(dspy.Module):
     """Answers messages with a program of named fields.
 
     MLflow passes the messages of ``task="llm/v1/chat"`` positionally, which no DSPy module takes, and writes
-    the prediction with plain `json.dumps`, so it holds JSON values only.
-
-    Attributes:
-        program: The program itself; the model server streams this one.
-        chat_field, history_field, answer_field: As in a `ProgramSpec`.
+    the prediction with plain `json.dumps`, so it holds JSON values only. The model server streams `program`.
     """
 
     def __init__(
@@ -61,13 +57,10 @@ class ChatProgram(dspy.Module):
 
 
 def read_messages(messages: Messages) -> list[tuple[str, str]]:
-    """OpenAI-style messages as role and text; the last one is the question.
+    """OpenAI-style messages as role and text; the last one is the question, else a `ValueError` says why.
 
     Whatever is not text in the messages before it is left out, since it would refuse every later question of
     its chat; and so are system messages: a DSPy program brings its own instructions.
-
-    Raises:
-        ValueError: The last message is not the user's, or has content that is not text; a sentence.
     """
     chat = [message for message in messages if message.get("role") not in ("system", "developer")]
     last = chat.pop() if chat else {}
@@ -79,9 +72,7 @@ def read_messages(messages: Messages) -> list[tuple[str, str]]:
     content = last.get("content")
     question, parts = _texts(content), content if isinstance(content, list) else [content]
     if len(question) < len(parts):
-        raise ValueError(
-            "Only text can be sent: every part of a message must be {“type”: “text”, “text”: …}."
-        )
+        raise ValueError("Only text can be sent: every part of it must be {“type”: “text”, “text”: …}.")
     earlier = [
         (message["role"], "\n".join(_texts(message.get("content"))))
         for message in chat

@@ -1,8 +1,7 @@
 """From what a person sent to the keyword arguments of a program, and from its result to a prediction.
 
-An image comes whole, as a ``data:`` URL that the browser or the client made: no file is uploaded or stored,
-and nothing is fetched here. An address goes on to the model's provider as it was written. Guests may send no
-address: the model's server would fetch it, which often stands in the owner's own network.
+An image is a ``data:`` URL: nothing is uploaded, stored or fetched here. An address goes on to the model's
+provider. Guests may send none: the model's server would fetch it, often from the owner's own network.
 """
 
 from __future__ import annotations
@@ -26,11 +25,7 @@ _ADDRESS = re.compile(r"https?://[^\s/@]+(/\S*)?")
 
 
 def check_inputs(spec: ProgramSpec, inputs: Mapping[str, Any]) -> None:
-    """Refuse inputs that the program does not have, or without which it would ask a model for nothing.
-
-    Raises:
-        InvalidInput: One is unknown, or a required one is missing or empty.
-    """
+    """`InvalidInput` where one is unknown, or a required one is missing or empty."""
     known = [field.name for field in spec.inputs]
     if unknown := [str(name)[:80] for name in inputs if name not in known]:
         raise InvalidInput(
@@ -45,11 +40,7 @@ def check_inputs(spec: ProgramSpec, inputs: Mapping[str, Any]) -> None:
 def program_inputs(
     spec: ProgramSpec, inputs: Mapping[str, Any], history: Sequence[Message]
 ) -> dict[str, Any]:
-    """The arguments of a call: the inputs in their own types, and the history where it has one.
-
-    Raises:
-        InvalidInput: An input is unknown, missing or not of its field's type.
-    """
+    """The arguments of a call, the checked inputs in their own types, and the history where it has one."""
     check_inputs(spec, inputs)
     given = [field for field in spec.inputs if field.name in inputs]
     arguments = {field.name: read_value(field, inputs[field.name]) for field in given}
@@ -61,11 +52,7 @@ def program_inputs(
 
 
 def chat_messages(messages: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
-    """OpenAI-style messages as ours, of which the last is the question; see `read_messages`.
-
-    Raises:
-        InvalidInput: The last message is not the user's, or has content that is not text.
-    """
+    """OpenAI-style messages as ours, of which the last is the question; or `InvalidInput`."""
     try:
         read = read_messages(messages)
     except ValueError as error:
@@ -74,12 +61,9 @@ def chat_messages(messages: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
 
 
 def read_value(field: InputField, raw: Any) -> Any:
-    """The value of an input as its program wants it, from a form, JSON or a query.
+    """The value of an input as its program wants it, from a form, JSON or a query; or `InvalidInput`.
 
     Text for a field of another type is read as JSON, so that ``"[1, 2]"`` typed into a form is a list.
-
-    Raises:
-        InvalidInput: The value is not of the field's type.
     """
     if raw is None or (raw == "" and not field.required):
         return field.default
@@ -95,18 +79,11 @@ def read_value(field: InputField, raw: Any) -> Any:
 
 
 def image_url(raw: Any) -> str:
-    """The URL of an image as somebody sent it: a text, or ``{"url": ...}`` as OpenAI's clients do.
-
-    Raises:
-        InvalidInput: It is no image.
-        InputTooLong: It is too large.
-    """
+    """The URL of an image: a text, or ``{"url": ...}`` as OpenAI's clients send it; or `InvalidInput`."""
     url = raw["url"] if isinstance(raw, Mapping) and set(raw) == {"url"} else raw
     url = url.strip() if isinstance(url, str) else ""
     if len(url) > IMAGE_MAX_CHARS:
-        raise InputTooLong(
-            f"An image may have {IMAGE_MAX_CHARS:,} characters as a data URL. Make it smaller."
-        )
+        raise InputTooLong(f"An image may have {IMAGE_MAX_CHARS:,} characters as a data URL.")
     if _DATA.fullmatch(url) or _ADDRESS.fullmatch(url):
         return url
     raise InvalidInput(
@@ -114,35 +91,22 @@ def image_url(raw: Any) -> str:
     )
 
 
-def is_address(url: str) -> bool:
-    """Whether the image itself is not in the URL."""
-    return not url.startswith("data:")
+def image_chars(values: Iterable[Any]) -> int:
+    """How many characters of these inputs are pictures, which have a limit of their own."""
+    return sum(len(text) for text in map(str, values) if "data:image/" in text[:40])
 
 
-def image_chars(inputs: Mapping[str, Any], names: Iterable[str]) -> int:
-    """How much of the inputs with these names is images, which have a limit of their own."""
-    given = [str(inputs.get(name) or "") for name in names]
-    return sum(len(text) for text in given if "data:image/" in text[:40])
-
-
-def image_fields(spec: ProgramSpec) -> list[str]:
-    return [field.name for field in spec.inputs if field.kind == "image"]
-
-
-def check_images(spec: ProgramSpec, inputs: Mapping[str, Any], *, guest: bool) -> None:
-    """Refuse what is no image, and a guest's address, with `InvalidInput`."""
-    for name in image_fields(spec):
-        raw = inputs.get(name)
-        if raw not in (None, "") and is_address(image_url(raw)) and guest:
-            raise InvalidInput("Guests send an image as a file or a paste, not as an address.")
+def check_images(spec: ProgramSpec, inputs: Mapping[str, Any], *, guest: bool) -> int:
+    """`image_chars`; what is no image, and a guest's address, is `InvalidInput`."""
+    given = [inputs.get(field.name) for field in spec.inputs if field.kind == "image"]
+    given = [raw for raw in given if raw not in (None, "")]
+    if not all(url.startswith("data:") for url in map(image_url, given)) and guest:
+        raise InvalidInput("Guests send an image as a file or a paste, not as an address.")
+    return image_chars(given)
 
 
 def prediction_of(result: Any, spec: ProgramSpec) -> dspy.Prediction:
-    """What a program returned, as a prediction: text is its answer, a dict holds its fields.
-
-    Raises:
-        ProgramLoadError: It is something else.
-    """
+    """What a program returned, by `as_prediction`; or a `ProgramLoadError`."""
     try:
         return as_prediction(result, spec.answer_field or next(iter(spec.outputs), "answer"))
     except TypeError as error:

@@ -15,10 +15,7 @@ _digests: dict[str, str] = {}
 
 
 def note_loaded_code() -> None:
-    """Remember the source of each loaded module of the user's own. Call it soon after an import.
-
-    The first note of a file stays: that is the code which runs here.
-    """
+    """Remember the source of each loaded module of the user's own, soon after the import: the first stays."""
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)
         if isinstance(file, str) and file.endswith(".py") and file not in _digests and is_users(Path(file)):

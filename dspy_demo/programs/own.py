@@ -22,11 +22,8 @@ from dspy_demo.programs.spec import REASONING_FIELDS, InputField, InputKind, Pro
 def load_program(reference: str) -> ProgramSpec:
     """The spec of the program that `reference` names: ``path/file.py``, ``package.module``, with ``:NAME``.
 
-    That is a `dspy.Module`, a class of one, or a function without arguments that makes one. For a file the
-    name may be left out where the file has just one of them, or one named ``program``.
-
-    Raises:
-        ProgramLoadError: With the reason, for whoever wrote the program.
+    That is a `dspy.Module`, a class of one, or a function without arguments that makes one. The name may be
+    left out where there is just one of them, or one named ``program``. Else it is a `ProgramLoadError`.
     """
     source, _, name = reference.rpartition(":")
     if name.endswith(".py") or not name.isidentifier():
@@ -36,45 +33,47 @@ def load_program(reference: str) -> ProgramSpec:
             f"--program {reference}: there is no shipped program of that name. Name your own as "
             "package.module:attribute or path/to/file.py."
         )
-    code = _import_module(_importable(Path(source)) if source.endswith(".py") else source)
-    note_loaded_code()
+    code = _imported(source)
     name, found = _program(code, name, reference)
-    module = _instance(found, reference)
+    try:
+        module = found() if callable(found) and not isinstance(found, dspy.Module) else found
+    except Exception as error:
+        failed = f"making it failed with {type(error).__name__}: {error}"
+        raise ProgramLoadError(f"--program {reference}: {failed}") from error
+    kind = type(module)
+    if not isinstance(module, dspy.Module):
+        raise ProgramLoadError(f"--program {reference}: it is a {kind.__name__}, not a dspy.Module.")
     if name == "program":  # says nothing; its file does
         name = code.__name__.rpartition(".")[2]
-    summary = inspect.cleandoc(vars(type(module)).get("__doc__") or "").splitlines()  # not an inherited one
-    own_class = type(module).__module__ == code.__name__
-    return spec_of(
-        module,
-        name=name,
-        title=name.replace("_", " ").strip().capitalize(),
-        description=summary[0] if summary and own_class else f"Your own program, {reference}",
-    )
+    # The class's own words, not inherited ones or those of DSPy.
+    summary = inspect.cleandoc(vars(kind).get("__doc__") or "") if kind.__module__ == code.__name__ else ""
+    title = name.replace("_", " ").strip().capitalize()
+    description = summary.partition("\n")[0] or f"Your own program, {reference}"
+    return spec_of(module, name=name, title=title, description=description)
 
 
-def _importable(path: Path) -> str:
-    """The module name of a file, whose folder is put on the path: its classes are pickled into a version."""
-    path = path.expanduser().resolve()
-    if not path.is_file():
-        raise ProgramLoadError(f"--program: there is no file {path}.")
-    if str(path.parent) not in sys.path:
-        sys.path.insert(0, str(path.parent))
-    known = sys.modules.get(path.stem)
-    if not path.stem.isidentifier() or (known and getattr(known, "__file__", None) != str(path)):
-        raise ProgramLoadError(
-            f"--program: Rename {path.name}. It must be named like a Python module, and like no loaded one."
-        )
-    return path.stem
-
-
-def _import_module(name: str) -> ModuleType:
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+def _imported(source: str) -> ModuleType:
+    """The module of a name or a file, by its import path: its classes are pickled into a version."""
+    folders = [Path.cwd()]
+    if source.endswith(".py"):
+        path = Path(source).expanduser().resolve()
+        known = sys.modules.get(path.stem)
+        if not path.is_file():
+            raise ProgramLoadError(f"--program: there is no file {path}.")
+        if not path.stem.isidentifier() or (known and getattr(known, "__file__", None) != str(path)):
+            text = f"Rename {path.name}. It must be named like a Python module, and like no loaded one."
+            raise ProgramLoadError(f"--program: {text}")
+        source, folders = path.stem, [path.parent, *folders]
+    for folder in folders:
+        if str(folder) not in sys.path:
+            sys.path.insert(0, str(folder))
     try:
-        return importlib.import_module(name)
+        code = importlib.import_module(source)
     except Exception as error:
-        failed = f"importing {name} failed with {type(error).__name__}: {error}"
+        failed = f"importing {source} failed with {type(error).__name__}: {error}"
         raise ProgramLoadError(f"--program: {failed}") from error
+    note_loaded_code()
+    return code
 
 
 def _program(code: ModuleType, name: str, reference: str) -> tuple[str, Any]:
@@ -91,42 +90,23 @@ def _program(code: ModuleType, name: str, reference: str) -> tuple[str, Any]:
     name = name or "program"
     if not hasattr(code, name):
         names = ", ".join(instances | classes)
-        there = (
-            f"There are: {names}. Say which one, as in {reference}:NAME" if names else "It has no dspy.Module"
-        )
+        there = f"There are: {names}. Say which one, as in {reference}:NAME" if names else "No dspy.Module"
         raise ProgramLoadError(f"--program {reference}: {code.__name__} has no {name!r}. {there}.")
     return name, getattr(code, name)
 
 
-def _instance(found: Any, reference: str) -> dspy.Module:
-    try:
-        module = found() if callable(found) and not isinstance(found, dspy.Module) else found
-    except Exception as error:
-        failed = f"making it failed with {type(error).__name__}: {error}"
-        raise ProgramLoadError(f"--program {reference}: {failed}") from error
-    if not isinstance(module, dspy.Module):
-        kind = type(module).__name__
-        raise ProgramLoadError(f"--program {reference}: it is a {kind}, not a dspy.Module.")
-    return module
-
-
 def spec_of(module: dspy.Module, *, name: str, title: str = "", description: str = "") -> ProgramSpec:
-    """The spec of a program that we did not write.
+    """The spec of a program that we did not write; without an input for a chat box a `ProgramLoadError`.
 
     Its inputs are those of its signature where it has one (`dspy.Predict`, `dspy.ReAct`,
     `dspy.ChainOfThought`, and `dspy.BestOfN` or `dspy.Refine` of one of them), else the parameters of its
     ``forward``, whose types are their hints or those of the predictors' inputs of the same name.
-
-    Raises:
-        ProgramLoadError: It has no input that a chat box could fill.
     """
-    signature = _own_signature(module)
-    if signature is not None:
-        inputs = [_from_signature(key, field) for key, field in signature.input_fields.items()]
+    if (signature := _own_signature(module)) is not None:
+        inputs = _from_fields(signature.input_fields)
         outputs = tuple(key for key in signature.output_fields if key not in REASONING_FIELDS)
     else:
-        inputs = _from_forward(module)
-        outputs = ()
+        inputs, outputs = _from_forward(module), ()
     history = next((field.name for field in inputs if _without_none(field.annotation) is dspy.History), None)
     inputs = [field for field in inputs if field.name != history]
     chat_field = next((field.name for field in inputs if field.kind == "text"), None)
@@ -166,10 +146,12 @@ def _remembered(module: dspy.Module) -> str | None:
     return None
 
 
-def _from_signature(name: str, field: Any) -> InputField:
-    description = (field.json_schema_extra or {}).get("desc") or ""
-    description = "" if description.startswith("${") else description
-    return _field(name, field.annotation, field.default, description)
+def _from_fields(fields: dict[str, Any]) -> list[InputField]:
+    texts = {name: (field.json_schema_extra or {}).get("desc") or "" for name, field in fields.items()}
+    return [
+        _field(name, field.annotation, field.default, "" if texts[name].startswith("${") else texts[name])
+        for name, field in fields.items()
+    ]
 
 
 def _from_forward(module: dspy.Module) -> list[InputField]:
@@ -183,7 +165,7 @@ def _from_forward(module: dspy.Module) -> list[InputField]:
     named = [p for p in parameters if p.kind not in {p.VAR_POSITIONAL, p.VAR_KEYWORD}]
     asked = [predictor.signature.input_fields for predictor in module.predictors()]
     if not named:
-        return [_from_signature(key, field) for fields in asked[:1] for key, field in fields.items()]
+        return _from_fields(asked[0] if asked else {})
     known = {name: field.annotation for fields in reversed(asked) for name, field in fields.items()}
     known |= {name: hint for name, hint in hints.items() if hint is not Any}
     return [
@@ -193,15 +175,18 @@ def _from_forward(module: dspy.Module) -> list[InputField]:
 
 
 def _field(name: str, annotation: Any, default: Any, description: str = "") -> InputField:
-    optional, required = _without_none(annotation), default is PydanticUndefined
-    kind, choices = _kind(optional)
+    type_, required = _without_none(annotation), default is PydanticUndefined
+    kinds: dict[Any, InputKind] = {str: "text", bool: "boolean", int: "integer", float: "number", Any: "text"}
+    kinds[dspy.Image] = "image"
+    options = get_args(type_) if get_origin(type_) is Literal else ()
+    chosen = bool(options) and all(isinstance(option, str) for option in options)
     return InputField(
         name=name,
-        kind=kind,
+        kind="choice" if chosen else kinds.get(type_, "json"),
         label=name.replace("_", " ").capitalize(),
         description=description,
-        choices=choices,
-        required=required and optional is annotation,
+        choices=options if chosen else (),
+        required=required and type_ is annotation,
         default=None if required else default,
         annotation=annotation,
     )
@@ -210,14 +195,5 @@ def _field(name: str, annotation: Any, default: Any, description: str = "") -> I
 def _without_none(annotation: Any) -> Any:
     if get_origin(annotation) in (Union, types.UnionType):
         rest = [part for part in get_args(annotation) if part is not type(None)]
-        return rest[0] if len(rest) == 1 and len(rest) < len(get_args(annotation)) else annotation
+        return rest[0] if len(rest) == 1 else annotation
     return annotation
-
-
-def _kind(annotation: Any) -> tuple[InputKind, tuple[str, ...]]:
-    plain: dict[Any, InputKind] = {str: "text", bool: "boolean", int: "integer", float: "number", Any: "text"}
-    if annotation in plain:
-        return plain[annotation], ()
-    if get_origin(annotation) is Literal and all(isinstance(choice, str) for choice in get_args(annotation)):
-        return "choice", get_args(annotation)
-    return ("image" if annotation is dspy.Image else "json"), ()

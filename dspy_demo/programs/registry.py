@@ -36,7 +36,7 @@ class ProgramRegistry:
             self._modules[spec.name] = module
 
     def get(self, name: str, among: Sequence[str] | None = None) -> ProgramSpec:
-        """The spec of a program, of those that who asks may know; `NotFound` where it is none of them."""
+        """The spec of a program, `among` those that who asks may know; else `NotFound`."""
         spec = self._specs.get(name)
         if spec is None or (among is not None and name not in among):
             known = ", ".join(self._specs if among is None else among)

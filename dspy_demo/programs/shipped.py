@@ -30,9 +30,7 @@ class DraftAndReview(dspy.Module):
     def __init__(self) -> None:
         super().__init__()
         draft = "Answer the question as well as you can at first sight."
-        review = (
-            "Check the draft against the question. Correct it where it is wrong, and give the final answer."
-        )
+        review = "Check the draft against the question, correct it where it is wrong, and give the answer."
         self.draft = dspy.Predict(dspy.Signature("question -> answer", draft))
         self.review = dspy.ChainOfThought(dspy.Signature("question, draft -> answer", review))
 

@@ -19,12 +19,9 @@ InputKind = Literal["text", "integer", "number", "boolean", "choice", "image", "
 
 @dataclass(frozen=True, slots=True)
 class InputField:
-    """One input of a program, as a form draws it.
+    """One input of a program, as a form draws it; `annotation` is the type that the program gets.
 
-    Attributes:
-        kind: ``json`` is any type without a kind of its own: the user writes JSON.
-        choices: The values of a ``choice`` (a `typing.Literal`).
-        annotation: The Python type that the program gets; `read_value` makes it from what the form holds.
+    The kind ``json`` is any type without a kind of its own; ``choice`` is a `typing.Literal` of texts.
     """
 
     name: str
@@ -42,13 +39,11 @@ class ProgramSpec:
     """One program of the registry.
 
     Attributes:
-        name: Its id in URLs and settings, for example ``chain_of_thought``.
         build: Makes the module. Called once per process; modules hold no state between turns.
         inputs: Its input fields without the history. The field `chat_field` is the chat box.
         outputs: Its answer's fields in order, without the reasoning; empty where only running it tells.
         history_field: The `dspy.History` input, or None for a program without a memory.
         answer_field: The output field that stands for the answer in the history, where known.
-        examples: Questions for the empty page, which the demo engine can really answer.
         adapter: The name in `adapters` of the format it was made for; None for the app's setting.
     """
 

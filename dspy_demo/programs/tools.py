@@ -33,8 +33,7 @@ class NoResult(Exception):
     """It cannot be calculated; the message is a sentence for people."""
 
 
-class NotArithmetic(NoResult):
-    """There is nothing to calculate in a text."""
+class NotArithmetic(NoResult): ...
 
 
 def _power(base: Fraction, exponent: Fraction) -> Fraction:

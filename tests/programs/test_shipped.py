@@ -1,11 +1,14 @@
-"""The shipped programs on the demo engine: every example on the page is really answered."""
+"""The shipped programs on the demo engine, where every example is really answered; the tools of ReAct."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from dspy_demo.lm.demo_engine import UNKNOWN
 from dspy_demo.programs.shipped import SHIPPED
+from dspy_demo.programs.tools import calculator, current_time, text_statistics
 from tests.services import conversation, house, settings_for
 
 ANSWERS = {
@@ -28,9 +31,33 @@ async def test_every_example_is_answered_right_and_all_else_honestly(data_dir: P
             assert heard.finished.outputs["answer"] == UNKNOWN
 
 
-async def test_react_calls_the_calculator(data_dir: Path) -> None:
-    async with house(settings_for(data_dir)) as home:
-        heard = await home.ask("What is 12 * 34?", program="react")
-    assert [status.text.split("(")[0] for status in heard.statuses] == ["calculator", "calculator"]
-    assert heard.statuses[-1].text.endswith("→ 408")
-    assert "408" in heard.text("answer", channel="answer")
+# Tools
+
+NO, NOWHERE = "Cannot calculate that", "There is no time zone"
+
+
+@pytest.mark.parametrize(
+    ("expression", "result"),
+    [
+        ("(2 + 3) * 4", "20"), ("15% of 80", "12"), ("2^10", "1024"), ("-7 / 2", "-3.5"),
+        ("", NO), ("1/0", NO), ("9**9**9", NO), ("__import__('os')", NO), ("2 +", NO), ("(" * 5000, NO),
+    ],
+)  # fmt: skip
+def test_the_calculator_is_exact_and_refuses_in_words(expression: str, result: str) -> None:
+    found = calculator(expression)
+    assert found.startswith(NO) if result == NO else found == result
+
+
+@pytest.mark.parametrize(
+    ("zone", "told"),
+    [
+        (" UTC ", "UTC"), ("Asia/Tokyo", "JST"), ("tokyo", "Did you mean Asia/Tokyo?"),
+        ("", NOWHERE), ("../../etc/passwd", NOWHERE), ("Mars/Olympus", NOWHERE), ("\0", NOWHERE),
+    ],
+)  # fmt: skip
+def test_the_time_is_that_of_the_zone(zone: str, told: str) -> None:
+    assert told in current_time(zone)
+
+
+def test_text_statistics() -> None:
+    assert text_statistics("One two. Three!\nFour") == "20 characters, 15 letters, 4 words, 2 lines"

@@ -10,7 +10,7 @@ import gradio as gr
 from gradio.components import Component
 
 from dspy_demo.errors import InvalidInput
-from dspy_demo.programs.inputs import image_url, is_address
+from dspy_demo.programs.inputs import image_url
 from dspy_demo.programs.spec import InputField, ProgramSpec
 from dspy_demo.ui.chat.text import as_typed, in_words
 
@@ -123,7 +123,7 @@ def _shown(field: InputField, value: Any) -> Any:
     if field.kind != "image":
         return value
     url = image_url(value)
-    return url if is_address(url) else f"a picture of {len(url) * 3 // 4 // 1024 + 1} kB"
+    return url if not url.startswith("data:") else f"a picture of {len(url) * 3 // 4 // 1024 + 1} kB"
 
 
 def _parsed(field: InputField, value: Any) -> Any:

@@ -16,7 +16,7 @@ from gradio.components import Component
 from dspy_demo.chat import ChatService
 from dspy_demo.errors import DemoError, InvalidInput
 from dspy_demo.events import Status, TurnRequest
-from dspy_demo.programs.inputs import check_images, image_chars, image_fields
+from dspy_demo.programs.inputs import check_images
 from dspy_demo.ui.chat.forms import json_object, pairs
 from dspy_demo.ui.chat.live import LiveTurn
 from dspy_demo.ui.chat.render import WireMessage, turn_id_at
@@ -254,8 +254,8 @@ class ChatHandlers:
         fits = old and old.form and set(old.form) <= {one.name for one in spec.form_fields}
         values = dict(old.form) if old and fits else self.page.forms.values(spec, given)
         inputs = {**values, spec.chat_field: text}
-        check_images(spec, inputs, guest=session.visitor.role == "guest")
-        typed = sum(len(str(value)) for value in inputs.values()) - image_chars(inputs, image_fields(spec))
+        pictures = check_images(spec, inputs, guest=session.visitor.role == "guest")
+        typed = sum(len(str(value)) for value in inputs.values()) - pictures
         room = self.service.input_max_chars(session.visitor) - typed
         earlier, whole = history(turns, room) if spec.history_field else ((), True)
         request = TurnRequest(target, inputs, earlier, session.session_id, visitor=session.visitor)
