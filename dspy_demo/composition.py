@@ -29,7 +29,7 @@ from dspy_demo.serving.processes import SERVER_PHASES, ModelServers
 from dspy_demo.settings import Settings
 from dspy_demo.share.gradio_bridge import GradioTunnel
 from dspy_demo.share.tunnel import PHASES, Tunnel
-from dspy_demo.tracing.tracer import tracer_for
+from dspy_demo.tracing.tracer import Tracer
 from dspy_demo.ui import theme
 from dspy_demo.ui.components import Services
 from dspy_demo.ui.page import build_page
@@ -76,7 +76,7 @@ def _services(
     catalog, versions = LMCatalog(settings, detection), VersionStore(settings, os.environ)
     local, served = LocalBackend(settings, programs, catalog), ServedBackend(settings)
     servers = ModelServers(settings, os.environ)
-    tracer = tracer_for(settings, versions.tracking)
+    tracer = Tracer(settings, versions.tracking)
     limits = GuestLimits(settings, settings.data_dir / "guests.db")
     allowance = Allowance(settings, programs.specs(), detection, guest_urls(servers, settings))
     chat = ChatService(settings, programs, local, served, tracer=tracer, allowance=allowance, limits=limits)

@@ -37,7 +37,7 @@ from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.serving import INSTANCE_VARIABLE
 from dspy_demo.serving.loading import ServedVersion, missing_key
 from dspy_demo.settings import Settings
-from dspy_demo.tracing.tracer import tracer_for
+from dspy_demo.tracing.tracer import Tracer
 from dspy_demo.versions.tracking import Tracking
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def build_app(version: ServedVersion, settings: Settings) -> FastAPI:
     choice = replace(version.lm, api_key=settings.api_key or provider_for(version.lm.model).key(settings))
     programs = ProgramRegistry([replace(version.spec, build=lambda: version.module, adapter=version.adapter)])
     catalog = VersionCatalog(settings, choice, version)
-    tracer = tracer_for(settings, Tracking(settings), serves=version.uri)
+    tracer = Tracer(settings, Tracking(settings), serves=version.uri)
     local = LocalBackend(settings, programs, catalog)
     service = ChatService(settings, programs, local, tracer=tracer)
     reason = _why_not_ready(catalog, choice, settings)

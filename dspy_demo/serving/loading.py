@@ -56,8 +56,8 @@ def load(uri: str, settings: Settings) -> ServedVersion:
         TrackingUnavailable: The tracking server or its database cannot be used.
     """
     store = VersionStore(settings)
-    if store.tracking.is_missing:
-        raise VersionNotFound(f"MLflow has no version {uri}: there is no database at {store.tracking.uri}.")
+    if (database := store.tracking.database) and not database.exists():
+        raise VersionNotFound(f"MLflow has no version {uri}: there is no database at {database}.")
     version = store.get(uri)
     if not version.servable:
         raise VersionNotServable(f"{uri} cannot be served here. {version.reason}")

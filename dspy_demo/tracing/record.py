@@ -24,8 +24,6 @@ from dspy_demo.events import (
     Usage,
 )
 
-Outcome = Literal["finished", "failed", "stopped"]
-
 
 @dataclass(slots=True)
 class Call:
@@ -74,7 +72,7 @@ class TurnRecord:
     _running: dict[str, Call] = field(default_factory=dict)
 
     def hear(self, event: Event) -> None:
-        """Note an event. Called for every token: it appends, and nothing else."""
+        """Note an event; called for every token."""
         match event:
             case FieldDelta():
                 self.deltas.append(event)
@@ -108,8 +106,7 @@ class TurnRecord:
         """End a call; gives it back, or None where it is not recorded."""
         call = self._running.pop(call_id, None)
         if call is not None:
-            call.ended_ns = time.time_ns()
-            call.outputs = outputs
+            call.ended_ns, call.outputs = time.time_ns(), outputs
             call.stopped = error is not None and not isinstance(error, Exception)  # CancelledError
             call.error = type(error).__name__ if isinstance(error, Exception) else ""
         return call
@@ -120,7 +117,7 @@ class TurnRecord:
             self.calls.append(call)
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> Literal["finished", "failed", "stopped"]:
         if isinstance(self.end, TurnFinished):
             return "finished"
         return "failed" if self.end else "stopped"
@@ -130,11 +127,11 @@ class TurnRecord:
         """The output fields; of a turn that did not finish, what had streamed of them."""
         if isinstance(self.end, TurnFinished):
             return dict(self.end.outputs)
-        parts: dict[str, list[str]] = {}
+        streamed: dict[str, str] = {}
         for delta in self.deltas:
             name = f"{delta.step}.{delta.field}" if delta.step else delta.field
-            parts.setdefault(name, []).append(delta.text)
-        return {name: "".join(texts) for name, texts in parts.items()}
+            streamed[name] = streamed.get(name, "") + delta.text
+        return streamed
 
     @property
     def usage(self) -> Usage:

@@ -16,8 +16,8 @@ from dspy_demo.lm.choices import DEMO_MODEL
 from dspy_demo.mlflow_bridge import span
 from dspy_demo.tracing.record import Call, TurnRecord
 
-#: Longer texts are cut; so are ids of sessions, to what MLflow takes.
-TEXT_MAX_CHARS, SESSION_MAX_CHARS = 50_000, 250
+#: Longer texts are cut.
+TEXT_MAX_CHARS = 50_000
 HIDDEN = "[hidden]"
 
 
@@ -53,7 +53,7 @@ def _root_attributes(record: TurnRecord) -> dict[str, Any]:
     inputs = dict(request.inputs)
     if request.history:
         inputs["history"] = [{"role": message.role, "content": message.text} for message in request.history]
-    session = request.session_id[:SESSION_MAX_CHARS]
+    session = request.session_id[:250]  # what MLflow takes
     if isinstance(target, LocalTarget):
         program, model, version = target.program, target.lm.model, record.serves
     else:
@@ -111,16 +111,16 @@ def _message(output: Any) -> dict[str, Any]:
 
 def _usage_attributes(usage: Usage, *, free: bool = False) -> dict[str, Any]:
     """Tokens and cost. Without a cost MLflow looks for one, and imports litellm, for seconds, to do so."""
-    attributes: dict[str, Any] = {}
-    if usage.total_tokens:
-        attributes[Key.CHAT_USAGE] = {
-            TokenUsageKey.INPUT_TOKENS: usage.prompt_tokens,
-            TokenUsageKey.OUTPUT_TOKENS: usage.completion_tokens,
-            TokenUsageKey.TOTAL_TOKENS: usage.total_tokens,
-        }
-    if free or usage.cost_usd is not None:
-        attributes[Key.LLM_COST] = {CostKey.TOTAL_COST: usage.cost_usd or 0.0}
-    return attributes
+    tokens = {
+        TokenUsageKey.INPUT_TOKENS: usage.prompt_tokens,
+        TokenUsageKey.OUTPUT_TOKENS: usage.completion_tokens,
+        TokenUsageKey.TOTAL_TOKENS: usage.total_tokens,
+    }
+    cost = 0.0 if free else usage.cost_usd
+    return {
+        Key.CHAT_USAGE: tokens if usage.total_tokens else None,
+        Key.LLM_COST: None if cost is None else {CostKey.TOTAL_COST: cost},
+    }
 
 
 class _Hider:

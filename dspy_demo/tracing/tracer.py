@@ -1,7 +1,7 @@
-"""`MlflowTracer`: takes the records of turns at once, writes them when MLflow can.
+"""`Tracer`: takes the records of turns at once, writes them when MLflow can.
 
-One thread writes; a bounded queue is before it, so nothing on the event loop waits for MLflow. When MLflow is
-down, locked or full, what cannot be written after some tries is dropped; the chat goes on, `notice` says so.
+One thread writes; a bounded queue is before it, so nothing on the event loop waits for MLflow. What cannot be
+written after some tries is dropped; the chat goes on, `notice` says so.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 #: Turns and ratings that may wait; a record is some tens of kB.
 WAITING_MAX = 1000
-#: Seconds between the tries of one write; after the last try it is dropped.
+#: Seconds between the tries of one write.
 RETRY_WAITS_S = (1.0, 5.0)
 
 DOWN = (
@@ -38,62 +38,38 @@ RATING_LOST = "A rating could not be saved: MLflow does not have the answer's tr
 
 
 class Tracer:
-    """Takes the records of turns; this one drops them."""
+    """Writes each turn as one trace into the store that the versions are in too; without settings it is off.
 
-    #: One sentence for the page while traces cannot be written, else None.
+    `notice` is one sentence for the page while traces cannot be written; `serves` names a served version.
+    """
+
     notice: str | None = None
 
-    @property
-    def state(self) -> Literal["off", "ok", "failing"]:
-        return "off"
-
-    def begin(self, request: TurnRequest) -> TurnRecord | None:
-        """A record for a turn that starts now, or None where it is not to be traced."""
-        return None
-
-    def finish(self, record: TurnRecord) -> None:
-        """Take a record at the end of its turn. Safe to call twice."""
-
-    def feedback(self, trace_id: str, value: bool | None, comment: str | None = None, user: str = "") -> None:
-        """Make this the one rating of an answer by `user`: thumbs up, down, or None to take it back."""
-
-    def link(self, trace_id: str, ui_url: str) -> str | None:
-        """The trace on MLflow's pages at `ui_url`; None while the store was not opened yet."""
-        return None
-
-    def close(self, timeout_s: float) -> bool:
-        """Wait until all is written or dropped, without more tries; whether it was. Call it in a thread."""
-        return True
-
-
-def tracer_for(settings: Settings, tracking: Tracking, *, serves: str = "") -> Tracer:
-    """The tracer that the settings ask for; `serves` names the version of a model server."""
-    return MlflowTracer(settings, tracking, serves=serves) if settings.tracing else Tracer()
-
-
-class MlflowTracer(Tracer):
-    """Writes each turn as one trace, into the store that the versions are in too."""
-
-    def __init__(self, settings: Settings, tracking: Tracking, *, serves: str = "") -> None:
+    def __init__(
+        self, settings: Settings | None = None, tracking: Tracking | None = None, *, serves: str = ""
+    ) -> None:
+        self._settings = settings or Settings(tracing=False)
+        self._tracking = tracking or Tracking(self._settings)
         self._serves = serves
-        self._settings = settings
-        self._tracking = tracking
         self._traces: Traces | None = None
         self._queue: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._worker: threading.Thread | None = None
         self._closing = threading.Event()
         self._unwritten = 0
         self._written = threading.Condition()
-        self.notice: str | None = None
 
     @property
     def state(self) -> Literal["off", "ok", "failing"]:
+        if not self._settings.tracing:
+            return "off"
         return "failing" if self.notice else "ok"
 
     def begin(self, request: TurnRequest) -> TurnRecord | None:
-        return TurnRecord(request, self._serves)
+        """A record for a turn that starts now, or None where turns are not traced."""
+        return TurnRecord(request, self._serves) if self._settings.tracing else None
 
     def finish(self, record: TurnRecord) -> None:
+        """Take a record at the end of its turn. Safe to call twice."""
         if record.ended_ns:
             return
         record.close()
@@ -101,9 +77,12 @@ class MlflowTracer(Tracer):
             self._put(partial(self._write, record))
 
     def feedback(self, trace_id: str, value: bool | None, comment: str | None = None, user: str = "") -> None:
-        self._put(partial(self._rate, trace_id, value, (comment or "").strip(), user or "visitor"))
+        """Make this the one rating of an answer by `user`: thumbs up, down, or None to take it back."""
+        if self._settings.tracing:
+            self._put(partial(self._rate, trace_id, value, (comment or "").strip(), user or "visitor"))
 
     def link(self, trace_id: str, ui_url: str) -> str | None:
+        """The trace on MLflow's pages at `ui_url`; None while the store was not opened yet."""
         if not self._tracking.ready:
             return None
         return trace_url(ui_url, self._tracking.experiment_id, trace_id)
@@ -114,6 +93,7 @@ class MlflowTracer(Tracer):
             return self._written.wait_for(lambda: not self._unwritten, timeout_s)
 
     def close(self, timeout_s: float) -> bool:
+        """Flush without more tries. Call it in a thread."""
         self._closing.set()
         return self.flush(timeout_s)
 

@@ -30,8 +30,6 @@ from dspy_demo.versions.secrets import cleaned_lm, public_url, secret_held, secr
 from dspy_demo.versions.sources import Sources, in_this_app
 from dspy_demo.versions.version import FORMAT
 
-#: How many characters the tag may have that lists the files which travel along.
-FILES_TAG_MAX_CHARS = 1000
 #: Of a spec and of a choice, what a version notes by these names.
 SPEC_FIELDS = ("name", "title", "description", "chat_field", "history_field", "answer_field")
 LM_FIELDS = ("model", "api_base", "temperature", "max_tokens", "cache")
@@ -43,22 +41,16 @@ class Draft:
     Attributes:
         models: The model strings that it calls.
         removed: What was taken out of the language models that it holds, each with a name to show.
-
-    Raises:
-        VersionNotLogged: It cannot be copied, holds a secret, or its source has changed since it was loaded.
     """
 
     def __init__(
         self, spec: ProgramSpec, module: dspy.Module, choice: LMChoice, *, adapter: str, settings: Settings
     ) -> None:
-        self.spec = spec
-        self.adapter = adapter
+        self.spec, self.adapter = spec, adapter
         self._file: dict[str, Any] | None = None
         lm = self._portable_lm(choice, settings)
-        answer = spec.answer_field or next(iter(spec.outputs), None)
-        program = ChatProgram(
-            module, chat_field=spec.chat_field, history_field=spec.history_field, answer_field=answer
-        )
+        chat, answer = spec.chat_field, spec.answer_field or next(iter(spec.outputs), None)
+        program = ChatProgram(module, chat_field=chat, history_field=spec.history_field, answer_field=answer)
         copy, lms, self.removed = _copy(program, spec.title)
         self.models = {self.choice.model, *(held.model for held in lms)}
         self._pickle = cloudpickle.dumps({"program": copy, "lm": lm, "adapter": adapter_for(adapter)})
@@ -118,26 +110,19 @@ class Draft:
 
     def tags(self, files: Sequence[str]) -> dict[str, str]:
         """How the version runs, where it comes from, what travels with it."""
-        choice = self.choice
-        tags = {
+        tags = {name: getattr(self.choice, name) for name in ("temperature", "max_tokens", "api_base")} | {
             "program": self.spec.name,
-            "lm": choice.model,
+            "lm": self.choice.model,
             "adapter": self.adapter,
             "app_version": dspy_demo.__version__,
-            "temperature": choice.temperature,
-            "max_tokens": choice.max_tokens,
-            "api_base": choice.api_base,
-            "files": "\n".join(files)[:FILES_TAG_MAX_CHARS],
+            "files": "\n".join(files)[:1000],
         }
         return {name: str(value) for name, value in tags.items() if value not in (None, "")}
 
 
 def _copy(program: ChatProgram, title: str) -> tuple[ChatProgram, list[dspy.LM], dict[str, str]]:
-    """A program with its demos and instructions, without keys, traces and callbacks; the language models
-    that it holds, cleaned; and what was taken out of them.
-
-    It goes through a pickle, as the version will: so every language model that it holds is met, wherever it
-    is, and what cannot be saved is refused before anything is begun.
+    """A program without keys, traces and callbacks; the language models that it holds, cleaned; and what was
+    taken out of them. It goes through a pickle, so every language model is met, wherever it is held.
     """
     removed, lms, writer = dict[str, str](), list[dspy.LM](), _Writer()
     try:
@@ -149,9 +134,8 @@ def _copy(program: ChatProgram, title: str) -> tuple[ChatProgram, list[dspy.LM],
         copy: ChatProgram = _Reader(writer.file.getvalue(), lms).load()
     except Exception as error:
         raise VersionNotLogged(
-            f"The program “{title}” cannot be saved: it holds something that cannot be "
-            f"copied ({type(error).__name__}), such as an open file, a lock or a connection. "
-            "Make that in forward()."
+            f"The program “{title}” cannot be saved: it holds something that cannot be copied "
+            f"({type(error).__name__}), such as an open file, a lock or a connection. Make that in forward()."
         ) from error
     for _, part in copy.named_sub_modules():
         part.history, part.callbacks = [], []

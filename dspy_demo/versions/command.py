@@ -16,13 +16,9 @@ from dspy_demo.versions.version import MODEL_NAME, LogRequest
 
 
 def log_command(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
-    """Log the program of the settings; the last line on standard output is the version's URI.
+    """Log the program of the settings, by the flags after the word ``log``; any of the app's may be there.
 
-    Args:
-        argv: After the word ``log``: its own flags and any of the app's.
-
-    Returns:
-        0, or 2 with a sentence on standard error.
+    Returns 0, or 2 with a sentence on standard error.
     """
     parser = argparse.ArgumentParser(
         prog="python app.py log",

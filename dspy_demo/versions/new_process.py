@@ -1,10 +1,7 @@
-"""What the two new processes of a log do, started by `dspy_demo.versions.trial`: each loads the program.
+"""What the two new processes of a log do (`dspy_demo.versions.trial`): each loads the program.
 
-``save FOLDER`` loads it from where its source is and notes which files it opens there: those travel along.
-MLflow then saves all of it, with DSPy's settings as a new process has them. It starts ``load FOLDER``, which
-loads the result, without this app's package and without the program's folders.
-
-A script that imports nothing of this app where it loads.
+``save FOLDER`` loads it from where its source is and notes which files it opens there: those travel along. It
+starts ``load FOLDER``, which loads the result without this app's package and without the program's folders.
 """
 
 from __future__ import annotations
@@ -73,11 +70,8 @@ def load(folder: Path) -> None:
 def note_opened(
     folders: Sequence[str | Path], ignored: Sequence[str] = (), *, refuse: bool = False
 ) -> dict[str, Path]:
-    """The files below some folders that this process opens for reading from now on, by the path below them.
-
-    Args:
-        ignored: Folders that do not count, though they may be below one of the others.
-        refuse: Whether such a file is refused as if it did not exist.
+    """The files below some folders, but not `ignored` ones, that this process opens for reading from now on,
+    by the path below them. `refuse` refuses such a file as if it did not exist.
     """
     counted, others = ([Path(one).resolve() for one in some] for some in (folders, ignored))
     found: dict[str, Path] = {}
@@ -114,13 +108,21 @@ def _saved(folder: Path, draft: Mapping[str, Any]) -> list[str]:
     import mlflow.dspy
 
     from dspy_demo.programs.loaded_code import digest
+    from dspy_demo.versions.sources import in_version
     from dspy_demo.versions.version import METADATA_KEY
+
+    class Renaming(pickle.Unpickler):
+        """Takes the version's copies of this app's classes in place of the app's own."""
+
+        def find_class(self, module: str, name: str) -> Any:
+            return super().find_class(in_version(module, draft["app_name"]), name)
 
     code = folder / "code"
     # Only now: nothing there may take the place of a library.
     sys.path[:0] = [*draft["folders"], str(code)]
     opened = note_opened(draft["folders"], draft["ignored"])
-    loaded = _program(folder / "program.pkl", draft["app_name"])
+    with (folder / "program.pkl").open("rb") as file:
+        loaded = Renaming(file).load()
     added = _travelling(dict(opened), code)
     metadata = draft["metadata"]
     metadata["sources"] |= {name: digest(code / name) for name in added}
@@ -138,18 +140,6 @@ def _saved(folder: Path, draft: Mapping[str, Any]) -> list[str]:
     return [name for name in added if not name.endswith(".py")]
 
 
-def _program(pickled: Path, app_name: str) -> dict[str, Any]:
-    """What the app pickled, with the version's copies of this app's classes in place of the app's own."""
-    from dspy_demo.versions.sources import in_version
-
-    class Renaming(pickle.Unpickler):
-        def find_class(self, module: str, name: str) -> Any:
-            return super().find_class(in_version(module, app_name), name)
-
-    with pickled.open("rb") as file:
-        return dict(Renaming(file).load())
-
-
 def _travelling(opened: Mapping[str, Path], code: Path) -> list[str]:
     """Copy what was opened below the program's folder, without what is there already; the names of it."""
     size, added = 0, []
@@ -160,8 +150,8 @@ def _travelling(opened: Mapping[str, Path], code: Path) -> list[str]:
         size += path.stat().st_size
         if size > FILES_MAX_BYTES:
             raise Refused(
-                "The files that the program opens beside its source have more than "
-                f"{FILES_MAX_BYTES // 1_000_000} MB together, so it was not logged. The last one was {name}."
+                "The files that the program opens beside its source have more than 10 MB together, so it was "
+                f"not logged. The last one was {name}."
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
@@ -170,10 +160,7 @@ def _travelling(opened: Mapping[str, Path], code: Path) -> list[str]:
 
 
 def _chat_signature() -> Any:
-    """OpenAI's messages in, MLflow's choices out.
-
-    MLflow's own for ``llm/v1/chat`` refuses what OpenAI's clients may send: the parts of a content, a name.
-    """
+    """MLflow's own for ``llm/v1/chat`` refuses what OpenAI's clients may send: parts of a content, a name."""
     from mlflow.models import ModelSignature
     from mlflow.models.rag_signatures import CHAT_COMPLETION_RESPONSE_SCHEMA
     from mlflow.types.schema import AnyType, Array, ColSpec, DataType, Object, Property, Schema
@@ -188,15 +175,12 @@ def _loaded_elsewhere(folder: Path, files: Sequence[str]) -> str:
     if not (folder / "loaded.json").exists():
         return "A new process ended while it loaded the program, so it was not logged."
     loaded = json.loads((folder / "loaded.json").read_text())
-    missing = [name for name in files if name not in loaded["opened"]]
-    return str(loaded["refused"]) or (_not_found(missing[0]) if missing else "")
+    missing = next((name for name in files if name not in loaded["opened"]), "")
+    return str(loaded["refused"]) or (_not_found(missing) if missing else "")
 
 
 def _sentence(error: BaseException, code: Path) -> str:
-    """Why it does not load, without the words of the exception, which may hold anything.
-
-    Frames of files below `code` are the program's own.
-    """
+    """Why it does not load, and in which line below `code`, without the words of the exception."""
     match error:
         case Refused():
             return str(error)
@@ -207,13 +191,10 @@ def _sentence(error: BaseException, code: Path) -> str:
                 f"A new process does not find the Python module “{name}”, so it was not logged. "
                 "Install it, or put it beside the program."
             )
-        case KeyError(args=(str(name), *_)) if (
-            name.isidentifier() and name.isupper() and name not in os.environ
-        ):
+        case KeyError(args=(str(name), *_)) if name.isidentifier() and name.isupper():
             return (
-                f"The program asks for the environment variable {name}, which the process of a version is "
-                "not given, so it was not logged. Read it in forward(), or pass it on with "
-                f"--serve-env {name}."
+                f"The program asks for the environment variable {name}, which a version is not given, so it "
+                f"was not logged. Read it in forward(), or pass it on with --serve-env {name}."
             )
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if Path(frame.filename).resolve().is_relative_to(code.resolve())]

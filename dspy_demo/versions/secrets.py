@@ -1,8 +1,7 @@
 """What must not travel with a version: keys, passwords, credentials in URLs, and what looks like one.
 
-The language model is built without a key, and those that a program holds are cleaned (`cleaned_lm`). Before
-anything is stored the finished files are searched (`find_secret`) for every secret that this process knows,
-for what was cleaned away, and for what has the name or form of a secret.
+Language models are cleaned (`cleaned_lm`). Then the finished files are searched (`find_secret`) for every
+secret that this process knows, for what was cleaned away, and for what has the name or form of a secret.
 """
 
 from __future__ import annotations
@@ -22,18 +21,14 @@ from dspy_demo.settings import ENV_PREFIX, Settings, flag_name
 if TYPE_CHECKING:
     import dspy
 
-#: Of this app alone: who may use it, and the key of its own model.
 _OUR_SECRETS = frozenset(
     ENV_PREFIX + name for name in ("OWNER_TOKEN", "GUEST_TOKEN", "GUEST_PASSWORD", "API_KEY")
 )
-#: Shorter ones, such as the placeholder “none”, are found in any text.
-SECRET_MIN_CHARS = 8
-#: A variable may hold a secret by its name, unless its value cannot be one: short, a number, an address, a
-#: name in a program.
-VARIABLE_MIN_CHARS = 12
+#: A shorter value is no secret, as it would be found in any text; nor is a shorter value of a variable.
+SECRET_MIN_CHARS, VARIABLE_MIN_CHARS = 8, 12
 _VARIABLE_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
+#: A variable's value that is none: an address, a number, a name in a program.
 _NO_SECRET = re.compile(r".*://.*|[\d.,_+-]+|[a-z]+(_[a-z]+)+")
-
 #: What is taken out of a language model and out of a URL's query, by name.
 _REMOVED_NAME = re.compile(
     r"(api|access|secret|private|subscription|account)[_-]?key|^key$|secret|passw|credential|auth|cookie"
@@ -53,13 +48,13 @@ _PLACEHOLDER = re.compile(
     r"|placeholder|change[-_]?me|lm-studio|unused|passw(or)?d|secret",
     re.IGNORECASE,
 )
-#: How the keys of well-known providers look; somebody may have written one into a program's source.
+#: How the keys of well-known providers look.
 _LOOKS_LIKE_KEY = re.compile(
     rb"\b(sk-(proj-|ant-|or-)?[A-Za-z0-9_-]{32,}|AIza[A-Za-z0-9_-]{35}|gsk_[A-Za-z0-9]{40,}|hf_[A-Za-z0-9]{30,}"
     rb"|xai-[A-Za-z0-9]{60,}|gh[pousr]_[A-Za-z0-9]{36}|AKIA[A-Z0-9]{16})\b"
 )
-#: A text after a name: ``api_key="…"``, ``"X-Api-Key": "…"``, ``os.environ["MY_TOKEN"] = "…"``. Everything
-#: that repeats has a bound, so that a search takes time in proportion to the file.
+#: ``api_key="…"``, ``"X-Api-Key": "…"``, ``environ["MY_TOKEN"] = "…"``. All that repeats has a bound, so that
+#: a search takes time in proportion to the file.
 _NAMED_TEXT = re.compile(
     rb"""(?<![\w-])([\w-]{1,80})["']?\]?\s{0,20}(?::\s{0,20}[\w.]{1,40}\s{0,20})?[:=]\s{0,20}[bru]?"""
     rb"""["']((?:Bearer |Basic )?[^"'\s]{8,1000})["']"""
@@ -69,8 +64,6 @@ _URL_USER = re.compile(
     re.IGNORECASE,
 )
 _URL_QUERY = re.compile(rb"""[?&]([\w-]{1,80})=([^\s&"'#<>{}]{8,1000})""")
-#: In ``https://NAME@host`` a name of that length is a token.
-_URL_TOKEN_MIN_CHARS, _URL_PASSWORD_MIN_CHARS = 16, 6
 
 
 def public_url(url: str | None) -> str | None:
@@ -86,10 +79,8 @@ def public_url(url: str | None) -> str | None:
 def version_environment(
     environ: Mapping[str, str], models: Iterable[str], added: Iterable[str] = ()
 ) -> dict[str, str]:
-    """Our environment without what is not for a version that calls `models`, such as other providers' keys.
-
-    Args:
-        added: Names that are passed on in any case (``--serve-env``), where they are set.
+    """Our environment without our secrets and the keys of providers that a version of `models` does not call;
+    the variables `added` are passed on in any case.
     """
     withheld = (_OUR_SECRETS | keys_of_others(models)) - set(added)
     return {name: value for name, value in environ.items() if name not in withheld}
@@ -114,15 +105,14 @@ def known_secrets(
     keys = {**settings.provider_keys, "the typed key": choice.api_key or SecretStr("")}
     named += ((key.get_secret_value(), f"the value of {name}") for name, key in keys.items())
     named += ((part, "a credential in the model's address") for part in _url_secrets(choice.api_base))
-    return {value: name for value, name in named if _is_long(value) and not _PLACEHOLDER.fullmatch(value)}
-
-
-def _is_long(value: str) -> bool:
-    return len(value) >= SECRET_MIN_CHARS
+    return {
+        value: name
+        for value, name in named
+        if len(value) >= SECRET_MIN_CHARS and not _PLACEHOLDER.fullmatch(value)
+    }
 
 
 def _may_be_secret(value: str) -> bool:
-    """Whether the value of a variable can be one, by its form alone."""
     is_path = value.startswith(("/", "~/", "./", "../")) and (value.count("/") > 1 or Path(value).exists())
     return len(value) >= VARIABLE_MIN_CHARS and not is_path and not _NO_SECRET.fullmatch(value)
 
@@ -144,26 +134,24 @@ def is_secret(name: str, value: Any) -> bool:
     if not isinstance(text, str) or not _SECRET_NAME.search(name):
         return False
     text = text.removeprefix("Bearer ").removeprefix("Basic ")
-    if not _is_long(text) or re.search(r"\s|://", text) or _PLACEHOLDER.fullmatch(text):
+    if len(text) < SECRET_MIN_CHARS or re.search(r"\s|://", text) or _PLACEHOLDER.fullmatch(text):
         return False
     a_name = text.isidentifier() and (text.isupper() or (text.islower() and _MILD_NAME.search(name)))
     return not a_name and not text.startswith(("/", "./", "~/"))
 
 
 def secret_held(value: Any) -> str | None:
-    """What a part of a program holds, as a phrase for the user, where that is a secret; else None."""
+    """A phrase for the user where a part of a program is a secret by its name."""
     pairs: Iterable[tuple[Any, Any]] = value.items() if isinstance(value, Mapping) else ()
     if isinstance(value, tuple) and len(value) in {2, 3}:  # as the headers of an HTTP client
         pairs = [(value[0], value[-1])]
-    for name, inner in pairs:
-        shown = name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
-        if is_secret(shown, inner):
-            return f"a value named “{shown[:60]}” that the program holds"
-    return None
+    named = ((n.decode("utf-8", "replace") if isinstance(n, bytes) else str(n), inner) for n, inner in pairs)
+    found = next((name for name, inner in named if is_secret(name, inner)), None)
+    return found and f"a value named “{found[:60]}” that the program holds"
 
 
 def secret_in(data: bytes, secrets: Mapping[str, str]) -> tuple[str, int] | None:
-    """What `data` holds, as a phrase for the user, and at which byte: a known secret, or what looks so."""
+    """A known secret or what looks like one, as a phrase for the user, and at which byte of `data`."""
     for secret, name in secrets.items():
         if (position := data.find(secret.encode())) >= 0:
             return name, position
@@ -171,7 +159,6 @@ def secret_in(data: bytes, secrets: Mapping[str, str]) -> tuple[str, int] | None
 
 
 def secret_sentence(found: str) -> str:
-    """What to tell the user of a secret, named by a phrase."""
     return (
         f"The version would have held {found}, so it was not logged. "
         "Read it from the environment in forward() instead."
@@ -198,34 +185,29 @@ def _suspects(data: bytes) -> Iterator[tuple[str, int]]:
             if is_secret(name, match[2]):
                 yield f"a text named “{name[:60]}”", match.start()
     for match in _URL_USER.finditer(data):
-        user, password = match[1].decode("utf-8", "replace"), (match[2] or b"").decode("utf-8", "replace")
-        long = len(password) >= _URL_PASSWORD_MIN_CHARS if password else len(user) >= _URL_TOKEN_MIN_CHARS
-        if long and not _PLACEHOLDER.fullmatch(password or user):
+        text = (match[2] or match[1]).decode("utf-8", "replace")
+        # In ``https://NAME@host`` a long name is a token.
+        if len(text) >= (6 if match[2] else 16) and not _PLACEHOLDER.fullmatch(text):
             yield "an address with a password", match.start()
 
 
 def cleaned_lm(lm: dspy.LM) -> tuple[dspy.LM, dict[str, str]]:
-    """A copy of a model without keys, headers, account, history and callbacks; and what was taken out.
-
-    That is searched for in the files: the source that made the model may hold it.
+    """A copy of a model without keys, headers, account, history and callbacks; and what was taken out, to be
+    searched for in the files: the source that made the model may hold it.
     """
     clean, removed = lm.copy(), dict[str, str]()
     clean.history, clean.callbacks = [], []
     for name, value in list(vars(clean).items()):
         if isinstance(value, str | dict) and name != "model":
             setattr(clean, name, _cleaned(name, value, removed))
-    return clean, {value: name for value, name in removed.items() if _is_long(value)}
+    return clean, {value: name for value, name in removed.items() if len(value) >= SECRET_MIN_CHARS}
 
 
 def _cleaned(name: str, value: Any, removed: dict[str, str]) -> Any:
     place = f"“{name}” of a language model that the program holds"
     if isinstance(value, Mapping):
-        kept = {}
-        for key, inner in value.items():
-            clean = _cleaned(str(key), inner, removed)
-            if not _REMOVED_NAME.search(str(key)):
-                kept[key] = clean
-        return kept
+        clean = {key: _cleaned(str(key), inner, removed) for key, inner in value.items()}
+        return {key: inner for key, inner in clean.items() if not _REMOVED_NAME.search(str(key))}
     if not isinstance(value, str):
         return value
     if _REMOVED_NAME.search(name):

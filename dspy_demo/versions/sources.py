@@ -1,8 +1,7 @@
-"""The Python source that travels with a version, so that it loads where neither app nor program is.
+"""The Python source that travels with a version: the modules of the program's classes, with what they import.
 
-Of this app it is the modules that the program refers to, with what they import, as a package with a name of
-its own: nothing in a version imports ``dspy_demo``, whose modules may move. Of the program it is the modules
-of its classes, with what they import. Packages from an index do not travel: the requirements name them.
+Those of this app become a package with a name of its own: nothing in a version imports ``dspy_demo``, whose
+modules may move. Packages from an index do not travel: the requirements name them.
 """
 
 from __future__ import annotations
@@ -59,12 +58,12 @@ class Sources:
 
     @property
     def changed(self) -> list[str]:
-        """The files whose source is another than the one that this process loaded."""
+        """The files that are other now than when this process loaded them."""
         return sorted(name for name, path in self._own.items() if loaded_digest(path) != digest(path))
 
     @cached_property
     def app_name(self) -> str:
-        """What the package with this app's modules is called in the version: other code, another name."""
+        """The package of this app's modules in the version: other code has another name."""
         whole = "".join(f"{path.relative_to(_PACKAGE)} {digest(path)}\n" for path in self._app)
         return f"{APP}_{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
@@ -75,7 +74,7 @@ class Sources:
         return {name: digest(path) for name, path in (app | self._own).items()}
 
     def pinned(self, more: set[str]) -> list[str]:
-        """The packages that it needs, with those that every version needs and `more`, as they are here."""
+        """The packages that it needs, and `more`, in the versions that are installed here."""
         roots = self._imported - set(sys.stdlib_module_names) - {APP}
         by_module = metadata.packages_distributions() if roots else {}
         extra = more | {by_module[root][0] for root in roots if by_module.get(root)}
@@ -86,7 +85,6 @@ class Sources:
         return pins
 
     def copy_to(self, code: Path) -> None:
-        """Copy all of it into a folder."""
         for path in self._app:
             target = code / self.app_name / path.relative_to(_PACKAGE)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -99,12 +97,12 @@ class Sources:
 
 
 def in_version(module: str, app_name: str) -> str:
-    """The name in a version of a module that a pickle of this process names."""
+    """What a module of this process is called in a version."""
     return re.sub(rf"^{APP}(?=\.|$)", app_name, module)
 
 
 def in_this_app(module: str) -> str:
-    """The name here of a module that a version's pickle names; for a version that `runs_here`."""
+    """What a module of a version that `runs_here` is called here."""
     return APP + module.removeprefix(found[0]) if (found := _APP_COPY.match(module)) else module
 
 
@@ -113,13 +111,13 @@ def runs_here(digests: Mapping[str, str]) -> bool:
     note_loaded_code()
     roots = {name.partition("/")[0].removesuffix(".py") for name in digests}
     folders = {_PACKAGE.parent, *(source.parent for root in roots if (source := _users_source(root)))}
-    return all(any(_has(folder / name, wanted) for folder in folders) for name, wanted in digests.items())
 
+    def has(path: Path, wanted: str) -> bool:
+        with contextlib.suppress(OSError):
+            return loaded_digest(path) == wanted
+        return False
 
-def _has(path: Path, wanted: str) -> bool:
-    with contextlib.suppress(OSError):
-        return loaded_digest(path) == wanted
-    return False
+    return all(any(has(folder / name, wanted) for folder in folders) for name, wanted in digests.items())
 
 
 def _app_files(names: Iterable[str]) -> set[Path]:
@@ -153,14 +151,11 @@ def _users_source(name: str) -> Path | None:
 
 
 def _imports(path: Path) -> Iterator[str]:
-    """The dotted names that a file imports, also inside functions; not for the type checker only.
-
-    A file that Python cannot read, such as a template, imports nothing.
-    """
+    """The dotted names that a file imports, also inside functions; not for the type checker only."""
     try:
         with _parsing:
             waiting: list[ast.AST] = [ast.parse(path.read_bytes())]
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError):  # a template, for example
         return
     while waiting:
         node = waiting.pop()

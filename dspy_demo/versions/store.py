@@ -8,15 +8,15 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from dspy_demo.errors import DemoError, InvalidInput, VersionNotFound, VersionNotServable
 from dspy_demo.events import LMChoice
-from dspy_demo.mlflow_bridge import tracking_errors, version_url
+from dspy_demo.mlflow_bridge import tracking_errors
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.settings import Settings
 from dspy_demo.versions.secrets import known_secrets, secret_in
@@ -29,9 +29,8 @@ from dspy_demo.versions.version import (
     OWN_TAGS,
     LogRequest,
     Version,
-    check_description,
-    check_tags,
     checked,
+    checked_words,
     other_format,
     parse_reference,
 )
@@ -43,31 +42,28 @@ if TYPE_CHECKING:
 
 #: A tag of the registered model: the version that was champion before, so that it survives a restart.
 PREVIOUS_TAG = "dspy_demo.previous_champion"
-LISTED_MAX, MODELS_MAX = 500, 1000
+LISTED_MAX = 500
 
 
 class VersionStore:
     """The versions of `settings`' tracking store; `environ` is for the processes that try a version.
 
-    MLflow is imported and its database made on first use. Every method blocks, some for seconds: call it in a
-    thread. Many may be called at once. Each raises TrackingUnavailable where the store cannot be used.
+    Every method blocks, some for seconds: call it in a thread; many may be called at once. Each raises
+    TrackingUnavailable where the store cannot be used.
     """
 
     def __init__(self, settings: Settings, environ: Mapping[str, str] = os.environ) -> None:
-        self._settings = settings
-        self._environ = environ
+        self._settings, self._environ = settings, environ
         self.tracking = Tracking(settings)
         self._trials = Trials(settings, environ)
         self._checking: list[Version] = []
         self._moving = threading.Lock()
-        #: Why a version cannot chat, and what it notes; by its place, whose files do not change.
+        #: By a version's place, whose files do not change: see `_reason_and_notes`.
         self._contents: dict[str, tuple[str, Mapping[str, Any]]] = {}
 
     def close(self) -> None:
         """End the processes that try a version; such a log fails."""
         self._trials.close()
-
-    # --- log ---
 
     def log(self, request: LogRequest, programs: ProgramRegistry, adapter: str = "chat") -> Version:
         """Make the program of `request` a registered version. No language model is called.
@@ -83,9 +79,7 @@ class VersionStore:
         _refuse_secrets(secrets, request.name, request.description, *request.tags, *request.tags.values())
         spec, module = programs.get(request.program), programs.module(request.program)
         row = Version(
-            request.name,
-            version=0,
-            uri="",
+            *(request.name, 0, ""),
             description=request.description,
             created_at=time.time(),
             servable=False,
@@ -112,58 +106,51 @@ class VersionStore:
         return self._checking[::-1]
 
     def _stored(self, request: LogRequest, model: Path, tags: Mapping[str, str]) -> ModelVersion:
-        """The registered version of some files; what was begun in the store is removed where a step fails."""
+        """The registered version of some files; of a failure what was begun is removed."""
         client, write = self.tracking.client, self.tracking.write
         name = request.name.replace(".", "-")  # MLflow refuses that in a logged model's name
         experiment_id = self.tracking.experiment_id
         logged = write(lambda: client.create_logged_model(experiment_id, name, model_type="dspy"))
-        try:
+        with ExitStack() as undo:
+            undo.callback(_try, client.delete_logged_model, logged.model_id)
+            if folder := _local(logged.artifact_location):  # first: on a full disk the rest needs the room
+                undo.callback(shutil.rmtree, folder.parent, ignore_errors=True)
             with tracking_errors():
                 client.log_model_artifacts(logged.model_id, str(model))
             write(lambda: client.finalize_logged_model(logged.model_id, "READY"))
-            return write(lambda: self._registered(request, logged, tags))
-        except BaseException:
-            if folder := _local(logged.artifact_location):  # first: on a full disk the rest needs the room
-                shutil.rmtree(folder.parent, ignore_errors=True)
-            with suppress(Exception):  # the failure before is the one to report
-                client.delete_logged_model(logged.model_id)
-            raise
+            if write(lambda: self._is_new(request.name)):
+                undo.callback(_try, client.delete_registered_model, request.name)
+            version = write(
+                lambda: client.create_model_version(
+                    request.name,
+                    logged.artifact_location,
+                    tags={**tags, **request.tags},
+                    description=request.description or None,
+                    # A server wants it, to find that the source is its own. A database does not keep it, but
+                    # MLflow would look it up at the process's global tracking URI.
+                    model_id=logged.model_id if self.tracking.remote else None,
+                )
+            )
+            undo.pop_all()
+            return version
 
-    def _registered(self, request: LogRequest, logged: Any, tags: Mapping[str, str]) -> ModelVersion:
-        """The version of a logged model, and the registered model where its name is new.
-
-        A tracking server gets the logged model's id too, to find that the source is one of its own. A
-        database does not keep the id, but MLflow would look it up at the process's global tracking URI.
-        """
+    def _is_new(self, name: str) -> bool:
+        """Make a registered model, unless there is one of that name."""
         from mlflow.exceptions import MlflowException
 
-        client, new = self.tracking.client, True
         try:
-            client.create_registered_model(request.name)
+            self.tracking.client.create_registered_model(name)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            new = False
-        try:
-            return client.create_model_version(
-                request.name,
-                logged.artifact_location,
-                tags={**tags, **request.tags},
-                description=request.description or None,
-                model_id=logged.model_id if self.tracking.remote else None,
-            )
-        except BaseException:
-            if new:
-                client.delete_registered_model(request.name)
-            raise
-
-    # --- look ---
+            return False
+        return True
 
     def versions(self) -> list[Version]:
         """The newest `LISTED_MAX`, newest first. Those of other tools are among them."""
         client = self.tracking.client
         with tracking_errors():
-            models = {model.name: model for model in client.search_registered_models(max_results=MODELS_MAX)}
+            models = {model.name: model for model in client.search_registered_models(max_results=1000)}
             found = client.search_model_versions(None, LISTED_MAX, order_by=["creation_timestamp DESC"])
         listed = [self._version(item, models.get(item.name)) for item in found]
         return sorted(listed, key=lambda version: (version.created_at, version.version), reverse=True)
@@ -174,10 +161,8 @@ class VersionStore:
         name, number, alias = parse_reference(reference)
         try:
             with tracking_errors():
-                if alias:
-                    item = client.get_model_version_by_alias(name, alias)
-                else:
-                    item = client.get_model_version(name, number)
+                found = client.get_model_version_by_alias if alias else client.get_model_version
+                item = found(name, alias or number)
                 return self._version(item, client.get_registered_model(name))
         except (VersionNotFound, InvalidInput) as error:
             raise VersionNotFound(f"MLflow has no version {reference[:150]}.") from error
@@ -207,19 +192,12 @@ class VersionStore:
                 "It may need another version of DSPy or a package that is not installed."
             ) from error
 
-    def link(self, version: Version, ui_url: str) -> str:
-        """Its page in MLflow at `ui_url` (`serving.mlflow_ui`)."""
-        return version_url(ui_url, version.name, version.version)
-
-    # --- change ---
-
     def promote(self, reference: str) -> Version:
         """Make a version that can answer the champion, and remember which one it was before."""
         version = self.get(reference)
         if not version.servable:
-            raise VersionNotServable(
-                f"{version.name} {version.version} cannot be the champion. {version.reason}"
-            )
+            title = f"{version.name} {version.version}"
+            raise VersionNotServable(f"{title} cannot be the champion. {version.reason}")
         with self._moving:
             self._move(version.name, version.version)
         return self.get(version.uri)
@@ -258,7 +236,7 @@ class VersionStore:
         """Replace the description and the user's tags; the app's own tags stay."""
         secrets = known_secrets(self._settings, LMChoice(""), self._environ)
         _refuse_secrets(secrets, description, *tags, *tags.values())
-        text, wanted = check_description(description), check_tags(tags)
+        text, wanted = checked_words(description, tags)
         version = self.get(reference)
         client, name, number = self.tracking.client, version.name, str(version.version)
 
@@ -271,8 +249,6 @@ class VersionStore:
 
         self.tracking.write(change)
         return self.get(version.uri)
-
-    # --- read ---
 
     def _version(self, item: ModelVersion, model: RegisteredModel | None) -> Version:
         """The version, with the aliases of its registered model: a search of versions gives none."""
@@ -315,16 +291,14 @@ class VersionStore:
                 place = self.tracking.client.get_model_version_download_uri(name, str(version)).rstrip("/")
                 folder = _local(place)
                 if folder is None:
-                    uri = f"{place}/{file}" if file else place
-                    found = download_artifacts(
-                        artifact_uri=uri, dst_path=target, tracking_uri=self.tracking.uri
-                    )
-                    folder = Path(found).parent if file else Path(found)
+                    uri, here = f"{place}/{file}".rstrip("/"), self.tracking.uri
+                    found = Path(download_artifacts(artifact_uri=uri, dst_path=target, tracking_uri=here))
+                    folder = found.parent if file else found
             yield folder
 
 
 def _reason_and_notes(folder: Path) -> tuple[str, Mapping[str, Any]]:
-    """Why the version in a folder cannot chat, empty where it can, and what this app noted of it."""
+    """Why a version cannot chat, empty where it can, and what this app noted of it."""
     from mlflow.models import Model
 
     model = Model.load(str(folder))
@@ -338,6 +312,11 @@ def _local(location: str) -> Path | None:
     """The folder of an artifact location on this machine; None for one elsewhere."""
     place = urlsplit(location)
     return Path(urllib.request.url2pathname(place.path)) if place.scheme in ("", "file") else None
+
+
+def _try(undo: Callable[[str], object], name: str) -> None:
+    with suppress(Exception):  # the failure before is the one to report
+        undo(name)
 
 
 def _refuse_secrets(secrets: Mapping[str, str], *texts: str) -> None:

@@ -1,6 +1,6 @@
 """The MLflow store behind versions and traces: where it is, and how it is opened.
 
-Everything goes through an `MlflowClient` with explicit URIs. MLflow's fluent API (``mlflow.log_model``,
+Everything goes through an `MlflowClient` with explicit URIs: MLflow's fluent API (``mlflow.log_model``,
 ``mlflow.set_tracking_uri``) keeps process-wide state, which other users of MLflow in this process would see.
 """
 
@@ -19,7 +19,6 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import urlsplit
 
 from filelock import FileLock
 
@@ -34,11 +33,9 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 #: How long a write may wait for another process that holds the SQLite file.
-LOCKED_RETRY_S, LOCKED_PAUSE_S = 10.0, 0.02
-#: In the data folder.
+LOCKED_RETRY_S = 10.0
 DATABASE_NAME = "mlflow.db"
-_DATABASES = frozenset({"sqlite", "postgresql", "mysql", "mssql"})
-#: Its log of what we report ourselves, with the parameters of failed SQL, which are people's words.
+#: Loggers that repeat what we report, with the parameters of failed SQL, which are people's words.
 _QUIET = {"mlflow": logging.CRITICAL, "alembic": logging.WARNING, "urllib3.connectionpool": logging.ERROR}
 NOT_UPDATED = (
     "The MLflow database could not be updated, and is as it was; the log says more. If a newer MLflow made "
@@ -51,8 +48,13 @@ class Tracking:
 
     def __init__(self, settings: Settings) -> None:
         self.data_dir = settings.data_dir.expanduser().resolve()
-        self.uri = _absolute(settings.tracking_uri) or f"sqlite:///{self.data_dir / DATABASE_NAME}"
-        self.experiment = settings.experiment
+        self.uri = settings.tracking_uri or f"sqlite:///{self.data_dir / DATABASE_NAME}"
+        #: The file of an SQLite store; none of a server's or another database's.
+        self.database: Path | None = None
+        if self.uri.startswith("sqlite:///"):  # it means the same when the working folder is another
+            self.database = Path(self.uri.removeprefix("sqlite:///")).expanduser().resolve()
+            self.uri = f"sqlite:///{self.database}"
+        self._experiment = settings.experiment
         self._client: MlflowClient | None = None
         self._experiment_id = ""
         self._lock = threading.RLock()
@@ -68,21 +70,9 @@ class Tracking:
         return bool(self._experiment_id)
 
     @property
-    def is_missing(self) -> bool:
-        """Whether the store is an SQLite file that is not there yet."""
-        return self.uri.startswith("sqlite:///") and not Path(self.uri.removeprefix("sqlite:///")).exists()
-
-    @property
     def artifact_root(self) -> Path:
         """Where artifacts of a database store go; a server decides for itself."""
         return self.data_dir / "artifacts"
-
-    def prepare(self) -> None:
-        """Open the store, making the database and the experiment where there are none: up to 4 s."""
-        with self._lock:
-            if not self._experiment_id:
-                with tracking_errors():
-                    self._experiment_id = self._make_experiment(self.client)
 
     @property
     def client(self) -> MlflowClient:
@@ -95,6 +85,13 @@ class Tracking:
     def experiment_id(self) -> str:
         self.prepare()
         return self._experiment_id
+
+    def prepare(self) -> None:
+        """Open the store, making the database and the experiment where there are none: up to 4 s."""
+        with self._lock:
+            if not self._experiment_id:
+                with tracking_errors():
+                    self._experiment_id = self._make_experiment(self.client)
 
     def write(self, action: Callable[[], T]) -> T:
         """Run a write. SQLite has one writer, so ours wait for each other, and for other processes."""
@@ -109,54 +106,44 @@ class Tracking:
             except TrackingError as error:
                 if not is_locked(error) or time.monotonic() > deadline:
                     raise
-            time.sleep(LOCKED_PAUSE_S)
+            time.sleep(0.02)
 
     def _open(self) -> MlflowClient:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of MLflow's own type hints
+        with warnings.catch_warnings(action="ignore"):  # of MLflow's own type hints
             import mlflow.artifacts
             import mlflow.dspy  # noqa: F401
             from mlflow import MlflowClient
         for name, level in _QUIET.items():
             logging.getLogger(name).setLevel(level)
         with tracking_errors():
-            if not self.uri.startswith("sqlite:///"):
+            if self.database is None:
                 return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
             self.data_dir.mkdir(parents=True, exist_ok=True)
-            database = self.data_dir / DATABASE_NAME
-            own = self.uri == f"sqlite:///{database}"
-            with FileLock(f"{database}.lock"):  # two at once would leave it broken
-                if own and database.exists():
-                    _update(database)
+            own = self.database == self.data_dir / DATABASE_NAME
+            with FileLock(self.data_dir / f"{DATABASE_NAME}.lock"):  # two at once would leave it broken
+                if own and self.database.exists():
+                    _update(self.database)
                 client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
                 client.search_experiments()  # makes the tables
-                if own and _user_version(database) != _this_mlflow():
-                    _user_version(database, _this_mlflow())
+                if own and _user_version(self.database) != _this_mlflow():
+                    _user_version(self.database, _this_mlflow())
                 return client
 
     def _make_experiment(self, client: MlflowClient) -> str:
         from mlflow.exceptions import MlflowException
 
-        found = client.get_experiment_by_name(self.experiment)
+        found = client.get_experiment_by_name(self._experiment)
+        # Without a location MLflow puts the artifacts of a database store into ./mlruns.
+        location = None if self.remote else self.artifact_root.as_uri()
         if found is None:
-            # Without a location MLflow puts the artifacts of a database store into ./mlruns.
-            location = self.artifact_root.as_uri() if urlsplit(self.uri).scheme in _DATABASES else None
             try:
-                return str(client.create_experiment(self.experiment, artifact_location=location))
-            except MlflowException:  # another process was faster
-                found = client.get_experiment_by_name(self.experiment)
-                if found is None:
-                    raise
+                return str(client.create_experiment(self._experiment, artifact_location=location))
+            except MlflowException:
+                if (found := client.get_experiment_by_name(self._experiment)) is None:
+                    raise  # else another process was faster
         if found.lifecycle_stage != "active":
             client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
-
-
-def _absolute(uri: str | None) -> str | None:
-    """A tracking URI that does not depend on the folder in which the app was started later."""
-    if uri and uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
-        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).expanduser().resolve()}"
-    return uri or None
 
 
 def _update(database: Path) -> None:

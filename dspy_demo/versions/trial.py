@@ -21,21 +21,16 @@ from dspy_demo.versions.secrets import find_secret, secret_sentence, version_env
 if TYPE_CHECKING:
     from dspy_demo.versions.artifact import Draft
 
-#: Longest time for the new processes to load the program; and seconds between SIGTERM and SIGKILL.
-LOAD_TIMEOUT_S, GRACE_S = 120.0, 1.0
+#: Longest time for the new processes to load the program.
+LOAD_TIMEOUT_S = 120.0
 _PACKAGE = Path(dspy_demo.__path__[0])
 
 
 class Trials:
-    """Runs one trial at a time: each needs two processes and half a gigabyte.
-
-    Args:
-        environ: The app's environment. A trial gets what a model server gets, without the login of MLflow.
-    """
+    """Runs one trial at a time: each needs two processes and half a gigabyte."""
 
     def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
-        self._settings = settings
-        self._environ = environ
+        self._settings, self._environ = settings, environ
         self._one = threading.Lock()
         self._running: subprocess.Popen[bytes] | None = None
         self._closed = False
@@ -67,12 +62,10 @@ class Trials:
 
     def load_it_anew(self, folder: Path, environment: Mapping[str, str]) -> None:
         """Make ``folder/model`` and ``folder/result.json`` of a draft, in new processes."""
-        if self._closed:
-            raise VersionNotLogged("The app ends, so nothing was logged.")
-        ended_with_us = ["-I", "-S", warden.__file__, f"{GRACE_S:g}", sys.executable]
+        ended_with_us = ["-I", "-S", warden.__file__, "1"]
         save = ["-P", "-W", "ignore", new_process.__file__, "save", str(folder)]
         process = self._running = subprocess.Popen(  # noqa: S603 - the command is the app's own
-            [sys.executable, *ended_with_us, *save],
+            [sys.executable, *ended_with_us, sys.executable, *save],
             env=environment,
             stdin=subprocess.PIPE,  # closing it ends them
             stdout=subprocess.DEVNULL,
@@ -81,19 +74,19 @@ class Trials:
         )
         assert process.stdin is not None
         try:
-            if self._closed:  # while it was started
+            if self._closed:
                 process.stdin.close()
             process.wait(LOAD_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            raise VersionNotLogged(
-                f"A new process did not load the program within {in_seconds(LOAD_TIMEOUT_S)}."
-            ) from None
+            seconds = in_seconds(LOAD_TIMEOUT_S)
+            raise VersionNotLogged(f"A new process did not load the program within {seconds}.") from None
         finally:
             self._running = None
             process.stdin.close()
             process.wait()
 
     def _environment(self, folder: Path, draft: Draft) -> dict[str, str]:
+        """What a model server gets, without the login of MLflow."""
         environment = version_environment(self._environ, draft.models, self._settings.serve_env)
         kept = {name: text for name, text in environment.items() if not name.startswith("MLFLOW_TRACKING_")}
         python_path = os.pathsep.join(filter(None, [str(_PACKAGE.parent), kept.get("PYTHONPATH", "")]))

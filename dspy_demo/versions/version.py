@@ -15,29 +15,21 @@ CHAMPION = "champion"
 MODEL_NAME = "dspy-demo"
 #: Under this key an MLmodel's metadata holds what this app notes of a version.
 METADATA_KEY = "dspy_demo"
-#: The number of the form of a version's files: what `METADATA_KEY` holds, and a program with an attribute
-#: ``program`` that needs nothing of this app's package. Another form gets the next number.
+#: The form of a version's files: what `METADATA_KEY` holds, and a program with an attribute ``program`` that
+#: needs nothing of this app's package. Another form gets the next number.
 FORMAT = 1
 #: Tags of a version that the app writes; a user's tags have other names.
 OWN_TAGS = frozenset(
-    {"adapter", "api_base", "app_version", "files", "git_commit"}
-    | {"lm", "max_tokens", "program", "temperature"}
+    {"adapter", "api_base", "app_version", "files", "lm", "max_tokens", "program", "temperature"}
 )
-#: What fits into the columns of MLflow's database.
-NAME_MAX_CHARS, DESCRIPTION_MAX_CHARS, TAG_KEY_MAX_CHARS, TAG_VALUE_MAX_CHARS = 120, 5000, 250, 2000
 _NAME = re.compile(r"\w[\w .\-]*")
 _TAG_KEY = re.compile(r"\w[\w .-]*(/[\w -][\w .-]*)*")
 
 
 @dataclass(frozen=True, slots=True)
 class LogRequest:
-    """What a user asks for with **Log to MLflow**.
-
-    Attributes:
-        name: Name of the registered model; a new one is made, an old one gets one more version.
-        program: Name of the program in the registry.
-        lm: The language model the version answers with. Its key is not part of it.
-        tags: The user's own; those in `OWN_TAGS` are the app's.
+    """What a user asks for with **Log to MLflow**: the registered model's name, a program of the registry,
+    the language model (its key is not part of a version), and words about it.
     """
 
     name: str
@@ -103,27 +95,22 @@ def parse_reference(reference: str) -> tuple[str, str, str]:
 
 def checked(request: LogRequest) -> LogRequest:
     """The request without space around its texts, or InvalidInput: MLflow could not store one of them."""
-    name = _checked_length("The model's name", request.name, NAME_MAX_CHARS)
+    name = _checked_length("The model's name", request.name, 120)
     if not _NAME.fullmatch(name):
         raise InvalidInput(
             "The model's name may hold letters, digits, spaces, “.”, “-” and “_”, "
             "and starts with a letter or digit, for example dspy-demo."
         )
-    description, tags = check_description(request.description), check_tags(request.tags)
+    description, tags = checked_words(request.description, request.tags)
     return replace(request, name=name, description=description, tags=tags)
 
 
-def check_description(text: str) -> str:
-    """`text` without space around it, or InvalidInput: it is too long for MLflow's column."""
-    return _checked_length("The description", text, DESCRIPTION_MAX_CHARS)
-
-
-def check_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """The user's tags without space around keys and values, or InvalidInput."""
+def checked_words(description: str, tags: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """A description and the user's tags without space around them, or InvalidInput."""
     found = {}
     for key, value in tags.items():
         shown = f"The tag “{key[:40]}”"
-        name = _checked_length(shown, key, TAG_KEY_MAX_CHARS)
+        name = _checked_length(shown, key, 250)
         if not _TAG_KEY.fullmatch(name):
             raise InvalidInput(
                 f"{shown} cannot be stored: use letters, digits, spaces, “.”, “-”, “_” and “/” in its name, "
@@ -131,11 +118,12 @@ def check_tags(tags: Mapping[str, str]) -> dict[str, str]:
             )
         if name in OWN_TAGS or name.startswith("mlflow."):
             raise InvalidInput(f"{shown} is written by the app or by MLflow. Choose another name.")
-        found[name] = _checked_length(f"The value of the tag “{key[:40]}”", value, TAG_VALUE_MAX_CHARS)
-    return found
+        found[name] = _checked_length(f"The value of the tag “{key[:40]}”", value, 2000)
+    return _checked_length("The description", description, 5000), found
 
 
 def _checked_length(what: str, text: str, limit: int) -> str:
+    """`text` without space around it, or InvalidInput where it does not fit into MLflow's column."""
     if len(text.strip()) > limit:
         raise InvalidInput(f"{what} is longer than {limit:,} characters. Shorten it.")
     return text.strip()

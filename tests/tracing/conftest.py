@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from dspy_demo.events import LMChoice, LocalTarget, TurnRequest
 from dspy_demo.settings import Settings
-from dspy_demo.tracing.tracer import MlflowTracer
+from dspy_demo.tracing.tracer import Tracer
 from dspy_demo.versions.tracking import Tracking
 
 _numbers = itertools.count(1)
@@ -31,8 +31,8 @@ def tracking(trace_settings: Settings) -> Tracking:
 
 
 @pytest.fixture
-def tracer(trace_settings: Settings, tracking: Tracking) -> Iterator[MlflowTracer]:
-    tracer = MlflowTracer(trace_settings, tracking)
+def tracer(trace_settings: Settings, tracking: Tracking) -> Iterator[Tracer]:
+    tracer = Tracer(trace_settings, tracking)
     yield tracer
     assert tracer.close(15)
 
@@ -43,7 +43,7 @@ def session() -> str:
 
 
 @pytest.fixture
-def stored(tracking: Tracking, tracer: MlflowTracer) -> Callable[[str], Any]:
+def stored(tracking: Tracking, tracer: Tracer) -> Callable[[str], Any]:
     """The trace with an id, as MLflow gives it back."""
 
     def read(trace_id: str) -> Any:

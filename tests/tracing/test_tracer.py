@@ -30,7 +30,7 @@ from dspy_demo.settings import Settings
 from dspy_demo.tracing import tracer as tracing
 from dspy_demo.tracing.record import TurnRecord
 from dspy_demo.tracing.spans import HIDDEN, spans_of
-from dspy_demo.tracing.tracer import MlflowTracer
+from dspy_demo.tracing.tracer import Tracer
 from dspy_demo.versions.tracking import Tracking
 from tests.processes import REPO, wait_until
 from tests.tracing.conftest import folder_in_the_way, request_of
@@ -38,9 +38,7 @@ from tests.tracing.conftest import folder_in_the_way, request_of
 DONE = TurnFinished({"reasoning": "because", "answer": "4"}, Usage(12, 5, 0.002), first_delta_s=0.1)
 
 
-def run_turn(
-    tracer: MlflowTracer, end: TurnFinished | TurnFailed | None = DONE, **request: Any
-) -> TurnRecord:
+def run_turn(tracer: Tracer, end: TurnFinished | TurnFailed | None = DONE, **request: Any) -> TurnRecord:
     """A turn with one model call and one tool, to its end; None stops it."""
     record = tracer.begin(request_of(**request))
     assert record is not None
@@ -89,7 +87,7 @@ def test_the_chat_does_not_import_mlflow() -> None:
 
 
 def test_a_finished_turn_can_be_read_back(
-    tracer: MlflowTracer, tracking: Tracking, stored: Callable[[str], Any], session: str
+    tracer: Tracer, tracking: Tracking, stored: Callable[[str], Any], session: str
 ) -> None:
     record = run_turn(tracer, session=session)
     trace = stored(record.trace_id)
@@ -116,7 +114,7 @@ def test_a_finished_turn_can_be_read_back(
 
 
 def test_a_turn_that_did_not_finish_keeps_what_had_streamed(
-    tracer: MlflowTracer, stored: Callable[[str], Any]
+    tracer: Tracer, stored: Callable[[str], Any]
 ) -> None:
     stopped = run_turn(tracer, None)
     failed = run_turn(tracer, TurnFailed("upstream_cut", "Cut.", True))
@@ -139,17 +137,17 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("quick_retries")
 def test_a_second_try_does_not_write_twice(
-    tracer: MlflowTracer, stored: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+    tracer: Tracer, stored: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, tries = MlflowTracer._write, []
+    write, tries = Tracer._write, []
 
-    def cut(self: MlflowTracer, record: Any) -> None:
+    def cut(self: Tracer, record: Any) -> None:
         write(self, record)
         tries.append(record)
         if len(tries) == 1:
             raise TrackingUnavailable()
 
-    monkeypatch.setattr(MlflowTracer, "_write", cut)
+    monkeypatch.setattr(Tracer, "_write", cut)
     trace = stored(run_turn(tracer).trace_id)
     assert len(tries) == 2
     assert (len(trace.data.spans), trace.info.token_usage["total_tokens"]) == (3, 17)
@@ -157,19 +155,19 @@ def test_a_second_try_does_not_write_twice(
 
 @pytest.mark.usefixtures("quick_retries")
 def test_what_cannot_be_written_is_dropped_with_one_line_and_a_notice(
-    tracer: MlflowTracer,
+    tracer: Tracer,
     stored: Callable[[str], Any],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     for error, notice in ((TrackingUnavailable(), tracing.DOWN), (TrackingError(), tracing.REFUSED)):
 
-        def refuse(self: MlflowTracer, record: Any, error: Exception = error) -> None:
+        def refuse(self: Tracer, record: Any, error: Exception = error) -> None:
             raise error
 
         caplog.clear()
         with monkeypatch.context() as broken:
-            broken.setattr(MlflowTracer, "_write", refuse)
+            broken.setattr(Tracer, "_write", refuse)
             run_turn(tracer, question="private words")
             assert tracer.flush(15)
         assert (tracer.notice, tracer.state) == (notice, "failing")
@@ -190,7 +188,7 @@ def test_a_folder_that_cannot_be_made_and_a_server_that_is_down(
         Settings(data_dir=folder_in_the_way(tmp_path / "file")),
         Settings(data_dir=tmp_path, tracking_uri=f"http://127.0.0.1:{free_port()}"),
     ):
-        tracer = MlflowTracer(settings, Tracking(settings))
+        tracer = Tracer(settings, Tracking(settings))
         for _ in range(60):
             run_turn(tracer)
         assert tracer._queue.qsize() <= 10
@@ -203,7 +201,7 @@ def test_a_folder_that_cannot_be_made_and_a_server_that_is_down(
 
 @pytest.mark.usefixtures("quick_retries")
 def test_a_locked_database_delays_the_trace_only(
-    tracer: MlflowTracer, tracking: Tracking, trace_settings: Settings
+    tracer: Tracer, tracking: Tracking, trace_settings: Settings
 ) -> None:
     other = sqlite3.connect(trace_settings.data_dir / "mlflow.db", timeout=20, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
@@ -219,7 +217,7 @@ def test_a_locked_database_delays_the_trace_only(
 
 @pytest.mark.usefixtures("quick_retries")
 def test_nobodys_words_are_printed_where_the_database_is_gone(
-    tracer: MlflowTracer, trace_settings: Settings, capfd: pytest.CaptureFixture[str]
+    tracer: Tracer, trace_settings: Settings, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run_turn(tracer)
     assert tracer.flush(15)
@@ -244,7 +242,7 @@ def ratings(trace: Any) -> list[tuple[bool, str, str]]:
 
 
 def test_a_thumb_can_be_changed_commented_and_taken_back(
-    tracer: MlflowTracer, stored: Callable[[str], Any]
+    tracer: Tracer, stored: Callable[[str], Any]
 ) -> None:
     trace_id = run_turn(tracer).trace_id
     tracer.feedback(trace_id, True, user="ann")
@@ -259,14 +257,14 @@ def test_a_thumb_can_be_changed_commented_and_taken_back(
 
 
 def test_a_rating_waits_for_a_trace_that_another_process_writes(
-    tracer: MlflowTracer,
+    tracer: Tracer,
     stored: Callable[[str], Any],
     tracking: Tracking,
     trace_settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(tracing, "RETRY_WAITS_S", (1.0, 1.0))
-    server = MlflowTracer(trace_settings, tracking, serves="models:/demo/1")
+    server = Tracer(trace_settings, tracking, serves="models:/demo/1")
     record = server.begin(request_of())
     assert record is not None
     tracer.feedback(record.trace_id, True, user="ann")
@@ -289,7 +287,7 @@ def test_no_secret_is_written_and_no_long_text(
     settings = Settings(
         **(trace_settings.model_dump() | {"api_key": provider, "served_url": "http://me:hunter2hunter2@h/v1"})
     )
-    tracer = MlflowTracer(settings, tracking)
+    tracer = Tracer(settings, tracking)
     record = tracer.begin(request_of(f"my key is {typed}", key=typed))
     assert record is not None
     record.lm_started("1", "predict", "m", [{"content": f"echo {provider}", "n": "hunter2hunter2"}], {})

@@ -19,7 +19,7 @@ from dspy_demo.events import (
     TurnRequest,
     TurnStarted,
 )
-from dspy_demo.tracing.tracer import MlflowTracer, tracer_for
+from dspy_demo.tracing.tracer import Tracer
 from dspy_demo.versions.tracking import Tracking
 from tests.fake_openai import FAULTS, FakeOpenAI, tool_reply
 from tests.scripted_backend import ScriptedBackend, scripted_answer
@@ -29,7 +29,7 @@ KEY = "sk-planted-in-the-turn-0123456789"
 
 
 @asynccontextmanager
-async def traced(tracer: MlflowTracer, data_dir: Path, fake: FakeOpenAI, **more: Any) -> AsyncIterator[House]:
+async def traced(tracer: Tracer, data_dir: Path, fake: FakeOpenAI, **more: Any) -> AsyncIterator[House]:
     choice = LMChoice("openai/fake", fake.url, SecretStr(KEY), temperature=0.5, cache=False)
     async with house(settings_for(data_dir, lm_retries=0), choice, **more) as home:
         home.service.tracer = tracer
@@ -37,7 +37,7 @@ async def traced(tracer: MlflowTracer, data_dir: Path, fake: FakeOpenAI, **more:
 
 
 async def test_react_has_its_model_and_tool_calls_below_the_root(
-    fake_openai: FakeOpenAI, data_dir: Path, tracer: MlflowTracer, stored: Callable[[str], Any]
+    fake_openai: FakeOpenAI, data_dir: Path, tracer: Tracer, stored: Callable[[str], Any]
 ) -> None:
     fake_openai.reply(tool_reply("calculator", {"expression": "6 * 7"}))
     async with traced(tracer, data_dir, fake_openai) as home:
@@ -67,7 +67,7 @@ async def test_react_has_its_model_and_tool_calls_below_the_root(
 
 
 async def test_a_failed_call_is_a_failed_turn_and_a_refused_request_is_none(
-    fake_openai: FakeOpenAI, data_dir: Path, tracer: MlflowTracer, stored: Callable[[str], Any]
+    fake_openai: FakeOpenAI, data_dir: Path, tracer: Tracer, stored: Callable[[str], Any]
 ) -> None:
     fake_openai.reply(FAULTS["401"], times=2)
     async with traced(tracer, data_dir, fake_openai) as home:
@@ -87,7 +87,7 @@ async def test_a_failed_call_is_a_failed_turn_and_a_refused_request_is_none(
 
 
 async def test_two_visitors_calls_do_not_mix(
-    fake_openai: FakeOpenAI, data_dir: Path, tracer: MlflowTracer, stored: Callable[[str], Any]
+    fake_openai: FakeOpenAI, data_dir: Path, tracer: Tracer, stored: Callable[[str], Any]
 ) -> None:
     async with traced(tracer, data_dir, fake_openai) as home:
         turns = await asyncio.gather(*(home.ask(f"I am visitor-{number:02}") for number in range(8)))
@@ -101,13 +101,13 @@ async def test_two_visitors_calls_do_not_mix(
 async def test_tracing_can_be_off(data_dir: Path) -> None:
     settings = settings_for(data_dir, tracing=False)
     async with house(settings, local=ScriptedBackend(scripted_answer("four"))) as home:
-        home.service.tracer = tracer_for(settings, Tracking(settings))
+        home.service.tracer = Tracer(settings, Tracking(settings))
         assert (await home.ask("?")).finished.trace_id is None
     assert not (data_dir / "mlflow.db").exists()
 
 
 async def test_a_served_turn_that_its_server_traces_is_not_written_again(
-    fake_openai: FakeOpenAI, data_dir: Path, tracer: MlflowTracer, tracking: Tracking
+    fake_openai: FakeOpenAI, data_dir: Path, tracer: Tracer, tracking: Tracking
 ) -> None:
     """Stopped, or failed by the server's own word; but a server that was lost has written nothing."""
     theirs = "tr-" + "b" * 32

@@ -15,6 +15,7 @@ import gradio as gr
 from gradio.components import Component
 
 from dspy_demo.errors import DemoError, InvalidInput
+from dspy_demo.mlflow_bridge import version_url
 from dspy_demo.serving.mlflow_ui import MLflowPages
 from dspy_demo.serving.processes import Wanted
 from dspy_demo.ui import components as ui
@@ -175,7 +176,7 @@ class VersionsSection:
         )
 
     def _link(self, version: Version) -> str:
-        return self._store.link(version, self._mlflow.url) if self._mlflow.url else ""
+        return version_url(self._mlflow.url, version.name, version.version) if self._mlflow.url else ""
 
 
 def wanted_server(version: Version, model: ModelSection, given: Given) -> Wanted:

@@ -25,6 +25,7 @@ REQUEST = request_of(STRANGER)
 
 class NotingTracer(Tracer):
     def __init__(self) -> None:
+        super().__init__()
         self.ratings: list[tuple[str, bool | None, str | None]] = []
 
     def feedback(self, trace_id: str, value: bool | None, comment: str | None = None, user: str = "") -> None:
