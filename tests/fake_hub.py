@@ -15,15 +15,15 @@ from dspy_demo.lm.local.files import KnownModel
 PIECE = 8192
 
 
-def gguf_bytes(size: int = 200_000, architecture: str = "qwen2", seed: int = 1) -> bytes:
+def gguf_bytes(size: int = 200_000, architecture: str = "qwen2") -> bytes:
     """What looks like a model file from its first bytes on; nothing can be loaded from it."""
     key, value = b"general.architecture", architecture.encode()
     head = struct.pack("<4sIQQ", b"GGUF", 3, 0, 1)
     head += struct.pack("<Q", len(key)) + key + struct.pack("<IQ", 8, len(value)) + value
-    return head + random.Random(seed).randbytes(size - len(head))
+    return head + random.Random(1).randbytes(size - len(head))
 
 
-def known_for(content: bytes, name: str = "tiny-instruct", package: str = "") -> KnownModel:
+def known_for(content: bytes, name: str = "tiny-instruct") -> KnownModel:
     """The pins of a file with this content."""
     return KnownModel(
         name=name,
@@ -34,7 +34,6 @@ def known_for(content: bytes, name: str = "tiny-instruct", package: str = "") ->
         file=f"{name}.gguf",
         sha256=hashlib.sha256(content).hexdigest(),
         size_bytes=len(content),
-        package=package,
     )
 
 
@@ -52,33 +51,23 @@ class FakeHub:
 
     Attributes:
         status: Every request is refused with it.
-        cut: How many bytes come before the connection breaks.
         stalls_at: Place in the file from which nothing more comes; the connection stays open.
         bytes_per_s: The pace; 0 is as fast as possible.
         ignores_range: Every answer is the whole file.
-        says_length: Whether the file comes with its length.
-        paths: Of the requests, in their order.
-        gets: Those that reached the store.
+        gets: The requests that reached the store, of all `paths`.
     """
 
     content: bytes
     status: int | None = None
-    cut: int | None = None
     stalls_at: int | None = None
     bytes_per_s: float = 0
     ignores_range: bool = False
-    says_length: bool = True
     paths: list[str] = field(default_factory=list)
     gets: list[Asked] = field(default_factory=list)
 
     def __enter__(self) -> Self:
-        hub = self
-
-        class Handler(_Handler):
-            fake = hub
-
         self.closing = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"fake": self}))
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         return self
@@ -120,18 +109,15 @@ class _Handler(BaseHTTPRequestHandler):
         fake, total, asked = self.fake, len(self.fake.content), Asked(self.headers.get("Range"))
         fake.gets.append(asked)
         ranged = asked.range and not fake.ignores_range
-        start = int((asked.range or "").removeprefix("bytes=").removesuffix("-")) if ranged else 0
-        headers = {"Content-Length": str(total - start)} if fake.says_length else {"Connection": "close"}
-        if ranged:
-            headers["Content-Range"] = f"bytes {start}-{total - 1}/{total}"
-        self._head(206 if ranged else 200, headers)
+        at = int((asked.range or "").removeprefix("bytes=").removesuffix("-")) if ranged else 0
+        place = {"Content-Range": f"bytes {at}-{total - 1}/{total}"} if ranged else {}
+        self._head(206 if ranged else 200, {"Content-Length": str(total - at), **place})
         self.close_connection = True
-        at, end = start, total if fake.cut is None else start + fake.cut
-        while at < end:
+        while at < total:
             if fake.stalls_at is not None and at >= fake.stalls_at:
                 fake.closing.wait(120)
                 return
-            upto = min(place for place in (end, at + PIECE, fake.stalls_at or end) if place > at)
+            upto = min(place for place in (total, at + PIECE, fake.stalls_at or total) if place > at)
             try:
                 self.wfile.write(fake.content[at:upto])
             except OSError:

@@ -77,7 +77,7 @@ async def test_what_comes_first(
 async def test_what_ollama_offers_really_answers_there_also_where_a_client_is_slow_to_make(
     data_dir: Path, fake_openai: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ollama has its OpenAI routes below /v1 only."""
+    """Ollama has its OpenAI routes below /v1 only. One that is silent does not hold up the start."""
 
     class SlowClient(httpx.AsyncClient):
         def __init__(self, **options: Any) -> None:
@@ -91,13 +91,7 @@ async def test_what_ollama_offers_really_answers_there_also_where_a_client_is_sl
         heard = await home.ask("visitor-3")
     assert "visitor-3" in heard.finished.outputs["answer"]
     assert fake_openai.requests[-1].path == "/v1/chat/completions"
-
-
-async def test_a_silent_ollama_is_none_and_does_not_hold_up_the_start(
-    data_dir: Path, fake_openai: FakeOpenAI
-) -> None:
-    fake_openai.get_reply = Reply(fault="silent_before_headers")
-    started = time.monotonic()
+    fake_openai.get_reply, started = Reply(fault="silent_before_headers"), time.monotonic()
     assert (await detect(settings(data_dir, "--ollama-url", fake_openai.origin))).demo
     assert time.monotonic() - started < 3.0  # 0.3 s on a quiet machine
 
@@ -175,13 +169,18 @@ def test_parameters_belong_to_the_choice_not_to_the_shared_model(data_dir: Path)
 
 
 @pytest.mark.parametrize(
-    ("model", "url"),
+    ("model", "url", "words"),
     [
-        ("", None),
-        ("openai/", None),
-        *(("openai/x", url) for url in ("localhost:1", "ftp://x", "http://[::1")),
+        ("", None, "provider/model"),
+        ("openai/", None, "provider/model"),
+        ("openai/x", "ftp://x", "base URL"),
+        ("openai/x", "http://[::1", "base URL"),
+        ("openai/x", "http://me:hunter2@127.0.0.1:9/v1", "must not hold a user or a password"),
     ],
 )
-def test_a_choice_that_cannot_be_is_our_error(data_dir: Path, model: str, url: str | None) -> None:
-    with pytest.raises(ModelSetupError, match="base URL" if url else "provider/model"):
+def test_a_choice_that_cannot_be_is_our_error(
+    data_dir: Path, model: str, url: str | None, words: str
+) -> None:
+    with pytest.raises(ModelSetupError, match=words) as caught:
         catalog(data_dir).lm(LMChoice(model, url))
+    assert "hunter2" not in caught.value.public_message

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import time
 from collections.abc import Iterator
 from typing import Any, Literal, Optional
 
@@ -63,13 +61,6 @@ def test_what_it_knows(question: str, answer: str) -> None:
     assert (found.text if found else "") == answer
 
 
-def test_it_tells_the_time() -> None:
-    for question, zone in (("what time is it in New York", "America/New_York"), ("What is the date?", "UTC")):
-        found = answer_to(question)
-        assert found is not None and f"{time.gmtime().tm_year}-" in found.text
-        assert found.text.endswith(f" in {zone}.")
-
-
 @pytest.fixture(params=ADAPTERS)
 def context(request: pytest.FixtureRequest) -> Iterator[None]:
     with dspy.context(lm=demo_lm(tokens_per_s=0), adapter=ADAPTERS[request.param]()):
@@ -105,7 +96,7 @@ class TestEveryAdapter:
         ("question", "calls"),
         [
             ("What is (2 + 3) * 4?", ["calculator", "finish"]),
-            ("What time is it in Tokyo?", ["current_time", "finish"]),
+            ("what time is it in New York", ["current_time", "finish"]),
             ("Write a poem", ["finish"]),
         ],
     )
@@ -115,42 +106,22 @@ class TestEveryAdapter:
         names = [value for name, value in result.trajectory.items() if name.startswith("tool_name")]
         assert names == calls
         assert (result.answer == UNKNOWN) == (calls == ["finish"])
-
-    async def test_streams_the_same_as_it_answers(self) -> None:
-        program = dspy.ChainOfThought("question -> answer")
-        chunks, final = [], None
-        async for item in dspy.streamify(program, is_async_program=True)(question="What is 2 + 3 * 4?"):
-            if isinstance(item, dspy.Prediction):
-                final = item
-            elif getattr(item, "choices", None):
-                chunks.append(item.choices[0].delta["content"] or "")
-        assert final is not None
-        assert final.toDict() == program(question="What is 2 + 3 * 4?").toDict()
-        assert len(chunks) > 20 and "First, 3 * 4 = 12. Then 2 + 12 = 14." in "".join(chunks)
+        assert ("in America/New_York." in result.answer) == ("current_time" in calls)
 
 
-def test_who_is_no_predictor_is_told_so() -> None:
-    assert demo_lm()("What is 2 + 2?") == [PREDICTORS_ONLY]
-
-
-def test_max_tokens_and_stop_sequences_are_kept_and_the_tokens_counted() -> None:
-    def reply(**config: Any) -> Any:
-        asked = lm15.Request(
-            model="x", messages=(lm15.Message.user("What is 2 + 2?"),), config=lm15.Config(**config)
-        )
-        return DemoEngine(0).complete(asked)
-
-    response = reply(max_tokens=3)
+def test_who_is_no_predictor_is_told_so_within_the_bounds_and_the_tokens_are_counted() -> None:
+    lm = demo_lm(tokens_per_s=0)
+    assert lm("What is 2 + 2?") == [PREDICTORS_ONLY]
+    messages = (lm15.Message.user("What is 2 + 2?"),)
+    response = DemoEngine(0).complete(
+        lm15.Request(model="x", messages=messages, config=lm15.Config(max_tokens=3))
+    )
     assert (response.message.text, response.finish_reason) == ("The demo engine", "length")
     assert (response.usage.input_tokens, response.usage.output_tokens) == (5, 3)
-    assert reply(stop=(" engine",)).message.text == "The demo"
+    assert lm("What is 2 + 2?", stop=[" engine"]) == ["The demo"]
 
 
-def test_it_survives_pickle_and_saving() -> None:
+def test_it_survives_saving() -> None:
     lm = demo_lm(tokens_per_s=0, max_tokens=500)
-    for loaded in (
-        dspy.BaseLM.load_state(lm.dump_state(), allow_custom_lm_class=True),
-        pickle.loads(pickle.dumps(lm)),
-    ):
-        with dspy.context(lm=loaded):
-            assert dspy.Predict("question -> answer")(question="What is 2 + 2?").answer == "2 + 2 = 4."
+    with dspy.context(lm=dspy.BaseLM.load_state(lm.dump_state(), allow_custom_lm_class=True)):
+        assert dspy.Predict("question -> answer")(question="What is 2 + 2?").answer == "2 + 2 = 4."

@@ -150,12 +150,3 @@ async def test_the_gateway_is_asked_with_the_key_for_a_model_that_can_chat(
         found = await detect(Settings.load(["--data-dir", str(data_dir)], environ))
         assert (found.choice.model, found.choice.api_base) == (model, gateway.url)
         assert found.options[0].model == model
-
-
-async def test_an_address_with_a_password_is_refused_without_repeating_it(data_dir: Path) -> None:
-    settings = Settings.load(["--data-dir", str(data_dir)], {})
-    async with house(settings, LMChoice("openai/fake", "http://me:hunter2@127.0.0.1:9/v1")) as home:
-        failed = (await home.ask("visitor-1")).failed
-    assert failed.code == "model_setup"
-    assert "must not hold a user or a password" in failed.public_message
-    assert "hunter2" not in failed.public_message

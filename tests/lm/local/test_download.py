@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -21,8 +21,7 @@ from tests.fake_openai import refused_url
 from tests.services import settings_for, until
 
 CONTENT = gguf_bytes()
-MODEL, OTHER = known_for(CONTENT), known_for(gguf_bytes(seed=2), "other-instruct")
-Run = Callable[..., int]
+MODEL, OTHER = known_for(CONTENT), known_for(gguf_bytes(200_001), "other-instruct")
 
 
 @pytest.fixture
@@ -53,41 +52,34 @@ async def failure(settings: Settings) -> str:
     return caught.value.public_message
 
 
-async def test_a_model_comes_over_the_redirect_once(settings: Settings, hub: FakeHub, part: Path) -> None:
+@pytest.mark.parametrize(
+    ("left", "ignores_range", "ranges"),
+    [
+        (0, False, [None]),
+        (70_000, False, ["bytes=70000-"]),
+        (70_000, True, ["bytes=70000-"]),
+        (len(CONTENT), False, []),
+        (len(CONTENT) + 1, False, [None]),
+    ],
+)
+async def test_a_model_comes_over_the_redirect_from_where_the_last_try_stopped(
+    settings: Settings, hub: FakeHub, part: Path, left: int, ignores_range: bool, ranges: list[Any]
+) -> None:
+    part.write_bytes((CONTENT + b"?")[:left])
+    hub.ignores_range = ignores_range
     amounts: list[int] = []
     model = await download(MODEL, settings, amounts.append)
     assert model.path.read_bytes() == CONTENT and not part.exists()
-    assert hub.paths[0] == f"/{MODEL.repo}/resolve/{MODEL.revision}/{MODEL.file}"
-    assert amounts == sorted(amounts) and amounts[-1] == len(CONTENT)
+    assert amounts == sorted(amounts) and (not ranges or amounts[-1] == len(CONTENT))
     assert await download(MODEL, settings) == model == files.find(model.model, settings)
-    assert len(hub.paths) == 2
-
-
-@pytest.mark.parametrize(
-    ("left", "how", "ranges"),
-    [
-        (70_000, {}, ["bytes=70000-"]),
-        (70_000, {"ignores_range": True}, ["bytes=70000-"]),
-        (len(CONTENT), {}, []),
-        (0, {"says_length": False}, [None]),
-        (len(CONTENT) + 1, {}, [None]),
-    ],
-)
-async def test_it_goes_on_where_the_last_try_stopped(
-    settings: Settings, hub: FakeHub, part: Path, left: int, how: dict[str, Any], ranges: list[Any]
-) -> None:
-    part.write_bytes((CONTENT + b"?")[:left])
-    for name, value in how.items():
-        setattr(hub, name, value)
-    assert (await download(MODEL, settings)).path.read_bytes() == CONTENT
     assert [asked.range for asked in hub.gets] == ranges
+    assert hub.paths[:1] in ([], [f"/{MODEL.repo}/resolve/{MODEL.revision}/{MODEL.file}"])
 
 
 @pytest.mark.parametrize(
     ("how", "sentence"),
     [
         ({"status": 503}, "does not give tiny-instruct.gguf as expected (HTTP 503)"),
-        ({"cut": 5_000}, "broke. What has arrived is kept"),
         ({"stalls_at": 80_000}, "broke. What has arrived is kept"),
         ({"content": CONTENT + b"more"}, "as expected"),
     ],
@@ -106,7 +98,7 @@ async def test_another_file_is_not_kept(settings: Settings, hub: FakeHub, part: 
     hub.content = CONTENT[:-1] + b"?"
     assert "another checksum" in await failure(settings)
     assert not part.exists()
-    hub.content, hub.says_length = b"<!doctype html>" * 20_000, False  # a network that asks for a sign-in
+    hub.content = b"<!doctype html>" * 20_000  # a network that asks for a sign-in
     assert "as expected" in await failure(settings)
 
 
@@ -119,17 +111,9 @@ async def test_a_fault_of_this_machine_is_one_sentence(settings: Settings, part:
     assert "is full or cannot be written" in await failure(settings)
 
 
-@pytest.fixture
-async def downloads(settings: Settings) -> AsyncIterator[Downloads]:
-    running = Downloads(settings)
-    yield running
-    await running.cancel()
-
-
-async def test_who_looks_sees_one_download_that_can_be_cancelled_and_resumed(
-    downloads: Downloads, hub: FakeHub
-) -> None:
-    hub.bytes_per_s = 200_000
+async def test_one_download_can_be_cancelled_and_resumed(settings: Settings, hub: FakeHub) -> None:
+    """`tests/browser/test_models.py` shows what the page tells of it."""
+    downloads, hub.bytes_per_s = Downloads(settings), 200_000
     downloads.start(MODEL.name)
     await until(lambda: downloads.states()[0].received_bytes > 20_000)
     downloads.start(MODEL.name)
@@ -142,37 +126,36 @@ async def test_who_looks_sees_one_download_that_can_be_cancelled_and_resumed(
     for status in (503, None):
         hub.bytes_per_s, hub.status = 0, status
         downloads.start(MODEL.name)
-        assert downloads.states()[0].reason == ""
         await until(lambda: not downloads.busy)
         assert ("HTTP 503" in downloads.states()[0].reason) == bool(status)
     assert [row.phase for row in downloads.states()] == ["here", "absent"]
     assert [asked.range for asked in hub.gets] == [None, f"bytes={stopped.received_bytes}-"]
 
 
-@pytest.fixture
-def run(settings: Settings, hub: FakeHub) -> Run:
-    def command(*words: str) -> int:
-        return models_command([*words, "--models-dir", str(settings.models_dir)], {"HF_ENDPOINT": hub.url})
-
-    return command
-
-
 def test_pull_list_rm(
-    run: Run, part: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    settings: Settings,
+    hub: FakeHub,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    folder = settings.models_dir
+
+    def run(*words: str) -> int:
+        return models_command([*words, "--models-dir", str(folder)], {"HF_ENDPOINT": hub.url})
+
     monkeypatch.setattr(runtime, "MODULE", "no_such_module")
     assert run("pull") == 0
     pulled = capsys.readouterr()
     assert pulled.out == "local/tiny-instruct\n"
     assert "--lm local/tiny-instruct" in pulled.err and runtime.INSTALL_LINE in pulled.err
-    part.with_name("other-instruct.gguf.part").write_bytes(CONTENT[:50_000])
-    (part.parent / "mine.gguf").write_bytes(gguf_bytes(3_000))
+    (folder / "other-instruct.gguf.part").write_bytes(CONTENT[:50_000])
+    (folder / "mine.gguf").write_bytes(gguf_bytes(3_000))
     assert run("list") == 0
     rows = [line.split(maxsplit=3) for line in capsys.readouterr().out.splitlines()]
     assert [(row[0], row[3]) for row in rows] == [
         ("local/tiny-instruct", "on this machine"),
-        ("local/other-instruct", "25 % downloaded"),
-        (f"local/{part.parent / 'mine.gguf'}", "your folder"),
+        ("local/other-instruct", "24 % downloaded"),
+        (f"local/{folder / 'mine.gguf'}", "your folder"),
     ]
     assert run("rm", "tiny-instruct") == 0
     assert run("rm", "tiny-instruct") == 2

@@ -87,16 +87,11 @@ def test_files_of_other_programs_are_offered_each_once(settings: Settings, home:
     assert all(find(model.model, settings).path == model.path for model, _ in offered(settings))
 
 
-def test_a_model_can_be_deleted_and_nothing_outside_the_folder(settings: Settings, tmp_path: Path) -> None:
-    put(settings.models_dir / "tiny-instruct.gguf")
-    outside = put(tmp_path / "mine.gguf")
-    with pytest.raises(ModelSetupError, match="There is no model"):
-        files.remove(settings.models_dir, "../mine")
-    assert files.remove(settings.models_dir, "tiny-instruct") == 2_000
-    assert offered(settings) == [] and outside.exists()
-
-
-def test_what_is_known_of_a_file_and_of_what_can_be_downloaded(tmp_path: Path) -> None:
+def test_what_is_known_of_a_file_and_what_lies_outside_is_not_deleted(tmp_path: Path) -> None:
     assert read_header(write_tiny_gguf(tmp_path / "m.gguf", context=777)) == ("llama", 777)
-    for model in KNOWN[:2]:
-        assert (len(bytes.fromhex(model.sha256)), len(bytes.fromhex(model.revision))) == (32, 20), model.name
+    assert [len(bytes.fromhex(model.sha256 + model.revision)) for model in KNOWN] == [52, 52, 32]
+    outside = put(tmp_path / "mine.gguf")
+    (tmp_path / "models").mkdir()
+    with pytest.raises(ModelSetupError, match="There is no model"):
+        files.remove(tmp_path / "models", "../mine")
+    assert outside.exists()
