@@ -17,7 +17,7 @@ from dspy_demo.chat import ChatService
 from dspy_demo.errors import DemoError
 from dspy_demo.logs import log_failure
 from dspy_demo.versions.version import Version
-from dspy_demo.web.auth import asks, is_owner, owner_only
+from dspy_demo.web.auth import asked_by_owner, owner_only
 
 log = logging.getLogger(__name__)
 OWNER = Depends(owner_only)
@@ -70,7 +70,7 @@ def probes_router(
                 log_failure(log, "not ready", failure, refused=False)
         logged = reason
         answer = {"tracking": service.tracer.state, "model_server": await model_server()}
-        shown = reason if is_owner(asks(request)) else reason and NOT_READY
+        shown = reason if asked_by_owner(request) else reason and NOT_READY
         return JsonResponse({"ready": not reason, "reason": shown} | answer, 503 if reason else 200)
 
     @router.get("/metrics", response_class=PlainTextResponse, dependencies=[OWNER])

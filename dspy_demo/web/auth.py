@@ -43,21 +43,20 @@ class Auth:
     Sessions are signed cookies ``role.id``: a stranger without one costs no memory.
 
     Attributes:
-        cookie_name: With the port, since all ports of a host share their cookies.
         link_code: The code in the owner's link. It works once; then there is another.
         on_link_used: Called after that, to print the next link.
         on_outside: Called when a page is opened from elsewhere while the app is not public.
+        shared: A public link is about to open. The owner's open pages have sessions and stay the owner's.
     """
 
     def __init__(self, settings: Settings, port: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.settings = settings
         self.owner_token = settings.owner_token or SecretStr(secrets.token_urlsafe(32))
-        self.cookie_name = f"dspy-demo-{port}"
+        self.cookie_name = f"dspy-demo-{port}"  # all ports of a host share their cookies
         self.link_code = secrets.token_urlsafe(32)
         self.on_link_used: Callable[[], None] = lambda: None
         self.on_outside: Callable[[], None] = lambda: None
-        self._always_public = settings.public or not is_loopback_name(settings.host)
-        self._shared = False
+        self.shared = False
         self._wrong_passwords: list[float] = []
         self._clock = clock
         key = _session_key(settings)
@@ -66,11 +65,7 @@ class Auth:
     @property
     def public(self) -> bool:
         """Whether strangers can reach the app, so that being here proves nothing."""
-        return self._always_public or self._shared
-
-    def share(self, shared: bool) -> None:
-        """A public link is about to open, or has closed. The owner's open pages have sessions and stay."""
-        self._shared = shared
+        return self.shared or self.settings.public or not is_loopback_name(self.settings.host)
 
     def visitor(self, headers: Mapping[str, str], cookies: Mapping[str, str]) -> Visitor | None:
         """Who asks, or None for a stranger without session or token. Header names are lower case."""
@@ -92,14 +87,10 @@ class Auth:
         """Who holds the cookie; None where it is not ours, or too old."""
         try:
             cookie = self._signer.unsign(cookies.get(self.cookie_name, ""), max_age=SESSION_S)
-            role, _, identity = cookie.decode().partition(".")
         except (BadSignature, UnicodeError):
             return None
+        role, _, identity = cookie.decode().partition(".")
         return Visitor(cast(Role, role), hashlib.sha256(identity.encode()).hexdigest()[:12])
-
-    @property
-    def asks_password(self) -> bool:
-        return self.settings.guest_password is not None
 
     def password_fits(self, guess: str) -> bool:
         """Judge a guess and count it in one step, unless there were `TooManyAttempts`."""
@@ -129,15 +120,14 @@ def is_owner(visitor: Visitor | None) -> bool:
     return visitor is not None and visitor.role == "owner"
 
 
-def asks(request: Request) -> Visitor | None:
-    """Who asks. A model server knows no guests: whoever gets in there is the owner."""
-    visitor: Visitor | None = getattr(request.state, "visitor", LOCAL_OWNER)
-    return visitor
+def asked_by_owner(request: Request) -> bool:
+    """A model server knows no guests: whoever gets in there is the owner."""
+    return is_owner(getattr(request.state, "visitor", LOCAL_OWNER))
 
 
 def owner_only(request: Request) -> None:
     """A dependency of routes that are the owner's alone."""
-    if not is_owner(asks(request)):
+    if not asked_by_owner(request):
         raise Forbidden()
 
 

@@ -17,7 +17,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -122,17 +121,16 @@ class GradioRoutes:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        method, path = scope["method"], scope["path"]
+        request, path = Request(scope, receive), scope["path"]
         visitor = scope.get("state", {}).get("visitor") or GUEST
-        if is_closed(method, path):
+        if is_closed(request.method, path):
             raise NotFound("There is nothing here.")
         stream: AbstractContextManager[None] = nullcontext()
         try:
-            if method == "POST" and path.startswith(f"{API}/"):
-                receive = await self._event(path.removeprefix(API), Request(scope, receive), visitor)
+            if request.method == "POST" and path.startswith(f"{API}/"):
+                receive = await self._event(path.removeprefix(API), request, visitor)
             elif path == f"{API}/queue/data":
-                session_hash = QueryParams(scope["query_string"]).get("session_hash", "")
-                stream = self._sessions.stream(session_hash, visitor)
+                stream = self._sessions.stream(request.query_params.get("session_hash", ""), visitor)
             elif path.startswith(f"{API}/heartbeat/"):  # a page opens it before all else
                 session_hash = path.removeprefix(f"{API}/heartbeat/")
                 self._sessions.claim(session_hash, visitor)
@@ -141,22 +139,19 @@ class GradioRoutes:
                 await self._app(scope, receive, send)
         except (DemoError, HTTPException):
             raise
-        except ClientDisconnect:
-            return
         except Exception as error:  # Gradio has answered already
-            log.warning("Gradio could not answer a request", extra={"cause": kinds(error)})
+            if not isinstance(error, ClientDisconnect):
+                log.warning("Gradio could not answer a request", extra={"cause": kinds(error)})
 
     async def _event(self, path: str, request: Request, visitor: Visitor) -> Receive:
         """Read and judge the body of an event; what gives it to Gradio."""
         try:
-            body = json.loads(await request.body() or b"{}", object_hook=self._without_files)
+            body = json.loads(await request.body() or b"{}", object_hook=_without_files)
         except (ValueError, RecursionError):
             body = None
-        if not isinstance(body, dict):
-            raise InvalidInput("The body is no JSON object.")
+        if not isinstance(body, dict) or not isinstance(body.get("session_hash"), str | None):
+            raise InvalidInput("The body is no event.")
         session_hash = body.get("session_hash")
-        if not isinstance(session_hash, str | None):
-            raise InvalidInput("The session hash is no text.")
         if path == "/cancel":
             self._sessions.check(session_hash or "", visitor)
         elif not path.startswith("/reset"):
@@ -171,12 +166,6 @@ class GradioRoutes:
 
         return replay
 
-    @staticmethod
-    def _without_files(value: dict[str, Any]) -> dict[str, Any]:
-        if "path" in value and "meta" in value:  # Gradio would take it for a file
-            raise Forbidden("This page takes no files.")
-        return value
-
     def _check_event(self, path: str, number: Any) -> None:
         """Only events of this page, by number or by name: Gradio fails on others with a traceback."""
         if path.startswith("/call/") or number is None:
@@ -185,3 +174,9 @@ class GradioRoutes:
             known = type(number) is int and number in self._events
         if not known:
             raise NotFound("This page has no such event. Reload it.")
+
+
+def _without_files(value: dict[str, Any]) -> dict[str, Any]:
+    if "path" in value and "meta" in value:  # Gradio would take it for a file
+        raise Forbidden("This page takes no files.")
+    return value

@@ -1,18 +1,16 @@
 """The response headers that say what a browser may do with what this app sends, each with its reason.
 
-They are the second wall: the page lets no markup of others in, and if some got through, the policy keeps it
-from running, from loading anything and from sending anything away.
+If somebody's markup got into the page, they would keep it from running, loading and sending anything.
 """
 
 from __future__ import annotations
 
 import base64
-import gzip
 import hashlib
 import re
 from collections.abc import Sequence
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _INLINE_SCRIPT = re.compile(r"<script(?![^>]*\ssrc=)[^>]*>(.*?)</script>", re.DOTALL | re.IGNORECASE)
@@ -59,17 +57,17 @@ def script_hashes(html: str) -> list[str]:
 
 
 class ResponseHeaders:
-    """ASGI middleware that puts these headers on every answer. It has to be the outermost one.
+    """ASGI middleware that puts these headers on every answer.
 
     Args:
         head: The HTML that Gradio adds to the page's head from a script (``launch(head=...)``).
-        frame_ancestors: Origins that may show the page in a frame.
+        embed: Any site may show the page in a frame.
     """
 
-    def __init__(self, app: ASGIApp, *, head: str = "", frame_ancestors: Sequence[str] = ()) -> None:
+    def __init__(self, app: ASGIApp, *, head: str, embed: bool) -> None:
         self._app = app
         self._own = script_hashes(head)
-        self._policy = POLICY | {"frame-ancestors": " ".join(["'self'", *frame_ancestors])}
+        self._policy = POLICY | ({"frame-ancestors": "'self' https:"} if embed else {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] == "/" and scope["method"] == "GET":
@@ -89,7 +87,7 @@ class ResponseHeaders:
         MutableHeaders(scope=start).update(OTHERS | {"content-security-policy": header})
 
     async def _page(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The page whole, since its scripts change with the address that it is asked by; then compressed."""
+        """The page whole and plain, since its scripts change with the address that it is asked by."""
         plain = {**scope, "headers": [pair for pair in scope["headers"] if pair[0] != b"accept-encoding"]}
         start: Message = {}
         parts: list[bytes] = []
@@ -105,11 +103,5 @@ class ResponseHeaders:
             return
         body = b"".join(parts)
         self._add(start, [*script_hashes(body.decode("utf-8", "replace")), *self._own])
-        headers = MutableHeaders(scope=start)
-        headers.add_vary_header("accept-encoding")
-        if body and "gzip" in Headers(scope=scope).get("accept-encoding", ""):
-            body = gzip.compress(body, 5)
-            headers["content-encoding"] = "gzip"
-        headers["content-length"] = str(len(body))
         await send(start)
         await send({"type": "http.response.body", "body": body})

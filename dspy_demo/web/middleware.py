@@ -14,8 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dspy_demo import errors
-from dspy_demo.errors import BodyTooLarge, DemoError, Forbidden, SettingsError, Unauthorized
+from dspy_demo.errors import BodyTooLarge, DemoError, Forbidden, SettingsError, TooManyOpen, Unauthorized
 from dspy_demo.events import Visitor, error_body, failed_from
 from dspy_demo.logs import log_failure
 from dspy_demo.settings import ENV_PREFIX
@@ -29,10 +28,7 @@ BODY_MAX_BYTES = 8 * 1024 * 1024
 FORM_MAX_BYTES = 4096
 #: What a stranger may ask: whether the server is up, and whether it can answer.
 OPEN = frozenset({"/health", "/ready"})
-PAGE, LOGIN = "/", "/login"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-#: What guests and strangers may hold open of the places for connections, so that the owner finds one.
-GUESTS_SHARE = 0.5
 NO_STORE = {"Cache-Control": "no-store"}
 
 USED_LINK = "This link has been used, or is old. The terminal in which the app runs shows a new one."
@@ -47,7 +43,6 @@ class AuthMiddleware:
 
     def __init__(self, app: ASGIApp, auth: Auth) -> None:
         self._app, self._auth = app, auth
-        self._guests_places = int(auth.settings.max_connections * GUESTS_SHARE)
         self._guests_open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,10 +69,10 @@ class AuthMiddleware:
 
     @contextmanager
     def _place(self, request: Request, visitor: Visitor | None) -> Iterator[None]:
-        """Room for one request that is not the owner's, until it is answered."""
+        """Room for one request that is not the owner's; others leave half of the connections to the owner."""
         counts = request.url.path not in OPEN and not is_owner(visitor)
-        if counts and self._guests_open >= self._guests_places:
-            raise errors.TooManyOpen()
+        if counts and self._guests_open >= self._auth.settings.max_connections // 2:
+            raise TooManyOpen()
         self._guests_open += counts
         try:
             yield
@@ -103,32 +98,30 @@ class AuthMiddleware:
         presses none, and the guests' password. None for all other requests.
         """
         auth, path, method = self._auth, request.url.path, request.method
-        if path == PAGE and "token" in request.query_params and method in SAFE_METHODS:
+        if path == "/" and "token" in request.query_params and method in SAFE_METHODS:
             if not same(request.query_params["token"], auth.link_code):
                 raise Forbidden(USED_LINK)
             return _page(200, code=request.query_params["token"])
-        if path == PAGE and method == "POST":
+        if path == "/" and method == "POST":
             if not auth.use_link(await _field(request, "token")):
                 raise Forbidden(USED_LINK)
             return self._enter(request, "owner")
-        if path != LOGIN or not auth.asks_password:
+        if path != "/login" or auth.settings.guest_password is None:
             return None
-        if method == "POST":
-            if not auth.password_fits(await _field(request, "password")):
-                return _page(
-                    403, password=True, sentence="This is not the password. Ask who shared the link."
-                )
-            return self._enter(request, "guest")
-        return RedirectResponse("./", 303)  # the form again: a reload after a wrong password
+        if method != "POST":
+            return RedirectResponse("./", 303)  # the form again: a reload after a wrong password
+        if not auth.password_fits(await _field(request, "password")):
+            return _page(403, password=True, sentence="This is not the password. Ask who shared the link.")
+        return self._enter(request, "guest")
 
     async def _admit(self, request: Request, visitor: Visitor | None, send: Send) -> Response | None:
         """Pass the request on, with its visitor; a page that is loaded begins a session."""
         auth, path = self._auth, request.url.path
-        loads_page = path == PAGE and request.method in {"GET", "HEAD"}
+        loads_page = path == "/" and request.method in {"GET", "HEAD"}
         if visitor is None and loads_page:
             if not auth.public:
                 auth.on_outside()
-            if auth.asks_password:
+            if auth.settings.guest_password is not None:
                 return _page(401, password=True)
         cookie, held = "", auth.session(request.cookies)
         if loads_page and (visitor is None or held is None or held.role != visitor.role):
@@ -224,14 +217,13 @@ def check_length(headers: Headers) -> None:
 
 
 def refusal(scope: Scope, error: DemoError) -> Response:
-    """A page for who came by a link or a form, JSON for all others."""
+    """A page for who came by a link or a form, JSON for all others, in OpenAI's form under ``/v1``."""
     headers = NO_STORE | ({"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else {})
     if "text/html" in Headers(scope=scope).get("accept", ""):
         return _page(error.http_status, headers, sentence=error.public_message)
     content = error_body(failed_from(error))
-    if scope["path"].startswith("/v1/"):  # as OpenAI's clients read it
-        about = {"message": error.public_message, "code": error.code}
-        content = {"error": about | {"type": "invalid_request_error"}}
+    if scope["path"].startswith("/v1/"):
+        content = {"error": {"message": error.public_message, "code": error.code}}
     return JSONResponse(content, error.http_status, headers)
 
 

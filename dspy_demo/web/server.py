@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import uvicorn
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp
 
 from dspy_demo.events import TURN_ID_HEADER
@@ -19,16 +20,9 @@ from dspy_demo.web.headers import ResponseHeaders
 from dspy_demo.web.middleware import AuthMiddleware
 from dspy_demo.web.uvicorn_bridge import bounded_protocol
 
-#: After the running turns have ended: for responses that are being written. An open page's never end.
-LAST_WORDS_S = 1
-#: Connections taken at a time, of those that wait in the kernel: each has a descriptor before it is counted.
-TAKEN_AT_ONCE = 32
-#: Clients often keep a connection for 5 s, uvicorn's own: a call in just that moment is reset.
-IDLE_S = 20
-
 
 def protected(app: ASGIApp, auth: Auth, *, head: str = "") -> ASGIApp:
-    """`app` with what stands around it, outermost first: headers, CORS, auth."""
+    """`app` with what stands around it, outermost first: compression, headers, CORS, auth."""
     settings = auth.settings
     app = AuthMiddleware(app, auth)
     if settings.cors_origins:
@@ -40,7 +34,7 @@ def protected(app: ASGIApp, auth: Auth, *, head: str = "") -> ASGIApp:
             expose_headers=["Retry-After", "x-should-retry", TURN_ID_HEADER],
             allow_private_network=True,  # a site on the internet that calls an app on this machine
         )
-    return ResponseHeaders(app, head=head, frame_ancestors=["https:"] if settings.embed else [])
+    return GZipMiddleware(ResponseHeaders(app, head=head, embed=settings.embed), compresslevel=5)
 
 
 def on_stop_signal(stop: Callable[[], object]) -> None:
@@ -57,9 +51,7 @@ def on_stop_signal(stop: Callable[[], object]) -> None:
 class WebServer:
     """Serves one ASGI app in this thread until SIGINT or SIGTERM.
 
-    Args:
-        on_ready: Called once, when it answers.
-        drain: Awaited at the end, while the server still answers: lets running turns finish.
+    At the end it awaits `drain` while it still answers, so that running turns can finish.
     """
 
     def __init__(
@@ -80,9 +72,9 @@ class WebServer:
             ws="none",
             proxy_headers=False,  # who asks is decided by `auth`, never by a header of addresses
             server_header=False,
-            timeout_keep_alive=IDLE_S,
-            backlog=TAKEN_AT_ONCE,
-            timeout_graceful_shutdown=LAST_WORDS_S,
+            timeout_keep_alive=20,  # clients often have uvicorn's 5 s: a call in just that moment is reset
+            backlog=32,  # also the connections taken at once: each has a descriptor before it is counted
+            timeout_graceful_shutdown=1,  # for the ends of responses; those of open pages never end
         )
         self._server = uvicorn.Server(config)
         self._listening, self._on_ready, self._drain = listening, on_ready, drain

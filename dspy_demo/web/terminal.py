@@ -12,10 +12,6 @@ from dspy_demo.settings import Settings
 from dspy_demo.web.auth import Auth
 
 
-def say(text: str) -> None:
-    print(text, flush=True)
-
-
 class Terminal:
     """Everything that the app prints while it runs, but for the log."""
 
@@ -54,14 +50,13 @@ class Terminal:
         self.tell_owner()
 
     def tell_owner_link(self) -> None:
-        """The link works once, at whichever address."""
         say(f"Owner's link, works once: {self._auth.owner_link(self.url)}")
         if self._elsewhere:
             say(f"The same from another device: {self._auth.owner_link(self._elsewhere)}")
 
     def shared(self, public: bool) -> None:
         """Called before a stranger can come, and when none can any more."""
-        self._auth.share(public)
+        self._auth.shared = public
         self._elsewhere = self._settings.public_url or ""
         if public:
             self.tell_owner()
@@ -78,3 +73,7 @@ class Terminal:
             await open_link()
         except ShareFailed as error:
             print(f"No public link: {error.public_message}", file=sys.stderr, flush=True)
+
+
+def say(text: str) -> None:
+    print(text, flush=True)

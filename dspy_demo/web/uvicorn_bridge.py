@@ -16,7 +16,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 FIRST_HEAD_S = 15.0
 #: Seconds in which a client takes nothing of what was sent; then the kernel (Linux) ends its connection.
 STALLED_S = 60.0
-_HEAD_ENDS = re.compile(rb"\n\r?\n")
 
 
 def bounded_protocol(max_connections: int) -> type[asyncio.Protocol]:
@@ -24,13 +23,18 @@ def bounded_protocol(max_connections: int) -> type[asyncio.Protocol]:
     places: set[asyncio.Transport] = set()
     silent: dict[asyncio.Transport, asyncio.TimerHandle] = {}  # without a whole head so far, oldest first
 
+    def leave(transport: asyncio.Transport) -> None:
+        places.discard(transport)
+        if timer := silent.pop(transport, None):
+            timer.cancel()
+
     class BoundedProtocol(H11Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             self._mine, self._head = transport, b""
             if len(places) >= max_connections:
                 (last := next(iter(silent), transport)).abort()
-                self._leave(last)
+                leave(last)
                 if last is transport:
                     return
             places.add(transport)
@@ -42,17 +46,12 @@ def bounded_protocol(max_connections: int) -> type[asyncio.Protocol]:
         def data_received(self, data: bytes) -> None:
             if self._mine in silent:
                 self._head = self._head[-2:] + data
-                if _HEAD_ENDS.search(self._head):
+                if re.search(rb"\n\r?\n", self._head):
                     silent.pop(self._mine).cancel()
             super().data_received(data)
 
         def connection_lost(self, exc: Exception | None) -> None:
-            self._leave(self._mine)
+            leave(self._mine)
             super().connection_lost(exc)
-
-        def _leave(self, transport: asyncio.Transport) -> None:
-            places.discard(transport)
-            if timer := silent.pop(transport, None):
-                timer.cancel()
 
     return BoundedProtocol

@@ -62,7 +62,7 @@ async def test_the_owner_types_nothing_and_stays_the_owner_when_the_app_is_share
     assert (await browser.post("/versions")).json()["role"] == "owner"
     assert cookie_of(await browser.get("/"))
     assert not cookie_of(await browser.get("/"))  # it has one now
-    auths[0].share(True)
+    auths[0].shared = True
     assert (await browser.post("/versions")).json()["role"] == "owner"
     assert (await client(auth=auths[0]).post("/versions")).status_code == 401
 
