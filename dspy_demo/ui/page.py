@@ -29,7 +29,9 @@ PRODUCT = "DSPy demo"
 def build_page(services: Services, *, guests: Allowance | None = None) -> gr.Blocks:
     """The page of a role, to be shown by `ui.pages`; with `guests`, theirs."""
     max_turns = services.settings.max_turns
-    with gr.Blocks(title=PRODUCT, analytics_enabled=False, fill_height=True, fill_width=True) as demo:
+    with gradio_bridge.Page(
+        title=PRODUCT, analytics_enabled=False, fill_height=True, fill_width=True
+    ) as demo:
         page = PageOf(services, guests)
         page.draw()
         page.wire(demo)

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from dspy_demo.events import GUEST
 from dspy_demo.ui import theme
 from dspy_demo.ui.components import asset
-from dspy_demo.ui.gradio_bridge import events_of, log_failing_events
+from dspy_demo.ui.gradio_bridge import events_of
 from dspy_demo.web.gradio_routes import GradioRoutes, PageSessions
 
 
@@ -26,7 +26,6 @@ class Pages:
     """An ASGI app that shows each visitor the page of their role."""
 
     def __init__(self, owner: gr.Blocks, guest: gr.Blocks) -> None:
-        log_failing_events()
         sessions = PageSessions()
         self._apps: list[Starlette] = []
         self._open: dict[str, GradioRoutes] = {}

@@ -31,12 +31,10 @@ class Forms:
 
     @property
     def inputs(self) -> set[Component]:
-        """What `values` needs."""
         return {self._late, *(widget for form in self._forms.values() for widget in form.values())}
 
     @property
     def outputs(self) -> set[Component]:
-        """What `show` changes."""
         return {self._late, self._late_row, *self._rows.values()}
 
     def show(self, spec: ProgramSpec) -> dict[Component, Any]:

@@ -20,7 +20,7 @@ from dspy_demo.programs.inputs import check_images
 from dspy_demo.ui.chat.forms import json_object, pairs
 from dspy_demo.ui.chat.live import LiveTurn
 from dspy_demo.ui.chat.render import WireMessage, turn_id_at
-from dspy_demo.ui.chat.session import WINDOW, Session, Sessions, history
+from dspy_demo.ui.chat.session import WINDOW, FinishedTurn, Session, Sessions, history, new_chat_id
 from dspy_demo.ui.chat.text import JOINER
 from dspy_demo.ui.chat.turn_view import TurnView
 from dspy_demo.ui.chat.widgets import COMMENT_MAX_CHARS, PUT_BACK, RELOAD, ChatWidgets, notice_html
@@ -31,9 +31,7 @@ from dspy_demo.ui.sections.picks import SidebarPicks
 #: How long a reload waits for the page it replaces to let go of its turn.
 RELOAD_WAIT_S = 1.0
 RESTARTED = "The app was restarted, or has let go of this page. Reload it to go on; the chat is kept."
-STOP_FIRST = "Stop first, or wait for the answer."
 FORGOTTEN = "The chat is longer than the limit, so its earliest turns are not sent along."
-#: The chatbot's names.
 THUMBS = {True: "Like", False: "Dislike", None: None}
 LOST = "The connection was lost for a moment and is back. A question that is still here, send again."
 
@@ -143,13 +141,15 @@ class ChatHandlers:
         await self.stop(request)
 
         def start_over(session: Session) -> Update:
-            session.start_over()
+            session.window = WINDOW
+            if session.turns:
+                session.set_aside = session.chat, session.turns
+                session.chat, session.turns = new_chat_id(), ()  # another session of MLflow's
             return self._shown(session, notice_html("New chat.", PUT_BACK) if session.set_aside else "")
 
         return self._act(request, {}, start_over)
 
     async def show_earlier(self, request: gr.Request) -> Update:
-        """Show one more window of older turns."""
 
         def show(session: Session) -> Update:
             session.window += WINDOW
@@ -161,7 +161,8 @@ class ChatHandlers:
         """The button of a notice. A model server is restarted by its own section."""
 
         def put_back(session: Session) -> Update:
-            session.restore()
+            if session.set_aside is not None:
+                (session.chat, session.turns), session.set_aside = session.set_aside, None
             return self._shown(session, "")
 
         if clicked(event) == "put-back":
@@ -188,7 +189,6 @@ class ChatHandlers:
         }
 
     async def comment(self, text: str, turn_id: str, request: gr.Request) -> Update:
-        """A comment was sent to the rating that was just given."""
         try:
             session, view = self._rateable(turn_id, request)
         except DemoError as error:
@@ -215,19 +215,19 @@ class ChatHandlers:
         return session, view
 
     def _keep(self, session: Session, view: TurnView) -> str:
-        """In the chat and in MLflow, where nothing waits for it; what the browser is to keep."""
-        session.change(view)
-        user = session.visitor.name
+        """Keep a rated turn in the chat and in MLflow; what the browser is to keep."""
+        user, new = session.visitor.name, FinishedTurn(view)
+        session.turns = tuple(new if turn.view.turn_id == view.turn_id else turn for turn in session.turns)
         self.service.tracer.feedback(str(view.trace_id), view.rated, view.comment or None, user=user)
         return self.sessions.saved(session)
 
     def _act(self, request: gr.Request, given: Given, action: Callable[[Session], Update]) -> Update:
-        """What `action` does with the session, or the notice why it cannot: it stays until the next edit."""
+        """What `action` does with the session, or the notice why it cannot."""
         session = self._known(request)
         if session is None:
             return {self.page.notice: notice_html(RESTARTED, RELOAD, wrong=True)}
         if session.live is not None:
-            return {self.page.notice: notice_html(STOP_FIRST, wrong=True)}
+            return {self.page.notice: notice_html("Stop first, or wait for the answer.", wrong=True)}
         try:
             return {self.page.rating: gr.update(visible=False)} | action(session)
         except DemoError as error:
@@ -285,7 +285,6 @@ class ChatHandlers:
         return self.sessions.get(str(request.session_hash), visitor_of(request))
 
     def _shown(self, session: Session, notice: str | None = None, draft: str | None = None) -> Update:
-        """The chat as it is now, and the composer; with a notice and a text in the composer where given."""
         running = session.live is not None
         composer = gr.update(submit_btn=False if running else "Send", stop_btn="Stop" if running else False)
         update: Update = {
@@ -300,6 +299,5 @@ class ChatHandlers:
         return update if notice is None else update | {self.page.notice: notice}
 
     def _trace_url(self, view: TurnView) -> str:
-        """The turn's trace on MLflow's pages, while they run."""
         url = self.mlflow_url()
         return (self.service.tracer.link(view.trace_id, url) if url and view.trace_id else None) or ""

@@ -47,7 +47,7 @@ Turns = tuple[FinishedTurn, ...]
 
 
 def history(turns: Turns, max_chars: int) -> tuple[tuple[Message, ...], bool]:
-    """The program's memory: the latest turns with an answer that fit, and whether these are all."""
+    """The latest turns with an answer that fit, and whether these are all."""
     latest: list[Message] = []
     for turn in reversed(turns):
         if answer := turn.view.answer_text.strip():
@@ -82,11 +82,9 @@ class Session:
 
     @property
     def shown(self) -> Turns:
-        """The turns on the page but for the running one."""
         return self.turns[max(0, len(self.turns) - self.window + (self.live is not None)) :]
 
     def drawn(self, trace_url: Callable[[TurnView], str]) -> list[WireMessage]:
-        """All messages on the page, as they are now."""
         drawn: list[WireMessage] = []
         for turn in self.shown:
             drawn += [*turn.drawn[:-1], footer(turn.view, trace_url(turn.view))]
@@ -96,29 +94,11 @@ class Session:
         return next((turn.view for turn in self.turns if turn.view.turn_id == turn_id), None)
 
     def before(self, view: TurnView) -> Turns:
-        """Up to a turn, without it: what retry, undo and edit leave standing."""
         return self.turns[: [turn.view for turn in self.turns].index(view)]
 
     def end(self, view: TurnView) -> None:
         """The turn has ended: keep it, also when the page is gone by now and a reload looks for it."""
         self.turns, self.live = (*self.turns, FinishedTurn(view)), None
-
-    def change(self, view: TurnView) -> None:
-        """Keep a turn's new view: it was rated."""
-        new = FinishedTurn(view)
-        self.turns = tuple(new if turn.view.turn_id == view.turn_id else turn for turn in self.turns)
-
-    def start_over(self) -> None:
-        """Empty the chat; what follows is another session. An empty chat has nothing to take back."""
-        self.window = WINDOW
-        if self.turns:
-            self.set_aside = self.chat, self.turns
-            self.chat, self.turns = new_chat_id(), ()
-
-    def restore(self) -> None:
-        """Bring back what `start_over` or `go_back` took away."""
-        if self.set_aside is not None:
-            (self.chat, self.turns), self.set_aside = self.set_aside, None
 
 
 class Sessions:

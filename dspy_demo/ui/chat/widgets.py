@@ -106,7 +106,6 @@ class ChatWidgets:
         return {self.chatbot, self.composer, self.earlier, self.saved, self.notice, self.rating}
 
     def answering(self, spec: ProgramSpec) -> Update:
-        """The page for another program: the empty page, its form, what the composer asks for."""
         asks = {self.composer: gr.update(placeholder=_asks_for(spec))}
         return {self.chatbot: gr.update(**_empty(spec)), **asks, **self.forms.show(spec)}
 
@@ -131,7 +130,6 @@ def _empty(spec: ProgramSpec) -> dict[str, Any]:
 
 
 def _asks_for(spec: ProgramSpec) -> str:
-    """What the composer asks for while it is empty."""
     if spec.chat_field in {"question", "text", "message", "messages"}:
         return "Ask a question"
     field = next(field for field in spec.inputs if field.name == spec.chat_field)

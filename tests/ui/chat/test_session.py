@@ -108,12 +108,3 @@ def test_the_chats_are_bounded_and_what_was_used_longest_ago_leaves_first_but_no
     for number in range(3):
         sessions.open(f"s{number}", STRANGER, "", talk("a", "b"))
     assert [bool(sessions.get(f"s{number}", STRANGER)) for number in range(3)] == [False, False, True]
-
-
-def test_what_new_chat_took_away_can_be_brought_back() -> None:
-    chat = Session(STRANGER, turns=talk("a"))
-    before = chat.session_id, chat.turns
-    chat.start_over()
-    assert chat.session_id != before[0]
-    chat.restore()
-    assert (chat.session_id, chat.turns) == before
