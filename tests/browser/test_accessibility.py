@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Page, expect
+from playwright.async_api import Page
 
 from tests.browser.chat_page import ChatPage
 from tests.browser.conftest import DESKTOP, PHONE, NewPage
@@ -34,16 +34,3 @@ async def test_nothing_serious(new_page: NewPage, app: ServerProcess, scheme: st
     await chat.pick("program", "ReAct")
     await chat.pick("model", "Other…")
     assert await serious(chat.page) == []
-
-
-@pytest.mark.parametrize("viewport", [PHONE])
-async def test_what_can_be_tapped_is_large_enough(chat: ChatPage) -> None:
-    await chat.show_sidebar()
-    await expect(chat.sidebar.get_by_role("link", name="Source of").first).to_be_visible()
-    small = {}
-    for role in ("link", "button"):
-        for target in await chat.sidebar.get_by_role(role).all():
-            box = await target.bounding_box()
-            if box is not None and box["height"] < 32:
-                small[await target.inner_text()] = box["height"]
-    assert small == {}
