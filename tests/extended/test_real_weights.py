@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,12 +18,10 @@ from dspy_demo.events import FieldDelta, LMChoice, TurnFinished
 from dspy_demo.lm.choices import detect
 from dspy_demo.lm.local import engine, files
 from dspy_demo.lm.local.command import models_command
-from dspy_demo.lm.local.download import Downloads
 from dspy_demo.lm.local.engine import local_lm
 from dspy_demo.lm.local.runtime import jobs
 from dspy_demo.programs import shipped
-from dspy_demo.programs.registry import ProgramRegistry
-from tests.services import house, settings_for
+from tests.services import house, settings_for, until
 
 NAME = "smollm2-135m-instruct"
 CHOICE = LMChoice(f"local/{NAME}", max_tokens=32, cache=False)
@@ -34,7 +30,7 @@ REPLY_TOKENS = 160
 #: Of ReAct: each step reads the tools and what was done so far.
 STEPS = 2
 QUESTION = "What is 17 times 23? Explain it with ``` code ``` and emoji."
-PROGRAMS = [spec.name for spec in ProgramRegistry(shipped.SHIPPED).specs()]
+PROGRAMS = [spec.name for spec in shipped.SHIPPED]
 
 pytestmark = [
     pytest.mark.extended,
@@ -60,12 +56,10 @@ async def test_it_is_offered_where_it_is_installed_and_never_chosen(
     [row] = [row for row in detection.options if row.model == CHOICE.model]
     assert (row.title, row.note) == ("SmolLM2 135M", "real, tiny, often wrong")
     assert detection.demo
-    [state] = [state for state in Downloads(settings).states() if state.model.name == NAME]
-    assert state.phase == "here"
     assert models_command(["list", "--models-dir", str(tmp_path)], {}) == 0
     assert f"local/{NAME}" in capsys.readouterr().out
     file = files.find(f"local/{files.find(CHOICE.model, settings).path}", settings)
-    assert file.identified().sha256 == state.model.sha256
+    assert file.identified().sha256 == files.KNOWN[-1].sha256
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
@@ -96,12 +90,11 @@ def test_a_model_that_repeats_itself_still_gives_each_field_its_part(adapter: st
 
 
 async def test_a_stop_is_heard_at_the_next_token(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    late: list[float] = []
+    late: list[bool] = []
     receive = engine.Job.receive
 
     def counting(job: engine.Job, chunk: Any) -> bool:
-        if job.stopped.is_set():
-            late.append(time.monotonic())
+        late.append(job.stopped.is_set())
         return receive(job, chunk)
 
     monkeypatch.setattr(engine.Job, "receive", counting)
@@ -110,7 +103,5 @@ async def test_a_stop_is_heard_at_the_next_token(data_dir: Path, monkeypatch: py
             async for event in turn:
                 if isinstance(event, FieldDelta):
                     break
-        stopped = time.monotonic()
-        while jobs._jobs:
-            await asyncio.sleep(0.01)
-        assert time.monotonic() - stopped < 5 and len(late) <= 1
+        await until(lambda: not jobs._jobs, 5)
+        assert sum(late) <= 1
