@@ -17,35 +17,24 @@ from dspy_demo import __version__
 from dspy_demo.events import LocalTarget, TurnRequest, Usage
 
 Outcome = Literal["finished", "failed", "stopped", "refused"]
-#: A typed model's name may be any text; in the log it is cut to this.
-MODEL_MAX_CHARS = 100
 #: From an answer out of the cache to the longest turn that the settings allow by default.
-FIRST_TOKEN_S = (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60)
-TURN_S = (0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300)
+TURN_S = (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TurnEnd:
-    """What became of a turn, without a word of what was asked or answered.
-
-    Attributes:
-        outcome: ``refused``: it never ran.
-        model: The model string, or the served version.
-        code: Of the error, where it failed or was refused.
-        limit: Which limit was reached, where one was.
-        first_delta_s, elapsed_s: Seconds from its start.
-    """
+    """What became of a turn, without a word of what was asked or answered."""
 
     turn_id: str
     outcome: Outcome
     backend: Literal["local", "served"]
     program: str
-    model: str
+    model: str  # the model string, or the served version
     visitor: str = ""
-    code: str = ""
-    limit: str = ""
+    code: str = ""  # of the error, where it failed or was refused
+    limit: str = ""  # that was reached, where one was
     usage: Usage = dataclasses.field(default_factory=Usage)
-    first_delta_s: float | None = None
+    first_delta_s: float | None = None  # from its start
     elapsed_s: float = 0.0
 
     @classmethod
@@ -55,7 +44,7 @@ class TurnEnd:
             outcome=outcome,
             backend="local" if isinstance(request.target, LocalTarget) else "served",
             program=getattr(request.target, "program", ""),
-            model=request.target.model[:MODEL_MAX_CHARS],
+            model=request.target.model[:100],  # somebody may have typed any text
             visitor=request.visitor.name,
             **details,
         )
@@ -64,16 +53,14 @@ class TurnEnd:
         """As the fields of a line in the log; what is not known is left out."""
         values = dataclasses.asdict(self)
         values |= values.pop("usage")
-        times = {name: round(values[name], 3) for name in ("first_delta_s", "elapsed_s") if values[name]}
+        values |= {name: round(values[name], 3) for name in ("first_delta_s", "elapsed_s") if values[name]}
         return {
-            name: value
-            for name, value in (values | times).items()
-            if value not in (None, "") and value is not False
+            name: value for name, value in values.items() if value not in (None, "") and value is not False
         }
 
 
 class Metrics:
-    """Counts turns; called in the event loop. `exposition` is what ``GET /metrics`` answers."""
+    """Counts turns; called in the event loop."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -83,9 +70,7 @@ class Metrics:
         self._turns = self._made(Counter, "turns", about, "backend", "outcome", "code")
         self._active = self._made(Gauge, "active_turns", "Turns that run now.")
         about = "Time from the start of a turn to its first text."
-        self._first_token_s = self._made(
-            Histogram, "first_token_seconds", about, "backend", buckets=FIRST_TOKEN_S
-        )
+        self._first_token_s = self._made(Histogram, "first_token_seconds", about, "backend", buckets=TURN_S)
         about = "Time from the start of a turn to its end."
         self._turn_s = self._made(Histogram, "turn_seconds", about, "backend", "outcome", buckets=TURN_S)
         self._tokens = self._made(Counter, "tokens", "Tokens of language models.", "backend", "kind")
@@ -97,7 +82,6 @@ class Metrics:
         return kind(f"dspy_demo_{name}", about, labels, registry=self._registry, **more)
 
     def turn_started(self, request: TurnRequest) -> None:
-        """A turn was accepted and runs now."""
         self._active.inc()
 
     def turn_ended(self, end: TurnEnd) -> None:
@@ -111,10 +95,8 @@ class Metrics:
         self._turn_s.labels(end.backend, end.outcome).observe(end.elapsed_s)
         if end.first_delta_s is not None:
             self._first_token_s.labels(end.backend).observe(end.first_delta_s)
-        for kind, tokens in (
-            ("prompt", end.usage.prompt_tokens),
-            ("completion", end.usage.completion_tokens),
-        ):
+        for kind in ("prompt", "completion"):
+            tokens = getattr(end.usage, f"{kind}_tokens")
             self._tokens.labels(end.backend, kind).inc(max(0, tokens))  # a server may tell anything
         self._cost_usd.inc(max(0.0, end.usage.cost_usd or 0.0))
 
@@ -125,6 +107,6 @@ class Metrics:
             gauge.labels(state).set_function(partial(lambda name: float(read() == name), state))
 
     def exposition(self, accept: str = "") -> tuple[bytes, str]:
-        """All of it as text, and its content type: as `accept` asks for, else Prometheus' plain format."""
+        """What ``GET /metrics`` answers: text, and its content type, as `accept` asks for."""
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
