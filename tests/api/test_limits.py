@@ -15,7 +15,7 @@ from dspy_demo.guests.limits import Bounds
 from dspy_demo.lm.choices import Detection, LMOption
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.settings import Settings
-from tests.api.conftest import LM, PROGRAMS, Recorder, SilentBackend, behind_guard, make_service
+from tests.api.conftest import LM, PROGRAMS, Recorder, SilentBackend, behind_guard, recorded
 from tests.processes import wait_until
 from tests.scripted_backend import ScriptedBackend, scripted_answer
 from tests.visitors import OWNER, STRANGER
@@ -64,40 +64,21 @@ async def test_a_guest_is_answered_by_the_guests_model_and_the_owner_by_the_owne
         assert (recorder.lm.model, recorder.requests[-1].target.program) == (model, program)
 
 
-@pytest.fixture
-def one_place(serve, monkeypatch):
-    """A server for guests with one place, which is taken; and how to leave it."""
+def test_openais_client_just_waits_and_hanging_up_leaves_the_line(serve, monkeypatch):
     monkeypatch.setattr(turns, "KEEP_ALIVE_S", 0.05)
     silent = SilentBackend()
-    answering = ScriptedBackend(scripted_answer("four"))
-
-    class First:
-        """Silent for the first turn, then it answers."""
-
-        name = "first"
-
-        def stream(self, request):
-            return (answering if silent.begun.is_set() else silent).stream(request)
-
-        async def aclose(self): ...
-
-    service = make_service(First(), bounds=Bounds(), guests_concurrent_turns=1)
+    service, recorder = recorded(silent, bounds=Bounds(), guests_concurrent_turns=1)
     server = serve(build_api(service, lambda: LM))
-    holder = server.open_request("/predict/stream", b'{"text":"hi"}')
-    assert silent.begun.wait(5)
-    yield server, service, holder.close
-    holder.close()
-
-
-def test_openais_client_just_waits_and_hanging_up_leaves_the_line(one_place):
-    server, service, leave = one_place
-    waiting = server.open_request("/predict", b'{"text":"hi"}')
-    wait_until(lambda: service.waiting, 5, "the second turn waits")
-    waiting.close()
-    wait_until(lambda: not service.waiting, 1, "it left the line")
-    assert (service.limits.waiting, len(service.running)) == ([], 1)
-    with openai.OpenAI(base_url=server.url + "/v1", api_key="unused", max_retries=0) as sdk:
-        stream = sdk.chat.completions.create(**CHAT, stream=True)
-        wait_until(lambda: service.waiting, 30, "it waits")
-        leave()
-        assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == "four"
+    with server.open_request("/predict/stream", b'{"text":"hi"}') as holder:
+        assert silent.begun.wait(5)
+        recorder.backend = ScriptedBackend(scripted_answer("four"))
+        waiting = server.open_request("/predict", b'{"text":"hi"}')
+        wait_until(lambda: service.waiting, 5, "the second turn waits")
+        waiting.close()
+        wait_until(lambda: not service.waiting, 1, "it left the line")
+        assert (service.limits.waiting, len(service.running)) == ([], 1)
+        with openai.OpenAI(base_url=server.url + "/v1", api_key="unused", max_retries=0) as sdk:
+            stream = sdk.chat.completions.create(**CHAT, stream=True)
+            wait_until(lambda: service.waiting, 30, "it waits")
+            holder.close()
+            assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == "four"

@@ -23,6 +23,7 @@ BODY = {"text": "What is 2 + 2?"}
 CHAT = {"model": "qa", "messages": [{"role": "user", "content": "What is 2 + 2?"}]}
 WAYS = [("/predict", BODY), ("/predict/stream", BODY), ("/v1/chat/completions", CHAT)]
 GIVEN = "0123456789abcdef"
+Log = pytest.LogCaptureFixture
 
 
 @dataclass
@@ -36,7 +37,7 @@ class Ops:
 
     def __post_init__(self) -> None:
         self.service = make_service(ScriptedBackend(self.script))
-        probes = probes_router(self.service, self._prepare, self._server)
+        probes = probes_router(self.service, self._prepare)
         app = build_api(self.service, lambda: LM, probes, versions_router(self._log))
         transport = httpx.ASGITransport(behind_guard(app, self.visitor))
         self.client = httpx.AsyncClient(transport=transport, base_url="http://test")
@@ -45,9 +46,6 @@ class Ops:
         if self.error is not None:
             raise self.error
 
-    async def _server(self) -> str:
-        return "failed"
-
     def _log(self, name: str, program: str | None, description: str, tags: dict[str, str]) -> Any:
         if self.error is not None:
             raise self.error
@@ -55,16 +53,13 @@ class Ops:
         return SimpleNamespace(name=name, version=3, uri="models:/demo/3")
 
 
-async def test_ready_when_a_turn_can_be_answered() -> None:
+@pytest.mark.parametrize("error", [ModelSetupError("This model needs a key."), KeyError("sk-planted")])
+async def test_whether_it_is_ready_with_the_reason_for_the_owner_and_once_in_the_log(
+    error: Exception, caplog: Log
+) -> None:
     reply = await Ops().client.get("/ready")
     assert reply.status_code == 200
-    assert reply.json() == {"ready": True, "reason": "", "tracking": "off", "model_server": "failed"}
-
-
-@pytest.mark.parametrize("error", [ModelSetupError("This model needs a key."), KeyError("sk-planted")])
-async def test_not_ready_says_why_to_the_owner_and_once_in_the_log(
-    error: Exception, caplog: pytest.LogCaptureFixture
-) -> None:
+    assert reply.json() == {"ready": True, "reason": "", "tracking": "off", "model_server": "none"}
     ops = Ops(error=error)
     replies = [await ops.client.get("/ready") for _ in range(3)]
     assert {reply.status_code for reply in replies} == {503}
@@ -87,22 +82,19 @@ async def test_not_ready_while_it_shuts_down_and_new_turns_are_refused() -> None
     assert (await ops.client.get("/health")).status_code == 200
 
 
-@pytest.mark.parametrize(("path", "body"), [*WAYS, ("/v1/chat/completions", CHAT | {"stream": True})])
-async def test_an_error_is_found_in_the_log_by_its_id(
-    caplog: pytest.LogCaptureFixture, path: str, body: dict[str, Any]
-) -> None:
+async def test_an_error_is_found_in_the_log_by_its_id(caplog: Log) -> None:
     ops = Ops(lambda _: [TurnStarted("local", "m"), UpstreamUnavailable()])
-    reply = await ops.client.post(path, json=body, headers={"X-Turn-Id": GIVEN})
-    lines = reply.text.replace("data: ", "").splitlines()
-    error = next(json.loads(line) for line in lines if "error_id" in line)
-    error = error.get("error", error)
-    (record,) = [r for r in caplog.records if getattr(r, "turn_id", "") == error["error_id"]]
-    assert (record.code, error["error_id"]) == ("upstream_unavailable", GIVEN)
+    for path, body in (*WAYS, ("/v1/chat/completions", CHAT | {"stream": True})):
+        caplog.clear()
+        reply = await ops.client.post(path, json=body, headers={"X-Turn-Id": GIVEN})
+        lines = reply.text.replace("data: ", "").splitlines()
+        error = next(json.loads(line) for line in lines if "error_id" in line)
+        error = error.get("error", error)
+        (record,) = [r for r in caplog.records if getattr(r, "turn_id", "") == error["error_id"]]
+        assert (record.code, error["error_id"]) == ("upstream_unavailable", GIVEN)
 
 
-async def test_a_turn_is_one_line_without_its_words_and_the_reply_names_it(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+async def test_a_turn_is_one_line_without_its_words_and_the_reply_names_it(caplog: Log) -> None:
     caplog.set_level(logging.INFO, logger="dspy_demo")
     reply = await Ops().client.post("/predict/stream", json=BODY, headers={"X-Turn-Id": GIVEN})
     assert reply.headers["x-turn-id"] == GIVEN
@@ -118,24 +110,19 @@ async def test_a_turn_is_one_line_without_its_words_and_the_reply_names_it(
         assert reply.headers["x-turn-id"] != given
 
 
-async def test_the_owner_logs_a_version() -> None:
-    ops = Ops()
-    whole = {"name": "demo", "description": "New", "tags": {"team": "search"}, "program": "react"}
+async def test_the_owner_logs_a_version_and_what_cannot_be_logged_is_one_sentence() -> None:
+    ops, least = Ops(), {"name": "demo"}
+    whole = least | {"description": "New", "tags": {"team": "search"}, "program": "react"}
     reply = await ops.client.post("/versions", json=whole)
     assert (reply.status_code, reply.json()) == (201, {"name": "demo", "version": 3, "uri": "models:/demo/3"})
-    assert (await ops.client.post("/versions", json={"name": "demo"})).status_code == 201
+    assert (await ops.client.post("/versions", json=least)).status_code == 201
     assert ops.logged == [("demo", "react", "New", {"team": "search"}), ("demo", None, "", {})]
-
-
-async def test_a_version_that_cannot_be_logged_is_one_sentence() -> None:
-    ops, whole = Ops(), {"name": "demo"}
     for made, body, status in (
-        (ops, {}, 422),
-        (ops, {"name": 3}, 422),
-        (ops, whole | {"tags": {"a": 1}}, 422),
-        (ops, whole | {"lm": "x"}, 422),
-        (Ops(visitor=STRANGER), whole, 403),
-        (Ops(error=TrackingUnavailable()), whole, 503),
+        (Ops(), {}, 422),
+        (Ops(), least | {"tags": {"a": 1}}, 422),
+        (Ops(), least | {"lm": "x"}, 422),
+        (Ops(visitor=STRANGER), least, 403),
+        (Ops(error=TrackingUnavailable()), least, 503),
     ):
         reply = await made.client.post("/versions", json=body)
         assert (reply.status_code, reply.json()["status"], made.logged) == (status, "error", [])

@@ -74,8 +74,7 @@ async def test_the_three_forms_of_a_question_and_a_program_by_name(make_client):
         request = recorder.requests[-1]
         assert request.inputs == {"question": "d\n\ne"}
         assert request.history == (Message("user", "a\n\nb"), Message("assistant", "c"))
-    body = {"program": "report", "inputs": {"topic": "bees", "words": 20}}
-    assert (await client.post("/predict", json=body)).status_code == 200
+    assert (await client.post("/predict", json={"program": "report", "text": "bees"})).status_code == 200
     assert recorder.requests[-1].target.program == "report"
     response = await client.post("/predict", json={"text": "x", "program": "nope"})
     assert (response.status_code, response.json()["code"]) == (404, "not_found")
@@ -164,28 +163,15 @@ async def test_a_form_another_method_or_address_is_refused_in_the_same_shape(mak
 async def test_a_fault_has_a_status_and_ends_a_stream(make_client, error, status):
     client, _ = make_client([STARTED, FieldDelta("answer", "answer", "Wa"), error])
     response = await client.post("/predict", json={"text": "hi"})
-    assert response.status_code == status
-    assert response.json() == {
-        "status": "error",
-        "code": error.code,
-        "message": error.public_message,
-        "retryable": error.retryable,
-        "error_id": error.error_id,
-    }
+    body = response.json()
+    assert body.pop("error_id")
+    about = {"code": error.code, "message": error.public_message, "retryable": error.retryable}
+    assert (response.status_code, body) == (status, {"status": "error"} | about)
     assert response.headers.get("retry-after") == ("7" if error.retry_after_s else None)
     stream = await client.post("/predict/stream", json={"text": "hi"})
     *_, delta, failed = events_of(stream.text)
     assert (stream.status_code, delta["text"]) == (200, "Wa")
     assert (failed["type"], failed["code"]) == ("error", error.code)
-
-
-async def test_a_bug_is_a_500_without_its_words(make_client):
-    def script(request):
-        raise RuntimeError("secret sk-123")
-
-    response = await make_client(script)[0].post("/predict", json={"text": "hi"})
-    assert (response.status_code, response.json()["code"]) == (500, "internal")
-    assert "secret" not in response.text
 
 
 async def test_what_a_model_writes_is_always_json(make_client):
