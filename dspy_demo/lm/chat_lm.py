@@ -25,14 +25,13 @@ class CallObserver(Protocol):
     def in_turn(self, call: Callable[[], Coroutine[Any, Any, Any]]) -> Future[Any] | None:
         """Make `call` in the event loop of the turn; None where the caller is in that loop's thread."""
 
-    def call_recorded(self, finish_reason: str | None, cost_usd: float | None) -> None:
-        """The reply of the running call is there: how it ended and what it cost, where that is known."""
+    def call_recorded(self, finish_reason: str | None, cost_usd: float | None) -> None: ...
 
     def call_streamed(self) -> bool:
         """Whether some of the reply of the call that ended last has been shown."""
 
     def call_notice(self, text: str, state: StatusState, key: str) -> None:
-        """Something else worth knowing while a reply is awaited; `events.Status` says what a key is."""
+        """What is worth knowing while a reply is awaited; `events.Status` says what a key is."""
 
 
 call_observer: ContextVar[CallObserver | None] = ContextVar("call_observer", default=None)

@@ -109,13 +109,12 @@ def tokens(text: str) -> list[str]:
     return _TOKEN.findall(text)
 
 
-def _reply(prompt: str) -> str:
+def _reply(prompt: str) -> Any:
     predictor, adapter = calling_predictor(), dspy.settings.adapter or dspy.ChatAdapter()
     if predictor is None or not isinstance(adapter, dspy.ChatAdapter):  # the JSON and XML ones are one too
         return PREDICTORS_ONLY
     values = _outputs(predictor, _inputs(adapter, predictor.signature, prompt))
-    reply: str = adapter.format_assistant_message_content(predictor.signature, values)
-    return reply
+    return adapter.format_assistant_message_content(predictor.signature, values)
 
 
 def _inputs(adapter: dspy.Adapter, signature: type[dspy.Signature], prompt: str) -> dict[str, str]:
@@ -180,10 +179,9 @@ def _outputs(predictor: Any, inputs: Mapping[str, str]) -> dict[str, Any]:
     example = _nearest_example(predictor, " ".join(inputs.values()))
     values = {name: _value(info.annotation, answer, example.get(name)) for name, info in fields.items()}
     values |= dict.fromkeys(REASONING_FIELDS & fields.keys(), answer.reasoning)
-    if {"next_tool_name", "next_tool_args"} <= fields.keys():  # those of `dspy.ReAct`
-        tools = get_args(fields["next_tool_name"].annotation)
+    if "next_tool_name" in fields:  # of `dspy.ReAct`
         called = "tool_name_" in inputs.get("trajectory", "")
-        helps = answer.tool in tools and not called
+        helps = answer.tool in get_args(fields["next_tool_name"].annotation) and not called
         values["next_tool_name"] = answer.tool if helps else "finish"
         values["next_tool_args"] = answer.arguments if helps else {}
         values["next_thought"] = "The tool has answered the question." if called else answer.reasoning

@@ -1,7 +1,6 @@
 """What went wrong with a language model, in our terms.
 
-DSPy projects the failures of every engine, and litellm's, onto its own classes. Nothing of their text reaches
-the user, since a provider may repeat keys, addresses or the prompt in it.
+Nothing of a provider's text reaches the user: it may repeat keys, addresses or the prompt.
 """
 
 from __future__ import annotations

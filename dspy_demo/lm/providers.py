@@ -52,8 +52,7 @@ class Provider(NamedTuple):
         return settings.provider_bases.get(self.base_variable(settings) or "")
 
 
-#: In the order in which a key is looked for at the start. Those without an example are known so that their
-#: keys are kept from whom they do not concern.
+#: In the order in which a key is looked for at the start.
 PROVIDERS: tuple[Provider, ...] = (
     Provider("openai", "openai/gpt-4o-mini", "openai-chat"),
     Provider("anthropic", "anthropic/claude-haiku-4-5", "anthropic", "/v1"),
@@ -119,8 +118,8 @@ def base_of(choice: LMChoice, settings: Settings) -> str | None:
 def key_of(choice: LMChoice, settings: Settings) -> SecretStr | None:
     """The key for a choice: typed with it, or the owner's, which goes only where the owner sends it.
 
-    That is the provider's own server, the one that the provider's variable names, and for the provider that
-    the app was started with the one of ``--api-base``. It is never one typed into the page.
+    That is the provider's own server or the one of its variable, and for the provider that the app was
+    started with the one of ``--api-base``. It is never one typed into the page.
     """
     if choice.api_key:
         return choice.api_key

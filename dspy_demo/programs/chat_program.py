@@ -47,10 +47,10 @@ class ChatProgram(dspy.Module):
             if not question.strip():
                 raise ValueError("The question is empty. Fill it in and send again.")
             fields = {self.chat_field: question, **fields}
-        if self.history_field is not None:
-            pairs = history_pairs(earlier, self.chat_field, self.answer_field)
-            fields = {self.history_field: dspy.History(messages=pairs), **fields}
-        return fields
+        if self.history_field is None:
+            return fields
+        pairs = history_pairs(earlier, self.chat_field, self.answer_field)
+        return {self.history_field: dspy.History(messages=pairs), **fields}
 
     def _prediction(self, result: Any) -> dspy.Prediction:
         return dspy.Prediction(**json_ready(as_prediction(result, self.answer_field)))
@@ -70,14 +70,11 @@ def read_messages(messages: Messages) -> list[tuple[str, str]]:
             "program calls its own tools."
         )
     content = last.get("content")
-    question, parts = _texts(content), content if isinstance(content, list) else [content]
-    if len(question) < len(parts):
+    question = _texts(content)
+    if len(question) < (len(content) if isinstance(content, list) else 1):
         raise ValueError("Only text can be sent: every part of it must be {“type”: “text”, “text”: …}.")
-    earlier = [
-        (message["role"], "\n".join(_texts(message.get("content"))))
-        for message in chat
-        if message.get("role") in ("user", "assistant")
-    ]
+    chat = [message for message in chat if message.get("role") in ("user", "assistant")]
+    earlier = [(message["role"], "\n".join(_texts(message.get("content")))) for message in chat]
     return [*((role, text) for role, text in earlier if text.strip()), ("user", "\n".join(question))]
 
 
@@ -109,8 +106,7 @@ def as_prediction(result: Any, answer_field: str) -> dspy.Prediction:
     """What a program returned, as a prediction: text is its answer, a dict holds its fields."""
     if isinstance(result, dspy.Prediction):
         return result
-    if isinstance(result, str):
-        return dspy.Prediction(**{answer_field: result})
+    result = {answer_field: result} if isinstance(result, str) else result
     if isinstance(result, Mapping) and result and all(isinstance(name, str) for name in result):
         return dspy.Prediction(**result)
     raise TypeError(f"the program returned a {type(result).__name__}")

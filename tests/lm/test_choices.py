@@ -5,9 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 
 from dspy_demo.errors import DemoError, ModelSetupError, SettingsError
@@ -74,19 +72,11 @@ async def test_what_comes_first(
     assert found.choice.api_key is None and "sk-planted" not in repr(found)  # `providers.key_of` finds it
 
 
-async def test_what_ollama_offers_really_answers_there_also_where_a_client_is_slow_to_make(
-    data_dir: Path, fake_openai: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+async def test_what_ollama_offers_really_answers_and_a_silent_one_is_none(
+    data_dir: Path, fake_openai: FakeOpenAI
 ) -> None:
-    """Ollama has its OpenAI routes below /v1 only. One that is silent does not hold up the start."""
-
-    class SlowClient(httpx.AsyncClient):
-        def __init__(self, **options: Any) -> None:
-            time.sleep(0.4)
-            super().__init__(**options)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(httpx, "AsyncClient", SlowClient)
-        found = await detect(settings(data_dir, "--ollama-url", fake_openai.origin))
+    """Ollama has its OpenAI routes below /v1 only."""
+    found = await detect(settings(data_dir, "--ollama-url", fake_openai.origin), probe_s=5)
     async with house(settings_for(data_dir), replace(found.choice, cache=False)) as home:
         heard = await home.ask("visitor-3")
     assert "visitor-3" in heard.finished.outputs["answer"]
@@ -109,12 +99,11 @@ async def test_a_base_url_alone_takes_the_first_model_there_or_is_an_error(
 
 async def test_an_explicit_model_wins_and_nothing_is_probed(data_dir: Path, fake_openai: FakeOpenAI) -> None:
     flags = ["--lm", "openai/x", "--api-base", fake_openai.url, "--ollama-url", fake_openai.origin]
-    more = ["--temperature", "0.5", "--max-tokens", "99", "--no-cache"]
-    found = await detect(settings(data_dir, *flags, *more))
-    choice = found.choice
-    assert choice.model == found.options[0].model == "openai/x"
-    assert (choice.temperature, choice.max_tokens, choice.cache) == (0.5, 99, False)
-    assert fake_openai.requests == []
+    found = await detect(
+        settings(data_dir, *flags, "--temperature", "0.5", "--max-tokens", "99", "--no-cache")
+    )
+    assert found.choice == LMChoice("openai/x", fake_openai.url, None, 0.5, 99, False)
+    assert found.options[0].model == "openai/x" and fake_openai.requests == []
 
 
 @pytest.mark.parametrize(
@@ -138,9 +127,8 @@ async def test_an_explicit_model_is_looked_at_before_the_start(
 async def test_what_came_or_went_since_the_start_changes_the_offer(
     data_dir: Path, models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nowhere = ["--ollama-url", refused_url().removesuffix("/v1"), "--models-dir"]
-    empty = settings(data_dir, *nowhere, str(tmp_path / "empty"))
-    with_model = settings(data_dir, *nowhere, str(models_dir))
+    flags = ["--ollama-url", refused_url().removesuffix("/v1"), "--models-dir"]
+    empty, with_model = (settings(data_dir, *flags, str(folder)) for folder in (tmp_path / "no", models_dir))
     offer = Offer(await detect(empty))
     (models_dir / "Mine.gguf").write_bytes(gguf_bytes(3_000))
     mine = f"local/{models_dir / 'Mine.gguf'}"

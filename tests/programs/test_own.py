@@ -78,7 +78,6 @@ def test_an_instance_a_class_or_a_maker(write: Write, ending: str, attribute: st
         ("import dspy\nprogram = dspy.Predict('n: int -> m: int')", "", "no text input"),
         (PROGRAM, "my-program", "named like a Python module"),
         (PROGRAM, "json", "Rename json.py"),
-        (None, "nowhere/at_all.py", "no file"),
         (None, "no_such_name", "no shipped program"),
         (None, "no_such_package.inner:thing", "ModuleNotFoundError"),
     ],
@@ -133,15 +132,7 @@ class Wrapped(Untyped):
     def forward(self, **fields: Any) -> Any: ...
 
 
-def attempts(kind: Any) -> dspy.Module:
-    module: dspy.Module = kind(module=dspy.Predict(Asked), N=2, reward_fn=lambda *_: 1.0, threshold=1.0)
-    return module
-
-
-def rows(fields: str) -> list[list[str]]:
-    return [row.split() for row in fields.split(",")]
-
-
+BEST = dspy.BestOfN(module=dspy.Predict(Asked), N=2, reward_fn=lambda *_: 1.0, threshold=1.0)
 OF_ASKED = "tone choice *, question text *, formal boolean, tries integer, weights json, picture image *"
 OF_UNTYPED = "question text *, picture image *, weights json *, tone choice"
 
@@ -151,8 +142,7 @@ OF_UNTYPED = "question text *, picture image *, weights json *, tone choice"
     [
         (dspy.Predict(Asked), OF_ASKED, ("reply", "score"), "reply"),
         (dspy.ReAct(Asked, tools=[]), OF_ASKED, ("reply", "score"), "reply"),
-        (attempts(dspy.BestOfN), OF_ASKED, ("reply", "score"), "reply"),
-        (attempts(dspy.Refine), OF_ASKED, ("reply", "score"), "reply"),
+        (BEST, OF_ASKED, ("reply", "score"), "reply"),
         (OfHints(), "topic text *, tone text, size integer, extra text", (), None),
         (Untyped(), OF_UNTYPED, (), "reply"),
         (Typed(), OF_UNTYPED, (), "reply"),
@@ -165,7 +155,7 @@ def test_a_program_becomes_a_form(
 ) -> None:
     spec = spec_of(module, name="mine")
     found = [[field.name, field.kind, *("*" if field.required else "")] for field in spec.inputs]
-    assert found == rows(fields)
+    assert found == [row.split() for row in fields.split(",")]
     assert (spec.outputs, spec.answer_field) == (outputs, answer_field)
     assert spec.history_field == (None if isinstance(module, OfHints) else "history")
     choices = {field.name: field.choices for field in spec.inputs if field.kind == "choice"}

@@ -188,6 +188,19 @@ async def test_what_cannot_be_loaded_is_our_error(
             runtime.import_runtime()
 
 
+def test_the_second_attempt_gets_jsons_grammar_and_a_call_of_ones_own_none(
+    tiny: LocalModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Any, signature: Any, completion: str) -> Any:
+        raise dspy.utils.exceptions.AdapterParseError("ChatAdapter", signature, completion)
+
+    lm = local_lm(tiny, cache=False, context_tokens=4096, max_tokens=60)
+    monkeypatch.setattr(dspy.ChatAdapter, "parse", refuse)
+    with dspy.context(lm=lm, adapter=dspy.ChatAdapter()):
+        assert dspy.Predict("question -> answer")(question="What?").answer
+        assert "[[ ##" not in lm("Say something")[0]
+
+
 async def test_turns_of_the_app_stream_and_end_with_an_answer(data_dir: Path, tiny: LocalModel) -> None:
     choice = LMChoice(f"local/{tiny.path}", max_tokens=80, cache=False)
     async with house(settings_for(data_dir, local_context_tokens=2048), choice) as services:

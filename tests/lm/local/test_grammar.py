@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import dspy
@@ -13,9 +12,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from dspy_demo.adapters import ADAPTERS, adapter_for, reply_grammar
-from dspy_demo.lm.local.engine import local_lm
-from dspy_demo.lm.local.files import LocalModel
-from dspy_demo.lm.local.runtime import LoadedModel, jobs
+from dspy_demo.lm.local.runtime import LoadedModel
 from tests.tiny_gguf import write_tiny_gguf
 
 
@@ -41,14 +38,8 @@ def signature(outputs: dict[str, Any]) -> type[dspy.Signature]:
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalModel]:
-    yield LocalModel("tiny", write_tiny_gguf(tmp_path_factory.mktemp("models") / "tiny.gguf", ends=False))
-    jobs.close()
-
-
-@pytest.fixture(scope="module")
-def model(tiny: LocalModel) -> LoadedModel:
-    return LoadedModel(tiny.path, 4096)
+def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    return LoadedModel(write_tiny_gguf(tmp_path_factory.mktemp("models") / "tiny.gguf", ends=False), 4096)
 
 
 @settings(max_examples=40, derandomize=True, suppress_health_check=list(HealthCheck), deadline=None)
@@ -95,16 +86,3 @@ class Endless(pydantic.BaseModel):
 )
 def test_what_a_format_cannot_hold_is_written_freely(name: str, type_: Any) -> None:
     assert reply_grammar(name, signature({"answer": type_}), 400) is None
-
-
-def test_the_second_attempt_gets_jsons_grammar_and_a_call_of_ones_own_none(
-    tiny: LocalModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(self: Any, signature: Any, completion: str) -> Any:
-        raise dspy.utils.exceptions.AdapterParseError("ChatAdapter", signature, completion)
-
-    lm = local_lm(tiny, cache=False, context_tokens=4096, max_tokens=60)
-    monkeypatch.setattr(dspy.ChatAdapter, "parse", refuse)
-    with dspy.context(lm=lm, adapter=dspy.ChatAdapter()):
-        assert dspy.Predict("question -> answer")(question="What?").answer
-        assert "[[ ##" not in lm("Say something")[0]
