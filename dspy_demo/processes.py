@@ -1,7 +1,6 @@
 """Child processes: start one, wait until it answers, notice its end, end all of it. And ports to listen on.
 
-The child, and whatever it starts, is a process group of its own under `warden`, which ends it when this
-process dies in any way.
+A child and what it starts is a process group under `warden`, which ends it when this process dies in any way.
 """
 
 from __future__ import annotations
@@ -23,16 +22,14 @@ from typing import Any, Literal
 
 import httpx
 
+from dspy_demo import warden
 from dspy_demo.errors import DemoError, SettingsError, in_seconds
 
 Phase = Literal["new", "starting", "ready", "stopping", "stopped", "failed"]
 
-#: Seconds between two questions whether the child answers, and how long one may take.
-PROBE_EVERY_S, PROBE_TIMEOUT_S = 0.05, 2.0
 LOG_TAIL_BYTES = 16_384
 #: Connections that may wait in the kernel of a socket that listens.
 BACKLOG = 2048
-_WARDEN = Path(__file__).with_name("warden.py")
 #: What a program of others needs of our environment: where things are, the language, the way to the network.
 _PASSED_ON = frozenset(
     {"PATH", "HOME", "USER", "TMPDIR", "TZ", "LANG", "LANGUAGE", "LD_LIBRARY_PATH"}
@@ -46,9 +43,7 @@ _numbers = itertools.count(1)
 
 def plain_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """The part of `environ` that a program of others gets: no key, token or password of ours is in it."""
-    return {
-        name: value for name, value in environ.items() if name.upper() in _PASSED_ON or name.startswith("LC_")
-    }
+    return {name: v for name, v in environ.items() if name.upper() in _PASSED_ON or name.startswith("LC_")}
 
 
 class ChildFailed(DemoError):
@@ -60,9 +55,7 @@ class ChildFailed(DemoError):
 
 @dataclass(frozen=True, slots=True)
 class ChildState:
-    """A child at one moment: why it failed, its group's leader, its exit code (128 + the number of a signal),
-    and when this phase began, by `time.monotonic`.
-    """
+    """A child at one moment. The exit code of a signal is 128 + its number; `pid` leads the group."""
 
     phase: Phase = "new"
     reason: str = ""
@@ -80,9 +73,8 @@ class ChildProcess:
     """Owns one child. `start` and `stop` belong to one event loop; `state` and `log_tail` to any thread.
 
     Args:
-        command: No secrets in it: everybody on the machine can read it. Use `env`.
-        health_url: Answers 200 when the child is ready. None: it is ready once started.
-        is_ready: A further look at that answer, for example that it is not another process on the port.
+        command: No secrets in it: everybody on the machine can read it.
+        health_url: Answers 200, and as `is_ready` wants, when the child is ready. None: it is ready at once.
         stop_grace_s: Seconds between SIGTERM and SIGKILL.
         explain: A sentence for a failure from the exit code and the log's tail; empty for the usual one.
         options: ``env``, ``cwd`` and ``pass_fds`` as `subprocess.Popen` takes them.
@@ -122,11 +114,7 @@ class ChildProcess:
             return ""
 
     async def start(self, *, timeout_s: float) -> ChildState:
-        """Start it and wait until it answers, at most `timeout_s`. Cancelling this stops it.
-
-        Raises:
-            ChildFailed: It ended, or did not answer in time; the state is ``failed`` with the same reason.
-        """
+        """Start it and wait until it answers, or raise ChildFailed. Cancelling this stops it."""
         self._enter("starting")
         self._spawned.clear()
         owner = self._owner = asyncio.create_task(self._own(), name=f"own-{self.name}")
@@ -150,11 +138,7 @@ class ChildProcess:
             answering.cancel()
 
     async def stop(self, grace_s: float | None = None) -> None:
-        """End the whole group: SIGTERM, and SIGKILL after the grace. Safe at any time, more than once.
-
-        Args:
-            grace_s: Instead of the child's own grace, for one that is known to be hung.
-        """
+        """End the whole group: SIGTERM, and SIGKILL after its grace or `grace_s`. Safe at any time."""
         if self._owner is None:
             return
         await self._spawned.wait()
@@ -170,13 +154,13 @@ class ChildProcess:
 
     async def _until_it_answers(self) -> None:
         await self._spawned.wait()
-        async with httpx.AsyncClient(timeout=PROBE_TIMEOUT_S, trust_env=False) as client:
+        async with httpx.AsyncClient(timeout=2.0, trust_env=False) as client:
             while self._health_url is not None:
                 with contextlib.suppress(httpx.HTTPError, ValueError, KeyError, TypeError):
                     reply = await client.get(self._health_url)
                     if reply.status_code == 200 and self._is_ready(reply):
                         return
-                await asyncio.sleep(PROBE_EVERY_S)
+                await asyncio.sleep(0.05)
 
     async def _own(self) -> None:
         """The child from its start to its end."""
@@ -197,28 +181,22 @@ class ChildProcess:
                 _signal_group(process.pid, signal.SIGKILL)
         code = code if code >= 0 else 128 - code
         stopped = self._state.phase == "stopping"
-        reason = "" if stopped else self._explain(code, self.log_tail()) or self._usual_reason(code)
+        usual = f"The {self.name} ended by itself (exit code {code}). Its log says why."
+        if code > 128:
+            usual = f"The {self.name} was ended by signal {code - 128}."
+        reason = "" if stopped else self._explain(code, self.log_tail()) or usual
         self._state = ChildState("stopped" if stopped else "failed", reason, exit_code=code)
 
     async def _spawn(self, pipe: int) -> asyncio.subprocess.Process:
         self.log_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        warden = [sys.executable, "-I", "-S", str(_WARDEN), f"{self._stop_grace_s:g}"]
+        prefix = [sys.executable, "-I", "-S", warden.__file__, f"{self._stop_grace_s:g}"]
         descriptor = os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
         with os.fdopen(descriptor, "wb") as log:
+            options: dict[str, Any] = {"stdout": log, "stderr": log, **self._options}
+            command = [*prefix, *self.command]
             return await asyncio.create_subprocess_exec(
-                *warden,
-                *self.command,
-                stdin=pipe,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                **self._options,
+                command[0], *command[1:], stdin=pipe, start_new_session=True, **options
             )
-
-    def _usual_reason(self, code: int) -> str:
-        if code > 128:
-            return f"The {self.name} was ended by signal {code - 128}."
-        return f"The {self.name} ended by itself (exit code {code}). Its log says why."
 
     def _enter(self, phase: Phase, reason: str = "") -> None:
         now = time.monotonic()
@@ -231,11 +209,7 @@ def _signal_group(leader: int, number: signal.Signals) -> None:
 
 
 def listen(host: str, ports: Sequence[int]) -> socket.socket:
-    """Listen on the first of `ports` that is free; 0 is any free one. From then on the port is taken.
-
-    Raises:
-        SettingsError: Each of the ports is in use, or cannot be listened on.
-    """
+    """Listen on the first of `ports` that is free, or raise SettingsError; 0 is any free one."""
     for port in ports:
         listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -246,10 +220,8 @@ def listen(host: str, ports: Sequence[int]) -> socket.socket:
         except OSError as error:
             listening.close()
             if error.errno != errno.EADDRINUSE:
-                raise SettingsError(
-                    f"--host: {host} is not an address of this machine, or its port {port} may not be used: "
-                    f"{error.strerror}."
-                ) from None
+                why = f"is not an address of this machine, or its port {port} may not be used"
+                raise SettingsError(f"--host: {host} {why}: {error.strerror}.") from None
     which = f"Port {ports[0]}" if len(ports) == 1 else f"Each port from {ports[0]} to {ports[-1]}"
     raise SettingsError(f"{which} of {host} is in use. Choose another one with --port.")
 

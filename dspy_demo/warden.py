@@ -1,6 +1,4 @@
-"""Runs a command and ends its whole process group when the app that wanted it is gone.
-
-    python -I -S warden.py GRACE_S COMMAND [ARGUMENT ...]
+"""``python -I -S warden.py GRACE_S COMMAND [ARGUMENT ...]``: end a command's group when the app is gone.
 
 It leads a session of its own, and its standard input is a pipe whose other end only the app holds: the kernel
 closes that when the app ends, also by ``kill -9``. (PR_SET_PDEATHSIG would reach no grandchildren.)

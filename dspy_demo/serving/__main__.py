@@ -7,6 +7,7 @@ import gc
 import os
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 
 from dspy_demo.errors import DemoError, SettingsError
@@ -19,16 +20,16 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m dspy_demo.serving",
         description="Serve a version that was logged to MLflow: its /invocations, and streaming routes.",
-        epilog="The key of the language model comes from the environment, for example OPENAI_API_KEY. "
-        "Limits are set by the variables of the app, for example DSPY_DEMO_TOTAL_TIMEOUT_S. Beyond this "
-        "machine clients are known by --allow-host, or by the bearer token in DSPY_DEMO_OWNER_TOKEN.",
+        epilog="The environment gives the language model's key (OPENAI_API_KEY) and the limits of the app "
+        "(DSPY_DEMO_TOTAL_TIMEOUT_S). Beyond this machine clients are known by --allow-host, or by the "
+        "bearer token in DSPY_DEMO_OWNER_TOKEN.",
     )
     add = parser.add_argument
     add("version", metavar="VERSION", help="models:/NAME/VERSION or models:/NAME@ALIAS")
     add("--host", default="127.0.0.1", help="address to listen on [%(default)s]")
     add("--port", type=int, default=5001, help="port to listen on [%(default)s]")
     add("--fd", type=int, help="listen on this open socket instead; used by the app")
-    names = "a name that the server is asked by, beside this machine's own; may be given more than once"
+    names = "a name that the server is asked by, beside this machine's own; may be repeated"
     add("--allow-host", action="append", default=[], metavar="NAME", help=names)
     add("--tracking-uri", help="MLflow server or database [the one in --data-dir]")
     add("--data-dir", type=Path, help="the app's data folder")
@@ -52,7 +53,6 @@ def main() -> int:
 
 
 def serve(options: argparse.Namespace, settings: Settings, listening: socket.socket) -> None:
-    """Load the version and serve it."""
     prepare_libraries(settings, os.environ)
 
     # Only now: these imports take seconds, and libraries read the environment while they are imported.
@@ -74,13 +74,9 @@ def serve(options: argparse.Namespace, settings: Settings, listening: socket.soc
         sys.stdout.write(f"Serving {version.uri} at {address}\n")
         sys.stdout.flush()
 
-    WebServer(
-        ModelServerMiddleware(app, host=host, allowed=options.allow_host, token=settings.owner_token),
-        listening,
-        settings,
-        on_ready=tell_ready,
-        drain=lambda: app.state.service.drain(settings.shutdown_grace_s),
-    ).run()
+    guarded = ModelServerMiddleware(app, host=host, allowed=options.allow_host, token=settings.owner_token)
+    drain = partial(app.state.service.drain, settings.shutdown_grace_s)
+    WebServer(guarded, listening, settings, on_ready=tell_ready, drain=drain).run()
 
 
 if __name__ == "__main__":

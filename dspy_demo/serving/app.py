@@ -1,7 +1,6 @@
 """The model server: one version behind the routes of ``mlflow models serve``, and the API's beside them.
 
-``/ping``, ``/health``, ``/version`` and ``/invocations`` keep the contract of ``mlflow models serve``; the
-API's routes stream, ``/model`` tells what is served. There is no page here.
+``/ping``, ``/health``, ``/version`` and ``/invocations`` keep MLflow's contract.
 """
 
 from __future__ import annotations
@@ -43,8 +42,6 @@ from dspy_demo.versions.tracking import Tracking
 if TYPE_CHECKING:
     import dspy
 
-#: How long the last traces may take at the end.
-TRACES_WRITTEN_S = 4.0
 REFUSED = (
     'This version does not take such a body. Send {"messages": [{"role": "user", "content": "..."}]} as JSON.'
 )
@@ -86,7 +83,7 @@ def build_app(version: ServedVersion, settings: Settings) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         await service.aclose()
-        await asyncio.to_thread(tracer.close, TRACES_WRITTEN_S)
+        await asyncio.to_thread(tracer.close, 4.0)
 
     app = build_api(
         service,
@@ -102,32 +99,30 @@ def build_app(version: ServedVersion, settings: Settings) -> FastAPI:
     @app.get("/model", summary="What is served here")
     async def model() -> dict[str, Any]:
         """And how many turns run, which a switch to another version waits for."""
-        running = len(service.running | service.waiting)
-        return _about(version, choice, reason) | {"instance": instance, "running": running}
+        return {
+            "server": "dspy-demo",
+            "app_version": __version__,
+            "version": version.uri,
+            "program": version.spec.name,
+            "lm": choice.model,
+            "adapter": version.adapter,
+            "ready": not reason,
+            "reason": reason,
+            "instance": instance,
+            "running": len(service.running | service.waiting),
+        }
 
     return app
 
 
 def _why_not_ready(catalog: LMCatalog, choice: LMChoice, settings: Settings) -> str:
     """A sentence, or empty; told at the start, not when the first question needs the model."""
+    reason = missing_key(choice, settings)
     try:
         catalog.lm(choice)
     except DemoError as error:
-        return missing_key(choice, settings) or error.public_message
-    return missing_key(choice, settings)
-
-
-def _about(version: ServedVersion, choice: LMChoice, reason: str) -> dict[str, Any]:
-    return {
-        "server": "dspy-demo",
-        "app_version": __version__,
-        "version": version.uri,
-        "program": version.spec.name,
-        "lm": choice.model,
-        "adapter": version.adapter,
-        "ready": not reason,
-        "reason": reason,
-    }
+        return reason or error.public_message
+    return reason
 
 
 def _lend_key(choice: LMChoice) -> None:
@@ -156,9 +151,8 @@ class NamedReplies:
         await self._app(scope, receive, named if scope["type"] == "http" else send)
 
 
-#: The routes of ``mlflow models serve``, with answers that are the same to the byte. MLflow's own scoring app
-#: runs each call in one of a few threads, goes on when the client has left, and puts the stack trace of a
-#: failure into the reply; here a call is a turn of the chat service.
+#: The routes of ``mlflow models serve``, with answers that are the same to the byte. MLflow's own app has few
+#: threads, goes on when the client has left, and replies with stack traces; here a call is a turn.
 mlflow_router = APIRouter()
 
 

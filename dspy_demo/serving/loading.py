@@ -32,9 +32,7 @@ class ServedVersion:
     Attributes:
         uri: Its fixed name, ``models:/NAME/3``, also where it was asked for by an alias.
         module: The program itself, without the messages around it.
-        lm: The model it was logged with.
-        own_lm: That model itself, where it is one of its own making, which a `LMChoice` cannot name.
-        adapter: A name in `adapters.ADAPTERS`.
+        own_lm: The model itself, where it is one of its own making, which a `LMChoice` cannot name.
         model_file: The file of a model that runs in the server itself (`lm.local.files.record`).
     """
 
@@ -51,9 +49,7 @@ def load(uri: str, settings: Settings) -> ServedVersion:
     """Load a version. The code in it runs, and it sets ``dspy.settings``: call it in the main thread, once.
 
     Raises:
-        VersionNotFound: There is none of that name, number or alias.
-        VersionNotServable: It is not a DSPy program, not of this app's format, or does not load.
-        TrackingUnavailable: The tracking server or its database cannot be used.
+        VersionNotFound, VersionNotServable, TrackingUnavailable: With a sentence for the user.
     """
     store = VersionStore(settings)
     if (database := store.tracking.database) and not database.exists():
@@ -81,15 +77,8 @@ def load(uri: str, settings: Settings) -> ServedVersion:
     if noted is None:
         return _of_another_tool(version.uri, loaded, lm=lm, adapter=adapter, own_lm=own_lm)
     module, file = loaded.program, noted["lm"].get("file")
-    return ServedVersion(
-        version.uri,
-        noted_spec(noted, module),
-        module,
-        noted_choice(noted),
-        own_lm=None if file else own_lm,
-        adapter=noted["adapter"],
-        model_file=file,
-    )
+    spec, choice = noted_spec(noted, module), noted_choice(noted)
+    return ServedVersion(version.uri, spec, module, choice, None if file else own_lm, noted["adapter"], file)
 
 
 def _of_another_tool(

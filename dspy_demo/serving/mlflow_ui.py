@@ -11,12 +11,11 @@ from dspy_demo.processes import ChildProcess, ChildState, free_port, plain_envir
 from dspy_demo.versions.secrets import public_url
 from dspy_demo.versions.tracking import Tracking
 
-START_TIMEOUT_S = 60.0
 HOST = "127.0.0.1"
 
 
 class MLflowPages:
-    """Owns the one ``mlflow server`` of this app. `open` is for one event loop; the rest for any thread."""
+    """Owns the one ``mlflow server`` of this app."""
 
     def __init__(self, tracking: Tracking, environ: Mapping[str, str] = os.environ) -> None:
         self._tracking = tracking
@@ -27,20 +26,15 @@ class MLflowPages:
 
     @property
     def url(self) -> str:
-        """Where the pages are now, without a slash at the end; empty while there are none."""
+        """Where the pages are, without a slash at the end; empty while there are none."""
         return self._url if self._tracking.remote or self.state().phase == "ready" else ""
 
     def state(self) -> ChildState:
-        """Of the server's process; always ``new`` for a remote server, which is not ours to watch."""
+        """Of the server's process; always ``new`` for a remote server."""
         return self._child.state() if self._child else ChildState()
 
     async def open(self) -> str:
-        """The pages' URL, when they answer. Starts the server unless it runs; also again after a crash.
-
-        Raises:
-            TrackingUnavailable: The store cannot be opened.
-            ChildFailed: The server did not start.
-        """
+        """The pages' URL, when they answer, or TrackingUnavailable or ChildFailed."""
         async with self._opening:
             if not self.url:
                 await asyncio.to_thread(self._tracking.prepare)
@@ -56,7 +50,7 @@ class MLflowPages:
                     env=self._environment(),
                     cwd=self._tracking.data_dir,
                 )
-                await self._child.start(timeout_s=START_TIMEOUT_S)
+                await self._child.start(timeout_s=60.0)
             return self.url
 
     def _environment(self) -> dict[str, str]:
@@ -66,14 +60,11 @@ class MLflowPages:
             "MLFLOW_REGISTRY_STORE_URI": self._tracking.uri,
             "MLFLOW_DEFAULT_ARTIFACT_ROOT": self._tracking.artifact_root.as_uri(),
             "MLFLOW_TRACKING_URI": self._tracking.uri,
-            # Jobs would be 13 more processes and 2.3 GB.
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # 13 more processes and 2.3 GB
             "MLFLOW_DISABLE_TELEMETRY": "true",
-            # Without it the server waits for a price list from the network.
-            "LITELLM_LOCAL_MODEL_COST_MAP": "true",
+            "LITELLM_LOCAL_MODEL_COST_MAP": "true",  # else the server waits for a price list from the network
         }
 
     async def stop(self) -> None:
-        """End the server, with everything that it started. Safe at any time."""
         if self._child is not None:
             await self._child.stop()

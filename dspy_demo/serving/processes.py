@@ -30,20 +30,14 @@ from dspy_demo.versions.tracking import Tracking
 ServerPhase = Literal["none", "hung"] | Phase
 #: ``none``: nothing was served yet. ``hung``: its process runs, but it answers nothing.
 SERVER_PHASES: tuple[str, ...] = ("none", "hung", *get_args(Phase))
-
 HOST = "127.0.0.1"
 #: Longest time for a model server to become ready.
 START_TIMEOUT_S = 120.0
-#: A server that was replaced stays at least so long: a turn may have its address and not have called yet.
-RETIRE_AFTER_S, RETIRE_POLL_S = 1.0, 0.25
-#: After the time for running answers, for the last traces. One that is hung will hardly end by itself.
-STOP_GRACE_S, HUNG_GRACE_S = 7.0, 1.0
 #: A server that is silent for so long is hung; what it answered is kept for a while.
 HEALTH_TIMEOUT_S, HEALTH_KEPT_S = 2.0, 5.0
 #: Servers for comparisons: one for each side, each as large as the app, and how long an idle one stays.
 BESIDE_MAX, BESIDE_IDLE_S = 2, 600.0
-#: Settings, and groups of them, that a model server has no use for: those of guests and of sharing, and
-#: the choice of a model, which is the version's. All others, also those to come, are passed on.
+#: Settings, and groups of them, that a model server has no use for; the choice of a model is the version's.
 NOT_PASSED_ON = frozenset(
     {"Guests", "Share"}
     | {"host", "port", "open", "public", "public_url", "cors_origins", "embed"}
@@ -51,7 +45,6 @@ NOT_PASSED_ON = frozenset(
     | {"ollama_url", "hub_url"}
     | {"served_url", "serve_env"}
 )
-_PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +53,6 @@ class ServerState:
 
     Attributes:
         version: What it serves: ``models:/NAME/3``; while it starts, as it was asked for.
-        url: Its address, when it is ready.
         reason: Why it failed, in one sentence.
         warning: Why it will not be able to answer though it is ready: a missing key.
         instance: Names its very process; see `events.ServedTarget`.
@@ -88,12 +80,8 @@ class ServerState:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is to be served, and with whose key.
-
-    Attributes:
-        version: ``models:/NAME/3`` or ``models:/NAME@champion``.
-        lm: The model string that it was logged with; the keys of other providers are kept from it.
-        api_key: A typed key for that model. Without it the server finds the provider's own variable.
+    """A version to serve, with the model string that it was logged with (the keys of other providers are kept
+    from it), and a typed key for that model.
     """
 
     version: str
@@ -160,7 +148,7 @@ class VersionProcess:
             if self.phase == "ready":
                 return
             await self.stop()  # a hung one
-            with listen(HOST, [0]) as listening:  # our own end of it is closed when the server has it
+            with listen(HOST, [0]) as listening:
                 self._url = f"http://{HOST}:{listening.getsockname()[1]}"
                 child = self._child = self._new_child(listening.fileno())
                 await child.start(timeout_s=START_TIMEOUT_S)
@@ -182,14 +170,14 @@ class VersionProcess:
             health_url=f"{self._url}/model",
             is_ready=is_ready,
             env=self._environment(instance),
-            cwd=_PACKAGE_PARENT,
+            cwd=Path(__file__).resolve().parents[2],
             pass_fds=[descriptor],
-            stop_grace_s=self._settings.shutdown_grace_s + STOP_GRACE_S,
+            stop_grace_s=self._settings.shutdown_grace_s + 7.0,  # for the last traces
             explain=_reason,
         )
 
     def _environment(self, instance: str) -> dict[str, str]:
-        """Ours without what is not for the version, and the settings, also those of the command line."""
+        """Ours without what is not for the version, and with the settings of the command line."""
         inherited = version_environment(self._environ, [self.wanted.lm], self._settings.serve_env)
         environment = {name: value for name, value in inherited.items() if not name.startswith(ENV_PREFIX)}
         environment |= self._settings.variables(NOT_PASSED_ON)
@@ -208,14 +196,14 @@ class VersionProcess:
                 asyncio.timeout(self._settings.total_timeout_s),
                 httpx.AsyncClient(timeout=5, trust_env=False) as client,
             ):
-                await asyncio.sleep(RETIRE_AFTER_S)
+                await asyncio.sleep(1.0)  # a turn may have its address and not have called yet
                 while (await client.get(f"{self._url}/model")).json()["running"]:  # noqa: ASYNC110
-                    await asyncio.sleep(RETIRE_POLL_S)
+                    await asyncio.sleep(0.25)
         await self.stop()
 
     async def stop(self) -> None:
         if self._child is not None:
-            await self._child.stop(HUNG_GRACE_S if self.phase == "hung" else None)
+            await self._child.stop(1.0 if self.phase == "hung" else None)
 
 
 def _reason(code: int, log: str) -> str:
@@ -224,9 +212,7 @@ def _reason(code: int, log: str) -> str:
 
 
 class ModelServers:
-    """The model servers of this app: the current one, the next one, those beside it for comparisons, and old
-    ones that finish their turns.
-    """
+    """The current model server, the next one, those for comparisons, and old ones that finish their turns."""
 
     def __init__(self, settings: Settings, environ: Mapping[str, str] = os.environ) -> None:
         self._settings, self._environ = settings, environ
@@ -238,7 +224,6 @@ class ModelServers:
         self._switching = asyncio.Lock()
 
     def state(self) -> ServerState:
-        """The current server, and under ``next`` the one that is to follow it."""
         following = self._next.state() if self._next else None
         if self._current is None:
             return following or ServerState()
@@ -272,13 +257,13 @@ class ModelServers:
             return server.state()
 
     async def retry(self) -> ServerState:
-        """Start the server that failed to become the current one once more, or raise ChildFailed."""
+        """Start the `next` server, which failed, once more, or raise ChildFailed."""
         if self._next is None:
             raise ChildFailed("Nothing is left to be tried again. Choose a version under “Versions”.")
         return await self.serve(self._next.wanted)
 
     async def restart(self) -> ServerState:
-        """Start the current server again, after it failed or to take up a new alias, or raise ChildFailed."""
+        """Start the current server again, or raise ChildFailed."""
         async with self._switching:
             server = self._current or self._next
             if server is None:
@@ -306,12 +291,8 @@ class ModelServers:
 
     async def stop(self, version: str | None = None) -> None:
         """End the servers of `version`, or all of them, also one that is starting."""
-        everything = {self._current, self._next, *self._beside, *self._retiring.values()} - {None}
-        servers = [
-            server
-            for server in everything
-            if server and version in {None, server.version, server.wanted.version}
-        ]
+        everything = {self._current, self._next, *self._beside, *self._retiring.values()}
+        servers = [s for s in everything if s and version in {None, s.version, s.wanted.version}]
         await asyncio.gather(*(server.stop() for server in servers))
         if self._next in servers:
             self._next = None
@@ -319,7 +300,6 @@ class ModelServers:
             self._take_from_beside(server)
 
     async def aclose(self) -> None:
-        """End everything; for the app's exit."""
         for task in list(self._retiring):
             task.cancel()
         await self.stop()
