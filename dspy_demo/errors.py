@@ -177,7 +177,7 @@ class UpstreamError(DemoError):
 
 class UpstreamAuth(UpstreamError):
     code, retryable = "upstream_auth", False
-    default_message = "The language model refused the API key. Enter another under Model, Other…"
+    default_message = "The language model refused the API key. Enter another one under Model."
 
 
 class UpstreamRejected(UpstreamError):

@@ -1,11 +1,5 @@
 """A real local server that speaks OpenAI's chat API, and every way in which such a server can fail.
 
-    with FakeOpenAI() as fake:
-        fake.reply(text="Hello", tokens_per_second=20)     # the next request gets this
-        fake.reply(FAULTS["cut"], times=2)                 # the two after it
-        ...  # then: an answer to the prompt, in the format that DSPy's adapter asks for
-        fake.wait_for(lambda: fake.streams[-1].closed_at)
-
 It runs on a thread with an event loop of its own, on raw sockets, because most faults are byte-level.
 """
 
@@ -21,19 +15,9 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Self, TypeVar
 
-from tests.fake_upstream import (
-    FAULTS,
-    ODDITIES,
-    Completion,
-    Reply,
-    Request,
-    Stream,
-    huge_reply,
-    to_json,
-    tool_reply,
-)
+from tests.fake_upstream import FAULTS, ODDITIES, Completion, Reply, Request, Stream, to_json, tool_reply
 
-__all__ = ["FAULTS", "ODDITIES", "FakeOpenAI", "Reply", "Request", "Stream", "huge_reply", "tool_reply"]
+__all__ = ["FAULTS", "ODDITIES", "FakeOpenAI", "Reply", "Request", "Stream", "tool_reply"]
 
 T = TypeVar("T")
 Responder = Callable[[dict[str, Any]], Reply | None]
@@ -46,8 +30,7 @@ LAST_CHUNK = b"0\r\n\r\n"
 class FakeOpenAI:
     """The server; `url` is the base URL for clients. Every method may be called from any thread.
 
-    Args:
-        tokens_per_second: The pace of replies that do not say theirs; 0 is as fast as possible.
+    What nobody scripted is an answer to the prompt, in the format that DSPy's adapter asks for.
     """
 
     def __init__(self, *, tokens_per_second: float = 0.0) -> None:
@@ -87,7 +70,6 @@ class FakeOpenAI:
 
     @property
     def origin(self) -> str:
-        """Without ``/v1``: what Ollama calls its host."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
@@ -95,7 +77,7 @@ class FakeOpenAI:
         return f"{self.origin}/v1"
 
     def reply(self, reply: Reply | None = None, /, *, times: int = 1, **fields: Any) -> None:
-        """Queue an answer: a `Reply`, or its fields, or both. An empty queue gives default answers."""
+        """Queue an answer: a `Reply`, or its fields, or both."""
         self._replies.extend([replace(reply or Reply(), **fields)] * times)
 
     def respond_with(self, responder: Responder | None) -> None:
@@ -103,7 +85,7 @@ class FakeOpenAI:
         self._responder = responder
 
     def reset(self) -> None:
-        """Forget script and records, and reset every connection, as a crashing server does."""
+        """Forget everything, and reset every connection."""
         self._responder = self.get_reply = None
         for kept in (self._replies, self.requests, self.streams):
             kept.clear()
@@ -131,7 +113,6 @@ class FakeOpenAI:
             time.sleep(0.002)
 
     async def await_for(self, predicate: Callable[[], T], timeout: float = 10.0) -> T:
-        """`wait_for` without blocking the event loop of the test."""
         return await asyncio.to_thread(self.wait_for, predicate, timeout)
 
 
@@ -162,7 +143,6 @@ class Connection:
             self._writer.close()
 
     def abort(self) -> None:
-        """Reset the connection."""
         self._writer.transport.abort()
         if self._task is not None:
             self._task.cancel()
@@ -176,7 +156,7 @@ class Connection:
         return Request(method, path, headers, body)
 
     async def _answered(self, request: Request) -> bytes:
-        """Answer, and give the first byte of the next request; empty where the client leaves."""
+        """Gives the first byte of the next request; empty where the client leaves."""
         self._fake.requests.append(request)
         answering = asyncio.create_task(self._answer(request))
         following = asyncio.create_task(self._reader.read(1))
@@ -191,7 +171,6 @@ class Connection:
             following.cancel()
 
     def _end_stream(self, *, client_left: bool = False) -> None:
-        """Record the end of the running completion, once."""
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.closed_at, stream.client_left = time.monotonic(), client_left
@@ -212,7 +191,7 @@ class Connection:
             await self._send_error(request, Reply(status=404, error_message=f"no route {request.path}"))
 
     def _page(self, request: Request, path: str) -> Any:
-        """The JSON of the other routes: OpenAI's model list, and what Ollama is recognised by."""
+        """OpenAI's model list, and what Ollama is recognised by."""
         models = [{"name": name, "capabilities": [can]} for name, can in OLLAMA_MODELS.items()]
         pages = {
             "GET /models": {"object": "list", "data": [{"id": name} for name in self._fake.models]},
@@ -238,7 +217,7 @@ class Connection:
         self._end_stream()
 
     async def _fail_at_once(self, reply: Reply) -> bool:
-        """The faults that come before any content. Whether it was one."""
+        """The faults before any content. Whether it was one."""
         match reply.fault:
             case "close_before_headers":
                 self._writer.close()
@@ -256,7 +235,6 @@ class Connection:
         return True
 
     async def _fail_midway(self, reply: Reply) -> None:
-        """The faults after some tokens: what comes instead of the rest."""
         match reply.fault:
             case "stall":
                 await _forever()
@@ -307,9 +285,8 @@ class Connection:
         error = {"message": message, "type": "fake_error", "code": code, "param": None}
         wait = reply.retry_after or (None if reply.retry_after_s is None else f"{reply.retry_after_s:g}")
         headers = [] if wait is None else [f"Retry-After: {wait}"]
-        await self._send(
-            reply.status, reply.error_body.encode() or to_json({"error": error}), headers=headers
-        )
+        body = reply.error_body.encode() or to_json({"error": error})
+        await self._send(reply.status, body, headers=headers)
 
     async def _send(
         self, status: int, body: bytes, kind: str = "application/json", *, headers: Sequence[str] = ()

@@ -28,42 +28,28 @@ Fault = Literal[
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer of the fake. Without `text` and `fields` it answers the prompt by itself.
+    """One answer of the fake. Without `text` and `fields` it answers the prompt by itself."""
 
-    Attributes:
-        text: The whole content. Lone surrogates (``"\\udcff"``) go out as that raw byte (0xff).
-        fields: Values of output fields, written as the request's adapter wants them.
-        chunk_chars: Cut the text every so many characters, instead of at words; 0 = one chunk.
-        filler_chars: At least so much text in the default answer.
-        reasoning_content: A model's own thinking, streamed before the content.
-        usage: Token counts; None counts chunks; an empty mapping sends none.
-        tokens_per_second: The pace; None is the server's, 0 as fast as possible.
-        write_bytes: Bytes per TCP write; 0 is one write per token.
-        status: Other than 200 the body is OpenAI's error JSON, or `error_body`.
-        retry_after: The header as it is, for a date.
-    """
-
-    text: str | None = None
-    fields: Mapping[str, Any] | None = None
-    chunk_chars: int | None = None
-    filler_chars: int = 0
-    reasoning_content: str = ""
+    text: str | None = None  #: The whole content; lone surrogates (``"\\udcff"``) go out as that raw byte.
+    fields: Mapping[str, Any] | None = None  #: Output fields, written as the request's adapter wants them.
+    chunk_chars: int | None = None  #: Cut the text every so many characters, not at words; 0 = one chunk.
+    filler_chars: int = 0  #: At least so much text in the default answer.
+    reasoning_content: str = ""  #: A model's own thinking, streamed before the content.
     finish_reason: str = "stop"
-    usage: Mapping[str, int] | None = None
+    usage: Mapping[str, int] | None = None  #: None counts chunks; an empty mapping sends none.
     first_delay_s: float = 0.0
-    tokens_per_second: float | None = None
-    write_bytes: int = 0
+    tokens_per_second: float | None = None  #: None is the server's pace, 0 as fast as possible.
+    write_bytes: int = 0  #: Bytes per TCP write; 0 is one write per token.
     fault: Fault | None = None
     after_tokens: int = 0
-    status: int = 200
+    status: int = 200  #: Other than 200 the body is OpenAI's error JSON, or `error_body`.
     retry_after_s: float | None = None
-    retry_after: str = ""
+    retry_after: str = ""  #: The header as it is, for a date.
     error_message: str = ""
     error_body: str = ""
 
     @property
     def broken(self) -> bool:
-        """It ends after some tokens."""
         return self.fault not in {None, "whole", "open_after_done"}
 
     def ends_at(self, tokens_sent: int) -> bool:
@@ -72,7 +58,7 @@ class Reply:
 
 @dataclass
 class Request:
-    """One request as it came over the wire. Header names are in lower case."""
+    """One request as it came. Header names are in lower case."""
 
     method: str
     path: str
@@ -101,11 +87,6 @@ class Stream:
     client_left: bool = False
 
 
-def huge_reply(size_bytes: int = 10_000_000, *, chunk_chars: int = 16_000) -> Reply:
-    """A right answer, but endless. DSPy's native engine refuses a chunk of more than 64 KiB."""
-    return Reply(filler_chars=size_bytes, chunk_chars=chunk_chars)
-
-
 def tool_reply(name: str, args: Mapping[str, Any], thought: str = "I use a tool.") -> Reply:
     """One step of `dspy.ReAct`; the default reply to the next step is ``finish``."""
     return Reply(fields={"next_thought": thought, "next_tool_name": name, "next_tool_args": dict(args)})
@@ -115,11 +96,13 @@ def tool_reply(name: str, args: Mapping[str, Any], thought: str = "I use a tool.
 FAULTS: dict[str, Reply] = {
     **{str(status): Reply(status=status) for status in (401, 403, 404, 500, 503)},
     "429": Reply(status=429, retry_after_s=7),
-    **{
-        name: Reply(fault=name)  # type: ignore[arg-type]
-        for name in ("close_before_headers", "silent_before_headers", "silent_after_headers", "garbage")
-    },
-    **{name: Reply(fault=name, after_tokens=8) for name in ("stall", "cut", "clean_cut")},  # type: ignore[arg-type]
+    "close_before_headers": Reply(fault="close_before_headers"),
+    "silent_before_headers": Reply(fault="silent_before_headers"),
+    "silent_after_headers": Reply(fault="silent_after_headers"),
+    "garbage": Reply(fault="garbage"),
+    "stall": Reply(fault="stall", after_tokens=8),
+    "cut": Reply(fault="cut", after_tokens=8),
+    "clean_cut": Reply(fault="clean_cut", after_tokens=8),
     "garbage_later": Reply(fault="garbage", after_tokens=8),
     "malformed": Reply(text="I would rather not use your format."),
     "empty": Reply(text=""),
@@ -128,10 +111,8 @@ FAULTS: dict[str, Reply] = {
 }
 #: Odd, but every byte of a good answer is there: the turn has to succeed.
 ODDITIES: dict[str, Reply] = {
-    "huge": huge_reply(),
+    "huge": Reply(filler_chars=10_000_000, chunk_chars=16_000),
     "one_byte_at_a_time": Reply(write_bytes=1),
-    "one_character_chunks": Reply(chunk_chars=1),
-    "one_chunk": Reply(chunk_chars=0),
     "invalid_utf8": Reply(fields={"reasoning": "one \udcff byte", "answer": "bad \udcff byte"}),
     "unicode_split": Reply(
         fields={"reasoning": "π ≈ 3 🙂", "answer": "naïve 日本語 👩‍👩‍👧"}, write_bytes=1, chunk_chars=1
@@ -152,8 +133,8 @@ _MARKER = re.compile(r"\b[A-Za-z]+-\d+\b")
 def default_text(request: Mapping[str, Any], reply: Reply) -> str:
     """A right answer to a DSPy prompt; an echo to any other.
 
-    Each text field says its own name, every marker of the question (a word like ``visitor-123``)
-    and a number that no other reply has, so that a test can tell whose text it got.
+    Each text field says its own name, every marker of the question (a word like ``visitor-123``) and a number
+    that no other reply has.
     """
     texts = [_plain(message.get("content")) for message in request.get("messages") or [{}]]
     question, wanted, reminder = texts[-1].rpartition("Respond with ")
@@ -181,7 +162,6 @@ def default_text(request: Mapping[str, Any], reply: Reply) -> str:
 
 
 def _plain(content: Any) -> str:
-    """The text of a message, whose content may be a list of parts."""
     parts = content if isinstance(content, list) else [{"text": content or ""}]
     return "\n".join(part.get("text", "") for part in parts)
 
@@ -206,7 +186,7 @@ def _xml_field(name: str, value: Any) -> str:
 
 
 def words(text: str) -> list[str]:
-    """Split into word-sized tokens, losing nothing: each begins with the white space before it."""
+    """Word-sized tokens, each with the white space before it."""
     return re.findall(r"\s*\S+|\s+\Z", text)
 
 
@@ -247,7 +227,7 @@ class Completion:
         return b"data: " + to_json(self._common | {"object": "chat.completion.chunk"} | content) + b"\n\n"
 
     async def tokens(self) -> AsyncIterator[tuple[str, str]]:
-        """Each token when it is due, counted from the start, so that the pace does not drift."""
+        """Each token when it is due."""
         loop = asyncio.get_running_loop()
         due = loop.time() + self.reply.first_delay_s
         kinds = (("reasoning_content", self._reasoning), ("content", self._content))

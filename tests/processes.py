@@ -65,11 +65,7 @@ class ServerProcess:
         wait_until(healthy, timeout, f"{self.url}{path} answers")
 
     def stop(self, timeout: float = STOP_DEADLINE_S) -> int:
-        """SIGTERM to the whole group; its exit code.
-
-        Raises:
-            AssertionError: Something of the group was still there at the deadline. It is killed then.
-        """
+        """SIGTERM to the whole group; its exit code. What is left at the deadline is killed and told."""
         self._signal(signal.SIGTERM)
         try:
             wait_until(lambda: self.group_ended, timeout, "the process group ends")
@@ -77,9 +73,7 @@ class ServerProcess:
             left = [_command(pid) for pid in group_of(self.process.pid)]
             self._signal(signal.SIGKILL)
             self.process.wait(5)
-            raise AssertionError(
-                f"still running {timeout} s after SIGTERM: {left}\n{self.log[-4000:]}"
-            ) from None
+            raise AssertionError(f"still running after SIGTERM: {left}\n{self.log[-4000:]}") from None
         return self.process.wait(5)
 
     def _signal(self, number: signal.Signals) -> None:
@@ -92,12 +86,7 @@ QUIET = {"PYTHONUNBUFFERED": "1", "DSPY_DEMO_TRACING": "false"}
 
 
 def start_process(
-    command: Sequence[str],
-    *,
-    port: int,
-    home: Path,
-    env: Mapping[str, str] | None = None,
-    cwd: Path = REPO,
+    command: Sequence[str], *, port: int, home: Path, env: Mapping[str, str] | None = None, cwd: Path = REPO
 ) -> ServerProcess:
     """Start ``python <command>`` in a checkout, in a scrubbed environment and its own group."""
     home.mkdir(parents=True, exist_ok=True)

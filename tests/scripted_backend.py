@@ -12,12 +12,7 @@ Script = Sequence[Event | DemoError]
 
 
 class ScriptedBackend:
-    """Plays a script: the same for every turn, or made from the request.
-
-    Args:
-        script: The events in order. A `DemoError` is raised where it stands.
-        pause_s: Seconds before each event.
-    """
+    """Plays a script, the same for every turn or made from the request; a `DemoError` in it is raised."""
 
     name = "scripted"
 
@@ -46,10 +41,8 @@ def scripted_answer(answer: str, *, reasoning: str = "", tokens: Iterable[str] |
     """The events of an ordinary chain-of-thought turn that ends in `answer`."""
     pieces = list(tokens) if tokens is not None else answer.split(" ")
     events: list[Event] = [TurnStarted("local", "scripted/model")]
-    if reasoning:
-        events += [
-            FieldDelta("reasoning", "reasoning", word + " ", "predict") for word in reasoning.split(" ")
-        ]
+    thoughts = f"{reasoning} ".split(" ")[:-1] if reasoning else []
+    events += [FieldDelta("reasoning", "reasoning", f"{word} ", "predict") for word in thoughts]
     events += [FieldDelta("answer", "answer", piece, "predict") for piece in pieces]
     outputs = {"reasoning": reasoning, "answer": answer} if reasoning else {"answer": answer}
     return [*events, TurnFinished(outputs)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ import pytest
 from dspy_demo.backends.base import Backend
 from dspy_demo.errors import Busy, InputTooLong, InvalidInput, NotFound, Stopped, UpstreamError
 from dspy_demo.events import (
-    Event,
     FieldDelta,
     LMChoice,
     ServedTarget,
@@ -64,28 +63,6 @@ async def test_an_error_becomes_the_last_event(over: Over) -> None:
         assert heard.failed.code == code
 
 
-async def test_an_unknown_exception_shows_nothing_of_itself(
-    over: Over, caplog: pytest.LogCaptureFixture
-) -> None:
-    class Leaky:
-        name = "leaky"
-
-        async def stream(self, request: TurnRequest) -> AsyncIterator[Event]:
-            raise RuntimeError("sk-secret")
-            yield
-
-        async def aclose(self) -> None: ...
-
-    async with over(Leaky()) as home:
-        heard = await home.ask("?")
-    assert kinds(heard) == ["started", "failed"]
-    assert heard.failed.code == "internal"
-    assert "sk-secret" not in str(heard.events)
-    (record,) = (r for r in caplog.records if getattr(r, "turn_id", "") == heard.failed.error_id)
-    assert (record.levelname, record.message) == ("ERROR", "turn failed")
-    assert record.exc_info is not None and record.exc_info[0] is RuntimeError
-
-
 async def test_silence_ends_the_turn_and_talk_meets_only_the_total_limit(over: Over) -> None:
     silent = slow(5)
     async with over(silent, idle_timeout_s=0.1) as home:
@@ -114,7 +91,6 @@ async def test_stopping_ends_the_iteration_without_an_end_event(over: Over, clos
 @pytest.mark.parametrize(
     ("inputs", "history", "error"),
     [
-        ({"question": "   \n"}, (), InvalidInput),
         ({}, (), InvalidInput),
         ({"question": "?", "colour": "red"}, (), InvalidInput),
         ({"question": "x" * 101}, (), InputTooLong),

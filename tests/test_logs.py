@@ -149,15 +149,6 @@ def test_an_exception_is_its_kind_and_place_without_its_words() -> None:
         assert trace_text(raised(error)).splitlines()[-1] == last_line
 
 
-def test_a_library_is_not_heard_below_a_warning_even_when_debugging(lines: Lines) -> None:
-    read = lines(log_level="debug")
-    logging.getLogger("openai._base_client").debug(SECRET)
-    logging.getLogger("dspy.clients").info(SECRET)
-    logging.getLogger("httpcore").warning(SECRET)
-    logging.getLogger("dspy_demo.chat").debug("ours")
-    assert [entry["message"] for entry in read()] == ["ours"]
-
-
 @pytest.mark.parametrize(
     ("error", "cause", "level", "traced"),
     [

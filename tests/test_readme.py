@@ -16,7 +16,7 @@ import pytest
 
 from dspy_demo.settings import documented
 from tests.fake_openai import free_port
-from tests.processes import ServerProcess, running_app
+from tests.processes import ServerProcess, running_app, start_process
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -54,12 +54,8 @@ def test_the_two_lines_name_files_that_exist() -> None:
     run_line, test_line = (line for line in commands() if line.startswith("python3 -m venv"))
     for line in (run_line, test_line):
         requirements = re.search(r"-r (\S+)", line)
-        assert requirements
-        assert (ROOT / requirements[1]).is_file()
-    assert "app.py" in run_line
-    assert "pytest" in test_line
-    assert test_line in (ROOT / "README.md").read_text()
-    assert "README.md" in (ROOT / ".ci/run").read_text()
+        assert requirements and (ROOT / requirements[1]).is_file()
+    assert "app.py" in run_line and "pytest" in test_line and test_line in README
 
 
 def test_links_pictures_and_files_of_the_code_that_are_named_exist() -> None:
@@ -86,12 +82,8 @@ def test_every_flag_in_the_text_exists() -> None:
 
 
 def test_messages_of_the_troubleshooting_table_are_in_the_code() -> None:
-    code = (
-        "\n".join(
-            path.read_text() for path in (ROOT / "dspy_demo").rglob("*") if path.suffix in {".py", ".html"}
-        )
-        + (ROOT / "app.py").read_text()
-    )
+    paths = [path for path in (ROOT / "dspy_demo").rglob("*") if path.suffix in {".py", ".html"}]
+    code = "\n".join(path.read_text() for path in paths)
     plain = re.sub(r"</?b>|\"\s*\n\s*f?\"|\{[^{}\n]*\}", "", code)
     table = DOCS[ROOT / "docs/guide.md"].split("## What an error means")[1]
     for message in re.findall(r"^\| “(.+?)”", table, re.MULTILINE):
@@ -101,77 +93,50 @@ def test_messages_of_the_troubleshooting_table_are_in_the_code() -> None:
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    home = tmp_path_factory.mktemp("readme")
-    with running_app(data_dir=home / "data", home=home) as server:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("readme")
+
+
+@pytest.fixture(scope="module")
+def app(home: Path) -> Iterator[ServerProcess]:
+    with running_app(data_dir=home / ".local/share/dspy-demo", home=home) as server:
         yield server
 
 
+def pasted(line: str, **options: Any) -> str:
+    done = subprocess.run(shlex.split(line), capture_output=True, text=True, timeout=120, **options)
+    assert done.returncode == 0, (line, done.stderr)
+    return done.stdout
+
+
 @pytest.mark.integration
-def test_every_curl_works_as_pasted(app: ServerProcess) -> None:
+def test_the_commands_work_as_pasted(app: ServerProcess, home: Path, tmp_path: Path) -> None:
+    """On one app; a version that it logged is then served. The black box runs ``app.py log``."""
     lines = [line for line in commands() if line.startswith("curl") and ":7860" in line]
     assert len(lines) >= 5
     for line in lines:
-        done = subprocess.run(
-            shlex.split(line.replace("http://127.0.0.1:7860", app.url)),
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert done.returncode == 0, line
-        assert '"error"' not in done.stdout, (line, done.stdout)
-        assert done.stdout, line
+        answer = pasted(line.replace("http://127.0.0.1:7860", app.url))
+        assert answer and '"error"' not in answer, (line, answer)
     assert httpx.get(f"{app.url}/docs").status_code == 200
-
-
-@pytest.mark.integration
-def test_the_sdk_example_works_as_pasted(app: ServerProcess) -> None:
     code = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "OpenAI" in block)
     code = code.replace("http://127.0.0.1:7860", app.url)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert "2 + 2 = 4." in done.stdout, done.stderr
+    assert "2 + 2 = 4." in pasted(shlex.join([sys.executable, "-c", code]))
 
-
-@pytest.mark.integration
-def test_the_commands_about_versions_work_as_pasted(home: Path, tmp_path: Path) -> None:
-    """Log one, then serve it in both ways and make an image of it; with a home and ports of its own."""
-    ports = {"5001": str(free_port()), "5002": str(free_port())}
-    bin_dir = Path(sys.executable).parent
-    environ = {**os.environ, "HOME": str(home), "PATH": f"{bin_dir}:{os.environ['PATH']}"}
-    environ["PYTHONPATH"] = str(ROOT)
-
-    def lines_with(*words: str) -> list[str]:
-        return [line for line in commands() if all(word in line for word in words)]
-
-    def start(line: str, output: Any) -> subprocess.Popen[str]:
-        for port, free in ports.items():
-            line = line.replace(port, free)
-        pasted = line.replace(".venv/bin/", f"{bin_dir}/").replace(" app.py", f" {ROOT}/app.py")
-        return subprocess.Popen(
-            shlex.split(pasted), env=environ, cwd=tmp_path, text=True, stdout=output, start_new_session=True
-        )
-
-    logging = start(lines_with("app.py log")[0], subprocess.PIPE)
-    assert logging.communicate(timeout=120)[0].splitlines()[-1] == "models:/demo/1"
-    environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{home}/.local/share/dspy-demo/mlflow.db"
-    servers = {}
-    for port, words in (("5001", "-m dspy_demo.serving"), ("5002", "mlflow models serve")):
-        log = home / f"{port}.log"
-        with log.open("w") as file:
-            process: Any = start(lines_with(words)[0], file)
-        servers[port] = ServerProcess(process, f"http://127.0.0.1:{ports[port]}", int(ports[port]), log)
+    serve = next(line for line in commands() if "-m dspy_demo.serving" in line)
+    command = shlex.split(serve.replace("5001", str(port := free_port())))[1:]
+    server = start_process(command, port=port, home=home)
     try:
-        image = start(lines_with("generate-dockerfile")[0], subprocess.DEVNULL)
-        for port, server in servers.items():
-            server.wait_until_healthy("/ping")
-            for curl in lines_with("curl", f":{port}"):
-                answer = start(curl, subprocess.PIPE).communicate(timeout=60)[0]
-                assert "2 + 2 = 4." in answer and ("choices" in answer or "[DONE]" in answer)
-        assert image.wait(120) == 0
+        image = next(line for line in commands() if "generate-dockerfile" in line)
+        uri = f"sqlite:///{home}/.local/share/dspy-demo/mlflow.db"
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        pasted(image, cwd=tmp_path, env=os.environ | {"MLFLOW_TRACKING_URI": uri, "PATH": path})
+        assert (tmp_path / "demo-image" / "Dockerfile").is_file()
+        server.wait_until_healthy("/ping")
+        for line in (line for line in commands() if line.startswith("curl") and ":5001" in line):
+            answer = pasted(line.replace("5001", str(port)))
+            assert "2 + 2 = 4." in answer and ("choices" in answer or "[DONE]" in answer)
     finally:
-        for server in servers.values():
-            server.stop()
-    assert (tmp_path / "demo-image" / "Dockerfile").is_file()
+        server.stop()
 
 
 if __name__ == "__main__":

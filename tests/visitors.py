@@ -14,12 +14,5 @@ STRANGER = Visitor("guest", "a-guest")
 def request_of(visitor: Visitor | None, session_hash: str = "tab") -> gr.Request:
     """An event's request as it arrives behind the guard; None: one that the guard never saw."""
     state = {} if visitor is None else {"visitor": visitor}
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": "/",
-        "headers": [],
-        "query_string": b"",
-        "state": state,
-    }
-    return gr.Request(Request(scope), session_hash=session_hash)
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": [], "query_string": b""}
+    return gr.Request(Request(scope | {"state": state}), session_hash=session_hash)

@@ -14,13 +14,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
 from dspy_demo.backends.served import ServedBackend
-from dspy_demo.events import LMChoice, Message, ServedTarget, TurnRequest
+from dspy_demo.events import LMChoice, ServedTarget, TurnRequest
 from dspy_demo.lm.choices import DEMO_MODEL
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.shipped import SHIPPED
@@ -44,33 +44,23 @@ LIVE_ENV = {"DSPY_DEMO_LM_RETRIES": "0", "DSPY_DEMO_TRACING": "false"}
 
 @dataclass
 class ServedWorld:
-    """One store, four versions in it, and two servers of the first one.
-
-    Attributes:
-        version: Chain of thought on the upstream `fake`; `second` is the same again.
-        builtin: The same on the demo engine.
-        keyless: On ``openai/gpt-4o-mini`` without a base URL, which needs a key.
-    """
+    """One store, four versions of chain of thought in it, and two servers of the first one."""
 
     fake: FakeOpenAI
     settings: Settings
     home: Path
-    version: str
-    second: str
-    builtin: str
-    keyless: str
+    version: str  #: On the upstream `fake`.
+    second: str  #: The same again.
+    builtin: str  #: On the demo engine.
+    keyless: str  #: On ``openai/gpt-4o-mini`` without a base URL, which needs a key.
     live: ServerProcess
     plain: ServerProcess
 
     def request(
-        self,
-        url: str,
-        question: str = "What is 2 + 2?",
-        history: tuple[Message, ...] = (),
-        version: str | None = "",
+        self, url: str, question: str = "What is 2 + 2?", *, version: str | None = "", **more: Any
     ) -> TurnRequest:
         target = ServedTarget(url, self.version if version == "" else version)
-        return TurnRequest(target, {"question": question}, history, session_id="a-session")
+        return TurnRequest(target, {"question": question}, session_id="a-session", **more)
 
     def backend(self, **settings: object) -> ServedBackend:
         return ServedBackend(settings_for(self.settings.data_dir, **settings))

@@ -9,7 +9,6 @@ import pytest
 from tests.fake_openai import FakeOpenAI
 from tests.services import LITELLM, NATIVE, conversation
 
-PATHS = pytest.mark.parametrize("model", [NATIVE, LITELLM])
 ADAPTERS = pytest.mark.parametrize("adapter", ["chat", "json", "xml"])
 CUT = {
     "chat": "[[ ## reasoning ## ]]\nbecause it is",
@@ -24,15 +23,15 @@ COMPLETE = {
 WHOLE, PART = {"reasoning": "because", "answer": "yes"}, {"reasoning": "because it is"}
 
 
-@PATHS
 @pytest.mark.parametrize(
-    ("adapter", "text", "reason", "outputs"),
+    ("model", "adapter", "text", "reason", "outputs"),
     [
-        *((name, text, "length", PART) for name, text in CUT.items()),
-        *((name, text, "length", WHOLE) for name, text in COMPLETE.items()),
-        ("chat", CUT["chat"], "content_filter", PART),
-        ("chat", "", "content_filter", {}),
-        ("chat", "<think>this takes lo", "length", {}),
+        *((NATIVE, name, text, "length", PART) for name, text in CUT.items()),
+        *((NATIVE, name, text, "length", WHOLE) for name, text in COMPLETE.items()),
+        *((model, "chat", CUT["chat"], "content_filter", PART) for model in (NATIVE, LITELLM)),
+        *((model, "chat", "", "content_filter", {}) for model in (NATIVE, LITELLM)),
+        (LITELLM, "json", CUT["json"], "length", PART),
+        (NATIVE, "chat", "<think>this takes lo", "length", {}),
     ],
 )
 async def test_a_cut_reply_is_what_had_come_and_is_paid_for_once(
@@ -53,9 +52,8 @@ async def test_only_the_call_that_made_the_answer_counts(ask: Any, fake_openai: 
     assert len(fake_openai.streams) == 2
 
 
-@PATHS
+@pytest.mark.parametrize(("model", "chunk_chars"), [(NATIVE, 1), (NATIVE, 0), (LITELLM, 1)])
 @ADAPTERS
-@pytest.mark.parametrize("chunk_chars", [1, 0])
 async def test_think_tags_are_thinking_and_no_part_of_the_fields(
     ask: Any, fake_openai: FakeOpenAI, model: str, adapter: str, chunk_chars: int
 ) -> None:
@@ -91,11 +89,9 @@ async def test_text_about_tags_is_text(ask: Any, fake_openai: FakeOpenAI, answer
 
 
 @ADAPTERS
-@pytest.mark.parametrize("program", ["chain_of_thought", "react"])
-async def test_earlier_turns_hold_no_none(
-    ask: Any, fake_openai: FakeOpenAI, adapter: str, program: str
-) -> None:
-    await ask(program=program, adapter=adapter, history=conversation("What is red?", "A colour."))
+async def test_earlier_turns_hold_no_none(ask: Any, fake_openai: FakeOpenAI, adapter: str) -> None:
+    for program in ("chain_of_thought", "react"):
+        await ask(program=program, adapter=adapter, history=conversation("What is red?", "A colour."))
     messages = [message for request in fake_openai.requests for message in request.json["messages"]]
     earlier = [message["content"] for message in messages if message["role"] == "assistant"]
     assert earlier

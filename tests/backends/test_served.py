@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -51,10 +52,8 @@ class RawServer:
         self.peers.add(writer.get_extra_info("peername"))
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
-                lengths = [
-                    line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")
-                ]
-                body = await reader.readexactly(int(lengths[0].partition(b":")[2])) if lengths else b""
+                length = re.search(rb"content-length: (\d+)", head.lower())
+                body = await reader.readexactly(int(length[1])) if length else b""
                 self.requests.append((head.split(b" ")[1].decode(), body))
                 writer.write(self._waiting.pop(0) if len(self._waiting) > 1 else self._waiting[0])
                 await writer.drain()
@@ -147,15 +146,11 @@ BROKEN: dict[str, tuple[bytes, str, bool]] = {
     "ends without a terminal event": (reply(events(STARTED, DELTA)), "upstream_cut", False),
     "empty body": (reply(b""), "upstream_cut", False),
     "a line of 10 MB": (reply(b"data: " + b"x" * 10_000_000), "reply_too_long", False),
-    "an event of 10 MB": (reply(b"data: 0123456789\n" * 600_000), "reply_too_long", False),
     "deltas without end": (reply(events(*[replace(DELTA, text="x" * 9000)] * 2)), "reply_too_long", False),
-    "no JSON": (reply(b"data: {nope}\n\n"), "malformed_reply", False),
     "JSON that is no object": (reply(b"data: [1]\n\n"), "malformed_reply", False),
     "invalid UTF-8": (reply(b'data: {"type": "\xff"}\n\n'), "malformed_reply", False),
     "deep JSON": (reply(b"data: " + b"[" * 100_000 + b"\n\n"), "malformed_reply", False),
-    "a delta without text": (reply(events({"type": "delta", "field": "a"})), "malformed_reply", False),
     "a final without fields": (reply(events({"type": "final"})), "malformed_reply", False),
-    "an event without a type": (reply(events({"a": 1})), "malformed_reply", False),
     "a page": (reply(b"<html>hello</html>", kind="text/html"), "malformed_reply", False),
     "JSON instead of a stream": (as_json({}), "malformed_reply", False),
     "no HTTP": (b"SSH-2.0-OpenSSH_9.6\r\n", "upstream_unavailable", True),
@@ -163,8 +158,6 @@ BROKEN: dict[str, tuple[bytes, str, bool]] = {
     "a redirect": (reply(b"", "307 Moved", Location="http://127.0.0.1:1/"), "malformed_reply", False),
     "500 with a trace": (as_json({"stack_trace": SECRET.decode()}, "500 Oops"), "upstream", False),
     "401": (reply(SECRET, "401 No"), "upstream_auth", False),
-    "503": (reply(SECRET, "503 No"), "upstream_unavailable", False),
-    "504": (reply(SECRET, "504 No"), "upstream_timeout", False),
     "429": (reply(SECRET, "429 No"), "upstream_rate_limited", False),
 }  # fmt: skip
 
@@ -193,29 +186,22 @@ async def test_no_address(backend: ServedBackend) -> None:
         assert (await failure(backend, request(url))).code == "invalid_input"
 
 
-NAMED = {"X_Model_Version": "models:/demo/3", "X_Model_Instance": "abc"}
-
-
-@pytest.mark.parametrize(
-    ("headers", "version", "instance", "refused"),
-    [
-        (NAMED, "models:/demo/3", "abc", False),
-        (NAMED, None, "", False),
+async def test_only_the_server_that_is_meant_is_listened_to(backend: ServedBackend) -> None:
+    named = {"X_Model_Version": "models:/demo/3", "X_Model_Instance": "abc"}
+    for headers, version, instance, refused in (
+        (named, "models:/demo/3", "abc", False),
+        (named, None, "", False),
         ({}, "models:/demo/3", "", False),
-        (NAMED, "models:/demo/3", "abd", True),
-        (NAMED, "models:/demo/4", "", True),
+        (named, "models:/demo/3", "abd", True),
+        (named, "models:/demo/4", "", True),
         ({}, "models:/demo/3", "abc", True),
-    ],
-)
-async def test_only_the_server_that_is_meant_is_listened_to(
-    backend: ServedBackend, headers: dict[str, str], version: str | None, instance: str, refused: bool
-) -> None:
-    async with serving(reply(events(STARTED, FINISHED), **headers)) as server:
-        asked = TurnRequest(ServedTarget(server.url, version, instance=instance), {"question": "?"})
-        if refused:
-            assert (await failure(backend, asked)).code == "wrong_server"
-        else:
-            assert (await heard(backend, asked))[-1] == FINISHED
+    ):
+        async with serving(reply(events(STARTED, FINISHED), **headers)) as server:
+            asked = TurnRequest(ServedTarget(server.url, version, instance=instance), {"question": "?"})
+            if refused:
+                assert (await failure(backend, asked)).code == "wrong_server"
+            else:
+                assert (await heard(backend, asked))[-1] == FINISHED
 
 
 async def test_an_error_of_our_server_is_the_same_error_here(backend: ServedBackend) -> None:
