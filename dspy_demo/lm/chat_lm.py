@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from typing import Any, Protocol
 
@@ -35,16 +34,6 @@ class CallObserver(Protocol):
 
 
 call_observer: ContextVar[CallObserver | None] = ContextVar("call_observer", default=None)
-
-
-@contextmanager
-def observing(observer: CallObserver) -> Iterator[None]:
-    """Tell `observer` of the calls in this block, and in the tasks that it starts."""
-    token = call_observer.set(observer)
-    try:
-        yield
-    finally:
-        call_observer.reset(token)
 
 
 class ChatLM(dspy.LM):

@@ -126,10 +126,8 @@ async def _explicit(settings: Settings) -> tuple[LMOption, str] | None:
 async def _listed(settings: Settings) -> list[tuple[LMOption, str]]:
     """The first model of the server that OPENAI_BASE_URL names; without a key it must list one."""
     variable, base = OPENAI.base_variable(settings), OPENAI.base(settings)
-    if variable is None or base is None:
-        return []
     try:
-        return [await _first_at(base, settings, variable)]
+        return [await _first_at(base, settings, variable)] if variable and base else []
     except SettingsError:
         if OPENAI.key(settings):
             return []

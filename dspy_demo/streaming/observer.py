@@ -20,7 +20,7 @@ from dspy.utils.callback import BaseCallback
 from dspy_demo import dspy_bridge
 from dspy_demo.adapters import adapter_name, awaited
 from dspy_demo.events import FinishReason, Status, StatusState, Usage
-from dspy_demo.lm.chat_lm import ChatLM, call_observer, observing
+from dspy_demo.lm.chat_lm import ChatLM, call_observer
 from dspy_demo.streaming.turn_stream import TurnStream
 from dspy_demo.tracing.record import current_record
 
@@ -95,7 +95,7 @@ class TurnObserver(BaseCallback):
         self._stream.check_open()
         stack = self._open[call_id] = ExitStack()
         if call_observer.get() is not self:  # a thread without the context of the turn's task
-            stack.enter_context(observing(self))
+            stack.callback(call_observer.reset, call_observer.set(self))
         if isinstance(instance, dspy.Predict):
             step = self._new_step(self.name(instance), answers=instance is self._answering)
             stack.callback(_step.reset, _step.set(step))

@@ -13,7 +13,7 @@ from dspy.utils.exceptions import AdapterParseError
 from dspy_demo.dspy_bridge import counting_tokens, streaming_into
 from dspy_demo.errors import ProgramLoadError, ReplyTooLong
 from dspy_demo.events import Event, TurnFinished, TurnRequest
-from dspy_demo.lm.chat_lm import observing
+from dspy_demo.lm.chat_lm import call_observer
 from dspy_demo.lm.faults import fault_from
 from dspy_demo.programs.chat_program import json_ready
 from dspy_demo.programs.inputs import prediction_of, program_inputs
@@ -97,6 +97,7 @@ def _lacks_fields(error: BaseException | None) -> bool:
 @contextmanager
 def _settings_of_a_turn(stream: TurnStream[Any], observer: TurnObserver, **settings: Any) -> Iterator[None]:
     """What DSPy finds in the task that starts here, and in the threads that it starts."""
+    token = call_observer.set(observer)
     with (
         dspy.context(
             callbacks=[*dspy.settings.callbacks, observer],
@@ -107,6 +108,8 @@ def _settings_of_a_turn(stream: TurnStream[Any], observer: TurnObserver, **setti
         ),
         streaming_into(stream),  # each call gets its own receiver, see `TurnObserver`
         counting_tokens(),  # else DSPy counts by module, and warns of one that returns no prediction
-        observing(observer),
     ):
-        yield
+        try:
+            yield
+        finally:
+            call_observer.reset(token)

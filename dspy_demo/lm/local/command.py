@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python app.py models",
         description="Models that run on this machine: download one or go on with it, list them, delete one.",
-        epilog="Flags of the app may follow, such as --models-dir; python app.py --help has all of them.",
+        epilog="Flags of the app may follow, such as --models-dir.",
     )
     parser.add_argument("action", choices=["pull", "list", "rm"])
     parser.add_argument("name", nargs="?", default="", help=f"for pull: {names} [default: the first]")

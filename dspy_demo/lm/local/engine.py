@@ -66,15 +66,7 @@ class AsyncGgufEngine:
     context_tokens: int  # of a chat with its reply; never more than the model was trained for
 
     async def complete(self, request: lm15.Request) -> lm15.Response:
-        events = [event async for event in self.stream(request)]
-        texts = [event.delta.text for event in events if isinstance(event, lm15.StreamDeltaEvent)]
-        return lm15.Response(
-            id=None,
-            model=request.model,
-            message=lm15.Message.assistant("".join(texts)),
-            finish_reason=events[-1].finish_reason,
-            usage=events[-1].usage,
-        )
+        return await lm15.amaterialize_response(self.stream(request), request)
 
     async def stream(self, request: lm15.Request) -> AsyncIterator[lm15.StreamEvent]:
         """The events of a reply. Its notices go to the turn, a pending one again where it takes long."""

@@ -23,7 +23,6 @@ LEAST_TOKENS = 8
 MORE_PARAGRAPHS = 5
 #: What is reserved for a typed value, and what a nested one may take beyond that, in tokens.
 VALUE_TOKENS, NESTED_TOKENS = 32, 1024
-#: The bounds inside typed values.
 ITEMS_MAX, CHARS_MAX, NUMBER_MAX = 4, 120, 10**9
 _CONTROL = r"\x00-\x08\x0b-\x1f\x7f\x{85}\x{2028}\x{2029}"
 #: Lines of which none is blank or looks like a header; and the end of the last one, if the model writes it.
