@@ -52,7 +52,7 @@ class Detection:
         return self.choice.model == DEMO_MODEL
 
 
-async def detect(settings: Settings, *, probe_s: float = OLLAMA_PROBE_S) -> Detection:
+async def detect(settings: Settings) -> Detection:
     """Choose the model to start with; it is never switched later but by the user.
 
     In this order: the explicit choice, the explicit base URL, what OPENAI_BASE_URL lists, a provider's key, a
@@ -63,7 +63,7 @@ async def detect(settings: Settings, *, probe_s: float = OLLAMA_PROBE_S) -> Dete
     explicit = await _explicit(settings)
     keyed = [] if explicit else await _listed(settings)
     keyed += _keyed(settings, {provider_for(row.model).name for row, _ in keyed})
-    ollama = [] if settings.lm else await _ollama_options(settings, probe_s)
+    ollama = [] if settings.lm else await _ollama_options(settings)
     local = await asyncio.to_thread(local_options, settings)
     demo = LMOption(DEMO_MODEL, "Demo engine", "calculates, tells the time")
     nothing = "No API key is set and no Ollama is running."
@@ -164,11 +164,11 @@ def _keyed(settings: Settings, without: set[str]) -> list[tuple[LMOption, str]]:
     return rows
 
 
-async def _ollama_options(settings: Settings, probe_s: float) -> list[LMOption]:
+async def _ollama_options(settings: Settings) -> list[LMOption]:
     """The chat models of a running Ollama; none when it does not answer within the probe's time."""
     try:
         # The client is made before the time counts: it reads the system's certificates.
-        async with httpx.AsyncClient() as client, asyncio.timeout(probe_s):
+        async with httpx.AsyncClient() as client, asyncio.timeout(OLLAMA_PROBE_S):
             reply = await client.get(settings.ollama_url.rstrip("/") + "/api/tags")
             models = reply.raise_for_status().json()["models"]
             told = {str(model["name"]): f"{model['name']} {model.get('details')}" for model in models}

@@ -57,8 +57,8 @@ def offered(settings: Settings) -> ProgramRegistry:
     from dspy_demo.programs.own import load_program
     from dspy_demo.programs.shipped import SHIPPED
 
-    shipped = {spec.name: spec for spec in SHIPPED}
     if settings.program is None:
         return ProgramRegistry(SHIPPED)
-    first = shipped.pop(settings.program, None) or load_program(settings.program)
-    return ProgramRegistry([first, *(spec for spec in shipped.values() if spec.name != first.name)])
+    named = [spec for spec in SHIPPED if spec.name == settings.program]
+    first = named[0] if named else load_program(settings.program)
+    return ProgramRegistry([first, *(spec for spec in SHIPPED if spec.name != first.name)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import dspy
@@ -43,45 +44,40 @@ class DraftAndReview(dspy.Module):
         return await self.review.acall(question=question, draft=draft.answer)
 
 
-QUESTION_TO_ANSWER: dict[str, Any] = {
-    "inputs": (InputField("question", label="Question"),),
-    "chat_field": "question",
-    "outputs": ("answer",),
-    "answer_field": "answer",
-}
-WITH_MEMORY = {**QUESTION_TO_ANSWER, "history_field": "history"}
+def _shipped(build: Callable[[], dspy.Module], memory: str | None = "history", **texts: Any) -> ProgramSpec:
+    question = InputField("question", label="Question")
+    names: dict[str, Any] = {"chat_field": "question", "history_field": memory, "answer_field": "answer"}
+    return ProgramSpec(build=build, inputs=(question,), outputs=("answer",), **names, **texts)
 
-SHIPPED: tuple[ProgramSpec, ...] = (
-    ProgramSpec(
+
+SHIPPED = (
+    _shipped(
+        lambda: dspy.ChainOfThought(Answer),
         name="chain_of_thought",
         title="Chain of thought",
         description="Reasons step by step, then answers. Remembers the chat.",
-        build=lambda: dspy.ChainOfThought(Answer),
-        **WITH_MEMORY,
         examples=("What is 2 + 2?", "What is 15% of 240, plus 3^4?", "What is 7 squared minus 9?"),
     ),
-    ProgramSpec(
+    _shipped(
+        lambda: dspy.Predict(Answer),
         name="predict",
         title="Plain predict",
         description="Answers at once, without reasoning first. Remembers the chat.",
-        build=lambda: dspy.Predict(Answer),
-        **WITH_MEMORY,
         examples=("What is 12 * 7?", "What is 15% of 80?", "What is 1000 divided by 8?"),
     ),
-    ProgramSpec(
+    _shipped(
+        lambda: dspy.ReAct(Answer, tools=TOOLS, max_iters=MAX_STEPS),
         name="react",
         title="ReAct with tools",
         description="Thinks, calls a calculator, a clock or text statistics, and answers from what they say.",
-        build=lambda: dspy.ReAct(Answer, tools=TOOLS, max_iters=MAX_STEPS),
-        **WITH_MEMORY,
         examples=("What is 1234 * 5678?", "What time is it in Tokyo?", "What is 2^20 / 3?"),
     ),
-    ProgramSpec(
+    _shipped(
+        DraftAndReview,
+        memory=None,
         name="draft_and_review",
         title="Draft and review",
         description="Two steps: one predictor drafts an answer, a second one reviews it and answers.",
-        build=DraftAndReview,
-        **QUESTION_TO_ANSWER,
         examples=("What is 12 * 12 - 44?", "What is 0.1 + 0.2?", "What is 25% of 320?"),
     ),
 )

@@ -12,7 +12,7 @@ from fractions import Fraction
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 EXPRESSION_MAX_CHARS = 1_000
-#: Bounds a power: its digits and how long it takes to work it out.
+#: Bounds a power.
 EXPONENT_MAX, RESULT_MAX_BITS = 1_000, 4_096
 DIGITS_SHOWN = 12
 
