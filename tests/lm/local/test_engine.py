@@ -30,16 +30,13 @@ from tests.tiny_gguf import write_tiny_gguf
 class Observer(mock.Mock):
     """What a turn's observer is told."""
 
-    in_turn = None
-
     def told(self, kind: str) -> list[tuple[str, str]]:
         calls = [call.args for call in self.call_notice.call_args_list]
         return [(state, text) for text, state, key in calls if key == f"local-{kind}"]
 
 
 def observe() -> tuple[Observer, Token[Any]]:
-    observer = Observer()
-    observer.in_turn = lambda *_: None
+    observer = Observer(**{"in_turn.return_value": None})
     return observer, call_observer.set(observer)
 
 
