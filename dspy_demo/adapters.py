@@ -89,7 +89,7 @@ _LINE_END = re.compile("\r\n|[\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029]")
 
 
 class ChatParser:
-    """Sections below ``[[ ## name ## ]]``, which counts at the start of a line only."""
+    """Sections below ``[[ ## name ## ]]`` at the start of a line."""
 
     def __init__(self, fields: Sequence[str]) -> None:
         self._fields = _Fields(fields)

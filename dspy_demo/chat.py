@@ -80,7 +80,7 @@ class ChatService:
         return self.limits.input_max_chars(visitor) if self.limits else self.settings.input_max_chars
 
     def check(self, request: TurnRequest) -> None:
-        """Refuse a request that cannot run, before any model is called."""
+        """Refuse a request that cannot run."""
         try:
             self.refuse(request)
         except Exception as error:
@@ -155,10 +155,7 @@ class ChatService:
         self._turn_ended.set()
 
     async def drain(self, seconds: float) -> None:
-        """Take no new turns, and give the running ones `seconds` to finish; the rest ends with `Stopped`.
-
-        When it returns everything upstream is closed, and who reads a turn has its last event before them.
-        """
+        """Take no new turns, and give the running ones `seconds` to finish; the rest ends with `Stopped`."""
         self.closing = True
         await asyncio.gather(*(turn.cut_short(errors.Stopped(CLOSING)) for turn in list(self.waiting)))
         with contextlib.suppress(TimeoutError):

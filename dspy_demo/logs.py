@@ -1,8 +1,7 @@
 """Logging by the standard library: quiet by default, as text or as JSON, and never a visitor's words.
 
-A record carries its facts as fields (`extra`), with the id of its turn. Libraries put what people ask and
-keys into their debugging output and into the texts of exceptions (``int()`` quotes what it was given). So of
-a library only warnings are written, and of an exception its kind and where it was raised.
+Libraries put what people ask and keys into their debugging output and into the texts of exceptions (``int()``
+quotes what it was given). So of a library only warnings are written, and of an exception its kind and place.
 """
 
 from __future__ import annotations

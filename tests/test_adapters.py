@@ -125,7 +125,8 @@ def test_json_in_a_fence_after_prose_or_cut(
     expected = {"reasoning": values["reasoning"], "answer": values["answer"]}
     assert every_way("json", f"Sure:\n```json\n{text}\n```\nDone. {{}}", sizes) == expected
     shown = every_way("json", text[: len(text) - cut], sizes)
-    assert all(expected[name].startswith(value) for name, value in shown.items())
+    whole = {name: value.removesuffix("\ufffd") for name, value in shown.items()}  # half of a pair
+    assert all(expected[name].startswith(value) for name, value in whole.items())
 
 
 @KINDS

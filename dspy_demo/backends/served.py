@@ -38,14 +38,13 @@ ERROR_BODY_MAX_BYTES = 64 * 1024
 #: Longest event. The last one of a turn holds all of its text; a real one has some kilobytes.
 EVENT_MAX_BYTES = 8 * 1024 * 1024
 TOO_LONG = "The model server sent an answer that is too long to be shown."
-_LINE_END = re.compile(rb"\r\n|\r|\n")
+_LINE_END, _EVENT_END = re.compile(rb"\r\n|\r|\n"), re.compile(rb"\r?\n\r?\n|\r\r")
 
 
 class ServedBackend:
     """Asks model servers over HTTP; an address comes with each turn.
 
-    Cancelling a turn closes its connection, on which our server stops its model; a plain one runs it to the
-    end, unheard.
+    Cancelling a turn closes its connection, on which our server stops its model. A plain one runs to its end.
     """
 
     name = "served"
@@ -53,7 +52,6 @@ class ServedBackend:
     def __init__(self, settings: Settings, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
         # `chat` ends a silent turn first. No proxies from the environment: they break localhost.
         self._client = httpx.AsyncClient(
-            timeout=httpx.Timeout(settings.total_timeout_s + 5),
             limits=httpx.Limits(max_connections=CONNECTIONS_MAX, keepalive_expiry=4),  # uvicorn closes at 5 s
             trust_env=False,
             transport=transport,
@@ -179,31 +177,21 @@ async def _events(reply: httpx.Response) -> AsyncIterator[Event]:
 async def event_data(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """The data of each server-sent event as soon as its empty line is there.
 
-    By the standard (html.spec.whatwg.org, 9.2.6): lines end in CR, LF or both; other lines than ``data`` are
-    skipped; several of them are one text; what the end of the stream cuts off is dropped.
+    Lines end in CR, LF or both; other lines than ``data`` are skipped; several of them are one text; what the
+    end of the stream cuts off is dropped (html.spec.whatwg.org, 9.2.6).
     """
-    begun: list[bytes] = []  # pieces of a line that has not ended
-    lines: list[bytes] = []  # the data lines of an event that has not ended
-    size, after_cr = 0, False
+    buffer = bytearray()
     async for chunk in chunks:
-        if after_cr:
-            chunk = chunk.removeprefix(b"\n")  # the second half of a line end
-        after_cr = chunk.endswith(b"\r") or (after_cr and not chunk)
-        size += len(chunk)
-        if size > EVENT_MAX_BYTES:
+        at = max(0, len(buffer) - 3)
+        buffer += chunk
+        while found := _EVENT_END.search(buffer, at):
+            lines = _LINE_END.split(bytes(buffer[: found.start()]))
+            del buffer[: found.end()]
+            at = 0
+            if data := [line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:")]:
+                yield b"\n".join(data)
+        if len(buffer) > EVENT_MAX_BYTES:
             raise ReplyTooLong(TOO_LONG)
-        *ended, rest = _LINE_END.split(chunk)
-        for piece in ended:
-            line = b"".join([*begun, piece])
-            begun.clear()
-            if line.startswith(b"data:"):
-                lines.append(line[5:].removeprefix(b" "))
-            elif not line:
-                if lines:
-                    yield b"\n".join(lines)
-                lines.clear()
-                size = len(rest)
-        begun.append(rest)
 
 
 async def _bounded(reply: httpx.Response, max_bytes: int) -> bytes:

@@ -75,7 +75,6 @@ class TurnObserver(BaseCallback):
     """Gives each model call of one turn its stream, counts what it used, and records it for the trace.
 
     It puts into the stream: `Status` events, and pairs of a `ModelCall` and a chunk, or None at its end.
-    Steps are named by the predictors of `program`; the text of the `answering` one is the answer.
     """
 
     def __init__(self, stream: TurnStream[Any], program: dspy.Module, answering: dspy.Predict | None) -> None:

@@ -21,10 +21,9 @@ THINKING, REPLY = "thinking", "reply"
 def answering_predictor(program: dspy.Module) -> dspy.Predict | None:
     """The predictor whose output fields may be shown as the answer while they are written.
 
-    What was shown as the answer cannot be taken back: the OpenAI route has sent it. So it must be certain
-    that one predictor makes the output fields and runs once, which is known of DSPy's `Predict`,
-    `ChainOfThought` and `ReAct`, and of a module that names it: ``answer_step = "respond"``. Any other text
-    streams as reasoning, and the answer comes whole with `TurnFinished`.
+    The OpenAI route cannot take an answer back, so it must be certain that this predictor makes the output
+    fields and runs once: in DSPy's `Predict`, `ChainOfThought` and `ReAct`, and in a module that names it,
+    ``answer_step = "respond"``. Other text streams as reasoning, and the answer comes with `TurnFinished`.
     """
     step: Any
     if type(program) in (dspy.Predict, dspy.ChainOfThought):
@@ -81,7 +80,7 @@ class ReplyReader:
             yield from self._ended(call)
 
     def arrived(self) -> dict[str, str]:
-        """The output fields that the last reply has, as far as it came."""
+        """The output fields of the last reply, as far as it came."""
         fields = {name: "".join(texts) for name, texts in self._last.texts.items()} if self._last else {}
         wanted = (self._outputs or fields.keys()) | REASONING_FIELDS
         return {field: text for field, text in fields.items() if field in wanted}
@@ -97,7 +96,7 @@ class ReplyReader:
         return self._replies.get(call) or self._replies.setdefault(call, _Reply(call.step))
 
     def _ended(self, call: ModelCall) -> Iterator[Event]:
-        """A reply is complete. One that came whole is not shown in pieces, but `arrived` has it."""
+        """One that came whole is not shown in pieces, but `arrived` has it."""
         self._last = self._reply(call)
         pieces = self._last.read(call.whole_text, ended=True)
         if not call.whole_text:
@@ -151,10 +150,9 @@ class _Reply:
 
 
 class ThinkTags:
-    """Tells thinking between ``<think>`` tags from the text of `field` after it.
+    """Tells thinking between ``<think>`` tags, which some servers leave in, from the text after it.
 
-    Some servers do not split it off. Only a block at the very start counts: later in a text the tag is part
-    of what somebody writes about. A chunk may end inside a tag.
+    Only a block at the very start counts: later the tag is part of what somebody writes about.
     """
 
     def __init__(self, field: str) -> None:

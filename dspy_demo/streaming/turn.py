@@ -23,10 +23,8 @@ from dspy_demo.streaming.observer import TurnObserver, threads
 from dspy_demo.streaming.reader import ReplyReader, answering_predictor
 from dspy_demo.streaming.turn_stream import TurnStream
 
-LOST_SETTINGS = (
-    "The program asks a model in a thread that does not know which turn it is for. Start such threads "
-    "with dspy.Parallel or asyncio.to_thread, or run what they do by contextvars.copy_context().run."
-)
+LOST_SETTINGS = """The program asks a model in a thread that does not know which turn it is for. Start such \
+threads with dspy.Parallel or asyncio.to_thread."""
 
 
 async def run_turn(
@@ -40,8 +38,8 @@ async def run_turn(
 ) -> AsyncGenerator[Event, None]:
     """Run `program` once: its deltas as they stream, then `TurnFinished`.
 
-    A program without ``aforward`` runs in a thread, which ends at its next call. A reply that was cut, at the
-    token limit or by a provider's filter, is no failure: the turn finishes with the fields that had come.
+    A reply that was cut, at the token limit or by a provider's filter, is no failure: the turn finishes with
+    the fields that had come.
     """
     arguments = program_inputs(spec, request.inputs, request.history)
     reader = ReplyReader(spec.outputs, max_chars=settings.reply_max_chars)

@@ -31,7 +31,7 @@ from tests.processes import ServerProcess, start_process
 from tests.services import settings_for
 
 if TYPE_CHECKING:
-    from dspy_demo.serving.loading import ServedVersion
+    pass
 
 #: For a plain `mlflow models serve`: DSPy's engine wants a key, and mlflow wants `uvicorn` on the path.
 PLAIN_ENV = {
@@ -82,22 +82,6 @@ def served_world(served_session: ServedWorld) -> Iterator[ServedWorld]:
     served_session.fake.reset()
     yield served_session
     served_session.fake.reset()
-
-
-@pytest.fixture(scope="session")
-def loaded_version(pytestconfig: pytest.Config) -> ServedVersion:
-    """A logged version in this process, whose model each test exchanges."""
-    pytestconfig.add_cleanup(_running.close)
-    return _loaded()
-
-
-@cache
-def _loaded() -> ServedVersion:
-    from dspy_demo.serving.loading import load
-
-    folder = Path(_running.enter_context(tempfile.TemporaryDirectory(prefix="dspy-demo-loaded-")))
-    settings = settings_for(folder, tracing=False)
-    return load(log_versions(settings, LMChoice("openai/fake", "http://127.0.0.1:1/v1"))[0], settings)
 
 
 @cache

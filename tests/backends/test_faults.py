@@ -1,25 +1,18 @@
-"""Every way in which a language model's server can fail, over both backends and both of DSPy's call paths."""
+"""Every way in which a language model's server can fail, over both of DSPy's call paths."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 
-from dspy_demo.backends.served import ServedBackend
-from dspy_demo.events import LMChoice, ServedTarget, TurnRequest
-from dspy_demo.serving.app import build_app
-from dspy_demo.serving.loading import ServedVersion
-from dspy_demo.settings import Settings
-from tests.backends.served_fixtures import loaded_version  # noqa: F401
+from dspy_demo.events import LMChoice
 from tests.fake_openai import FAULTS, ODDITIES, FakeOpenAI, Reply, refused_url
 from tests.services import LITELLM, NATIVE, Heard, house, settings_for, until
 
@@ -42,16 +35,15 @@ class Row:
     litellm: tuple[str, str] | None = None  #: Code and words by litellm, where it tells less.
     kept: str = ""  #: What had arrived of the reasoning begins so.
     settings: Mapping[str, Any] = field(default_factory=dict)  #: Of the app, and of the model server.
-    served: bool = False  #: Also behind a model server: one row for each way of an error through it.
 
 
 ROWS = {
-    "401": Row(FAULTS["401"], "upstream_auth", "refused the API key", served=True),
+    "401": Row(FAULTS["401"], "upstream_auth", "refused the API key"),
     "404": Row(FAULTS["404"], "upstream_rejected", "does not have this model"),
-    "429 with Retry-After": Row(FAULTS["429"], "upstream_rate_limited", "wait 7 seconds", served=True),
+    "429 with Retry-After": Row(FAULTS["429"], "upstream_rate_limited", "wait 7 seconds"),
     "500": Row(FAULTS["500"], "upstream", "server failed"),
     "503": Row(FAULTS["503"], "upstream_unavailable", "overloaded or down"),
-    "refused": Row(None, "upstream_unavailable", "cannot be reached", served=True),
+    "refused": Row(None, "upstream_unavailable", "cannot be reached"),
     "no such host": Row(None, "upstream_unavailable", "was not found"),
     "no TLS there": Row(None, "upstream_unavailable", "secure connection"),
     "closed at once": Row(FAULTS["close_before_headers"], "upstream_unavailable", "cannot be reached"),
@@ -59,23 +51,23 @@ ROWS = {
         FAULTS["silent_before_headers"], "upstream_timeout", "silent for 1 second", settings=SILENT
     ),
     "stalled": Row(
-        FAULTS["stall"], "upstream_timeout", "silent for 1 second", None, BEGUN, SILENT, served=True
+        FAULTS["stall"], "upstream_timeout", "silent for 1 second", None, BEGUN, SILENT
     ),
     "too slow in all": Row(
         Reply(tokens_per_second=20, filler_chars=5_000), "upstream_timeout", "longer than 1 second", None,
         BEGUN, {"total_timeout_s": 1.0},
     ),
-    "cut": Row(FAULTS["cut"], "upstream_cut", CUT, kept=BEGUN, served=True),
+    "cut": Row(FAULTS["cut"], "upstream_cut", CUT, kept=BEGUN),
     "an orderly end too early": Row(
         FAULTS["clean_cut"], "upstream_cut", CUT, ("malformed_reply", "ignored the output format"), BEGUN
     ),
     "garbage": Row(FAULTS["garbage"], "upstream", WRONG_SERVER, ("upstream", "server failed")),
     "garbage later": Row(FAULTS["garbage_later"], "upstream_cut", CUT, kept=BEGUN),
-    "without the fields": Row(FAULTS["malformed"], "malformed_reply", "ignored the output", served=True),
+    "without the fields": Row(FAULTS["malformed"], "malformed_reply", "ignored the output"),
     "empty": Row(FAULTS["empty"], "empty_reply", "empty reply"),
     "no body": Row(FAULTS["empty_body"], "upstream", WRONG_SERVER, ("empty_reply", "empty reply")),
     "a page": Row(FAULTS["html"], "upstream", WRONG_SERVER, ("empty_reply", "empty reply")),
-    "10 MB": Row(ODDITIES["huge"], "reply_too_long", ENDLESS, None, BEGUN, SHORT, served=True),
+    "10 MB": Row(ODDITIES["huge"], "reply_too_long", ENDLESS, None, BEGUN, SHORT),
     "1 MB in one line": Row(
         Reply(filler_chars=1_000_000, chunk_chars=0), "reply_too_long", "too long to be read",
         ("reply_too_long", ENDLESS), settings=SHORT,
@@ -83,64 +75,22 @@ ROWS = {
     "one byte at a time": Row(ODDITIES["one_byte_at_a_time"], kept=BEGUN),
     "invalid UTF-8": Row(ODDITIES["invalid_utf8"], litellm=("upstream_cut", CUT), kept="one"),
 }  # fmt: skip
-CASES = [
-    *((name, "local", model) for name in ROWS for model in (NATIVE, LITELLM)),
-    *((name, "served", NATIVE) for name, row in ROWS.items() if row.served),
-]
 
 
-@asynccontextmanager
-async def model_server(version: ServedVersion, settings: Settings) -> AsyncIterator[str]:
-    """The URL of our model server in this process."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        config = uvicorn.Config(
-            build_app(version, settings), log_level="warning", timeout_graceful_shutdown=2
-        )
-        server = uvicorn.Server(config)
-        serving = asyncio.create_task(server.serve([listening]))
-        await until(lambda: server.started, 10)
-        try:
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            await serving
-
-
-@asynccontextmanager
-async def asking(
-    side: str, model: str, settings: Settings, version: ServedVersion, *urls: str
-) -> AsyncIterator[Any]:
-    """What asks the app for an answer of the model at one of `urls`."""
-    async with contextlib.AsyncExitStack() as running:
-        home = await running.enter_async_context(house(settings, served=ServedBackend(settings)))
-        servers = {}
-        for url in urls if side == "served" else ():
-            logged = replace(version, lm=LMChoice(model, url, cache=False))
-            servers[url] = await running.enter_async_context(model_server(logged, settings))
-
-        async def ask(url: str) -> Heard:
-            if side == "local":
-                return await home.ask("visitor-1", choice=LMChoice(model, url, cache=False))
-            return await home.run(TurnRequest(ServedTarget(servers[url]), {"question": "visitor-1"}))
-
-        yield ask
-
-
-@pytest.mark.parametrize(("name", "side", "model"), CASES)
+@pytest.mark.parametrize("model", [NATIVE, LITELLM])
+@pytest.mark.parametrize("name", ROWS)
 async def test_a_fault_is_one_clear_sentence_and_leaves_nothing(
-    name: str,
-    side: str,
-    model: str,
-    loaded_version: ServedVersion,  # noqa: F811
-    fake_openai: FakeOpenAI,
-    data_dir: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    name: str, model: str, fake_openai: FakeOpenAI, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row, fake = ROWS[name], fake_openai
     settings = settings_for(data_dir, tracing=False, lm_retries=0, **row.settings)
     with bad_url(name, fake, monkeypatch) as url:
         sockets = open_sockets()
-        async with asking(side, model, settings, loaded_version, url, fake.url) as ask:
+        async with house(settings) as home:
+
+            async def ask(url: str) -> Heard:
+                return await home.ask("visitor-1", choice=LMChoice(model, url, cache=False))
+
             await ask(fake.url)  # what is kept for the next turn is there from now on
             tasks = asyncio.all_tasks()
             if row.reply is not None:

@@ -28,9 +28,6 @@ TOO_LONG = {
         "message": "You passed 9000 input tokens and requested 100 output tokens. However, the model's "
         "context length is only 8192 tokens, resulting in a maximum input length of 8092 tokens.",
     }),
-    "vLLM, without the word": said(
-        "The decoder prompt (length 9000) is longer than the maximum model length of 8192.", code=400
-    ),
     "llama.cpp": said(
         "request (9000 tokens) exceeds the available context size (8192 tokens), try increasing it",
         type="exceed_context_size_error", code=400,
@@ -62,8 +59,6 @@ LATE = ("upstream_cut", "What arrived is kept")
 IN_STREAM = [
     (said("The engine is overloaded", type="server_error"), 0, ("upstream_unavailable", "overloaded"), None),
     (said("CUDA out of memory", type="server_error"), 0, FAILED, None),
-    (json.dumps({"error": "model crashed"}), 0, FAILED, None),
-    (said("slow down", code=429), 0, ("upstream_rate_limited", "too many requests"), FAILED),
     (said("bad key", code="invalid_api_key"), 0, ("upstream_auth", "refused the API key"), FAILED),
     (said("CUDA out of memory", code=500), 8, LATE, None),
 ]
