@@ -91,16 +91,6 @@ def event_of(client: httpx.Client, name: str) -> dict[str, Any]:
     return next(event for event in events_of(client) if event["api_name"] == name)
 
 
-def joined(client: httpx.Client, session: str) -> None:
-    """A page of this visitor, which has an event under way."""
-    body = {"fn_index": event_of(client, "load")["id"], "data": [None], "session_hash": session}
-    assert client.post(f"{API}/queue/join", json=body).status_code == 200
-
-
-def first_line(stream: httpx.Response) -> str:
-    return next(stream.iter_lines())
-
-
 @pytest.mark.parametrize("who", [{}, OWNER], ids=["guest", "owner"])
 def test_a_page_holds_no_address_of_the_model(
     guest: httpx.Client, upstream: FakeOpenAI, who: dict[str, str]
@@ -119,11 +109,13 @@ def test_nobody_reads_or_ends_the_page_of_another(
     app: ServerProcess, guest: httpx.Client, owner: httpx.Client
 ) -> None:
     session, owners = secrets.token_hex(6), secrets.token_hex(6)
-    joined(owner, owners)
+    load = {"fn_index": event_of(guest, "load")["id"], "data": [None]}
+    owners_load = load | {"fn_index": event_of(owner, "load")["id"], "session_hash": owners}
+    assert owner.post(f"{API}/queue/join", json=owners_load).status_code == 200
     ends: dict[str, Any] = {"session_hash": session, "fn_index": 0, "event_id": "x"}
     event = {"session_hash": session, "fn_index": 0, "data": [None]}
     with guest_of(app) as victim:
-        joined(victim, session)
+        assert victim.post(f"{API}/queue/join", json=load | {"session_hash": session}).status_code == 200
         tries = [
             guest.get(f"{API}/queue/data", params={"session_hash": session}),
             guest.get(f"{API}/heartbeat/{session}"),
@@ -327,7 +319,7 @@ def test_what_the_app_keeps_is_for_its_user_alone(owner: httpx.Client, home: Pat
     assert not [str(path) for path in kept if stat.S_IMODE(path.stat().st_mode) & 0o077]
 
 
-def connect(app: ServerProcess, text: bytes = b"") -> socket.socket:
+def connect(app: ServerProcess, text: bytes) -> socket.socket:
     connection = socket.create_connection(("127.0.0.1", app.port), timeout=20)
     connection.sendall(text)
     return connection
@@ -354,5 +346,5 @@ def test_a_wave_of_half_heads_keeps_nobody_out(app: ServerProcess, owner: httpx.
         assert owner.get("/config").status_code == 200
         with guest_of(app) as guest, guest.stream("GET", f"{API}/heartbeat/in-the-wave") as page:
             wave.enter_context(connect(app, b"GET"))
-            assert first_line(page) == "data: ALIVE"
+            assert next(page.iter_lines()) == "data: ALIVE"
     assert len(app.log) == before

@@ -70,14 +70,19 @@ def test_tokens(data_dir: Path) -> None:
     assert role(made, authorization=f"Bearer {made.owner_token.get_secret_value()}") == "owner"
 
 
-def test_a_session_is_signed_and_names_its_visitor(data_dir: Path) -> None:
+def test_a_session_is_signed_names_its_visitor_and_ends(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     auth = auth_of(data_dir)
-    cookie = auth.new_session("guest")
+    cookie, now = auth.new_session("guest"), int(time.time())
     visitor = session(auth, cookie)
     assert visitor is not None
     assert visitor.name not in cookie  # the name may be logged, the cookie may not
     assert session(auth, cookie) == visitor != session(auth, auth.new_session("guest"))
     assert session(auth, cookie.replace("guest", "owner")) is None
+    for later_s, ended in ((SESSION_S - 60, False), (SESSION_S + 60, True)):
+        monkeypatch.setattr(TimestampSigner, "get_timestamp", lambda _, at=now + later_s: at)
+        assert (session(auth, cookie) is None) is ended
 
 
 @given(st.text())
@@ -85,28 +90,17 @@ def test_nothing_else_is_a_session(text: str) -> None:
     assert session(Auth(Settings(), 7860), text) is None
 
 
-def test_a_session_ends(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    auth = auth_of(data_dir)
-    cookie, now = auth.new_session("guest"), int(time.time())
-    for later_s, ended in ((SESSION_S - 60, False), (SESSION_S + 60, True)):
-        monkeypatch.setattr(TimestampSigner, "get_timestamp", lambda _, at=now + later_s: at)
-        assert (session(auth, cookie) is None) is ended
-
-
-def test_sessions_outlive_a_restart_only_with_a_fixed_token(data_dir: Path) -> None:
+def test_sessions_outlive_a_restart_only_with_a_fixed_token_by_a_key_for_its_user_alone(
+    data_dir: Path,
+) -> None:
     cookie = auth_of(data_dir, public=True, owner_token=TOKEN).new_session("guest")
     assert role(auth_of(data_dir, public=True, owner_token=TOKEN), cookie=cookie)
     assert role(auth_of(data_dir, public=True), cookie=cookie) is None
+    assert role(auth_of(data_dir / "other", public=True, owner_token=TOKEN), cookie=cookie) is None
     changed = auth_of(data_dir, public=True, owner_token=TOKEN, guest_password="secret")
     assert role(changed, cookie=cookie) is None
-
-
-def test_the_key_of_sessions_is_kept_for_its_user_alone(tmp_path: Path) -> None:
-    folder = tmp_path / "data"
-    key = stored_key(folder)
-    (kept,) = folder.iterdir()
+    kept = data_dir / "session.key"
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
-    assert stored_key(folder) == key != stored_key(tmp_path / "other")
     assert stored_key(kept) != stored_key(kept)  # no folder: a new one each time
 
 
