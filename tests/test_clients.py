@@ -10,7 +10,7 @@ import gradio_client
 import httpx
 import pytest
 
-from tests.fake_openai import FAULTS, FakeOpenAI
+from tests.fake_openai import FakeOpenAI
 from tests.processes import ServerProcess, running_app
 
 pytestmark = pytest.mark.integration
@@ -48,8 +48,7 @@ def app(
     home = tmp_path_factory.mktemp("clients")
     (home / "sitecustomize.py").write_text(GUARD)
     env = {"PYTHONPATH": str(home), "GUARD_LOG": str(guard_log)}
-    flags = ("--no-cache", "--lm-retries", "0", "--idle-timeout-s", "2")
-    flags += ("--lm", "openai/fake", "--api-base", upstream.url)
+    flags = ("--no-cache", "--lm", "openai/fake", "--api-base", upstream.url)
     with running_app(*flags, data_dir=home / "data", home=home, env=env) as server:
         yield server
 
@@ -60,23 +59,8 @@ def fake_openai(upstream: FakeOpenAI) -> FakeOpenAI:
     return upstream
 
 
-def test_faults_of_the_upstream_have_their_status(app: ServerProcess, fake_openai: FakeOpenAI) -> None:
-    expected = {"401": 502, "429": 429, "503": 503, "silent_after_headers": 504, "cut": 502, "malformed": 502}
-    for fault, status in expected.items():
-        fake_openai.reset()
-        fake_openai.reply(FAULTS[fault])
-        reply = httpx.post(f"{app.url}/predict", json={"text": "hello"}, timeout=20)
-        assert reply.status_code == status, (fault, reply.text)
-        assert reply.json()["message"].endswith(".")
-        assert "fake upstream detail" not in reply.text
-    assert httpx.post(f"{app.url}/predict", json={"text": "hello"}, timeout=20).status_code == 200
-
-
-@pytest.mark.parametrize("silent", [False, True])
-def test_a_client_that_hangs_up_stops_the_upstream(
-    app: ServerProcess, fake_openai: FakeOpenAI, silent: bool
-) -> None:
-    fake_openai.reply(FAULTS["stall"] if silent else None, tokens_per_second=20, filler_chars=20_000)
+def test_a_client_that_hangs_up_stops_the_upstream(app: ServerProcess, fake_openai: FakeOpenAI) -> None:
+    fake_openai.reply(None, tokens_per_second=20, filler_chars=20_000)
     with httpx.stream("POST", f"{app.url}/predict/stream", json={"text": "hi"}, timeout=20) as response:
         lines = response.iter_lines()
         while "delta" not in next(lines):

@@ -30,14 +30,13 @@ from tests.scripted_backend import ScriptedBackend, scripted_answer
 
 def program(name: str, field: str, *outputs: str, **more: Any) -> ProgramSpec:
     """A program that is asked for and never built."""
-    more = {"inputs": (InputField(field),)} | more
-    return ProgramSpec(name, name.title(), "", dspy.Module, chat_field=field, outputs=outputs, **more)
+    inputs = (InputField(field),)
+    return ProgramSpec(name, name, "", dspy.Module, chat_field=field, outputs=outputs, inputs=inputs, **more)
 
 
-WORDS = InputField("words", kind="integer", required=False, default=10)
 PROGRAMS = (
     program("qa", "question", "answer", history_field="history", answer_field="answer"),
-    program("report", "topic", "title", "tags", inputs=(InputField("topic"), WORDS)),
+    program("report", "topic", "title", "tags"),
     program("custom", "text"),  # only running it tells its outputs
 )
 LM = LMChoice("test/model", api_base="http://inner.example/v1", temperature=0.5)
