@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from dspy_demo.errors import DemoError
 from dspy_demo.lm.local import files
-from dspy_demo.lm.local.download import Downloads, download, size_text
+from dspy_demo.lm.local.download import download, size_text
 from dspy_demo.lm.local.runtime import INSTALL_HINT, runtime_installed
 from dspy_demo.settings import Settings
 
@@ -56,17 +56,11 @@ def _pull(name: str, settings: Settings) -> None:
 
 
 def _list(settings: Settings) -> None:
-    words = {"here": "on this machine", "absent": "not downloaded"}
-    known = {
-        files.PREFIX + row.model.name: (
-            row.model.size_bytes,
-            words.get(row.phase, f"{row.percent} % downloaded"),
-        )
-        for row in Downloads(settings).states()
-    }
-    others = {model.model: (model.size_bytes, where) for model, where in files.offered(settings)}
-    for name, (size_bytes, text) in (known | others | known).items():
-        print(f"{name:{max(map(len, known | others))}}  {size_text(size_bytes):8}  {text}")  # noqa: T201
+    known = [model for model in files.KNOWN if not model.package]
+    rows = {files.PREFIX + model.name: (model.size_bytes, "not downloaded") for model in known}
+    rows |= {model.model: (model.size_bytes, where) for model, where in files.offered(settings)}
+    for name, (size_bytes, text) in rows.items():
+        print(f"{name:{max(map(len, rows))}}  {size_text(size_bytes):8}  {text}")  # noqa: T201
 
 
 def _say(text: str) -> None:

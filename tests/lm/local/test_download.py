@@ -145,13 +145,12 @@ def test_pull_list_rm(
     pulled = capsys.readouterr()
     assert pulled.out == "local/tiny-instruct\n"
     assert "--lm local/tiny-instruct" in pulled.err and runtime.INSTALL_LINE in pulled.err
-    (folder / "other-instruct.gguf.part").write_bytes(CONTENT[:50_000])
     (folder / "mine.gguf").write_bytes(gguf_bytes(3_000))
     assert run("list") == 0
     rows = [line.split(maxsplit=3) for line in capsys.readouterr().out.splitlines()]
     assert [(row[0], row[3]) for row in rows] == [
-        ("local/tiny-instruct", "on this machine"),
-        ("local/other-instruct", "24 % downloaded"),
+        ("local/tiny-instruct", "local"),
+        ("local/other-instruct", "not downloaded"),
         (f"local/{folder / 'mine.gguf'}", "your folder"),
     ]
     assert run("rm", "tiny-instruct") == 0
