@@ -183,7 +183,6 @@ def _field(name: str, annotation: Any, default: Any, description: str = "") -> I
     return InputField(
         name=name,
         kind="choice" if chosen else kinds.get(type_, "json"),
-        label=name.replace("_", " ").capitalize(),
         description=description,
         choices=options if chosen else (),
         required=required and type_ is annotation,

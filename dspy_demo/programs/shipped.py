@@ -45,9 +45,8 @@ class DraftAndReview(dspy.Module):
 
 
 def _shipped(build: Callable[[], dspy.Module], memory: str | None = "history", **texts: Any) -> ProgramSpec:
-    question = InputField("question", label="Question")
     names: dict[str, Any] = {"chat_field": "question", "history_field": memory, "answer_field": "answer"}
-    return ProgramSpec(build=build, inputs=(question,), outputs=("answer",), **names, **texts)
+    return ProgramSpec(build=build, inputs=(InputField("question"),), outputs=("answer",), **names, **texts)
 
 
 SHIPPED = (

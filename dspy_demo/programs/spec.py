@@ -26,7 +26,6 @@ class InputField:
 
     name: str
     kind: InputKind = "text"
-    label: str = ""
     description: str = ""
     choices: tuple[str, ...] = ()
     required: bool = True

@@ -62,14 +62,14 @@ class Forms:
             if value is not None and (not isinstance(value, str) or value.strip()):
                 values[field.name] = _parsed(field, value)
             elif field.required:
-                raise InvalidInput(f"Fill in “{_label(field)}” first.")
+                raise InvalidInput(f"Fill in “{in_words(field.name)}” first.")
         return values
 
 
 def pairs(spec: ProgramSpec, values: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
     """The inputs as a reader sees them: labels and values."""
     given = (field for field in spec.form_fields if field.name in values)
-    return tuple((_label(field), _shown(field, values[field.name])) for field in given)
+    return tuple((in_words(field.name), _shown(field, values[field.name])) for field in given)
 
 
 def json_object(text: Any) -> dict[str, Any] | None:
@@ -86,13 +86,9 @@ def _key(spec: ProgramSpec) -> str:
     return repr(spec.form_fields)
 
 
-def _label(field: InputField) -> str:
-    return field.label or in_words(field.name)
-
-
 def _widget(field: InputField) -> Component:
     shown: dict[str, Any] = {
-        "label": _label(field) + ("" if field.required else " (optional)"),
+        "label": in_words(field.name) + ("" if field.required else " (optional)"),
         "info": as_typed(field.description) or None,  # Gradio draws it as Markdown
         "min_width": 160,
     }
@@ -137,4 +133,4 @@ def _parsed(field: InputField, value: Any) -> Any:
     try:
         return parse(value.strip())
     except ValueError:
-        raise InvalidInput(f"“{_label(field)}” must be {wanted}.") from None
+        raise InvalidInput(f"“{in_words(field.name)}” must be {wanted}.") from None

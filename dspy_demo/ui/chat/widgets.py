@@ -132,5 +132,4 @@ def _empty(spec: ProgramSpec) -> dict[str, Any]:
 def _asks_for(spec: ProgramSpec) -> str:
     if spec.chat_field in {"question", "text", "message", "messages"}:
         return "Ask a question"
-    field = next(field for field in spec.inputs if field.name == spec.chat_field)
-    return field.label or field.description or in_words(field.name)
+    return in_words(spec.chat_field)

@@ -20,7 +20,7 @@ SPEC = ProgramSpec(
     lambda: None,  # type: ignore[arg-type, return-value]
     (
         InputField("topic"),
-        InputField("words", "integer", "Words", default=8),
+        InputField("words", "integer", default=8),
         InputField("share", "number", required=False),
         InputField("seo", "boolean", required=False),
         InputField("tone", "choice", choices=("calm", "bold")),
