@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import html
-import itertools
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from functools import cache
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic_core import from_json
 
@@ -37,195 +36,107 @@ class Piece(NamedTuple):
     text: str
 
 
-class PrefixParser(Protocol):
+#: Reads the fields of a reply as far as they are certain; with True of one that has ended.
+Reading = Callable[[str, Sequence[str], bool], Mapping[str, str]]
+
+
+class Parser:
     """Finds the output fields in one reply while it arrives; what DSPy reads in the end is the truth.
 
-    `feed` gives the pieces that are certain, `finish` what was held back. However the reply is cut into
-    chunks, the pieces join to the same text. Neither raises.
+    However the reply is cut into chunks, the pieces join to the same text. To read all that has come at each
+    chunk would cost the square of the reply, so the next look waits until there is half a percent more.
     """
 
-    def feed(self, text: str) -> list[Piece]: ...
-
-    def finish(self) -> list[Piece]: ...
-
-
-class _Fields:
-    """Collects the text of the wanted fields, of each its first occurrence, stripped."""
-
-    def __init__(self, wanted: Sequence[str]) -> None:
-        self.open: str | None = None  # the field that is being read, if it is wanted
-        self.space: list[str] = []  # that waits for text behind it
-        self._wanted = set(wanted)
-        self._begun = False
-        self._pieces: list[Piece] = []
-
-    def begin(self, name: str | None) -> None:
-        """What is written from here on belongs to `name`."""
-        self.open = name if name in self._wanted else None
-        self._wanted.discard(name or "")
-        self._begun = False
-        self.space.clear()
-
-    def write(self, text: str) -> None:
-        if self.open is None:
-            return
-        body = text.strip()
-        before, _, after = text.partition(body) if body else (text, "", "")
-        if self._begun:
-            self.space.append(before)
-        if body:
-            self._pieces.append(Piece(self.open, "".join(self.space) + body))
-            self._begun, self.space = True, [after]
-
-    def take(self) -> list[Piece]:
-        pieces, self._pieces = self._pieces, []
-        joined = itertools.groupby(pieces, key=lambda piece: piece.field)
-        return [Piece(field, "".join(piece.text for piece in group)) for field, group in joined]
-
-
-_HEADER = re.compile(r"\[\[ ## (\w{1,80}) ## \]\]")
-_HEADER_START = re.compile(r"\[(\[( ##?)?)?|\[\[ |\[\[ ## (\w{1,80}( (##?( \]?)?)?)?)?")
-_LINE_END = re.compile("\r\n|[\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029]")
-
-
-class ChatParser:
-    """Sections below ``[[ ## name ## ]]`` at the start of a line."""
-
-    def __init__(self, fields: Sequence[str]) -> None:
-        self._fields = _Fields(fields)
-        self._held = ""
-        self._line: Literal["start", "header", "text"] = "start"
-
-    def feed(self, text: str) -> list[Piece]:
-        text, self._held = self._held + text, ""
-        half = "\r" if text.endswith("\r") else ""
-        *lines, last = _LINE_END.split(text.removesuffix(half))
-        for line in lines:
-            self._read(line)
-            self._end_line()
-        self._read(last, ended=bool(half))
-        self._held += half
-        return self._fields.take()
-
-    def finish(self) -> list[Piece]:
-        self._read(self._held)
-        return self._fields.take()
-
-    def _read(self, text: str, *, ended: bool = True) -> None:
-        if self._line == "start":
-            body = text.lstrip()
-            if found := _HEADER.match(body):
-                self._fields.begin(found[1])
-                self._line, text = "header", body[found.end() :]
-            elif not ended and _HEADER_START.fullmatch(body):
-                self._held, text = body, text.removesuffix(body)
-            elif body:
-                self._line = "text"
-        self._fields.write(text)
-
-    def _end_line(self) -> None:
-        if self._line == "header":  # DSPy strips the rest of this line
-            self._fields.space.clear()
-        self._fields.write("\n")
-        self._line = "start"
-
-
-_ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-fA-F]{1,6}|lt|gt|amp|quot|apos);")
-_ENTITY_START = re.compile(r"&#?\w{0,7}\Z")
-
-
-class XMLParser:
-    """One element a field. Elements inside a field are shown as they are written."""
-
-    def __init__(self, fields: Sequence[str]) -> None:
-        self._fields = _Fields(fields)
-        self._held = ""
-        self._start = re.compile(rf"<({'|'.join(fields)})\s{{0,9}}>")
-        self._tag_max = max(map(len, fields), default=0) + 10
-
-    def feed(self, text: str) -> list[Piece]:
-        text, self._held = self._held + text, ""
-        at = 0
-        while True:
-            name = self._fields.open
-            found = (re.compile(f"</{name}>") if name else self._start).search(text, at)
-            if not found:
-                break
-            self._write(text[at : found.start()])
-            self._fields.begin(None if name else found[1])
-            at = found.end()
-        sure = self._sure(text, at)
-        self._write(text[at:sure])
-        self._held = text[sure:]
-        return self._fields.take()
-
-    def finish(self) -> list[Piece]:
-        if not f"</{self._fields.open}>".startswith(self._held):
-            self._write(self._held)
-        return self._fields.take()
-
-    def _sure(self, text: str, at: int) -> int:
-        """Up to where `text` cannot change its meaning by what follows."""
-        tag, name = text.rfind("<", at), self._fields.open
-        if tag >= 0 and name is None and len(text) - tag < self._tag_max:
-            return tag
-        if tag >= 0 and f"</{name}>".startswith(text[tag:]):
-            return tag
-        entity = _ENTITY_START.search(text, max(at, len(text) - 10))
-        return entity.start() if entity else len(text)
-
-    def _write(self, text: str) -> None:
-        self._fields.write(_ENTITY.sub(lambda found: html.unescape(found[0]), text))
-
-
-class JSONParser:
-    """One JSON object, with or without text around it. Values other than texts are shown when they are whole.
-
-    To read all that has come at each chunk would cost the square of the reply, so the next look waits until
-    there is half a percent more.
-    """
-
-    def __init__(self, fields: Sequence[str]) -> None:
-        self._fields = fields
+    def __init__(self, fields: Sequence[str], reading: Reading) -> None:
+        self._fields, self._reading = fields, reading
         self._parts: list[str] = []
         self._size = self._look_at = 0
         self._shown: dict[str, str] = {}
 
     def feed(self, text: str) -> list[Piece]:
+        """The pieces that are certain after `text`."""
         self._parts.append(text)
         self._size += len(text)
         if self._size < self._look_at:
             return []
         self._look_at = self._size + self._size // 200
-        return self._new(_certain(self._read()))
+        return self._new(ended=False)
 
     def finish(self) -> list[Piece]:
-        text = self._read()
-        found = _certain(text)
-        with contextlib.suppress(ValueError):
-            found = found or from_json(text, allow_partial="trailing-strings")
-        return self._new(found, last=True)
+        """What was held back."""
+        return self._new(ended=True)
 
-    def _read(self) -> str:
-        text = "".join(self._parts)
-        return text[text.find("{") :] if "{" in text else ""
-
-    def _new(self, found: Any, *, last: bool = False) -> list[Piece]:
+    def _new(self, *, ended: bool) -> list[Piece]:
         pieces = []
-        for name in self._fields if isinstance(found, dict) else ():
-            value, shown = found.get(name) or "", self._shown.get(name, "")
-            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            if not last and "\ud800" <= text[-1:] <= "\udbff":
-                text = text[:-1]  # the other half of the pair comes with the next chunk
-            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        for name, text in self._reading("".join(self._parts), self._fields, ended).items():
+            shown = self._shown.get(name, "")
             if len(text) > len(shown) and text.startswith(shown):
                 self._shown[name] = text
                 pieces.append(Piece(name, text[len(shown) :]))
         return pieces
 
 
-def _certain(text: str) -> Any:
-    """All of one object that ends inside a text, or all of a complete one; else nothing."""
+_HEADER = re.compile(r"\[\[ ## (\w+) ## \]\]")
+_HEADER_START = re.compile(r"\[(\[( ##?)?)?|\[\[ |\[\[ ## (\w{1,80}( (##?( \]?)?)?)?)?")
+
+
+def chat_fields(text: str, fields: Sequence[str], ended: bool) -> dict[str, str]:
+    """Sections below ``[[ ## name ## ]]`` at the start of a line, of each field the first one."""
+    found: dict[str, list[str]] = {}
+    section: list[str] = []
+    *lines, last = f"{text}|".splitlines()
+    if ended or not _HEADER_START.fullmatch(last[:-1].lstrip()):
+        lines.append(last[:-1])
+    for line in lines:
+        header = _HEADER.match(line.lstrip())
+        if header is None:
+            section.append(line)
+            continue
+        section = [line.lstrip()[header.end() :].strip()]
+        if header[1] in fields:
+            found.setdefault(header[1], section)
+    return {name: "\n".join(section).strip() for name, section in found.items()}
+
+
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-fA-F]{1,6}|lt|gt|amp|quot|apos);")
+_ENTITY_START = re.compile(r"&#?\w{0,7}\Z")
+
+
+def xml_fields(text: str, fields: Sequence[str], ended: bool) -> dict[str, str]:
+    """One element a field. Elements inside a field are shown as they are written."""
+    found: dict[str, str] = {}
+    start, at = re.compile(rf"<({'|'.join(fields)})\s{{0,9}}>"), 0
+    while at >= 0 and (opened := start.search(text, at)):
+        name, close = opened[1], f"</{opened[1]}>"
+        end = text.find(close, opened.end())
+        content = text[opened.end() : end] if end >= 0 else text[opened.end() :]
+        if end < 0:
+            tail = content[content.rfind("<") :]
+            content = content.removesuffix(tail) if "<" in tail and close.startswith(tail) else content
+            content = content if ended else _ENTITY_START.sub("", content)
+        found.setdefault(name, _ENTITY.sub(lambda entity: html.unescape(entity[0]), content).strip())
+        at = end
+    return found
+
+
+def json_fields(text: str, fields: Sequence[str], ended: bool) -> dict[str, str]:
+    """One JSON object, with or without text around it. Values other than texts come when they are whole."""
+    text = text[text.find("{") :] if "{" in text else ""
+    found = _object(text)
+    with contextlib.suppress(ValueError):
+        found = found or (from_json(text, allow_partial="trailing-strings") if ended else {})
+    texts = {}
+    for name in fields if isinstance(found, dict) else ():
+        value = found.get(name) or ""
+        value = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        if not ended and "\ud800" <= value[-1:] <= "\udbff":
+            value = value[:-1]  # the other half of the pair comes with the next chunk
+        texts[name] = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return texts
+
+
+def _object(text: str) -> Any:
+    """All of an object that ends inside a text, or all of a complete one; else nothing."""
     decoder = json.JSONDecoder(strict=False)
     with contextlib.suppress(ValueError, RecursionError):
         return decoder.decode(text + '"}')
@@ -235,17 +146,17 @@ def _certain(text: str) -> Any:
 
 
 class Row(NamedTuple):
-    """One format: DSPy's adapter, the parser of a reply that still arrives, the writer of its grammar."""
+    """One format: DSPy's adapter, what reads a reply that still arrives, the writer of its grammar."""
 
     dspy_class: str
-    parser: Callable[[Sequence[str]], PrefixParser]
+    reading: Reading
     grammar: str
 
 
 ADAPTERS = {
-    "chat": Row("ChatAdapter", ChatParser, "dspy_demo.lm.local.grammar:chat_grammar"),
-    "json": Row("JSONAdapter", JSONParser, "dspy_demo.lm.local.grammar:json_grammar"),
-    "xml": Row("XMLAdapter", XMLParser, "dspy_demo.lm.local.grammar:xml_grammar"),
+    "chat": Row("ChatAdapter", chat_fields, "dspy_demo.lm.local.grammar:chat_grammar"),
+    "json": Row("JSONAdapter", json_fields, "dspy_demo.lm.local.grammar:json_grammar"),
+    "xml": Row("XMLAdapter", xml_fields, "dspy_demo.lm.local.grammar:xml_grammar"),
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import dspy
 
-from dspy_demo.adapters import ADAPTERS, THINK_CLOSE, THINK_OPEN, Piece
+from dspy_demo.adapters import ADAPTERS, THINK_CLOSE, THINK_OPEN, Parser, Piece
 from dspy_demo.events import Channel, Event, FieldDelta, Status
 from dspy_demo.programs.spec import REASONING_FIELDS
 from dspy_demo.streaming.observer import ModelCall, Step
@@ -124,7 +124,7 @@ class _Reply:
     def __init__(self, step: Step) -> None:
         self.texts: dict[str, list[str]] = {}
         self._tags = ThinkTags(REPLY)
-        self._parser = ADAPTERS[step.adapter].parser(step.fields) if step.adapter else None
+        self._parser = Parser(step.fields, ADAPTERS[step.adapter].reading) if step.adapter else None
         self._field_tags: dict[str, ThinkTags] = {}
 
     def read(self, text: str, *, ended: bool = False) -> list[Piece]:
