@@ -11,18 +11,16 @@ from typing import Any
 import pytest
 
 from dspy_demo.backends.base import Backend
-from dspy_demo.errors import Busy, InputTooLong, InvalidInput, NotFound, Stopped, UpstreamError
+from dspy_demo.errors import Busy, Stopped, UpstreamError
 from dspy_demo.events import (
     FieldDelta,
     LMChoice,
-    ServedTarget,
     TurnFailed,
     TurnFinished,
-    TurnRequest,
     TurnStarted,
 )
 from tests.scripted_backend import ScriptedBackend, scripted_answer
-from tests.services import Heard, House, conversation, house, settings_for, until
+from tests.services import Heard, House, house, settings_for, until
 
 Over = Callable[..., AbstractAsyncContextManager[House]]
 STARTED = TurnStarted("local", "m")
@@ -74,48 +72,6 @@ async def test_silence_ends_the_turn_and_talk_meets_only_the_total_limit(over: O
         heard = await home.ask("?")
     assert len(heard.deltas) > 20
     assert "longer than 1 second," in heard.failed.public_message
-
-
-@pytest.mark.parametrize("closing", [False, True], ids=["stop", "close the service"])
-async def test_stopping_ends_the_iteration_without_an_end_event(over: Over, closing: bool) -> None:
-    backend = slow()
-    async with over(backend) as home:
-        running = await started(home, backend)
-        (turn,) = home.service.running
-        await (home.service.aclose() if closing else turn.stop())
-        assert backend.open_streams == 0
-        assert turn.stopped
-        assert {"failed", "finished"}.isdisjoint(kinds(await running))
-
-
-@pytest.mark.parametrize(
-    ("inputs", "history", "error"),
-    [
-        ({}, (), InvalidInput),
-        ({"question": "?", "colour": "red"}, (), InvalidInput),
-        ({"question": "x" * 101}, (), InputTooLong),
-        ({"question": "x" * 50}, conversation("y" * 60), InputTooLong),
-    ],
-)
-async def test_bad_input_is_refused_before_the_backend(
-    over: Over, inputs: dict[str, str], history: tuple, error: type[Exception]
-) -> None:
-    backend = ScriptedBackend(lambda _: pytest.fail("the backend was called"))
-    async with over(backend, input_max_chars=100) as home:
-        request = TurnRequest(home.request("?").target, inputs, history)
-        with pytest.raises(error):
-            home.service.check(request)
-        heard = await home.run(request)
-    assert kinds(heard) == ["started", "failed"]
-    assert heard.failed.http_status in {413, 422}
-
-
-async def test_unknown_programs_and_targets_are_not_found(over: Over) -> None:
-    async with over(ScriptedBackend([])) as home:
-        with pytest.raises(NotFound, match="chain_of_thought"):
-            home.service.check(home.request("?", program="no_such"))
-        heard = await home.run(TurnRequest(ServedTarget("http://127.0.0.1:1"), {"question": "?"}))
-    assert heard.failed.http_status == 404
 
 
 async def test_too_many_turns_are_refused(over: Over) -> None:

@@ -18,7 +18,7 @@ dspy: Adapter BaseLM BestOfN ChainOfThought ChatAdapter History Image InputField
 dspy.lm15: AsyncLMRouter AuthError BillingError ContextLengthError InvalidRequestError LM15Error
   Message ProviderError RateLimitError Request Response RouterConfig ServerError StreamDeltaEvent
   StreamEndEvent StreamEvent StreamStartEvent TextDelta TimeoutError Timeouts UnsupportedModelError
-  Usage
+  Usage amaterialize_response
 dspy.lm15.Message: assistant
 dspy.settings: adapter callbacks lm
 dspy.utils.callback: BaseCallback

@@ -98,8 +98,10 @@ async def test_a_wait_that_the_model_asks_for_is_kept_unless_too_long(
         assert heard.failed.retry_after_s == asked_s
 
 
-@PATHS
-@pytest.mark.parametrize(("way", "silent"), [("stop", True), ("leave", False), ("cancel", False)])
+@pytest.mark.parametrize(
+    ("model", "way", "silent"),
+    [(NATIVE, "stop", True), (LITELLM, "stop", True), (NATIVE, "leave", False), (NATIVE, "cancel", False)],
+)
 async def test_stopping_closes_the_upstream_at_once(
     over: Any, fake_openai: FakeOpenAI, model: str, silent: bool, way: str
 ) -> None:

@@ -117,15 +117,14 @@ async def test_calls_of_a_programs_own_threads_work(
 
 
 @PATHS
-@pytest.mark.parametrize("asynchronous", [False, True])
 async def test_a_model_of_the_programs_own_streams_from_the_program(
-    ask: Any, fake_openai: FakeOpenAI, own_program: Any, asynchronous: bool, model: str
+    ask: Any, fake_openai: FakeOpenAI, own_program: Any, model: str
 ) -> None:
-    body = "drafts = [{}self.one{}(question=question)]\n            {}"
-    program = "def forward(self, question: str):\n            " + body.format("", "", JOINED)
-    if asynchronous:
-        program = "async def aforward(self, question: str):\n            "
-        program += body.format("await ", ".acall", AJOINED)
+    program = f"""
+        async def aforward(self, question: str):
+            drafts = [await self.one.acall(question=question)]
+            {AJOINED}
+    """.strip()
     # For seconds, since LiteLLM imports more of itself while the first chunks of its first reply arrive.
     fake_openai.respond_with(lambda _: Reply(tokens_per_second=50, filler_chars=500))
     spec = own_program(FAN.format(lm=own_lm(fake_openai, model), program=program))
