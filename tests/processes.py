@@ -106,11 +106,15 @@ def start_process(
 
 @contextmanager
 def running_app(
-    *args: str, data_dir: Path, home: Path, env: Mapping[str, str] | None = None
+    *args: str,
+    data_dir: Path,
+    home: Path,
+    env: Mapping[str, str] | None = None,
+    script: Sequence[str] = ("app.py",),
 ) -> Iterator[ServerProcess]:
     """``python app.py`` on a free port, healthy; stopped and proven gone at the end."""
     port = free_port()
-    command = ["app.py", "--host", "127.0.0.1", "--port", str(port), "--no-open", "--data-dir", str(data_dir)]
+    command = [*script, "--host", "127.0.0.1", "--port", str(port), "--no-open", "--data-dir", str(data_dir)]
     server = start_process([*command, *args], port=port, home=home, env=env)
     try:
         server.wait_until_healthy()

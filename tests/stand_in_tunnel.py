@@ -24,7 +24,6 @@ SHARE_SERVER = "share.example:7000"
 STEER = "/stand-in/"
 
 LINES = {
-    "refused": "[W] [service.go:122] login to server failed: authorization failed",
     "blocked": "[W] [service.go:122] login to server failed: dial tcp 203.0.113.9:7000: i/o timeout",
     "untrusted": "[W] [service.go:122] login to server failed: x509: certificate signed by unknown authority",
     "full": "[W] [control.go:179] [abc] start error: new proxy [abc] error",
@@ -81,44 +80,34 @@ class Proxy:
     def __init__(self, arguments: list[str]) -> None:
         self.local = arguments[arguments.index("-i") + 1], int(arguments[arguments.index("-l") + 1])
 
-    async def run(self) -> None:
-        await self.link()
-        await asyncio.Event().wait()
-
     async def link(self) -> None:
         server = await asyncio.start_server(self.visit, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        print("[I] [service.go:295] [r1] login to server success, get run id [r1]", flush=True)
         print(f"[I] [control.go:181] [p1] start proxy success: {url}", flush=True)
 
     async def visit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError), contextlib.closing(writer):
             head = await reader.readuntil(b"\r\n\r\n")
-            path = head.split(b" ", 2)[1].decode()
-            if path.startswith(STEER):
-                await self.steered(path.removeprefix(STEER))
-                return
-            page, to_page = await asyncio.open_connection(*self.local)
-            with contextlib.closing(to_page):
-                to_page.write(re.sub(rb"(?im)^connection:[^\r]*", b"Connection: close", head))
-                ways = {asyncio.create_task(pass_on(*way)) for way in ((reader, to_page), (page, writer))}
-                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-
-    async def steered(self, what: str) -> None:
-        if what == "cut-off":
-            print("[W] [service.go:172] [r1] try to reconnect to server...", flush=True)
-        elif what == "back":
-            await self.link()
-        elif what == "server":
-            sys.exit(0)
+            match head.split(b" ", 2)[1].decode().removeprefix(STEER):
+                case "cut-off":
+                    print("[W] [service.go:172] [r1] try to reconnect to server...", flush=True)
+                case "back":
+                    await self.link()
+                case "server":
+                    sys.exit(0)
+                case _:
+                    page, to_page = await asyncio.open_connection(*self.local)
+                    to_page.write(re.sub(rb"(?im)^connection:[^\r]*", b"Connection: close", head))
+                    while chunk := await page.read(65_536):
+                        writer.write(chunk)
+                        await writer.drain()
+                    to_page.close()
 
 
-async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(ConnectionError):
-        while chunk := await reader.read(65_536):
-            writer.write(chunk)
-            await writer.drain()
+async def run() -> None:
+    await Proxy(sys.argv[1:]).link()
+    await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(Proxy(sys.argv[1:]).run())
+    asyncio.run(run())

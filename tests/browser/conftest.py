@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,8 +18,10 @@ import pytest_asyncio
 from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright
 
 from tests.browser.chat_page import ChatPage
+from tests.fake_hub import FakeHub, gguf_bytes, known_for
 from tests.network_guard import is_loopback
 from tests.processes import ServerProcess, running_app
+from tests.stand_in_tunnel import SHARE_SERVER
 
 DESKTOP = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 844}
@@ -131,11 +134,27 @@ async def page(new_page: NewPage) -> Page:
 
 
 @pytest.fixture(scope="session")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """The app with its demo engine, for tests that need no other."""
-    home = tmp_path_factory.mktemp("app")
-    traced = {"DSPY_DEMO_TRACING": "true"}
-    with running_app("--lm-retries", "0", data_dir=home / "data", home=home, env=traced) as server:
+def hub() -> Iterator[FakeHub]:
+    """A hub with one model of 1 MB, whose file stalls on its way."""
+    with FakeHub(gguf_bytes(1_000_000), stalls_at=400_000) as hub:
+        yield hub
+
+
+@pytest.fixture(scope="session")
+def app_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("app")
+
+
+@pytest.fixture(scope="session")
+def app(app_home: Path, hub: FakeHub) -> Iterator[ServerProcess]:
+    """The app with its demo engine, for tests that need no other; its hub and its tunnel are stand-ins."""
+    models, home = app_home / "models.json", app_home
+    models.write_text(json.dumps([asdict(known_for(hub.content))]))
+    flags = ["--lm-retries", "0", "--hub-url", hub.url, "--models-dir", str(home / "models")]
+    flags += ["--share-server", SHARE_SERVER]
+    script = ("tests/app_with_tiny_model.py", str(models))
+    env = {"DSPY_DEMO_TRACING": "true", "HF_HOME": str(home)}
+    with running_app(*flags, data_dir=home / "data", home=home, env=env, script=script) as server:
         yield server
 
 

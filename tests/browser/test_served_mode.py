@@ -11,14 +11,11 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import pytest
-import pytest_asyncio
 from playwright.async_api import expect
 
 from dspy_demo.events import FieldDelta, TurnFinished, TurnStarted, to_wire
 from tests.browser.chat_page import LEFT_MID_STREAM, ChatPage
-from tests.browser.conftest import NewPage, Problems
-from tests.processes import ServerProcess
+from tests.browser.conftest import Problems
 from tests.services import until
 
 
@@ -74,54 +71,53 @@ def model_server(finish_reason: Any = None) -> Iterator[Served]:
         server.shutdown()
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def chat(new_page: NewPage, app: ServerProcess) -> ChatPage:
-    return await ChatPage(await new_page()).open(app.url)
-
-
-async def test_what_a_version_has_set_cannot_be_picked(chat: ChatPage) -> None:
-    banner = chat.page.locator("#banner")
+async def test_a_version_sets_what_is_picked_and_says_that_its_reply_was_cut(chat: ChatPage) -> None:
+    banner, sidebar = chat.page.locator("#banner"), chat.sidebar
     await expect(banner).to_be_visible()
-    with model_server("stop") as served:
+    with model_server("length") as served:
         await chat.connect(served.url)
         for picker, value in (("model", "openai/big"), ("program", "ReAct with tools")):
             await expect(chat.picker(picker)).to_be_hidden()
-            await expect(chat.sidebar.get_by_text(value, exact=True)).to_be_visible()
-        await expect(chat.sidebar.get_by_text("Set by demo v4")).to_have_count(2)
-        await expect(chat.sidebar.get_by_role("button", name="Generation settings")).to_be_hidden()
+            await expect(sidebar.get_by_text(value, exact=True)).to_be_visible()
+        await expect(sidebar.get_by_text("Set by demo v4")).to_have_count(2)
+        await expect(sidebar.get_by_role("button", name="Generation settings")).to_be_hidden()
         await expect(banner).to_be_hidden()
-        await chat.switch("Local")
-        for picker in ("model", "program"):
-            await expect(chat.picker(picker)).to_be_visible()
-        await expect(chat.sidebar.get_by_text("Set by")).to_have_count(0)
-        await expect(banner).to_be_visible()
-
-
-async def test_a_reply_that_was_cut_says_so_and_can_be_asked_for_again(chat: ChatPage) -> None:
-    with model_server("length") as served:
-        await chat.connect(served.url)
         await chat.ask("What is it?")
         await chat.done()
     await expect(chat.answers).to_contain_text("It is")
     await expect(chat.answers).to_contain_text("The reply was cut at the token limit.")
     for button in ("Retry", "Copy message", "Undo"):
         await expect(chat.page.get_by_role("button", name=button).last).to_be_visible()
+    await chat.switch("Local")
+    for picker in ("model", "program"):
+        await expect(chat.picker(picker)).to_be_visible()
+    await expect(sidebar.get_by_text("Set by")).to_have_count(0)
+    await expect(banner).to_be_visible()
 
 
-@pytest.mark.parametrize("way", ["stop", "close the tab", "reload"])
-async def test_ending_a_turn_reaches_the_model_server(chat: ChatPage, problems: Problems, way: str) -> None:
+async def test_ending_a_turn_reaches_the_model_server(chat: ChatPage, problems: Problems) -> None:
+    problems.allow(LEFT_MID_STREAM)
+
+    async def stop() -> None:
+        await chat.stop_button.click()
+        await expect(chat.footers.last).to_contain_text("Stopped")
+
+    async def reload() -> None:
+        await chat.page.reload(wait_until="commit")
+
+    async def close() -> None:
+        await chat.page.close()
+
     with model_server() as served:
-        await chat.connect(served.url)
-        await chat.ask("What is it?")
-        await expect(chat.answers.last).to_contain_text("It is")
-        if way == "stop":
-            await chat.stop_button.click()
-            await expect(chat.footers.last).to_contain_text("Stopped")
-        elif way == "close the tab":
-            await chat.page.close()
-        else:
-            problems.allow(LEFT_MID_STREAM)
-            await chat.page.reload(wait_until="commit")
-        ended_at = time.monotonic()  # a busy browser may take long to click
-        await until(lambda: bool(served.left_at))
-        assert served.left_at[0] - ended_at < 2
+        for number, end in enumerate((stop, reload, close)):
+            if end is not reload:  # after a reload nothing is connected
+                await chat.loaded()
+                await chat.connect(served.url)
+            await chat.new_chat.click()
+            await expect(chat.questions).to_have_count(0)
+            await chat.ask("What is it?")
+            await expect(chat.answers.last).to_contain_text("It is")
+            await end()
+            ended_at = time.monotonic()  # a busy browser may take long to click
+            await until(lambda number=number: len(served.left_at) > number)
+            assert served.left_at[number] - ended_at < 2

@@ -8,48 +8,44 @@ from playwright.async_api import expect
 
 from tests import stand_in_tunnel
 from tests.browser.chat_page import START_MS, ChatPage
-from tests.browser.conftest import NewPage
-from tests.processes import running_app
-from tests.stand_in_tunnel import SHARE_SERVER
+from tests.browser.conftest import PHONE, NewPage
+from tests.processes import ServerProcess
 
 
 async def test_share_fail_try_again_copy_visit_and_stop(
-    new_page: NewPage, home: Path, data_dir: Path
+    new_page: NewPage, app: ServerProcess, app_home: Path
 ) -> None:
-    program = stand_in_tunnel.install(home)
-    working, blocked = program.read_bytes(), stand_in_tunnel.write(home, "blocked").read_bytes()
-    program.write_bytes(blocked)
-    env = {"HF_HOME": str(home)}
-    with running_app("--share-server", SHARE_SERVER, data_dir=data_dir, home=home, env=env) as app:
-        page = await new_page(permissions=["clipboard-read", "clipboard-write"])
-        section = await (await ChatPage(page).open(app.url)).share()
-        button = section.get_by_role("button", name="Share a public link")
-        await button.click()
-        await expect(section.get_by_role("alert")).to_contain_text("cannot be reached", timeout=START_MS)
-        await section.get_by_text("Log", exact=True).click()
-        await expect(section.locator("pre")).to_contain_text("i/o timeout")
+    stand_in_tunnel.install(app_home, "blocked")
+    page = await new_page(permissions=["clipboard-read", "clipboard-write"])
+    section = await (await ChatPage(page).open(app.url)).share()
+    button = section.get_by_role("button", name="Share a public link")
+    await button.click()
+    await expect(section.get_by_role("alert")).to_contain_text("cannot be reached", timeout=START_MS)
+    await section.get_by_text("Log", exact=True).click()
+    await expect(section.locator("pre")).to_contain_text("i/o timeout")
 
-        program.write_bytes(working)
-        await section.get_by_role("button", name="Try again").click()
-        await expect(section).to_contain_text("Public", timeout=START_MS)
-        await expect(section.get_by_role("img", name="QR code of the public link")).to_be_in_viewport()
-        await section.get_by_role("button", name="Copy link").click()
-        await expect(section.get_by_role("button", name="Copied")).to_be_visible()
-        url = await section.get_by_role("link").get_attribute("href")
-        assert url is not None and await page.evaluate("navigator.clipboard.readText()") == url
-        assert (await page.request.get(url)).ok
+    stand_in_tunnel.install(app_home)
+    await section.get_by_role("button", name="Try again").click()
+    await expect(section).to_contain_text("Public", timeout=START_MS)
+    await expect(section.get_by_role("img", name="QR code of the public link")).to_be_in_viewport()
+    await section.get_by_role("button", name="Copy link").click()
+    await expect(section.get_by_role("button", name="Copied")).to_be_visible()
+    url = await section.get_by_role("link").get_attribute("href")
+    assert url is not None and await page.evaluate("navigator.clipboard.readText()") == url
+    assert (await page.request.get(url)).ok
 
-        stranger = await new_page()
-        await ChatPage(stranger).open(app.url)
-        await expect(stranger.locator("#share")).to_have_count(0)
-        other = await page.context.new_page()
-        await ChatPage(other).open(app.url)
-        await expect(other.locator("#share")).to_contain_text("Public")
+    stranger = await new_page()
+    await ChatPage(stranger).open(app.url)
+    await expect(stranger.locator("#share")).to_have_count(0)
+    phone = await page.context.new_page()
+    await phone.set_viewport_size({"width": PHONE["width"], "height": PHONE["height"]})
+    await ChatPage(phone).open(app.url)
+    await phone.get_by_role("button", name="Theme and documentation").click()
+    await expect(await ChatPage(phone).share()).to_contain_text("Public")
+    await expect(phone.locator("#menu")).to_be_hidden()
 
-        await section.get_by_role("button", name="Stop sharing").click()
-        await expect(section.get_by_role("button", name="Share a public link")).to_be_visible(
-            timeout=START_MS
-        )
-        await expect(section.get_by_role("link")).to_have_count(0)
-        await expect(other.locator("#share")).to_contain_text("Share a public link", timeout=START_MS)
-        assert (await page.request.get(app.url)).ok
+    await section.get_by_role("button", name="Stop sharing").click()
+    await expect(button).to_be_visible(timeout=START_MS)
+    await expect(section.get_by_role("link")).to_have_count(0)
+    await expect(phone.locator("#share")).to_contain_text("Share a public link", timeout=START_MS)
+    assert (await page.request.get(app.url)).ok

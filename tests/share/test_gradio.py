@@ -31,7 +31,7 @@ Start = Callable[..., ServerProcess]
     [
         ("dying", SHARE_SERVER, ENDED),
         ("no program", SHARE_SERVER, "could not be downloaded"),
-        ("refused", None, "share service cannot be reached"),
+        ("dying", None, "share service cannot be reached"),
     ],
 )
 async def test_a_failure_is_a_sentence(
@@ -73,6 +73,7 @@ def test_what_the_output_means() -> None:
     for output, sentence in {
         stand_in_tunnel.LINES["blocked"]: "the network seems to block it",
         stand_in_tunnel.LINES["untrusted"]: "certificate is not the expected one",
+        stand_in_tunnel.LINES["full"]: "refused to open a link",
         "OSError: Cannot set up a share link as this platform is incompatible.": no_program,
         "OSError: [Errno 8] Exec format error: '/x/frpc'": no_program,
         "ConnectTimeout: timed out": "could not be downloaded",

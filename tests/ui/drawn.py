@@ -1,4 +1,4 @@
-"""Stand-ins for the services that the page's handlers must not touch."""
+"""Stand-ins for the services that the page's handlers must not touch: what is asked for fails."""
 
 from __future__ import annotations
 
@@ -10,14 +10,7 @@ from dspy_demo.ui.components import Services
 from tests.services import House
 
 
-class Forbidding:
-    """Stands for a service that must not be touched."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise AssertionError(f"{name} was asked for")
-
-
-class Servers(Forbidding):
+class Servers:
     """No model server, or one in any state."""
 
     def __init__(self, state: ServerState | None = None) -> None:
@@ -30,7 +23,7 @@ class Servers(Forbidding):
 def services_of(home: House, **services: Any) -> Services:
     """What a page works with, with stand-ins for all that `home` and `services` do not have."""
     names = ("versions", "local", "served", "tunnel", "downloads")
-    stand_ins: dict[str, Any] = {name: Forbidding() for name in names}
+    stand_ins: dict[str, Any] = {name: SimpleNamespace() for name in names}
     stand_ins |= {"servers": Servers(), "mlflow": SimpleNamespace(url="")}
     known: dict[str, Any] = {"settings": home.settings, "chat": home.service, "catalog": home.catalog}
     return Services(**cast(Any, known | stand_ins | services))

@@ -26,6 +26,7 @@ element.addEventListener("toggle", (event) => {
 element.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (!button || button.disabled) return;
+  button.closest("#menu")?.hidePopover(); // it would stay open behind the dialog that a button of it opens
   const { copy, open: shown } = button.dataset;
   if (copy) {
     navigator.clipboard?.writeText(copy).then(() => {

@@ -69,11 +69,8 @@ async def test_the_model_is_what_the_widgets_say(page: PageOf) -> None:
     ):
         with pytest.raises(InvalidInput):
             choice(**wrong)
-
-
-async def test_the_header_escapes_what_was_typed(page: PageOf) -> None:
-    html = (await page.header.changed(given(page, picker=OTHER, typed_model="<script>")))[page.header.active]
-    assert "<script>" not in html and "&lt;script&gt;" in html and "Chain of thought" in html
+    drawn = await page.header.changed(given(page, picker=OTHER, typed_model="<script>"))
+    assert "<script>" not in drawn[page.header.active] and "&lt;script&gt;" in drawn[page.header.active]
 
 
 def test_tags_are_read_as_they_are_typed() -> None:

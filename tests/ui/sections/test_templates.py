@@ -27,7 +27,6 @@ NOW, URI, STORE = 1_795_000_000.0, "models:/demo/3", "sqlite:////data dir/mlflow
 LINK, BAD = "https://0123456789abcdef01.gradio.live", "\"'><img src=x onerror=alert(1)><script>"
 READY = ServerState("ready", URI, "http://127.0.0.1:5001", program="predict", uptime_s=185)
 FAILED = ServerState("failed", URI, reason="It ended.", log_tail="\n".join(f"line {n}" for n in range(50)))
-OTHERS = ["promote", "open", "edit"]
 MODEL = dataclasses.replace(known_for(gguf_bytes(1_000)), size_bytes=491_400_032)
 
 
@@ -46,17 +45,15 @@ def models(phase: Any, received: int = 0, reason: str = "", *, runs: bool = True
         return models_html([DownloadState(MODEL, phase, received, reason)], "https://hub.example/", **options)
 
 
-SHARED: tuple[Any, ...] = ("off", "opening", "open", "closing", "failed")
 #: The HTML, what can be done, what it says. What tests/browser shows is not here.
 STATES: dict[str, tuple[str, list[str], list[str]]] = {
     "guests": (server_html(ServerState(), owner=False), [], ["No version is served"]),
     "ready for guests": (server_html(READY, owner=False), [], ["Ready", "demo v3", "up 3 min"]),
     "no key": (server_html(dataclasses.replace(READY, warning="Needs a key.")), ["stop"], ["Needs a key."]),
-    "failed": (server_html(FAILED), ["restart"], ["It ended.", "line 49", "line 38\n"]),
     "failed successor": (
         server_html(dataclasses.replace(READY, next=FAILED)),
         ["stop", "retry", "dismiss"],
-        ["Ready", "It ended."],
+        ["Ready", "It ended.", "line 49", "line 38\n"],
     ),
     "a plain server": (
         server_html(ServerState(), Connected("http://there:5001", ServerInfo("plain"))),
@@ -69,19 +66,12 @@ STATES: dict[str, tuple[str, list[str], list[str]]] = {
         [f'href="{LINK}"', f'data-copy="{LINK}"', ">0123456789abcdef01.gradio.live<", "Until 18 Nov"],
     ),
     "no version": (versions([]), [], ["No version yet"]),
-    "version": (
-        versions([version(description="New words", files=("a.json",))]),
-        ["serve", "promote", "open", "edit"],
-        ["Chain of thought · openai/x", "just now", "New words", "With a.json"],
-    ),
-    "being started": (versions([version()], serving={URI: "starting"}), OTHERS, ["Starting…"]),
-    "not servable": (versions([version(servable=False, reason="No.")]), ["open", "edit"], ["No."]),
-    "in MLflow": (
-        versions([version()], link=lambda _: "http://m/x"),
+    "a version in MLflow": (
+        versions([version(files=("a.json",))], link=lambda _: "http://m/x"),
         ["serve", "promote", "edit"],
-        ['href="http://m/x"'],
+        ["Chain of thought · openai/x", "just now", "With a.json", 'href="http://m/x"'],
     ),
-    "absent model": (models("absent"), ["download"], ['href="https://hub.example/Tiny/Tiny-Instruct-GGUF"']),
+    "not servable": (versions([version(servable=False, reason="No.")]), ["open", "edit"], ["No."]),
     "checksum": (models("running", MODEL.size_bytes), ["cancel"], ["Comparing the checksum…"]),
     "partial": (models("partial", 1, "It broke."), ["download", "discard"], ["It broke.", 'role="alert"']),
     "no runtime": (models("here", runs=False), [], ["pip install -r requirements-local.txt"]),
@@ -102,7 +92,8 @@ def test_nothing_that_comes_from_elsewhere_is_markup() -> None:
     drawn = [
         server_html(bad_state, Connected(f"http://x/{BAD}", info), BAD),
         status_html(bad_state),
-        *(share_html(ShareState(phase, url=BAD, reason=BAD, log_tail=BAD)) for phase in SHARED),
+        share_html(ShareState("open", url=BAD)),
+        share_html(ShareState("failed", reason=BAD, log_tail=BAD)),
         versions([bad, version(servable=False, reason=BAD)], link=lambda _: f"http://x/{BAD}"),
         models("absent", reason=BAD, trouble=BAD),
         message(BAD, link=BAD, undo=BAD),
