@@ -18,8 +18,7 @@ from dspy_demo.ui.components import Section, Services, Update
 from dspy_demo.ui.sections.backend import BackendSection
 from dspy_demo.ui.sections.compare import CompareSection
 from dspy_demo.ui.sections.model import ModelSection
-from dspy_demo.ui.sections.picks import HeaderSection, SidebarPicks
-from dspy_demo.ui.sections.program import ProgramSection
+from dspy_demo.ui.sections.picks import HeaderSection, ProgramSection, SidebarPicks
 from dspy_demo.ui.sections.share import ShareSection
 from dspy_demo.ui.sections.versions import VersionsSection
 

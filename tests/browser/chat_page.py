@@ -29,7 +29,7 @@ class ChatPage:
         self.page = page
         self.composer = page.locator("#composer textarea")
         self.send_button = page.get_by_role("button", name="Send", exact=True)
-        self.stop_button = page.get_by_role("button", name="Stop", exact=True)
+        self.stop_button = page.locator("#composer").get_by_role("button", name="Stop")
         self.questions = page.locator("#chat .user-row")
         self.answers = page.locator("#chat .bot-row")
         self.footers = page.locator("#chat .turn-footer")
@@ -173,10 +173,9 @@ class ComparePage:
     def __init__(self, page: Page) -> None:
         self.page = page
         self.composer = page.get_by_placeholder("Ask both")
-        self.dock = page.locator("#compare-dock")
-        self.send_button = self.dock.get_by_role("button", name="Send", exact=True)
-        self.stop_button = self.dock.get_by_role("button", name="Stop", exact=True)
-        self.notice = page.locator("#compare-notice")
+        dock = page.locator("#compare-dock")
+        self.send_button = dock.get_by_role("button", name="Send", exact=True)
+        self.stop_button = dock.get_by_role("button", name="Stop", exact=True)
         self.difference = page.locator("#difference")
 
     async def open(self) -> ComparePage:

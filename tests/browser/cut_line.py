@@ -12,25 +12,19 @@ class CutLine:
     """Passes bytes between `url` and a port of this machine."""
 
     def __init__(self, port: int) -> None:
-        self._port = port
-        self._own_port = 0
-        self._server: asyncio.Server | None = None
+        self._port, self._own_port = port, 0
         self._writers: set[asyncio.StreamWriter] = set()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._own_port}"
 
     async def mend(self) -> None:
         """Take connections, at the same address as before."""
         self._server = await asyncio.start_server(self._connect, "127.0.0.1", self._own_port)
         self._own_port = self._server.sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{self._own_port}"
 
     async def cut(self) -> None:
         """Break every connection and take no more."""
-        if self._server is not None:
-            self._server.close()
-        for writer in list(self._writers):
+        self._server.close()
+        for writer in self._writers:
             writer.transport.abort()
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -51,7 +45,5 @@ async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 async def cut_line(port: int) -> AsyncIterator[CutLine]:
     line = CutLine(port)
     await line.mend()
-    try:
-        yield line
-    finally:
-        await line.cut()
+    yield line
+    await line.cut()

@@ -64,7 +64,6 @@ class BackendSection:
         #: `Connected`, where this visitor uses a server at a typed address. Only handlers write it.
         self.connected = gr.State()
         self.timer = gr.Timer(LOOK_S, active=False)
-        #: What `drawn` changes.
         self.outputs: set[Component] = {self.panel, self.timer, self.connected, self.status, self.switch}
 
     def wire(self, demo: gr.Blocks, now: dict[str, Any]) -> None:
@@ -80,7 +79,6 @@ class BackendSection:
         return ui.if_new(self.drawn(connected), self.panel, shown)
 
     async def connect_first(self) -> Update:
-        """A page has loaded."""
         return await self._connected(self._first_url) if self._first_url else self.drawn(None)
 
     async def connect(self, address: str, request: gr.Request) -> Update:

@@ -138,7 +138,6 @@ class CompareSection:
         return {chat: messages(view) for chat, view in zip(self._chats, views, strict=True)}
 
     async def _turns(self, given: Given, text: str, request: gr.Request) -> list[LiveTurn]:
-        """Both turns, running."""
         targets = await asyncio.gather(*(self._target(given, given[target]) for target in self._targets))
         asked = []
         for target, spec in targets:

@@ -24,9 +24,6 @@ from dspy_demo.ui.components import Given, Update
 from dspy_demo.ui.sections.backend import Connected, picker_or_fixed
 
 OTHER = "other"
-#: Seconds between two looks while a model is on its way.
-LOOK_S = 1.0
-ROW_MAX_CHARS = 30
 
 
 class ModelSection:
@@ -47,14 +44,13 @@ class ModelSection:
                 self.picker = ui.dropdown(self._rows(), self._start, label="Model", elem_id="model")
                 reason = ui.message(self.detection.reason)
                 self.reason = gr.HTML(reason, visible=bool(reason), elem_classes="own", padding=False)
-                #: What `drawn` changes.
                 self.shown: set[Component] = {self.reason, self.group, self.fixed}
                 if self._downloads is not None:
                     self._draw_typed()
                     opened, title = self.detection.demo, "Download a small model"
                     with gr.Accordion(title, open=opened, elem_classes="fold", elem_id="models") as self.fold:
                         self.list = ui.action_html('<p class="quiet">Looking…</p>', elem_id="model-list")
-                    self.timer = gr.Timer(LOOK_S, active=False)
+                    self.timer = gr.Timer(1.0, active=False)
                 self._draw_settings()
 
     def _draw_typed(self) -> None:
@@ -87,7 +83,6 @@ class ModelSection:
 
     @property
     def inputs(self) -> set[Component]:
-        """What `choice` needs."""
         return {self.picker, self.temperature, self.max_tokens, self.cache, *self.typed}
 
     @property
@@ -124,11 +119,10 @@ class ModelSection:
         is_start = given[self.picker] == self._start
         typed = {self.typed_group: gr.update(visible=given[self.picker] == OTHER)} if self.typed else {}
         reason = {self.reason: gr.update(visible=is_start and bool(self.detection.reason))}
-        value = (serving.info.lm if serving else "") or ""
-        return typed | reason | picker_or_fixed(self.group, self.fixed, serving, value=value)
+        lm = serving.info.lm if serving else ""
+        return typed | reason | picker_or_fixed(self.group, self.fixed, serving, value=lm or "")
 
     def pick(self, model: object) -> Update:
-        """Choose a model where it is on offer."""
         return {self.picker: ui.picked(self._rows(), model)}
 
     async def look(self, model: str, shown: str, request: gr.Request) -> Update:
@@ -159,7 +153,7 @@ class ModelSection:
         busy, states = self._downloads.busy, await asyncio.to_thread(self._downloads.states)
         await asyncio.to_thread(self.offer.look, self._settings)
         html = models_html(states, self._settings.hub_url, picked=model, trouble=trouble)
-        update: Update = {self.list: html, self.timer: gr.Timer(LOOK_S, active=busy)}
+        update: Update = {self.list: html, self.timer: gr.Timer(active=busy)}
         return update if busy else update | self.pick(None)
 
     def _rows(self) -> list[tuple[str, str]]:
@@ -167,7 +161,7 @@ class ModelSection:
         rows = []
         for name, option in option_ids(self.offer.rows).items():
             noted = f"{option.title} ({option.note})"
-            rows.append((noted if option.note and len(noted) <= ROW_MAX_CHARS else option.title, name))
+            rows.append((noted if option.note and len(noted) <= 30 else option.title, name))
         return [*rows, ("Other…", OTHER)] if self._downloads is not None else rows
 
 

@@ -1,10 +1,11 @@
-"""What is picked in the sidebar, as one answer: where a question goes, and which program takes it.
+"""The program's picker, and what is picked in the sidebar as one answer: where a question goes.
 
 The header shows it. Its buttons open the sections of the sidebar.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +17,54 @@ from dspy_demo.events import LocalTarget, ServedTarget
 from dspy_demo.lm.choices import DEMO_MODEL
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.spec import InputField, ProgramSpec
+from dspy_demo.ui.chat.text import in_words
 from dspy_demo.ui.chat.widgets import RESTART_SERVER, SERVE_A_VERSION, USE_LOCAL, Action
-from dspy_demo.ui.components import Given, Update, action_html, template
-from dspy_demo.ui.sections.backend import LOCAL, SERVED, BackendSection, Connected, served_choice
+from dspy_demo.ui.components import Given, Update, action_html, dropdown, message, picked, section, template
+from dspy_demo.ui.sections.backend import (
+    LOCAL,
+    SERVED,
+    BackendSection,
+    Connected,
+    picker_or_fixed,
+    served_choice,
+)
 from dspy_demo.ui.sections.model import ModelSection
-from dspy_demo.ui.sections.program import ProgramSection
+
+
+class ProgramSection:
+    """Which program answers locally, of those that are offered to this page now."""
+
+    def __init__(self, registry: ProgramRegistry, offered: Callable[[], list[ProgramSpec]]) -> None:
+        self.registry, self.offered, self.first = registry, offered, offered()[0]
+
+    def draw(self) -> None:
+        with section("Program"):
+            self.fixed = gr.HTML(visible=False, elem_classes="fixed", padding=False)
+            with gr.Column(elem_classes="picker") as self.group:
+                self.picker = dropdown(self._rows(), self.first.name, label="Program", elem_id="program")
+                self.about = gr.HTML(message(self.first.description), elem_classes="own", padding=False)
+        self.shown: set[Component] = {self.about, self.group, self.fixed}
+
+    def wire(self, demo: gr.Blocks, now: dict[str, Any]) -> None: ...
+
+    def drawn(self, given: Given, serving: Connected | None) -> Update:
+        """Another program, or that of a served version."""
+        about = {self.about: message(self.registry.get(given[self.picker]).description)}
+        title = self.title(serving.info.program) if serving else ""
+        return about | picker_or_fixed(self.group, self.fixed, serving, value=title)
+
+    def title(self, program: str) -> str:
+        """A program's title, where it is known here; else its name in words."""
+        try:
+            return self.registry.get(program).title
+        except NotFound:
+            return in_words(program)
+
+    def pick(self, name: object) -> Update:
+        return {self.picker: picked(self._rows(), name)}
+
+    def _rows(self) -> list[tuple[str, str]]:
+        return [(spec.title, spec.name) for spec in self.offered()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +79,7 @@ class SidebarPicks:
     @property
     def inputs(self) -> set[Component]:
         """What the methods want as `given`, with the values."""
-        backend = self.backend
-        return {*self.model.inputs, self.program.picker, backend.switch, backend.connected}
+        return {*self.model.inputs, self.program.picker, self.backend.switch, self.backend.connected}
 
     @property
     def changes(self) -> list[Any]:
@@ -54,12 +97,10 @@ class SidebarPicks:
         return self.served(given) if given[self.backend.switch] == SERVED else self.local(given)
 
     def local(self, given: Given) -> tuple[LocalTarget, ProgramSpec]:
-        """The picked program with the picked model, in this process."""
         spec = self.program.registry.get(given[self.program.picker])
         return LocalTarget(spec.name, self.model.choice(given)), spec
 
     def served(self, given: Given) -> tuple[ServedTarget, ProgramSpec]:
-        """The model server that this visitor uses."""
         target, program = served_choice(self.backend.servers, given[self.backend.connected])
         return target, program_behind(program, self.program.registry)
 
