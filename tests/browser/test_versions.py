@@ -119,7 +119,7 @@ async def log_it(chat: ChatPage, bench: Workbench) -> None:
     await bench.log("The new one", "team=search, tier=2")
     # The click shows at once: a row that can be neither served nor promoted until a new process loaded it.
     checking = bench.page.locator(".version").filter(has_text="checking")
-    await expect(checking).to_contain_text("a new process loads it first")
+    await expect(checking).to_contain_text("a new process loads it first", timeout=START_MS)
     await expect(checking.get_by_role("button")).to_have_count(0)
     await expect(bench.result).to_contain_text("Logged dspy-demo v2", timeout=START_MS)
     await expect(bench.page.locator(".version")).to_have_count(2)
