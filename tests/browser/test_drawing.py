@@ -6,14 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import expect
+from playwright.async_api import Locator, expect
 
 from tests.browser.chat_page import ChatPage, edges_of, lines_of
 from tests.browser.conftest import DESKTOP, PHONE, NewPage
 from tests.fake_openai import FakeOpenAI, Reply
 from tests.processes import ServerProcess, running_app
-
-BOTH_SIZES = pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
 
 TABLE = """
 | Language | Year | Typing | Paradigm and what it is known for | Price |
@@ -85,18 +83,20 @@ async def chat(new_page: NewPage, app: ServerProcess, upstream: FakeOpenAI) -> C
     return await ChatPage(page).open(app.url)
 
 
-async def show(chat: ChatPage, upstream: FakeOpenAI, answer: str) -> None:
-    upstream.reply(Reply(fields={"reasoning": "So.", "answer": answer.strip()}))
+async def show(chat: ChatPage, upstream: FakeOpenAI, written: str) -> Locator:
+    """The answer that the model writes next."""
+    upstream.reply(Reply(fields={"reasoning": "So.", "answer": written.strip()}))
+    turns = await chat.footers.count()
     await chat.ask("Go on")
-    await chat.done()
+    await chat.done(turns + 1)
+    return chat.answers.last
 
 
-@BOTH_SIZES
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
 async def test_a_table_breaks_between_words_and_scrolls_by_itself(
     chat: ChatPage, upstream: FakeOpenAI, viewport: dict[str, int]
 ) -> None:
-    await show(chat, upstream, TABLE)
-    table = chat.answers.get_by_role("table")
+    table = (await show(chat, upstream, TABLE)).get_by_role("table")
     await expect(table).to_be_visible()
     lines = await lines_of(table)
     # A hyphen is a place to break; no other word and no number has one.
@@ -108,39 +108,35 @@ async def test_a_table_breaks_between_words_and_scrolls_by_itself(
     await expect(table.get_by_role("cell", name="1995")).to_have_css("text-align", "right")
 
 
-async def test_lists_have_their_signs_and_keep_their_size(chat: ChatPage, upstream: FakeOpenAI) -> None:
-    await show(chat, upstream, LISTS)
-    style = "item => [getComputedStyle(item).listStyleType, getComputedStyle(item).fontSize]"
-    styles = [await item.evaluate(style) for item in await chat.answers.get_by_role("listitem").all()]
-    assert styles == [[sign, "16px"] for sign in ("none", "none", "none", "circle", "square")]
-    boxes = await chat.answers.get_by_role("checkbox").all()
-    drawn = [await box.evaluate("box => getComputedStyle(box).backgroundImage !== 'none'") for box in boxes]
-    assert drawn == [await box.is_checked() for box in boxes] == [True, False, True]
-    before = await chat.answers.get_by_text("Before the rule").bounding_box()
-    after = await chat.answers.get_by_text("After the rule").bounding_box()
-    assert before and after and after["y"] - before["y"] - before["height"] < 60
-
-
-async def test_maths_is_drawn_money_and_code_stay_and_all_is_copied_as_it_was_written(
+async def test_lists_maths_money_code_and_each_direction_are_drawn_and_copied_as_they_were_written(
     chat: ChatPage, upstream: FakeOpenAI
 ) -> None:
-    await show(chat, upstream, MATHS)
-    await expect(chat.answers.locator("annotation")).to_have_text(DRAWN)
-    await expect(chat.answers.locator(".katex-error")).to_have_count(0)
+    answer = await show(chat, upstream, LISTS)
+    style = "item => [getComputedStyle(item).listStyleType, getComputedStyle(item).fontSize]"
+    styles = [await item.evaluate(style) for item in await answer.get_by_role("listitem").all()]
+    assert styles == [[sign, "16px"] for sign in ("none", "none", "none", "circle", "square")]
+    boxes = await answer.get_by_role("checkbox").all()
+    drawn = [await box.evaluate("box => getComputedStyle(box).backgroundImage !== 'none'") for box in boxes]
+    assert drawn == [await box.is_checked() for box in boxes] == [True, False, True]
+    before = await answer.get_by_text("Before the rule").bounding_box()
+    after = await answer.get_by_text("After the rule").bounding_box()
+    assert before and after and after["y"] - before["y"] - before["height"] < 60
+
+    answer = await show(chat, upstream, MATHS)
+    await expect(answer.locator("annotation")).to_have_text(DRAWN)
+    await expect(answer.locator(".katex-error")).to_have_count(0)
     money = "It costs $5 and $10, US$5/A$6, $20-$30, or $5/$7, in $HOME or ${A}/${B}, $x$ and $ y $."
-    await expect(chat.answers.get_by_text("It costs")).to_have_text(money)
-    await expect(chat.answers.get_by_text("Code:")).to_have_text("Code: $c$ and \\(d\\).")
-    await expect(chat.answers.locator("pre code")).to_have_text('echo "$e$" \\(f\\)\n')
-    image = chat.answers.get_by_role("link", name="cat")  # which only a click would fetch
+    await expect(answer.get_by_text("It costs")).to_have_text(money)
+    await expect(answer.get_by_text("Code:")).to_have_text("Code: $c$ and \\(d\\).")
+    await expect(answer.locator("pre code")).to_have_text('echo "$e$" \\(f\\)\n')
+    image = answer.get_by_role("link", name="cat")  # which only a click would fetch
     await expect(image).to_have_attribute("href", "https://else.example/cat.png")
     assert await chat.copied() == MATHS.strip()
 
-
-async def test_each_block_reads_in_its_own_direction(chat: ChatPage, upstream: FakeOpenAI) -> None:
-    await show(chat, upstream, RIGHT_TO_LEFT)
+    answer = await show(chat, upstream, RIGHT_TO_LEFT)
     for text in ("مرحبا", "عنصر", "שלום", "פריט"):
-        left, right = await edges_of(chat.answers.get_by_text(text))
+        left, right = await edges_of(answer.get_by_text(text))
         assert right < left
         assert right < 40, "no further from the edge than a list's sign"
-    left, right = await edges_of(chat.answers.get_by_text("From left to right."))
+    left, right = await edges_of(answer.get_by_text("From left to right."))
     assert left == 0

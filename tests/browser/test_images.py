@@ -21,6 +21,17 @@ CASE = Path(__file__).parents[1] / "cases" / "describes_images.py"
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
 )
+#: Pastes a large picture of noise.
+PASTE = """async field => {
+  const canvas = Object.assign(document.createElement("canvas"), { width: 2000, height: 1500 });
+  const pen = canvas.getContext("2d"), noise = pen.createImageData(2000, 1500);
+  for (let at = 0; at < noise.data.length; at++) noise.data[at] = (at * 7919) % 251 ^ (at >> 3);
+  pen.putImageData(noise, 0, 0);
+  const png = await new Promise((done) => canvas.toBlob(done, "image/png"));
+  const clipboardData = new DataTransfer();
+  clipboardData.items.add(new File([png], "noise.png", { type: "image/png" }));
+  field.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true, cancelable: true }));
+}"""
 ADDRESS = "https://pictures.example/cat.png"
 
 
@@ -48,53 +59,35 @@ def seen(upstream: FakeOpenAI) -> list[str]:
 
 
 @pytest.mark.parametrize("viewport", [PHONE], ids=["phone"])
-async def test_a_chosen_file_reaches_the_model(chat: ChatPage, upstream: FakeOpenAI) -> None:
-    await chat.choose_file("Image", "red.png", PNG)
-    await chat.ask("What is it?")
-    await chat.done()
-    await expect(chat.page.get_by_role("alert")).to_have_count(0)
-    (url,) = seen(upstream)
-    assert url.startswith("data:image/jpeg;base64,")
-    await expect(chat.page.locator(".turn-inputs")).to_have_text("Image: a picture of 1 kB")
-
-
-async def test_a_large_picture_is_made_smaller_and_a_second_one_may_be_an_address(
+async def test_an_image_is_a_file_a_paste_made_smaller_or_an_address_and_nothing_else(
     chat: ChatPage, upstream: FakeOpenAI
 ) -> None:
     field = chat.image_field("Image")
-    await field.evaluate(
-        """async field => {
-          const canvas = Object.assign(document.createElement("canvas"), { width: 2000, height: 1500 });
-          const pen = canvas.getContext("2d"), noise = pen.createImageData(2000, 1500);
-          for (let at = 0; at < noise.data.length; at++) noise.data[at] = (at * 7919) % 251 ^ (at >> 3);
-          pen.putImageData(noise, 0, 0);
-          const png = await new Promise((done) => canvas.toBlob(done, "image/png"));
-          const clipboardData = new DataTransfer();
-          clipboardData.items.add(new File([png], "noise.png", { type: "image/png" }));
-          const paste = { clipboardData, bubbles: true, cancelable: true };
-          field.dispatchEvent(new ClipboardEvent("paste", paste));
-        }"""
-    )
-    await chat.page.wait_for_function(
-        "field => field.value.startsWith('data:')", arg=await field.element_handle()
-    )
-    await chat.image_field("Other").fill(ADDRESS)
-    await chat.ask("What are they?")
-    await chat.done()
-    pasted, address = seen(upstream)
-    assert pasted.startswith("data:image/jpeg;base64,")
-    assert len(pasted) <= 150_000
-    assert address == ADDRESS
-
-
-async def test_what_is_no_image_is_refused_before_the_model_is_asked(
-    chat: ChatPage, upstream: FakeOpenAI
-) -> None:
-    await chat.image_field("Image").fill("/etc/passwd")
+    await field.fill("/etc/passwd")
     await chat.composer.fill("What is it?")
     await chat.is_refused("This is no image", lambda: chat.composer.press("Enter"))
     await expect(chat.composer).to_have_value("What is it?")
     assert upstream.streams == []
+
+    await chat.choose_file("Image", "red.png", PNG)
+    await chat.ask("What is it?")
+    await chat.done()
+    await expect(chat.page.locator(".turn-error")).to_have_count(0)
+    (chosen,) = seen(upstream)
+    assert chosen.startswith("data:image/jpeg;base64,")
+    await expect(chat.page.locator(".turn-inputs")).to_have_text("Image: a picture of 1 kB")
+
+    await field.evaluate(PASTE)
+    await chat.page.wait_for_function(
+        "([field, chosen]) => field.value !== chosen", arg=[await field.element_handle(), chosen]
+    )
+    await chat.image_field("Other").fill(ADDRESS)
+    await chat.ask("What are they?")
+    await chat.done(2)
+    pasted, address = seen(upstream)
+    assert pasted.startswith("data:image/jpeg;base64,")
+    assert len(pasted) <= 150_000
+    assert address == ADDRESS
 
 
 def test_an_image_comes_by_the_api(app: ServerProcess, upstream: FakeOpenAI) -> None:

@@ -180,10 +180,9 @@ async def test_as_question_thought_tool_output_and_answer(chat: ChatPage, upstre
 
 async def test_while_it_streams(chat: ChatPage, upstream: FakeOpenAI) -> None:
     """In pieces of three characters, so that the page is drawn in the middle of every construct."""
-    parts = [first for _, first, _ in texts(len(CORPUS["closed"]) // 4 + 1)]
-    for text in parts:
+    for _, text, _ in texts(len(CORPUS["closed"]) // 3 + 1):
         upstream.reply(tool_reply("finish", {}, "Done."))
-        streamed = {"chunk_chars": 3, "tokens_per_second": len(text) / 3}
+        streamed = {"chunk_chars": 3, "tokens_per_second": len(text) / 4}
         upstream.reply(Reply(fields={"reasoning": "So.", "answer": text}, **streamed))
         await ask(chat, "Go on", note="none")
         await chat.done()

@@ -39,11 +39,8 @@ async def forms() -> AsyncIterator[Forms]:
 
 
 def typed(forms: Forms, **texts: Any) -> dict[Any, Any]:
-    labels = {"Words": "words", "Share (optional)": "share", "Seo (optional)": "seo", "Tone": "tone"}
-    named = {
-        labels.get(widget.label, "extra"): widget for widget in forms.inputs if "Other" not in widget.label
-    }
-    return {named[name]: text for name, text in texts.items()}
+    names = {str(widget.label).split(" (")[0].lower(): widget for widget in forms.inputs}
+    return {names[name.replace("_", " ")]: text for name, text in texts.items()}
 
 
 async def test_a_form_gives_typed_values_without_what_was_left_empty(forms: Forms) -> None:
@@ -62,7 +59,7 @@ async def test_a_wrong_field_is_named(forms: Forms, wrong: dict[str, str]) -> No
 
 
 async def test_a_program_that_came_later_takes_json(forms: Forms) -> None:
-    (box,) = (widget for widget in forms.inputs if "Other" in str(widget.label))
+    (box,) = typed(forms, other_inputs="")
     assert [update for update in forms.show(LATER).values() if update.get("visible")] != []
     assert forms.values(LATER, {box: '{"words": 3, "tone": "calm"}'}) == {"words": 3, "tone": "calm"}
     for text, said in (("", "Words"), ("{", "as JSON"), ("[1]", "as JSON")):

@@ -10,14 +10,7 @@ import pytest
 from dspy_demo.events import FieldDelta, Message, TurnFailed, TurnFinished, TurnStarted, Usage, Visitor
 from dspy_demo.ui.chat import session
 from dspy_demo.ui.chat.live import LiveTurn
-from dspy_demo.ui.chat.session import (
-    SAVED_MAX_CHARS,
-    FinishedTurn,
-    Session,
-    Sessions,
-    Turns,
-    history,
-)
+from dspy_demo.ui.chat.session import SAVED_MAX_CHARS, FinishedTurn, Session, Sessions, Turns, history
 from dspy_demo.ui.chat.turn_view import TurnView
 from tests.visitors import STRANGER
 
@@ -40,10 +33,6 @@ def talk(*turns: str | TurnView) -> Turns:
     return tuple(map(FinishedTurn, views))
 
 
-def views(turns: Turns) -> list[TurnView]:
-    return [turn.view for turn in turns]
-
-
 def test_the_history_is_the_latest_questions_and_answers_that_fit() -> None:
     both = [Message(who, text) for q in "ab" for who, text in (("user", q), ("assistant", f"answer to {q}"))]  # type: ignore[arg-type]
     assert history(talk("a", "b"), 1000) == (tuple(both), True)
@@ -59,14 +48,14 @@ def test_a_browser_keeps_what_fits_and_only_what_this_app_wrote_is_read() -> Non
     sessions = Sessions(b"k" * 32)
     chat = talk("a", asked("b", {"a": [{"path": "/etc", "meta": 1}]}))
     kept = json.loads(sessions.saved(sessions.open("s", STRANGER, "", chat)))["turns"]
-    assert views(sessions.read(kept)) == views(chat)
+    assert [turn.view for turn in sessions.read(kept)] == [turn.view for turn in chat]
     for forged in (None, 3, [], {}, "", "[]", kept.replace("answer to", "forged"), "\udc80.x"):
         assert sessions.read(forged) == ()
     assert Sessions(b"l" * 32).read(kept) == ()
     long = sessions.open("s", STRANGER, "", talk(*(str(number) + "x" * 3000 for number in range(200))))
     kept = json.loads(sessions.saved(long))["turns"]
     assert SAVED_MAX_CHARS - 8000 < len(kept) <= SAVED_MAX_CHARS + 100
-    assert views(sessions.read(kept))[-1] == views(long.turns)[-1]
+    assert sessions.read(kept)[-1].view == long.turns[-1].view
 
 
 def test_links_to_traces_come_and_go_with_mlflows_pages() -> None:
