@@ -26,8 +26,8 @@ class Forms:
             if spec.form_fields and key not in self._forms:
                 with gr.Row(visible=key == _key(shown), elem_classes="program-form") as self._rows[key]:
                     self._forms[key] = {field.name: _widget(field) for field in spec.form_fields}
-        with gr.Row(visible=False, elem_classes="program-form") as self._late_row:
-            self._late = gr.Textbox(label="Other inputs (JSON)", lines=1, max_lines=6)
+        late: dict[str, Any] = {"label": "Other inputs (JSON)", "lines": 1, "max_lines": 6}
+        self._late = gr.Textbox(visible=False, elem_classes="program-form", **late)
 
     @property
     def inputs(self) -> set[Component]:
@@ -35,16 +35,14 @@ class Forms:
 
     @property
     def outputs(self) -> set[Component]:
-        return {self._late, self._late_row, *self._rows.values()}
+        return {self._late, *self._rows.values()}
 
     def show(self, spec: ProgramSpec) -> dict[Component, Any]:
-        """Show the form of a program, and no other."""
         late = bool(spec.form_fields) and _key(spec) not in self._forms
         example = json.dumps({field.name: field.default for field in spec.form_fields}, ensure_ascii=False)
         return {
             **{row: gr.update(visible=key == _key(spec)) for key, row in self._rows.items()},
-            self._late_row: gr.update(visible=late),
-            self._late: gr.update(placeholder=example),
+            self._late: gr.update(visible=late, placeholder=example),
         }
 
     def values(self, spec: ProgramSpec, given: Mapping[Component, Any]) -> dict[str, Any]:
@@ -73,7 +71,6 @@ def pairs(spec: ProgramSpec, values: Mapping[str, Any]) -> tuple[tuple[str, Any]
 
 
 def json_object(text: Any) -> dict[str, Any] | None:
-    """The object in a text as JSON, if there is one."""
     try:
         value = json.loads(text) if isinstance(text, str) else None
     except (ValueError, RecursionError):
@@ -82,7 +79,7 @@ def json_object(text: Any) -> dict[str, Any] | None:
 
 
 def _key(spec: ProgramSpec) -> str:
-    """Programs with the same fields have the same form. A default may be a list, which cannot be a key."""
+    """Programs with the same fields have the same form."""
     return repr(spec.form_fields)
 
 
@@ -104,8 +101,7 @@ def _widget(field: InputField) -> Component:
             # No gr.Image: that uploads. page.js reads a file or a paste into the field, as a data URL.
             shown |= {"elem_classes": "image-input", "placeholder": "Paste a picture, or its address"}
             return gr.Textbox(max_lines=1, submit_btn="Choose a file", **shown)
-        case "integer" | "number":
-            # Not gr.Number, where an empty field is 0.
+        case "integer" | "number":  # not gr.Number, where an empty field is 0
             return gr.Textbox(text, max_lines=1, placeholder="Number", **shown)
         case "json":
             text = "" if field.default is None else json.dumps(field.default, ensure_ascii=False)
@@ -122,15 +118,10 @@ def _shown(field: InputField, value: Any) -> Any:
 
 def _parsed(field: InputField, value: Any) -> Any:
     """The value of a field that a visitor typed as text; other widgets give the value itself."""
-    parsers: dict[str, tuple[Callable[[str], Any], str]] = {
-        "json": (json.loads, "JSON, for example [1, 2]"),
-        "integer": (int, "a whole number"),
-        "number": (float, "a number"),
-    }
+    parsers: dict[str, Callable[[str], Any]] = {"json": json.loads, "integer": int, "number": float}
     if field.kind not in parsers or not isinstance(value, str):
         return value
-    parse, wanted = parsers[field.kind]
     try:
-        return parse(value.strip())
+        return parsers[field.kind](value.strip())
     except ValueError:
-        raise InvalidInput(f"“{in_words(field.name)}” must be {wanted}.") from None
+        raise InvalidInput(f"“{in_words(field.name)}” is no valid {field.kind}.") from None

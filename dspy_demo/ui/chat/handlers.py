@@ -28,8 +28,6 @@ from dspy_demo.ui.components import Given, Update, clicked, skip, visitor_of
 from dspy_demo.ui.gradio_bridge import delivered
 from dspy_demo.ui.sections.picks import SidebarPicks
 
-#: How long a reload waits for the page it replaces to let go of its turn.
-RELOAD_WAIT_S = 1.0
 RESTARTED = "The app was restarted, or has let go of this page. Reload it to go on; the chat is kept."
 FORGOTTEN = "The chat is longer than the limit, so its earliest turns are not sent along."
 THUMBS = {True: "Like", False: "Dislike", None: None}
@@ -60,27 +58,23 @@ class ChatHandlers:
         before = self.sessions.of_chat(chat, visitor)
         if before is not None and before.live is not None:
             with contextlib.suppress(TimeoutError):  # its page notices a moment later that it is gone
-                await asyncio.wait_for(before.live.ended(), RELOAD_WAIT_S)
+                await asyncio.wait_for(before.live.ended(), timeout=1)
         read = self.sessions.read
         restored = before.turns if before else await asyncio.to_thread(read, kept.get("turns"))
         session = self.sessions.open(str(request.session_hash), visitor, chat, restored)
         return self._shown(session, notice_html(LOST if kept.get("lost") else ""))
 
     async def send(self, given: dict[Component, Any], request: gr.Request) -> Update:
-        """Enter, or the send button."""
         text = given[self.page.composer]
         return self._act(request, given, lambda session: self._asked(session, given, text))
 
     async def example(self, event: gr.SelectData, given: dict[Component, Any], request: gr.Request) -> Update:
-        """One of the questions on the empty page."""
         return self._act(request, given, lambda session: self._asked(session, given, event.value["text"]))
 
     async def retry(self, event: gr.RetryData, given: dict[Component, Any], request: gr.Request) -> Update:
-        """Ask a question again, of whatever model is picked now."""
         return self._again(None, event.index, given, request)
 
     async def edit(self, event: gr.EditData, given: dict[Component, Any], request: gr.Request) -> Update:
-        """Ask an edited question."""
         return self._again(str(event.value).replace(JOINER, ""), event.index, given, request)
 
     async def draw(self, request: gr.Request) -> AsyncIterator[list[WireMessage]]:
@@ -108,8 +102,7 @@ class ChatHandlers:
 
     async def redraw(self, request: gr.Request) -> Update:
         """The chat as it is now, where the page cannot tell, or where its traces can be linked to."""
-        session = self._known(request)
-        return skip() if session is None else self._shown(session)
+        return self._shown(session) if (session := self._known(request)) else skip()
 
     async def program_changed(self, given: dict[Component, Any]) -> Update:
         """Another program answers: its examples, its form."""
@@ -137,7 +130,6 @@ class ChatHandlers:
             await session.live.stop()
 
     async def new_chat(self, request: gr.Request) -> Update:
-        """Start over. A running turn is stopped first."""
         await self.stop(request)
 
         def start_over(session: Session) -> Update:
@@ -150,12 +142,10 @@ class ChatHandlers:
         return self._act(request, {}, start_over)
 
     async def show_earlier(self, request: gr.Request) -> Update:
-
-        def show(session: Session) -> Update:
-            session.window += WINDOW
-            return self._shown(session)
-
-        return self._act(request, {}, show)
+        if (session := self._known(request)) is None:
+            return skip()
+        session.window += WINDOW
+        return self._shown(session)
 
     async def fix(self, event: gr.EventData, request: gr.Request) -> Update:
         """The button of a notice. A model server is restarted by its own section."""
@@ -177,8 +167,7 @@ class ChatHandlers:
         except DemoError as error:
             return {page.notice: notice_html(error.public_message, wrong=True)}
         comment = view.comment if rated is not None else ""
-        # Nobody has something good to say about an answer that did not come.
-        asks = rated is not None and not (rated and view.state == "failed")
+        asks = rated is not None and not (rated and view.state == "failed")  # what was good about an error?
         wanted = "What was good about it? (optional)" if rated else "What went wrong? (optional)"
         return {
             page.saved: self._keep(session, replace(view, rated=rated, comment=comment)),

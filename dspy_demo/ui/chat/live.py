@@ -45,7 +45,6 @@ class LiveTurn:
         yield self.view
 
     async def ended(self) -> None:
-        """Wait until the last view was handed over."""
         await asyncio.wait({self._reader})
 
     async def stop(self) -> None:

@@ -44,10 +44,7 @@ def messages(view: TurnView) -> list[WireMessage]:
 
 
 def turn_id_at(chat: list[WireMessage], index: Any) -> str:
-    """The id of the turn that a message of the page belongs to: the question before it bears it.
-
-    `index` is the message's place in `chat`, as Gradio's events have it. Both come from a browser.
-    """
+    """The id of the turn of a message of the page: the question before it bears it. Both may be anything."""
     position = index[0] if isinstance(index, list | tuple) and index else index
     before = chat[: position + 1] if isinstance(position, int) else []
     asked = next((message for message in reversed(before) if message.get("role") == "user"), {})
@@ -82,7 +79,6 @@ def _thought(view: TurnView, thought: Thought, calls: list[StatusLine], **fold: 
 
 
 def _title(thought: Thought) -> str:
-    """The step and the field that it comes from."""
     path = thought.step.split("#")[0].split(".")
     step = next((part for part in reversed(path) if part not in _PLUMBING), "")
     label = "Conclusion" if step == "extract" else in_words(step)

@@ -53,7 +53,7 @@ class Chat:
         if service.settings.tracing:
             self._wire_rating(now)
         description = "Ask the program that the app started with."
-        gr.api(chat_endpoint(service, demo, self._start), api_name="chat", api_description=description)
+        gr.api(_endpoint(service, demo, self._start), api_name="chat", api_description=description)
 
     def _wire_rating(self, now: dict[str, Any]) -> None:
         page, chat = self.widgets, self.handlers
@@ -69,7 +69,6 @@ class Chat:
 
     def _wire_turns(self, demo: gr.Blocks, new_chat: gr.Button, now: dict[str, Any]) -> None:
         page, chat = self.widgets, self.handlers
-        # The messages are ready for the wire; see `render`.
         shown: dict[str, Any] = now | {"outputs": page.shown, "postprocess": False}
         asked = {page.composer, *self._picks.inputs, *page.forms.inputs}
         again = {page.chatbot, *asked}
@@ -93,9 +92,7 @@ class Chat:
         page.notice.click(chat.fix, None, **shown | {"outputs": {*page.shown, *self._picks.use_local()}})
 
 
-def chat_endpoint(
-    service: ChatService, demo: gr.Blocks, target: LocalTarget
-) -> Callable[..., AsyncIterator[str]]:
+def _endpoint(service: ChatService, demo: gr.Blocks, target: LocalTarget) -> Callable[..., Any]:
     """The function behind ``/chat``. Each call stands alone; earlier messages are given, not remembered."""
 
     async def chat(

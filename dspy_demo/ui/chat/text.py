@@ -113,20 +113,12 @@ def _code_and_maths(text: str) -> Iterator[tuple[int, int, bool]]:
         left = opening[0]
         if opening.start() < at or left in unclosed:
             continue
-        end = _end(text, left, opening.end())
-        if end is None:
+        maths = left in _CLOSING
+        right = re.escape(_CLOSING[left]) if maths else rf"(?<!{left[0]}){left}(?!{left[0]})"
+        closing = re.compile(right).search(text, opening.end() + maths)
+        if closing is None:
             unclosed.add(left)
             if len(left) < 3:
                 continue
-            end = len(text)  # a fenced block that is still being written
-        at = end
-        yield opening.start(), end, left in _CLOSING
-
-
-def _end(text: str, left: str, start: int) -> int | None:
-    """Where the part that `left` opened ends; None where it does not."""
-    if right := _CLOSING.get(left):
-        found = text.find(right, start + 1)
-        return None if found < 0 else found + len(right)
-    closing = re.compile(rf"(?<!{left[0]}){left}(?!{left[0]})").search(text, start)
-    return closing.end() if closing else None
+        at = closing.end() if closing else len(text)  # a fenced block that is still being written
+        yield opening.start(), at, maths

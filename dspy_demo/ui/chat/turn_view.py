@@ -129,11 +129,11 @@ class TurnView:
         view = self._retries_over("Answered")
         if view.first_delta_s is None:
             view = replace(view, first_delta_s=now_s - view.started_s)
-        if event.channel == "reasoning":
-            return view._with_thought(event, now_s)
+        if event.channel == "tool":  # shown by its Status, not by its raw arguments
+            return view
         if event.channel == "answer":
             return view._closed(now_s)._with_answer(event)
-        return view  # a tool call is shown by its Status, not by its raw arguments
+        return view._with_thought(event, now_s)
 
     def _with_thought(self, event: events.FieldDelta, now_s: float) -> Self:
         # Steps that run at once write in turns; a step's name is that of one call.
@@ -212,7 +212,6 @@ class TurnView:
         return replace(self, work=tuple(new if part is old else part for part in self.work))
 
     def _closed(self, now_s: float, *, unfolded: bool = False) -> Self:
-        """With no thought being written any more."""
         view = self
         for part in self.thoughts:
             if part.open:

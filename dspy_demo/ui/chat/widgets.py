@@ -63,11 +63,7 @@ def composer(elem_id: str, label: str, placeholder: str) -> gr.Textbox:
 
 
 class ChatWidgets:
-    """Everything that a handler of the chat may read or change. Drawn when it is made.
-
-    `saved` is unseen: what the page is told of the chat, see `Sessions.saved`. In `rating` a comment on the
-    rating of `rated_turn` is written.
-    """
+    """Everything that a handler of the chat may read or change; `saved` is what `Sessions.saved` tells."""
 
     def __init__(self, specs: Sequence[ProgramSpec], shown: ProgramSpec) -> None:
         follow = "watch('value', () => chatPage.follow(props.value, trigger));"
@@ -102,7 +98,6 @@ class ChatWidgets:
 
     @property
     def shown(self) -> set[Component]:
-        """What an event of the chat may change."""
         return {self.chatbot, self.composer, self.earlier, self.saved, self.notice, self.rating}
 
     def answering(self, spec: ProgramSpec) -> Update:
