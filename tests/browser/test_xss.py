@@ -1,7 +1,6 @@
 """Nothing that a model, a tool, a visitor, a version or a program writes runs in the page, or leaves it.
 
-The content policy is switched off here (`bypass_csp`): the page has to be safe without it. What the policy
-does by itself is in the last test.
+The content policy is switched off (`bypass_csp`): the page has to be safe without it, but in the last test.
 """
 
 from __future__ import annotations
@@ -126,21 +125,18 @@ async def chat(new_page: NewPage, app: ServerProcess, upstream: FakeOpenAI) -> C
     return await ChatPage(page).open(app.url)
 
 
+#: Opens every thought, and the tools in it.
+UNFOLD = """async () => {
+  let title;
+  while ((title = document.querySelector("#chat .thought-group > .title:not(.expanded)"))) {
+    title.click();
+    await new Promise(requestAnimationFrame);
+  }
+}"""
+
+
 async def nothing_found(page: Page) -> None:
     assert await page.evaluate("window.__found") == []
-
-
-async def unfold(page: Page) -> None:
-    """Open every thought, and the tools in it."""
-    await page.evaluate(
-        """async () => {
-          let title;
-          while ((title = document.querySelector("#chat .thought-group > .title:not(.expanded)"))) {
-            title.click();
-            await new Promise(requestAnimationFrame);
-          }
-        }"""
-    )
 
 
 async def ask(chat: ChatPage, text: str, note: str) -> None:
@@ -169,7 +165,7 @@ async def test_as_question_thought_tool_output_and_answer(chat: ChatPage, upstre
         upstream.reply(Reply(fields={"reasoning": first, "answer": second}, chunk_chars=0))
         await ask(chat, first, note=second[:1000])
         await chat.done()
-        await unfold(chat.page)
+        await chat.page.evaluate(UNFOLD)
         places = [chat.questions.last, chat.answers.last, chat.page.locator("#chat .thought-group").first]
         shown = [await place.inner_text() for place in places]
         assert [mark for mark in marks if any(mark not in text for text in shown)] == []
@@ -190,8 +186,8 @@ async def test_while_it_streams(chat: ChatPage, upstream: FakeOpenAI) -> None:
     await expect(chat.page.locator("#chat .md a[href^='https://ok.example']").first).to_be_attached()
 
 
-async def test_as_names_descriptions_and_errors(chat: ChatPage, upstream: FakeOpenAI) -> None:
-    """A model's name from its server, a program's words, a typed model, and what a fault says."""
+async def test_as_names_descriptions_errors_and_tags(chat: ChatPage, upstream: FakeOpenAI) -> None:
+    """A model's name from its server, a program's words, a typed model, what a fault says, a version."""
     page, shown = chat.page, "<img src=x onerror=alert(1)>![x]"
     await expect(page.locator("#active")).to_contain_text(shown)
     await expect(page.locator(".program-form")).to_contain_text("<\u2060img src=x onerror=alert(1)>")
@@ -202,15 +198,6 @@ async def test_as_names_descriptions_and_errors(chat: ChatPage, upstream: FakeOp
     await expect(chat.footers).to_contain_text(f"openai/{shown}")
     await expect(page.locator(".turn-error")).to_be_visible()
     await expect(page.locator(".turn-error")).not_to_contain_text("onerror")
-    await chat.pick("model", "Other…")
-    await chat.typed_model.fill(f"openai/typed {MARKUP}")
-    await chat.typed_model.blur()
-    await expect(page.locator("#active")).to_contain_text(f"typed {shown}")
-    await nothing_found(page)
-
-
-async def test_as_a_versions_description_and_tags(chat: ChatPage) -> None:
-    page = chat.page
     await page.get_by_role("button", name="Log this program").click()
     await page.get_by_label("Description (optional)").fill(MARKUP)
     await page.get_by_label("Tags (optional)").fill(f"note={MARKUP}")
@@ -222,6 +209,10 @@ async def test_as_a_versions_description_and_tags(chat: ChatPage) -> None:
     await version.get_by_text("Edit", exact=True).click()
     await expect(version.get_by_label("Description")).to_have_value(MARKUP)
     assert await version.locator("img, script, a[href^=javascript]").count() == 0
+    await chat.pick("model", "Other…")
+    await chat.typed_model.fill(f"openai/typed {MARKUP}")
+    await chat.typed_model.blur()
+    await expect(page.locator("#active")).to_contain_text(f"typed {shown}")
     await nothing_found(page)
 
 

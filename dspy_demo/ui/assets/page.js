@@ -1,5 +1,5 @@
-// Runs once, before Gradio draws the page: what no setting of Gradio offers. What it draws is found by ids,
-// roles and labels; its own names stand in GRADIO alone. Where one of them changes, its line does nothing.
+// Runs once, before Gradio draws the page: what no setting of Gradio offers. Its own names stand in GRADIO
+// alone; where one of them changes, its line does nothing.
 const GRADIO = {
   config: () => window.gradio_config?.components ?? [], // the components, before they are drawn
   sidebar: "#sidebar.open", // the sidebar while it is open
@@ -33,8 +33,7 @@ const GRADIO = {
     }
   });
 
-  // What is copied is what was written: the answer without thoughts and footer, without the signs that keep
-  // it from being read as HTML (text.py, render.py).
+  // What is copied is what was written, without the signs that keep it from being read as HTML (text.py).
   const ANSWER = "<!--answer-->\n\n";
   const asWritten = (text) => text
     .slice(text.includes(ANSWER) ? text.indexOf(ANSWER) + ANSWER.length : 0)
@@ -53,8 +52,8 @@ const GRADIO = {
     event.preventDefault();
   });
 
-  // An image for a program: a chosen or pasted file is read here, made small enough for a field's text
-  // (programs/images.py) and put into it as a data URL, so that nothing is uploaded and no file is stored.
+  // An image for a program: a chosen or pasted file is made small (programs/inputs.py) and put into the field
+  // as a data URL, so that nothing is uploaded and no file is stored.
   const IMAGE_MAX_CHARS = 150_000;
   const asDataURL = async (file) => {
     const picture = await createImageBitmap(file), canvas = document.createElement("canvas");
@@ -94,12 +93,11 @@ const GRADIO = {
   document.addEventListener("input", ({ target: field }) => {
     if (imageField(field) !== field) return;
     const filled = field.value.startsWith("data:image/");
-    field.style.backgroundImage = filled ? `url("${field.value}")` : "";
-    field.style.color = filled ? "transparent" : "";
+    Object.assign(field.style, filled
+      ? { backgroundImage: `url("${field.value}")`, color: "transparent" } : { backgroundImage: "", color: "" });
   });
 
-  // What the browser keeps, for a tab or for all. Where it keeps nothing, as in another site's frame, a
-  // reload starts anew.
+  // What the browser keeps, for a tab or for all; nothing in another site's frame.
   const kept = (area) => ({
     get(name) { try { return JSON.parse(area().getItem(`dspy-demo-${name}`)); } catch { return null; } },
     set(name, value) {
@@ -126,9 +124,8 @@ const GRADIO = {
       const { turns } = all.get(`chat-${id}`) ?? {};
       return JSON.stringify({ chat: own ?? "", turns, lost: left.lost });
     },
-    // What the server tells of the chat is numbered: an older answer that comes after a newer one has drawn
-    // over it, so the page asks for another ("retry"). It asks for the drawing of a turn that runs ("play"),
-    // and once more where nothing is heard of it for long.
+    // An older answer that comes after a newer one has drawn over it, so the page asks for another ("retry").
+    // It asks for the drawing of a turn that runs ("play"), and again where nothing is heard of it for long.
     follow(text, ask) {
       const { number, chat, live, turns } = JSON.parse(text);
       if (number < told) return ask("retry");
@@ -217,7 +214,7 @@ const GRADIO = {
   }, true);
 
   // For screen readers: a message is not named by its source, the examples are no list, a thought says
-  // whether it is open. And each block reads in its own direction: an answer may be Arabic with English code.
+  // whether it is open. And each block reads in its own direction.
   const BLOCKS = `${GRADIO.text} :is(p, li, table, h1, h2, h3, h4, h5, h6):not([dir])`;
   new MutationObserver(() => {
     for (const node of document.querySelectorAll(GRADIO.source)) node.removeAttribute("aria-label");

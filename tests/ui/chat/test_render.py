@@ -74,7 +74,6 @@ def plain(view: TurnView) -> str:
     return "\n".join(text_of(m) for m in messages(view))
 
 
-RUNNING = "pending"
 AT_ONCE = [thinks("a", "p", "answer"), thinks("x", "p#2", "answer"), thinks("b", "p", "answer")]
 ROUNDS = [thinks("Hm.", "react", "next_thought"), thinks("b", "react#2", "next_thought")]
 STEPS = [thinks("a", "draft"), thinks("b", "review.predict"), thinks("c", "review.predict")]
@@ -85,8 +84,8 @@ NAMED = '**Title**\n\nSpring\n\n**Tags**\n\n```json\n[\n  "a"\n]\n```\n\n**Final
 @pytest.mark.parametrize(
     ("events", "drawn", "answered"),
     [
-        ([], [("Thinking", RUNNING, "")], ""),
-        ([thinks("Two "), thinks("and two.")], [("Reasoning", RUNNING, "Two and two.")], ""),
+        ([], [("Thinking", "pending", "")], ""),
+        ([thinks("Two "), thinks("and two.")], [("Reasoning", "pending", "Two and two.")], ""),
         ([thinks("Hm."), says("4")], [THOUGHT], "4"),
         # The outputs replace what was streamed, and come alone where nothing was.
         ([thinks("Hm"), says("4 "), ends(reasoning="Hm.", answer="four")], [THOUGHT], "four"),
@@ -95,9 +94,9 @@ NAMED = '**Title**\n\nSpring\n\n**Tags**\n\n```json\n[\n  "a"\n]\n```\n\n**Final
         ([ends(answer="    x < 1")], [], "    x < 1"),
         ([ends(title="Spring", tags=["a"], final_score=0.8)], [], NAMED),
         # A thought a step; rounds are numbered, steps may run at once, a later one may answer anew.
-        (STEPS, [("Draft", "done", "a"), ("Review", RUNNING, "bc")], ""),
-        (ROUNDS, [THOUGHT, ("Reasoning 2", RUNNING, "b")], ""),
-        (AT_ONCE, [("P answer", RUNNING, "ab"), ("P answer 2", RUNNING, "x")], ""),
+        (STEPS, [("Draft", "done", "a"), ("Review", "pending", "bc")], ""),
+        (ROUNDS, [THOUGHT, ("Reasoning 2", "pending", "b")], ""),
+        (AT_ONCE, [("P answer", "pending", "ab"), ("P answer 2", "pending", "x")], ""),
         (ANEW, [("Review", "done", "No."), ("Draft answer", "done", "Sydney?")], "Canberra"),
         # Tools that were not streamed, and those that were.
         ([ends(trajectory=TRAJECTORY, answer="6")], [("Trajectory", "done", JSON)], "6"),
@@ -129,7 +128,6 @@ def test_a_tool_call_is_one_line_under_the_thought_that_made_it() -> None:
 @pytest.mark.parametrize(
     ("events", "lines"),
     [
-        ([RETRY], ["No answer, retrying in 2 s (2/2)"]),
         ([RETRY, RETRY, says("4")], ["Answered after 2 retries"]),
         ([RETRY, fails("It broke.")], ["Gave up after 1 retry"]),
         ([Status("Waited for 3 s.", "done", QUEUE_KEY), thinks("Hm")], ["Waited for 3 s."]),
