@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -38,7 +39,7 @@ from dspy_demo.ui.sections.backend import guest_urls
 from dspy_demo.versions.store import VersionStore
 from dspy_demo.versions.version import LogRequest, Version
 from dspy_demo.web.auth import Auth
-from dspy_demo.web.server import WebServer, protected
+from dspy_demo.web.server import protected, serve_app
 from dspy_demo.web.terminal import Terminal
 
 #: How long the last traces may take at the end.
@@ -60,13 +61,8 @@ def serve(
     share = terminal.share(tunnel.open) if settings.share else None
     app = _routes(services, detection, pages, share)
     app.mount("/", pages)
-    WebServer(
-        protected(app, auth, head=theme.head()),
-        listening,
-        settings,
-        on_ready=terminal.tell_ready,
-        drain=lambda: chat.drain(settings.shutdown_grace_s),
-    ).run()
+    guarded, drain = protected(app, auth, head=theme.head()), partial(chat.drain, settings.shutdown_grace_s)
+    asyncio.run(serve_app(guarded, listening, settings, on_ready=terminal.tell_ready, drain=drain))
 
 
 def _services(

@@ -112,6 +112,5 @@ def own_error(failed: TurnFailed, field: str = "") -> Response:
 
 
 def retry_headers(failed: TurnFailed) -> dict[str, str]:
-    if failed.retry_after_s is None:
-        return {}
-    return {"Retry-After": str(max(1, math.ceil(failed.retry_after_s)))}
+    wait_s = failed.retry_after_s
+    return {} if wait_s is None else {"Retry-After": str(max(1, math.ceil(wait_s)))}

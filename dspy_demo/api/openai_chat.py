@@ -53,9 +53,7 @@ class NoRoute(NotFound):
 
 
 class CompletionBody(BaseModel):
-    """A chat completion. `model` is a program's name.
-
-    Other parameters that OpenAI's clients send are accepted and ignored. So are system messages, since a
+    """Other parameters that OpenAI's clients send are accepted and ignored. So are system messages, since a
     DSPy program brings its own instructions, and tools that are offered, since it calls its own.
     """
 
@@ -277,7 +275,6 @@ class Reply:
 
 
 def value_text(value: Any) -> str:
-    """Text as it is, anything else as JSON."""
     return value if isinstance(value, str) else encode(value).decode()
 
 
@@ -295,7 +292,7 @@ def usage_json(usage: Usage) -> dict[str, int]:
 
 def openai_error(failed: TurnFailed, field: str = "") -> Response:
     """An error as an answer to ``/v1``, from which OpenAI's clients raise their own exceptions."""
-    # OpenAI's SDK repeats every 429 and 5xx unless told that it is pointless.
+    # The SDK repeats every 429 and 5xx unless told that it is pointless.
     headers = {"x-should-retry": "true" if failed.retryable else "false"} | retry_headers(failed)
     return JsonResponse(error_json(failed, field), failed.http_status, headers)
 

@@ -43,9 +43,7 @@ def probes_router(
 ) -> APIRouter:
     """``/ready`` and ``/metrics``, of the app and of the model server alike.
 
-    Args:
-        prepare: Builds the program and the model of a turn, or raises why it cannot.
-        model_server: Asks the app's model server for its state.
+    `prepare` builds the program and the model of a turn, or raises why it cannot.
     """
     router = APIRouter()
     logged = ""  # asked every few seconds, so a reason is logged once

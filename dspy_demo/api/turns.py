@@ -33,8 +33,6 @@ from dspy_demo.programs.spec import ProgramSpec
 
 #: A proxy or a browser gives up on a silent connection after 30 to 60 s.
 KEEP_ALIVE_S = 15.0
-#: Chunks that wait to be sent, before the turn waits for its reader.
-UNSENT_MAX = 16
 DONE = b"data: [DONE]\n\n"
 #: nginx and its like would otherwise collect what they pass on.
 UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -57,7 +55,6 @@ class Asking:
         return self._allowance.programs_of(specs) if self._allowance else specs
 
     def program(self, name: str) -> ProgramSpec:
-        """One of them; `NotFound` for another name."""
         return self.service.programs.get(name, [spec.name for spec in self.programs()])
 
     def turn(
@@ -69,15 +66,11 @@ class Asking:
         session_id: str = "",
         **changes: Any,
     ) -> TurnRequest:
-        """A turn that can run, under the id of the request's header, where it has one.
+        """A turn that can run, or `DemoError`; under the id of the request's header, where it has one.
 
-        Args:
-            changes: temperature, max_tokens and cache, None for the owner's choice; `max_tokens` can only
-                lower the owner's bound. Model, address and key cannot be changed: that would spend the
-                owner's credit elsewhere, and reach addresses that only the server can.
-
-        Raises:
-            DemoError: It cannot run; see `ChatService.check`.
+        `changes` are temperature, max_tokens and cache, None for the owner's choice; `max_tokens` can only
+        lower the owner's bound. Model, address and key cannot be changed: that would spend the owner's
+        credit elsewhere, and reach addresses that only the server can.
         """
         lm = self._default_lm()
         if self._allowance:
@@ -98,7 +91,6 @@ class Asking:
         return self.turn(spec, {spec.chat_field: question.text}, history=history, **more)
 
 
-#: For the signature of a route.
 Asked = Annotated[Asking, Depends(Asking)]
 
 
@@ -114,7 +106,7 @@ class Encoder(Protocol):
     ended: bool
 
     def encode(self, event: Event) -> bytes:
-        """What to send; empty for nothing."""
+        """Empty for nothing to send."""
 
 
 def event_stream(asked: Asking, turn: TurnRequest, encoder: Encoder) -> StreamingResponse:
@@ -137,7 +129,7 @@ async def _chunks(asked: Asking, request: TurnRequest, encoder: Encoder) -> Asyn
                     chunks.put_nowait(chunk)
                 if encoder.ended:
                     break
-                if chunks.qsize() > UNSENT_MAX:
+                if chunks.qsize() > 16:  # wait for the reader
                     await chunks.join()
 
     running = asyncio.create_task(run(), name="api-turn")

@@ -66,10 +66,9 @@ def _for_guests(settings: Settings, detection: Detection) -> Detection:
     models = settings.guest_models or (start.model,)
     _check_names("--guest-models", models, found)
     options = tuple(LMOption(m, found[m].title, api_base=found[m].api_base) for m in models)
-    if start.model in models:
-        return Detection(start, "", options)
-    choice = replace(start, model=models[0], api_base=found[models[0]].api_base, api_key=None)
-    return Detection(choice, "", options)
+    if start.model not in models:
+        start = replace(start, model=models[0], api_base=found[models[0]].api_base, api_key=None)
+    return Detection(start, "", options)
 
 
 def _check_names(flag: str, named: Iterable[str], known: Iterable[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import gc
 import os
 import socket
@@ -60,7 +61,7 @@ def serve(options: argparse.Namespace, settings: Settings, listening: socket.soc
     from dspy_demo.serving.app import build_app
     from dspy_demo.serving.loading import load
     from dspy_demo.web.middleware import ModelServerMiddleware
-    from dspy_demo.web.server import WebServer, on_stop_signal
+    from dspy_demo.web.server import on_stop_signal, serve_app
 
     on_stop_signal(lambda: os._exit(0))  # until the server has taken the signals over
     configure_logging(settings)
@@ -76,7 +77,7 @@ def serve(options: argparse.Namespace, settings: Settings, listening: socket.soc
 
     guarded = ModelServerMiddleware(app, host=host, allowed=options.allow_host, token=settings.owner_token)
     drain = partial(app.state.service.drain, settings.shutdown_grace_s)
-    WebServer(guarded, listening, settings, on_ready=tell_ready, drain=drain).run()
+    asyncio.run(serve_app(guarded, listening, settings, on_ready=tell_ready, drain=drain))
 
 
 if __name__ == "__main__":

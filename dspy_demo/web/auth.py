@@ -29,8 +29,6 @@ LOCAL_OWNER = Visitor("owner", "owner")
 #: A session ends with the longest life of a Gradio link.
 SESSION_S = 7 * 24 * 3600
 KEY_BYTES = 32
-#: Wrong passwords of everybody together, and in which time.
-WRONG_PASSWORDS, WITHIN_S = 20, 60.0
 
 
 class Auth:
@@ -41,22 +39,16 @@ class Auth:
     - A guest has a session from the page (after the password, where there is one), or the guests' token.
 
     Sessions are signed cookies ``role.id``: a stranger without one costs no memory.
-
-    Attributes:
-        link_code: The code in the owner's link. It works once; then there is another.
-        on_link_used: Called after that, to print the next link.
-        on_outside: Called when a page is opened from elsewhere while the app is not public.
-        shared: A public link is about to open. The owner's open pages have sessions and stay the owner's.
     """
 
     def __init__(self, settings: Settings, port: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.settings = settings
         self.owner_token = settings.owner_token or SecretStr(secrets.token_urlsafe(32))
         self.cookie_name = f"dspy-demo-{port}"  # all ports of a host share their cookies
-        self.link_code = secrets.token_urlsafe(32)
-        self.on_link_used: Callable[[], None] = lambda: None
-        self.on_outside: Callable[[], None] = lambda: None
-        self.shared = False
+        self.link_code = secrets.token_urlsafe(32)  # in the owner's link, which works once
+        self.on_link_used: Callable[[], None] = lambda: None  # there is another one now
+        self.on_outside: Callable[[], None] = lambda: None  # a page is opened from elsewhere while not public
+        self.shared = False  # a public link is about to open; the owner's open pages have sessions
         self._wrong_passwords: list[float] = []
         self._clock = clock
         key = _session_key(settings)
@@ -80,7 +72,6 @@ class Auth:
         return LOCAL_OWNER if here and not self.public and not is_owner(session) else session
 
     def new_session(self, role: Role) -> str:
-        """A new session's cookie."""
         return self._signer.sign(f"{role}.{secrets.token_hex(16)}").decode()
 
     def session(self, cookies: Mapping[str, str]) -> Visitor | None:
@@ -95,8 +86,8 @@ class Auth:
     def password_fits(self, guess: str) -> bool:
         """Judge a guess and count it in one step, unless there were `TooManyAttempts`."""
         now = self._clock()
-        self._wrong_passwords = [at for at in self._wrong_passwords if now - at < WITHIN_S]
-        if len(self._wrong_passwords) >= WRONG_PASSWORDS:
+        self._wrong_passwords = [at for at in self._wrong_passwords if now - at < 60]
+        if len(self._wrong_passwords) >= 20:  # of everybody together
             raise TooManyAttempts()
         fits = same(guess, self.settings.guest_password)
         if not fits:
@@ -126,7 +117,6 @@ def asked_by_owner(request: Request) -> bool:
 
 
 def owner_only(request: Request) -> None:
-    """A dependency of routes that are the owner's alone."""
     if not asked_by_owner(request):
         raise Forbidden()
 

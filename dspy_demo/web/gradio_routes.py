@@ -37,8 +37,6 @@ _OPEN = {
 _CLOSED = re.compile(rf"({API}|/login|/logout|/monitoring|/svelte|/pwa_icon)(/.*)?")
 #: Sessions that are remembered; the oldest one without an open stream makes room.
 MOST_SESSIONS = 10_000
-#: Gradio's own have 11 and 36 characters.
-HASH_MAX_CHARS = 64
 #: Streams that one guest may have open: a page keeps one, and one more while an event runs.
 MOST_STREAMS = 30
 
@@ -66,7 +64,7 @@ class PageSessions:
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
 
     def check(self, session_hash: str, visitor: Visitor) -> _Session:
-        """A session that must have begun; `Forbidden` where it is another visitor's."""
+        """A session that has begun; `Forbidden` where it is another visitor's."""
         session = self._sessions.get(session_hash)
         if session is None:
             raise NotFound("This page is not known here any more. Reload it.")
@@ -80,7 +78,7 @@ class PageSessions:
         if session_hash in self._sessions:
             self.check(session_hash, visitor)
             return
-        if len(session_hash) > HASH_MAX_CHARS:
+        if len(session_hash) > 64:  # Gradio's own have 11 and 36 characters
             raise InvalidInput("This is no session hash.")
         if len(self._sessions) >= MOST_SESSIONS:
             idle = next((name for name, session in self._sessions.items() if not session.streams), "")
@@ -105,10 +103,7 @@ class PageSessions:
 class GradioRoutes:
     """ASGI middleware around the page of a role, which refuses what that page has no use for.
 
-    Args:
-        events: The numbers of the page's events.
-        names: The events that can be called by name.
-        sessions: Shared by the pages of all roles.
+    `events` are the numbers of the page's events, `names` those that can be called by name.
     """
 
     def __init__(

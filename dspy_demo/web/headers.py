@@ -41,8 +41,7 @@ OTHERS = {
     "x-content-type-options": "nosniff",
     # The address may hold a one-time token. Not `no-referrer`: then the password form has “Origin: null”.
     "referrer-policy": "same-origin",
-    "permissions-policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=(), "
-    "display-capture=(), clipboard-write=(self)",
+    "permissions-policy": "camera=(), microphone=(), geolocation=(), payment=(), clipboard-write=(self)",
     # A page that opened this one, or that this one opened, has no handle on it.
     "cross-origin-opener-policy": "same-origin",
     # Other sites cannot load our answers as pictures or scripts.
@@ -59,9 +58,7 @@ def script_hashes(html: str) -> list[str]:
 class ResponseHeaders:
     """ASGI middleware that puts these headers on every answer.
 
-    Args:
-        head: The HTML that Gradio adds to the page's head from a script (``launch(head=...)``).
-        embed: Any site may show the page in a frame.
+    `head` is the HTML that Gradio adds to the page's head from a script; with `embed` any site may show it.
     """
 
     def __init__(self, app: ASGIApp, *, head: str, embed: bool) -> None:

@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 
 #: Longest body of a request: a chat with pictures comes along whole with each question.
 BODY_MAX_BYTES = 8 * 1024 * 1024
-FORM_MAX_BYTES = 4096
 #: What a stranger may ask: whether the server is up, and whether it can answer.
 OPEN = frozenset({"/health", "/ready"})
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -33,8 +32,8 @@ NO_STORE = {"Cache-Control": "no-store"}
 
 USED_LINK = "This link has been used, or is old. The terminal in which the app runs shows a new one."
 NOBODY_NAMED = (
-    "Beyond this machine somebody has to be named who may ask: the names that the server is asked by with "
-    f"--allow-host NAME, or a token for its clients in the variable {ENV_PREFIX}OWNER_TOKEN."
+    "Beyond this machine somebody must be named who may ask: by --allow-host NAME, the name that the server "
+    f"is asked by, or by a token for its clients in the variable {ENV_PREFIX}OWNER_TOKEN."
 )
 
 
@@ -94,9 +93,7 @@ class AuthMiddleware:
             raise Forbidden("Another site may not do this here. Open the app in a tab of its own.")
 
     async def _session_page(self, request: Request) -> Response | None:
-        """The ways to get a session: the owner's link, whose page has a button since a messenger's preview
-        presses none, and the guests' password. None for all other requests.
-        """
+        """The owner's link, with a button since a messenger's preview presses none; and the password."""
         auth, path, method = self._auth, request.url.path, request.method
         if path == "/" and "token" in request.query_params and method in SAFE_METHODS:
             if not same(request.query_params["token"], auth.link_code):
@@ -150,7 +147,6 @@ class AuthMiddleware:
         return None
 
     def _enter(self, request: Request, role: Role) -> Response:
-        """Into the page, with a session; the link's token leaves the address bar."""
         cookie = self._cookie(request, self._auth.new_session(role))
         return RedirectResponse("./", 303, {"Set-Cookie": cookie} | NO_STORE)
 
@@ -169,9 +165,6 @@ class ModelServerMiddleware:
     A page of another site can point its own name at this machine (DNS rebinding), but its browser says that
     name. A request is addressed to loopback, to the address where the server listens, or to one of `allowed`.
     Beyond loopback it brings the token, where there is one, which stands for the names unless some are given.
-
-    Raises:
-        SettingsError: It listens beyond loopback, and neither names nor a token are given.
     """
 
     def __init__(
@@ -210,34 +203,29 @@ class ModelServerMiddleware:
 
 
 def check_length(headers: Headers) -> None:
-    """Refuse a body by its declared length; the app counts what comes without."""
+    """Refuse a body by its declared length, in our form; Starlette counts the others."""
     declared = headers.get("content-length", "")
     if declared.isdecimal() and int(declared[:20]) > BODY_MAX_BYTES:
         raise BodyTooLarge()
 
 
 def refusal(scope: Scope, error: DemoError) -> Response:
-    """A page for who came by a link or a form, JSON for all others, in OpenAI's form under ``/v1``."""
+    """A page for who came by a link or a form, JSON for all others."""
     headers = NO_STORE | ({"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else {})
     if "text/html" in Headers(scope=scope).get("accept", ""):
         return _page(error.http_status, headers, sentence=error.public_message)
-    content = error_body(failed_from(error))
-    if scope["path"].startswith("/v1/"):
-        content = {"error": {"message": error.public_message, "code": error.code}}
-    return JSONResponse(content, error.http_status, headers)
+    return JSONResponse(error_body(failed_from(error)), error.http_status, headers)
 
 
 def _page(status: int, headers: dict[str, str] = NO_STORE, **values: Any) -> Response:
-    """The one page before the page, which loads nothing."""
     shown = {"code": "", "password": False, "sentence": ""} | values
     return HTMLResponse(draw("dspy_demo.web", "before_the_page.html", **shown), status, headers)
 
 
 async def _field(request: Request, name: str) -> str:
-    """A field of a form that is posted."""
     body = b""
     async for part in request.stream():
         body += part
-        if len(body) > FORM_MAX_BYTES:
+        if len(body) > 4096:
             raise BodyTooLarge()
     return parse_qs(body.decode("utf-8", "replace")).get(name, [""])[0]

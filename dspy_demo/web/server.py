@@ -48,54 +48,42 @@ def on_stop_signal(stop: Callable[[], object]) -> None:
         signal.signal(number, asked)
 
 
-class WebServer:
-    """Serves one ASGI app in this thread until SIGINT or SIGTERM.
-
-    At the end it awaits `drain` while it still answers, so that running turns can finish.
-    """
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        listening: socket.socket,
-        settings: Settings,
-        *,
-        on_ready: Callable[[], None],
-        drain: Callable[[], Awaitable[object]],
-    ) -> None:
-        config = uvicorn.Config(
-            app,
-            log_config=None,
-            log_level="critical",  # it would report the streams that it ends as errors
-            access_log=False,
-            http=bounded_protocol(settings.max_connections),
-            ws="none",
-            proxy_headers=False,  # who asks is decided by `auth`, never by a header of addresses
-            server_header=False,
-            timeout_keep_alive=20,  # clients often have uvicorn's 5 s: a call in just that moment is reset
-            backlog=32,  # also the connections taken at once: each has a descriptor before it is counted
-            timeout_graceful_shutdown=1,  # for the ends of responses; those of open pages never end
-        )
-        self._server = uvicorn.Server(config)
-        self._listening, self._on_ready, self._drain = listening, on_ready, drain
-
-    def run(self) -> None:
-        asyncio.run(self._run())
-
-    async def _run(self) -> None:
-        asked_to_stop, loop = asyncio.Event(), asyncio.get_running_loop()
-        serving = asyncio.create_task(self._server.serve([self._listening]), name="web-server")
-        while not self._server.started and not serving.done():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-        if not serving.done():
-            # After uvicorn, whose own handlers would not let the turns finish.
-            on_stop_signal(lambda: loop.is_closed() or loop.call_soon_threadsafe(asked_to_stop.set))
-            self._listening.listen(BACKLOG)  # uvicorn has one number for this and for what is taken at once
-            self._on_ready()
-        stopping = asyncio.create_task(asked_to_stop.wait(), name="stop-signal")
-        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if not serving.done():
-            await self._drain()
-            self._server.should_exit = True
-        await serving
+async def serve_app(
+    app: ASGIApp,
+    listening: socket.socket,
+    settings: Settings,
+    *,
+    on_ready: Callable[[], None],
+    drain: Callable[[], Awaitable[object]],
+) -> None:
+    """Serve an app until SIGINT or SIGTERM; `drain` lets running turns finish while it still answers."""
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        log_level="critical",  # it would report the streams that it ends as errors
+        access_log=False,
+        http=bounded_protocol(settings.max_connections),
+        ws="none",
+        proxy_headers=False,  # who asks is decided by `auth`, never by a header of addresses
+        server_header=False,
+        timeout_keep_alive=20,  # clients often have uvicorn's 5 s: a call in just that moment is reset
+        backlog=32,  # also the connections taken at once: each has a descriptor before it is counted
+        timeout_graceful_shutdown=1,  # for the ends of responses; those of open pages never end
+    )
+    server = uvicorn.Server(config)
+    asked_to_stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    serving = asyncio.create_task(server.serve([listening]), name="web-server")
+    while not server.started and not serving.done():  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    if not serving.done():
+        # After uvicorn, whose own handlers would not let the turns finish.
+        on_stop_signal(lambda: loop.is_closed() or loop.call_soon_threadsafe(asked_to_stop.set))
+        listening.listen(BACKLOG)  # uvicorn has one number for this and for what is taken at once
+        on_ready()
+    stopping = asyncio.create_task(asked_to_stop.wait(), name="stop-signal")
+    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not serving.done():
+        await drain()
+        server.should_exit = True
+    await serving

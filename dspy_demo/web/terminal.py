@@ -13,8 +13,6 @@ from dspy_demo.web.auth import Auth
 
 
 class Terminal:
-    """Everything that the app prints while it runs, but for the log."""
-
     def __init__(self, settings: Settings, auth: Auth, port: int) -> None:
         host = "127.0.0.1" if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
