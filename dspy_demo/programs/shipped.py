@@ -55,21 +55,21 @@ SHIPPED = (
         name="chain_of_thought",
         title="Chain of thought",
         description="Reasons step by step, then answers. Remembers the chat.",
-        examples=("What is 2 + 2?", "What is 15% of 240, plus 3^4?", "What is 7 squared minus 9?"),
+        examples=("What is 2 + 2?", "What is 15% of 240?", "What is 7 squared minus 9?", "What is 2 / 3?"),
     ),
     _shipped(
         lambda: dspy.Predict(Answer),
         name="predict",
         title="Plain predict",
         description="Answers at once, without reasoning first. Remembers the chat.",
-        examples=("What is 12 * 7?", "What is 15% of 80?", "What is 1000 divided by 8?"),
+        examples=("What is 12 * 7?", "What is 15% of 80?", "What is 1000 divided by 8?", "What is 2^10?"),
     ),
     _shipped(
         lambda: dspy.ReAct(Answer, tools=TOOLS, max_iters=MAX_STEPS),
         name="react",
         title="ReAct with tools",
         description="Thinks, calls a calculator, a clock or text statistics, and answers from what they say.",
-        examples=("What is 1234 * 5678?", "What time is it in Tokyo?", "What is 2^20 / 3?"),
+        examples=("What is 1234 * 5678?", "What time is it in Tokyo?", "What is 2^20?", "What is the date?"),
     ),
     _shipped(
         DraftAndReview,
@@ -77,6 +77,6 @@ SHIPPED = (
         name="draft_and_review",
         title="Draft and review",
         description="Two steps: one predictor drafts an answer, a second one reviews it and answers.",
-        examples=("What is 12 * 12 - 44?", "What is 0.1 + 0.2?", "What is 25% of 320?"),
+        examples=("What is 12 * 12?", "What is 0.1 + 0.2?", "What is 25% of 320?", "What is 2^10 - 24?"),
     ),
 )

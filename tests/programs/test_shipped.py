@@ -12,10 +12,10 @@ from dspy_demo.programs.tools import calculator, current_time, text_statistics
 from tests.services import conversation, house, settings_for
 
 ANSWERS = {
-    "chain_of_thought": ["= 4.", "= 117.", "= 40."],
-    "predict": ["= 84.", "= 12.", "= 125."],
-    "react": ["= 7006652.", " JST in Asia/Tokyo.", "≈ 349525.333333."],
-    "draft_and_review": ["= 100.", "= 0.3.", "= 80."],
+    "chain_of_thought": ["= 4.", "= 36.", "= 40.", "≈ 0.666666666667."],
+    "predict": ["= 84.", "= 12.", "= 125.", "= 1024."],
+    "react": ["= 7006652.", " JST in Asia/Tokyo.", "= 1048576.", " in UTC."],
+    "draft_and_review": ["= 144.", "= 0.3.", "= 80.", "= 1000."],
 }
 
 
