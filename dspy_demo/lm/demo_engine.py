@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Self, get_args
+from typing import Any, get_args
 from zoneinfo import available_timezones
 
 import dspy
@@ -45,24 +45,17 @@ _CLOCK = re.compile(
 _PLACE = re.compile(r"\b(?:in|at) ([\w/ .+-]+?)\W*$")
 
 
-def demo_lm(*, tokens_per_s: float = DEMO_TOKENS_PER_S, cache: bool = False, **settings: Any) -> dspy.LM:
+def demo_lm(tokens_per_s: float = DEMO_TOKENS_PER_S, **settings: Any) -> dspy.LM:
     """The engine as a `dspy.LM`, with its other settings. A pace of 0 streams without a pause."""
     engine, async_engine = DemoEngine(tokens_per_s), AsyncDemoEngine(tokens_per_s)
-    return dspy.LM(DEMO_MODEL, engine=engine, async_engine=async_engine, cache=cache, **settings)
+    return dspy.LM(DEMO_MODEL, engine=engine, async_engine=async_engine, cache=False, **settings)
 
 
 @dataclass(frozen=True, slots=True)
 class DemoEngine:
-    """The synchronous engine. Engines are plain data, so that they can be saved."""
+    """The synchronous engine. Engines are plain data, since a version pickles them."""
 
     tokens_per_s: float
-
-    def dump_state(self) -> dict[str, Any]:
-        return {"tokens_per_s": self.tokens_per_s}
-
-    @classmethod
-    def load_state(cls, state: Mapping[str, Any]) -> Self:
-        return cls(float(state["tokens_per_s"]))
 
     def complete(self, request: lm15.Request) -> Any:
         """The whole reply, up to a stop sequence and the bound of its tokens."""

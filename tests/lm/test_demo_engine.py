@@ -119,9 +119,3 @@ def test_who_is_no_predictor_is_told_so_within_the_bounds_and_the_tokens_are_cou
     assert (response.message.text, response.finish_reason) == ("The demo engine", "length")
     assert (response.usage.input_tokens, response.usage.output_tokens) == (5, 3)
     assert lm("What is 2 + 2?", stop=[" engine"]) == ["The demo"]
-
-
-def test_it_survives_saving() -> None:
-    lm = demo_lm(tokens_per_s=0, max_tokens=500)
-    with dspy.context(lm=dspy.BaseLM.load_state(lm.dump_state(), allow_custom_lm_class=True)):
-        assert dspy.Predict("question -> answer")(question="What is 2 + 2?").answer == "2 + 2 = 4."
