@@ -1,8 +1,6 @@
-"""What a visitor meets: an answer with its reasoning, Stop, a reload, another program."""
+"""What a visitor meets: an answer with its reasoning, Stop, a reload."""
 
 from __future__ import annotations
-
-import re
 
 import pytest
 from playwright.async_api import Page, expect
@@ -49,15 +47,3 @@ async def test_stop_ends_the_answer_and_the_request_to_the_model(
     await page.get_by_role("button", name="Stop", exact=True).click()
     await expect(page.get_by_role("button", name="Send", exact=True)).to_be_visible(timeout=5_000)
     upstream.wait_for(lambda: upstream.streams[-1].closed_at is not None)
-
-
-async def test_another_program_answers(page: Page, app: ServerProcess, upstream: FakeOpenAI) -> None:
-    await page.goto(app.url)
-    await expect(page.locator("#composer textarea")).to_be_visible(timeout=TURN_MS)
-    await page.locator("#program input").click()
-    await page.get_by_role("option", name=re.compile("Draft")).click()
-    await ask(page, "6 times 7?")
-    await expect(page.locator("#chat .bot-row, #chat [data-role=assistant]").last).not_to_be_empty(
-        timeout=TURN_MS
-    )
-    await expect(page.get_by_role("button", name="Send", exact=True)).to_be_visible(timeout=TURN_MS)

@@ -38,9 +38,8 @@ def test_a_route_logs_a_version_with_its_words(app: ServerProcess) -> None:
     assert str(reply.json()["version"]) == "1"
 
 
-@pytest.mark.parametrize("wrong", ["--port=99999999", "--no-such-flag", "--temperature=9000"])
-def test_a_wrong_flag_ends_with_a_sentence(house: House, wrong: str) -> None:
-    done = house.command("log", wrong)
+def test_a_wrong_flag_ends_with_a_sentence(house: House) -> None:
+    done = house.command("log", "--port=99999999")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stderr.strip()

@@ -6,12 +6,16 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, aclosing
+from contextlib import ExitStack, aclosing, asynccontextmanager
+from typing import Any
 
 import httpx
 import pytest
 
-from dspy_demo.events import Event, FieldDelta, TurnRequest
+from dspy_demo.events import Event, FieldDelta, LMChoice, TurnRequest
+from dspy_demo.programs.registry import ProgramRegistry
+from dspy_demo.programs.shipped import SHIPPED
+from dspy_demo.serving.loading import ServedVersion
 from tests.backends.served_fixtures import (
     LIVE_ENV,
     ServedWorld,
@@ -33,6 +37,22 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
     limits = httpx.Limits(max_connections=200)
     async with httpx.AsyncClient(timeout=30, trust_env=False, limits=limits) as made:
         yield made
+
+
+@pytest.fixture
+def loaded_version() -> ServedVersion:
+    """A version as a model server has loaded it, whose parts each test exchanges."""
+    spec = ProgramRegistry(SHIPPED).get("chain_of_thought")
+    choice = LMChoice("openai/fake", "http://127.0.0.1:1/v1")
+    return ServedVersion("models:/served/1", spec, spec.build(), choice, own_lm=None, adapter="chat")
+
+
+@asynccontextmanager
+async def in_process(app: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """A model server's application without a process; a stream comes as a whole."""
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        yield client
 
 
 @pytest.fixture

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
+from dspy_demo.errors import SettingsError
+from dspy_demo.serving.app import build_app
+from dspy_demo.serving.loading import ServedVersion
+from dspy_demo.web.middleware import ModelServerMiddleware
 from tests.backends.served_fixtures import ServedWorld
-from tests.serving.conftest import QUESTION, run
+from tests.services import settings_for
+from tests.serving.conftest import QUESTION, in_process
 
 pytestmark = pytest.mark.integration
 
@@ -63,16 +69,14 @@ async def test_a_page_of_another_site_is_not_answered(
 
 
 async def test_beyond_this_machine_a_token_or_a_name_lets_in(
-    served_world: ServedWorld, own_server: Any, client: httpx.AsyncClient
+    loaded_version: ServedVersion, data_dir: Path
 ) -> None:
-    beyond, data_dir = ("--host", "0.0.0.0"), str(served_world.settings.data_dir)
-    code, output = run(served_world, served_world.builtin, *beyond, "--port", "0", "--data-dir", data_dir)
-    assert (code, output.count("\n")) == (2, 1)
-    assert "--allow-host" in output and "DSPY_DEMO_OWNER_TOKEN" in output
-
+    app = build_app(loaded_version, settings_for(data_dir, tracing=False))
+    with pytest.raises(SettingsError, match=r"--allow-host.*DSPY_DEMO_OWNER_TOKEN"):
+        ModelServerMiddleware(app, host="0.0.0.0")
     token = "a-token-of-the-test"
-    by_token = own_server(served_world.builtin, *beyond, env={"DSPY_DEMO_OWNER_TOKEN": token})
-    by_name = own_server(served_world.builtin, *beyond, "--allow-host", "Model.svc")
+    by_token = ModelServerMiddleware(app, host="0.0.0.0", token=SecretStr(token))
+    by_name = ModelServerMiddleware(app, host="0.0.0.0", allowed=["Model.svc"])
     bearer = {"Authorization": f"Bearer {token}"}
     service, evil = {"Host": "model.svc:5001"}, {"Origin": "http://evil.test"}
     for server, headers, status in (
@@ -87,5 +91,5 @@ async def test_beyond_this_machine_a_token_or_a_name_lets_in(
         (by_name, {"Host": "evil.test"}, 403),
         (by_name, service | evil, 403),
     ):
-        assert (await client.get(f"{server.url}/model", headers=headers)).status_code == status, headers
-    assert (await client.get(f"{by_token.url}/ready", headers=service)).status_code == 200
+        async with in_process(server) as client:
+            assert (await client.get("/model", headers=headers)).status_code == status, headers

@@ -5,16 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import httpx
 import pytest
 import yaml
 
-from dspy_demo.errors import ModelSetupError
 from dspy_demo.events import LMChoice
-from dspy_demo.serving.app import VersionCatalog
 from tests.backends.served_fixtures import log_versions, start_model_server
 from tests.services import settings_for
 from tests.tiny_gguf import write_tiny_gguf
@@ -53,13 +49,3 @@ def test_it_streams_and_says_so_when_the_file_is_gone(tmp_path: Path) -> None:
     assert events[-1]["usage"]["completion_tokens"] > 10
     assert refused.status_code == 400, refused.text
     assert "SHA-256" in refused.text and "not on this machine" in refused.text
-
-
-def test_a_server_that_has_not_the_file_says_which_one_it_needs(tmp_path: Path) -> None:
-    """At its start, which is when `app.build_app` tries the model."""
-    file = {"name": "tiny", "sha256": "2" * 64, "title": "Tiny"}
-    choice = LMChoice("local/tiny")
-    version: Any = SimpleNamespace(own_lm=None, model_file=file)
-    settings = settings_for(tmp_path, models_dir=tmp_path / "models")
-    with pytest.raises(ModelSetupError, match=r"Tiny \(SHA-256 2{12}\).*--models-dir"):
-        VersionCatalog(settings, choice, version).lm(choice)

@@ -10,7 +10,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from dspy_demo.errors import TrackingUnavailable
 from dspy_demo.events import LMChoice, LocalTarget, TurnFinished, TurnRequest
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.shipped import SHIPPED
@@ -75,10 +74,3 @@ def _use_as_a_remote_store(settings: Settings) -> None:
     assert (trace.info.state, trace.info.trace_metadata["mlflow.trace.session"]) == ("OK", "ann.1")
     (rating,) = trace.info.assessments
     assert (rating.feedback.value, rating.rationale) == (False, "meh")
-
-
-async def test_a_store_that_cannot_be_opened(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    pages = MLflowPages(VersionStore(Settings(data_dir=tmp_path / "file" / "x")).tracking)
-    with pytest.raises(TrackingUnavailable):
-        await pages.open()

@@ -70,13 +70,12 @@ async def test_the_life_of_a_server(
     await _servers_for_comparisons(served_world, servers, monkeypatch)
 
     # A version that cannot be served does not take the place of the one that is.
-    for _ in range(2):
-        with pytest.raises(ChildFailed, match="no version models:/served/77"):
-            await (servers.retry() if servers.state().next else servers.serve(Wanted("models:/served/77")))
-        following = servers.state().next
-        assert following is not None and servers.state().phase == "ready"
-        assert (following.phase, following.version) == ("failed", "models:/served/77")
-        assert "no version models:/served/77" in following.reason
+    with pytest.raises(ChildFailed, match="no version models:/served/77"):
+        await servers.serve(Wanted("models:/served/77"))
+    following = servers.state().next
+    assert following is not None and servers.state().phase == "ready"
+    assert (following.phase, following.version) == ("failed", "models:/served/77")
+    assert "no version models:/served/77" in following.reason
 
     current = await _switch_under_load(served_world, servers)
     assert current.next is None
@@ -95,10 +94,6 @@ async def _hangs_and_is_restarted(servers: ModelServers, state: ServerState) -> 
     assert time.monotonic() - begun < 4  # the limit is 2 s
     with pytest.raises(NotFound, match="does not answer any more"):
         served_choice(servers, None)
-    os.kill(server, signal.SIGCONT)
-    assert await servers.phase() == "ready"
-    os.kill(server, signal.SIGSTOP)
-    assert await servers.phase() == "hung"
     again = await servers.restart()
     assert again.phase == await servers.phase() == "ready" and again.version == state.version
     await goes(state.pid)
@@ -107,17 +102,14 @@ async def _hangs_and_is_restarted(servers: ModelServers, state: ServerState) -> 
 async def _servers_for_comparisons(
     world: ServedWorld, servers: ModelServers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They leave the current one as it is, are few, and end by themselves."""
-    monkeypatch.setattr("dspy_demo.serving.processes.BESIDE_MAX", 1)
+    """They leave the current one as it is, and end by themselves."""
+    monkeypatch.setattr("dspy_demo.serving.processes.BESIDE_IDLE_S", 1.0)
     current = servers.state()
     assert (await servers.beside(Wanted(world.version))).pid == current.pid  # it answers already
-    second = await servers.beside(Wanted(world.second))
-    assert second.version == world.second
-    assert (await servers.beside(Wanted(world.second))).pid == second.pid
-    monkeypatch.setattr("dspy_demo.serving.processes.BESIDE_IDLE_S", 0.5)
-    third = await servers.beside(Wanted(world.builtin))
-    await goes(second.pid)  # the one that was not asked for the longest
-    await goes(third.pid, 20)
+    second = await servers.beside(Wanted(world.builtin))
+    assert second.version == world.builtin
+    assert (await servers.beside(Wanted(world.builtin))).pid == second.pid
+    await goes(second.pid, 20)
     assert servers.state().pid == current.pid and group_of(current.pid)
 
 

@@ -2,59 +2,54 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import dspy
 import pytest
 
 from dspy_demo.errors import VersionNotServable
-from dspy_demo.events import FieldDelta, LMChoice, ServedTarget, TurnFinished, TurnRequest
+from dspy_demo.events import FieldDelta, LMChoice, TurnFinished
 from dspy_demo.programs.own import load_program
-from dspy_demo.programs.registry import ProgramRegistry
-from dspy_demo.serving.loading import _of_another_tool
-from dspy_demo.versions import LogRequest, VersionStore
-from tests.backends.served_fixtures import ServedWorld, start_model_server
+from dspy_demo.serving.app import build_app
+from dspy_demo.serving.loading import ServedVersion, _of_another_tool
+from tests.backends.served_fixtures import ServedWorld
 from tests.fake_openai import FakeOpenAI
 from tests.services import settings_for
-from tests.serving.conftest import heard
+from tests.serving.conftest import heard, in_process
 
 pytestmark = pytest.mark.integration
 
 CASES = Path(__file__).parent.parent / "cases"
 
 
-def deltas_and_end(events: list[object]) -> tuple[list[FieldDelta], TurnFinished]:
-    end = events[-1]
-    assert isinstance(end, TurnFinished), end
-    return [event for event in events if isinstance(event, FieldDelta)], end
-
-
 async def test_a_programs_own_threads_stream_behind_a_server(
-    fake_openai: FakeOpenAI, served_world: ServedWorld, data_dir: Path, home: Path
+    fake_openai: FakeOpenAI, loaded_version: ServedVersion, data_dir: Path
 ) -> None:
-    settings = settings_for(data_dir, tracing=False)
     spec = load_program(str(CASES / "parallel.py"))
     choice = LMChoice("openai/fake", fake_openai.url, cache=False)
-    version = VersionStore(settings).log(LogRequest("fan", spec.name, choice), ProgramRegistry([spec]))
-    server = start_model_server(version.uri, settings, home)
-    try:
-        server.wait_until_healthy("/ping")
-        request = TurnRequest(ServedTarget(server.url, version.uri), {"question": "visitor-7?"})
-        deltas, end = deltas_and_end(await heard(served_world, request))
-    finally:
-        server.stop()
-    assert {(delta.step, delta.field, delta.channel) for delta in deltas} == {
-        *((step, "draft", "reasoning") for step in ("one", "one#2", "one#3")),
-        ("join", "answer", "reasoning"),
+    version = replace(loaded_version, spec=spec, module=spec.build(), lm=choice)
+    settings = settings_for(data_dir, tracing=False, api_key="sk-of-the-test")
+    async with in_process(build_app(version, settings)) as client:
+        reply = await client.post("/predict/stream", json={"inputs": {"question": "visitor-7?"}})
+    lines = [line.removeprefix("data: ") for line in reply.text.splitlines() if line.startswith("data: ")]
+    *events, end = map(json.loads, lines[:-1])
+    deltas = [event for event in events if event["type"] == "delta"]
+    assert {(delta["step"], delta["field"]) for delta in deltas} == {
+        *((step, "draft") for step in ("one", "one#2", "one#3")),
+        ("join", "answer"),
     }
-    assert "visitor-7" in end.outputs["answer"]
-    assert end.usage.completion_tokens == sum(stream.tokens_sent for stream in fake_openai.streams)
+    assert "visitor-7" in end["prediction"]["answer"]
+    assert end["usage"]["completion_tokens"] == sum(stream.tokens_sent for stream in fake_openai.streams)
 
 
 async def test_a_cut_reply_and_its_thinking_come_through_a_server(served_world: ServedWorld) -> None:
     text = "<think>hm</think>[[ ## reasoning ## ]]\nbecause it is"
     served_world.fake.reply(text=text, finish_reason="length")
-    deltas, end = deltas_and_end(await heard(served_world, served_world.request(served_world.live.url)))
+    *events, end = await heard(served_world, served_world.request(served_world.live.url))
+    deltas = [event for event in events if isinstance(event, FieldDelta)]
+    assert isinstance(end, TurnFinished)
     assert (end.finish_reason, end.outputs) == ("length", {"reasoning": "because it is"})
     assert "".join(delta.text for delta in deltas if delta.field == "thinking") == "hm"
 

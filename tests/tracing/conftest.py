@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,9 +57,3 @@ def request_of(
 ) -> TurnRequest:
     choice = LMChoice("openai/fake", api_key=SecretStr(key) if key else None)
     return TurnRequest(LocalTarget("chain_of_thought", choice), {"question": question}, session_id=session)
-
-
-def folder_in_the_way(path: Path) -> Path:
-    """A path that cannot be made, also not by root."""
-    path.write_text("in the way")
-    return path / "data"

@@ -13,10 +13,8 @@ from tests.tiny_gguf import write_tiny_gguf
 
 
 def test_the_same_file_is_found_under_any_name_and_no_other(tmp_path: Path, home: Path) -> None:
-    settings, tiny = (
-        Settings(data_dir=tmp_path, models_dir=tmp_path / "m"),
-        write_tiny_gguf(tmp_path / "tiny.gguf"),
-    )
+    settings = Settings(data_dir=tmp_path, models_dir=tmp_path / "m")
+    tiny = write_tiny_gguf(tmp_path / "tiny.gguf")
     noted = record(find(f"local/{tiny}", settings).identified())
     assert the_same(noted, settings).path == tiny
     with pytest.raises(ModelSetupError, match=r"SHA-256 0{12}.*not on this machine"):

@@ -175,13 +175,10 @@ def test_what_does_not_travel_is_named(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", "planted-key-of-another-provider")
-    (tmp_path / "notes.json").write_text("{}")
-    monkeypatch.chdir(tmp_path)
     for number, (line, said) in enumerate(
         (
-            ('NOTES = Path("notes.json").read_text() if Path("notes.json").exists() else ""', "“notes.json”"),
             ('KEY = os.environ["ANTHROPIC_API_KEY"]', "--serve-env ANTHROPIC_API_KEY"),
-            ('if HERE.name == "code": raise ValueError("their own words")', "ValueError in left_out_2.py"),
+            ('if HERE.name == "code": raise ValueError("their own words")', "ValueError in left_out_1.py"),
         )
     ):
         path = tmp_path / f"left_out_{number}.py"
@@ -233,19 +230,11 @@ store = VersionStore(Settings(data_dir=Path(sys.argv[1])))
 programs = ProgramRegistry([spec_of(Loud(), name="loud")])
 print(store.log(LogRequest("loud", "loud", LMChoice("demo/engine")), programs).uri)
 """
-ASK = """
-import sys, mlflow.pyfunc
-mlflow.set_tracking_uri(sys.argv[1])
-asked = {"messages": [{"role": "user", "content": "What is 12 * 7?"}]}
-print(mlflow.pyfunc.load_model(sys.argv[2]).predict(asked)["choices"][0]["message"]["content"])
-"""
 
 
 def test_a_program_without_a_file_travels_in_the_pickle(data_dir: Path, home: Path) -> None:
-    """As from a notebook: its class is in ``__main__``, which no other process has."""
-    uri = run(home, "-W", "ignore", "-c", NOTEBOOK, str(data_dir)).stdout.strip()
-    asked = run(home, "-W", "ignore", "-c", ASK, f"sqlite:///{data_dir}/mlflow.db", uri)
-    assert "12 * 7 = 84." in asked.stdout
+    """As from a notebook: its class is in ``__main__``, which the process that loads it has not."""
+    assert run(home, "-W", "ignore", "-c", NOTEBOOK, str(data_dir)).stdout.strip() == "models:/loud/1"
 
 
 def test_a_check_ends_with_the_app(store_dir: Path, name: str) -> None:

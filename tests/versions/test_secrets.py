@@ -27,6 +27,7 @@ from dspy_demo.versions.secrets import public_url
 from tests.fake_openai import FakeOpenAI
 
 BUILTIN = LMChoice("demo/engine")
+Make = Callable[[str, str], ProgramRegistry]
 #: What is planted; it looks like nothing in particular.
 PLANTED = "planted-Value-1f9"
 ANOTHER = "planted-Other-2a7"
@@ -120,7 +121,7 @@ program = Keyed()
 
 
 @pytest.fixture
-def program(tmp_path: Path) -> Iterator[Callable[[str, str], ProgramRegistry]]:
+def program(tmp_path: Path) -> Iterator[Make]:
     """A program that begins with some lines and keeps something."""
     folder, numbers = tmp_path / "own", itertools.count()
     folder.mkdir()
@@ -162,8 +163,6 @@ HELD = {
     LM.format(f"extra_body={{'tenant': '{PLANTED}'}}"): "“tenant”",
     LM.format(f"extra_headers={{'X-Api-Key': '{PLANTED}'}}"): "“X-Api-Key”",
     LM.format(f"api_base='http://me:{PLANTED}@gw.test/v1'"): "of a language model",
-    LM.format(f"organization='{PLANTED}'"): "“organization”",
-    LM.format(f"user='{PLANTED}'"): "“user”",
 }
 WRITTEN = {
     f"JUDGE = dspy.LM('openai/m', api_key='{PLANTED}')": "“api_key”, in code/keyed_",
@@ -176,11 +175,7 @@ WRITTEN = {
 
 
 def test_a_secret_of_a_program_is_refused_by_its_place(
-    store: VersionStore,
-    store_dir: Path,
-    name: str,
-    program: Callable[[str, str], ProgramRegistry],
-    monkeypatch: pytest.MonkeyPatch,
+    store: VersionStore, store_dir: Path, name: str, program: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cases = [("", line, said) for line, said in HELD.items()]
     for before, held, said in cases + [(line, "pass", said) for line, said in WRITTEN.items()]:
@@ -191,11 +186,7 @@ def test_a_secret_of_a_program_is_refused_by_its_place(
 
 
 def test_a_secret_in_a_file_that_the_program_opens_is_refused(
-    store: VersionStore,
-    store_dir: Path,
-    name: str,
-    program: Callable[[str, str], ProgramRegistry],
-    tmp_path: Path,
+    store: VersionStore, store_dir: Path, name: str, program: Make, tmp_path: Path
 ) -> None:
     (tmp_path / "own" / "service.json").write_text(f'{{"private_key": "{PLANTED}"}}')
     programs = program("DATA = (Path(__file__).parent / 'service.json').read_text()", "pass")
@@ -233,11 +224,7 @@ def test_no_secret_in_what_is_said_of_a_version(
 
 @pytest.mark.usefixtures("ready_files")
 def test_variables_that_are_no_secrets_stop_nothing(
-    store_dir: Path,
-    name: str,
-    store: VersionStore,
-    program: Callable[[str, str], ProgramRegistry],
-    tmp_path: Path,
+    store_dir: Path, name: str, program: Make, tmp_path: Path
 ) -> None:
     environ = dict(os.environ) | {
         "TOKENIZERS_PARALLELISM": "false",
@@ -255,13 +242,8 @@ def test_variables_that_are_no_secrets_stop_nothing(
     assert other.log(LogRequest(name, programs.default.name, choice, "false"), programs).version == 1
 
 
-PUBLIC_URLS = {
-    "http://user:pass@host:8000/v1": "http://host:8000/v1",
-    "https://token@host/v1?key=x&model=y#frag": "https://host/v1?model=y",
-    "https://host/v1?api_key=1&sig=2&access_token=3&api-version=4": "https://host/v1?api-version=4",
-    "http://[::1]:8000/v1": "http://[::1]:8000/v1",
-}
-
-
-def test_public_url() -> None:
-    assert {url: public_url(url) for url in PUBLIC_URLS} == PUBLIC_URLS
+def test_an_address_is_shown_without_credentials() -> None:
+    assert (
+        public_url("https://token@[::1]:8000/v1?key=x&sig=2&api-version=4#f")
+        == "https://[::1]:8000/v1?api-version=4"
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.server
 import shutil
-import socket
 import sqlite3
 import subprocess
 import threading
@@ -36,9 +35,6 @@ from tests.fake_openai import free_port
 pytestmark = pytest.mark.integration
 
 DEMO = LMChoice(DEMO_MODEL)
-
-
-# --- log ---
 
 
 @pytest.mark.usefixtures("ready_files")
@@ -95,13 +91,10 @@ def test_what_cannot_be_logged_is_refused(
         store.log(LogRequest(name, "predict", DEMO), programs)
     with pytest.raises(NotFound):
         store.log(LogRequest(name, "nothing", DEMO), programs)
-    for bad in ["", " ", "a/b", "a:b", "../x", "a@b", ".hidden", "x" * 121, "quote'd", "a\nb"]:
+    for bad in [" ", "a/b", "a:b", "../x", "a@b", ".hidden", "x" * 121, "quote'd", "a\nb"]:
         with pytest.raises(InvalidInput):
             store.log(LogRequest(bad, "react", DEMO), programs)
     assert store.checking == []
-
-
-# --- look and change ---
 
 
 def test_listed_and_found(store: VersionStore, name: str, three: list[Version]) -> None:
@@ -109,12 +102,11 @@ def test_listed_and_found(store: VersionStore, name: str, three: list[Version]) 
     assert [version for version in everything if version.name == name] == three[::-1]
     assert everything == sorted(everything, key=lambda version: version.created_at, reverse=True)
     assert (three[1].program, three[1].lm, three[1].servable) == ("predict", DEMO_MODEL, True)
-    for form in ("models:/{}/2", "{}/2", " models:/{}/2 "):
-        assert store.get(form.format(name)) == three[1]
+    assert store.get(f" models:/{name}/2 ") == store.get(f"{name}/2") == three[1]
     for reference in (f"{name}/9", f"{name}@nobody", "no-such-model/1", "no-such-model@champion"):
         with pytest.raises(VersionNotFound):
             store.get(reference)
-    for reference in ("", "models:/", "demo", "models:/demo", "demo/latest", "m/demo@x", "/1"):
+    for reference in ("", "models:/demo", "demo/latest", "m/demo@x", "/1"):
         with pytest.raises(InvalidInput):
             store.get(reference)
 
@@ -283,6 +275,4 @@ def test_a_folder_file_or_server_that_cannot_be_used(
     ):
         with answering(status, body) as url:
             assert refused(store_at(tmp_path, tracking_uri=url)) == sentence
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        for port in (silent.getsockname()[1], free_port()):
-            assert refused(store_at(tmp_path, tracking_uri=f"http://127.0.0.1:{port}")) == no_answer
+    assert refused(store_at(tmp_path, tracking_uri=f"http://127.0.0.1:{free_port()}")) == no_answer
