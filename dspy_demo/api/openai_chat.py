@@ -91,7 +91,7 @@ class CompletionBody(BaseModel):
         return self
 
     def json_fields(self, spec: ProgramSpec) -> tuple[str, ...] | None:
-        """Which fields the content has to hold as a JSON object; None where it is text, and empty for all."""
+        """Which fields the content holds as a JSON object; None where it is text, and empty for all."""
         match self.response_format:
             case None | "text" | {"type": "text" | None}:
                 return None

@@ -36,10 +36,8 @@ def build_api(
 ) -> FastAPI:
     """The application, with its documentation at ``/docs`` and ``/openapi.json``.
 
-    Args:
-        default_lm: The model that answers, asked at each request; a guest may get another.
-        routers: Further routes; they come first.
-        errors: How further protocols write an error, by the beginning of their paths.
+    `default_lm` gives the model that answers; `errors` tell how further protocols write an error, by the
+    beginning of their paths.
     """
     app = FastAPI(
         title=title,

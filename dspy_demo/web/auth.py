@@ -95,7 +95,6 @@ class Auth:
         return fits
 
     def owner_link(self, base_url: str) -> str:
-        """The link that makes the next browser that uses it the owner's."""
         return f"{base_url.rstrip('/')}/?token={self.link_code}"
 
     def use_link(self, code: str) -> bool:
@@ -159,9 +158,10 @@ def _session_key(settings: Settings) -> bytes:
     """
     if settings.owner_token is None:
         return secrets.token_bytes(KEY_BYTES)
-    password = settings.guest_password.get_secret_value() if settings.guest_password else ""
-    fixed = f"{settings.owner_token.get_secret_value()} {password}"
-    return stored_key(settings.data_dir) + fixed.encode("utf-8", "surrogatepass")
+    fixed = [
+        secret and secret.get_secret_value() for secret in (settings.owner_token, settings.guest_password)
+    ]
+    return stored_key(settings.data_dir) + repr(fixed).encode()
 
 
 def stored_key(folder: Path) -> bytes:

@@ -163,10 +163,9 @@ class GradioRoutes:
 
     def _check_event(self, path: str, number: Any) -> None:
         """Only events of this page, by number or by name: Gradio fails on others with a traceback."""
+        known = type(number) is int and number in self._events
         if path.startswith("/call/") or number is None:
             known = path.rstrip("/").rpartition("/")[2] in self._names
-        else:
-            known = type(number) is int and number in self._events
         if not known:
             raise NotFound("This page has no such event. Reload it.")
 

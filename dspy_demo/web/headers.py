@@ -17,8 +17,7 @@ _INLINE_SCRIPT = re.compile(r"<script(?![^>]*\ssrc=)[^>]*>(.*?)</script>", re.DO
 #: What the page may load, run, talk to and be shown in: nothing of another host.
 POLICY = {
     "default-src": "'self'",
-    # The page's own inline scripts are added by their hash: an `onerror=` in somebody's text cannot run.
-    # `gr.HTML` compiles its template in the browser by eval, which needs a script that runs already.
+    # The page's own inline scripts are added by their hash. `gr.HTML` compiles its template by eval.
     "script-src": "'self' 'unsafe-eval'",
     # Svelte and KaTeX set styles on elements. What such a style could fetch is bounded below.
     "style-src": "'self' 'unsafe-inline'",
@@ -30,21 +29,16 @@ POLICY = {
     "object-src": "'none'",
     "frame-src": "'none'",
     "worker-src": "'none'",
-    # A `<base>` would turn every relative address of the page; a form would send its fields elsewhere.
     "base-uri": "'self'",
     "form-action": "'self'",
-    # Another site could lay the page under its own and steal clicks.
-    "frame-ancestors": "'self'",
+    "frame-ancestors": "'self'",  # another site could lay the page under its own and steal clicks
 }
 OTHERS = {
-    # An answer is what its type says: JSON with markup in it is no page.
-    "x-content-type-options": "nosniff",
+    "x-content-type-options": "nosniff",  # JSON with markup in it is no page
     # The address may hold a one-time token. Not `no-referrer`: then the password form has “Origin: null”.
     "referrer-policy": "same-origin",
     "permissions-policy": "camera=(), microphone=(), geolocation=(), payment=(), clipboard-write=(self)",
-    # A page that opened this one, or that this one opened, has no handle on it.
     "cross-origin-opener-policy": "same-origin",
-    # Other sites cannot load our answers as pictures or scripts.
     "cross-origin-resource-policy": "same-origin",
 }
 

@@ -36,14 +36,6 @@ async def test_a_refusal_is_a_429_that_says_when_to_come_back(make_client, path,
     assert len(recorder.requests) == 1
 
 
-async def test_a_spent_budget_is_not_worth_another_try(make_client):
-    client, recorder = make_client(bounds=Bounds(), guests_daily_tokens=0)
-    refused = await client.post("/v1/chat/completions", json=CHAT)
-    assert (refused.status_code, refused.headers["x-should-retry"]) == (429, "false")
-    assert refused.json()["error"]["code"] == "budget_spent"
-    assert not recorder.requests
-
-
 @pytest.mark.parametrize(("owners", "sent", "used"), [(None, 5000, 5000), (100, 5000, 100), (100, 50, 50)])
 async def test_a_bound_of_the_owners_can_only_be_lowered(make_client, owners, sent, used):
     client, recorder = make_client(lm=replace(LM, max_tokens=owners))
