@@ -17,22 +17,14 @@ from dspy_demo.settings import WITH_CREDENTIALS, Settings, has_credentials
 
 
 class Provider(NamedTuple):
-    """One provider, by the prefix of its model strings.
-
-    Attributes:
-        example: The model that is taken where only a key is known; empty where there is no good guess.
-        client: What DSPy's own client calls the provider's API; empty where DSPy has litellm ask it.
-        path: Where the routes are, which everybody leaves out of a base URL.
-        usual_base: The base URL where none is given, if DSPy's client has another one.
-        more_keys: Further variables that may hold its key; the first that is set counts.
-    """
+    """One provider, by the prefix of its model strings."""
 
     name: str
-    example: str = ""
-    client: str = ""
-    path: str = ""
-    usual_base: str | None = None
-    more_keys: tuple[str, ...] = ()
+    example: str = ""  # the model that is taken where only a key is known
+    client: str = ""  # what DSPy's own client calls its API; empty where DSPy has litellm ask it
+    path: str = ""  # where the routes are, which everybody leaves out of a base URL
+    usual_base: str | None = None  # the base URL where none is given, if DSPy's client has another one
+    more_keys: tuple[str, ...] = ()  # further variables that may hold its key; the first that is set counts
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -35,28 +35,19 @@ class InputField:
 
 @dataclass(frozen=True, slots=True)
 class ProgramSpec:
-    """One program of the registry.
-
-    Attributes:
-        build: Makes the module. Called once per process; modules hold no state between turns.
-        inputs: Its input fields without the history. The field `chat_field` is the chat box.
-        outputs: Its answer's fields in order, without the reasoning; empty where only running it tells.
-        history_field: The `dspy.History` input, or None for a program without a memory.
-        answer_field: The output field that stands for the answer in the history, where known.
-        adapter: The name in `adapters` of the format it was made for; None for the app's setting.
-    """
+    """One program of the registry."""
 
     name: str
     title: str
     description: str
-    build: Callable[[], dspy.Module]
-    inputs: tuple[InputField, ...]
-    chat_field: str
-    outputs: tuple[str, ...] = ()
-    history_field: str | None = None
-    answer_field: str | None = None
+    build: Callable[[], dspy.Module]  # called once per process; modules hold no state between turns
+    inputs: tuple[InputField, ...]  # without the history
+    chat_field: str  # the input that the chat box fills
+    outputs: tuple[str, ...] = ()  # in order, without the reasoning; empty where only running it tells
+    history_field: str | None = None  # the `dspy.History` input
+    answer_field: str | None = None  # stands for the answer in the history, where known
     examples: tuple[str, ...] = ()
-    adapter: str | None = None
+    adapter: str | None = None  # the name of the format it was made for; None for the app's setting
 
     @property
     def form_fields(self) -> tuple[InputField, ...]:

@@ -66,7 +66,6 @@ async def download(model: KnownModel, settings: Settings, report: Report = lambd
 
 
 async def _receive(url: str, part: Path, model: KnownModel, report: Report) -> None:
-    """Append what one connection brings."""
     start, size = size_of(part), model.size_bytes
     start = start if start < size else 0  # of another version of the app, which knows another file
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})

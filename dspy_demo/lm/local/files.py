@@ -110,7 +110,6 @@ class LocalModel:
 
     @property
     def model(self) -> str:
-        """The model string, as ``--lm`` takes it."""
         return PREFIX + self.name
 
     def identified(self) -> LocalModel:
