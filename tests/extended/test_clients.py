@@ -30,7 +30,6 @@ CLIENTS = {
     "openai-agents": "clients/agents_sdk.py",
     "pydantic-ai": "clients/pydantic_ai_sdk.py",
     "langchain-openai": "clients/langchain_sdk.py",
-    "litellm": "clients/litellm_sdk.py",
     "ai": "node/ai_sdk.js",
 }
 
@@ -60,10 +59,9 @@ def program_for(script: Path) -> str:
 
 @contextmanager
 def running(script: Path, url: str, home: Path) -> Iterator[subprocess.Popen[str]]:
-    quiet = {"OPENAI_AGENTS_DISABLE_TRACING": "1", "LITELLM_LOCAL_MODEL_COST_MAP": "true"}
     process = subprocess.Popen(
         [program_for(script), str(script), f"{url}/v1", "chain_of_thought"],
-        env=scrubbed(os.environ, home) | quiet,
+        env=scrubbed(os.environ, home) | {"OPENAI_AGENTS_DISABLE_TRACING": "1"},
         cwd=home,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip

@@ -12,11 +12,7 @@ def ask(question: str, earlier=(), **options):
 tell("chat", text=ask(QUESTION).choices[0].message.content)
 tell("stream", pieces=[chunk.choices[0].delta.content or "" for chunk in ask(QUESTION, stream=True)])
 tell("history", text=ask("Who am I?", EARLIER).choices[0].message.content)
-
-
-parsed = client.chat.completions.parse(
-    model=MODEL, messages=[{"role": "user", "content": QUESTION}], response_format=Answer
-)
+parsed = client.chat.completions.parse(model=MODEL, messages=chat(QUESTION, []), response_format=Answer)
 tell("structured", text=parsed.choices[0].message.parsed.answer)
 
 with ask(SLOW, stream=True) as stream:
