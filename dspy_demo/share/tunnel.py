@@ -94,11 +94,7 @@ class Tunnel:
             self._task = asyncio.create_task(self._run(), name="share")
 
     async def open(self) -> str:
-        """Open the link and wait for it; leaving the wait early does not stop it.
-
-        Raises:
-            ShareFailed: There is no link at the deadline, or there cannot be one, or it was closed meanwhile.
-        """
+        """Open the link and wait for it, or raise `ShareFailed`; leaving the wait early does not stop it."""
         if self._state.phase == "closing":
             await self.close()
         self.begin()
@@ -175,11 +171,7 @@ class Tunnel:
         return self._child
 
     def _look(self, child: ChildProcess) -> str:
-        """The link that the program has by now; empty before it has one.
-
-        Raises:
-            ShareFailed: The program has ended, or says that it cannot.
-        """
+        """The link that the program has by now, if any; `ShareFailed` where it has ended or says so."""
         now = child.state()  # first, so that no line of an ended program is missed
         read = map(self._program.read, child.log_tail().splitlines())
         said = [found for found in read if found is not None]

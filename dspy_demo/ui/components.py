@@ -40,11 +40,9 @@ from dspy_demo.versions.store import VersionStore
 log = logging.getLogger(__name__)
 
 Update = dict[Component, Any]
-#: The values of an event's inputs.
 Given = Mapping[Component, Any]
 #: HTML of `templates/`, by the file's name.
 template = partial(draw, "dspy_demo.ui")
-#: Changes nothing.
 skip: Callable[[], Update] = gr.skip
 
 
@@ -72,7 +70,6 @@ class Section(Protocol):
 
 
 def asset(name: str) -> str:
-    """A file of `assets/`."""
     return (Path(__file__).parent / "assets" / name).read_text(encoding="utf-8")
 
 
@@ -104,7 +101,6 @@ def clicked(event: gr.EventData, name: str = "do") -> str:
 
 @contextmanager
 def section(title: str) -> Iterator[None]:
-    """A part of the sidebar under its heading."""
     with gr.Column(elem_classes="section", elem_id=f"section-{title.lower()}"):
         gr.HTML(f"<h2>{title}</h2>", padding=False)
         yield

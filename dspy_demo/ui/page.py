@@ -1,7 +1,4 @@
-"""The page of a role: its frame, its sections and the conversation.
-
-A new section is a file in `sections/` with a class that has `draw` and `wire`, and one line in `PageOf`.
-"""
+"""The page of a role. A new section is a class with `draw` and `wire`, and one line in `PageOf`."""
 
 from __future__ import annotations
 
@@ -91,8 +88,7 @@ class PageOf:
                     view.draw()
 
     def wire(self, demo: gr.Blocks) -> None:
-        # Gradio reports progress to every component that any event names for it, with each message of a
-        # stream; so all events name the same one.
+        # Each message of a stream reports progress to all components that events name for it: so to one.
         quiet = {"api_visibility": "private", "show_progress": "hidden", "show_progress_on": self._kept}
         now: dict[str, Any] = {**quiet, "queue": False}
         self.chat.wire(demo, self._new_chat, now)

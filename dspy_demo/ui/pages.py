@@ -1,7 +1,4 @@
-"""Two pages at one address: the owner's, and one for guests that has none of the owner's controls.
-
-A guest's browser reaches only the guests' page. Each handler checks the role all the same.
-"""
+"""Two pages at one address: the owner's, and one for guests that has none of the owner's controls."""
 
 from __future__ import annotations
 
@@ -48,7 +45,6 @@ class Pages:
 
 
 def _mounted(page: gr.Blocks) -> Starlette:
-    """A page without a server of its own."""
     look = {"theme": theme.theme(), "css": asset("page.css") + asset("sections.css"), "head": theme.head()}
     off = dict.fromkeys(
         ("show_error", "run_history", "enable_monitoring", "ssr_mode", "pwa", "mcp_server"), False

@@ -30,7 +30,6 @@ COLOURS = {
     "block_background_fill": ("transparent", "transparent"),
     "button_secondary_background_fill": ("transparent", "transparent"),
 }
-#: In light and dark alike.
 SIZES = {
     "color_accent": "#0f766e",
     "block_label_text_color": "*body_text_color_subdued",

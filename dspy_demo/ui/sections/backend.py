@@ -20,7 +20,6 @@ from dspy_demo.settings import Settings
 from dspy_demo.ui import components as ui
 from dspy_demo.ui.components import Given, Update
 
-#: The two sides of the switch.
 LOCAL, SERVED = "Local", "Served"
 #: Seconds between two looks while there is something to see.
 LOOK_S = 1.0
@@ -39,10 +38,7 @@ class Connected:
 
 
 class BackendSection:
-    """The switch, the server's state with its buttons, and the form for another server.
-
-    Every visitor is connected to `first_url` at the start, where it is given. Guests only see it.
-    """
+    """The switch, and the model server with its buttons; guests only see it. All start at `first_url`."""
 
     def __init__(self, servers: ModelServers, served: ServedBackend, *, first_url: str, owner: bool) -> None:
         self.servers, self._served, self._first_url, self._owner = servers, served, first_url, owner
@@ -134,7 +130,6 @@ class BackendSection:
         }
 
     def pick(self, side: object) -> Update:
-        """The switch of a page that has just loaded."""
         served = side == SERVED and self.servers.state().phase == "ready"
         return {self.switch: SERVED if served else LOCAL}
 
@@ -154,11 +149,7 @@ def guest_urls(servers: ModelServers, settings: Settings) -> Callable[[], set[st
 
 
 def served_choice(servers: ModelServers, connected: Connected | None) -> tuple[ServedTarget, str]:
-    """The server that answers, at a typed address or the app's own, and its program where it says so.
-
-    Raises:
-        NotFound: There is none, or it is not ready.
-    """
+    """The server that answers and its program, where it says so; `NotFound` where none is ready."""
     if connected is not None:
         return ServedTarget(connected.url, connected.info.version), connected.info.program
     state = servers.state()
@@ -183,8 +174,8 @@ def server_html(
     state: ServerState, connected: Connected | None = None, trouble: str = "", *, owner: bool = True
 ) -> str:
     """The state of the servers; `trouble` is why the last action did not work."""
-    shown = {"state": state, "connected": connected, "trouble": trouble, "owner": owner}
-    return ui.template("backend.html", title_of=ui.title_of, lasting=ui.lasting, **shown)
+    words = {"title_of": ui.title_of, "lasting": ui.lasting, "trouble": trouble, "owner": owner}
+    return ui.template("backend.html", state=state, connected=connected, **words)
 
 
 def status_html(state: ServerState, connected: Connected | None = None) -> str:

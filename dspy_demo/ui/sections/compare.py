@@ -161,14 +161,12 @@ class CompareSection:
 
 
 def _waiting(text: str, picked: str) -> TurnView:
-    """A side before its turn has begun."""
     view, now = TurnView(text, started_s=time.monotonic()), time.monotonic()
     starting = Status(f"Starting {ui.title_of(picked)}", "pending", "start")
     return view if picked in {LOCAL, SERVED} else view.apply(starting, now)
 
 
 def differences(left: TurnView, right: TurnView) -> str:
-    """What differs in the answers, and in what was thought before."""
     thoughts = ["\n\n".join(thought.text for thought in view.thoughts) for view in (left, right)]
     answers = (left.answer_text, right.answer_text)
     return difference_html({"Answer": answers, "Reasoning": (thoughts[0], thoughts[1])})

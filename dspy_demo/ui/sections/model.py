@@ -34,7 +34,6 @@ class ModelSection:
         self._settings, self._downloads = settings, downloads
         self.typed: list[Component] = []
         start, named = (detection.choice.model, detection.choice.api_base), option_ids(detection.options)
-        #: The id of the option that the page starts with.
         self._start = next((i for i, row in named.items() if (row.model, row.api_base) == start), None)
 
     def draw(self) -> None:
@@ -115,7 +114,6 @@ class ModelSection:
         return option.title if option else str(given[self.picker])
 
     def drawn(self, given: Given, serving: Connected | None) -> Update:
-        """Another model, or that of a served version."""
         is_start = given[self.picker] == self._start
         typed = {self.typed_group: gr.update(visible=given[self.picker] == OTHER)} if self.typed else {}
         reason = {self.reason: gr.update(visible=is_start and bool(self.detection.reason))}
@@ -173,10 +171,7 @@ def models_html(states: Sequence[DownloadState], hub_url: str, *, picked: str = 
 
 
 def option_ids(options: Sequence[LMOption]) -> dict[str, LMOption]:
-    """The options by what the picker sends for them: the model, with a number where two have the same.
-
-    The address of a model's server is not in an id, since the ids are part of the page.
-    """
+    """The options by ids that hold no server's address, since they are part of the page."""
     named: dict[str, LMOption] = {}
     for option in options:
         number = 1 + sum(other.model == option.model for other in named.values())

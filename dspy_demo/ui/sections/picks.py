@@ -1,7 +1,4 @@
-"""The program's picker, and what is picked in the sidebar as one answer: where a question goes.
-
-The header shows it. Its buttons open the sections of the sidebar.
-"""
+"""The program's picker, and what is picked in the sidebar as one answer, which the header shows."""
 
 from __future__ import annotations
 
@@ -48,7 +45,6 @@ class ProgramSection:
     def wire(self, demo: gr.Blocks, now: dict[str, Any]) -> None: ...
 
     def drawn(self, given: Given, serving: Connected | None) -> Update:
-        """Another program, or that of a served version."""
         about = {self.about: message(self.registry.get(given[self.picker]).description)}
         title = self.title(serving.info.program) if serving else ""
         return about | picker_or_fixed(self.group, self.fixed, serving, value=title)
@@ -83,7 +79,6 @@ class SidebarPicks:
 
     @property
     def changes(self) -> list[Any]:
-        """Events after which another program may answer."""
         return [self.program.picker.change, self.backend.switch.change, self.backend.status.change]
 
     def answering(self, given: Given) -> ProgramSpec:

@@ -11,8 +11,7 @@ from markupsafe import Markup
 from dspy_demo.share.tunnel import ShareState, Tunnel
 from dspy_demo.ui.components import Update, action_html, clicked, if_new, is_owner, skip, template
 
-#: Seconds between two looks: while something is under way, while the link is open, and else, since it may be
-#: opened in another window or by ``--share``.
+#: Seconds between two looks; also while nothing is shared, since another window may open the link.
 LOOK_S = {"opening": 0.5, "closing": 0.5, "open": 2.0, "off": 5.0, "failed": 5.0}
 
 
@@ -52,7 +51,6 @@ class ShareSection:
 
 
 def share_html(state: ShareState) -> str:
-    """The section in a state. The stylesheet gives the QR code its colours and its size."""
     import segno
 
     def qr(url: str) -> Markup:

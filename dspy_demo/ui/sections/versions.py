@@ -28,13 +28,8 @@ from dspy_demo.versions.secrets import public_url
 from dspy_demo.versions.store import VersionStore
 from dspy_demo.versions.version import MODEL_NAME, LogRequest, Version
 
-#: After so long a version that is being logged is in the list.
-STEP_S = 0.25
-
 
 class VersionsSection:
-    """The log form, and the list of all versions."""
-
     def __init__(
         self, store: VersionStore, mlflow: MLflowPages, *, picks: SidebarPicks, adapter: str
     ) -> None:
@@ -69,7 +64,6 @@ class VersionsSection:
         self.fold.expand(self.refresh, None, listed, **now)
         self._backend.status.change(self.refresh_open, None, listed, **now)
         places = (self.list, self.head, self.result)
-        #: The events of the actions, for what depends on them.
         self.acted = [place.click(self.act, inputs, outputs, **queued) for place in places]
 
     async def log(self, given: dict[Component, Any], request: gr.Request) -> AsyncIterator[Update]:
@@ -84,7 +78,7 @@ class VersionsSection:
                 yield {self.log_button: gr.update(interactive=False), self.result: ui.message(text)}
                 logging = asyncio.to_thread(self._store.log, wanted, self._program.registry, self._adapter)
                 task = asyncio.create_task(logging)
-                await asyncio.wait({task}, timeout=STEP_S)
+                await asyncio.wait({task}, timeout=0.25)  # after so long it is in the list
                 yield {self.fold: gr.update(open=True)} | await self._listed()
                 version = await task
                 logged = ui.message(f"Logged {ui.title_of(version.uri)}.", link=self._link(version))
@@ -191,12 +185,7 @@ def wanted_server(version: Version, model: ModelSection, given: Given) -> Wanted
 
 
 def versions_html(versions: Sequence[Version], tracking_uri: str, **shown: Any) -> str:
-    """The list, newest first.
-
-    Args:
-        shown: The URI of a version to `reveal`; by URI, what a roll back brings (`previous`) and the phase of
-            its model server (`serving`); the `link` of a version into MLflow.
-    """
+    """The list, newest first; `shown` has by URI what a roll back brings and the phase of its server."""
 
     def ago(created_at: float) -> str:
         age = ui.lasting(time.time() - created_at)
