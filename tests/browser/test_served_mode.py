@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -19,17 +18,12 @@ from tests.browser.conftest import Problems
 from tests.services import until
 
 
-@dataclass
-class Served:
-    """A running model server; `left_at` is when the asker of its last answer went before its end."""
-
-    url: str = ""
-    left_at: list[float] = field(default_factory=list)
-
-
 @contextmanager
-def model_server(finish_reason: Any = None) -> Iterator[Served]:
-    """Speaks as a server of this app. Its replies end as `finish_reason` says, or go on for ever."""
+def model_server(finish_reason: Any = None) -> Iterator[tuple[str, list[float]]]:
+    """Speaks as a server of this app. Its replies end as `finish_reason` says, or go on for ever.
+
+    Gives its URL, and when each asker went before the end of an answer.
+    """
     about = {"server": "dspy-demo", "version": "models:/demo/4", "lm": "openai/big", "program": "react"}
     events = [
         TurnStarted("local", "openai/big"),
@@ -37,7 +31,7 @@ def model_server(finish_reason: Any = None) -> Iterator[Served]:
         FieldDelta("answer", "answer", "It is", "predict"),
         TurnFinished({"reasoning": "Let me see.", "answer": "It is"}, finish_reason=finish_reason),
     ]
-    served = Served()
+    left_at: list[float] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -55,7 +49,7 @@ def model_server(finish_reason: Any = None) -> Iterator[Served]:
                     time.sleep(0.05)
                 self.wfile.write(b"data: [DONE]\n\n")
             except OSError:
-                served.left_at.append(time.monotonic())
+                left_at.append(time.monotonic())
 
         def _begin(self, kind: str) -> None:
             self.send_response(200)
@@ -66,16 +60,15 @@ def model_server(finish_reason: Any = None) -> Iterator[Served]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        served.url = f"http://127.0.0.1:{server.server_port}"
-        yield served
+        yield f"http://127.0.0.1:{server.server_port}", left_at
         server.shutdown()
 
 
 async def test_a_version_sets_what_is_picked_and_says_that_its_reply_was_cut(chat: ChatPage) -> None:
     banner, sidebar = chat.page.locator("#banner"), chat.sidebar
     await expect(banner).to_be_visible()
-    with model_server("length") as served:
-        await chat.connect(served.url)
+    with model_server("length") as (url, _):
+        await chat.connect(url)
         for picker, value in (("model", "openai/big"), ("program", "ReAct with tools")):
             await expect(chat.picker(picker)).to_be_hidden()
             await expect(sidebar.get_by_text(value, exact=True)).to_be_visible()
@@ -108,16 +101,16 @@ async def test_ending_a_turn_reaches_the_model_server(chat: ChatPage, problems: 
     async def close() -> None:
         await chat.page.close()
 
-    with model_server() as served:
+    with model_server() as (url, left_at):
         for number, end in enumerate((stop, reload, close)):
             if end is not reload:  # after a reload nothing is connected
                 await chat.loaded()
-                await chat.connect(served.url)
+                await chat.connect(url)
             await chat.new_chat.click()
             await expect(chat.questions).to_have_count(0)
             await chat.ask("What is it?")
             await expect(chat.answers.last).to_contain_text("It is")
             await end()
             ended_at = time.monotonic()  # a busy browser may take long to click
-            await until(lambda number=number: len(served.left_at) > number)
-            assert served.left_at[number] - ended_at < 2
+            await until(lambda number=number: len(left_at) > number)
+            assert left_at[number] - ended_at < 2

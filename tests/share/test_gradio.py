@@ -87,11 +87,9 @@ def test_the_app_prints_its_link(server_process: Start, tmp_path: Path) -> None:
     """``--share`` is beside the start, never in its way."""
     stand_in_tunnel.install(tmp_path)
     app = server_process("--share", "--share-server", SHARE_SERVER, env={"HF_HOME": str(tmp_path)})
-    line = wait_until(
-        lambda: app.log.partition("Public link: ")[2].partition("\n")[0], 60, "the link is printed"
-    )
+    line = wait_until(lambda: app.log.partition("Public link: ")[2].partition("\n")[0], 60, "the link")
     assert httpx.get(f"{line}/health").status_code == 200
-    wait_until(lambda: f"{line}/?token=" in app.log, 5, "the owner's link from elsewhere is printed")
+    wait_until(lambda: f"{line}/?token=" in app.log, 5, "the owner's link from elsewhere")
     assert app.log.count(f"{app.url}/?token=") == 1
     assert app.log.count("Owner's token for the routes: ") == 1
     assert app.stop() == 0
@@ -100,9 +98,7 @@ def test_the_app_prints_its_link(server_process: Start, tmp_path: Path) -> None:
     assert "Traceback" not in app.log
 
 
-async def test_the_app_prints_why_there_is_no_link(
-    data_dir: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_it_prints_why_there_is_no_link(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async def refuse() -> None:
         raise ShareFailed("It is down.")
 
