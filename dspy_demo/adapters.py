@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 #: Some servers leave what a model thinks in its reply, between these tags.
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
-_THINKING = re.compile(rf"\A\s*{THINK_OPEN}.*?(?:{THINK_CLOSE}\s*|\Z)", re.DOTALL)
 #: Stands in a chat's history for what an earlier answer had beside its text, such as its reasoning.
 NOT_KEPT = "Not kept in the history of this chat."
 #: Whether the model call that an adapter makes is awaited; one that blocks cannot stream from each thread.
@@ -51,7 +50,7 @@ class Parser:
         self._fields, self._reading = fields, reading
         self._parts: list[str] = []
         self._size = self._look_at = 0
-        self._shown: dict[str, str] = {}
+        self.shown: dict[str, str] = {}  #: The text of each field so far.
 
     def feed(self, text: str) -> list[Piece]:
         """The pieces that are certain after `text`."""
@@ -69,9 +68,9 @@ class Parser:
     def _new(self, *, ended: bool) -> list[Piece]:
         pieces = []
         for name, text in self._reading("".join(self._parts), self._fields, ended).items():
-            shown = self._shown.get(name, "")
+            shown = self.shown.get(name, "")
             if len(text) > len(shown) and text.startswith(shown):
-                self._shown[name] = text
+                self.shown[name] = text
                 pieces.append(Piece(name, text[len(shown) :]))
         return pieces
 
@@ -178,9 +177,19 @@ def reply_grammar(name: str, signature: type[dspy.Signature], max_tokens: int) -
     return resolve_name(ADAPTERS[name].grammar)(signature, max_tokens)
 
 
-def without_thinking(text: str) -> str:
-    """`text` without a block of thinking at its start, which may be cut off."""
-    return _THINKING.sub("", text, count=1)
+def split_thinking(text: str, ended: bool) -> tuple[str, str]:
+    """What is certain of a block of thinking at the start of `text`, and of the text after it.
+
+    Only there: later the tag is part of what somebody writes about.
+    """
+    start = text.lstrip()
+    if not start.startswith(THINK_OPEN):
+        return "", "" if THINK_OPEN.startswith(start) and not ended else text
+    thinking, closed, rest = start.removeprefix(THINK_OPEN).partition(THINK_CLOSE)
+    tail = thinking[thinking.rfind("<") :] if "<" in thinking else "-"
+    if not closed and not ended and THINK_CLOSE.startswith(tail):
+        thinking = thinking.removesuffix(tail)
+    return thinking, rest.lstrip()
 
 
 @cache
@@ -223,5 +232,5 @@ class _Conversation:
         return super().format_conversation_history(signature, history_field_name, inputs)  # type: ignore[misc]
 
     def parse(self, signature: Any, completion: str) -> dict[str, Any]:
-        fields = super().parse(signature, without_thinking(completion))  # type: ignore[misc]
-        return {name: without_thinking(v) if isinstance(v, str) else v for name, v in fields.items()}
+        fields = super().parse(signature, split_thinking(completion, True)[1])  # type: ignore[misc]
+        return {name: split_thinking(v, True)[1] if isinstance(v, str) else v for name, v in fields.items()}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import dspy
 
-from dspy_demo.adapters import ADAPTERS, THINK_CLOSE, THINK_OPEN, Parser, Piece
+from dspy_demo.adapters import ADAPTERS, Parser, Piece, split_thinking
 from dspy_demo.events import Channel, Event, FieldDelta, Status
 from dspy_demo.programs.spec import REASONING_FIELDS
 from dspy_demo.streaming.observer import ModelCall, Step
@@ -44,8 +44,8 @@ class ReplyReader:
 
     def __init__(self, outputs: Collection[str], *, max_chars: int) -> None:
         self._outputs = frozenset(outputs)
-        self._replies: dict[ModelCall, _Reply] = {}
-        self._last: _Reply | None = None
+        self._replies: dict[ModelCall, Parser] = {}
+        self._last: dict[str, str] = {}
         self._answer: ModelCall | None = None
         self._room = max_chars
         self.full = False
@@ -70,7 +70,8 @@ class ReplyReader:
         if thinking:
             yield FieldDelta(THINKING, "reasoning", thinking, call.step.name)
         if text:
-            yield from self._deltas(call, self._reply(call).read(text))
+            parser = self._replies.get(call) or self._replies.setdefault(call, _parser_of(call.step))
+            yield from self._deltas(call, parser.feed(text))
         if None in chunks:
             yield from self._ended(call)
 
@@ -81,9 +82,8 @@ class ReplyReader:
 
     def arrived(self) -> dict[str, str]:
         """The output fields of the last reply, as far as it came."""
-        fields = {name: "".join(texts) for name, texts in self._last.texts.items()} if self._last else {}
-        wanted = (self._outputs or fields.keys()) | REASONING_FIELDS
-        return {field: text for field, text in fields.items() if field in wanted}
+        wanted = (self._outputs or self._last.keys() - {THINKING}) | REASONING_FIELDS
+        return {field: text for field, text in self._last.items() if field in wanted}
 
     def _bounded(self, text: str | None) -> str:
         text = text or ""
@@ -92,16 +92,13 @@ class ReplyReader:
         self._room -= len(text)
         return text
 
-    def _reply(self, call: ModelCall) -> _Reply:
-        return self._replies.get(call) or self._replies.setdefault(call, _Reply(call.step))
-
     def _ended(self, call: ModelCall) -> Iterator[Event]:
         """One that came whole is not shown in pieces, but `arrived` has it."""
-        self._last = self._reply(call)
-        pieces = self._last.read(call.whole_text, ended=True)
+        parser = self._replies.pop(call, None) or _parser_of(call.step)
+        self._last = parser.shown
+        pieces = [*parser.feed(call.whole_text), *parser.finish()]
         if not call.whole_text:
             yield from self._deltas(call, pieces)
-        del self._replies[call]
 
     def _deltas(self, call: ModelCall, pieces: Iterable[Piece]) -> Iterator[Event]:
         for field, text in pieces:
@@ -118,67 +115,14 @@ class ReplyReader:
         return "answer" if call is self._answer else "reasoning"
 
 
-class _Reply:
-    """The reply of one model call: `texts` are the pieces of each field, without what it thinks."""
+def _parser_of(step: Step) -> Parser:
+    """A parser that tells thinking from the fields, around all of them or at the start of one."""
 
-    def __init__(self, step: Step) -> None:
-        self.texts: dict[str, list[str]] = {}
-        self._tags = ThinkTags(REPLY)
-        self._parser = Parser(step.fields, ADAPTERS[step.adapter].reading) if step.adapter else None
-        self._field_tags: dict[str, ThinkTags] = {}
+    def reading(text: str, fields: Sequence[str], ended: bool) -> dict[str, str]:
+        thinking, rest = split_thinking(text, ended)
+        found = ADAPTERS[step.adapter].reading(rest, fields, ended) if step.adapter else {REPLY: rest}
+        split = {field: split_thinking(value, ended) for field, value in found.items()}
+        thoughts = [thinking, *(thought for thought, _ in split.values())]
+        return {THINKING: "".join(thoughts), **{field: value for field, (_, value) in split.items()}}
 
-    def read(self, text: str, *, ended: bool = False) -> list[Piece]:
-        """The pieces that are certain after `text`, and at the end those that were held back."""
-        found: list[Piece] = []
-        for piece in self._tags.feed(text, ended=ended):
-            if piece.field == THINKING or self._parser is None:
-                found.append(piece)
-            else:
-                found += self._of_fields(self._parser.feed(piece.text))
-        if ended and self._parser is not None:
-            found += self._of_fields(self._parser.finish())
-            for tags in self._field_tags.values():
-                found += tags.feed("", ended=True)
-        for field, piece_text in found:
-            if field != THINKING:
-                self.texts.setdefault(field, []).append(piece_text)
-        return found
-
-    def _of_fields(self, pieces: Iterable[Piece]) -> Iterator[Piece]:
-        for field, text in pieces:
-            yield from self._field_tags.setdefault(field, ThinkTags(field)).feed(text)
-
-
-class ThinkTags:
-    """Tells thinking between ``<think>`` tags, which some servers leave in, from the text after it.
-
-    Only a block at the very start counts: later the tag is part of what somebody writes about.
-    """
-
-    def __init__(self, field: str) -> None:
-        self._field = field
-        self._held = ""
-        self._inside: bool | None = None  # None until it is known whether there is a block
-
-    def feed(self, text: str, *, ended: bool = False) -> list[Piece]:
-        """The pieces that are certain after `text`; at the end all."""
-        self._held += text
-        if self._inside is None:
-            start = self._held.lstrip()
-            if len(start) < len(THINK_OPEN) and THINK_OPEN.startswith(start) and not ended:
-                return []
-            self._inside = start.startswith(THINK_OPEN)
-            self._held = start.removeprefix(THINK_OPEN) if self._inside else self._held
-        thinking, rest = "", self._held
-        if self._inside:
-            thinking, closed, rest = self._held.partition(THINK_CLOSE)
-            self._inside = not closed
-        sure = len(thinking) - (_overlap(thinking) if self._inside and not ended else 0)
-        self._held = thinking[sure:] if self._inside else ""
-        pieces = (Piece(THINKING, thinking[:sure]), Piece(self._field, rest))
-        return [piece for piece in pieces if piece.text]
-
-
-def _overlap(text: str) -> int:
-    """How many characters at the end of `text` may be the start of the closing tag."""
-    return next((size for size in range(len(THINK_CLOSE) - 1, 0, -1) if text.endswith(THINK_CLOSE[:size])), 0)
+    return Parser(step.fields, reading)
