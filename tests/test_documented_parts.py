@@ -57,6 +57,7 @@ starlette.applications: Starlette
 starlette.datastructures: Headers MutableHeaders QueryParams
 starlette.exceptions: HTTPException
 starlette.middleware: Middleware
+starlette.middleware.gzip: GZipMiddleware
 starlette.middleware.cors: CORSMiddleware
 starlette.requests: ClientDisconnect Request
 starlette.responses: HTMLResponse JSONResponse RedirectResponse Response

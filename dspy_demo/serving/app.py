@@ -99,20 +99,21 @@ def build_app(version: ServedVersion, settings: Settings) -> FastAPI:
     @app.get("/model", summary="What is served here")
     async def model() -> dict[str, Any]:
         """And how many turns run, which a switch to another version waits for."""
-        return {
-            "server": "dspy-demo",
-            "app_version": __version__,
-            "version": version.uri,
-            "program": version.spec.name,
-            "lm": choice.model,
-            "adapter": version.adapter,
-            "ready": not reason,
-            "reason": reason,
-            "instance": instance,
-            "running": len(service.running | service.waiting),
-        }
+        now = {"ready": not reason, "reason": reason, "instance": instance}
+        return _described(version, choice) | now | {"running": len(service.running | service.waiting)}
 
     return app
+
+
+def _described(version: ServedVersion, choice: LMChoice) -> dict[str, Any]:
+    return {
+        "server": "dspy-demo",
+        "app_version": __version__,
+        "version": version.uri,
+        "program": version.spec.name,
+        "lm": choice.model,
+        "adapter": version.adapter,
+    }
 
 
 def _why_not_ready(catalog: LMCatalog, choice: LMChoice, settings: Settings) -> str:
