@@ -1,7 +1,6 @@
 """What we use of MLflow that it does not document: four parts, written for MLflow 3.17.
 
-Each says what it is for and what happens without it. `tests/test_mlflow_bridge.py` fails where an upgrade
-changes one. MLflow is imported inside the functions only: that takes two seconds.
+Each says what it is for and what happens without it. Importing MLflow takes seconds: functions do so.
 """
 
 from __future__ import annotations
@@ -22,9 +21,6 @@ from dspy_demo.errors import DemoError, InvalidInput, TrackingError, TrackingUna
 if TYPE_CHECKING:
     from mlflow.entities import Span
     from mlflow.tracing.client import TracingClient
-
-
-# --- the words of its errors ---
 
 DISK_FULL = "The disk with the data folder is full. Free some space, then try again."
 LOCKED = "Another program keeps MLflow's database locked. Close it, then try again."
@@ -76,9 +72,6 @@ def _translated(error: Exception) -> DemoError:
     return TrackingUnavailable() if down or unusable else TrackingError()
 
 
-# --- a version's files ---
-
-
 def read_program(folder: Path, unpickler: type[pickle.Unpickler]) -> Any:
     """The program that `mlflow.dspy.save_model` wrote, without setting this process's ``dspy.settings``.
 
@@ -91,9 +84,6 @@ def read_program(folder: Path, unpickler: type[pickle.Unpickler]) -> Any:
         return unpickler(file).load().model
 
 
-# --- its pages ---
-
-
 def version_url(ui_url: str, name: str, version: int) -> str:
     """A version on MLflow's pages. Were their addresses changed, they would open at their start."""
     return f"{ui_url.rstrip('/')}/#/models/{quote(name, safe='')}/versions/{version}"
@@ -104,8 +94,6 @@ def trace_url(ui_url: str, experiment_id: str, trace_id: str) -> str:
     traces = f"{ui_url.rstrip('/')}/#/experiments/{experiment_id}/traces"
     return f"{traces}?startTimeLabel=ALL&selectedEvaluationId={trace_id}"
 
-
-# --- traces ---
 
 #: Name of the assessment that a thumb makes.
 FEEDBACK_NAME = "user_feedback"

@@ -30,14 +30,14 @@ Phase = Literal["new", "starting", "ready", "stopping", "stopped", "failed"]
 LOG_TAIL_BYTES = 16_384
 #: Connections that may wait in the kernel of a socket that listens.
 BACKLOG = 2048
-#: What a program of others needs of our environment: where things are, the language, the way to the network.
+#: What a program of others needs of our environment.
 _PASSED_ON = frozenset(
     {"PATH", "HOME", "USER", "TMPDIR", "TZ", "LANG", "LANGUAGE", "LD_LIBRARY_PATH"}
     | {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}
     | {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"}
     | {"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"}
 )
-#: A number for each child of this process, in the names of the logs.
+#: In the names of the logs.
 _numbers = itertools.count(1)
 
 

@@ -1,4 +1,4 @@
-"""Model servers as the page sees them: serve a version, switch to another without a failed turn, stop.
+"""Model servers: serve a version, switch to another without a failed turn, stop.
 
 All of it belongs to one event loop; `state` may be called from any thread.
 """

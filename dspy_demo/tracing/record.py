@@ -32,8 +32,7 @@ class Call:
     Attributes:
         name: The predictor's step, such as ``react#2``, or the tool's name.
         inputs: The messages, or the tool's arguments.
-        error: The kind of error, such as ``LMRateLimitError``; empty where it ended well.
-        stopped: It was running when the turn ended.
+        error: The kind of error; empty where it ended well.
     """
 
     kind: Literal["lm", "tool"]
@@ -51,12 +50,12 @@ class Call:
 
 @dataclass(slots=True, eq=False)
 class TurnRecord:
-    """One turn from its start to its end, by whatever end.
+    """One turn from its start to its end.
 
     Attributes:
         request: Its keys are here to be found and left out, never written.
         serves: The version that this process is the model server of, or empty.
-        trace_id: Chosen here, before anything is written, so that the page can link to it at once.
+        trace_id: Chosen here, so that the page can link to it at once.
         traced_elsewhere: The model server that runs this turn writes its trace.
     """
 

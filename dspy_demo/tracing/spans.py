@@ -1,4 +1,4 @@
-"""A record as the spans of an MLflow trace. It imports MLflow, so only the thread that writes imports it."""
+"""A record as the spans of an MLflow trace. Only the thread that writes imports this: it imports MLflow."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _call_attributes(call: Call) -> dict[str, Any]:
 
 
 def _message(output: Any) -> dict[str, Any]:
-    """One of DSPy's outputs of a call, a text or a dict with ``text``, as a message of OpenAI's."""
+    """An output of DSPy's, a text or a dict with ``text``, as a message of OpenAI's."""
     rest = dict(output) if isinstance(output, Mapping) else {"text": str(output)}
     return {"role": "assistant", "content": rest.pop("text", None), **rest}
 
@@ -135,13 +135,12 @@ class _Hider:
         return text.encode("utf-8", "replace").decode("utf-8")
 
     def json(self, values: Mapping[str, Any]) -> dict[str, str]:
-        """Each value as JSON, long texts cut; without those that are None."""
+        """Each value that is not None as JSON, long texts cut."""
         given = {key: value for key, value in values.items() if value is not None}
         return {key: self(json.dumps(_plain(value), ensure_ascii=False)) for key, value in given.items()}
 
 
 def _plain(value: Any) -> Any:
-    """`value` as JSON has it, with long texts cut."""
     if isinstance(value, str):
         dropped = len(value) - TEXT_MAX_CHARS
         return value if dropped <= 0 else f"{value[:TEXT_MAX_CHARS]}… [{dropped:,} characters more]"

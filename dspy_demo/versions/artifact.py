@@ -30,7 +30,7 @@ from dspy_demo.versions.secrets import cleaned_lm, public_url, secret_held, secr
 from dspy_demo.versions.sources import Sources, in_this_app
 from dspy_demo.versions.version import FORMAT
 
-#: Of a spec and of a choice, what a version notes by these names.
+#: What a version notes of a spec and of a choice.
 SPEC_FIELDS = ("name", "title", "description", "chat_field", "history_field", "answer_field")
 LM_FIELDS = ("model", "api_base", "temperature", "max_tokens", "cache")
 
@@ -147,7 +147,7 @@ def _copy(program: ChatProgram, title: str) -> tuple[ChatProgram, list[dspy.LM],
 
 
 class _Writer(cloudpickle.Pickler):
-    """Leaves language models out, and keeps them aside; notes a secret among the values."""
+    """Keeps language models aside; notes a secret among the values."""
 
     def __init__(self) -> None:
         self.file = io.BytesIO()
@@ -188,7 +188,7 @@ class _HereReader(pickle.Unpickler):
 
 
 def in_clean_context(action: Any, *arguments: Any, **named: Any) -> Any:
-    """Run `action` without the context variables of a turn (DSPy's settings, the active trace)."""
+    """Run `action` without the context variables of a turn, such as DSPy's settings."""
     return contextvars.Context().run(action, *arguments, **named)
 
 
@@ -201,7 +201,7 @@ def read_spec(folder: Path, noted: Mapping[str, Any]) -> ProgramSpec:
 
 
 def noted_spec(noted: Mapping[str, Any], module: dspy.Module) -> ProgramSpec:
-    """The spec of a version's program: its inputs as the module has them, the rest as its metadata says."""
+    """The spec of a version: its inputs as the module has them, the rest as its metadata says."""
     program = noted["program"]
     known: dict[str, Any] = {name: program[name] for name in SPEC_FIELDS}
     known |= {name: tuple(program[name]) for name in ("outputs", "examples")}

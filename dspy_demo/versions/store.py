@@ -68,11 +68,8 @@ class VersionStore:
     def log(self, request: LogRequest, programs: ProgramRegistry, adapter: str = "chat") -> Version:
         """Make the program of `request` a registered version. No language model is called.
 
-        It takes seconds: a new process loads the version first. Meanwhile `checking` names it.
-
-        Raises:
-            InvalidInput: A name, tag or description cannot be stored, or holds a secret.
-            VersionNotLogged: It cannot be saved, no new process can load it, or it holds a secret.
+        It takes seconds: a new process loads the version first. Meanwhile `checking` names it. Raises
+        InvalidInput for a name, tag or description, VersionNotLogged for the program.
         """
         secrets = known_secrets(self._settings, request.lm, self._environ)
         request = checked(request)
@@ -102,7 +99,7 @@ class VersionStore:
 
     @property
     def checking(self) -> list[Version]:
-        """What is being logged now, newest first. It can be neither served nor promoted yet."""
+        """What is being logged now, newest first."""
         return self._checking[::-1]
 
     def _stored(self, request: LogRequest, model: Path, tags: Mapping[str, str]) -> ModelVersion:
@@ -113,38 +110,37 @@ class VersionStore:
         logged = write(lambda: client.create_logged_model(experiment_id, name, model_type="dspy"))
         with ExitStack() as undo:
             undo.callback(_try, client.delete_logged_model, logged.model_id)
-            if folder := _local(logged.artifact_location):  # first: on a full disk the rest needs the room
+            if folder := _local(
+                logged.artifact_location
+            ):  # goes first: the rest may need its room on the disk
                 undo.callback(shutil.rmtree, folder.parent, ignore_errors=True)
             with tracking_errors():
                 client.log_model_artifacts(logged.model_id, str(model))
             write(lambda: client.finalize_logged_model(logged.model_id, "READY"))
-            if write(lambda: self._is_new(request.name)):
-                undo.callback(_try, client.delete_registered_model, request.name)
-            version = write(
-                lambda: client.create_model_version(
-                    request.name,
-                    logged.artifact_location,
-                    tags={**tags, **request.tags},
-                    description=request.description or None,
-                    # A server wants it, to find that the source is its own. A database does not keep it, but
-                    # MLflow would look it up at the process's global tracking URI.
-                    model_id=logged.model_id if self.tracking.remote else None,
-                )
-            )
+            version = write(lambda: self._registered(request, logged, tags))
             undo.pop_all()
             return version
 
-    def _is_new(self, name: str) -> bool:
-        """Make a registered model, unless there is one of that name."""
+    def _registered(self, request: LogRequest, logged: Any, tags: Mapping[str, str]) -> ModelVersion:
+        """The version of a logged model, and the registered model where its name is new."""
         from mlflow.exceptions import MlflowException
 
-        try:
-            self.tracking.client.create_registered_model(name)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-            return False
-        return True
+        client = self.tracking.client
+        with ExitStack() as undo:
+            try:
+                client.create_registered_model(request.name)
+                undo.callback(_try, client.delete_registered_model, request.name)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            # A server wants the id, to find that the source is its own. For a database MLflow would look it
+            # up at the process's global tracking URI.
+            model_id = logged.model_id if self.tracking.remote else None
+            told = {"tags": {**tags, **request.tags}, "description": request.description or None}
+            source = logged.artifact_location
+            version = client.create_model_version(request.name, source, model_id=model_id, **told)
+            undo.pop_all()
+            return version
 
     def versions(self) -> list[Version]:
         """The newest `LISTED_MAX`, newest first. Those of other tools are among them."""
@@ -168,11 +164,7 @@ class VersionStore:
             raise VersionNotFound(f"MLflow has no version {reference[:150]}.") from error
 
     def load(self, reference: str) -> ProgramSpec:
-        """The program of a version in this process, which its spec builds. Runs code of the version.
-
-        Raises:
-            VersionNotServable: It was logged with other code than this process has, or does not load here.
-        """
+        """The program of a version in this process, or VersionNotServable. Runs code of the version."""
         from dspy_demo.versions.artifact import read_spec
 
         version = self.get(reference)

@@ -150,9 +150,6 @@ def _update(database: Path) -> None:
     """Give a database of another MLflow the tables of this one; as it was before, it stays beside it.
 
     ``mlflow db upgrade`` runs on a copy, which then takes the name: its migrations are no one transaction.
-
-    Raises:
-        TrackingUnavailable: It failed; the database is as it was.
     """
     if _user_version(database) == _this_mlflow():
         return

@@ -36,11 +36,7 @@ class Trials:
         self._closed = False
 
     def run(self, draft: Draft, folder: Path, secrets: Mapping[str, str]) -> dict[str, str]:
-        """Make the version's files in ``folder/model``, without any of `secrets`; the app's tags for them.
-
-        Raises:
-            VersionNotLogged: A new process cannot load it, or a secret is in it.
-        """
+        """Make the version's files in ``folder/model``, without any of `secrets`; the app's tags for them."""
         draft.write(folder, self._surroundings(folder, draft))
         _refuse_secrets(folder, draft, secrets)
         with self._one:
