@@ -36,7 +36,7 @@ class Page(gr.Blocks):
             ours = any(name.startswith("dspy_demo.") for name in names)
             level = logging.ERROR if ours else logging.WARNING
             log.log(level, "an event of the page failed", exc_info=ours, extra={"cause": kinds(error)})
-            raise gr.Error("", visible=False, print_exception=False) from None
+            raise gr.Error("", print_exception=False) from None
 
 
 def events_of(page: gr.Blocks) -> tuple[list[int], list[str]]:
