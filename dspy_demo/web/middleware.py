@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 #: Longest body of a request: a chat with pictures comes along whole with each question.
 BODY_MAX_BYTES = 8 * 1024 * 1024
+#: How long the first part of a refused request's body is waited for.
+BODY_WAIT_S = 1.0
 #: What a stranger may ask: whether the server is up, and whether it can answer.
 OPEN = frozenset({"/health", "/ready"})
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -187,6 +190,10 @@ class ModelServerMiddleware:
                 log_failure(log, "request refused", error, route=scope["path"])
                 response = refusal(scope, error)
                 response.headers["Connection"] = "close"  # what is left of the body is not read
+                # A connection that is closed over unread bytes is reset, and the client never sees the reply.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(BODY_WAIT_S):
+                        await receive()
                 await response(scope, receive, send)
                 return
         await self._app(scope, receive, send)
