@@ -66,8 +66,7 @@ class AuthMiddleware:
         except ClientDisconnect:
             return
         if response is not None:
-            response.headers["Connection"] = "close"
-            await response(scope, receive, send)
+            await _answer_and_close(request, response, send)
 
     @contextmanager
     def _place(self, request: Request, visitor: Visitor | None) -> Iterator[None]:
@@ -123,12 +122,14 @@ class AuthMiddleware:
                 auth.on_outside()
             if auth.settings.guest_password is not None:
                 return _page(401, password=True)
-        cookie, held = "", auth.session(request.cookies)
-        if loads_page and (visitor is None or held is None or held.role != visitor.role):
-            # The owner too: they stay so when the app is shared later.
-            session = auth.new_session(visitor.role if visitor else "guest")
-            visitor = auth.session({auth.cookie_name: session})
-            cookie = self._cookie(request, session)
+        cookie = ""
+        if loads_page:
+            held = auth.session(request.cookies)
+            if visitor is None or held is None or held.role != visitor.role:
+                # The owner too: they stay so when the app is shared later.
+                session = auth.new_session(visitor.role if visitor else "guest")
+                visitor = auth.session({auth.cookie_name: session})
+                cookie = self._cookie(request, session)
         if visitor is None and path not in OPEN:
             raise Unauthorized("Open the page first, or send a token: “Authorization: Bearer …”.")
         request.scope.setdefault("state", {})["visitor"] = visitor
@@ -188,13 +189,7 @@ class ModelServerMiddleware:
                 self._check(Headers(scope=scope))
             except DemoError as error:
                 log_failure(log, "request refused", error, route=scope["path"])
-                response = refusal(scope, error)
-                response.headers["Connection"] = "close"  # what is left of the body is not read
-                # A connection that is closed over unread bytes is reset, and the client never sees the reply.
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(BODY_WAIT_S):
-                        await receive()
-                await response(scope, receive, send)
+                await _answer_and_close(Request(scope, receive), refusal(scope, error), send)
                 return
         await self._app(scope, receive, send)
 
@@ -222,6 +217,19 @@ def refusal(scope: Scope, error: DemoError) -> Response:
     if "text/html" in Headers(scope=scope).get("accept", ""):
         return _page(error.http_status, headers, sentence=error.public_message)
     return JSONResponse(error_body(failed_from(error)), error.http_status, headers)
+
+
+async def _answer_and_close(request: Request, response: Response, send: Send) -> None:
+    """Answer a request that goes no further; what is left of its body is not read.
+
+    Its first part is taken, unless all of it was: a connection that is closed over unread bytes is reset, and
+    the client never sees the answer.
+    """
+    response.headers["Connection"] = "close"
+    with suppress(TimeoutError, RuntimeError, ClientDisconnect):
+        async with asyncio.timeout(BODY_WAIT_S):
+            await anext(request.stream(), None)
+    await response(request.scope, request.receive, send)
 
 
 def _page(status: int, headers: dict[str, str] = NO_STORE, **values: Any) -> Response:

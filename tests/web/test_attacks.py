@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import secrets
+import select
 import socket
 import stat
 import threading
@@ -333,6 +334,19 @@ def test_who_is_no_owner_keeps_no_connection(app: ServerProcess) -> None:
             while part := connection.recv(65_536):
                 reply += part
             assert b"connection: close" in reply.lower()
+
+
+def test_a_refusal_arrives_where_the_body_comes_after_the_head(app: ServerProcess) -> None:
+    """A connection that is closed over an unread body is reset, and the client never sees the sentence."""
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 3\r\n\r\n"
+    with connect(app, head) as connection:
+        early, _, _ = select.select([connection], [], [], 0.3)
+        assert not early
+        connection.sendall(b"{}\n")
+        reply = b""
+        while got := connection.recv(65_536):
+            reply += got
+        assert b" 401 " in reply and b"Open the page first" in reply
 
 
 def test_a_wave_of_half_heads_keeps_nobody_out(app: ServerProcess, owner: httpx.Client) -> None:
