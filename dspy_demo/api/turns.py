@@ -30,6 +30,7 @@ from dspy_demo.events import (
     is_turn_id,
 )
 from dspy_demo.programs.spec import ProgramSpec
+from dspy_demo.streaming.turn_stream import TurnStream
 
 #: A proxy or a browser gives up on a silent connection after 30 to 60 s.
 KEEP_ALIVE_S = 15.0
@@ -120,36 +121,33 @@ async def _chunks(asked: Asking, request: TurnRequest, encoder: Encoder) -> Asyn
 
     A client that hangs up cancels this generator, which stops the turn and waits for its end.
     """
-    chunks: asyncio.Queue[bytes] = asyncio.Queue()
+    stream = TurnStream[bytes]()
 
     async def run() -> None:
         async with asked.service.turn(request) as turn:
             async for event in turn:
                 if chunk := encoder.encode(event):
-                    chunks.put_nowait(chunk)
+                    await stream.send(chunk)
                 if encoder.ended:
                     break
-                if chunks.qsize() > 16:  # wait for the reader
-                    await chunks.join()
 
-    running = asyncio.create_task(run(), name="api-turn")
-    running.add_done_callback(lambda _: chunks.put_nowait(b""))
+    stream.start(run())
     try:
         while True:
             try:
                 async with asyncio.timeout(KEEP_ALIVE_S):
-                    chunk = await chunks.get()
+                    chunks = await stream.take()
             except TimeoutError:
                 yield b": keep-alive\n\n"
                 continue
-            if not chunk:
+            if not chunks:
                 break
-            yield chunk
-            chunks.task_done()
-        running.result()
+            for chunk in chunks:
+                yield chunk
+        stream.result()
     finally:
         with anyio.CancelScope(shield=True):
-            await _end(running)
+            await stream.close()
 
 
 async def whole_answer(
