@@ -13,7 +13,6 @@ import itertools
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -189,11 +188,10 @@ class ChildProcess:
 
     async def _spawn(self, pipe: int) -> asyncio.subprocess.Process:
         self.log_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        prefix = [sys.executable, "-I", "-S", warden.__file__, f"{self._stop_grace_s:g}"]
         descriptor = os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
         with os.fdopen(descriptor, "wb") as log:
             options: dict[str, Any] = {"stdout": log, "stderr": log, **self._options}
-            command = [*prefix, *self.command]
+            command = [*warden.prefix(self._stop_grace_s), *self.command]
             return await asyncio.create_subprocess_exec(
                 command[0], *command[1:], stdin=pipe, start_new_session=True, **options
             )

@@ -14,6 +14,11 @@ import threading
 import time
 
 
+def prefix(grace_s: float) -> list[str]:
+    """What to put before a command, so that it runs under this."""
+    return [sys.executable, "-I", "-S", __file__, f"{grace_s:g}"]
+
+
 def main() -> int:
     """Run the command; its exit status, or 128 + the signal that ended it."""
     grace_s, command = float(sys.argv[1]), sys.argv[2:]

@@ -58,10 +58,9 @@ class Trials:
 
     def load_it_anew(self, folder: Path, environment: Mapping[str, str]) -> None:
         """Make ``folder/model`` and ``folder/result.json`` of a draft, in new processes."""
-        ended_with_us = ["-I", "-S", warden.__file__, "1"]
-        save = ["-P", "-W", "ignore", new_process.__file__, "save", str(folder)]
+        save = [sys.executable, "-P", "-W", "ignore", new_process.__file__, "save", str(folder)]
         process = self._running = subprocess.Popen(  # noqa: S603 - the command is the app's own
-            [sys.executable, *ended_with_us, sys.executable, *save],
+            [*warden.prefix(grace_s=1), *save],
             env=environment,
             stdin=subprocess.PIPE,  # closing it ends them
             stdout=subprocess.DEVNULL,
