@@ -110,9 +110,8 @@ class VersionStore:
         logged = write(lambda: client.create_logged_model(experiment_id, name, model_type="dspy"))
         with ExitStack() as undo:
             undo.callback(_try, client.delete_logged_model, logged.model_id)
-            if folder := _local(
-                logged.artifact_location
-            ):  # goes first: the rest may need its room on the disk
+            if folder := _local(logged.artifact_location):
+                # It goes first: what else is undone may need its room on the disk.
                 undo.callback(shutil.rmtree, folder.parent, ignore_errors=True)
             with tracking_errors():
                 client.log_model_artifacts(logged.model_id, str(model))

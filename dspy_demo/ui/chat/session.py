@@ -87,7 +87,8 @@ class Session:
     def drawn(self, trace_url: Callable[[TurnView], str]) -> list[WireMessage]:
         drawn: list[WireMessage] = []
         for turn in self.shown:
-            drawn += [*turn.drawn[:-1], footer(turn.view, trace_url(turn.view))]
+            url = trace_url(turn.view)
+            drawn += [*turn.drawn[:-1], footer(turn.view, url)] if url else turn.drawn
         return drawn + (messages(self.live.view) if self.live else [])
 
     def find(self, turn_id: str) -> TurnView | None:
