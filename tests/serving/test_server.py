@@ -100,7 +100,7 @@ async def test_tokens_arrive_while_the_model_writes_and_the_turn_names_its_trace
     served_world: ServedWorld,
 ) -> None:
     fake, sent = served_world.fake, []
-    fake.reply(tokens_per_second=50, fields={"reasoning": "one two three", "answer": "a b c d e f"})
+    fake.reply(tokens_per_second=10, fields={"reasoning": "one two three", "answer": "a b c d e f"})
     history = (Message("user", "My name is Ada."), Message("assistant", "Hello Ada."))
     request = served_world.request(served_world.live.url, history=history)
     events = await heard(served_world, request, lambda: sent.append(fake.streams[-1].tokens_sent))
