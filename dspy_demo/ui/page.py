@@ -24,16 +24,13 @@ PRODUCT = "DSPy demo"
 
 def build_page(services: Services, *, guests: Allowance | None = None) -> gr.Blocks:
     """The page of a role, to be shown by `ui.pages`; with `guests`, theirs."""
-    max_turns = services.settings.max_turns
     with gradio_bridge.Page(
         title=PRODUCT, analytics_enabled=False, fill_height=True, fill_width=True
     ) as demo:
         page = PageOf(services, guests)
         page.draw()
         page.wire(demo)
-    # Gradio counts each drawn turn and each click as a thread; an older tab loses only a typed address.
-    sessions = max(200, max_turns)
-    gradio_bridge.queue(demo, events=max_turns + 50, sessions=sessions, waiting=max_turns * 2)
+    gradio_bridge.queue(demo, turns=services.settings.max_turns)
     return demo
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import gradio as gr
+import httpx
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -15,21 +17,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from dspy_demo.events import GUEST
 from dspy_demo.ui import theme
 from dspy_demo.ui.components import asset
-from dspy_demo.ui.gradio_bridge import events_of
 from dspy_demo.web.gradio_routes import GradioRoutes, PageSessions
 
 
 class Pages:
-    """An ASGI app that shows each visitor the page of their role."""
+    """An ASGI app that shows each visitor the page of their role, while it is `running`."""
 
     def __init__(self, owner: gr.Blocks, guest: gr.Blocks) -> None:
-        sessions = PageSessions()
-        self._apps: list[Starlette] = []
+        self._apps = {"owner": _mounted(owner), "guest": _mounted(guest)}
         self._open: dict[str, GradioRoutes] = {}
-        for role, page in (("owner", owner), ("guest", guest)):
-            app, (events, names) = _mounted(page), events_of(page)
-            self._apps.append(app)
-            self._open[role] = GradioRoutes(app, events=events, names=names, sessions=sessions)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         visitor = scope.get("state", {}).get("visitor") or GUEST
@@ -38,23 +34,29 @@ class Pages:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Both pages' queues, which run in the server's event loop."""
+        sessions = PageSessions()
         async with AsyncExitStack() as stack:
-            for app in self._apps:
+            for role, app in self._apps.items():
                 await stack.enter_async_context(_lifespan(app))
+                self._open[role] = GradioRoutes(app, **await _events_of(app), sessions=sessions)
             yield
 
 
 def _mounted(page: gr.Blocks) -> Starlette:
     look = {"theme": theme.theme(), "css": asset("page.css") + asset("sections.css"), "head": theme.head()}
-    off = dict.fromkeys(
-        ("show_error", "run_history", "enable_monitoring", "ssr_mode", "pwa", "mcp_server"), False
-    )
+    unused = ("show_error", "run_history", "enable_monitoring", "ssr_mode", "pwa", "mcp_server")
+    options: dict[str, Any] = look | dict.fromkeys(unused, False)
     # Gradio answers any origin where the host is public, unless the app around it has a CORS policy.
     around = Starlette(middleware=[Middleware(CORSMiddleware)])
-    app: Starlette = gr.mount_gradio_app(
-        around, page, path="/", footer_links=[], max_file_size=0, **look, **off
-    )
+    app: Starlette = gr.mount_gradio_app(around, page, path="/", footer_links=[], max_file_size=0, **options)
     return app
+
+
+async def _events_of(app: ASGIApp) -> dict[str, list[Any]]:
+    """A page's events, as it tells them to every browser: their numbers, and their names for the API."""
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://page") as client:
+        events = (await client.get("/config")).json()["dependencies"]
+    return {"events": [event["id"] for event in events], "names": [event["api_name"] for event in events]}
 
 
 @asynccontextmanager
