@@ -10,7 +10,6 @@ import gradio as gr
 from gradio.components import Component
 
 from dspy_demo.errors import InvalidInput
-from dspy_demo.programs.inputs import image_url
 from dspy_demo.programs.spec import InputField, ProgramSpec
 from dspy_demo.ui.chat.text import as_typed, in_words
 
@@ -64,12 +63,6 @@ class Forms:
         return values
 
 
-def pairs(spec: ProgramSpec, values: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    """The inputs as a reader sees them: labels and values."""
-    given = (field for field in spec.form_fields if field.name in values)
-    return tuple((in_words(field.name), _shown(field, values[field.name])) for field in given)
-
-
 def json_object(text: Any) -> dict[str, Any] | None:
     try:
         value = json.loads(text) if isinstance(text, str) else None
@@ -107,13 +100,6 @@ def _widget(field: InputField) -> Component:
             text = "" if field.default is None else json.dumps(field.default, ensure_ascii=False)
             shown["placeholder"] = "JSON"
     return gr.Textbox(text, lines=1, max_lines=6, **shown)
-
-
-def _shown(field: InputField, value: Any) -> Any:
-    if field.kind != "image":
-        return value
-    url = image_url(value)
-    return url if not url.startswith("data:") else f"a picture of {len(url) * 3 // 4 // 1024 + 1} kB"
 
 
 def _parsed(field: InputField, value: Any) -> Any:

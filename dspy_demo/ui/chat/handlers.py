@@ -17,7 +17,7 @@ from dspy_demo.chat import ChatService
 from dspy_demo.errors import DemoError, InvalidInput
 from dspy_demo.events import Status, TurnRequest
 from dspy_demo.programs.inputs import check_images
-from dspy_demo.ui.chat.forms import json_object, pairs
+from dspy_demo.ui.chat.forms import json_object
 from dspy_demo.ui.chat.live import LiveTurn
 from dspy_demo.ui.chat.render import WireMessage, turn_id_at
 from dspy_demo.ui.chat.session import WINDOW, FinishedTurn, Session, Sessions, history, new_chat_id
@@ -240,8 +240,8 @@ class ChatHandlers:
         if not text.strip():
             raise InvalidInput("Write a question first.")
         target, spec = self.picks.target(given)
-        fits = old and old.form and set(old.form) <= {one.name for one in spec.form_fields}
-        values = dict(old.form) if old and fits else self.page.forms.values(spec, given)
+        fits = old and old.inputs and set(old.inputs) <= {one.name for one in spec.form_fields}
+        values = dict(old.inputs) if old and fits else self.page.forms.values(spec, given)
         inputs = {**values, spec.chat_field: text}
         pictures = check_images(spec, inputs, guest=session.visitor.role == "guest")
         typed = sum(len(str(value)) for value in inputs.values()) - pictures
@@ -253,8 +253,7 @@ class ChatHandlers:
             text,
             started_s=time.monotonic(),
             turn_id=request.turn_id,
-            inputs=pairs(spec, values),
-            form=values,
+            inputs=values,
             expected=spec.outputs,
             answer_field=spec.answer_field,
         )

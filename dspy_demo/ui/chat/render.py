@@ -32,8 +32,8 @@ def messages(view: TurnView) -> list[WireMessage]:
     """The turn as messages: the question, thoughts with their tools, the answer, the footer."""
     drawn = [_message(as_typed(view.user), "user", id=view.turn_id)]
     if view.inputs:
-        given = ((as_html(label), plain_text(value)[:TITLE_MAX_CHARS]) for label, value in view.inputs)
-        shown = "".join(f"<span>{label}: <b>{as_html(value)}</b></span>" for label, value in given)
+        given = ((as_html(in_words(name)), as_html(_input(value))) for name, value in view.inputs.items())
+        shown = "".join(f"<span>{label}: <b>{value}</b></span>" for label, value in given)
         drawn.append(_message(f'<div class="turn-inputs">{shown}</div>'))
     drawn += [*_work(view), *_answer(view)]
     if not view.running:
@@ -49,6 +49,13 @@ def turn_id_at(chat: list[WireMessage], index: Any) -> str:
     before = chat[: position + 1] if isinstance(position, int) else []
     asked = next((message for message in reversed(before) if message.get("role") == "user"), {})
     return str((asked.get("metadata") or {}).get("id", ""))
+
+
+def _input(value: Any) -> str:
+    text = plain_text(value)
+    if text.startswith("data:image/"):
+        return f"a picture of {len(text) * 3 // 4 // 1024 + 1} kB"
+    return text[:TITLE_MAX_CHARS]
 
 
 def _work(view: TurnView) -> Iterator[WireMessage]:
@@ -69,11 +76,11 @@ def _work(view: TurnView) -> Iterator[WireMessage]:
 def _thought(view: TurnView, thought: Thought, calls: list[StatusLine], **fold: str) -> WireMessage:
     """A part that can be folded: "done" is folded, "pending" unfolded with a wheel, else unfolded."""
     text, took_s = as_markdown(thought.text), thought.duration_s
-    if view.running and (thought.open or any(call.state == "pending" for call in calls)):
+    if view.running and (thought.state == "pending" or any(call.state == "pending" for call in calls)):
         return _message(text, duration=None, status="pending", **fold)
     if took_s is not None and _title(thought) == REASONING:
         fold["title"], took_s = f"Thought for {_seconds(took_s)}", None
-    fold["status"] = "" if thought.open else "done"
+    fold["status"] = "done" if thought.state == "done" else ""
     fold["log"] = f"{len(calls)} tool call{'s' * (len(calls) > 1)}" if calls else ""
     return _message(text, duration=took_s, **fold)
 
@@ -104,15 +111,12 @@ def _status(line: StatusLine, *, parent_id: str = "") -> WireMessage:
 
 
 def _answer(view: TurnView) -> Iterator[WireMessage]:
-    parts = []
-    for answer in view.answers:
-        if isinstance(answer.value, dict | list | tuple):
-            text = f"```json\n{as_json(answer.value)}\n```"
-        else:
-            text = as_markdown(plain_text(answer.value))
-        labelled = len(view.answers) > 1 or len(view.expected) > 1
-        parts.append(f"**{as_label(in_words(answer.field))}**\n\n{text}" if labelled else text)
-    if any(plain_text(answer.value) for answer in view.answers):
+    parts, labelled = [], len(view.answers) > 1 or len(view.expected) > 1
+    for name, value in view.answers.items():
+        as_code = isinstance(value, dict | list | tuple)
+        text = f"```json\n{as_json(value)}\n```" if as_code else as_markdown(plain_text(value))
+        parts.append(f"**{as_label(in_words(name))}**\n\n{text}" if labelled else text)
+    if any(map(plain_text, view.answers.values())):
         yield _message(ANSWER_MARK + "\n\n".join(parts))
 
 
@@ -129,10 +133,7 @@ def _trouble(view: TurnView) -> Iterator[WireMessage]:
 
 
 def footer(view: TurnView, trace_url: str = "") -> WireMessage:
-    """The last message of a turn that has ended: who answered, how much, how fast, for how much.
-
-    What is not known is left out; the link to the trace too, unless MLflow's pages run.
-    """
+    """The last message of a turn that has ended: who answered, and what is known of size, time and price."""
     usage, first_s = view.usage, view.first_delta_s
     parts = [
         view.backend.capitalize(),
@@ -140,7 +141,7 @@ def footer(view: TurnView, trace_url: str = "") -> WireMessage:
         f"{usage.prompt_tokens:,} tokens in, {usage.completion_tokens:,} out" if usage.total_tokens else "",
         f"first token {_seconds(first_s)}" if first_s is not None else "",
         f"total {_seconds(view.elapsed_s)}",
-        money(usage.cost_usd) if usage.cost_usd else "",
+        f"${usage.cost_usd:,.{2 if usage.cost_usd >= 0.01 else 5}f}" if usage.cost_usd else "",
         "cached" if usage.cached else "",
     ]
     drawn = "".join(f"<span>{as_html(part)}</span>" for part in parts if part)
@@ -150,13 +151,6 @@ def footer(view: TurnView, trace_url: str = "") -> WireMessage:
         where = f'href="{as_html(trace_url)}" target="_blank" rel="noopener noreferrer"'
         drawn += f"<span><a {where}>trace</a></span>"
     return _message(f'<div class="turn-footer">{drawn}</div>')
-
-
-def money(usd: float) -> str:
-    """A price with two digits that mean something, since most turns cost far less than a cent."""
-    if usd >= 0.01:
-        return f"${usd:,.2f}"
-    return f"${usd:.5f}".rstrip("0") if usd >= 0.00001 else "under $0.00001"
 
 
 def _seconds(value: float) -> str:

@@ -16,17 +16,17 @@ TurnState = Literal["running", "done", "stopped", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Thought:
-    """What one step wrote into one field that is not the answer.
+    """What one step wrote into one field that is not the answer: "pending" while it is being written.
 
-    `open`: it is being written, or was at a bad end: then it is shown unfolded, as it may be all that came.
+    At a bad end that is "failed": it is shown unfolded then, as it may be all that came.
     """
 
     step: str
     field: str
-    text: str = ""
+    text: str
+    state: events.StatusState = "done"
     started_s: float = 0.0
     duration_s: float | None = None
-    open: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,25 +46,15 @@ class StatusLine:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """One output field: the text streamed so far, or the final value."""
-
-    field: str
-    step: str = ""
-    value: Any = ""
-
-
-@dataclass(frozen=True, slots=True)
 class TurnView:
     """One question and all that came back so far.
 
-    `inputs` are the program's other inputs as (label, value), `form` as the program takes them; `expected`
-    the answer's fields, where known before they arrive; `rated` the visitor's thumb, up or down.
+    `inputs` are the program's other inputs; `expected` the answer's fields, where known before they arrive;
+    `answers` their text or final value, and `writers` the steps that wrote it; `rated` is a thumb up or down.
     """
 
     user: str
-    inputs: tuple[tuple[str, Any], ...] = ()
-    form: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, Any] = field(default_factory=dict)
     expected: tuple[str, ...] = ()
     answer_field: str | None = None
     turn_id: str = field(default_factory=lambda: secrets.token_hex(8))
@@ -72,7 +62,8 @@ class TurnView:
     backend: str = ""
     model: str = ""
     work: tuple[Thought | StatusLine, ...] = ()
-    answers: tuple[Answer, ...] = ()
+    answers: Mapping[str, Any] = field(default_factory=dict)
+    writers: Mapping[str, str] = field(default_factory=dict)
     failure: events.TurnFailed | None = None
     usage: events.Usage = field(default_factory=events.Usage)
     started_s: float = 0.0
@@ -98,10 +89,12 @@ class TurnView:
     @property
     def answer_text(self) -> str:
         """The answer as plain text, as the program's history will hold it; empty where there is none."""
-        shown = [answer for answer in self.answers if answer.field == self.answer_field] or self.answers
-        if len(shown) == 1:
-            return plain_text(shown[0].value)
-        return "\n\n".join(f"{answer.field}: {plain_text(answer.value)}" for answer in shown)
+        known = self.answer_field in self.answers
+        shown = {
+            name: value for name, value in self.answers.items() if not known or name == self.answer_field
+        }
+        texts = {name: plain_text(value) for name, value in shown.items()}
+        return "\n\n".join(f"{name}: {text}" if len(texts) > 1 else text for name, text in texts.items())
 
     def apply(self, event: events.Event, now_s: float) -> Self:
         """The view after one more event, which arrived at `now_s` on the page's own clock."""
@@ -127,63 +120,49 @@ class TurnView:
 
     def _with_delta(self, event: events.FieldDelta, now_s: float) -> Self:
         view = self._retries_over("Answered")
-        if view.first_delta_s is None:
-            view = replace(view, first_delta_s=now_s - view.started_s)
         if event.channel == "tool":  # shown by its Status, not by its raw arguments
             return view
         if event.channel == "answer":
-            return view._closed(now_s)._with_answer(event)
-        return view._with_thought(event, now_s)
-
-    def _with_thought(self, event: events.FieldDelta, now_s: float) -> Self:
+            return view._settled(Thought, "done", now_s)._with_answer(event)
         # Steps that run at once write in turns; a step's name is that of one call.
-        for part in self.thoughts:
+        for part in view.thoughts:
             if (part.step, part.field) == (event.step, event.field):
-                return self._putting(part, replace(part, text=part.text + event.text, open=True))
-        new = Thought(event.step, event.field, event.text, started_s=now_s, open=True)
-        return self._closed(now_s)._adding(new)
+                return view._putting(part, replace(part, text=part.text + event.text, state="pending"))
+        new = Thought(event.step, event.field, event.text, "pending", now_s)
+        return view._settled(Thought, "done", now_s)._adding(new)
 
     def _with_answer(self, event: events.FieldDelta) -> Self:
-        new = Answer(event.field, event.step, event.text)
-        earlier = next((answer for answer in self.answers if answer.field == event.field), None)
-        if earlier is None:
-            return replace(self, answers=(*self.answers, new))
-        before, view = plain_text(earlier.value), self
-        if earlier.step == event.step:
-            new = replace(new, value=before + event.text)
-        else:  # a later step answers anew: what the earlier one wrote stays readable as a thought
-            view = self._adding(Thought(earlier.step, event.field, before))
-        return replace(view, answers=tuple(new if answer is earlier else answer for answer in self.answers))
+        view, before = self, plain_text(self.answers.get(event.field))
+        writer = self.writers.get(event.field, event.step)
+        if writer != event.step:  # a later step answers anew: what the earlier one wrote is a thought now
+            view, before = self._adding(Thought(writer, event.field, before)), ""
+        answers = {**self.answers, event.field: before + event.text}
+        return replace(view, answers=answers, writers={**self.writers, event.field: event.step})
 
     def _with_status(self, event: events.Status, now_s: float) -> Self:
         # The wait in the queue is not the turn's time, which starts when that ends.
         view = replace(self, started_s=now_s) if event.key == events.QUEUE_KEY else self
         for line in view.lines:
             if event.key and line.key == event.key:
-                took_s = None if event.state in {"info", "pending"} else now_s - line.started_s
+                took_s = now_s - line.started_s if event.state in {"done", "failed"} else None
                 changed = replace(line, text=event.text, state=event.state, duration_s=took_s)
                 return view._putting(line, replace(changed, count=line.count + 1))
         thoughts = [index for index, part in enumerate(view.work) if isinstance(part, Thought)]
         alone = not event.key or event.key == events.RETRY_KEY or not thoughts
         thought = None if alone else thoughts[-1]
-        return view._adding(StatusLine(event.text, event.state, event.key, thought, started_s=now_s))
+        return view._adding(StatusLine(event.text, event.state, event.key, thought, now_s))
 
     def _finished(self, event: events.TurnFinished, now_s: float) -> Self:
-        cut = event.finish_reason != "stop"
-        view = self._ended("done", now_s, unfolded=cut)
-        answers: list[Answer] = []
+        view, answers = self._ended("done", now_s, bad=event.finish_reason != "stop"), {}
         for name, value in event.outputs.items():
-            if name in TRACE_FIELDS and isinstance(value, Mapping):
-                view = view._with_trajectory(name, value)
-            elif name in REASONING_FIELDS and name not in view.expected:
-                view = view._with_final_thought(name, value)
+            if name in TRACE_FIELDS or (name in REASONING_FIELDS and name not in view.expected):
+                view = view._with_final_thought(name, value, streamed=self.thoughts)
             else:
-                answers.append(Answer(name, value=value))
-        if cut:
-            answers += [answer for answer in view.answers if answer.field not in event.outputs]
+                answers[name] = value
+        cut = event.finish_reason != "stop" or not answers
         return replace(
             view,
-            answers=tuple(answers) or view.answers,
+            answers={**view.answers, **answers} if cut else answers,
             usage=event.usage,
             first_delta_s=event.first_delta_s,
             elapsed_s=event.elapsed_s or now_s - self.started_s,
@@ -191,19 +170,16 @@ class TurnView:
             finish_reason=event.finish_reason,
         )
 
-    def _with_final_thought(self, name: str, value: Any) -> Self:
+    def _with_final_thought(self, name: str, value: Any, *, streamed: tuple[Thought, ...]) -> Self:
+        if name in TRACE_FIELDS:  # the tool calls, for a backend that streams nothing of them
+            steps = Thought("", name, f"```json\n{as_json(value)}\n```")
+            return self if streamed else self._adding(steps)
         # `dspy.Reasoning` arrives as an object with its text in `content`.
         text = plain_text(value.get("content", value) if isinstance(value, Mapping) else value)
-        streamed = [thought for thought in self.thoughts if thought.field == name]
-        if streamed and text.strip():
-            return self._putting(streamed[-1], replace(streamed[-1], text=text))
+        same = [thought for thought in self.thoughts if thought.field == name]
+        if same and text.strip():
+            return self._putting(same[-1], replace(same[-1], text=text))
         return self._adding(Thought("", name, text)) if text.strip() else self
-
-    def _with_trajectory(self, name: str, steps: Mapping[str, Any]) -> Self:
-        """The tool calls of a backend that does not stream them (ReAct says why in `next_thought`)."""
-        calls = any(line.key not in {"", events.QUEUE_KEY} for line in self.lines)
-        streamed = calls or any(thought.field == "next_thought" for thought in self.thoughts)
-        return self if streamed else self._adding(Thought("", name, f"```json\n{as_json(steps)}\n```"))
 
     def _adding(self, part: Thought | StatusLine) -> Self:
         return replace(self, work=(*self.work, part))
@@ -211,11 +187,12 @@ class TurnView:
     def _putting(self, old: Thought | StatusLine, new: Thought | StatusLine) -> Self:
         return replace(self, work=tuple(new if part is old else part for part in self.work))
 
-    def _closed(self, now_s: float, *, unfolded: bool = False) -> Self:
+    def _settled(self, kind: type, state: events.StatusState, now_s: float) -> Self:
+        """With what is pending of a kind in another state."""
         view = self
-        for part in self.thoughts:
-            if part.open:
-                view = view._putting(part, replace(part, open=unfolded, duration_s=now_s - part.started_s))
+        for part in self.work:
+            if part.state == "pending" and isinstance(part, kind):
+                view = view._putting(part, replace(part, state=state, duration_s=now_s - part.started_s))
         return view
 
     def _retries_over(self, how: str) -> Self:
@@ -226,10 +203,9 @@ class TurnView:
                 return self._putting(line, replace(line, key="", text=f"{how} after {line.count} {many}"))
         return self
 
-    def _ended(self, state: TurnState, now_s: float, *, unfolded: bool = True) -> Self:
+    def _ended(self, state: TurnState, now_s: float, *, bad: bool = True) -> Self:
         view = self._retries_over({"done": "Answered", "stopped": "Stopped"}.get(state, "Gave up"))
-        view = view._closed(now_s, unfolded=unfolded)
-        for line in view.lines:
-            if line.state == "pending":
-                view = view._putting(line, replace(line, state="failed"))
+        view = view._settled(Thought, "failed" if bad else "done", now_s)._settled(
+            StatusLine, "failed", now_s
+        )
         return replace(view, state=state, elapsed_s=now_s - self.started_s)
