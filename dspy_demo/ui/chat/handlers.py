@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
@@ -15,7 +14,7 @@ from gradio.components import Component
 
 from dspy_demo.chat import ChatService
 from dspy_demo.errors import DemoError, InvalidInput
-from dspy_demo.events import Status, TurnRequest
+from dspy_demo.events import TurnRequest
 from dspy_demo.programs.inputs import check_images
 from dspy_demo.ui.chat.forms import json_object
 from dspy_demo.ui.chat.live import LiveTurn
@@ -29,9 +28,8 @@ from dspy_demo.ui.gradio_bridge import delivered
 from dspy_demo.ui.sections.picks import SidebarPicks
 
 RESTARTED = "The app was restarted, or has let go of this page. Reload it to go on; the chat is kept."
-FORGOTTEN = "The chat is longer than the limit, so its earliest turns are not sent along."
-THUMBS = {True: "Like", False: "Dislike", None: None}
 LOST = "The connection was lost for a moment and is back. A question that is still here, send again."
+_THUMBS = {True: "Like", False: "Dislike", None: None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +70,11 @@ class ChatHandlers:
         return self._act(request, given, lambda session: self._asked(session, given, event.value["text"]))
 
     async def retry(self, event: gr.RetryData, given: dict[Component, Any], request: gr.Request) -> Update:
-        return self._again(None, event.index, given, request)
+        return self._act(request, given, lambda session: self._asked(session, given, None, at=event.index))
 
     async def edit(self, event: gr.EditData, given: dict[Component, Any], request: gr.Request) -> Update:
-        return self._again(str(event.value).replace(JOINER, ""), event.index, given, request)
+        text = str(event.value).replace(JOINER, "")
+        return self._act(request, given, lambda session: self._asked(session, given, text, at=event.index))
 
     async def draw(self, request: gr.Request) -> AsyncIterator[list[WireMessage]]:
         """The running turn as it grows, with the chat as the only output: others Gradio makes anew."""
@@ -167,12 +166,11 @@ class ChatHandlers:
         except DemoError as error:
             return {page.notice: notice_html(error.public_message, wrong=True)}
         comment = view.comment if rated is not None else ""
-        asks = rated is not None and not (rated and view.state == "failed")  # what was good about an error?
         wanted = "What was good about it? (optional)" if rated else "What went wrong? (optional)"
         return {
             page.saved: self._keep(session, replace(view, rated=rated, comment=comment)),
             page.notice: "" if rated is not None else notice_html("Rating removed."),
-            page.rating: gr.update(visible=asks),
+            page.rating: gr.update(visible=rated is not None),
             page.comment: gr.update(value=comment, placeholder=wanted),
             page.rated_turn: view.turn_id,
         }
@@ -224,41 +222,28 @@ class ChatHandlers:
             ways_out = self.picks.ways_out(given, error)
             return self._shown(session, notice_html(error.public_message, *ways_out, wrong=True))
 
-    def _again(self, text: str | None, at: Any, given: Given, request: gr.Request) -> Update:
-        return self._act(
-            request, given, lambda session: self._asked(session, given, text, self._turn(session, given, at))
-        )
-
-    def _asked(self, session: Session, given: Given, text: str | None, old: TurnView | None = None) -> Update:
+    def _asked(self, session: Session, given: Given, text: str | None, *, at: Any = None) -> Update:
         """Begin a turn, and show what was asked at once; `draw` shows what becomes of it.
 
-        Of a turn that is asked again its other inputs are kept, and its text where `text` is None; what
-        follows it is gone.
+        With `at`, a message of a turn, that turn is asked again, in its own words where `text` is None: its
+        other inputs are kept, and what follows it is gone.
         """
+        old = None if at is None else self._turn(session, given, at)
         turns = session.before(old) if old else session.turns
         text = old.user if old and text is None else text or ""
         if not text.strip():
             raise InvalidInput("Write a question first.")
         target, spec = self.picks.target(given)
         fits = old and old.inputs and set(old.inputs) <= {one.name for one in spec.form_fields}
-        values = dict(old.inputs) if old and fits else self.page.forms.values(spec, given)
+        values = old.inputs if old and fits else self.page.forms.values(spec, given)
         inputs = {**values, spec.chat_field: text}
         pictures = check_images(spec, inputs, guest=session.visitor.role == "guest")
         typed = sum(len(str(value)) for value in inputs.values()) - pictures
         room = self.service.input_max_chars(session.visitor) - typed
-        earlier, whole = history(turns, room) if spec.history_field else ((), True)
+        earlier = history(turns, room) if spec.history_field else ()
         request = TurnRequest(target, inputs, earlier, session.session_id, visitor=session.visitor)
         self.service.check(request)
-        view = TurnView(
-            text,
-            started_s=time.monotonic(),
-            turn_id=request.turn_id,
-            inputs=values,
-            expected=spec.outputs,
-            answer_field=spec.answer_field,
-        )
-        view = view if whole else view.apply(Status(FORGOTTEN), view.started_s)
-        live = LiveTurn(self.service.turn(request), view, on_end=session.end)
+        live = LiveTurn(self.service, request, spec, on_end=session.end)
         session.turns, session.set_aside, session.live = turns, None, live
         return self._shown(session, "", "" if text == given[self.page.composer] else None)
 
@@ -278,7 +263,7 @@ class ChatHandlers:
         update: Update = {
             self.page.chatbot: gr.update(
                 value=session.drawn(self._trace_url),
-                feedback_value=[THUMBS[turn.view.rated] for turn in session.shown],
+                feedback_value=[_THUMBS[turn.view.rated] for turn in session.shown],
             ),
             self.page.composer: composer if draft is None else {**composer, "value": draft},
             self.page.earlier: gr.update(visible=len(session.shown) < len(session.turns)),

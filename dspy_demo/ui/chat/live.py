@@ -6,8 +6,11 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from typing import Any
 
-from dspy_demo.chat import Turn
+from dspy_demo.chat import ChatService
+from dspy_demo.events import TurnRequest
+from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.ui.chat.turn_view import TurnView
 
 #: Seconds between two redraws while the machine has time, and at most.
@@ -17,16 +20,23 @@ LATE_FACTOR = 4.0
 
 
 class LiveTurn:
-    """Folds a turn, not yet entered, in a task of its own, so that events never wait for the browser.
+    """Runs a turn of a program and folds it in a task of its own, so that no event waits for the browser.
 
     `view` is the latest view; `on_end` gets the last one, exactly once, whoever ended the turn.
     """
 
     def __init__(
-        self, turn: Turn, view: TurnView, on_end: Callable[[TurnView], None] = lambda _: None
+        self,
+        service: ChatService,
+        request: TurnRequest,
+        spec: ProgramSpec,
+        on_end: Callable[[TurnView], None] = lambda _: None,
     ) -> None:
-        self.view = view
-        self._turn = turn
+        inputs = dict(request.inputs)
+        shape: dict[str, Any] = {"expected": spec.outputs, "answer_field": spec.answer_field}
+        shape |= {"turn_id": request.turn_id, "started_s": time.monotonic()}
+        self.view = TurnView(inputs.pop(spec.chat_field), inputs, **shape)
+        self._turn = service.turn(request)
         self._on_end = on_end
         self._changed = asyncio.Event()
         self._reader = asyncio.create_task(self._read(), name="turn-reader")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any
@@ -15,7 +14,6 @@ from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.ui.chat.handlers import ChatHandlers
 from dspy_demo.ui.chat.live import LiveTurn
 from dspy_demo.ui.chat.session import Sessions
-from dspy_demo.ui.chat.turn_view import TurnView
 from dspy_demo.ui.chat.widgets import ChatWidgets
 from dspy_demo.ui.components import visitor_of
 from dspy_demo.ui.gradio_bridge import delivered
@@ -106,8 +104,8 @@ def _endpoint(service: ChatService, demo: gr.Blocks, target: LocalTarget) -> Cal
         """
         spec = service.programs.get(target.program)
         inputs, earlier = {spec.chat_field: message}, _messages(history)
-        view = TurnView(message, started_s=time.monotonic(), answer_field=spec.answer_field)
-        live = LiveTurn(service.turn(TurnRequest(target, inputs, earlier, visitor=visitor_of(request))), view)
+        asked = TurnRequest(target, inputs, earlier, visitor=visitor_of(request))
+        live = LiveTurn(service, asked, spec)
         try:
             async for snapshot in live.snapshots(partial(delivered, demo, request)):
                 if failure := snapshot.failure:

@@ -46,8 +46,8 @@ class FinishedTurn:
 Turns = tuple[FinishedTurn, ...]
 
 
-def history(turns: Turns, max_chars: int) -> tuple[tuple[Message, ...], bool]:
-    """The latest turns with an answer that fit, and whether these are all."""
+def history(turns: Turns, max_chars: int) -> tuple[Message, ...]:
+    """The latest turns with an answer that fit."""
     latest: list[Message] = []
     for turn in reversed(turns):
         if answer := turn.view.answer_text.strip():
@@ -55,7 +55,7 @@ def history(turns: Turns, max_chars: int) -> tuple[tuple[Message, ...], bool]:
             if max_chars < 0:
                 break
             latest += [Message("assistant", answer), Message("user", turn.view.user)]
-    return tuple(reversed(latest)), max_chars >= 0
+    return tuple(reversed(latest))
 
 
 @dataclass(slots=True, eq=False)

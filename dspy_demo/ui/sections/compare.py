@@ -144,9 +144,8 @@ class CompareSection:
             values = self._chat.widgets.forms.values(spec, given) | {spec.chat_field: text}
             turn = TurnRequest(target, values, visitor=ui.visitor_of(request))
             self._service.check(turn)
-            shape: dict[str, Any] = {"expected": spec.outputs, "answer_field": spec.answer_field}
-            asked.append((turn, TurnView(text, started_s=time.monotonic(), turn_id=turn.turn_id, **shape)))
-        return [LiveTurn(self._service.turn(turn), view) for turn, view in asked]
+            asked.append((turn, spec))
+        return [LiveTurn(self._service, turn, spec) for turn, spec in asked]
 
     async def _target(self, given: Given, picked: str) -> tuple[LocalTarget | ServedTarget, ProgramSpec]:
         """What answers. A version does so in a process of its own, by the code that it was logged with."""

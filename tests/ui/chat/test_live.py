@@ -26,7 +26,7 @@ async def test_redraws_are_few_and_wait_for_the_last_one_but_the_end_waits_for_n
     request = TurnRequest(LocalTarget("chain_of_thought", LMChoice("m")), {"question": "q"})
     ended: list[TurnView] = []
     began = time.monotonic()
-    turn = LiveTurn(service.turn(request), TurnView("q", started_s=began), on_end=ended.append)
+    turn = LiveTurn(service, request, service.programs.default, on_end=ended.append)
     shots = [shot async for shot in turn.snapshots(lambda: delivered)]
     assert len(shots) <= (most or (time.monotonic() - began) / REDRAW_S + 2)
     assert shots[-1:] == ended
