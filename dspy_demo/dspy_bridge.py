@@ -1,15 +1,15 @@
-"""What we use of DSPy that it does not document: five parts. Without one the app works, but tells less."""
+"""What we use of DSPy that it does not document: three parts, and one setting that it only names.
+
+Without one the app works, but tells less.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dspy import lm15
-
-if TYPE_CHECKING:
-    import dspy
 
 
 def price_usd(reply: lm15.Response, client: str, model: str) -> float | None:
@@ -41,11 +41,10 @@ def connections_of(router: lm15.AsyncLMRouter, target: str) -> Any:
 
 
 def calling_predictor() -> Any:
-    """The predictor that is calling a language model now; call it inside an engine.
+    """For an engine: the predictor that is calling it; None where a program asks by itself.
 
-    DSPy keeps the modules that are calling each other, the last one being the predictor (3.4.1,
-    ``settings.caller_modules``). None for a program that calls a model by itself. Without it the demo engine
-    answers nothing, and a model on this machine runs without a grammar.
+    DSPy names ``settings.caller_modules`` as the modules that are calling each other. Without it the demo
+    engine answers nothing, and a model on this machine runs without a grammar.
     """
     import dspy
 
@@ -53,37 +52,12 @@ def calling_predictor() -> Any:
     return callers[-1] if hasattr(callers[-1], "signature") else None
 
 
-def calling_signature() -> type[dspy.Signature] | None:
-    """The signature of that predictor."""
-    return getattr(calling_predictor(), "signature", None)
-
-
-@contextmanager
-def streaming_into(receiver: Any) -> Iterator[None]:
-    """Have the chunks of the model calls in this block sent to ``receiver.send``, or nowhere for None.
-
-    `dspy.streamify` sets the same setting (3.4.1, ``send_stream``), for all calls of a program together.
-    Without it replies come whole.
-    """
-    import dspy
-
-    with dspy.context(send_stream=receiver):
-        yield
-
-
-def streams() -> bool:
-    """Whether the chunks of model calls are sent anywhere."""
-    import dspy
-
-    return getattr(dspy.settings, "send_stream", None) is not None
-
-
 @contextmanager
 def counting_tokens() -> Iterator[Any]:
     """Count what the model calls in this block use; gives what `tokens_of` reads.
 
-    The parts are those of ``track_usage=True``, whose total comes with a prediction only (3.4.1,
-    ``dspy.utils.usage_tracker``). Without them no usage is known.
+    DSPy documents ``track_usage=True``, whose total comes with a prediction only; this is what it counts with
+    (3.4.1, ``dspy.utils.usage_tracker``). Without it no usage is known.
     """
     try:
         from dspy.utils.usage_tracker import track_usage

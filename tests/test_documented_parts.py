@@ -20,7 +20,7 @@ dspy.lm15: AsyncLMRouter AuthError BillingError ContextLengthError InvalidReques
   StreamEndEvent StreamEvent StreamStartEvent TextDelta TimeoutError Timeouts UnsupportedModelError
   Usage amaterialize_response
 dspy.lm15.Message: assistant
-dspy.settings: adapter callbacks lm
+dspy.settings: adapter callbacks lm send_stream
 dspy.utils.callback: BaseCallback
 dspy.utils: exceptions
 dspy.utils.exceptions: AdapterParseError LMAuthError LMBillingError LMConfigurationError LMError

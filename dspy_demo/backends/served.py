@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
-import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -32,13 +30,10 @@ CONNECTIONS_MAX = 500
 CONNECT_TIMEOUT_S = 5.0
 #: Our server sends a comment at least every 15 s, however slow its model is.
 SILENT_SERVER_S = 35.0
-#: How long the end of a reply is waited for after its last event.
-END_WAIT_S = 0.5
 ERROR_BODY_MAX_BYTES = 64 * 1024
 #: Longest event. The last one of a turn holds all of its text; a real one has some kilobytes.
 EVENT_MAX_BYTES = 8 * 1024 * 1024
 TOO_LONG = "The model server sent an answer that is too long to be shown."
-_LINE_END, _EVENT_END = re.compile(rb"\r\n|\r|\n"), re.compile(rb"\r?\n\r?\n|\r\r")
 
 
 class ServedBackend:
@@ -63,41 +58,25 @@ class ServedBackend:
         self._reply_max_chars = settings.reply_max_chars
 
     async def stream(self, request: TurnRequest) -> AsyncGenerator[Event, None]:
+        """The events of ``POST /predict/stream`` of our own model server.
+
+        One without that route may be a plain MLflow server, which gives one answer on ``POST /invocations``.
+        """
         target = request.target
         assert isinstance(target, ServedTarget)
         url = base_url(target.url)
-        try:
-            async for event in self._live(url, request, target):
-                yield event
-        except _NoSuchRoute:
-            if target.version or target.instance:  # a plain server does not tell its version
-                raise WrongServer() from None
-            async for event in self._whole(url, request):
-                yield event
-
-    async def aclose(self) -> None:
-        await self._client.aclose()
-
-    async def _live(
-        self, url: str, request: TurnRequest, target: ServedTarget
-    ) -> AsyncGenerator[Event, None]:
-        """The events of ``POST /predict/stream``, the route of our own model server."""
-        body, chars = wire.predict_body(request, target), 0
+        body = wire.predict_body(request, target)
         async with self._reply(f"{url}/predict/stream", request, body, self._live_timeout) as reply:
             wire.check_identity(reply.headers, target)
-            await _check_streams(reply)
-            async for event in _events(reply):
-                if isinstance(event, TurnStarted):
-                    model = target.version or event.model
-                    event = dataclasses.replace(event, backend=self.name, model=model)
-                elif isinstance(event, FieldDelta):
-                    chars += len(event.text)
-                    if chars > self._reply_max_chars:
-                        raise ReplyTooLong.over(self._reply_max_chars)
-                yield event
-
-    async def _whole(self, url: str, request: TurnRequest) -> AsyncGenerator[Event, None]:
-        """The one answer of ``POST /invocations``, the route of a plain MLflow server."""
+            if reply.status_code == 200:
+                async for event in self._events(reply, target):
+                    yield event
+                return
+            refusal = await _bounded(reply, ERROR_BODY_MAX_BYTES)
+        if reply.status_code not in {404, 405} or b'"error_id"' in refusal:
+            raise wire.reply_error(reply.status_code, refusal)
+        if target.version or target.instance:  # a plain server does not tell its version
+            raise WrongServer()
         yield TurnStarted(self.name, url, incremental=False)
         yield Status(CANNOT_STREAM)
         body = {"messages": wire.chat_messages(request)}
@@ -106,6 +85,30 @@ class ServedBackend:
                 raise wire.reply_error(reply.status_code, await _bounded(reply, ERROR_BODY_MAX_BYTES))
             answer = await _bounded(reply, EVENT_MAX_BYTES)
         yield TurnFinished(wire.outputs_of(answer))
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+    async def _events(self, reply: httpx.Response, target: ServedTarget) -> AsyncIterator[Event]:
+        """The events up to the last one, by which the server has closed its turn."""
+        if not reply.headers.get("content-type", "").startswith("text/event-stream"):
+            raise MalformedReply(wire.NOT_OURS)
+        chars = 0
+        async for data in event_data(reply.aiter_raw()):
+            if data == b"[DONE]":
+                break
+            event = wire.event_of(wire.json_object(data))
+            if isinstance(event, TurnStarted):
+                event = dataclasses.replace(event, backend=self.name, model=target.version or event.model)
+            elif isinstance(event, FieldDelta):
+                chars += len(event.text)
+                if chars > self._reply_max_chars:
+                    raise ReplyTooLong.over(self._reply_max_chars)
+            if event is not None:
+                yield event
+            if isinstance(event, TurnFinished):
+                return
+        raise UpstreamCut(wire.CUT)
 
     @asynccontextmanager
     async def _reply(
@@ -141,55 +144,17 @@ class ServedBackend:
             return reply, await _bounded(reply, ERROR_BODY_MAX_BYTES)
 
 
-class _NoSuchRoute(Exception):
-    """The server has no ``/predict/stream``: it may be a plain one."""
-
-
-async def _check_streams(reply: httpx.Response) -> None:
-    if reply.status_code != 200:
-        body = await _bounded(reply, ERROR_BODY_MAX_BYTES)
-        if reply.status_code in {404, 405} and b'"error_id"' not in body:
-            raise _NoSuchRoute
-        raise wire.reply_error(reply.status_code, body)
-    if not reply.headers.get("content-type", "").startswith("text/event-stream"):
-        raise MalformedReply(wire.NOT_OURS)
-
-
-async def _events(reply: httpx.Response) -> AsyncIterator[Event]:
-    """The events. The last one comes when the reply is read, so that the next turn has its connection."""
-    chunks = reply.aiter_raw()
-    async for data in event_data(chunks):
-        if data == b"[DONE]":
-            break
-        event = wire.event_of(wire.json_object(data))
-        if isinstance(event, TurnFinished):
-            with suppress(TimeoutError, httpx.HTTPError):
-                async with asyncio.timeout(END_WAIT_S):
-                    async for _ in chunks:
-                        pass
-            yield event
-            return
-        if event is not None:
-            yield event
-    raise UpstreamCut(wire.CUT)
-
-
 async def event_data(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The data of each server-sent event as soon as its empty line is there.
-
-    Lines end in CR, LF or both; other lines than ``data`` are skipped; several of them are one text; what the
-    end of the stream cuts off is dropped (html.spec.whatwg.org, 9.2.6).
-    """
+    """The data of each server-sent event as soon as its line is there: our server writes one for each."""
     buffer = bytearray()
     async for chunk in chunks:
-        at = max(0, len(buffer) - 3)
+        at = len(buffer)
         buffer += chunk
-        while found := _EVENT_END.search(buffer, at):
-            lines = _LINE_END.split(bytes(buffer[: found.start()]))
-            del buffer[: found.end()]
-            at = 0
-            if data := [line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:")]:
-                yield b"\n".join(data)
+        while (end := buffer.find(b"\n", at)) >= 0:
+            line, at = bytes(buffer[:end]), 0
+            del buffer[: end + 1]
+            if line.startswith(b"data:"):
+                yield line[5:].strip()
         if len(buffer) > EVENT_MAX_BYTES:
             raise ReplyTooLong(TOO_LONG)
 

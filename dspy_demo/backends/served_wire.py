@@ -26,15 +26,13 @@ NO_ADDRESS = "This is not an address of a server. It looks like http://127.0.0.1
 CUT = "The model server ended in the middle of the answer. What arrived is kept; retry for the whole answer."
 NOT_OURS = "What answers at this address is not a model server of this app or of MLflow. Check the address."
 NOT_READABLE = "The model server sent something that this app cannot read. Check its address and its version."
-ELSEWHERE = "The address leads elsewhere, and redirects are not followed. Use the final one."
+FAILED = (errors.UpstreamError, "The model server failed to answer. Its log has the details.")
 STATUS: Mapping[int, tuple[type[DemoError], str]] = {
-    **dict.fromkeys(range(300, 400), (MalformedReply, ELSEWHERE)),
+    **dict.fromkeys((*range(300, 400), 404, 405), (MalformedReply, NOT_OURS)),
     **dict.fromkeys((401, 403), (errors.UpstreamAuth, "The model server asks for a key or a login.")),
-    **dict.fromkeys((404, 405), (MalformedReply, NOT_OURS)),
     **dict.fromkeys((413, 422), (errors.UpstreamRejected, "The model server refused the input.")),
     429: (errors.UpstreamRateLimited, "The model server is at its limit. Wait a moment and retry."),
     503: (errors.UpstreamUnavailable, "The model server is not ready. Try again in a moment."),
-    504: (errors.UpstreamTimeout, "The model server took too long. Try again."),
 }
 
 
@@ -97,7 +95,7 @@ def _history(request: TurnRequest) -> list[dict[str, str]]:
     return [{"role": message.role, "content": message.text} for message in request.history]
 
 
-def json_object(data: bytes) -> Mapping[str, Any]:
+def json_object(data: bytes | str) -> Mapping[str, Any]:
     with suppress(ValueError, RecursionError):
         value = json.loads(data)
         if isinstance(value, dict):
@@ -106,7 +104,7 @@ def json_object(data: bytes) -> Mapping[str, Any]:
 
 
 def event_of(content: Mapping[str, Any]) -> Event | None:
-    """The event of a JSON object; None for a kind that a newer server may send."""
+    """The event of a JSON object; None for a kind that a newer server may send. An error is raised."""
     try:
         event = event_from_wire(content)
         failure = _error_of(content) if isinstance(event, TurnFailed) else None
@@ -124,28 +122,31 @@ def outputs_of(answer: bytes) -> dict[str, Any]:
     MLflow writes a prediction as a JSON string into the content of a chat message; other text is the answer.
     """
     try:
-        content = json_object(answer)["choices"][0]["message"]["content"].encode("utf-8", "surrogatepass")
-    except (LookupError, TypeError, AttributeError) as error:
-        raise MalformedReply(NOT_READABLE) from error
+        content = json_object(answer)["choices"][0]["message"]["content"]
+    except (LookupError, TypeError):
+        content = None
+    if not isinstance(content, str):
+        raise MalformedReply(NOT_READABLE)
     try:
         outputs = json_object(content)
     except MalformedReply:
-        return {"answer": content.decode("utf-8", "surrogatepass")}
+        return {"answer": content}
     return dict(sorted(outputs.items(), key=lambda item: item[0] not in REASONING_FIELDS))
 
 
 def server_info(body: bytes) -> ServerInfo:
     """What ``GET /model`` tells."""
-    try:
+    with suppress(KeyError, DemoError):
         content = json_object(body)
-        if content["server"] != "dspy-demo":
-            raise MalformedReply(NOT_OURS)
-        version, ready = str(content["version"]), bool(content["ready"])
-        reason = str(content.get("reason") or "")[:MESSAGE_MAX_CHARS]
-        lm, program = str(content.get("lm") or "") or None, str(content.get("program") or "")[:200]
-        return ServerInfo("live", version, ready, reason, lm, program)
-    except (KeyError, DemoError):
-        raise MalformedReply(NOT_OURS) from None
+        if content["server"] == "dspy-demo":
+            lm, program, reason = (str(content.get(name) or "") for name in ("lm", "program", "reason"))
+            told: dict[str, Any] = {
+                "lm": lm or None,
+                "program": program[:200],
+                "reason": reason[:MESSAGE_MAX_CHARS],
+            }
+            return ServerInfo("live", str(content["version"]), bool(content["ready"]), **told)
+    raise MalformedReply(NOT_OURS)
 
 
 def transport_error(error: httpx.HTTPError | httpx.InvalidURL, *, answering: bool) -> DemoError:
@@ -169,8 +170,7 @@ def reply_error(status: int, body: bytes) -> DemoError:
         content = json_object(body)
         if content.get("status") == "error":
             return _error_of(content)
-    failed = (errors.UpstreamError, "The model server failed to answer. Its log has the details.")
-    kind, sentence = STATUS.get(status, failed)
+    kind, sentence = STATUS.get(status, FAILED)
     return kind(sentence)
 
 

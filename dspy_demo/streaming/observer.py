@@ -7,26 +7,24 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, ExitStack, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any
 
 import dspy
 from anyio.from_thread import check_cancelled
 from dspy.utils.callback import BaseCallback
 
-from dspy_demo import dspy_bridge
 from dspy_demo.adapters import adapter_name, awaited
+from dspy_demo.dspy_bridge import counting_tokens, tokens_of
 from dspy_demo.events import FinishReason, Status, StatusState, Usage
 from dspy_demo.lm.chat_lm import ChatLM, call_observer
 from dspy_demo.streaming.turn_stream import TurnStream
 from dspy_demo.tracing.record import current_record
 
 TOOL_TEXT_MAX_CHARS = 200
-#: The name of a predictor that the program makes while it runs.
-OTHER_STEP = "step"
 #: Options of a model call that a trace shows. Others may be a key or a header.
 RECORDED_OPTIONS = ("temperature", "max_tokens", "top_p", "reasoning_effort")
 
@@ -47,7 +45,8 @@ class ModelCall:
 
     step: Step
     stream: TurnStream[Any]
-    tokens: Any
+    open: ExitStack = field(default_factory=ExitStack)
+    tokens: Any = None  #: What counts them.
     whole: bool = False  #: The reply comes in one piece, `whole_text`.
     whole_text: str = ""
     received: bool = False  #: A chunk has come; no answer from the cache has one.
@@ -78,29 +77,28 @@ class TurnObserver(BaseCallback):
     """
 
     def __init__(self, stream: TurnStream[Any], program: dspy.Module, answering: dspy.Predict | None) -> None:
-        self._stream = stream
+        self._stream, self.in_turn = stream, stream.run
         self._predictors = [(name.removesuffix(".predict"), p) for name, p in program.named_predictors()]
         self._answering = answering
         self._record = current_record.get()
         self._counts: Counter[str] = Counter()
-        self._open: dict[str, ExitStack] = {}
+        self._modules: dict[str, ExitStack] = {}
         self._tools: dict[str, str] = {}
         self._calls: dict[str, ModelCall] = {}
         self.ended: list[ModelCall] = []  #: The model calls, in the order of their ends.
         self.lost_thread = False  #: A thread of the program may be of another turn, so its call failed.
-        self.in_turn = stream.run
 
     def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         self._stream.check_open()
-        stack = self._open[call_id] = ExitStack()
+        stack = self._modules[call_id] = ExitStack()
         if call_observer.get() is not self:  # a thread without the context of the turn's task
             stack.callback(call_observer.reset, call_observer.set(self))
         if isinstance(instance, dspy.Predict):
-            step = self._new_step(self.name(instance), answers=instance is self._answering)
+            step = self._new_step(self._name(instance), answers=instance is self._answering)
             stack.callback(_step.reset, _step.set(step))
 
     def on_module_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
-        self._open.pop(call_id, ExitStack()).close()
+        self._modules.pop(call_id).close()
 
     def on_adapter_format_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         step, signature = _step.get(), inputs.get("signature")
@@ -112,22 +110,21 @@ class TurnObserver(BaseCallback):
         self._counts[name] += 1
         return Step(name if self._counts[name] == 1 else f"{name}#{self._counts[name]}", answers)
 
-    def name(self, predictor: dspy.Predict) -> str:
+    def _name(self, predictor: dspy.Predict) -> str:
         """By the object, or for a copy (`dspy.BestOfN` makes them) by its fields."""
         fields = list(predictor.signature.fields)
         same = [name for name, known in self._predictors if known is predictor]
         alike = [name for name, known in self._predictors if list(known.signature.fields) == fields]
-        return next(iter(same + alike), OTHER_STEP)
+        return next(iter(same + alike), "step")
 
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         self._stream.check_open()
-        stack = self._open[call_id] = ExitStack()
         step = replace(_step.get() or self._new_step("lm"))  # as it is now: DSPy may ask in another format
-        call = ModelCall(step, self._stream, stack.enter_context(dspy_bridge.counting_tokens()))
-        call.whole = not (dspy_bridge.streams() and _can_stream(instance))
-        stack.enter_context(dspy_bridge.streaming_into(None if call.whole else call))
+        call = self._calls[call_id] = ModelCall(step, self._stream)
+        call.tokens = call.open.enter_context(counting_tokens())
+        call.whole = dspy.settings.send_stream is None or not _can_stream(instance)
+        call.open.enter_context(dspy.context(send_stream=None if call.whole else call))
         _call.set(call)
-        self._calls[call_id] = call
         if self._record:
             asked = inputs.get("messages") or inputs.get("prompt")
             options = {**instance.kwargs, **(inputs.get("kwargs") or {})}
@@ -135,17 +132,15 @@ class TurnObserver(BaseCallback):
             self._record.lm_started(call_id, step.name, instance.model, asked, sampling)
 
     def on_lm_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
-        call = self._calls.pop(call_id, None)
-        if call is None:
-            return
+        call = self._calls.pop(call_id)
         call.failed = exception is not None
-        counted = dspy_bridge.tokens_of(call.tokens)  # nothing for an answer from DSPy's cache
+        counted = tokens_of(call.tokens)  # nothing for an answer from DSPy's cache
         cached = counted is None and not (call.received or call.whole or call.failed)
         call.usage = Usage(*(counted or (0, 0)), None if cached else call.cost_usd, cached)
         recorded = self._record.call_ended(call_id, outputs, exception) if self._record else None
         if recorded is not None and not call.failed:
             recorded.usage = call.usage
-        self._open.pop(call_id).close()
+        call.open.close()
         self.ended.append(call)
         call.whole_text = "" if call.received else _text_of(outputs)
         self._stream.put((call, None))
@@ -161,9 +156,8 @@ class TurnObserver(BaseCallback):
         self.call_notice(title, "pending", f"tool-{call_id}")
 
     def on_tool_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
-        if call_id not in self._tools:
+        if (title := self._tools.pop(call_id, None)) is None:
             return
-        title = self._tools.pop(call_id)
         if self._record:
             self._record.call_ended(call_id, outputs, exception)
         text = f"{title} failed" if exception else f"{title} → {_short(str(outputs))}"
@@ -200,52 +194,29 @@ class TurnObserver(BaseCallback):
         )
 
 
-_Settings = Callable[[], AbstractContextManager[None]]
+class OwnThreads(BaseCallback):
+    """Gives a turn's settings to a thread without them, such as one of a plain `ThreadPoolExecutor`.
 
-
-class _Threads(BaseCallback):
-    """Gives its turn's settings to a thread without them, such as one of a plain `ThreadPoolExecutor`.
-
-    It stands in the predictors of a program that runs. While two turns run it, whose thread it is is unknown.
+    Stands in the predictors of the program while the turn runs. Of two turns, whose thread it is is unknown.
     """
 
-    def __init__(self) -> None:
-        self._turns: dict[TurnObserver, _Settings] = {}
+    def __init__(self, observer: TurnObserver, settings: Callable[[], AbstractContextManager[None]]) -> None:
+        self._observer, self._settings = observer, settings
         self._open: dict[str, ExitStack] = {}
-
-    @contextmanager
-    def of(self, program: dspy.Module, observer: TurnObserver, settings: _Settings) -> Iterator[None]:
-        """Know the threads of a turn while it runs."""
-        for _, predictor in program.named_predictors():
-            if self not in predictor.callbacks:
-                predictor.callbacks.append(self)
-        self._turns[observer] = settings
-        try:
-            yield
-        finally:
-            del self._turns[observer]
 
     def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         if call_observer.get() is not None:
             return
-        turns = [turn for turn in list(self._turns.items()) if turn[0].name(instance) != OTHER_STEP]
-        for turn, _ in turns:
-            turn.lost_thread |= len(turns) > 1
-        if len(turns) == 1:
-            turn, settings = turns[0]
-            stack = self._open[call_id] = ExitStack()
-            stack.enter_context(settings())
-            turn.on_module_start(call_id, instance, inputs)
-            stack.callback(turn.on_module_end, call_id, None)
+        if sum(isinstance(callback, OwnThreads) for callback in instance.callbacks) > 1:
+            self._observer.lost_thread = True
+            return
+        stack = self._open[call_id] = ExitStack()
+        stack.enter_context(self._settings())
+        self._observer.on_module_start(call_id, instance, inputs)
+        stack.callback(self._observer.on_module_end, call_id, None)
 
     def on_module_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
         self._open.pop(call_id, ExitStack()).close()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self
-
-
-threads = _Threads()
 
 
 def _can_stream(lm: dspy.LM) -> bool:

@@ -13,6 +13,8 @@ from dspy_demo.events import Channel, Event, FieldDelta, Status
 from dspy_demo.programs.spec import REASONING_FIELDS
 from dspy_demo.streaming.observer import ModelCall, Step
 
+#: Of a chunk of DSPy's; calls of tools are not shown.
+DELTA_PARTS = ("reasoning_content", "content", "tool_calls")
 TOOL_FIELDS = frozenset({"next_tool_name", "next_tool_args"})
 #: The field names of a model's own thinking, and of a reply in a format that is not known.
 THINKING, REPLY = "thinking", "reply"
@@ -62,11 +64,9 @@ class ReplyReader:
         thinking = text = ""
         for choice in [chunk.choices[0] for chunk in chunks if getattr(chunk, "choices", None)]:
             call.note_end(choice.finish_reason)
-            delta = choice.delta
-            thinking += self._bounded(delta.get("reasoning_content"))
-            text += self._bounded(delta.get("content"))
-            calls_tools = bool(self._bounded(str(delta.get("tool_calls") or "")))
-            call.streamed = bool(call.streamed or thinking or text or calls_tools)
+            parts = [self._bounded(str(choice.delta.get(name) or "")) for name in DELTA_PARTS]
+            call.streamed = call.streamed or any(parts)
+            thinking, text = thinking + parts[0], text + parts[1]
         if thinking:
             yield FieldDelta(THINKING, "reasoning", thinking, call.step.name)
         if text:
@@ -85,8 +85,7 @@ class ReplyReader:
         wanted = (self._outputs or self._last.keys() - {THINKING}) | REASONING_FIELDS
         return {field: text for field, text in self._last.items() if field in wanted}
 
-    def _bounded(self, text: str | None) -> str:
-        text = text or ""
+    def _bounded(self, text: str) -> str:
         self.full = self.full or len(text) > self._room
         text = text[: self._room]
         self._room -= len(text)

@@ -10,7 +10,7 @@ from typing import Any
 import dspy
 from dspy.utils.exceptions import AdapterParseError
 
-from dspy_demo.dspy_bridge import counting_tokens, streaming_into
+from dspy_demo.dspy_bridge import counting_tokens
 from dspy_demo.errors import ProgramLoadError, ReplyTooLong
 from dspy_demo.events import Event, TurnFinished, TurnRequest
 from dspy_demo.lm.chat_lm import call_observer
@@ -19,7 +19,7 @@ from dspy_demo.programs.chat_program import json_ready
 from dspy_demo.programs.inputs import prediction_of, program_inputs
 from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.settings import Settings
-from dspy_demo.streaming.observer import TurnObserver, threads
+from dspy_demo.streaming.observer import OwnThreads, TurnObserver
 from dspy_demo.streaming.reader import ReplyReader, answering_predictor
 from dspy_demo.streaming.turn_stream import TurnStream
 
@@ -46,15 +46,9 @@ async def run_turn(
     async with TurnStream[Any]() as stream:
         observer = TurnObserver(stream, program, answering_predictor(program))
         given = {"lm": lm, "adapter": adapter, "async_max_workers": settings.max_turns}
-        surroundings = partial(_settings_of_a_turn, stream, observer, **given)
-        run = program.acall if hasattr(program, "aforward") else dspy.asyncify(program)
-
-        async def work() -> dspy.Prediction:
-            with threads.of(program, observer, surroundings):
-                return prediction_of(await run(**arguments), spec)
-
+        surroundings = partial(_observed, observer, send_stream=stream, **given)
         with surroundings():
-            stream.start(work())
+            stream.start(_called(program, spec, arguments, OwnThreads(observer, surroundings)))
         try:
             while items := await stream.take():
                 for event in reader.read(items):
@@ -68,6 +62,20 @@ async def run_turn(
             for event in reader.finish():
                 yield event
             yield _cut_short(error, reader, observer)
+
+
+async def _called(
+    program: dspy.Module, spec: ProgramSpec, arguments: dict[str, Any], threads: OwnThreads
+) -> dspy.Prediction:
+    run = program.acall if hasattr(program, "aforward") else dspy.asyncify(program)
+    predictors = program.predictors()
+    for predictor in predictors:
+        predictor.callbacks.append(threads)
+    try:
+        return prediction_of(await run(**arguments), spec)
+    finally:
+        for predictor in predictors:
+            predictor.callbacks.remove(threads)
 
 
 def _cut_short(error: Exception, reader: ReplyReader, observer: TurnObserver) -> TurnFinished:
@@ -93,21 +101,14 @@ def _lacks_fields(error: BaseException | None) -> bool:
 
 
 @contextmanager
-def _settings_of_a_turn(stream: TurnStream[Any], observer: TurnObserver, **settings: Any) -> Iterator[None]:
-    """What DSPy finds in the task that starts here, and in the threads that it starts."""
+def _observed(observer: TurnObserver, **settings: Any) -> Iterator[None]:
+    """What DSPy finds in the task of a turn, and in the threads that it starts."""
+    settings["callbacks"] = [*dspy.settings.callbacks, observer]
+    settings["trace"] = []  # DSPy's own is one list for all: it would keep the last 10,000 predictions
     token = call_observer.set(observer)
-    with (
-        dspy.context(
-            callbacks=[*dspy.settings.callbacks, observer],
-            disable_history=True,
-            trace=[],  # DSPy's own is one list for all: it would keep the last 10,000 predictions
-            track_usage=True,
-            **settings,
-        ),
-        streaming_into(stream),  # each call gets its own receiver, see `TurnObserver`
-        counting_tokens(),  # else DSPy counts by module, and warns of one that returns no prediction
-    ):
-        try:
+    try:
+        # Without a counter here DSPy counts by module, and warns of one that returns no prediction.
+        with dspy.context(disable_history=True, track_usage=True, **settings), counting_tokens():
             yield
-        finally:
-            call_observer.reset(token)
+    finally:
+        call_observer.reset(token)

@@ -115,7 +115,6 @@ class TurnStream(Generic[T]):
         self._closed = True
         self._end()
         self._items.clear()
-        tasks = set(self._tasks)
-        for task in tasks:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)

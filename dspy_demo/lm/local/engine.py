@@ -18,7 +18,7 @@ import dspy
 from dspy import lm15
 
 from dspy_demo.adapters import adapter_name, reply_grammar
-from dspy_demo.dspy_bridge import calling_signature
+from dspy_demo.dspy_bridge import calling_predictor
 from dspy_demo.errors import ModelSetupError, UpstreamError
 from dspy_demo.events import StatusState
 from dspy_demo.lm.chat_lm import call_observer
@@ -119,7 +119,7 @@ def _grammar(last_message: str, max_tokens: int) -> Grammar | None:
 
     A program that calls the model by itself gets none. ChatAdapter asks again by a JSONAdapter.
     """
-    signature = calling_signature()
+    signature = getattr(calling_predictor(), "signature", None)
     for adapter in (dspy.settings.adapter or dspy.ChatAdapter(), dspy.JSONAdapter()):
         name = adapter_name(adapter)
         if signature and name and adapter.user_message_output_requirements(signature) in last_message:
