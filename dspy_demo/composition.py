@@ -6,7 +6,7 @@ import asyncio
 import gc
 import os
 import socket
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -58,8 +58,7 @@ def serve(
     services = _services(settings, programs, detection, tunnel)
     chat = services.chat
     pages = Pages(owner=build_page(services), guest=build_page(services, guests=chat.allowance))
-    share = terminal.share(tunnel.open) if settings.share else None
-    app = _routes(services, detection, pages, share)
+    app = _routes(services, detection, pages)
     app.mount("/", pages)
     guarded, drain = protected(app, auth, head=theme.head()), partial(chat.drain, settings.shutdown_grace_s)
     asyncio.run(serve_app(guarded, listening, settings, on_ready=terminal.tell_ready, drain=drain))
@@ -90,9 +89,7 @@ def _services(
     )
 
 
-def _routes(
-    services: Services, detection: Detection, pages: Pages, share: Coroutine[Any, Any, None] | None
-) -> FastAPI:
+def _routes(services: Services, detection: Detection, pages: Pages) -> FastAPI:
     """The routes of the app. A new route is a router more."""
     chat, choice, servers, tunnel = services.chat, detection.choice, services.servers, services.tunnel
     about = "State of the model server."
@@ -108,14 +105,15 @@ def _routes(
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
         warming = asyncio.create_task(asyncio.to_thread(_warm))
-        sharing = [asyncio.create_task(share)] if share else []
+        if services.settings.share:
+            tunnel.begin()
         async with pages.running():
             yield
         services.versions.close()
         await tunnel.close()
         await chat.aclose()
         await services.downloads.cancel()
-        await asyncio.gather(servers.aclose(), services.mlflow.stop(), warming, *sharing)
+        await asyncio.gather(servers.aclose(), services.mlflow.stop(), warming)
         await asyncio.to_thread(chat.tracer.close, TRACES_WRITTEN_S)
 
     probes = probes_router(chat, lambda: services.local.prepare(first), servers.phase)

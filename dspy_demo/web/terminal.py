@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import webbrowser
-from collections.abc import Awaitable, Callable
 
-from dspy_demo.errors import ShareFailed
 from dspy_demo.settings import Settings
 from dspy_demo.web.auth import Auth
 
@@ -64,13 +61,6 @@ class Terminal:
         self._elsewhere = url
         say(f"Public link: {url}")
         say(f"The same from another device: {self._auth.owner_link(url)}")
-
-    async def share(self, open_link: Callable[[], Awaitable[object]]) -> None:
-        """``--share``: open the link beside the page, and print why where there is none."""
-        try:
-            await open_link()
-        except ShareFailed as error:
-            print(f"No public link: {error.public_message}", file=sys.stderr, flush=True)
 
 
 def say(text: str) -> None:

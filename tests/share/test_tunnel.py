@@ -6,36 +6,22 @@ import asyncio
 import contextlib
 import os
 import signal
-import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import httpx
 import pytest
 
-from dspy_demo.errors import ShareFailed
 from dspy_demo.share import gradio_bridge, tunnel
 from dspy_demo.share.tunnel import Tunnel
-from tests import stand_in_tunnel
 from tests.services import until
-from tests.stand_in_tunnel import stand_in, steer
+from tests.stand_in_tunnel import ANOTHER, END, stand_in
 
+#: The port of the page; nothing listens there.
+PAGE = 9
 Make = Callable[..., Tunnel]
 #: What the tunnel told about being public, and how many of its processes ran then.
 Told = list[tuple[bool, int]]
-
-
-@pytest.fixture
-async def page() -> AsyncIterator[int]:
-    """The local page, which says that it is there. Gives its port."""
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nthe page")
-        writer.close()
-
-    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-        yield server.sockets[0].getsockname()[1]
 
 
 @pytest.fixture
@@ -44,114 +30,80 @@ def told() -> Told:
 
 
 @pytest.fixture
-async def make(tmp_path: Path, data_dir: Path, page: int, told: Told) -> AsyncIterator[Make]:
+async def make(tmp_path: Path, data_dir: Path, told: Told) -> AsyncIterator[Make]:
     made: list[Tunnel] = []
 
     def new(behaviour: str = "working") -> Tunnel:
-        program, address = stand_in(tmp_path, behaviour), ("0.0.0.0", page)
-
         def on_public(public: bool) -> None:
-            told.append((public, len(processes(page))))
+            told.append((public, len(processes())))
 
-        made.append(Tunnel(program, address, data_dir, on_public=on_public))
+        program, address = stand_in(tmp_path, behaviour), ("0.0.0.0", PAGE)
+        made.append(Tunnel(program, address, data_dir, on_public=on_public, on_link=lambda _: None))
         return made[-1]
 
     yield new
     await asyncio.gather(*(tunnel.close() for tunnel in made))
 
 
-def processes(page: int) -> set[int]:
-    """The tunnel's program to that port, and its warden."""
+async def opened(share: Tunnel) -> str:
+    share.begin()
+    await until(lambda: share.state().phase == "open")
+    return share.state().url
+
+
+def processes() -> set[int]:
+    """The tunnel's program, and its warden."""
     found = set()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
-            if f" -l {page} " in path.read_text().replace("\0", " "):
+            if f" -l {PAGE} -i 127.0.0.1" in path.read_text().replace("\0", " "):
                 found.add(int(path.parent.name))
     return found
 
 
 async def test_the_link_leads_to_the_page_and_is_public_only_while_its_program_runs(
-    make: Make, told: Told, page: int
+    make: Make, told: Told
 ) -> None:
     share = make()
-    url, again = await asyncio.gather(share.open(), share.open())
-    state = share.state()
-    assert (state.phase, state.url, state.expires_at, again) == ("open", url, None, url)
-    async with httpx.AsyncClient() as visitor:
-        assert (await visitor.get(url)).text == "the page"
-    assert processes(page)
-    await share.close()
+    share.begin()
+    await share.close()  # before it has begun
+    assert (share.state().phase, told) == ("off", [])
+    url = await opened(share)
+    assert (share.state().url, share.state().expires_at) == (url, None)
+    assert httpx.get(f"{url}/x").headers["Location"] == f"http://127.0.0.1:{PAGE}/x"
+    closing = asyncio.create_task(share.close())
+    await until(lambda: share.state().phase == "closing")
+    await share.close()  # a second click
+    await closing
     assert (share.state().phase, told) == ("off", [(True, 0), (False, 0)])
     with pytest.raises(httpx.ConnectError):
         httpx.get(url)
 
 
-@pytest.mark.parametrize(
-    ("behaviour", "sentence"),
-    [
-        ("stubborn", "gave no link within 1.5 seconds"),
-        ("dying", gradio_bridge.ENDED),
-        ("full", "refused to open a link"),
-    ],
-)
-async def test_a_program_that_does_not_do_it(
-    make: Make, told: Told, monkeypatch: pytest.MonkeyPatch, behaviour: str, sentence: str
-) -> None:
-    if behaviour == "stubborn":
-        monkeypatch.setattr(tunnel, "TIMEOUT_S", 1.5)
-    share, begun = make(behaviour), time.monotonic()
-    with pytest.raises(ShareFailed, match=sentence):
-        await share.open()
-    assert time.monotonic() - begun < 8
-    state = share.state()
-    assert state.phase == "failed" and sentence in state.reason and not state.url
-    assert state.log_tail.strip() == stand_in_tunnel.LINES.get(behaviour, "")
-    assert [public for public, _ in told] == [True, False]
-    await until(lambda: not processes(page))
-
-
-async def test_a_program_that_dies_is_noticed(make: Make, told: Told, page: int) -> None:
+async def test_a_link_becomes_another_and_its_end_is_noticed(make: Make, told: Told) -> None:
     share = make()
-    url = await share.open()
-    for pid in processes(page):
+    url = await opened(share)
+    await asyncio.to_thread(httpx.get, url + ANOTHER)
+    await until(lambda: share.state().url not in {"", url})
+    with contextlib.suppress(httpx.HTTPError):
+        await asyncio.to_thread(httpx.get, url + END)
+    await until(lambda: share.state().phase == "failed")
+    assert await opened(share) != url, "and can be opened again"
+    for pid in processes():
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     await until(lambda: share.state().phase == "failed")
-    assert share.state().reason == tunnel.BROKE_OFF and told[-1] == (False, 0)
-    assert await share.open() != url, "and can be opened again"
+    assert share.state().reason == tunnel.ENDED and told == [(True, 0), (False, 0)] * 2
 
 
-async def test_a_link_that_is_cut_off_comes_back_as_another_and_is_ended_by_its_server(make: Make) -> None:
-    share = make()
-    url = await share.open()
-    await asyncio.to_thread(steer, url, "cut-off")
-    await until(lambda: share.state().interrupted)
-    assert (share.state().phase, share.state().url) == ("open", url)
-    await asyncio.to_thread(steer, url, "back")
-    await until(lambda: not share.state().interrupted)
-    assert share.state().phase == "open" and share.state().url != url
-    await asyncio.to_thread(steer, share.state().url, "server")
-    await until(lambda: share.state().phase == "failed")
-    assert share.state().reason == tunnel.ENDED_BY_SERVER
-
-
-async def test_a_link_ends_after_its_time(make: Make) -> None:
-    share = make()
-    share._program.lasts_s = 1.0
-    await share.open()
-    assert share.state().expires_at == pytest.approx(time.time() + 1, abs=1)
-    await until(lambda: share.state().phase == "failed")
-    assert share.state().reason == tunnel.EXPIRED
-
-
-async def test_clicks_in_any_order(make: Make, told: Told) -> None:
-    share = make()
-    share.begin()
-    await share.close()  # before it has begun
-    assert (share.state().phase, told) == ("off", [])
-    first = await share.open()
-    closing = asyncio.create_task(share.close())
-    await until(lambda: share.state().phase == "closing")
-    assert await share.open() != first
-    await closing
-    assert [public for public, _ in told] == [True, False, True]
+async def test_a_program_that_gives_no_link(make: Make, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tunnel, "TIMEOUT_S", 1.5)
+    sentences = {"stubborn": "gave no link within 1.5 seconds", "blocked": gradio_bridge.REASONS[0][1]}
+    for behaviour, sentence in sentences.items():
+        share = make(behaviour)
+        share.begin()
+        await until(lambda share=share: share.state().phase == "failed")
+        state = share.state()
+        assert sentence in state.reason and not state.url
+        assert ("i/o timeout" in state.log_tail) == (behaviour == "blocked")
+    assert [public for public, _ in told] == [True, False] * 2 and not processes()

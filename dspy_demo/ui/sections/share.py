@@ -11,9 +11,6 @@ from markupsafe import Markup
 from dspy_demo.share.tunnel import ShareState, Tunnel
 from dspy_demo.ui.components import Update, action_html, clicked, if_new, is_owner, skip, template
 
-#: Seconds between two looks; also while nothing is shared, since another window may open the link.
-LOOK_S = {"opening": 0.5, "closing": 0.5, "open": 2.0, "off": 5.0, "failed": 5.0}
-
 
 class ShareSection:
     """The state of the tunnel, with its buttons; a dialog that the header opens."""
@@ -25,12 +22,11 @@ class ShareSection:
         with gr.Column(elem_id="share-dialog"):
             script = "element.closest('#share-dialog').popover = 'auto';"
             self.panel = action_html(share_html(ShareState()), script=script, elem_id="share")
-        self.timer = gr.Timer(LOOK_S["off"])
+        self._timer = gr.Timer(2.0)  # also while nothing is shared: another window may open the link
 
     def wire(self, demo: gr.Blocks, now: dict[str, Any]) -> None:
-        outputs = {self.panel, self.timer}
-        gr.on([demo.load, self.timer.tick], self.look, self.panel, outputs, **now)
-        self.panel.click(self.act, None, outputs, **now)
+        gr.on([demo.load, self._timer.tick], self.look, self.panel, {self.panel}, **now)
+        self.panel.click(self.act, None, {self.panel}, **now)
 
     async def look(self, shown: str, request: gr.Request) -> Update:
         return if_new(self._drawn(), self.panel, shown) if is_owner(request) else skip()
@@ -46,8 +42,7 @@ class ShareSection:
         return self._drawn()
 
     def _drawn(self) -> Update:
-        state = self._tunnel.state()
-        return {self.panel: share_html(state), self.timer: gr.Timer(LOOK_S[state.phase])}
+        return {self.panel: share_html(self._tunnel.state())}
 
 
 def share_html(state: ShareState) -> str:
@@ -57,6 +52,5 @@ def share_html(state: ShareState) -> str:
         svg: str = segno.make(url, error="m", micro=False).svg_inline(omitsize=True, border=4, svgclass="qr")
         return Markup(svg)  # noqa: S704  # segno's own drawing, with nothing of the URL's text in it
 
-    end = time.localtime(state.expires_at)
-    until = f"{end.tm_mday} {time.strftime('%B, %H:%M', end)}" if state.expires_at else ""
+    until = time.strftime("%d %B, %H:%M", time.localtime(state.expires_at)) if state.expires_at else ""
     return template("share.html", state=state, until=until, qr=qr)
