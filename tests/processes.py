@@ -71,9 +71,10 @@ class ServerProcess:
             wait_until(lambda: self.group_ended, timeout, "the process group ends")
         except TimeoutError:
             left = [_command(pid) for pid in group_of(self.process.pid)]
-            self._signal(signal.SIGKILL)
+            self._signal(signal.SIGABRT)  # Python's fault handler then writes what each thread does
             self.process.wait(5)
-            raise AssertionError(f"still running after SIGTERM: {left}\n{self.log[-4000:]}") from None
+            self._signal(signal.SIGKILL)
+            raise AssertionError(f"still running after SIGTERM: {left}\n{self.log[-12_000:]}") from None
         return self.process.wait(5)
 
     def _signal(self, number: signal.Signals) -> None:
@@ -82,7 +83,7 @@ class ServerProcess:
 
 
 #: Tracing is off but where a test is about it: the first trace imports MLflow, for seconds.
-QUIET = {"PYTHONUNBUFFERED": "1", "DSPY_DEMO_TRACING": "false"}
+QUIET = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", "DSPY_DEMO_TRACING": "false"}
 
 
 def start_process(
