@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import errno
 import itertools
 import os
 import signal
 import socket
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +24,7 @@ from dspy_demo.errors import DemoError, SettingsError, in_seconds
 
 Phase = Literal["new", "starting", "ready", "stopping", "stopped", "failed"]
 
-LOG_TAIL_BYTES = 16_384
+LOG_TAIL_BYTES, LOG_TAIL_LINES = 16_384, 40
 #: Connections that may wait in the kernel of a socket that listens.
 BACKLOG = 2048
 #: What a program of others needs of our environment.
@@ -36,8 +34,7 @@ _PASSED_ON = frozenset(
     | {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"}
     | {"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"}
 )
-#: In the names of the logs.
-_numbers = itertools.count(1)
+_log_numbers = itertools.count(1)
 
 
 def plain_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -46,26 +43,18 @@ def plain_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 class ChildFailed(DemoError):
-    """A server of ours did not start, or ended by itself."""
-
     code, http_status, retryable = "server_failed", 503, True
     default_message = "The server did not start. Its log says why."
 
 
 @dataclass(frozen=True, slots=True)
 class ChildState:
-    """A child at one moment. The exit code of a signal is 128 + its number; `pid` leads the group."""
+    """The exit code of a signal is 128 + its number; `pid` leads the group."""
 
     phase: Phase = "new"
     reason: str = ""
     pid: int | None = None
     exit_code: int | None = None
-    entered_at: float = field(default_factory=time.monotonic)
-
-    @property
-    def since_s(self) -> float:
-        """Seconds in this phase: in ``ready``, the uptime."""
-        return time.monotonic() - self.entered_at
 
 
 class ChildProcess:
@@ -76,7 +65,7 @@ class ChildProcess:
         health_url: Answers 200, and as `is_ready` wants, when the child is ready. None: it is ready at once.
         stop_grace_s: Seconds between SIGTERM and SIGKILL.
         explain: A sentence for a failure from the exit code and the log's tail; empty for the usual one.
-        options: ``env``, ``cwd`` and ``pass_fds`` as `subprocess.Popen` takes them.
+        options: As `subprocess.Popen` takes them.
     """
 
     def __init__(
@@ -92,10 +81,9 @@ class ChildProcess:
         **options: Any,
     ) -> None:
         self.name, self.command = name, list(command)
-        self.log_path = run_dir / f"{name.replace(' ', '-')}-{next(_numbers)}.log"
-        self._health_url, self._is_ready = health_url, is_ready
+        self.log_path = run_dir / f"{name.replace(' ', '-')}-{next(_log_numbers)}.log"
+        self._health_url, self._is_ready, self._explain = health_url, is_ready, explain
         self._stop_grace_s, self._options = stop_grace_s, options
-        self._explain = explain
         self._state = ChildState()
         self._spawned = asyncio.Event()
         self._owner: asyncio.Task[None] | None = None  # from the child's start to its end
@@ -103,33 +91,32 @@ class ChildProcess:
     def state(self) -> ChildState:
         return self._state
 
-    def log_tail(self, lines: int = 40) -> str:
+    def log_tail(self) -> str:
         """The last lines of what it wrote."""
-        try:
-            with self.log_path.open("rb") as log:
-                log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
-                return "\n".join(log.read().decode("utf-8", "replace").splitlines()[-lines:])
-        except OSError:
+        if not self.log_path.exists():
             return ""
+        with self.log_path.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
+            return "\n".join(log.read().decode("utf-8", "replace").splitlines()[-LOG_TAIL_LINES:])
 
     async def start(self, *, timeout_s: float) -> ChildState:
         """Start it and wait until it answers, or raise ChildFailed. Cancelling this stops it."""
-        self._enter("starting")
+        self._state = ChildState("starting")
         self._spawned.clear()
         owner = self._owner = asyncio.create_task(self._own(), name=f"own-{self.name}")
         answering = asyncio.create_task(self._until_it_answers(), name=f"probe-{self.name}")
         try:
-            await asyncio.wait({owner, answering}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-            if self._state.phase != "starting":  # it has ended, or is being stopped
-                await asyncio.wait({owner})
-                raise ChildFailed(self._state.reason or f"The {self.name} was stopped while it started.")
-            if not answering.done():
+            done, _ = await asyncio.wait({owner, answering}, timeout=timeout_s, return_when="FIRST_COMPLETED")
+            if not done:
                 await self.stop()
-                self._enter("failed", f"The {self.name} did not answer within {in_seconds(timeout_s)}.")
-                raise ChildFailed(self._state.reason)
-            answering.result()
-            self._enter("ready")
-            return self._state
+                reason = f"The {self.name} did not answer within {in_seconds(timeout_s)}."
+                self._state = ChildState("failed", reason)
+            elif self._state.phase == "starting":
+                answering.result()
+                self._state = replace(self._state, phase="ready")
+                return self._state
+            await asyncio.wait({owner})
+            raise ChildFailed(self._state.reason or f"The {self.name} was stopped while it started.")
         except BaseException:
             await asyncio.shield(self.stop())
             raise
@@ -143,8 +130,7 @@ class ChildProcess:
         await self._spawned.wait()
         pid = self._state.pid
         if pid is not None and not self._owner.done():
-            if self._state.phase != "stopping":
-                self._enter("stopping")
+            self._state = replace(self._state, phase="stopping")
             _signal_group(pid, signal.SIGTERM)
             await asyncio.wait({self._owner}, timeout=self._stop_grace_s if grace_s is None else grace_s)
             if not self._owner.done():
@@ -167,9 +153,9 @@ class ChildProcess:
         with os.fdopen(write_end, "wb"):  # the kernel closes it when this process ends, however it ends
             try:
                 process = await self._spawn(read_end)
-                self._state = dataclasses.replace(self._state, pid=process.pid)
+                self._state = replace(self._state, pid=process.pid)
             except OSError as error:
-                self._enter("failed", f"The {self.name} could not be started: {error.strerror}.")
+                self._state = ChildState("failed", f"The {self.name} could not be started: {error.strerror}.")
                 return
             finally:
                 os.close(read_end)
@@ -179,26 +165,20 @@ class ChildProcess:
             finally:  # also where the event loop ends before the child
                 _signal_group(process.pid, signal.SIGKILL)
         code = code if code >= 0 else 128 - code
-        stopped = self._state.phase == "stopping"
-        usual = f"The {self.name} ended by itself (exit code {code}). Its log says why."
-        if code > 128:
-            usual = f"The {self.name} was ended by signal {code - 128}."
-        reason = "" if stopped else self._explain(code, self.log_tail()) or usual
-        self._state = ChildState("stopped" if stopped else "failed", reason, exit_code=code)
+        if self._state.phase == "stopping":
+            self._state = ChildState("stopped", exit_code=code)
+            return
+        how = f"ended by itself (exit code {code}). Its log says why"
+        how = f"was ended by signal {code - 128}" if code > 128 else how
+        reason = self._explain(code, self.log_tail()) or f"The {self.name} {how}."
+        self._state = ChildState("failed", reason, exit_code=code)
 
     async def _spawn(self, pipe: int) -> asyncio.subprocess.Process:
-        self.log_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
-        with os.fdopen(descriptor, "wb") as log:
-            options: dict[str, Any] = {"stdout": log, "stderr": log, **self._options}
+        self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        with self.log_path.open("wb") as log:  # for our user alone: `settings.PRIVATE_UMASK`
             command = [*warden.prefix(self._stop_grace_s), *self.command]
-            return await asyncio.create_subprocess_exec(
-                command[0], *command[1:], stdin=pipe, start_new_session=True, **options
-            )
-
-    def _enter(self, phase: Phase, reason: str = "") -> None:
-        now = time.monotonic()
-        self._state = dataclasses.replace(self._state, phase=phase, reason=reason, entered_at=now)
+            options = {"stdin": pipe, "stdout": log, "stderr": log, **self._options}
+            return await asyncio.create_subprocess_exec(*command, start_new_session=True, **options)
 
 
 def _signal_group(leader: int, number: signal.Signals) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import re
-from collections.abc import Mapping, MutableMapping, Sequence, Set
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -248,15 +248,9 @@ class Settings(BaseModel):
                 raise SettingsError(f"{source['serve_env']}: {variable} is not set in the environment.")
         return settings
 
-    def variables(self, leave_out: Set[str] = frozenset()) -> dict[str, str]:
-        """The environment by which another process of ours gets these settings, but for secrets.
-
-        `leave_out` are names of settings, and of groups of them.
-        """
-        names = [name for name, _, extra in _flags() if leave_out.isdisjoint({name, extra["group"]})]
-        values = {ENV_PREFIX + name.upper(): getattr(self, name) for name in names}
-        secret_or_none = (SecretStr, type(None))
-        return {name: _text(value) for name, value in values.items() if not isinstance(value, secret_or_none)}
+    def variables(self, names: Iterable[str]) -> dict[str, str]:
+        """The environment by which another process of ours gets the settings of these names."""
+        return {ENV_PREFIX + name.upper(): _text(getattr(self, name)) for name in names}
 
     @property
     def cache_dir(self) -> Path:

@@ -1,7 +1,7 @@
 """``python -I -S warden.py GRACE_S COMMAND [ARGUMENT ...]``: end a command's group when the app is gone.
 
-It leads a session of its own, and its standard input is a pipe whose other end only the app holds: the kernel
-closes that when the app ends, also by ``kill -9``. (PR_SET_PDEATHSIG would reach no grandchildren.)
+Its standard input is a pipe whose other end only the app holds: the kernel closes that when the app ends,
+also by ``kill -9``. (PR_SET_PDEATHSIG would reach no grandchildren.)
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 
 
 def prefix(grace_s: float) -> list[str]:
-    """What to put before a command, so that it runs under this."""
+    """What to put before a command."""
     return [sys.executable, "-I", "-S", __file__, f"{grace_s:g}"]
 
 
@@ -24,11 +24,7 @@ def main() -> int:
     grace_s, command = float(sys.argv[1]), sys.argv[2:]
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)  # a signal to the group reaches the command by itself
-    try:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, close_fds=False)  # noqa: S603 - the app's own
-    except OSError as error:
-        print(f"{command[0]}: {error.strerror}", file=sys.stderr)  # noqa: T201 - the log of the child
-        return 127
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, close_fds=False)  # noqa: S603 - the app's own
     threading.Thread(target=end_with_the_app, args=(grace_s,), daemon=True).start()
     code = child.wait()
     os.killpg(os.getpgrp(), signal.SIGTERM)  # what the command started and left behind

@@ -9,15 +9,14 @@ import os
 import socket
 import sys
 from functools import partial
-from pathlib import Path
 
-from dspy_demo.errors import DemoError, SettingsError
+from dspy_demo.errors import DemoError
 from dspy_demo.processes import listen
-from dspy_demo.serving import CANNOT_SERVE, WRONG_USAGE
+from dspy_demo.serving import CANNOT_SERVE, INSTANCE_VARIABLE
 from dspy_demo.settings import PRIVATE_UMASK, Settings, prepare_libraries
 
 
-def arguments(argv: list[str]) -> argparse.Namespace:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m dspy_demo.serving",
         description="Serve a version that was logged to MLflow: its /invocations, and streaming routes.",
@@ -33,23 +32,22 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     names = "a name that the server is asked by, beside this machine's own; may be repeated"
     add("--allow-host", action="append", default=[], metavar="NAME", help=names)
     add("--tracking-uri", help="MLflow server or database [the one in --data-dir]")
-    add("--data-dir", type=Path, help="the app's data folder")
-    return parser.parse_args(argv)
+    add("--data-dir", help="the app's data folder")
+    return parser.parse_args()
 
 
 def main() -> int:
     """Serve until SIGINT or SIGTERM. Returns the exit code, with the reason as the last line on stderr."""
     os.umask(PRIVATE_UMASK)
-    options = arguments(sys.argv[1:])
+    options = arguments()
+    given = {"--tracking-uri": options.tracking_uri, "--data-dir": options.data_dir}
     try:
-        given = {"--tracking-uri": options.tracking_uri, "--data-dir": options.data_dir}
-        flags = [text for flag, value in given.items() if value for text in (flag, str(value))]
-        settings = Settings.load(flags, os.environ)
+        settings = Settings.load([f"{flag}={value}" for flag, value in given.items() if value], os.environ)
         inherited = socket.socket(fileno=options.fd) if options.fd is not None else None
         serve(options, settings, inherited or listen(options.host, [options.port]))
     except DemoError as error:
         sys.stderr.write(error.public_message + "\n")
-        return WRONG_USAGE if isinstance(error, SettingsError) else CANNOT_SERVE
+        return CANNOT_SERVE
     return 0
 
 
@@ -57,6 +55,7 @@ def serve(options: argparse.Namespace, settings: Settings, listening: socket.soc
     prepare_libraries(settings, os.environ)
 
     # Only now: these imports take seconds, and libraries read the environment while they are imported.
+    from dspy_demo.backends.served_wire import identity_headers
     from dspy_demo.logs import configure_logging
     from dspy_demo.serving.app import build_app
     from dspy_demo.serving.loading import load
@@ -72,17 +71,16 @@ def serve(options: argparse.Namespace, settings: Settings, listening: socket.soc
 
     def tell_ready() -> None:
         gc.freeze()  # a full collection of garbage need not look through the libraries
-        sys.stdout.write(f"Serving {version.uri} at {address}\n")
-        sys.stdout.flush()
+        print(f"Serving {version.uri} at {address}", flush=True)  # noqa: T201 - for who started it
 
     guarded = ModelServerMiddleware(app, host=host, allowed=options.allow_host, token=settings.owner_token)
+    headers = identity_headers(version.uri, os.environ.get(INSTANCE_VARIABLE, ""))
     drain = partial(app.state.service.drain, settings.shutdown_grace_s)
-    asyncio.run(serve_app(guarded, listening, settings, on_ready=tell_ready, drain=drain))
+    asyncio.run(serve_app(guarded, listening, settings, on_ready=tell_ready, drain=drain, headers=headers))
 
 
 if __name__ == "__main__":
     exit_code = main()
     sys.stdout.flush()
     sys.stderr.flush()
-    # All is closed by now. Taking the libraries apart would need another 1.5 s.
-    os._exit(exit_code)
+    os._exit(exit_code)  # taking the libraries apart would need another 1.5 s

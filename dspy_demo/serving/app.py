@@ -15,15 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dspy_demo import __version__
 from dspy_demo.api import build_api
 from dspy_demo.api.errors import STRICT_JSON
 from dspy_demo.api.ops import probes_router
 from dspy_demo.api.turns import Asked, whole_answer
 from dspy_demo.backends.local import LocalBackend
-from dspy_demo.backends.served_wire import identity_headers
 from dspy_demo.chat import ChatService
 from dspy_demo.errors import DemoError, InvalidInput, ModelSetupError
 from dspy_demo.events import LMChoice, LocalTarget, TurnFailed, TurnFinished, error_body
@@ -71,7 +68,6 @@ def build_app(version: ServedVersion, settings: Settings) -> FastAPI:
     local = LocalBackend(settings, programs, catalog)
     service = ChatService(settings, programs, local, tracer=tracer)
     reason = _why_not_ready(catalog, choice, settings)
-    instance = os.environ.get(INSTANCE_VARIABLE, "")
     _lend_key(choice)
 
     async def prepare() -> None:
@@ -85,35 +81,26 @@ def build_app(version: ServedVersion, settings: Settings) -> FastAPI:
         await service.aclose()
         await asyncio.to_thread(tracer.close, 4.0)
 
-    app = build_api(
-        service,
-        lambda: choice,
-        mlflow_router,
-        probes_router(service, prepare),
-        title=f"Model server of {version.uri}",
-        errors={"/invocations": mlflow_error},
-        lifespan=lifespan,
-    )
-    app.add_middleware(NamedReplies, headers=identity_headers(version.uri, instance))
+    routers = mlflow_router, probes_router(service, prepare)
+    options: dict[str, Any] = {"errors": {"/invocations": mlflow_error}, "lifespan": lifespan}
+    app = build_api(service, lambda: choice, *routers, title=f"Model server of {version.uri}", **options)
 
     @app.get("/model", summary="What is served here")
     async def model() -> dict[str, Any]:
         """And how many turns run, which a switch to another version waits for."""
-        now = {"ready": not reason, "reason": reason, "instance": instance}
-        return _described(version, choice) | now | {"running": len(service.running | service.waiting)}
+        return {
+            "server": "dspy-demo",
+            "version": version.uri,
+            "program": version.spec.name,
+            "lm": choice.model,
+            "adapter": version.adapter,
+            "ready": not reason,
+            "reason": reason,
+            "instance": os.environ.get(INSTANCE_VARIABLE, ""),
+            "running": len(service.running | service.waiting),
+        }
 
     return app
-
-
-def _described(version: ServedVersion, choice: LMChoice) -> dict[str, Any]:
-    return {
-        "server": "dspy-demo",
-        "app_version": __version__,
-        "version": version.uri,
-        "program": version.spec.name,
-        "lm": choice.model,
-        "adapter": version.adapter,
-    }
 
 
 def _why_not_ready(catalog: LMCatalog, choice: LMChoice, settings: Settings) -> str:
@@ -134,22 +121,6 @@ def _lend_key(choice: LMChoice) -> None:
     key = choice.api_key.get_secret_value() if choice.api_key else choice.api_base and PLACEHOLDER_KEY
     for variable in provider_for(choice.model).keys if key else ():
         os.environ.setdefault(variable, str(key))
-
-
-class NamedReplies:
-    """Middleware that adds headers to every reply; see `backends.served_wire.check_identity`."""
-
-    def __init__(self, app: ASGIApp, headers: Mapping[str, str]) -> None:
-        self._app = app
-        self._headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def named(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", ()), *self._headers]}
-            await send(message)
-
-        await self._app(scope, receive, named if scope["type"] == "http" else send)
 
 
 #: The routes of ``mlflow models serve``, with answers that are the same to the byte. MLflow's own app has few

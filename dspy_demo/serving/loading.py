@@ -14,7 +14,6 @@ from dspy_demo.adapters import adapter_name
 from dspy_demo.errors import DemoError, VersionNotFound, VersionNotServable
 from dspy_demo.events import LMChoice
 from dspy_demo.lm.providers import provider_for
-from dspy_demo.mlflow_bridge import tracking_errors
 from dspy_demo.programs.chat_program import as_prediction
 from dspy_demo.programs.own import spec_of
 from dspy_demo.programs.spec import ProgramSpec
@@ -22,7 +21,6 @@ from dspy_demo.settings import Settings
 from dspy_demo.versions.artifact import noted_choice, noted_spec
 from dspy_demo.versions.secrets import public_url
 from dspy_demo.versions.store import VersionStore
-from dspy_demo.versions.version import METADATA_KEY
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +59,6 @@ def load(uri: str, settings: Settings) -> ServedVersion:
 
     mlflow.set_tracking_uri(store.tracking.uri)
     mlflow.set_registry_uri(store.tracking.uri)
-    with tracking_errors():
-        noted = (mlflow.models.get_model_info(version.uri).metadata or {}).get(METADATA_KEY)
     try:
         loaded = mlflow.dspy.load_model(version.uri)
     except Exception as error:
@@ -74,34 +70,31 @@ def load(uri: str, settings: Settings) -> ServedVersion:
     lm, adapter = dspy.settings.lm, dspy.settings.adapter
     dspy.configure(lm=None, adapter=None, callbacks=[], disable_history=False)  # each turn brings its own
     own_lm = lm if lm is not None and not isinstance(getattr(lm, "engine", ""), str) else None
-    if noted is None:
-        return _of_another_tool(version.uri, loaded, lm=lm, adapter=adapter, own_lm=own_lm)
+    if not (noted := version.notes):
+        return replace(_of_another_tool(version.uri, loaded, lm=lm, adapter=adapter), own_lm=own_lm)
     module, file = loaded.program, noted["lm"].get("file")
     spec, choice = noted_spec(noted, module), noted_choice(noted)
     return ServedVersion(version.uri, spec, module, choice, None if file else own_lm, noted["adapter"], file)
 
 
-def _of_another_tool(
-    uri: str, module: dspy.Module, *, lm: Any, adapter: Any, own_lm: dspy.LM | None
-) -> ServedVersion:
+def _of_another_tool(uri: str, module: dspy.Module, *, lm: Any, adapter: Any) -> ServedVersion:
     """A version that plain `mlflow.dspy` logged: model and adapter are in the settings that came with it."""
     if not getattr(lm, "model", None):
         raise VersionNotServable(f"{uri} was logged without a language model, so it cannot answer.")
     title = type(module).__name__
-    name = re.sub(r"\W+", "_", title).lower()
-    description, answer_field = f"Logged elsewhere as {uri}", None
     forward = getattr(module, "aforward", None) or getattr(module, "forward", module)
     if "messages" in inspect.signature(forward).parameters:
-        module, answer_field = MessagesProgram(module), "answer"
+        module = MessagesProgram(module)
     try:
-        spec = spec_of(module, name=name, title=title, description=description)
+        spec = spec_of(module, name=re.sub(r"\W+", "_", title).lower(), title=title)
     except DemoError as error:
         raise VersionNotServable(f"{uri} has no text input, so there is nothing to chat with.") from error
-    spec = replace(spec, answer_field=answer_field or spec.answer_field)
+    if isinstance(module, MessagesProgram):
+        spec = replace(spec, answer_field="answer")
     base = public_url(lm.kwargs.get("api_base") or lm.kwargs.get("base_url"))
     given = {key: lm.kwargs.get(key) for key in ("temperature", "max_tokens")}
     choice = LMChoice(str(lm.model), base, cache=bool(lm.cache), **given)
-    return ServedVersion(uri, spec, module, choice, own_lm, adapter_name(adapter) or "chat")
+    return ServedVersion(uri, spec, module, choice, None, adapter_name(adapter) or "chat")
 
 
 class MessagesProgram(dspy.Module):

@@ -18,8 +18,7 @@ class MLflowPages:
     """Owns the one ``mlflow server`` of this app."""
 
     def __init__(self, tracking: Tracking, environ: Mapping[str, str] = os.environ) -> None:
-        self._tracking = tracking
-        self._environ = environ
+        self._tracking, self._environ = tracking, environ
         self._child: ChildProcess | None = None
         self._url = (public_url(tracking.uri) or "").rstrip("/") if tracking.remote else ""
         self._opening = asyncio.Lock()
@@ -30,7 +29,6 @@ class MLflowPages:
         return self._url if self._tracking.remote or self.state().phase == "ready" else ""
 
     def state(self) -> ChildState:
-        """Of the server's process; always ``new`` for a remote server."""
         return self._child.state() if self._child else ChildState()
 
     async def open(self) -> str:
@@ -46,7 +44,6 @@ class MLflowPages:
                     [sys.executable, *command],
                     run_dir=self._tracking.data_dir / "run",
                     health_url=f"{self._url}/health",
-                    is_ready=lambda reply: reply.text.strip() == "OK",
                     env=self._environment(),
                     cwd=self._tracking.data_dir,
                 )

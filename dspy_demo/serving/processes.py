@@ -22,28 +22,25 @@ from pydantic import SecretStr
 from dspy_demo.backends.served_wire import INSTANCE_HEADER
 from dspy_demo.events import ServedTarget
 from dspy_demo.processes import ChildFailed, ChildProcess, ChildState, Phase, listen
-from dspy_demo.serving import CANNOT_SERVE, INSTANCE_VARIABLE, WRONG_USAGE
+from dspy_demo.serving import CANNOT_SERVE, INSTANCE_VARIABLE
 from dspy_demo.settings import ENV_PREFIX, Settings
 from dspy_demo.versions.secrets import version_environment
 from dspy_demo.versions.tracking import Tracking
 
-ServerPhase = Literal["none", "hung"] | Phase
 #: ``none``: nothing was served yet. ``hung``: its process runs, but it answers nothing.
+ServerPhase = Literal["none", "hung"] | Phase
 SERVER_PHASES: tuple[str, ...] = ("none", "hung", *get_args(Phase))
-HOST = "127.0.0.1"
-#: Longest time for a model server to become ready.
+HOST, ROOT = "127.0.0.1", Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 120.0
 #: A server that is silent for so long is hung; what it answered is kept for a while.
 HEALTH_TIMEOUT_S, HEALTH_KEPT_S = 2.0, 5.0
-#: Servers for comparisons: one for each side, each as large as the app, and how long an idle one stays.
+#: Servers for comparisons, each as large as the app: one for each side, and how long an idle one stays.
 BESIDE_MAX, BESIDE_IDLE_S = 2, 600.0
-#: Settings, and groups of them, that a model server has no use for; the choice of a model is the version's.
-NOT_PASSED_ON = frozenset(
-    {"Guests", "Share"}
-    | {"host", "port", "open", "public", "public_url", "cors_origins", "embed"}
-    | {"program", "adapter", "lm", "api_base", "temperature", "max_tokens", "cache"}
-    | {"ollama_url", "hub_url"}
-    | {"served_url", "serve_env"}
+#: What a model server gets of our settings; the choice of a model is the version's.
+PASSED_ON = frozenset(
+    {"data_dir", "log_level", "log_format", "shutdown_grace_s", "experiment", "tracing"}
+    | {"models_dir", "local_context_tokens", "input_max_chars", "idle_timeout_s", "total_timeout_s"}
+    | {"lm_retries", "max_turns", "max_connections"}
 )
 
 
@@ -53,7 +50,6 @@ class ServerState:
 
     Attributes:
         version: What it serves: ``models:/NAME/3``; while it starts, as it was asked for.
-        reason: Why it failed, in one sentence.
         warning: Why it will not be able to answer though it is ready: a missing key.
         instance: Names its very process; see `events.ServedTarget`.
         next: The server that is starting (or failed to) while this one still serves.
@@ -66,7 +62,6 @@ class ServerState:
     warning: str = ""
     program: str = ""
     lm: str = ""
-    uptime_s: float = 0.0
     log_tail: str = ""
     pid: int | None = None
     next: ServerState | None = None
@@ -80,8 +75,9 @@ class ServerState:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A version to serve, with the model string that it was logged with (the keys of other providers are kept
-    from it), and a typed key for that model.
+    """A version to serve, the model that it was logged with, and a typed key for that model.
+
+    The server gets the keys of the model's provider, and of no other.
     """
 
     version: str
@@ -117,11 +113,10 @@ class VersionProcess:
             warning=info.get("reason", ""),
             program=info.get("program", ""),
             lm=info.get("lm", ""),
-            instance=info.get("instance", ""),
-            uptime_s=child.since_s if info else 0.0,
             log_tail=self._child.log_tail() if self._child else "",
             pid=child.pid,
             next=following,
+            instance=info.get("instance", ""),
         )
 
     def answers_for(self, wanted: Wanted) -> bool:
@@ -147,40 +142,36 @@ class VersionProcess:
         async with self._starting:
             if self.phase == "ready":
                 return
-            await self.stop()  # a hung one
+            instance = secrets.token_hex(8)
+
+            def is_ready(reply: httpx.Response) -> bool:
+                self._info = reply.json()
+                return bool(self._info["instance"] == instance)
+
             with listen(HOST, [0]) as listening:
                 self._url = f"http://{HOST}:{listening.getsockname()[1]}"
-                child = self._child = self._new_child(listening.fileno())
-                await child.start(timeout_s=START_TIMEOUT_S)
-            self.version, self._answered = str(self._info["version"]), True
-            self._asked_at = time.monotonic()
-
-    def _new_child(self, descriptor: int) -> ChildProcess:
-        instance = secrets.token_hex(8)
-
-        def is_ready(reply: httpx.Response) -> bool:
-            self._info = reply.json()
-            return bool(self._info["instance"] == instance)
-
-        command = [sys.executable, "-m", "dspy_demo.serving", self.wanted.version, "--fd", str(descriptor)]
-        return ChildProcess(
-            "model server",
-            [*command, "--data-dir", str(self._settings.data_dir)],
-            run_dir=self._settings.data_dir / "run",
-            health_url=f"{self._url}/model",
-            is_ready=is_ready,
-            env=self._environment(instance),
-            cwd=Path(__file__).resolve().parents[2],
-            pass_fds=[descriptor],
-            stop_grace_s=self._settings.shutdown_grace_s + 7.0,  # for the last traces
-            explain=_reason,
-        )
+                descriptor, data_dir = listening.fileno(), self._settings.data_dir
+                command = ["-m", "dspy_demo.serving", self.wanted.version, "--fd", str(descriptor)]
+                self._child = ChildProcess(
+                    "model server",
+                    [sys.executable, *command, "--data-dir", str(data_dir)],
+                    run_dir=data_dir / "run",
+                    health_url=f"{self._url}/model",
+                    is_ready=is_ready,
+                    explain=_reason,
+                    stop_grace_s=self._settings.shutdown_grace_s + 7.0,  # for the last traces
+                    env=self._environment(instance),
+                    cwd=ROOT,
+                    pass_fds=[descriptor],
+                )
+                await self._child.start(timeout_s=START_TIMEOUT_S)
+            self.version, self._asked_at = str(self._info["version"]), time.monotonic()
 
     def _environment(self, instance: str) -> dict[str, str]:
         """Ours without what is not for the version, and with the settings of the command line."""
         inherited = version_environment(self._environ, [self.wanted.lm], self._settings.serve_env)
         environment = {name: value for name, value in inherited.items() if not name.startswith(ENV_PREFIX)}
-        environment |= self._settings.variables(NOT_PASSED_ON)
+        environment |= self._settings.variables(PASSED_ON)
         environment |= {"PYTHONUNBUFFERED": "1", INSTANCE_VARIABLE: instance}
         environment[f"{ENV_PREFIX}TRACKING_URI"] = Tracking(self._settings).uri
         # Of its own: the question that was just asked here should be answered there, not remembered.
@@ -207,8 +198,7 @@ class VersionProcess:
 
 
 def _reason(code: int, log: str) -> str:
-    """The sentence with which our server gives up is the last line of its log."""
-    return log.strip().splitlines()[-1] if code in {CANNOT_SERVE, WRONG_USAGE} and log.strip() else ""
+    return log.strip().splitlines()[-1] if code == CANNOT_SERVE and log.strip() else ""
 
 
 class ModelServers:
@@ -219,15 +209,13 @@ class ModelServers:
         self._current: VersionProcess | None = None
         self._next: VersionProcess | None = None
         #: Each with the timer of its end; the one that was asked for last is the last.
-        self._beside: dict[VersionProcess, asyncio.TimerHandle | None] = {}
+        self._beside: dict[VersionProcess, asyncio.TimerHandle] = {}
         self._retiring: dict[asyncio.Task[None], VersionProcess] = {}
         self._switching = asyncio.Lock()
 
     def state(self) -> ServerState:
         following = self._next.state() if self._next else None
-        if self._current is None:
-            return following or ServerState()
-        return self._current.state(following)
+        return self._current.state(following) if self._current else following or ServerState()
 
     async def phase(self) -> ServerPhase:
         """The current server's phase, or ``none``; it is asked whether it answers, at most every 5 s."""
@@ -241,52 +229,43 @@ class ModelServers:
         """Make a server the current one. The one before goes when its turns have ended.
 
         Raises:
-            ChildFailed: It did not start; what was current stays so, and this one is the `next`.
+            ChildFailed: It did not start, and is the `next`; a server that is ready stays the current one.
         """
         async with self._switching:
-            running = [s for s in (self._current, *self._beside) if s is not None and s.answers_for(wanted)]
-            server = running[0] if running else VersionProcess(wanted, self._settings, self._environ)
-            if not running:
-                self._next = server
-                await server.start()  # a failure stays visible as `next`
-            self._next = None
-            before, self._current = self._current, server
-            self._take_from_beside(server)
-            if before is not None and before is not server:
+            before = self._current
+            if before is not None and before.answers_for(wanted):
+                self._next = None
+                return before.state()
+            if before is not None and before.phase != "ready":
+                await before.stop()
+                before = self._current = None
+            self._next = server = VersionProcess(wanted, self._settings, self._environ)
+            await server.start()  # a failure stays visible as `next`
+            self._current, self._next = server, None
+            if before is not None:
                 self._retire(before)
             return server.state()
 
-    async def retry(self) -> ServerState:
-        """Start the `next` server, which failed, once more, or raise ChildFailed."""
-        if self._next is None:
-            raise ChildFailed("Nothing is left to be tried again. Choose a version under “Versions”.")
-        return await self.serve(self._next.wanted)
-
-    async def restart(self) -> ServerState:
-        """Start the current server again, or raise ChildFailed."""
-        async with self._switching:
-            server = self._current or self._next
-            if server is None:
-                raise ChildFailed("No version is being served. Choose one under “Versions”.")
-            await server.stop()
-            self._current, self._next = server, None
-            await server.start()
-            return server.state()
+    async def again(self, version: str = "") -> ServerState:
+        """Serve once more what failed, hangs or was stopped: `version`, or the current one."""
+        shown = [s for s in (self._current, self._next) if s is not None and version in {"", s.version}]
+        if not shown:
+            raise ChildFailed("No version is being served. Choose one under “Versions”.")
+        return await self.serve(shown[0].wanted)
 
     async def beside(self, wanted: Wanted) -> ServerState:
         """A server for a comparison, which leaves the current one as it is and ends when it is idle."""
         if self._current is not None and self._current.answers_for(wanted):
             return self._current.state()
-        server = next((server for server in self._beside if server.wanted == wanted), None)
-        server = server or VersionProcess(wanted, self._settings, self._environ)
-        self._take_from_beside(server)
-        self._beside[server] = None
+        known = [server for server in self._beside if server.wanted == wanted]
+        server = known[0] if known else VersionProcess(wanted, self._settings, self._environ)
+        if known:
+            self._beside.pop(server).cancel()
+        loop = asyncio.get_running_loop()
+        self._beside[server] = loop.call_later(BESIDE_IDLE_S, self._retire, server)
         while len(self._beside) > BESIDE_MAX:
-            self._let_go(next(iter(self._beside)))
+            self._retire(next(iter(self._beside)))
         await server.start()
-        if server in self._beside:
-            loop = asyncio.get_running_loop()
-            self._beside[server] = loop.call_later(BESIDE_IDLE_S, self._let_go, server)
         return server.state()
 
     async def stop(self, version: str | None = None) -> None:
@@ -296,23 +275,17 @@ class ModelServers:
         await asyncio.gather(*(server.stop() for server in servers))
         if self._next in servers:
             self._next = None
-        for server in servers:
-            self._take_from_beside(server)
+        if self._current in servers and self._current.phase == "failed":
+            self._current = None
 
     async def aclose(self) -> None:
         for task in list(self._retiring):
             task.cancel()
         await self.stop()
 
-    def _take_from_beside(self, server: VersionProcess) -> None:
+    def _retire(self, server: VersionProcess) -> None:
         if timer := self._beside.pop(server, None):
             timer.cancel()
-
-    def _let_go(self, server: VersionProcess) -> None:
-        self._take_from_beside(server)
-        self._retire(server)
-
-    def _retire(self, server: VersionProcess) -> None:
         task = asyncio.create_task(server.retire(), name="retire-model-server")
         self._retiring[task] = server
         task.add_done_callback(self._retiring.pop)

@@ -174,7 +174,7 @@ class VersionStore:
             raise VersionNotServable(f"{title} was logged with other code than runs here. Serve it instead.")
         try:
             with self._files(version.name, version.version) as folder:
-                return read_spec(folder, _reason_and_notes(folder)[1])
+                return read_spec(folder, version.notes)
         except DemoError:
             raise
         except Exception as error:
@@ -260,6 +260,7 @@ class VersionStore:
             servable=not reason,
             reason=reason,
             same_code=not reason and "sources" in noted and runs_here(noted["sources"]),
+            notes=noted,
         )
 
     def _read_once(self, item: ModelVersion) -> tuple[str, Mapping[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import uvicorn
 from starlette.middleware.cors import CORSMiddleware
@@ -55,8 +55,12 @@ async def serve_app(
     *,
     on_ready: Callable[[], None],
     drain: Callable[[], Awaitable[object]],
+    headers: Mapping[str, str] | None = None,
 ) -> None:
-    """Serve an app until SIGINT or SIGTERM; `drain` lets running turns finish while it still answers."""
+    """Serve an app until SIGINT or SIGTERM; `drain` lets running turns finish while it still answers.
+
+    `headers` are added to every reply.
+    """
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -66,6 +70,7 @@ async def serve_app(
         ws="none",
         proxy_headers=False,  # who asks is decided by `auth`, never by a header of addresses
         server_header=False,
+        headers=list((headers or {}).items()),
         timeout_keep_alive=20,  # clients often have uvicorn's 5 s: a call in just that moment is reset
         backlog=32,  # also the connections taken at once: each has a descriptor before it is counted
         timeout_graceful_shutdown=1,  # for the ends of responses; those of open pages never end

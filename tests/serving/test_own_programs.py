@@ -63,10 +63,10 @@ class Chatty(dspy.Module):
 
 async def test_a_version_of_plain_mlflow_is_asked_with_messages() -> None:
     lm = dspy.LM("openai/fake", api_base="http://u:p@host/v1", temperature=0.5)
-    made = _of_another_tool("models:/theirs/1", Chatty(), lm=lm, adapter=None, own_lm=None)
+    made = _of_another_tool("models:/theirs/1", Chatty(), lm=lm, adapter=None)
     assert made.lm == LMChoice("openai/fake", "http://host/v1", temperature=0.5)
     history = dspy.History(messages=[{"question": "a", "answer": "b"}])
     result = await made.module.acall(**{made.spec.chat_field: "c", str(made.spec.history_field): history})
     assert result.answer == "3 messages, last: c"
     with pytest.raises(VersionNotServable, match="without a language model"):
-        _of_another_tool("models:/theirs/1", Chatty(), lm=None, adapter=None, own_lm=None)
+        _of_another_tool("models:/theirs/1", Chatty(), lm=None, adapter=None)

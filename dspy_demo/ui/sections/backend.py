@@ -94,10 +94,8 @@ class BackendSection:
             case "disconnect":
                 connected = None
             case "restart":
-                await self.begin(self.servers.restart())
-            case "retry":
-                await self.begin(self.servers.retry())
-            case "stop" | "dismiss":
+                await self.begin(self.servers.again(ui.clicked(event, "uri")))
+            case "stop":
                 await self.begin(self.servers.stop(ui.clicked(event, "uri") or None))
         return self.drawn(connected)
 
@@ -174,7 +172,7 @@ def server_html(
     state: ServerState, connected: Connected | None = None, trouble: str = "", *, owner: bool = True
 ) -> str:
     """The state of the servers; `trouble` is why the last action did not work."""
-    words = {"title_of": ui.title_of, "lasting": ui.lasting, "trouble": trouble, "owner": owner}
+    words = {"title_of": ui.title_of, "trouble": trouble, "owner": owner}
     return ui.template("backend.html", state=state, connected=connected, **words)
 
 
