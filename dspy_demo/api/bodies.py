@@ -13,7 +13,7 @@ from dspy_demo.events import FinishReason
 
 _FORMS = ("text", "messages", "inputs")
 Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
-#: 200,000 are more than any model writes: clients ask for as much as they can, and mean “no bound”.
+#: Clients ask for as much as they can, and mean “no bound”: 200,000 are more than any model writes.
 Tokens = Annotated[int, Field(ge=1), AfterValidator(lambda tokens: min(tokens, 200_000))]
 #: More than any chat has; a body is then refused before each of its messages is looked at.
 MESSAGES_MAX = 2_000
@@ -90,7 +90,6 @@ class ErrorBody(BaseModel):
     error_id: str = Field(description="Finds the details in the owner's log: the id of the turn.")
 
 
-#: What a route documents of its errors.
 ERRORS: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorBody}}
 
 

