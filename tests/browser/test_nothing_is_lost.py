@@ -172,7 +172,7 @@ async def test_new_chat_stops_a_running_turn_and_can_bring_back_what_had_come(ch
     await chat.ask(LONG)
     await expect(chat.thoughts.first.locator(".message-content").first).not_to_be_empty()
     undone = asyncio.Event()
-    settle = await chat.page.evaluate("gradio_config.dependencies.find((e) => e.api_name === 'settle').id")
+    settle = await chat.page.evaluate("gradio_config.dependencies.find((e) => e.api_name === 'redraw').id")
 
     def settles(request: Request) -> bool:
         return "/run/" in request.url and request.post_data_json["fn_index"] == settle

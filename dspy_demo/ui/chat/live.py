@@ -54,8 +54,9 @@ class LiveTurn:
             pause_s = min(REDRAW_S + LATE_FACTOR * max(0.0, time.monotonic() - due), REDRAW_MAX_S)
         yield self.view
 
-    async def ended(self) -> None:
-        await asyncio.wait({self._reader})
+    async def ended(self, timeout_s: float | None = None) -> None:
+        """Wait for the end, or that long."""
+        await asyncio.wait({self._reader}, timeout=timeout_s)
 
     async def stop(self) -> None:
         """End the turn: the upstream is closed when this returns."""

@@ -64,7 +64,7 @@ class Session:
 
     `chat` is a secret name between this app and that tab, also after a reload. `turns` have ended, oldest
     first; `window` of them are on the page, with the `live` one. `set_aside` is the chat and the turns that
-    New chat or Undo took away, until the next question.
+    New chat or Undo took away, until the next question. `commented` is the turn that a comment is for.
     """
 
     visitor: Visitor
@@ -73,6 +73,7 @@ class Session:
     window: int = WINDOW
     live: LiveTurn | None = None
     set_aside: tuple[str, Turns] | None = None
+    commented: str = ""
     told: int = 0
 
     @property

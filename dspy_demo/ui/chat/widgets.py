@@ -29,10 +29,10 @@ MATH = [
     {"left": left, "right": right, "display": left != "\\("}
     for left, right in (("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)"))
 ]
+BARE: dict[str, Any] = {"show_label": False, "container": False}
 #: What every chatbot of the page has.
 CHATBOT: dict[str, Any] = {
-    "show_label": False,
-    "container": False,
+    **BARE,
     "layout": "bubble",
     "buttons": ["copy"],
     "sanitize_html": True,
@@ -53,8 +53,7 @@ def composer(elem_id: str, label: str, placeholder: str) -> gr.Textbox:
         elem_id=elem_id,
         elem_classes="composer",
         label=label,
-        show_label=False,
-        container=False,
+        **BARE,
         placeholder=placeholder,
         max_lines=8,
         submit_btn="Send",
@@ -80,19 +79,15 @@ class ChatWidgets:
         )
         with gr.Column(elem_id="dock"):
             self.forms = Forms(specs, shown)
-            with gr.Row(visible=False, elem_id="rating") as self.rating:
-                self.comment = gr.Textbox(
-                    label="Comment on the answer",
-                    show_label=False,
-                    container=False,
-                    max_lines=4,
-                    max_length=COMMENT_MAX_CHARS,
-                    min_width=120,
-                )
-                small: dict[str, Any] = {"size": "sm", "min_width": 0, "scale": 0}
-                self.send_comment = gr.Button("Add comment", elem_classes="plain", **small)
-                self.close_rating = gr.Button("Close", elem_classes="plain bare", **small)
-            self.rated_turn = gr.State("")
+            self.rating = gr.Textbox(
+                elem_id="rating",
+                label="Comment on the answer",
+                visible=False,
+                max_lines=4,
+                max_length=COMMENT_MAX_CHARS,
+                submit_btn="Add comment",
+                **BARE,
+            )
             self.notice = action_html(elem_id="notice", script=_GONE_WITH_AN_EDIT)
             self.composer = composer("composer", "Your question", _asks_for(shown))
 
