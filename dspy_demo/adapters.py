@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from functools import cache
-from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic_core import from_json
@@ -145,17 +144,16 @@ def _object(text: str) -> Any:
 
 
 class Row(NamedTuple):
-    """One format: DSPy's adapter, what reads a reply that still arrives, the writer of its grammar."""
+    """One format: DSPy's adapter, and what reads a reply that still arrives."""
 
     dspy_class: str
     reading: Reading
-    grammar: str
 
 
 ADAPTERS = {
-    "chat": Row("ChatAdapter", chat_fields, "dspy_demo.lm.local.grammar:chat_grammar"),
-    "json": Row("JSONAdapter", json_fields, "dspy_demo.lm.local.grammar:json_grammar"),
-    "xml": Row("XMLAdapter", xml_fields, "dspy_demo.lm.local.grammar:xml_grammar"),
+    "chat": Row("ChatAdapter", chat_fields),
+    "json": Row("JSONAdapter", json_fields),
+    "xml": Row("XMLAdapter", xml_fields),
 }
 
 
@@ -170,11 +168,6 @@ def adapter_name(adapter: object) -> str | None:
     names = {row.dspy_class: name for name, row in ADAPTERS.items()}
     bases = [base.__name__ for base in type(adapter).__mro__ if base.__module__.startswith("dspy.")]
     return next((names[base] for base in bases if base in names), None)
-
-
-def reply_grammar(name: str, signature: type[dspy.Signature], max_tokens: int) -> Any:
-    """The `dspy_demo.lm.local.grammar.Grammar` of a reply; None where a field's type has none."""
-    return resolve_name(ADAPTERS[name].grammar)(signature, max_tokens)
 
 
 def split_thinking(text: str, ended: bool) -> tuple[str, str]:

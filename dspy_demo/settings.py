@@ -100,7 +100,7 @@ class Settings(BaseModel):
     )
     hub_url: str = _local("https://huggingface.co", "Hub that models are downloaded from.", env="HF_ENDPOINT")
     local_context_tokens: int = _local(
-        8192, "Longest chat with its reply; older turns are left out.", unit="tokens", ge=512, le=1_000_000
+        8192, "Longest chat with its reply.", unit="tokens", ge=512, le=1_000_000
     )
 
     tracking_uri: str | None = _versions(

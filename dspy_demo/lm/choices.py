@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from dataclasses import dataclass
 
 import httpx
 
 from dspy_demo.errors import ModelSetupError, SettingsError
 from dspy_demo.events import LMChoice
-from dspy_demo.lm.local.files import DOWNLOADED, PREFIX, find, offered
+from dspy_demo.lm.local.files import DOWNLOADED, NO_CHAT, PREFIX, find, offered
 from dspy_demo.lm.local.runtime import INSTALL_HINT, runtime_installed
-from dspy_demo.lm.providers import PROVIDERS, check_bases, key_of, provider_for
+from dspy_demo.lm.providers import PROVIDERS, Provider, check_bases, key_of, provider_for
 from dspy_demo.settings import Settings
 
 DEMO_MODEL = "demo/engine"
@@ -23,10 +22,6 @@ OPENAI = provider_for("openai/")
 LISTING_TIMEOUT_S = 5.0
 #: How long a running Ollama may take to answer at the start.
 OLLAMA_PROBE_S = 0.3
-#: In the ids of models that cannot chat; a listing says nothing else of what a model is for.
-_NO_CHAT = re.compile(
-    r"embed|rerank|moderation|whisper|transcribe|tts|audio|realtime|image|dall-e|sora|bert|\bclip|\bbge|\be5\b"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +56,8 @@ async def detect(settings: Settings) -> Detection:
     """
     check_bases(settings)
     explicit = await _explicit(settings)
-    keyed = [] if explicit else await _listed(settings)
-    keyed += _keyed(settings, {provider_for(row.model).name for row, _ in keyed})
+    listed = [] if explicit else await _listed(settings)
+    keyed = listed + _keyed(settings, without=OPENAI if listed else None)
     ollama = [] if settings.lm else await _ollama_options(settings)
     local = await asyncio.to_thread(local_options, settings)
     demo = LMOption(DEMO_MODEL, "Demo engine", "calculates, tells the time")
@@ -91,15 +86,14 @@ class Offer:
         self._detection, self.rows = detection, detection.options
 
     def look(self, settings: Settings) -> tuple[LMOption, ...]:
-        """Look again. Reads folders: call it in a thread."""
-        local = local_options(settings)
-        here, start = {row.model for row in local}, self._detection.choice.model
+        """Look again; the model of the start stays on offer. Reads folders: call it in a thread."""
+        start = self._detection.choice.model
+        rows = {row.model: row for row in local_options(settings)}
         kept = [
-            row
-            for row in self._detection.options  # the model of the start stays on offer
-            if row.model not in here and (row.model == start or not row.model.startswith(PREFIX))
+            row for row in self._detection.options if not row.model.startswith(PREFIX) or row.model == start
         ]
-        self.rows = tuple(sorted([*kept, *local], key=lambda row: row.model == DEMO_MODEL))
+        kept = [row for row in kept if row.model not in rows]
+        self.rows = tuple(sorted([*kept, *rows.values()], key=lambda row: row.model == DEMO_MODEL))
         return self.rows
 
 
@@ -142,7 +136,7 @@ async def _first_at(base: str, settings: Settings, where: str) -> tuple[LMOption
         async with httpx.AsyncClient(timeout=LISTING_TIMEOUT_S) as client:
             reply = await client.get(base.rstrip("/") + "/models", headers=headers)
             names = [str(model["id"]) for model in reply.raise_for_status().json()["data"]]
-        chat = [name for name in names if not _NO_CHAT.search(name.lower())] or names
+        chat = [name for name in names if not NO_CHAT.search(name.lower())] or names
         usual = OPENAI.example.removeprefix("openai/")
         first = f"openai/{usual if usual in chat else chat[0]}"
     except (httpx.HTTPError, ValueError, LookupError, TypeError):
@@ -153,15 +147,16 @@ async def _first_at(base: str, settings: Settings, where: str) -> tuple[LMOption
     return LMOption(first, first, f"listed at {where}", base), f"The first model that {shown} lists."
 
 
-def _keyed(settings: Settings, without: set[str]) -> list[tuple[LMOption, str]]:
+def _keyed(settings: Settings, without: Provider | None) -> list[tuple[LMOption, str]]:
     """A row for each provider whose key is set, with its own base URL."""
-    rows = []
-    for provider in PROVIDERS:
-        variable, model = provider.key_variable(settings), provider.example
-        if variable and model and provider.name not in without:
-            row = LMOption(model, model, "key found in the environment", provider.base(settings))
-            rows.append((row, f"{variable} is set."))
-    return rows
+    return [
+        (
+            LMOption(row.example, row.example, "key found in the environment", row.base(settings)),
+            f"{key} is set.",
+        )
+        for row in PROVIDERS
+        if row != without and row.example and (key := row.key_variable(settings))
+    ]
 
 
 async def _ollama_options(settings: Settings) -> list[LMOption]:
@@ -174,5 +169,5 @@ async def _ollama_options(settings: Settings) -> list[LMOption]:
             told = {str(model["name"]): f"{model['name']} {model.get('details')}" for model in models}
     except (TimeoutError, httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError):
         return []
-    names = [name for name, text in told.items() if not _NO_CHAT.search(text)]
+    names = [name for name, text in told.items() if not NO_CHAT.search(text)]
     return [LMOption(f"ollama_chat/{name}", name, "Ollama", settings.ollama_url) for name in names]

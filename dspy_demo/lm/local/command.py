@@ -18,16 +18,23 @@ from dspy_demo.settings import Settings
 def models_command(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run one of ``pull``, ``list`` and ``rm``, with any of the app's flags; the exit code of the process."""
     words = list(itertools.takewhile(lambda word: not word.startswith("-"), argv))
-    own = _parser().parse_args(["--help"] if not argv or {"-h", "--help"} & set(argv) else words)
+    parser = argparse.ArgumentParser(
+        prog="python app.py models",
+        description="Models that run on this machine: download one or go on with it, list them, delete one.",
+        epilog="Flags of the app may follow, such as --models-dir.",
+    )
+    parser.add_argument("action", choices=["pull", "list", "rm"])
+    parser.add_argument("name", nargs="?", default="", help="as in the list [default for pull: the first]")
+    own = parser.parse_args(words or ["--help"])
     try:
         settings = Settings.load(argv[len(words) :], environ)
-        if own.action == "pull":
-            _pull(own.name or files.KNOWN[0].name, settings)
-        elif own.action == "list":
-            _list(settings)
-        else:
-            name = own.name.removeprefix(files.PREFIX)
-            _say(f"{name} is deleted; {size_text(files.remove(settings.models_dir, name))} are free again.")
+        match own.action:
+            case "pull":
+                _pull(own.name or files.KNOWN[0].name, settings)
+            case "list":
+                _list(settings)
+            case "rm":
+                files.remove(settings.models_dir, own.name.removeprefix(files.PREFIX))
     except DemoError as error:
         _say(error.public_message)
         return 2
@@ -38,7 +45,7 @@ def models_command(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def _pull(name: str, settings: Settings) -> None:
-    model, tenths = files.downloadable(name), set[int]()
+    model, tenths = files.downloadable(name.removeprefix(files.PREFIX)), set[int]()
     _say(f"{model.title}, {size_text(model.size_bytes)}, {model.licence}, from {model.repo}")
 
     def report(received_bytes: int) -> None:
@@ -52,7 +59,6 @@ def _pull(name: str, settings: Settings) -> None:
     _say(f"It is in {pulled.path.parent}. Use it with: python app.py --lm {pulled.model}")
     if not runtime_installed():
         _say(INSTALL_HINT)
-    print(pulled.model)  # noqa: T201 - the command's own output
 
 
 def _list(settings: Settings) -> None:
@@ -65,15 +71,3 @@ def _list(settings: Settings) -> None:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr)  # noqa: T201
-
-
-def _parser() -> argparse.ArgumentParser:
-    names = ", ".join(model.name for model in files.KNOWN if not model.package)
-    parser = argparse.ArgumentParser(
-        prog="python app.py models",
-        description="Models that run on this machine: download one or go on with it, list them, delete one.",
-        epilog="Flags of the app may follow, such as --models-dir.",
-    )
-    parser.add_argument("action", choices=["pull", "list", "rm"])
-    parser.add_argument("name", nargs="?", default="", help=f"for pull: {names} [default: the first]")
-    return parser

@@ -41,24 +41,22 @@ async def download(model: KnownModel, settings: Settings, report: Report = lambd
 
     It is `DownloadFailed` with the reason, or `Busy` where another process downloads the same model.
     """
-    folder, host = settings.models_dir, httpx.URL(settings.hub_url).host
-    part, lock = path_of(folder, model.name, ".part"), path_of(folder, model.name, ".lock")
-    place = quote(f"{model.repo}/resolve/{model.revision}/{model.file}")
+    folder, hub = settings.models_dir, settings.hub_url.rstrip("/")
+    part = path_of(folder, model.name, ".part")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(lock, timeout=0, thread_local=False):
+        with filelock.FileLock(path_of(folder, model.name, ".lock"), timeout=0, thread_local=False):
             if files.present(model, folder) is None:
-                if size_of(part) != model.size_bytes:
-                    await _receive(f"{settings.hub_url.rstrip('/')}/{place}", part, model, report)
+                url = f"{hub}/{quote(f'{model.repo}/resolve/{model.revision}/{model.file}')}"
+                await _receive(url, part, model, report)
                 await asyncio.to_thread(_put_in_place, part, model)
     except filelock.Timeout:
         raise Busy(f"“{model.name}” is being downloaded by another process on this machine.") from None
-    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-        text = f"{host} cannot be reached. Check the network, or name a mirror with --hub-url."
-        raise DownloadFailed(text) from error
     except httpx.HTTPError as error:
-        text = f"The connection to {host} broke. What has arrived is kept, and the next try goes on there."
-        raise DownloadFailed(text) from error
+        raise DownloadFailed(
+            f"The connection to {httpx.URL(hub).host} failed. What has arrived is kept. Check the network, "
+            "then go on, or name a mirror with --hub-url."
+        ) from error
     except OSError as error:
         text = f"The folder {folder} is full or cannot be written. Choose another with --models-dir."
         raise DownloadFailed(text) from error
@@ -66,31 +64,25 @@ async def download(model: KnownModel, settings: Settings, report: Report = lambd
 
 
 async def _receive(url: str, part: Path, model: KnownModel, report: Report) -> None:
-    start, size = size_of(part), model.size_bytes
-    start = start if start < size else 0  # of another version of the app, which knows another file
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    if (start := size_of(part)) >= model.size_bytes:
+        return
+    headers = {"Accept-Encoding": "identity", "Range": f"bytes={start}-"}
     async with (
         httpx.AsyncClient(timeout=httpx.Timeout(SILENCE_S, connect=5.0)) as client,
         client.stream("GET", url, headers=headers, follow_redirects=True) as reply,
     ):
-        status, total = reply.status_code, reply.headers.get("content-range", "").rpartition("/")[2]
-        wrong = DownloadFailed(
-            f"{reply.url.host} does not give {model.file} as expected (HTTP {status}). A network that asks "
-            "for a sign-in, or a mirror that is not up to date, may be in between; or try again later."
-        )
-        if status >= 400 or total not in {"", "*", str(size)}:
-            raise wrong
-        received = start if status == 206 else 0  # a server may ignore the range
+        received = start if reply.status_code == 206 else 0  # a server may ignore the range
+        length = reply.headers.get("content-length")
+        if not reply.is_success or length != str(model.size_bytes - received):
+            raise DownloadFailed(
+                f"{reply.url.host} does not give {model.file} as expected (HTTP {reply.status_code}). "
+                "Another server may be in between: a network that asks for a sign-in, or an old mirror."
+            )
         with part.open("ab" if received else "wb") as file:
             async for piece in reply.aiter_raw():
-                not_gguf = received == 0 and piece[:4] != b"GGUF"[: len(piece)]
-                if not_gguf or received + len(piece) > size:
-                    raise wrong
                 await asyncio.to_thread(file.write, piece)  # a slow disk must not hold up the chats
                 received += len(piece)
                 report(received)
-    if received < size:
-        raise httpx.RemoteProtocolError("the server closed the connection before the end")
 
 
 def _put_in_place(part: Path, model: KnownModel) -> None:
@@ -139,29 +131,24 @@ class Downloads:
 
     def states(self) -> list[DownloadState]:
         """Every known model; one of a package only where that is installed. Reads folders: use a thread."""
-        here = {model.sha256 for model, _ in files.offered(self._settings)}
-        return [
-            self._state(model, model.sha256 in here)
-            for model in files.KNOWN
-            if not model.package or model.sha256 in here
-        ]
+        states = [self._state(model) for model in files.KNOWN]
+        return [state for state in states if state.phase == "here" or not state.model.package]
 
-    def _state(self, model: KnownModel, here: bool) -> DownloadState:
+    def _state(self, model: KnownModel) -> DownloadState:
+        folder = self._settings.models_dir
         if (running := self._running) and running.model == model:
             return running
-        if here:
+        if files.present(model, folder):
             return DownloadState(model, "here")
-        received = size_of(path_of(self._settings.models_dir, model.name, ".part"))
+        received = size_of(path_of(folder, model.name, ".part"))
         reason = self._reasons.get(model.name, "")
         return DownloadState(model, "partial" if received else "absent", received, reason)
 
     def start(self, name: str) -> None:
-        """Begin to download a model, or go on with it; `Busy` while another one is on its way."""
+        """Begin to download a model, or go on with it; `Busy` while one is on its way."""
         model = files.downloadable(name)
-        if self._running is not None:
-            if self._running.model == model:
-                return
-            raise Busy("Another model is being downloaded. Wait for it, or cancel it first.")
+        if self.busy:
+            raise Busy("A model is being downloaded. Wait for it, or cancel it first.")
         self._reasons.pop(name, None)
         self._running = DownloadState(model, "running")
         self._task = asyncio.create_task(self._run(model), name="model-download")

@@ -1,7 +1,7 @@
 """Model files on this machine: which there are, and which one a version needs.
 
-The folder of ``--models-dir`` holds NAME.gguf for each model that was downloaded by name, NAME.gguf.part for
-what has arrived of one, and NAME.gguf.lock while a process downloads it.
+The folder of ``--models-dir`` has NAME.gguf of each downloaded model, NAME.gguf.part for what has arrived of
+one, and NAME.gguf.lock while a process downloads it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,15 +27,12 @@ CACHES = (
     ("Hugging Face", ".cache/huggingface/hub/models--*/snapshots/*/**/*.gguf"),
     ("LM Studio", ".lmstudio/models/*/*/*.gguf"),
     ("llama.cpp", ".cache/llama.cpp/*.gguf"),
-    ("llama.cpp", "Library/Caches/llama.cpp/*.gguf"),
 )
-#: Of a model in several files the first one finds the others.
-_LATER_PART = re.compile(r".*-(?!00001)\d{5}-of-\d{5}\.gguf")
-#: Architectures that write nothing: embedding models and parts of other models.
-_NO_CHAT = re.compile(r".*bert.*|gemma-embedding|t5encoder|clip|mmproj")
-#: A file begins with what it says of itself: keys, their kind in four bytes, and values.
-_ARCHITECTURE = re.compile(rb"general\.architecture\x08\0{3}(.)\0{7}", re.DOTALL)
-_CONTEXT = re.compile(rb"\.context_length[\x04\x0a]\0{3}(.{4})", re.DOTALL)
+#: In the names of models that cannot chat, and of the later parts of a model in several files.
+NO_CHAT = re.compile(
+    r"embed|rerank|moderation|whisper|transcribe|tts|audio|realtime|image|dall-e|sora|bert|mmproj|\bclip"
+    r"|\bbge|\be5\b|-(?!00001)\d{5}-of-\d{5}"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,46 +147,38 @@ def present(known: KnownModel, folder: Path) -> LocalModel | None:
     return known.at(path) if size_of(path) == known.size_bytes else None
 
 
-def remove(folder: Path, name: str) -> int:
-    """Delete a model and what a download left of it; how many bytes that freed."""
-    files = [path_of(folder, name), path_of(folder, name, ".part")]
-    freed = sum(map(size_of, files))
-    if Path(name).name != name or not freed:
+def remove(folder: Path, name: str) -> None:
+    """Delete a model and what a download left of it."""
+    files = [file for file in (path_of(folder, name), path_of(folder, name, ".part")) if file.is_file()]
+    if Path(name).name != name or not files:
         raise ModelSetupError(f"There is no model “{name[:80]}” in {folder}.")
-    try:
-        for file in files:
-            file.unlink(missing_ok=True)
-    except OSError as error:
-        raise ModelSetupError(f"The files of “{name}” in {folder} cannot be deleted.") from error
-    return freed
+    for file in files:
+        file.unlink()
 
 
-def read_header(path: Path) -> tuple[str, int]:
-    """The architecture of a model file, such as ``qwen2``, and the longest context it was trained for."""
+def trained_context(path: Path) -> int:
+    """The longest context that a model file was trained for, in tokens; 0 where it does not say."""
     try:
         with path.open("rb") as file:
             head = file.read(1 << 20)
     except OSError:
         head = b""
-    architecture, context = _ARCHITECTURE.search(head), _CONTEXT.search(head)
-    if not head.startswith(b"GGUF") or architecture is None:
+    if not head.startswith(b"GGUF"):
         raise ModelSetupError(f"{path} cannot be read, or is no GGUF file, the one format that runs here.")
-    name = head[architecture.end() :][: architecture[1][0]].decode(errors="replace")
-    return name, int.from_bytes(context[1], "little") if context else 0
+    # It begins with what it says of itself: keys, the kind of a value in four bytes, and values.
+    found = re.search(rb"\.context_length[\x04\x0a]\0{3}(.{4})", head, re.DOTALL)
+    return int.from_bytes(found[1], "little") if found else 0
 
 
 def find(model: str, settings: Settings) -> LocalModel:
     """The file of ``local/NAME``, a known model, or ``local/PATH.gguf``; else a `ModelSetupError`."""
     name = model.removeprefix(PREFIX)
     if name.lower().endswith(".gguf"):
-        path = Path(name).expanduser().absolute()
-        read_header(path)
-        return LocalModel(str(path), path, "", path.stat().st_size, path.stem)
-    for found, _ in offered(settings):
-        if found.name == name:
-            return found
+        return _at(Path(name).expanduser().absolute())
     for known in KNOWN:
         if known.name == name:
+            if found := present(known, settings.models_dir):
+                return found
             raise ModelSetupError(f"{known.title} is not on this machine. {known.how_to_get}")
     names = ", ".join(PREFIX + known.name for known in KNOWN)
     raise ModelSetupError(
@@ -196,37 +186,34 @@ def find(model: str, settings: Settings) -> LocalModel:
     )
 
 
+def _at(path: Path) -> LocalModel:
+    trained_context(path)
+    stored = path.resolve().name  # Hugging Face's cache stores a file by its checksum
+    sha256 = stored if re.fullmatch("[0-9a-f]{64}", stored) else ""
+    return LocalModel(str(path), path, sha256, path.stat().st_size, path.stem)
+
+
 def offered(settings: Settings) -> list[tuple[LocalModel, str]]:
     """The model files on this machine, each once, with where it is from: downloaded ones first."""
-    once: list[tuple[LocalModel, str]] = []
-    met: set[str] = set()
+    found: dict[str, tuple[LocalModel, str]] = {}
     for model, where in _found(settings):
-        same = {str(model.path.resolve()), model.sha256} - {""}
-        if not same & met:
-            once.append((model, where))
-        met |= same
-    return once
+        found.setdefault(model.sha256 or str(model.path.resolve()), (model, where))
+    return list(found.values())
 
 
 def _found(settings: Settings) -> Iterator[tuple[LocalModel, str]]:
     """The known models, then the chat models of other programs; some lie in two places."""
+    folder, home = settings.models_dir, Path.home()
     for known in KNOWN:
-        if model := present(known, settings.models_dir):
+        if model := present(known, folder):
             yield model, known.note.lower() if known.package else DOWNLOADED
-    by_checksum = {known.sha256: known for known in KNOWN}
-    others = [(program, Path.home(), pattern) for program, pattern in CACHES]
-    for program, folder, pattern in [("your folder", settings.models_dir, "*.gguf"), *others]:
-        for path in sorted(folder.glob(pattern)):
-            try:
-                architecture, _ = read_header(path)
-            except ModelSetupError:
-                continue  # an unfinished download, a link to nothing
-            stored = path.resolve().name  # the Hugging Face cache stores a file by its checksum
-            if stored in by_checksum:
-                yield by_checksum[stored].at(path), program
-            elif not _LATER_PART.fullmatch(path.name) and not _NO_CHAT.fullmatch(architecture):
-                sha256 = stored if re.fullmatch("[0-9a-f]{64}", stored) else ""
-                yield LocalModel(str(path), path, sha256, path.stat().st_size, path.stem), program
+    downloaded = {path_of(folder, known.name) for known in KNOWN}
+    places = [("your folder", folder, "*.gguf"), *((program, home, below) for program, below in CACHES)]
+    for program, place, pattern in places:
+        for path in sorted(set(place.glob(pattern)) - downloaded):
+            if not NO_CHAT.search(path.name.lower()):
+                with suppress(ModelSetupError):  # an unfinished download, a link to nothing
+                    yield _at(path), program
 
 
 def record(model: LocalModel) -> dict[str, Any]:
@@ -237,7 +224,7 @@ def record(model: LocalModel) -> dict[str, Any]:
 def the_same(noted: Mapping[str, Any], settings: Settings) -> LocalModel:
     """The file that a version was logged with, by what `record` noted. Versions hold no weights."""
     path = Path(str(noted["name"]))
-    named = [find(PREFIX + str(path), settings).identified()] if path.is_file() else []
+    named = [_at(path).identified()] if path.is_file() else []
     for model in (*named, *(model for model, _ in offered(settings))):
         if model.sha256 == noted["sha256"]:
             return model

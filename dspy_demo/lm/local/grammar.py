@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import enum
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import PydanticUserError, TypeAdapter
 
@@ -32,14 +31,12 @@ _XML_TEXT = rf"/[^\s<>&{_CONTROL}][^<>&{_CONTROL}]*/"
 _ANYTHING: dict[str, Any] = {"type": ["string", "number", "boolean", "null"], "maxLength": CHARS_MAX}
 
 
-@dataclass(frozen=True, slots=True)
-class Grammar:
+class Grammar(NamedTuple):
     """A grammar as llama.cpp takes it.
 
-    Attributes:
-        most_tokens: What a reply takes at most. That is what was asked for, unless the marks of the format
-            and the typed values leave less than `LEAST_TOKENS` for a text, or a value is nested.
-        text_tokens: What all free texts may take together: where a reply has so many, its texts were cut.
+    A reply takes at most `most_tokens`. That is what was asked for, unless the marks of the format and the
+    typed values leave less than `LEAST_TOKENS` for a text, or a value is nested. All free texts together take
+    at most `text_tokens`: where a reply has so many, its texts were cut.
     """
 
     text: str
@@ -51,48 +48,37 @@ class _NoGrammar(Exception):
     """A type has no grammar in this format. The model then writes freely."""
 
 
-def chat_grammar(signature: type[dspy.Signature], max_tokens: int) -> Grammar | None:
-    """The replies that ChatAdapter can read; None where a field's type has no grammar."""
-    frames = [(f"[[ ## {name} ## ]]\n", "\n\n") for name in signature.output_fields]
-    return _grammar(signature, max_tokens, [*frames, ("[[ ## completed ## ]]", "")], format_="chat")
-
-
-def json_grammar(signature: type[dspy.Signature], max_tokens: int) -> Grammar | None:
-    keys = [json.dumps(name, ensure_ascii=False) for name in signature.output_fields]
-    frames = [(f"{', ' if number else '{'}{key}: ", "") for number, key in enumerate(keys)]
-    return _grammar(signature, max_tokens, [*frames, ("}", "")], format_="json")
-
-
-def xml_grammar(signature: type[dspy.Signature], max_tokens: int) -> Grammar | None:
-    """With JSON for nested values."""
-    frames = [(f"<{name}>\n", f"\n</{name}>\n") for name in signature.output_fields]
-    return _grammar(signature, max_tokens, [*frames, ("", "")], format_="xml")
-
-
-def _grammar(
-    signature: type[dspy.Signature], max_tokens: int, frames: list[tuple[str, str]], *, format_: str
-) -> Grammar | None:
-    """Each field's value between what stands before and after it; the last frame is the end."""
+def reply_grammar(format_: str, signature: type[dspy.Signature], max_tokens: int) -> Grammar | None:
+    """The replies that DSPy's adapter of a format can read; None where a field's type has no grammar."""
     types = [field.annotation for field in signature.output_fields.values()]
     try:
-        values = {number: _value(type_, format_) for number, type_ in enumerate(types) if not _is_text(type_)}
+        values = [None if _is_text(type_) else _value(type_, format_) for type_ in types]
     except _NoGrammar:
         return None
-    texts = len(types) - len(values)
+    frames, end = _frames(format_, list(signature.output_fields))
+    texts = values.count(None)
     # A token may be a single byte, and the end of the reply is a token too.
-    marks = len("".join(before + after for before, after in frames).encode()) + 1
-    marks += texts * (MORE_PARAGRAPHS + 1)
-    fixed = marks + len(values) * VALUE_TOKENS
+    fixed = len("".join([*map("".join, frames), end]).encode()) + 1
+    fixed += texts * (MORE_PARAGRAPHS + 1) + (len(values) - texts) * VALUE_TOKENS
     room = max(LEAST_TOKENS, (max_tokens - fixed) // texts) if texts else 0
     start, rules = [], []
-    for number, (before, after) in enumerate(frames[:-1]):
-        value = values.get(number)
+    for number, ((before, after), value) in enumerate(zip(frames, values, strict=True)):
         start += [_quoted(before), f"f{number}"]
         start += [_quoted(after)] if value or format_ == "xml" else []
         rules += [f"f{number}: {value}"] if value else _text(number, room, format_)
-    lines = ["%llguidance {}", f"start: {' '.join(start)} {_quoted(frames[-1][0])}", *rules]
-    nested = sum("%json" in value for value in values.values()) * NESTED_TOKENS
+    lines = ["%llguidance {}", f"start: {' '.join(start)} {_quoted(end)}", *rules]
+    nested = sum("%json" in (value or "") for value in values) * NESTED_TOKENS
     return Grammar("\n".join(lines) + "\n", max(max_tokens, fixed + texts * room) + nested, texts * room)
+
+
+def _frames(format_: str, names: list[str]) -> tuple[list[tuple[str, str]], str]:
+    """What stands before and after each field's value, and at the end."""
+    if format_ == "chat":
+        return [(f"[[ ## {name} ## ]]\n", "\n\n") for name in names], "[[ ## completed ## ]]"
+    if format_ == "xml":
+        return [(f"<{name}>\n", f"\n</{name}>\n") for name in names], ""
+    keys = [f"{json.dumps(name, ensure_ascii=False)}: " for name in names]
+    return [(f", {key}" if number else f"{{{key}", "") for number, key in enumerate(keys)], "}"
 
 
 def _text(number: int, tokens: int, format_: str) -> list[str]:
@@ -103,21 +89,19 @@ def _text(number: int, tokens: int, format_: str) -> list[str]:
         return [f"f{number}[max_tokens={tokens}]: {_XML_TEXT}"]
     # A terminal takes all it can, so a model could never end a text that may hold blank lines. Therefore a
     # paragraph is a terminal: after a blank line comes the next one, or a header.
-    names, nested = [f"p{number}_{index}" for index in range(MORE_PARAGRAPHS)], ""
-    for name in names:
-        nested = f'({name} "\\n" {nested})?'
-    more = max(1, tokens // 2 // MORE_PARAGRAPHS)
+    names = [f"p{number}_{index}" for index in range(MORE_PARAGRAPHS)]
+    first, more = max(1, tokens // 2), max(1, tokens // 2 // MORE_PARAGRAPHS)
     return [
-        f'f{number}: t{number} "\\n" {nested}',
-        f"t{number}[max_tokens={max(1, tokens // 2)}]: {_PARAGRAPH}",
+        f'f{number}: t{number} "\\n"' + "".join(f' ({name} "\\n"' for name in names) + ")?" * MORE_PARAGRAPHS,
+        f"t{number}[max_tokens={first}]: {_PARAGRAPH}",
         *(f"{name}[max_tokens={more}]: {_PARAGRAPH}" for name in names),
     ]
 
 
 def _value(type_: Any, format_: str) -> str:
     """The expression of a typed value: a choice in words, or JSON."""
-    plain = format_ != "json"
     if options := _options(type_):
+        plain = format_ != "json"
         texts = [o if plain and isinstance(o, str) else json.dumps(o, ensure_ascii=False) for o in options]
         if plain and any(text != text.strip() or not text or set(text) & set("\n[<>&") for text in texts):
             raise _NoGrammar("a choice that this format cannot hold")

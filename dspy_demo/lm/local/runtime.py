@@ -9,10 +9,10 @@ from __future__ import annotations
 import atexit
 import importlib.util
 import os
+import re
 import secrets
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
@@ -20,8 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from dspy_demo.errors import DemoError, ModelSetupError
-from dspy_demo.lm.local.files import LocalModel
+from dspy_demo.errors import ModelSetupError
 
 if TYPE_CHECKING:
     from dspy_demo.lm.local.engine import Job
@@ -70,19 +69,11 @@ class LoadedModel:
             ) from error
 
     def generate(self, request: dict[str, Any], receive: Callable[[dict[str, Any]], bool]) -> None:
-        """Answer an OpenAI-style chat request in this thread; it ends where `receive` returns True."""
-        failures: list[BaseException] = []
+        """Answer an OpenAI-style chat request in this thread; it ends where `receive` returns True.
 
-        def checked(chunk: dict[str, Any]) -> bool:
-            try:
-                return receive(chunk)
-            except BaseException as failure:  # the runtime would swallow it and go on
-                failures.append(failure)
-                return True
-
-        self._server.handle_chat_completions({**request, "stream": True}, checked)
-        if failures:
-            raise failures[0]
+        `receive` must not raise: the runtime would go on without a word.
+        """
+        self._server.handle_chat_completions({**request, "stream": True}, receive)
 
 
 class JobQueue:
@@ -99,11 +90,10 @@ class JobQueue:
         with self._lock:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(1, thread_name_prefix="local-model")
-            before = sum(not other.stopped.is_set() for other in self._jobs)
-            if before:
-                job.tell(f"{before} before you for the model on this machine", "pending", "queue")
+            if before := sum(not other.stopped.is_set() for other in self._jobs):
+                job.tell(f"{before} before you for the model on this machine", "pending")
             self._jobs.append(job)
-            self._pool.submit(self._run, job, before > 0)
+            self._pool.submit(self._run, job)
 
     def close(self) -> None:
         """End the job that is running and those that wait, and free the memory. It can be used again."""
@@ -115,35 +105,30 @@ class JobQueue:
             pool.shutdown()
         self._loaded = None
 
-    def _run(self, job: Job, waited: bool) -> None:
+    def _run(self, job: Job) -> None:
         try:
             if not job.stopped.is_set():
-                if waited:
-                    job.tell("The model on this machine is free", "done", "queue")
                 job.run(self._model(job))
         except Exception as error:
-            job.emit(DemoError.of(error))
+            job.emit(error)
         finally:
             with self._lock:
                 self._jobs.remove(job)
 
     def _model(self, job: Job) -> LoadedModel:
         """The model of the job, loaded now unless it is the one in memory."""
-        file, title, began = job.file, job.file.title, time.monotonic()
-        identity = (file.path, job.context_tokens)
-        if self._loaded is not None and self._loaded[0] == identity:
-            return self._loaded[1]
-        self._loaded = None  # frees its memory
-        _check_memory(file)
-        job.tell(f"Loading {title}", "pending", "load")
-        try:
-            model = LoadedModel(*identity)
-        except ModelSetupError:
-            job.tell(f"{title} could not be loaded", "failed", "load")
-            raise
-        self._loaded = (identity, model)
-        job.tell(f"Loaded {title} in {time.monotonic() - began:.1f} s", "done", "load")
-        return model
+        identity = (job.file.path, job.context_tokens)
+        if self._loaded is None or self._loaded[0] != identity:
+            self._loaded = None  # frees its memory
+            free = re.search(r"MemAvailable: +(\d+) kB", MEMORY.read_text() if MEMORY.exists() else "")
+            if free and job.file.path.stat().st_size > int(free[1]) * 1024:
+                text = f"{job.file.title} needs more memory than is free. Choose a smaller model."
+                raise ModelSetupError(text)
+            job.tell(f"Loading {job.file.title}", "pending")
+            self._loaded = (identity, LoadedModel(*identity))
+        if job.waits:
+            job.tell(f"Loaded {job.file.title}", "done")
+        return self._loaded[1]
 
 
 #: The process's one queue. Without a job it has neither a thread nor a model.
@@ -167,15 +152,3 @@ def import_runtime() -> ModuleType:
             "The runtime for models on this machine does not work on this system. On Linux it needs "
             "libgomp.so.1: try apt-get install libgomp1."
         ) from error
-
-
-def _check_memory(file: LocalModel) -> None:
-    """Refuse what does not fit into the memory that is free, where the system tells (Linux)."""
-    lines = MEMORY.read_text(encoding="ascii").splitlines() if MEMORY.exists() else []
-    free = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
-    needed = file.path.stat().st_size + KEPT_CHATS_MIB * 2**20
-    if free and needed > free[0]:
-        raise ModelSetupError(
-            f"{file.title} needs more than {needed / 1e9:.1f} GB of memory, and {free[0] / 1e9:.1f} GB are "
-            "free. Choose a smaller model."
-        )

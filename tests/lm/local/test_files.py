@@ -9,7 +9,7 @@ import pytest
 
 from dspy_demo.errors import ModelSetupError
 from dspy_demo.lm.local import files
-from dspy_demo.lm.local.files import KNOWN, find, offered, read_header
+from dspy_demo.lm.local.files import KNOWN, find, offered, trained_context
 from dspy_demo.settings import Settings
 from tests.fake_hub import gguf_bytes, known_for
 from tests.services import settings_for
@@ -40,13 +40,10 @@ def hub_cached(home: Path, content: bytes, file: str) -> Path:
     return link
 
 
-def test_a_name_is_found_downloaded_or_in_the_hugging_face_cache(settings: Settings, home: Path) -> None:
-    link = hub_cached(home, CONTENT, MODEL.file)
-    assert find("local/tiny-instruct", settings).path == link
+def test_a_name_is_found_where_its_file_is_whole(settings: Settings) -> None:
     path = put(settings.models_dir / "tiny-instruct.gguf")
     model = find("local/tiny-instruct", settings)
     assert (model.path, model.title, model.sha256) == (path, "Tiny Instruct", MODEL.sha256)
-    link.unlink()
     put(path, CONTENT[:-1])  # it lost its end
     with pytest.raises(ModelSetupError, match="models pull tiny-instruct"):
         find("local/tiny-instruct", settings)
@@ -78,7 +75,7 @@ def test_files_of_other_programs_are_offered_each_once(settings: Settings, home:
     put(home / ".lmstudio/models/someone/Repo-GGUF/a.gguf", gguf_bytes(2_002))
     put(home / ".cache/llama.cpp/b.gguf", gguf_bytes(2_003))
     put(settings.models_dir / "mine.gguf", gguf_bytes(2_005))
-    put(settings.models_dir / "embedding.gguf", gguf_bytes(2_006, "nomic-bert"))
+    put(settings.models_dir / "embedding.gguf", gguf_bytes(2_006))
     put(settings.models_dir / "big-00002-of-00003.gguf", gguf_bytes(2_008))
     (settings.models_dir / "gone.gguf").symlink_to(home / "nothing")
     found = {model.title: where for model, where in offered(settings)}
@@ -88,7 +85,7 @@ def test_files_of_other_programs_are_offered_each_once(settings: Settings, home:
 
 
 def test_what_is_known_of_a_file_and_what_lies_outside_is_not_deleted(tmp_path: Path) -> None:
-    assert read_header(write_tiny_gguf(tmp_path / "m.gguf", context=777)) == ("llama", 777)
+    assert trained_context(write_tiny_gguf(tmp_path / "m.gguf", context=777)) == 777
     assert [len(bytes.fromhex(model.sha256 + model.revision)) for model in KNOWN] == [52, 52, 32]
     outside = put(tmp_path / "mine.gguf")
     (tmp_path / "models").mkdir()

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from dspy_demo.adapters import ADAPTERS, adapter_for, reply_grammar
+from dspy_demo.adapters import ADAPTERS, adapter_for
+from dspy_demo.lm.local.grammar import reply_grammar
 from dspy_demo.lm.local.runtime import LoadedModel
 from tests.tiny_gguf import write_tiny_gguf
 
