@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -42,9 +41,6 @@ from dspy_demo.web.auth import Auth
 from dspy_demo.web.server import protected, serve_app
 from dspy_demo.web.terminal import Terminal
 
-#: How long the last traces may take at the end.
-TRACES_WRITTEN_S = 3.0
-
 
 def serve(
     settings: Settings, programs: ProgramRegistry, detection: Detection, listening: socket.socket
@@ -68,9 +64,9 @@ def _services(
     settings: Settings, programs: ProgramRegistry, detection: Detection, tunnel: Tunnel
 ) -> Services:
     """What the pages and the routes share."""
-    catalog, versions = LMCatalog(settings, detection), VersionStore(settings, os.environ)
+    catalog, versions = LMCatalog(settings, detection), VersionStore(settings)
     local, served = LocalBackend(settings, programs, catalog), ServedBackend(settings)
-    servers = ModelServers(settings, os.environ)
+    servers = ModelServers(settings)
     tracer = Tracer(settings, versions.tracking)
     limits = GuestLimits(settings, settings.data_dir / "guests.db")
     allowance = Allowance(settings, programs.specs(), detection, guest_urls(servers, settings))
@@ -83,7 +79,7 @@ def _services(
         local=local,
         servers=servers,
         served=served,
-        mlflow=MLflowPages(versions.tracking, os.environ),
+        mlflow=MLflowPages(versions.tracking),
         tunnel=tunnel,
         downloads=Downloads(settings),
     )
@@ -92,9 +88,8 @@ def _services(
 def _routes(services: Services, detection: Detection, pages: Pages) -> FastAPI:
     """The routes of the app. A new route is a router more."""
     chat, choice, servers, tunnel = services.chat, detection.choice, services.servers, services.tunnel
-    about = "State of the model server."
-    chat.observer.show_state("model_server", about, SERVER_PHASES, lambda: servers.state().phase)
-    chat.observer.show_state("share", "State of the public link.", PHASES, lambda: tunnel.state().phase)
+    chat.observer.show_state("model_server", SERVER_PHASES, lambda: servers.state().phase)
+    chat.observer.show_state("share", PHASES, lambda: tunnel.state().phase)
     first = LocalTarget(chat.programs.default.name, choice)
 
     def log_version(name: str, program: str | None, description: str, tags: dict[str, str]) -> Version:
@@ -114,7 +109,7 @@ def _routes(services: Services, detection: Detection, pages: Pages) -> FastAPI:
         await chat.aclose()
         await services.downloads.cancel()
         await asyncio.gather(servers.aclose(), services.mlflow.stop(), warming)
-        await asyncio.to_thread(chat.tracer.close, TRACES_WRITTEN_S)
+        await asyncio.to_thread(chat.tracer.close, 3.0)
 
     probes = probes_router(chat, lambda: services.local.prepare(first), servers.phase)
     return build_api(chat, lambda: choice, probes, versions_router(log_version), lifespan=lifespan)

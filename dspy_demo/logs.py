@@ -1,4 +1,4 @@
-"""Logging by the standard library: quiet by default, as text or as JSON, and never a visitor's words.
+"""Logging as text or as JSON, and never a visitor's words.
 
 Libraries put what people ask and keys into their debugging output and into the texts of exceptions (``int()``
 quotes what it was given). So of a library only warnings are written, and of an exception its kind and place.
@@ -14,7 +14,6 @@ import traceback
 import warnings
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Any
 
 from dspy_demo.errors import DemoError, UpstreamError
@@ -24,8 +23,7 @@ from dspy_demo.settings import Settings
 NOISY = ["alembic", "httpx", "httpcore", "LiteLLM", "mlflow", "gradio", "asyncio"]
 NOISY += ["dspy.predict", "dspy.adapters"]
 #: Loggers with handlers of their own to stderr, which they set when they are imported or started.
-SELF_WILLED = ["dspy", "mlflow", "LiteLLM", "LiteLLM Proxy", "LiteLLM Router"]
-SELF_WILLED += ["uvicorn", "uvicorn.error", "uvicorn.access"]
+WITH_HANDLERS = ("dspy", "mlflow", "LiteLLM", "LiteLLM Proxy", "LiteLLM Router", "uvicorn", "uvicorn.error")
 
 #: The id of the turn that this task runs, for every record made in it.
 current_turn_id: ContextVar[str] = ContextVar("current_turn_id", default="")
@@ -33,7 +31,6 @@ current_turn_id: ContextVar[str] = ContextVar("current_turn_id", default="")
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 #: Their text speaks of the code only.
 _OF_CODE = (ImportError, AttributeError, NameError)
-_WARN_OF_CODE = (DeprecationWarning, PendingDeprecationWarning, FutureWarning, RuntimeWarning)
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +43,7 @@ def configure_logging(settings: Settings) -> None:
     as_json = settings.log_format == "json"
     handler.setFormatter(Formatter(as_json=as_json))
     logging.basicConfig(level=min(level, logging.WARNING), handlers=[handler], force=True)
-    for name in SELF_WILLED:
+    for name in WITH_HANDLERS:
         logging.getLogger(name).__class__ = _HandledHere
     for name in NOISY:
         logging.getLogger(name).setLevel(max(level, logging.ERROR))
@@ -56,23 +53,19 @@ def configure_logging(settings: Settings) -> None:
         warnings.filterwarnings("ignore", "rollout_id has no effect")  # it keeps servers apart in the cache
         warnings.filterwarnings("ignore", category=UserWarning, module=r"(pydantic|mlflow|dspy)\b.*")
     if as_json:  # a traceback on stderr would be no JSON
-        sys.excepthook = _log_uncaught
+        sys.excepthook = lambda kind, error, trace: log.critical("the process failed", exc_info=error)
         threading.excepthook = lambda failed: log.error("a thread failed", exc_info=failed.exc_value)
 
 
 def log_failure(
     logger: logging.Logger, message: str, error: DemoError, *, refused: bool | None = None, **fields: Any
 ) -> None:
-    """The one line of an error that a user sees, under the same id; once, however often it is told.
-
-    A fault of this side is logged with its trace. What was `refused`, by default the 4xx, is told at INFO.
-    """
+    """The one line of an error that a user sees, under the same id. What was `refused` is told at INFO."""
     if error.logged:
         return
     error.logged = True
     refused = error.http_status < 500 if refused is None else refused
-    internal = error.code == DemoError.code
-    level = logging.ERROR if internal else logging.INFO if refused else logging.WARNING
+    level = logging.ERROR if error.code == DemoError.code else logging.INFO if refused else logging.WARNING
     cause = error.__cause__
     traced = cause is not None and error.http_status >= 500 and not isinstance(error, UpstreamError)
     extra = {"error_id": error.error_id, "code": error.code} | fields
@@ -116,17 +109,13 @@ class Formatter(logging.Formatter):
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         head = {"time": time.replace("+00:00", "Z"), "level": record.levelname, "logger": record.name}
         head["message"] = message
-        fields = {str(name): value for name, value in vars(record).items() if name not in _STANDARD}
+        fields = {name: value for name, value in vars(record).items() if name not in _STANDARD}
         error = record.exc_info[1] if record.exc_info else None
         trace = trace_text(error) if error is not None else ""
         if not self._as_json:
             pairs = [f"{name}={value!r}" for name, value in fields.items()]
             return " ".join([*head.values(), *pairs]) + (f"\n{trace}" if trace else "")
-        entry = head | fields | head | ({"exception": trace} if trace else {})  # whatever fields are called
-        try:
-            return json.dumps(entry, default=str, allow_nan=False)
-        except ValueError:  # NaN, or a value that contains itself
-            return json.dumps({name: str(value) for name, value in entry.items()})
+        return json.dumps(fields | head | ({"exception": trace} if trace else {}), default=str)
 
 
 def kinds(error: BaseException | None) -> str:
@@ -167,12 +156,5 @@ class _HandledHere(logging.Logger):
 def _log_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any
 ) -> None:
-    words = f": {message}" if issubclass(category, _WARN_OF_CODE) else ""  # Pydantic's quote values
-    log.warning("%s in %s:%d%s", category.__name__, filename, lineno, words)
-
-
-def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    if issubclass(kind, KeyboardInterrupt):
-        sys.__excepthook__(kind, error, trace)
-    else:
-        log.critical("the process failed", exc_info=(kind, error, trace))
+    """Without its words: Pydantic's quote values."""
+    log.warning("%s in %s:%d", category.__name__, filename, lineno)

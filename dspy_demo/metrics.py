@@ -100,9 +100,9 @@ class Metrics:
             self._tokens.labels(end.backend, kind).inc(max(0, tokens))  # a server may tell anything
         self._cost_usd.inc(max(0.0, end.usage.cost_usd or 0.0))
 
-    def show_state(self, name: str, about: str, states: Iterable[str], read: Callable[[], str]) -> None:
+    def show_state(self, name: str, states: Iterable[str], read: Callable[[], str]) -> None:
         """A gauge ``dspy_demo_NAME`` with the label `state`: 1 for what `read` gives, 0 for all others."""
-        gauge = self._made(Gauge, name, about, "state")
+        gauge = self._made(Gauge, name, "1 for its state now, 0 for all others.", "state")
         for state in states:
             gauge.labels(state).set_function(partial(lambda name: float(read() == name), state))
 

@@ -1,12 +1,11 @@
-"""One `Settings` object: flags over environment over defaults. Nothing else in the house reads these.
+"""One `Settings` object: flags over environment over defaults.
 
-`python app.py --help` and `docs/settings.md` are drawn from its fields.
+``--help`` and docs/settings.md are drawn from it.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import re
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from functools import partial
@@ -49,22 +48,18 @@ class Settings(BaseModel):
 
     host: str = _app("127.0.0.1", "Address to listen on.", env="GRADIO_SERVER_NAME")
     port: int | None = _app(
-        None, "Port; without it 7860, or the next free one.", env="GRADIO_SERVER_PORT", ge=1, le=65535
+        None, "Port; empty for 7860 or the next free one.", env="GRADIO_SERVER_PORT", ge=1, le=65535
     )
     open: bool = _app(True, "Open the page in the browser at start.")
-    public: bool = _app(
-        False,
-        "Ask for the owner's link also at this machine, as behind a reverse proxy. "
-        "It is asked for in any case while the app is shared or listens beyond loopback.",
-    )
+    public: bool = _app(False, "Ask for the owner's link also at this machine, as behind a reverse proxy.")
     public_url: str | None = _app(
-        None, "Address by which others reach the page; the owner's link is printed for it.", env="SPACE_HOST"
+        None, "Address of the page for others, for which the owner's link is printed.", env="SPACE_HOST"
     )
     owner_token: SecretStr | None = _app(
         None, "Bearer token of the owner for the routes; without it a new one at each start.", min_length=16
     )
     cors_origins: tuple[str, ...] = _app(
-        (), "Other sites whose pages may call the routes, such as https://example.com; separated by commas."
+        (), "Sites whose pages may call the routes, such as https://example.com; separated by commas."
     )
     embed: bool = _app(False, "Let other sites show the page in a frame. On where SPACE_ID is set (Spaces).")
     data_dir: Path = _app(Path("~/.local/share/dspy-demo"), "Folder for the cache, MLflow and artifacts.")
@@ -72,94 +67,73 @@ class Settings(BaseModel):
         "warning", "Lowest level to log. With info every turn is one line."
     )
     log_format: Literal["text", "json"] = _app("text", "Log lines for people, or as one JSON object each.")
-    shutdown_grace_s: float = _app(
-        5, "Time that running turns have to finish when the app is told to stop.", unit="s", ge=0, le=300
-    )
+    shutdown_grace_s: float = _app(5, "Time that running turns get to finish.", unit="s", ge=0, le=300)
 
     program: str | None = _program(
-        None, "Program to start with: a shipped name, package.module:attribute, or path/to/file.py[:name]."
+        None, "First program: a shipped name, package.module:attribute, or path/to/file.py[:name]."
     )
     adapter: str = _program("chat", f"How DSPy writes fields and reads them back: {', '.join(ADAPTERS)}.")
     lm: str | None = _program(
-        None,
-        "Language model: a LiteLLM/DSPy string such as openai/gpt-4o-mini, or local/PATH.gguf for a file.",
+        None, "Language model: a LiteLLM string such as openai/gpt-4o-mini, or local/PATH.gguf."
     )
     api_base: str | None = _program(
-        None, "Base URL of an OpenAI-compatible server, or with --lm of one of its provider's kind."
+        None, "Base URL of a server that speaks OpenAI's API, or with --lm that of its provider."
     )
     api_key: SecretStr | None = _program(None, "Key for --lm. Better set the provider's own variable.")
     temperature: float | None = _program(None, "Sampling temperature; empty for the model's own.", ge=0, le=2)
     max_tokens: int | None = _program(
-        None, "Output per model call; empty for the model's own.", unit="tokens", ge=16, le=200_000
+        None, "Output per model call; empty for its own.", unit="tokens", ge=16, le=200_000
     )
     cache: bool = _program(True, "Answer a repeated request from DSPy's cache.")
     ollama_url: str = _program("http://127.0.0.1:11434", "Where to look for Ollama.", env="OLLAMA_HOST")
 
-    models_dir: Path = _local(
-        Path("~/.cache/dspy-demo/models"), "Folder for downloaded models; other GGUF files in it are offered."
-    )
+    models_dir: Path = _local(Path("~/.cache/dspy-demo/models"), "Folder for model files (GGUF).")
     hub_url: str = _local("https://huggingface.co", "Hub that models are downloaded from.", env="HF_ENDPOINT")
     local_context_tokens: int = _local(
         8192, "Longest chat with its reply.", unit="tokens", ge=512, le=1_000_000
     )
 
     tracking_uri: str | None = _versions(
-        None, "MLflow server or database; without it SQLite in --data-dir.", env="MLFLOW_TRACKING_URI"
+        None, "MLflow server or database; empty for --data-dir.", env="MLFLOW_TRACKING_URI"
     )
-    experiment: str = _versions(
-        "dspy-demo", "MLflow experiment for runs and traces.", env="MLFLOW_EXPERIMENT_NAME"
-    )
-    served_url: str | None = _versions(
-        None, "A model server that runs elsewhere, offered as the served backend."
-    )
+    experiment: str = _versions("dspy-demo", "MLflow experiment for traces.", env="MLFLOW_EXPERIMENT_NAME")
+    served_url: str | None = _versions(None, "A model server that runs elsewhere.")
     serve_env: tuple[str, ...] = _versions(
-        (), "Variables that a served version finds beside its own provider's key, separated by commas."
+        (), "Variables that a served version finds beside its model's key, separated by commas."
     )
     tracing: bool = _versions(True, "Record each turn as an MLflow trace.")
 
     share: bool = _share(False, "Open a public link at start, as the Share button does.")
     share_server: str | None = _share(
-        None, "Your own share server (huggingface/frp) as HOST:PORT.", env="GRADIO_SHARE_SERVER_ADDRESS"
+        None, "Your own share server, as HOST:PORT.", env="GRADIO_SHARE_SERVER_ADDRESS"
     )
 
-    input_max_chars: int = _limit(
-        20_000, "Longest input of a turn, all fields together.", unit="characters", ge=1, le=10_000_000
-    )
-    idle_timeout_s: float = _limit(
-        60, "Longest silence of a model before a turn fails.", unit="s", gt=0, le=3600
-    )
+    input_max_chars: int = _limit(20_000, "Longest input of a turn.", unit="characters", ge=1, le=10_000_000)
+    idle_timeout_s: float = _limit(60, "Longest silence of a model.", unit="s", gt=0, le=3600)
     total_timeout_s: float = _limit(300, "Longest time for a whole turn.", unit="s", gt=0, le=86_400)
-    lm_retries: int = _limit(
-        2, "How often a failed model call is tried again before anything was streamed.", ge=0, le=10
-    )
+    lm_retries: int = _limit(2, "Retries of a model call that failed before its first token.", ge=0, le=10)
     max_turns: int = _limit(300, "Turns that may run at the same time.", unit="turns", ge=1, le=100_000)
     max_connections: int = _limit(
-        512, "Connections that may be open, half of them by guests; a page holds about three.", ge=8
+        512, "Open connections, half of them by guests; a page holds about three.", ge=8
     )
 
     guests_concurrent_turns: int = _guests(
-        8, "Turns of all guests that may run at once, always fewer than --max-turns.", unit="turns", ge=1
+        8, "Guests' turns that may run at once, always fewer than --max-turns.", unit="turns", ge=1
     )
     guest_output_max_tokens: int = _guests(
-        2_000, "Output of a guest's turn, all its model calls together.", unit="tokens", ge=16, le=200_000
+        2_000, "Output of a guest's turn, all calls.", unit="tokens", ge=16, le=200_000
     )
     guests_daily_tokens: int = _guests(
-        500_000, "Tokens that all guests may use in a day (UTC).", unit="tokens/day", ge=0, le=10_000_000_000
+        500_000, "Tokens that all guests may use a day (UTC).", unit="tokens/day", ge=0, le=10_000_000_000
     )
     guests_daily_usd: float = _guests(
-        1.0, "Money that all guests may spend in a day (UTC), where prices are known.", unit="USD/day", ge=0
+        1.0, "Money that all guests may spend a day (UTC), where prices are known.", unit="USD/day", ge=0
     )
-    guest_password: SecretStr | None = _guests(
-        None, "Password that a guest must type before the page opens.", min_length=4
-    )
-    guest_token: SecretStr | None = _guests(
-        None, "Bearer token with which a guest's script may call the routes.", min_length=16
-    )
-    guest_programs: tuple[str, ...] = _guests(
-        (), "Programs that guests may use, separated by commas; empty for all of the start."
-    )
+    guest_password: SecretStr | None = _guests(None, "Password that guests must type.", min_length=4)
+    guest_token: SecretStr | None = _guests(None, "Bearer token for guests' scripts.", min_length=16)
+    guest_programs: tuple[str, ...] = _guests((), "Programs for guests, separated by commas; empty for all.")
     guest_models: tuple[str, ...] = _guests(
-        (), "Models that guests may use, separated by commas; empty for the first one."
+        (), "Models for guests, separated by commas; empty for the first."
     )
 
     #: Longest reply of a turn in characters, all steps together; a longer one is ended there. Not a flag.
@@ -199,8 +173,7 @@ class Settings(BaseModel):
     @field_validator("share_server")
     @classmethod
     def _is_address(cls, value: str | None) -> str | None:
-        address = re.fullmatch(r"[\w.-]+:(\d{1,5})", value) if value else None
-        if value and not (address and 0 < int(address[1]) < 65_536):
+        if value and not re.fullmatch(r"[\w.-]+:\d{1,5}", value):
             raise ValueError("must be HOST:PORT such as share.example.com:7000")
         return value
 
@@ -262,7 +235,7 @@ def flag_name(name: str) -> str:
 
 
 def _flags() -> list[tuple[str, FieldInfo, dict[str, Any]]]:
-    """The settings that are flags: their names, their fields, and unit, group and further variables."""
+    """The settings that are flags: name, field, and unit, group and further variables."""
     fields = [(name, info, info.json_schema_extra) for name, info in Settings.model_fields.items()]
     return [(name, info, extra) for name, info, extra in fields if isinstance(extra, dict)]
 
@@ -313,21 +286,8 @@ def argument_parser() -> argparse.ArgumentParser:
     return parser
 
 
-#: What the app keeps in its data folder.
-OWN_NAMES = frozenset({"artifacts", "cache", "guests.db", "logs", "run", "session.key", "share"})
-OWN_NAMES |= {"mlflow.db", "mlflow.db.lock", "mlflow.db-shm", "mlflow.db-wal"}
 #: The mode mask of a process of ours: its files are read by their user alone, who may have chats in them.
 PRIVATE_UMASK = 0o077
-
-
-def close_to_others(data_dir: Path) -> None:
-    """Take other users' rights from what is in the data folder already, and from a folder of ours alone."""
-    with contextlib.suppress(OSError):  # a folder that cannot be used is told of by what needs it
-        data_dir.mkdir(parents=True, exist_ok=True)
-        paths = [path for path in data_dir.iterdir() if not path.is_symlink()]
-        ours = [path for path in paths if path.name in OWN_NAMES]
-        for path in [*ours, *([data_dir] if ours == paths else [])]:
-            path.chmod(path.stat().st_mode & ~PRIVATE_UMASK)
 
 
 def _of_providers(environ: Mapping[str, str]) -> dict[str, Any]:

@@ -10,13 +10,7 @@ if TYPE_CHECKING:
 
 
 def draw(package: str, template: str, **values: Any) -> str:
-    """The HTML of `template`, a file in the folder ``templates`` of `package`.
-
-    Args:
-        package: The package beside whose code the template stands, such as ``"dspy_demo.ui"``.
-        template: The file's name.
-        values: What the template shows. Each is escaped; a missing one is an error.
-    """
+    """The HTML of a file in the folder ``templates`` of `package`. A value that it lacks is an error."""
     return _environment(package).get_template(template).render(**values)
 
 
@@ -24,10 +18,7 @@ def draw(package: str, template: str, **values: Any) -> str:
 def _environment(package: str) -> jinja2.Environment:
     import jinja2
 
+    loader, undefined = jinja2.PackageLoader(package), jinja2.StrictUndefined
     return jinja2.Environment(
-        loader=jinja2.PackageLoader(package),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=loader, undefined=undefined, autoescape=True, trim_blocks=True, lstrip_blocks=True
     )

@@ -41,7 +41,7 @@ def value(metrics: Metrics, name: str, **labels: str) -> float:
 
 def test_a_state_is_read_when_somebody_looks_and_no_label_holds_what_somebody_typed() -> None:
     metrics, now = Metrics(), ["none"]
-    metrics.show_state("model_server", "Its state.", ("none", "ready"), lambda: now[0])
+    metrics.show_state("model_server", ("none", "ready"), lambda: now[0])
     for now[0] in ("none", "ready"):
         shown = {state: value(metrics, "model_server", state=state) for state in ("none", "ready")}
         assert shown == {"none": now[0] == "none", "ready": now[0] == "ready"}

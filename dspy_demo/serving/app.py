@@ -1,7 +1,4 @@
-"""The model server: one version behind the routes of ``mlflow models serve``, and the API's beside them.
-
-``/ping``, ``/health``, ``/version`` and ``/invocations`` keep MLflow's contract.
-"""
+"""The model server: one version behind the routes of ``mlflow models serve``, and the API's beside them."""
 
 from __future__ import annotations
 
@@ -31,7 +28,7 @@ from dspy_demo.lm.providers import provider_for
 from dspy_demo.programs.inputs import chat_messages
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.serving import INSTANCE_VARIABLE
-from dspy_demo.serving.loading import ServedVersion, missing_key
+from dspy_demo.serving.loading import ServedVersion
 from dspy_demo.settings import Settings
 from dspy_demo.tracing.tracer import Tracer
 from dspy_demo.versions.tracking import Tracking
@@ -64,10 +61,10 @@ def build_app(version: ServedVersion, settings: Settings) -> FastAPI:
     choice = replace(version.lm, api_key=settings.api_key or provider_for(version.lm.model).key(settings))
     programs = ProgramRegistry([replace(version.spec, build=lambda: version.module, adapter=version.adapter)])
     catalog = VersionCatalog(settings, choice, version)
-    tracer = Tracer(settings, Tracking(settings), serves=version.uri)
     local = LocalBackend(settings, programs, catalog)
+    tracer = Tracer(settings, Tracking(settings), serves=version.uri)
     service = ChatService(settings, programs, local, tracer=tracer)
-    reason = _why_not_ready(catalog, choice, settings)
+    reason, instance = _why_not_ready(catalog, choice, settings), os.environ.get(INSTANCE_VARIABLE, "")
     _lend_key(choice)
 
     async def prepare() -> None:
@@ -81,22 +78,21 @@ def build_app(version: ServedVersion, settings: Settings) -> FastAPI:
         await service.aclose()
         await asyncio.to_thread(tracer.close, 4.0)
 
+    how: dict[str, Any] = {"errors": {"/invocations": mlflow_error}, "lifespan": lifespan}
     routers = mlflow_router, probes_router(service, prepare)
-    options: dict[str, Any] = {"errors": {"/invocations": mlflow_error}, "lifespan": lifespan}
-    app = build_api(service, lambda: choice, *routers, title=f"Model server of {version.uri}", **options)
+    app = build_api(service, lambda: choice, *routers, title=f"Model server of {version.uri}", **how)
 
-    @app.get("/model", summary="What is served here")
+    @app.get("/model", summary="What is served here, and how many turns run")
     async def model() -> dict[str, Any]:
-        """And how many turns run, which a switch to another version waits for."""
         return {
             "server": "dspy-demo",
+            "instance": instance,
             "version": version.uri,
             "program": version.spec.name,
             "lm": choice.model,
             "adapter": version.adapter,
             "ready": not reason,
             "reason": reason,
-            "instance": os.environ.get(INSTANCE_VARIABLE, ""),
             "running": len(service.running | service.waiting),
         }
 
@@ -105,12 +101,18 @@ def build_app(version: ServedVersion, settings: Settings) -> FastAPI:
 
 def _why_not_ready(catalog: LMCatalog, choice: LMChoice, settings: Settings) -> str:
     """A sentence, or empty; told at the start, not when the first question needs the model."""
-    reason = missing_key(choice, settings)
+    provider = provider_for(choice.model)
+    if provider.example and not (choice.api_key or choice.api_base or provider.base(settings)):
+        names = " or ".join(provider.keys)
+        return (
+            f"{choice.model} needs a key: set {names} where the model server is started. "
+            f"An app that serves it passes that on with --serve-env {provider.keys[0]}."
+        )
     try:
         catalog.lm(choice)
     except DemoError as error:
-        return reason or error.public_message
-    return reason
+        return error.public_message
+    return ""
 
 
 def _lend_key(choice: LMChoice) -> None:
@@ -143,9 +145,7 @@ async def mlflow_version() -> Response:
 
 @mlflow_router.post("/invocations", summary="Ask as MLflow's clients do")
 async def invocations(body: dict[str, Any], asked: Asked) -> Response:
-    """Takes `messages`, or one row of them as `dataframe_split`, `dataframe_records`, `inputs` or
-    `instances`. The content of the reply is the output fields as JSON.
-    """
+    """Takes `messages`, or one row of them as `inputs`, `instances` or one of the `dataframe` forms."""
     row, spec = body if "messages" in body else _row(body), asked.service.programs.default
     match row:
         case {"messages": [*messages]} if all(isinstance(message, dict) for message in messages):

@@ -13,7 +13,6 @@ import dspy
 from dspy_demo.adapters import adapter_name
 from dspy_demo.errors import DemoError, VersionNotFound, VersionNotServable
 from dspy_demo.events import LMChoice
-from dspy_demo.lm.providers import provider_for
 from dspy_demo.programs.chat_program import as_prediction
 from dspy_demo.programs.own import spec_of
 from dspy_demo.programs.spec import ProgramSpec
@@ -115,14 +114,3 @@ class MessagesProgram(dspy.Module):
         if isinstance(result, Mapping):
             result = {name: value for name, value in result.items() if name != "role"}
         return as_prediction(result, "answer")
-
-
-def missing_key(choice: LMChoice, settings: Settings) -> str:
-    """Why this version cannot answer yet, as a sentence; empty where a key is there or none is needed."""
-    provider = provider_for(choice.model)
-    if not provider.example or choice.api_base or provider.base(settings) or choice.api_key:
-        return ""
-    return (
-        f"{choice.model} needs a key: set {' or '.join(provider.keys)} where the model server is started. "
-        f"An app that serves it passes that on with --serve-env {provider.keys[0]}."
-    )

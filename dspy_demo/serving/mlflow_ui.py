@@ -1,4 +1,4 @@
-"""**Open MLflow**: MLflow's own pages over the version store, started when somebody wants to see them."""
+"""**Open MLflow**: MLflow's own pages over the version store."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from itsdangerous import TimestampSigner
 
 from dspy_demo.errors import TooManyAttempts
 from dspy_demo.events import Visitor
-from dspy_demo.settings import Settings, close_to_others
+from dspy_demo.settings import Settings
 from dspy_demo.web.auth import FORWARDING, SESSION_S, Auth, is_loopback_name, stored_key
 
 TOKEN, GUESTS = "owner-token-0123456789", "guest-token-0123456789"
@@ -102,17 +102,6 @@ def test_sessions_outlive_a_restart_only_with_a_fixed_token_by_a_key_for_its_use
     kept = data_dir / "session.key"
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     assert stored_key(kept) != stored_key(kept)  # no folder: a new one each time
-
-
-def test_a_folder_with_other_things_in_it_is_left_as_it_is(tmp_path: Path) -> None:
-    """``--data-dir .`` must not shut the folder of somebody's project."""
-    other, own = tmp_path / "notes.txt", tmp_path / "mlflow.db"
-    for path in (other, own):
-        path.touch(mode=0o644)
-    tmp_path.chmod(0o755)
-    close_to_others(tmp_path)
-    modes = [stat.S_IMODE(path.stat().st_mode) for path in (tmp_path, other, own)]
-    assert modes == [0o755, 0o644, 0o600]
 
 
 def test_guesses_of_the_password_run_out_and_come_back(data_dir: Path) -> None:
