@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 
 from dspy_demo.errors import InvalidInput
+from dspy_demo.programs.inputs import read_value
 from dspy_demo.programs.spec import InputField, ProgramSpec
-from dspy_demo.ui.chat.text import as_typed, in_words
+from dspy_demo.ui.chat.text import as_typed, in_words, plain_text
+
+_PLACEHOLDERS = {"integer": "Number", "number": "Number", "json": "JSON"}
 
 
 class Forms:
@@ -27,14 +30,8 @@ class Forms:
                     self._forms[key] = {field.name: _widget(field) for field in spec.form_fields}
         late: dict[str, Any] = {"label": "Other inputs (JSON)", "lines": 1, "max_lines": 6}
         self._late = gr.Textbox(visible=False, elem_classes="program-form", **late)
-
-    @property
-    def inputs(self) -> set[Component]:
-        return {self._late, *(widget for form in self._forms.values() for widget in form.values())}
-
-    @property
-    def outputs(self) -> set[Component]:
-        return {self._late, *self._rows.values()}
+        self.inputs = {self._late, *(widget for form in self._forms.values() for widget in form.values())}
+        self.outputs: set[Component] = {self._late, *self._rows.values()}
 
     def show(self, spec: ProgramSpec) -> dict[Component, Any]:
         late = bool(spec.form_fields) and _key(spec) not in self._forms
@@ -45,7 +42,7 @@ class Forms:
         }
 
     def values(self, spec: ProgramSpec, given: Mapping[Component, Any]) -> dict[str, Any]:
-        """The inputs as the program takes them, without the optional ones that were left empty."""
+        """The inputs as they were typed, without those left empty; `InvalidInput` where one is wrong."""
         typed: dict[str, Any] | None
         if form := self._forms.get(_key(spec)):
             typed = {name: given.get(widget) for name, widget in form.items()}
@@ -57,7 +54,8 @@ class Forms:
         for field in spec.form_fields:
             value = typed.get(field.name)
             if value is not None and (not isinstance(value, str) or value.strip()):
-                values[field.name] = _parsed(field, value)
+                read_value(field, value)
+                values[field.name] = value
             elif field.required:
                 raise InvalidInput(f"Fill in “{in_words(field.name)}” first.")
         return values
@@ -82,7 +80,6 @@ def _widget(field: InputField) -> Component:
         "info": as_typed(field.description) or None,  # Gradio draws it as Markdown
         "min_width": 160,
     }
-    text = "" if field.default is None else str(field.default)
     match field.kind:
         case "boolean":
             return gr.Checkbox(bool(field.default), **shown)
@@ -94,20 +91,6 @@ def _widget(field: InputField) -> Component:
             # No gr.Image: that uploads. page.js reads a file or a paste into the field, as a data URL.
             shown |= {"elem_classes": "image-input", "placeholder": "Paste a picture, or its address"}
             return gr.Textbox(max_lines=1, submit_btn="Choose a file", **shown)
-        case "integer" | "number":  # not gr.Number, where an empty field is 0
-            return gr.Textbox(text, max_lines=1, placeholder="Number", **shown)
-        case "json":
-            text = "" if field.default is None else json.dumps(field.default, ensure_ascii=False)
-            shown["placeholder"] = "JSON"
-    return gr.Textbox(text, lines=1, max_lines=6, **shown)
-
-
-def _parsed(field: InputField, value: Any) -> Any:
-    """The value of a field that a visitor typed as text; other widgets give the value itself."""
-    parsers: dict[str, Callable[[str], Any]] = {"json": json.loads, "integer": int, "number": float}
-    if field.kind not in parsers or not isinstance(value, str):
-        return value
-    try:
-        return parsers[field.kind](value.strip())
-    except ValueError:
-        raise InvalidInput(f"“{in_words(field.name)}” is no valid {field.kind}.") from None
+    # Numbers too: an empty gr.Number is 0.
+    placeholder = _PLACEHOLDERS.get(field.kind)
+    return gr.Textbox(plain_text(field.default), lines=1, max_lines=6, placeholder=placeholder, **shown)
