@@ -41,7 +41,6 @@ log = logging.getLogger(__name__)
 
 Update = dict[Component, Any]
 Given = Mapping[Component, Any]
-#: HTML of `templates/`, by the file's name.
 template = partial(draw, "dspy_demo.ui")
 skip: Callable[[], Update] = gr.skip
 

@@ -1,4 +1,4 @@
-"""Draws a `TurnView` as Gradio's messages: dicts that go over the wire as they are (``postprocess=False``).
+"""Draws a `TurnView` as Gradio's messages, which go over the wire as they are (``postprocess=False``):
 
 Gradio's own walk over the history costs more with every message, and strips the leading spaces of code.
 """
@@ -23,9 +23,11 @@ TITLE_MAX_CHARS = 160
 ANSWER_MARK = "<!--answer-->\n\n"
 #: Names that say nothing to a reader: attributes of `dspy.ChainOfThought`, `dspy.ReAct` and the like.
 _PLUMBING = frozenset({"", "self", "predict", "react", "program", "module", "prog", "cot"})
-REASONING = "Reasoning"
-_CUT = "The reply was cut at the token limit. Ask for a shorter answer, or raise the limit."
-_FILTERED = "The provider's filter cut this reply. Ask in other words, or choose another model."
+_REASONING = "Reasoning"
+_CUT = {
+    "length": "The reply was cut at the token limit. Ask for a shorter answer, or raise the limit.",
+    "content_filter": "The provider's filter cut this reply. Ask in other words, or choose another model.",
+}
 
 
 def messages(view: TurnView) -> list[WireMessage]:
@@ -78,7 +80,7 @@ def _thought(view: TurnView, thought: Thought, calls: list[StatusLine], **fold: 
     text, took_s = as_markdown(thought.text), thought.duration_s
     if view.running and (thought.state == "pending" or any(call.state == "pending" for call in calls)):
         return _message(text, duration=None, status="pending", **fold)
-    if took_s is not None and _title(thought) == REASONING:
+    if took_s is not None and _title(thought) == _REASONING:
         fold["title"], took_s = f"Thought for {_seconds(took_s)}", None
     fold["status"] = "done" if thought.state == "done" else ""
     fold["log"] = f"{len(calls)} tool call{'s' * (len(calls) > 1)}" if calls else ""
@@ -90,7 +92,7 @@ def _title(thought: Thought) -> str:
     step = next((part for part in reversed(path) if part not in _PLUMBING), "")
     label = "Conclusion" if step == "extract" else in_words(step)
     if thought.field in REASONING_FIELDS:
-        return label or REASONING
+        return label or _REASONING
     return in_words(f"{label} {thought.field}".strip())
 
 
@@ -123,8 +125,8 @@ def _answer(view: TurnView) -> Iterator[WireMessage]:
 def _trouble(view: TurnView) -> Iterator[WireMessage]:
     """Why the reply was cut, though the turn went well; or what went wrong. The sentence says what to do."""
     if view.finish_reason != "stop":
-        text = _FILTERED if view.finish_reason == "content_filter" else _CUT
-        yield _message(f'<div class="turn-error cut" role="status">{as_html(text)}</div>')
+        text = as_html(_CUT[view.finish_reason])
+        yield _message(f'<div class="turn-error cut" role="status">{text}</div>')
     if view.failure is not None:
         # A field's name stands between backticks, in sentences that API clients read too.
         text = re.sub(r"`([^`]+)`", r"<code>\1</code>", as_html(view.failure.public_message))
@@ -134,29 +136,26 @@ def _trouble(view: TurnView) -> Iterator[WireMessage]:
 
 def footer(view: TurnView, trace_url: str = "") -> WireMessage:
     """The last message of a turn that has ended: who answered, and what is known of size, time and price."""
-    usage, first_s = view.usage, view.first_delta_s
+    usage, first_s, cost = view.usage, view.first_delta_s, view.usage.cost_usd
     parts = [
         view.backend.capitalize(),
         title_of(view.model),
         f"{usage.prompt_tokens:,} tokens in, {usage.completion_tokens:,} out" if usage.total_tokens else "",
         f"first token {_seconds(first_s)}" if first_s is not None else "",
         f"total {_seconds(view.elapsed_s)}",
-        f"${usage.cost_usd:,.{2 if usage.cost_usd >= 0.01 else 5}f}" if usage.cost_usd else "",
+        f"${cost:,.{2 if cost >= 0.01 else 5}f}" if cost else "",
         "cached" if usage.cached else "",
     ]
     drawn = "".join(f"<span>{as_html(part)}</span>" for part in parts if part)
-    if view.state == "stopped":
-        drawn = f'<span class="turn-stopped">Stopped</span>{drawn}'
-    if trace_url:
-        where = f'href="{as_html(trace_url)}" target="_blank" rel="noopener noreferrer"'
-        drawn += f"<span><a {where}>trace</a></span>"
-    return _message(f'<div class="turn-footer">{drawn}</div>')
+    stopped = '<span class="turn-stopped">Stopped</span>' if view.state == "stopped" else ""
+    where = f'href="{as_html(trace_url)}" target="_blank" rel="noopener noreferrer"'
+    trace = f"<span><a {where}>trace</a></span>" if trace_url else ""
+    return _message(f'<div class="turn-footer">{stopped}{drawn}{trace}</div>')
 
 
 def _seconds(value: float) -> str:
     """A number and its unit, which stay together where the line breaks."""
-    digits = 2 if value < 1 else 1 if value < 100 else 0
-    return f"{value:,.{digits}f}\N{NO-BREAK SPACE}s"
+    return f"{value:,.{2 if value < 1 else 1}f}\N{NO-BREAK SPACE}s"
 
 
 def _message(

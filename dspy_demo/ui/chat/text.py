@@ -47,8 +47,7 @@ _DOLLARS = re.compile(
 
 def as_markdown(text: str) -> str:
     """A model's text, in which formatting and maths work."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    text = _with_tex_signs(text)
+    text = _with_tex_signs(text.replace("\r\n", "\n").replace("\r", "\n"))
     parts = list(_code_and_maths(text))[::-1]
 
     def break_it(place: re.Match[str]) -> str:

@@ -26,8 +26,9 @@ PUT_BACK: Action = ('data-do="put-back"', "Undo")
 COMMENT_MAX_CHARS = 2000
 #: Single dollars are mostly money.
 MATH = [
-    {"left": left, "right": right, "display": left != "\\("}
-    for left, right in (("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)"))
+    {"left": "$$", "right": "$$", "display": True},
+    {"left": "\\[", "right": "\\]", "display": True},
+    {"left": "\\(", "right": "\\)", "display": False},
 ]
 BARE: dict[str, Any] = {"show_label": False, "container": False}
 #: What every chatbot of the page has.
@@ -62,7 +63,7 @@ def composer(elem_id: str, label: str, placeholder: str) -> gr.Textbox:
 
 
 class ChatWidgets:
-    """Everything that a handler of the chat may read or change; `saved` is what `Sessions.saved` tells."""
+    """What the chat reads and changes; `saved` is what `Sessions.saved` tells."""
 
     def __init__(self, specs: Sequence[ProgramSpec], shown: ProgramSpec) -> None:
         follow = "watch('value', () => chatPage.follow(props.value, trigger));"
@@ -74,8 +75,7 @@ class ChatWidgets:
             height="100%",
             editable="user",
             feedback_options=["Like", "Dislike"],
-            **CHATBOT,
-            **_empty(shown),
+            **CHATBOT | _empty(shown),
         )
         with gr.Column(elem_id="dock"):
             self.forms = Forms(specs, shown)
@@ -90,14 +90,12 @@ class ChatWidgets:
             )
             self.notice = action_html(elem_id="notice", script=_GONE_WITH_AN_EDIT)
             self.composer = composer("composer", "Your question", _asks_for(shown))
-
-    @property
-    def shown(self) -> set[Component]:
-        return {self.chatbot, self.composer, self.earlier, self.saved, self.notice, self.rating}
+        rest = {self.earlier, self.saved, self.notice, self.rating}
+        self.shown: set[Component] = {self.chatbot, self.composer, *rest}
 
     def answering(self, spec: ProgramSpec) -> Update:
-        asks = {self.composer: gr.update(placeholder=_asks_for(spec))}
-        return {self.chatbot: gr.update(**_empty(spec)), **asks, **self.forms.show(spec)}
+        asks = gr.update(placeholder=_asks_for(spec))
+        return {self.chatbot: gr.update(**_empty(spec)), self.composer: asks, **self.forms.show(spec)}
 
 
 def notice_html(text: str, *actions: Action, wrong: bool = False) -> str:
