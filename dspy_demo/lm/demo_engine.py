@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, get_args
 from zoneinfo import available_timezones
 
@@ -47,23 +45,17 @@ _PLACE = re.compile(r"\b(?:in|at) ([\w/ .+-]+?)\W*$")
 
 def demo_lm(tokens_per_s: float = DEMO_TOKENS_PER_S, **settings: Any) -> dspy.LM:
     """The engine as a `dspy.LM`, with its other settings. A pace of 0 streams without a pause."""
-    engine, async_engine = DemoEngine(tokens_per_s), AsyncDemoEngine(tokens_per_s)
+    engine, async_engine = DemoEngine(), AsyncDemoEngine(tokens_per_s)
     return dspy.LM(DEMO_MODEL, engine=engine, async_engine=async_engine, cache=False, **settings)
 
 
-@dataclass(frozen=True, slots=True)
 class DemoEngine:
     """The synchronous engine. Engines are plain data, since a version pickles them."""
 
-    tokens_per_s: float
-
-    def complete(self, request: lm15.Request) -> Any:
-        """The whole reply, up to a stop sequence and the bound of its tokens."""
+    def complete(self, request: lm15.Request) -> lm15.Response:
+        """The whole reply, up to the bound of its tokens."""
         read = ["".join(getattr(part, "text", "") for part in message.parts) for message in request.messages]
-        text = _reply(read[-1])
-        for stop in request.config.stop:
-            text = text.partition(stop)[0]
-        written = tokens(text)
+        written = tokens(_reply(read[-1]))
         sent = written[: request.config.max_tokens]
         return lm15.Response(
             id=None,
@@ -73,29 +65,23 @@ class DemoEngine:
             usage=lm15.Usage(input_tokens=sum(len(tokens(text)) for text in read), output_tokens=len(sent)),
         )
 
-    def stream(self, request: lm15.Request) -> Iterator[lm15.StreamEvent]:
-        for event in _events(self.complete(request)):
-            time.sleep(1 / (self.tokens_per_s or math.inf))
-            yield event
 
-
-class AsyncDemoEngine(DemoEngine):
+@dataclass(frozen=True, slots=True)
+class AsyncDemoEngine:
     """The asynchronous engine. A cancellation stops it at the next token or in the pause before it."""
 
-    async def complete(self, request: lm15.Request) -> Any:
-        return DemoEngine.complete(self, request)
+    tokens_per_s: float
 
-    async def stream(self, request: lm15.Request) -> AsyncIterator[lm15.StreamEvent]:  # type: ignore[override]
-        for event in _events(DemoEngine.complete(self, request)):
+    async def complete(self, request: lm15.Request) -> lm15.Response:
+        return DemoEngine().complete(request)
+
+    async def stream(self, request: lm15.Request) -> AsyncIterator[lm15.StreamEvent]:
+        response = DemoEngine().complete(request)
+        yield lm15.StreamStartEvent(model=DEMO_MODEL)
+        for token in tokens(response.message.text or ""):
             await asyncio.sleep(1 / (self.tokens_per_s or math.inf))
-            yield event
-
-
-def _events(response: lm15.Response) -> Iterator[lm15.StreamEvent]:
-    yield lm15.StreamStartEvent(model=DEMO_MODEL)
-    for token in tokens(response.message.text or ""):
-        yield lm15.StreamDeltaEvent(lm15.TextDelta(token))
-    yield lm15.StreamEndEvent(finish_reason=response.finish_reason, usage=response.usage)
+            yield lm15.StreamDeltaEvent(lm15.TextDelta(token))
+        yield lm15.StreamEndEvent(finish_reason=response.finish_reason, usage=response.usage)
 
 
 def tokens(text: str) -> list[str]:
@@ -147,7 +133,7 @@ def _calculated(question: str) -> Answer | None:
             continue
         except NoResult as error:
             text = f"Cannot calculate {expression}: {error}"
-            return Answer(text, "This is arithmetic.", 0.0, "calculator", arguments)
+            return Answer(text, "This is arithmetic.", tool="calculator", arguments=arguments)
         if steps:
             reasoning = f"This is arithmetic. First, {'. Then '.join(steps)}."
             return Answer(f"{expression} {equals(value)}.", reasoning, float(value), "calculator", arguments)
@@ -155,13 +141,13 @@ def _calculated(question: str) -> Answer | None:
 
 
 def _clock(question: str) -> Answer:
-    place, names = _PLACE.search(question), available_timezones()
-    zones = {name.rpartition("/")[2].replace("_", " ").casefold(): name for name in names}
-    zone = zones.get(place[1].casefold(), place[1]) if place else "UTC"
+    place = _PLACE.search(question)
+    wanted = place[1] if place else "UTC"
+    zones = {name.rpartition("/")[2].replace("_", " ").casefold(): name for name in available_timezones()}
+    zone = zones.get(wanted.casefold(), wanted)
     now = current_time(zone)
     text = now if now.startswith("There") else f"It is {now} in {zone}."
-    reasoning = "This asks for the time. The clock of this machine has it."
-    return Answer(text, reasoning, 0.0, "current_time", {"timezone": zone})
+    return Answer(text, "This asks for the time.", tool="current_time", arguments={"timezone": zone})
 
 
 def _outputs(predictor: Any, inputs: Mapping[str, str]) -> dict[str, Any]:
@@ -183,10 +169,12 @@ def _outputs(predictor: Any, inputs: Mapping[str, str]) -> dict[str, Any]:
 
 def _nearest_example(predictor: Any, text: str) -> dict[str, Any]:
     """The example of the predictor that has most words in common with the inputs; empty without examples."""
-    words = re.compile(r"\w+")
-    asked = set(words.findall(text.casefold()))
-    demos = map(dict, predictor.demos)
-    return max(demos, key=lambda demo: len(asked & set(words.findall(str(demo).casefold()))), default={})
+    asked, demos = set(_words(text)), map(dict, predictor.demos)
+    return max(demos, key=lambda demo: len(asked.intersection(_words(str(demo)))), default={})
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())
 
 
 def _value(annotation: Any, answer: Answer, example: Any) -> Any:
@@ -217,8 +205,7 @@ def _filled(schema: Mapping[str, Any], defs: Mapping[str, Any], answer: Answer, 
         case {"anyOf": [first, *rest]} | {"oneOf": [first, *rest]}:
             return None if depth > DEPTH_MAX and {"type": "null"} in rest else inner(first)
         case {"type": "integer" | "number" as kind}:
-            value = max(answer.value, schema.get("minimum", -math.inf))
-            value = min(value, schema.get("maximum", math.inf))
+            value = min(max(answer.value, schema.get("minimum", -math.inf)), schema.get("maximum", math.inf))
             return int(value) if kind == "integer" else float(value)
         case {"type": "boolean"}:
             return False
@@ -229,8 +216,4 @@ def _filled(schema: Mapping[str, Any], defs: Mapping[str, Any], answer: Answer, 
             return [inner(item) for item in schema.get("prefixItems", items)]
         case {"type": "object"}:
             return {name: inner(schema["properties"][name]) for name in schema.get("required", ())}
-        case {"format": "date"}:
-            return f"{datetime.now():%F}"
-        case {"format": "date-time"}:
-            return f"{datetime.now().astimezone():%FT%T%z}"
     return answer.text[: schema.get("maxLength")]

@@ -113,9 +113,8 @@ def test_who_is_no_predictor_is_told_so_within_the_bounds_and_the_tokens_are_cou
     lm = demo_lm(tokens_per_s=0)
     assert lm("What is 2 + 2?") == [PREDICTORS_ONLY]
     messages = (lm15.Message.user("What is 2 + 2?"),)
-    response = DemoEngine(0).complete(
+    response = DemoEngine().complete(
         lm15.Request(model="x", messages=messages, config=lm15.Config(max_tokens=3))
     )
     assert (response.message.text, response.finish_reason) == ("The demo engine", "length")
     assert (response.usage.input_tokens, response.usage.output_tokens) == (5, 3)
-    assert lm("What is 2 + 2?", stop=[" engine"]) == ["The demo"]

@@ -149,7 +149,7 @@ class Burst:
 
 def answering(engine: Burst, data_dir: Path) -> AsyncIterator[Event]:
     program, settings = dspy.Predict("question -> answer"), settings_for(data_dir)
-    lm = dspy.LM("burst/model", engine=DemoEngine(0), async_engine=engine, cache=False, num_retries=0)
+    lm = dspy.LM("burst/model", engine=DemoEngine(), async_engine=engine, cache=False, num_retries=0)
     request = TurnRequest(LocalTarget("p", LMChoice("burst/model")), {"question": "?"})
     spec = spec_of(program, name="p")
     return run_turn(program, spec, request, lm=lm, adapter=adapter_for("chat"), settings=settings)
