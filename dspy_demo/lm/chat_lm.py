@@ -25,12 +25,8 @@ class CallObserver(Protocol):
         """Make `call` in the event loop of the turn; None where the caller is in that loop's thread."""
 
     def call_recorded(self, finish_reason: str | None, cost_usd: float | None) -> None: ...
-
-    def call_streamed(self) -> bool:
-        """Whether some of the reply of the call that ended last has been shown."""
-
-    def call_notice(self, text: str, state: StatusState, key: str) -> None:
-        """What is worth knowing while a reply is awaited; `events.Status` says what a key is."""
+    def call_streamed(self) -> bool: ...
+    def call_notice(self, text: str, state: StatusState, key: str) -> None: ...
 
 
 call_observer: ContextVar[CallObserver | None] = ContextVar("call_observer", default=None)
@@ -39,12 +35,10 @@ call_observer: ContextVar[CallObserver | None] = ContextVar("call_observer", def
 class ChatLM(dspy.LM):
     """A `dspy.LM` for turns that people watch.
 
-    - Retries are ours, since DSPy sleeps between its own without a word: the wait is told to the turn's
-      observer. The first waits `retry_wait_s` seconds, each further one twice as long, unless the server
-      names its own time. As in DSPy, nothing is tried again once a chunk was out.
-    - No history is kept, since it holds every user's text; the price of a call goes to the observer.
-    - ``cache_scope`` keeps servers apart that have a model of the same name: DSPy's cache key leaves out
-      where a model is asked, but not ``rollout_id``.
+    Retries are ours, since DSPy sleeps between its own without a word: the first waits `retry_wait_s`, each
+    further one twice as long, unless the server names its own time. No history is kept, since it holds every
+    user's text. ``cache_scope`` keeps servers apart that have a model of the same name: DSPy's cache key
+    leaves out where a model is asked, but not ``rollout_id``.
     """
 
     def __init__(
@@ -55,10 +49,7 @@ class ChatLM(dspy.LM):
         self.retries, self.retry_wait_s, self.cache_scope = retries, retry_wait_s, cache_scope
 
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
-        """Call the model in the turn's event loop.
-
-        In a thread where there is none, or it is the caller's own, held up below its ``aforward``.
-        """
+        """Call the model in the turn's event loop, or in a new thread where there is none or it is ours."""
         if (elsewhere := self._in_turn(prompt, messages, kwargs)) is not None:
             return elsewhere.result()
 
@@ -107,7 +98,7 @@ class ChatLM(dspy.LM):
     def _without_refused(
         self, kwargs: dict[str, Any], usage: dict[str, bool], error: Exception
     ) -> tuple[dict[str, Any], dict[str, bool]] | None:
-        """What to ask litellm for without what a server refuses; our own engine does so itself.
+        """What to ask litellm for without what a server refuses; `NativeEngine` does so itself.
 
         DSPy asks for ``stream_options`` unless its setting in `usage` says otherwise.
         """

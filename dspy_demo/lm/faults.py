@@ -6,9 +6,6 @@ Nothing of a provider's text reaches the user: it may repeat keys, addresses or 
 from __future__ import annotations
 
 import math
-import socket
-import ssl
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -16,7 +13,7 @@ from dspy import lm15
 from dspy.utils import exceptions as dspy_errors
 
 from dspy_demo import errors
-from dspy_demo.errors import DemoError, UpstreamUnavailable, in_seconds
+from dspy_demo.errors import DemoError, in_seconds
 from dspy_demo.lm.native import is_too_long
 
 #: What an engine meets in a reply that is not that of a language model.
@@ -93,36 +90,24 @@ def _rate_limited(retry_after_s: float | None) -> DemoError:
 
 
 def _broken(error: dspy_errors.LMError, streamed: bool) -> DemoError:
-    """Refused, cut, silent or down.
-
-    DSPy's client has one class for all of them, and litellm makes a refused connection a 500: beside the
-    status only the causes and the words of the message tell which. They are read, never shown.
-    """
-    text, causes = str(error).lower(), list(_causes(error))
+    """Refused, cut, silent or down: only the causes and the words, which are not shown, tell which."""
+    text = str(error).lower()
     if "exceeds limit" in text:  # a line of more than 64 KiB
         return errors.ReplyTooLong()
     if "timed out" in text or "timeout" in text:
         return errors.UpstreamTimeout()
     if streamed:
         return errors.UpstreamCut()
-    if any(isinstance(cause, ssl.SSLError) for cause in causes):
-        return UpstreamUnavailable(
-            "A secure connection to the language model failed. Check whether its base URL is http or https, "
-            "and the server's certificate."
-        )
-    if any(isinstance(cause, socket.gaierror) for cause in causes):
-        return UpstreamUnavailable(
-            "The language model's server was not found. Check the host in its base URL, and the network."
-        )
-    unreached = any(isinstance(cause, httpx.TransportError) for cause in causes)
-    if unreached or isinstance(error, dspy_errors.LMTransportError) or "connection error" in text:
-        return UpstreamUnavailable()
+    if isinstance(error, dspy_errors.LMTransportError) or "connection error" in text or _unreached(error):
+        return errors.UpstreamUnavailable()
     if error.status in {503, 529} or "overloaded" in text:
-        return UpstreamUnavailable("The language model's server is overloaded or down. Try again soon.")
+        text = "The language model's server is overloaded or down. Try again soon."
+        return errors.UpstreamUnavailable(text)
     return errors.UpstreamError("The language model's server failed. Try again.")
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """What an error came from: DSPy, its engine or litellm, an HTTP client, the socket."""
-    while error := error and (error.__cause__ or error.__context__):
-        yield error
+def _unreached(error: BaseException | None) -> bool:
+    """Whether it came from an HTTP client that reached nobody: litellm makes that a 500."""
+    while error and not isinstance(error, httpx.TransportError):
+        error = error.__cause__ or error.__context__
+    return error is not None

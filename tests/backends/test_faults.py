@@ -44,8 +44,8 @@ ROWS = {
     "500": Row(FAULTS["500"], "upstream", "server failed"),
     "503": Row(FAULTS["503"], "upstream_unavailable", "overloaded or down"),
     "refused": Row(None, "upstream_unavailable", "cannot be reached"),
-    "no such host": Row(None, "upstream_unavailable", "was not found"),
-    "no TLS there": Row(None, "upstream_unavailable", "secure connection"),
+    "no such host": Row(None, "upstream_unavailable", "cannot be reached"),
+    "no TLS there": Row(None, "upstream_unavailable", "cannot be reached"),
     "closed at once": Row(FAULTS["close_before_headers"], "upstream_unavailable", "cannot be reached"),
     "silent": Row(
         FAULTS["silent_before_headers"], "upstream_timeout", "silent for 1 second", settings=SILENT
