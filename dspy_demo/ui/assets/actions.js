@@ -1,16 +1,9 @@
 // Runs once for each gr.HTML with buttons, with its `element`, `trigger` and `watch`. See components.py.
 // GRADIO is in page.js.
 const open = new Set();
-let revealed = "";
 
 // A redraw writes the attributes of the server's HTML over what the reader opened.
 const restore = () => {
-  const reveal = element.querySelector("[data-reveal]")?.dataset.reveal ?? "";
-  if (reveal && reveal !== revealed) {
-    open.clear();
-    open.add(reveal);
-  }
-  revealed = reveal;
   for (const fold of element.querySelectorAll("details[data-key]")) fold.open = open.has(fold.dataset.key);
   for (const form of element.querySelectorAll("form[data-uri]")) {
     if (form.shownFor !== form.dataset.uri) form.reset();

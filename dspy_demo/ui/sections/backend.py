@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +22,6 @@ from dspy_demo.ui import components as ui
 from dspy_demo.ui.components import Given, Update
 
 LOCAL, SERVED = "Local", "Served"
-#: Seconds between two looks while there is something to see.
-LOOK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,6 @@ class BackendSection:
 
     def __init__(self, servers: ModelServers, served: ServedBackend, *, first_url: str, owner: bool) -> None:
         self.servers, self._served, self._first_url, self._owner = servers, served, first_url, owner
-        self._trouble = ""
         self._running: set[asyncio.Task[None]] = set()
 
     def draw(self) -> None:
@@ -59,7 +57,7 @@ class BackendSection:
             self.status = gr.HTML(elem_classes="sr", padding=False)
         #: `Connected`, where this visitor uses a server at a typed address. Only handlers write it.
         self.connected = gr.State()
-        self.timer = gr.Timer(LOOK_S, active=False)
+        self.timer = gr.Timer(1.0, active=False)
         self.outputs: set[Component] = {self.panel, self.timer, self.connected, self.status, self.switch}
 
     def wire(self, demo: gr.Blocks, now: dict[str, Any]) -> None:
@@ -101,29 +99,25 @@ class BackendSection:
 
     async def begin(self, action: Coroutine[Any, Any, Any]) -> None:
         """Run `action` on beside the page, for all visitors; the panel says what becomes of it."""
-        self._trouble = ""
-        task = asyncio.create_task(self._run(action), name="serve-version")
+
+        async def run() -> None:
+            with contextlib.suppress(ChildFailed):  # the server's state says it, with its log
+                await action
+
+        task = asyncio.create_task(run(), name="serve-version")
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         await asyncio.wait({task}, timeout=0.1)  # long enough for the first state to show
-
-    async def _run(self, action: Coroutine[Any, Any, Any]) -> None:
-        try:
-            await action
-        except ChildFailed:
-            pass  # the server's state says it, with its log
-        except Exception as error:
-            self._trouble = ui.sentence_of(error)
 
     def drawn(self, connected: Connected | None, trouble: str = "") -> Update:
         state = self.servers.state()
         moving = state.phase in {"starting", "stopping", "ready", "hung"} or self._running or state.next
         usable = connected is not None or state.phase != "none"
         return {
-            self.panel: server_html(state, connected, trouble or self._trouble, owner=self._owner),
+            self.panel: server_html(state, connected, trouble, owner=self._owner),
             self.connected: connected,
             self.status: status_html(state, connected),
-            self.timer: gr.Timer(LOOK_S, active=bool(moving)),
+            self.timer: gr.Timer(active=bool(moving)),
             self.switch: gr.update(interactive=True) if usable else gr.update(interactive=False, value=LOCAL),
         }
 
@@ -153,13 +147,10 @@ def served_choice(servers: ModelServers, connected: Connected | None) -> tuple[S
     state = servers.state()
     if state.phase == "ready":
         return state.target, state.program
-    reasons = {
-        "hung": "The model server does not answer any more. Restart it, or choose Local.",
-        "failed": f"{state.reason} Restart it, or choose Local.",
-        "starting": "The model server is still starting. Ask again in a moment.",
-    }
-    none = "No model server is running. Choose Serve at a version, or Local."
-    raise NotFound(reasons.get(state.phase, none))
+    if state.phase in {"none", "stopped"}:
+        raise NotFound("No model server is running. Choose Serve at a version, or Local.")
+    reason = state.reason or "The model server does not answer."
+    raise NotFound(f"{reason} Wait a moment, restart it, or choose Local.")
 
 
 def picker_or_fixed(picker: gr.Column, fixed: gr.HTML, serving: Connected | None, *, value: str) -> Update:

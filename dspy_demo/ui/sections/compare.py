@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -24,14 +24,14 @@ from dspy_demo.ui.chat.turn_view import TurnView
 from dspy_demo.ui.chat.widgets import CHATBOT, composer
 from dspy_demo.ui.components import Given, Update
 from dspy_demo.ui.gradio_bridge import delivered
-from dspy_demo.ui.sections.backend import LOCAL, SERVED, Connected
+from dspy_demo.ui.sections.backend import LOCAL, SERVED
 from dspy_demo.ui.sections.picks import SidebarPicks, program_behind
 from dspy_demo.ui.sections.versions import wanted_server
 from dspy_demo.versions.store import VersionStore
 
-#: More words than this would hold up the page; answers of a chat are far shorter.
-WORDS_MAX = 4000
-_WORD = re.compile(r"\s+|\w+|[^\w\s]")
+#: Longer texts are compared by lines: words would take too long.
+CHARS_MAX = 8_000
+_WORD, _LINE = re.compile(r"\s+|\w+|[^\w\s]"), re.compile(r".+\n?|\n")
 
 
 class CompareSection:
@@ -64,7 +64,7 @@ class CompareSection:
 
     def wire(self, demo: gr.Blocks, now: dict[str, Any]) -> None:
         self._demo, targets = demo, {*self._targets}
-        chosen = [self._picks.program.picker, self._picks.backend.connected]
+        chosen = {self._picks.program.picker, self._picks.backend.connected}
         self.tab.select(self.choices, chosen, targets, **now)
         inputs = {*self._picks.inputs, *self._chat.widgets.forms.inputs, *targets, self.composer}
         outputs = {*self._chats, self.difference, self.composer, self.notice}
@@ -73,7 +73,7 @@ class CompareSection:
         self.composer.stop(self.stop, **now)
         demo.unload(self.stop)
 
-    async def choices(self, program: str, connected: Connected | None, request: gr.Request) -> Update:
+    async def choices(self, given: dict[Component, Any], request: gr.Request) -> Update:
         """What can be chosen for a side now: local, served, and each version that can answer."""
         if not ui.is_owner(request):
             return ui.skip()
@@ -81,11 +81,12 @@ class CompareSection:
             versions = await asyncio.to_thread(self._store.versions)
         except DemoError:
             versions = []
-        state = self._picks.backend.servers.state()
-        own = ui.title_of(state.version) if state.phase == "ready" else "nothing yet"
+        backend, program = self._picks.backend, self._picks.program
+        own, connected = backend.servers.state(), given[backend.connected]
+        served = ui.title_of(own.version) if own.phase == "ready" else "nothing yet"
         rows = [
-            (f"Local · {self._picks.program.title(program)}", LOCAL),
-            (f"Served · {connected.title if connected else own}", SERVED),
+            (f"Local · {program.title(given, None)}", LOCAL),
+            (f"Served · {connected.title if connected else served}", SERVED),
             *((f"Version · {ui.title_of(v.uri)}", v.uri) for v in versions if v.servable),
         ]
         return {target: gr.update(choices=rows) for target in self._targets}
@@ -99,20 +100,15 @@ class CompareSection:
         asking = self._asking[key] = asyncio.create_task(self._turns(given, text, request), name="compare")
         free = gr.update(submit_btn="Send", stop_btn=False)
         try:
-            yield {
-                **self._drawn([_waiting(text, given[target]) for target in self._targets]),
-                self.difference: difference_html({}),
-                self.notice: "",
-                self.composer: gr.update(value="", submit_btn=False, stop_btn="Stop"),
-            }
+            busy = gr.update(value="", submit_btn=False, stop_btn="Stop")
+            shown = self._drawn([_starting(text, given[target]) for target in self._targets])
+            yield shown | {self.difference: difference_html({}), self.notice: "", self.composer: busy}
             await asyncio.wait({asking})
-            try:
-                turns = asking.result()
-            except (Exception, asyncio.CancelledError) as error:
-                wrong = ui.message(ui.sentence_of(error), wrong=True) if isinstance(error, Exception) else ""
-                back = {self.notice: wrong, self.composer: free | {"value": text}}
+            if asking.cancelled() or asking.exception() is not None:
+                back = {self.notice: _why_not(asking), self.composer: free | {"value": text}}
                 yield {chat: [] for chat in self._chats} | back
                 return
+            turns = asking.result()
             while any(turn.view.running for turn in turns):
                 if delivered(self._demo, request):
                     yield self._drawn([turn.view for turn in turns])
@@ -159,10 +155,17 @@ class CompareSection:
         return state.target, program_behind(state.program, picks.program.registry)
 
 
-def _waiting(text: str, picked: str) -> TurnView:
-    view, now = TurnView(text, started_s=time.monotonic()), time.monotonic()
+def _starting(text: str, picked: str) -> TurnView:
+    """A side until its turn begins."""
+    now = time.monotonic()
     starting = Status(f"Starting {ui.title_of(picked)}", "pending", "start")
-    return view if picked in {LOCAL, SERVED} else view.apply(starting, now)
+    return TurnView(text, started_s=now).apply(starting, now)
+
+
+def _why_not(asking: asyncio.Task[Any]) -> str:
+    """Why there are no turns; nothing where they were stopped before they began."""
+    error = None if asking.cancelled() else asking.exception()
+    return ui.message(ui.sentence_of(error), wrong=True) if isinstance(error, Exception) else ""
 
 
 def differences(left: TurnView, right: TurnView) -> str:
@@ -173,21 +176,18 @@ def differences(left: TurnView, right: TurnView) -> str:
 
 def difference_html(texts: Mapping[str, tuple[str, str]]) -> str:
     """The differences of some pairs of texts by title; a text that only one side has is left out."""
-    parts: list[dict[str, Any]] = []
-    for title, pair in texts.items():
-        left, right = (text.strip() for text in pair)
-        if left and right:
-            words = _WORD.findall(left), _WORD.findall(right)
-            short = sum(map(len, words)) <= WORDS_MAX
-            changes = list(word_changes(*words)) if short and left != right else []
-            note = "Identical" if left == right else "The texts are too long to be compared word by word."
-            parts.append({"title": title, "note": note, "changes": changes})
+    pairs = {title: (left.strip(), right.strip()) for title, (left, right) in texts.items()}
+    parts = {title: changes(*pair) for title, pair in pairs.items() if all(pair)}
     return ui.template("difference.html", parts=parts)
 
 
-def word_changes(before: list[str], after: list[str]) -> Iterator[tuple[str, str]]:
-    """The two texts as one, in parts: ``same`` on both sides, or only ``left`` or ``right``."""
+def changes(left: str, right: str) -> list[tuple[str, str]]:
+    """Two texts as one, in parts, each with its side: ``left``, ``right``, or empty for both."""
+    by = _WORD if len(left) + len(right) <= CHARS_MAX else _LINE
+    before, after = by.findall(left), by.findall(right)
+    parts = []
     for tag, a, b, c, d in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
-        yield "same" if tag == "equal" else "left", "".join(before[a:b])
+        parts.append(("" if tag == "equal" else "left", "".join(before[a:b])))
         if tag != "equal":
-            yield "right", "".join(after[c:d])
+            parts.append(("right", "".join(after[c:d])))
+    return parts

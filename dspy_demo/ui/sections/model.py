@@ -33,14 +33,13 @@ class ModelSection:
         self.detection, self.offer = detection, Offer(detection)
         self._settings, self._downloads = settings, downloads
         self.typed: list[Component] = []
-        start, named = (detection.choice.model, detection.choice.api_base), option_ids(detection.options)
-        self._start = next((i for i, row in named.items() if (row.model, row.api_base) == start), None)
 
     def draw(self) -> None:
         with ui.section("Model"):
             self.fixed = gr.HTML(visible=False, elem_classes="fixed", padding=False)
             with gr.Column(elem_classes="picker") as self.group:
-                self.picker = ui.dropdown(self._rows(), self._start, label="Model", elem_id="model")
+                start = self.detection.choice.model
+                self.picker = ui.dropdown(self._rows(), start, label="Model", elem_id="model")
                 reason = ui.message(self.detection.reason)
                 self.reason = gr.HTML(reason, visible=bool(reason), elem_classes="own", padding=False)
                 self.shown: set[Component] = {self.reason, self.group, self.fixed}
@@ -76,9 +75,8 @@ class ModelSection:
         """The events of the downloads; what depends on the picker is drawn by the header."""
         if self._downloads is not None:
             outputs = {self.list, self.timer, self.picker}
-            looks = [demo.load, self.timer.tick, self.fold.expand, self.picker.change]
-            gr.on(looks, self.look, [self.picker, self.list], outputs, **now)
-            self.list.click(self.act, self.picker, outputs, **now)
+            gr.on([demo.load, self.timer.tick, self.fold.expand], self.look, self.list, outputs, **now)
+            self.list.click(self.act, None, outputs, **now)
 
     @property
     def inputs(self) -> set[Component]:
@@ -102,19 +100,19 @@ class ModelSection:
             if not model:
                 raise InvalidInput("Name a model first, for example openai/gpt-4o-mini.")
             return LMChoice(model, api_base or None, SecretStr(key) if key else None, **settings)
-        option = option_ids(self.offer.rows).get(given[self.picker])
-        if option is None or given[self.picker] == self._start:
+        option = self._options().get(given[self.picker])
+        if option is None or option.model == self.detection.choice.model:
             return replace(self.detection.choice, **settings)
         return LMChoice(option.model, option.api_base, **settings)
 
     def title(self, given: Given) -> str:
         if given[self.picker] == OTHER and self.typed:
             return (given[self.typed_model] or "").strip() or "no model yet"
-        option = option_ids(self.offer.rows).get(given[self.picker])
+        option = self._options().get(given[self.picker])
         return option.title if option else str(given[self.picker])
 
     def drawn(self, given: Given, serving: Connected | None) -> Update:
-        is_start = given[self.picker] == self._start
+        is_start = given[self.picker] == self.detection.choice.model
         typed = {self.typed_group: gr.update(visible=given[self.picker] == OTHER)} if self.typed else {}
         reason = {self.reason: gr.update(visible=is_start and bool(self.detection.reason))}
         lm = serving.info.lm if serving else ""
@@ -123,13 +121,13 @@ class ModelSection:
     def pick(self, model: object) -> Update:
         return {self.picker: ui.picked(self._rows(), model)}
 
-    async def look(self, model: str, shown: str, request: gr.Request) -> Update:
-        return ui.if_new(await self._listed(model), self.list, shown) if ui.is_owner(request) else ui.skip()
+    async def look(self, shown: str, request: gr.Request) -> Update:
+        return ui.if_new(await self._listed(), self.list, shown) if ui.is_owner(request) else ui.skip()
 
-    async def act(self, event: gr.EventData, model: str, request: gr.Request) -> Update:
+    async def act(self, event: gr.EventData, request: gr.Request) -> Update:
         if self._downloads is None or not ui.is_owner(request):
             return ui.skip()
-        name, more, trouble = ui.clicked(event, "name"), Update(), ""
+        name, trouble = ui.clicked(event, "name"), ""
         try:
             match ui.clicked(event):
                 case "download":
@@ -139,44 +137,37 @@ class ModelSection:
                 case "discard":
                     await asyncio.to_thread(remove, self._settings.models_dir, name)
                 case "use":
-                    model = PREFIX + name
-                    more = self.pick(model)
+                    return self.pick(PREFIX + name)
         except Exception as error:
             trouble = ui.sentence_of(error)
-        return await self._listed(model, trouble) | more
+        return await self._listed(trouble)
 
-    async def _listed(self, model: str, trouble: str = "") -> Update:
+    async def _listed(self, trouble: str = "") -> Update:
         """The list, and the picker when no model is on its way that would be offered."""
         assert self._downloads is not None
         busy, states = self._downloads.busy, await asyncio.to_thread(self._downloads.states)
         await asyncio.to_thread(self.offer.look, self._settings)
-        html = models_html(states, self._settings.hub_url, picked=model, trouble=trouble)
+        html = models_html(states, self._settings.hub_url, trouble)
         update: Update = {self.list: html, self.timer: gr.Timer(active=busy)}
         return update if busy else update | self.pick(None)
 
+    def _options(self) -> dict[str, LMOption]:
+        """What is on offer by its name; of two servers with the same model, the first."""
+        options: dict[str, LMOption] = {}
+        for option in self.offer.rows:
+            options.setdefault(option.model, option)
+        return options
+
     def _rows(self) -> list[tuple[str, str]]:
-        """The picker's choices: what a reader sees, and the id. A note that does not fit is left out."""
-        rows = []
-        for name, option in option_ids(self.offer.rows).items():
-            noted = f"{option.title} ({option.note})"
-            rows.append((noted if option.note and len(noted) <= 30 else option.title, name))
+        """The picker's choices: what a reader sees, and the name."""
+        rows = [(option.title, name) for name, option in self._options().items()]
         return [*rows, ("Other…", OTHER)] if self._downloads is not None else rows
 
 
-def models_html(states: Sequence[DownloadState], hub_url: str, *, picked: str = "", trouble: str = "") -> str:
-    """The list, where the model `picked` may be; `trouble` is why the last action did not work."""
-    shown = {"states": states, "hub_url": hub_url, "picked": picked, "trouble": trouble}
-    words = {"prefix": PREFIX, "size_text": size_text, "install_line": INSTALL_LINE}
-    return ui.template("models.html", runs=runtime_installed(), **shown, **words)
-
-
-def option_ids(options: Sequence[LMOption]) -> dict[str, LMOption]:
-    """The options by ids that hold no server's address, since they are part of the page."""
-    named: dict[str, LMOption] = {}
-    for option in options:
-        number = 1 + sum(other.model == option.model for other in named.values())
-        named[option.model if number == 1 else f"{option.model}#{number}"] = option
-    return named
+def models_html(states: Sequence[DownloadState], hub_url: str, trouble: str = "") -> str:
+    """The list; `trouble` is why the last action did not work."""
+    words = {"size_text": size_text, "install_line": INSTALL_LINE, "runs": runtime_installed()}
+    return ui.template("models.html", states=states, hub_url=hub_url, trouble=trouble, **words)
 
 
 def _number(text: str | None, name: str, most: int, *, whole: bool = False) -> float | None:

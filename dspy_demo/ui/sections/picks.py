@@ -46,15 +46,17 @@ class ProgramSection:
 
     def drawn(self, given: Given, serving: Connected | None) -> Update:
         about = {self.about: message(self.registry.get(given[self.picker]).description)}
-        title = self.title(serving.info.program) if serving else ""
+        title = self.title(given, serving) if serving else ""
         return about | picker_or_fixed(self.group, self.fixed, serving, value=title)
 
-    def title(self, program: str) -> str:
-        """A program's title, where it is known here; else its name in words."""
+    def title(self, given: Given, serving: Connected | None) -> str:
+        """The program that answers; one that only a server knows by its name in words."""
+        if serving is None:
+            return self.registry.get(given[self.picker]).title
         try:
-            return self.registry.get(program).title
+            return self.registry.get(serving.info.program).title
         except NotFound:
-            return in_words(program)
+            return in_words(serving.info.program)
 
     def pick(self, name: object) -> Update:
         return {self.picker: picked(self._rows(), name)}
@@ -145,7 +147,7 @@ class HeaderSection:
     def _html(self, given: Given, serving: Connected | None) -> str:
         program, model = self._picks.program, self._picks.model
         shown = {
-            "program": program.title(serving.info.program if serving else given[program.picker]),
+            "program": program.title(given, serving),
             "model": serving.info.lm if serving else model.title(given),
             "version": serving.title if serving else "",
         }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
 import re
 import shlex
 import time
@@ -40,9 +39,7 @@ class VersionsSection:
     def draw(self) -> None:
         fold = {"open": False, "elem_classes": "fold"}
         with gr.Column(elem_classes="section", elem_id="section-versions"):
-            self.head = ui.action_html(
-                ui.template("versions_head.html", mlflow_url=""), elem_id="versions-head"
-            )
+            self.head = ui.action_html(self._head_html(), elem_id="versions-head")
             with gr.Accordion("Log this program", elem_id="log-form", **fold):
                 self.name = ui.line("Model name", value=MODEL_NAME)
                 label, placeholder = "Description (optional)", "What is new in it?"
@@ -72,20 +69,16 @@ class VersionsSection:
             yield ui.skip()
             return
         async with self._logging:
+            text = "Logging, and checking that a new process can load it. This takes some seconds…"
+            yield {self.log_button: gr.update(interactive=False), self.result: ui.message(text)}
             try:
-                wanted = self._wanted(given)
-                text = "Logging, and checking that a new process can load it. This takes some seconds…"
-                yield {self.log_button: gr.update(interactive=False), self.result: ui.message(text)}
-                logging = asyncio.to_thread(self._store.log, wanted, self._program.registry, self._adapter)
-                task = asyncio.create_task(logging)
-                await asyncio.wait({task}, timeout=0.25)  # after so long it is in the list
-                yield {self.fold: gr.update(open=True)} | await self._listed()
-                version = await task
+                wanted, registry = self._wanted(given), self._program.registry
+                version = await asyncio.to_thread(self._store.log, wanted, registry, self._adapter)
                 logged = ui.message(f"Logged {ui.title_of(version.uri)}.", link=self._link(version))
-                yield {self.result: logged, self.description: ""} | await self._listed(version.uri)
+                shown = {self.result: logged, self.description: "", self.fold: gr.update(open=True)}
+                yield shown | await self._listed()
             except Exception as error:
                 yield {self.result: ui.message(ui.sentence_of(error), wrong=True)}
-                yield await self.refresh_open(request)
         yield {self.log_button: gr.update(interactive=True)}
 
     def _wanted(self, given: Given) -> LogRequest:
@@ -102,8 +95,7 @@ class VersionsSection:
 
     async def refresh_open(self, request: gr.Request) -> Update:
         """The same, where the list was looked at before; else it would load MLflow for nothing."""
-        seen = ui.is_owner(request) and self._store.tracking.ready
-        return await self.refresh(request) if seen else ui.skip()
+        return await self.refresh(request) if self._store.tracking.ready else ui.skip()
 
     async def act(
         self, event: gr.EventData, given: dict[Component, Any], request: gr.Request
@@ -119,22 +111,19 @@ class VersionsSection:
             yield {self.result: ui.message(ui.sentence_of(error), wrong=True)}
 
     async def _act(self, event: gr.EventData, given: Given) -> Update:
-        do, uri = ui.clicked(event), ui.clicked(event, "uri")
-        if do in {"", "refresh"}:
-            return {}
-        if do == "open" and not uri:
-            return {self.result: ui.message("MLflow is running.", link=await self._mlflow.open())}
-        version = await asyncio.to_thread(self._store.get, uri)
-        title, text, undo, link, more = ui.title_of(version.uri), "", "", "", Update()
+        do, uri, text, undo, more = ui.clicked(event), ui.clicked(event, "uri"), "", "", Update()
+        match do:
+            case "open":  # with a link: browsers block windows that open so long after a click
+                return {self.result: ui.message("MLflow is running.", link=await self._mlflow.open())}
+            case "refresh" | "":
+                return {}
+        version, title = await asyncio.to_thread(self._store.get, uri), ui.title_of(uri)
         match do:
             case "load":
                 loaded = await asyncio.to_thread(self._store.load, uri)
                 spec = dataclasses.replace(loaded, name=f"{version.name}-v{version.version}", title=title)
                 self._program.registry.add(spec, spec.build())
                 text, more = f"Now using {title} with your current model.", self._program.pick(spec.name)
-            case "open":  # with a link: browsers block windows that open so long after a click
-                await self._mlflow.open()
-                text, link = "MLflow is running.", self._link(version)
             case "serve":
                 wanted = wanted_server(version, self._model, given)
                 await self._backend.begin(self._backend.servers.serve(wanted))
@@ -151,23 +140,20 @@ class VersionsSection:
                 tags = parse_tags(ui.clicked(event, "tags"))
                 await asyncio.to_thread(self._store.edit, uri, ui.clicked(event, "description"), tags)
                 text = "Saved."
-        return {self.result: ui.message(text, undo=undo, link=link)} | more
+        return {self.result: ui.message(text, undo=undo)} | more
 
-    async def _listed(self, reveal: str = "") -> Update:
-        html = await asyncio.to_thread(self._list_html, reveal)
-        return {self.list: html, self.head: ui.template("versions_head.html", mlflow_url=self._mlflow.url)}
+    async def _listed(self) -> Update:
+        return {self.list: await asyncio.to_thread(self._list_html), self.head: self._head_html()}
 
-    def _list_html(self, reveal: str) -> str:
-        store, state = self._store, self._backend.servers.state()
-        versions = store.versions()
-        return versions_html(
-            [*store.checking, *versions],
-            store.tracking.uri,
-            reveal=reveal,
-            previous={v.uri: store.previous_champion(v.name) for v in versions if v.champion},
-            serving={one.version: one.phase for one in (state, state.next) if one},
-            link=self._link,
-        )
+    def _list_html(self) -> str:
+        store, state, versions = self._store, self._backend.servers.state(), self._store.versions()
+        previous = {v.uri: store.previous_champion(v.name) for v in versions if v.champion}
+        serving = {one.version: one.phase for one in (state, state.next) if one}
+        shown = {"previous": previous, "serving": serving, "link": self._link}
+        return versions_html(versions, store.tracking.uri, **shown)
+
+    def _head_html(self) -> str:
+        return ui.template("versions_head.html", mlflow_url=self._mlflow.url)
 
     def _link(self, version: Version) -> str:
         return version_url(self._mlflow.url, version.name, version.version) if self._mlflow.url else ""
@@ -198,15 +184,13 @@ def versions_html(versions: Sequence[Version], tracking_uri: str, **shown: Any) 
 def commands(version: Version, tracking_uri: str) -> dict[str, str]:
     """How to serve and ask a version from a shell; a password in the store's address is left out."""
     shown = tracking_uri if tracking_uri.startswith("sqlite:") else public_url(tracking_uri) or ""
-    uri, store, post = shlex.quote(version.uri), shlex.quote(shown), "-H 'Content-Type: application/json' -d"
-    question = "What is 2 + 2?"
-    text, chat = {"text": question}, {"messages": [{"role": "user", "content": question}]}
+    uri, store, body = shlex.quote(version.uri), shlex.quote(shown), '{"text": "What is 2 + 2?"}'
     alone = f"mlflow models serve -m {uri} --env-manager local --port 5001"
+    ask = "curl -N http://127.0.0.1:5001/predict/stream -H 'Content-Type: application/json'"
     return {
         "Serve, with live tokens": f"python -m dspy_demo.serving {uri} --port 5001 --tracking-uri {store}",
-        "Ask": f"curl -N http://127.0.0.1:5001/predict/stream {post} {shlex.quote(json.dumps(text))}",
+        "Ask": f"{ask} -d {shlex.quote(body)}",
         "Serve with MLflow alone": f"MLFLOW_TRACKING_URI={store} {alone}",
-        "Ask that": f"curl http://127.0.0.1:5001/invocations {post} {shlex.quote(json.dumps(chat))}",
     }
 
 
