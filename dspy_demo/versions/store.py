@@ -6,7 +6,6 @@ import os
 import shutil
 import tempfile
 import threading
-import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -56,7 +55,6 @@ class VersionStore:
         self._settings, self._environ = settings, environ
         self.tracking = Tracking(settings)
         self._trials = Trials(settings, environ)
-        self._checking: list[Version] = []
         self._moving = threading.Lock()
         #: By a version's place, whose files do not change: see `_reason_and_notes`.
         self._contents: dict[str, tuple[str, Mapping[str, Any]]] = {}
@@ -68,39 +66,22 @@ class VersionStore:
     def log(self, request: LogRequest, programs: ProgramRegistry, adapter: str = "chat") -> Version:
         """Make the program of `request` a registered version. No language model is called.
 
-        It takes seconds: a new process loads the version first. Meanwhile `checking` names it. Raises
-        InvalidInput for a name, tag or description, VersionNotLogged for the program.
+        It takes seconds: a new process loads the version first. Raises InvalidInput for a name, tag or
+        description, VersionNotLogged for the program.
         """
         secrets = known_secrets(self._settings, request.lm, self._environ)
         request = checked(request)
         _refuse_secrets(secrets, request.name, request.description, *request.tags, *request.tags.values())
         spec, module = programs.get(request.program), programs.module(request.program)
-        row = Version(
-            *(request.name, 0, ""),
-            description=request.description,
-            created_at=time.time(),
-            servable=False,
-            reason="Checking: a new process loads it first.",
-            checking=True,
-        )
-        self._checking = [*self._checking, row]
-        try:
-            with tempfile.TemporaryDirectory(prefix="dspy-demo-version-") as folder:
-                self.tracking.prepare()
-                from dspy_demo.versions.artifact import Draft, in_clean_context
+        with tempfile.TemporaryDirectory(prefix="dspy-demo-version-") as folder:
+            self.tracking.prepare()
+            from dspy_demo.versions.artifact import Draft, in_clean_context
 
-                draft: Draft = in_clean_context(
-                    Draft, spec, module, request.lm, adapter=spec.adapter or adapter, settings=self._settings
-                )
-                tags = self._trials.run(draft, Path(folder), secrets)
-                return self._version(self._stored(request, Path(folder) / "model", tags), None)
-        finally:
-            self._checking = [one for one in self._checking if one is not row]
-
-    @property
-    def checking(self) -> list[Version]:
-        """What is being logged now, newest first."""
-        return self._checking[::-1]
+            draft: Draft = in_clean_context(
+                Draft, spec, module, request.lm, adapter=spec.adapter or adapter, settings=self._settings
+            )
+            tags = self._trials.run(draft, Path(folder), secrets)
+            return self._version(self._stored(request, Path(folder) / "model", tags), None)
 
     def _stored(self, request: LogRequest, model: Path, tags: Mapping[str, str]) -> ModelVersion:
         """The registered version of some files; of a failure what was begun is removed."""

@@ -51,7 +51,6 @@ class Version:
         files: What travels with it beside its source, by the path below the program's folder.
         servable: Whether it can answer a chat; `reason` says why not.
         same_code: Whether this process has the very code that it was logged with, so that it can run here.
-        checking: Whether it is being logged: it has no number and no URI yet.
         notes: What this app noted in its metadata; empty for a version that another tool logged.
     """
 
@@ -68,7 +67,6 @@ class Version:
     servable: bool = True
     reason: str = ""
     same_code: bool = False
-    checking: bool = False
     notes: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property

@@ -31,7 +31,6 @@ async def test_download_cancel_resume_use(chat: ChatPage, hub: FakeHub) -> None:
 
     await chat.pick("model", "Tiny Instruct")  # without a reload
     await expect(chat.active).to_contain_text("Tiny Instruct")
-    await says("Picked above")
     await expect(page.locator("#banner")).to_be_hidden()
     await chat.pick("model", "Demo engine")
     await page.get_by_role("button", name="Use Tiny Instruct").click()

@@ -117,10 +117,7 @@ async def log_it(chat: ChatPage, bench: Workbench) -> None:
     await expect(chat.answers.last).to_contain_text("It is day two.")
     await expect(chat.footers.last).to_contain_text("Local")
     await bench.log("The new one", "team=search, tier=2")
-    # The click shows at once: a row that can be neither served nor promoted until a new process loaded it.
-    checking = bench.page.locator(".version").filter(has_text="checking")
-    await expect(checking).to_contain_text("a new process loads it first", timeout=START_MS)
-    await expect(checking.get_by_role("button")).to_have_count(0)
+    await expect(bench.result).to_contain_text("a new process can load it")
     await expect(bench.result).to_contain_text("Logged dspy-demo v2", timeout=START_MS)
     await expect(bench.page.locator(".version")).to_have_count(2)
     await expect(bench.row(2)).to_contain_text("The new one")
@@ -180,7 +177,6 @@ async def rate_it(chat: ChatPage, home: Path) -> None:
     await rated(home, "true")
     await chat.page.get_by_role("button", name="Dislike", exact=True).last.click()
     await rated(home, "false")
-    await chat.page.get_by_role("button", name="Close", exact=True).click()
 
 
 async def rated(home: Path, value: str) -> None:
@@ -221,7 +217,7 @@ async def lose_the_server(chat: ChatPage, bench: Workbench, app: ServerProcess, 
     assert await health(app) == "hung"
     await chat.composer.fill("What is 5 + 5?")
     await chat.composer.press("Enter")
-    await expect(chat.notice).to_contain_text("does not answer any more")
+    await expect(chat.notice).to_contain_text("does not answer")
     os.kill(server, signal.SIGCONT)
     await expect(bench.server).to_contain_text("Ready", timeout=15_000)
 

@@ -95,7 +95,8 @@ class VersionsSection:
 
     async def refresh_open(self, request: gr.Request) -> Update:
         """The same, where the list was looked at before; else it would load MLflow for nothing."""
-        return await self.refresh(request) if self._store.tracking.ready else ui.skip()
+        seen = ui.is_owner(request) and self._store.tracking.ready
+        return await self.refresh(request) if seen else ui.skip()
 
     async def act(
         self, event: gr.EventData, given: dict[Component, Any], request: gr.Request

@@ -36,7 +36,7 @@ def version(**details: Any) -> Version:
 
 
 def versions(listed: list[Version], **options: Any) -> str:
-    unknown: dict[str, Any] = {"reveal": "", "previous": {}, "serving": {}, "link": lambda _: ""}
+    unknown: dict[str, Any] = {"previous": {}, "serving": {}, "link": lambda _: ""}
     return versions_html(listed, STORE, **unknown | options)
 
 
@@ -71,7 +71,7 @@ STATES: dict[str, tuple[str, list[str], list[str]]] = {
         ["serve", "promote", "edit"],
         ["Chain of thought · openai/x", "just now", "With a.json", 'href="http://m/x"'],
     ),
-    "not servable": (versions([version(servable=False, reason="No.")]), ["open", "edit"], ["No."]),
+    "not servable": (versions([version(servable=False, reason="No.")]), ["edit"], ["No."]),
     "checksum": (models("running", MODEL.size_bytes), ["cancel"], ["Comparing the checksum…"]),
     "partial": (models("partial", 1, "It broke."), ["download", "discard"], ["It broke.", 'role="alert"']),
     "no runtime": (models("here", runs=False), [], ["pip install -r requirements-local.txt"]),
@@ -119,6 +119,7 @@ def test_the_differences_of_two_answers() -> None:
     assert '<del><span class="sr"> only left: </span>four' in html
     assert '<ins><span class="sr"> only right: </span>4' in html
     assert "Identical" in difference_html({"Answer": ("Four. ", "Four.")})
-    assert "too long" in difference_html({"Answer": ("a b " * 3000, "b a " * 3000)})
+    long = difference_html({"Answer": (f"same\n{'a b ' * 3000}", f"same\n{'b a ' * 3000}")})
+    assert '<div class="diff">same\n<del>' in long, "line by line"
     for pair in (("", "Four."), ("Four.", " "), ("", "")):
         assert "Answer" not in difference_html({"Answer": pair})
