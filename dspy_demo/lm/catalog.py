@@ -16,7 +16,7 @@ from dspy_demo.settings import Settings, has_credentials
 if TYPE_CHECKING:
     import dspy
 
-#: The native engine insists on a key, also for a local server that needs none.
+#: For a server that needs no key: the native engine insists on one.
 PLACEHOLDER_KEY = "none"
 
 
@@ -61,7 +61,7 @@ class LMCatalog:
                 if choice.model == DEMO_MODEL:
                     from dspy_demo.lm.demo_engine import demo_lm
 
-                    self._models[identity] = demo_lm(tokens_per_s=self.demo_tokens_per_s)
+                    self._models[identity] = demo_lm(self.demo_tokens_per_s)
                 elif choice.model.startswith(PREFIX):
                     self._models[identity] = self._local_lm(choice)
                 else:
@@ -97,7 +97,7 @@ class LMCatalog:
             context_tokens=self._settings.local_context_tokens,
             kind=ChatLM,
             retries=0,  # what fails on this machine fails again
-            cache_scope=f"{model.path} {model.sha256} {model.path.stat().st_mtime_ns}",
+            cache_scope=f"{model.path} {model.path.stat().st_mtime_ns}",
         )
 
     def _model_file(self, choice: LMChoice) -> LocalModel:

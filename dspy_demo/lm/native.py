@@ -1,7 +1,7 @@
 """DSPy's own client for a provider's API, for one model at one server with one key.
 
-Many servers speak OpenAI's chat API, each in its own way: they refuse parameters, have words of their own, or
-report an error inside a stream. A transport reads all that into what the client understands.
+Servers of OpenAI's chat API refuse parameters, have words of their own, or report an error inside a stream. A
+transport reads all that into what the client understands.
 """
 
 from __future__ import annotations
@@ -59,8 +59,7 @@ class NativeEngine:
 
     @property
     def target(self) -> str:
-        """The model as DSPy's client names it."""
-        return f"{self.client}:{self.model}"
+        return f"{self.client}:{self.model}"  # as DSPy's client names it
 
     async def complete(self, request: lm15.Request) -> lm15.Response:
         return await self._router().complete(replace(request, model=self.target))
@@ -81,8 +80,7 @@ class NativeEngine:
             self._routers[loop] = lm15.AsyncLMRouter(config)
         return self._routers[loop]
 
-    async def aclose(self) -> None:
-        """Close the connections of the running loop."""
+    async def aclose(self) -> None:  # of the running loop
         if router := self._routers.pop(asyncio.get_running_loop(), None):
             await router.aclose()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,12 +60,7 @@ def models_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 async def test_what_comes_first(
-    data_dir: Path,
-    models_dir: Path,
-    fake_openai: FakeOpenAI,
-    has: tuple[str, ...],
-    reason: str,
-    options: list[str],
+    data_dir: Path, models_dir: Path, fake_openai: FakeOpenAI, has: Any, reason: str, options: list[str]
 ) -> None:
     ollama = fake_openai.origin if "ollama" in has else refused_url().removesuffix("/v1")
     folder = models_dir if "local" in has else data_dir
@@ -132,7 +128,7 @@ async def test_an_explicit_model_is_looked_at_before_the_start(
 
 
 async def test_what_came_or_went_since_the_start_changes_the_offer(
-    data_dir: Path, models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data_dir: Path, models_dir: Path, tmp_path: Path
 ) -> None:
     flags = ["--ollama-url", refused_url().removesuffix("/v1"), "--models-dir"]
     empty, with_model = (settings(data_dir, *flags, str(folder)) for folder in (tmp_path / "no", models_dir))
@@ -146,36 +142,17 @@ async def test_what_came_or_went_since_the_start_changes_the_offer(
     assert [row.model for row in started_with_it.look(empty)] == [LOCAL_MODEL, DEMO_MODEL]
     (models_dir / "tiny-instruct.gguf").unlink()
     assert (await detect(with_model)).demo, "a file of another program is offered, and never chosen"
-    monkeypatch.setattr(runtime, "MODULE", "no_such_module")
-    assert [row.model for row in offer.look(with_model)] == [DEMO_MODEL]
 
 
-def catalog(data_dir: Path) -> LMCatalog:
-    return LMCatalog(settings_for(data_dir), Detection(LMChoice(DEMO_MODEL), "", ()))
-
-
-def test_parameters_belong_to_the_choice_not_to_the_shared_model(data_dir: Path) -> None:
-    models, url = catalog(data_dir), "http://localhost:1/v1"
+def test_parameters_belong_to_the_choice_and_one_that_cannot_be_is_our_error(data_dir: Path) -> None:
+    models, url = LMCatalog(settings_for(data_dir), Detection(LMChoice(DEMO_MODEL), "", ())), "http://x:1/v1"
     warm = models.lm(LMChoice("openai/x", url, temperature=0.9, max_tokens=50, cache=False))
     plain = models.lm(LMChoice("openai/x", url))
     assert (warm.kwargs["temperature"], warm.kwargs["max_tokens"], warm.cache) == (0.9, 50, False)
     assert (plain.kwargs["temperature"], plain.kwargs["max_tokens"], plain.cache) == (None, None, True)
-    assert models.lm(LMChoice(DEMO_MODEL)).cache is False
-
-
-@pytest.mark.parametrize(
-    ("model", "url", "words"),
-    [
-        ("", None, "provider/model"),
-        ("openai/", None, "provider/model"),
-        ("openai/x", "ftp://x", "base URL"),
-        ("openai/x", "http://[::1", "base URL"),
-        ("openai/x", "http://me:hunter2@127.0.0.1:9/v1", "must not hold a user or a password"),
-    ],
-)
-def test_a_choice_that_cannot_be_is_our_error(
-    data_dir: Path, model: str, url: str | None, words: str
-) -> None:
-    with pytest.raises(ModelSetupError, match=words) as caught:
-        catalog(data_dir).lm(LMChoice(model, url))
-    assert "hunter2" not in caught.value.public_message
+    rows = [("openai/", None, "provider/model"), ("openai/x", "http://[::1", "base URL")]
+    rows += [("openai/x", "http://me:hunter2@127.0.0.1:9/v1", "must not hold a user or a password")]
+    for model, bad_url, words in rows:
+        with pytest.raises(ModelSetupError, match=words) as caught:
+            models.lm(LMChoice(model, bad_url))
+        assert "hunter2" not in caught.value.public_message

@@ -32,8 +32,6 @@ class Everything(dspy.Signature):
     exact: Optional[float] = dspy.OutputField()  # noqa: UP045 - as users write it
     true: bool = dspy.OutputField()
     kind: Literal["history", "arithmetic", "a; b"] = dspy.OutputField()
-    size: Literal[1, 2] = dspy.OutputField()
-    tags: list[str] = dspy.OutputField()
     numbers: list[int] = dspy.OutputField()
     pair: tuple[int, str] = dspy.OutputField()
     more: dict[str, Any] = dspy.OutputField()
@@ -46,14 +44,10 @@ class Everything(dspy.Signature):
         ("What is 15% of 240, plus 3^4?", "15% of 240, plus 3^4 = 117."),
         ("what's 7 squared minus 9", "7 squared minus 9 = 40."),
         ("Please calculate 1,234 × 5,678.", "1,234 × 5,678 = 7006652."),
-        ("(what is 12 x 4)", "12 x 4 = 48."),
-        ("<b>2 / 3</b>", "2 / 3 ≈ 0.666666666667."),
         ("What is 1/0?", "Cannot calculate 1/0: division by zero has no result."),
         ("What time is it in Springfield?", "There is no time zone named 'Springfield'."),
-        *(
-            (text, "")
-            for text in ("Write a poem", "", "I have 2 of 3", "Days from 2024-01-01 to 2024-12-25?")
-        ),
+        ("Write a poem", ""),
+        ("Days from 2024-01-01 to 2024-12-25?", ""),
     ],
 )
 def test_what_it_knows(question: str, answer: str) -> None:
@@ -74,7 +68,7 @@ class TestEveryAdapter:
         result = dspy.ChainOfThought(Everything)(question="What is 7 * 6?", history=history)
         assert result.reasoning == "This is arithmetic. First, 7 * 6 = 42."
         assert (result.answer, result.number, result.exact) == ("7 * 6 = 42.", 42, 42.0)
-        assert (result.true, result.kind, result.size) == (False, "history", 1)
+        assert (result.true, result.kind) == (False, "history")
         assert (result.numbers, result.pair, result.more) == ([42], (42, "7 * 6 = 42."), {})
         assert isinstance(result.part, Part)
 
@@ -92,21 +86,16 @@ class TestEveryAdapter:
         labels = [program(text=text, mark=3).label for text in ("glad to be here", "tears in the rain")]
         assert labels == ["happy", "sad"]
 
-    @pytest.mark.parametrize(
-        ("question", "calls"),
-        [
-            ("What is (2 + 3) * 4?", ["calculator", "finish"]),
-            ("what time is it in New York", ["current_time", "finish"]),
-            ("Write a poem", ["finish"]),
-        ],
-    )
-    def test_react_calls_the_tool_that_fits_and_finishes(self, question: str, calls: list[str]) -> None:
+    def test_react_calls_the_tool_that_fits_and_finishes(self) -> None:
         agent = dspy.ReAct("question, history: dspy.History -> answer", tools=[current_time, calculator])
-        result = agent(question=question, history=dspy.History(messages=[]))
-        names = [value for name, value in result.trajectory.items() if name.startswith("tool_name")]
-        assert names == calls
-        assert (result.answer == UNKNOWN) == (calls == ["finish"])
-        assert ("in America/New_York." in result.answer) == ("current_time" in calls)
+        for question, calls, answer in (
+            ("What is (2 + 3) * 4?", ["calculator", "finish"], "= 20."),
+            ("what time is it in New York", ["current_time", "finish"], "in America/New_York."),
+            ("Write a poem", ["finish"], UNKNOWN),
+        ):
+            result = agent(question=question, history=dspy.History(messages=[]))
+            names = [value for name, value in result.trajectory.items() if name.startswith("tool_name")]
+            assert names == calls and result.answer.endswith(answer)
 
 
 def test_who_is_no_predictor_is_told_so_within_the_bounds_and_the_tokens_are_counted() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Iterator
 from contextvars import Token
 from pathlib import Path
@@ -23,7 +22,7 @@ from dspy_demo.lm.local import runtime
 from dspy_demo.lm.local.engine import AsyncGgufEngine, GgufEngine, Job, local_lm
 from dspy_demo.lm.local.files import LocalModel
 from dspy_demo.lm.local.runtime import jobs
-from tests.services import house, settings_for
+from tests.services import house, settings_for, until
 from tests.tiny_gguf import write_tiny_gguf
 
 
@@ -73,26 +72,20 @@ async def test_it_streams_token_by_token_and_counts_as_the_synchronous_one_does(
 async def test_a_stop_ends_the_generation_at_the_next_token(
     tiny: LocalModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    late, ended = [], threading.Event()
-    receive, generate = Job.receive, module.LoadedModel.generate
+    late, receive = [], Job.receive
 
     def counting(job: Job, chunk: Any) -> bool:
         late.append(job.stopped.is_set())
         return receive(job, chunk)
 
-    def generating(model: Any, *arguments: Any) -> None:
-        generate(model, *arguments)
-        ended.set()
-
     monkeypatch.setattr(Job, "receive", counting)
-    monkeypatch.setattr(module.LoadedModel, "generate", generating)
     events = AsyncGgufEngine(tiny, 4096).stream(request("What?", max_tokens=2000))
     while not isinstance(await anext(events), lm15.StreamDeltaEvent):
         pass
     waiting = asyncio.create_task(anext(events))  # type: ignore[arg-type]
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
-    assert await asyncio.to_thread(ended.wait, 20)
+    await until(lambda: not jobs._jobs, 20)
     assert sum(late) <= 1
 
 
@@ -163,9 +156,7 @@ def test_no_port_is_opened_and_no_socket_is_left(tiny: LocalModel) -> None:
     assert named and not any(Path(name).exists() for name in named)
 
 
-async def test_what_cannot_be_loaded_is_our_error(
-    tiny: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_cannot_be_loaded_is_our_error(tiny: LocalModel, tmp_path: Path) -> None:
     path = tmp_path / "bad.gguf"
     path.write_bytes(tiny.path.read_bytes()[:60_000])
     bad = LocalModel("bad", path, title="Bad", sha256="0" * 64)
@@ -175,10 +166,6 @@ async def test_what_cannot_be_loaded_is_our_error(
         fault = fault_from(caught.value)
         assert isinstance(fault, ModelSetupError) and words in fault.public_message
         path.unlink(missing_ok=True)
-    for failure, words in ((ModuleNotFoundError(), "requirements-local.txt"), (ImportError(), "libgomp1")):
-        monkeypatch.setattr(runtime, "import_module", mock.Mock(side_effect=failure))
-        with pytest.raises(ModelSetupError, match=words):
-            runtime.import_runtime()
 
 
 def test_the_second_attempt_gets_jsons_grammar_and_a_call_of_ones_own_none(
