@@ -129,7 +129,6 @@ class GuestTurn:
         self.turn_timeout_s = limits.bounds.turn_timeout_s
         self._limits, self._request = limits, request
         self._most_tokens = limits.settings.guest_output_max_tokens
-        self._entered_s = limits.clock()
         self._give_up_at = asyncio.get_running_loop().time() + limits.bounds.queue_timeout_s
         self._place_shown = 0
         texts = [*map(str, request.inputs.values()), *(message.text for message in request.history)]
@@ -154,8 +153,7 @@ class GuestTurn:
         if not self._place_shown or self not in self._limits.running:
             return None
         self._place_shown = 0
-        waited_s = self._limits.clock() - self._entered_s
-        return Status(f"Waited in line for {waited_s:.0f} s.", "done", QUEUE_KEY)
+        return Status("Waited in line.", "done", QUEUE_KEY)
 
     def begin(self) -> TurnRequest:
         """Reserve what the turn may use; gives the request as it may run, with each model call capped.

@@ -37,8 +37,6 @@ class Auth:
     - While the app is not public, whoever reaches it at this machine's loopback address is the owner.
     - Else the owner has a session from the one-time link, or the owner's token.
     - A guest has a session from the page (after the password, where there is one), or the guests' token.
-
-    Sessions are signed cookies ``role.id``: a stranger without one costs no memory.
     """
 
     def __init__(self, settings: Settings, port: int, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -67,11 +65,13 @@ class Auth:
         if token and same(token, self.settings.guest_token):
             return Visitor("guest", "guest-token")
         session = self.session(cookies)
+        if self.public or is_owner(session) or any(name in headers for name in FORWARDING):
+            return session
         # A page of another site that points its own name at 127.0.0.1 (DNS rebinding) still sends that name.
-        here = is_loopback_name(headers.get("host", "")) and not any(name in headers for name in FORWARDING)
-        return LOCAL_OWNER if here and not self.public and not is_owner(session) else session
+        return LOCAL_OWNER if is_loopback_name(headers.get("host", "")) else session
 
     def new_session(self, role: Role) -> str:
+        """A signed cookie, so that a stranger without one costs no memory."""
         return self._signer.sign(f"{role}.{secrets.token_hex(16)}").decode()
 
     def session(self, cookies: Mapping[str, str]) -> Visitor | None:
@@ -89,10 +89,10 @@ class Auth:
         self._wrong_passwords = [at for at in self._wrong_passwords if now - at < 60]
         if len(self._wrong_passwords) >= 20:  # of everybody together
             raise TooManyAttempts()
-        fits = same(guess, self.settings.guest_password)
-        if not fits:
-            self._wrong_passwords.append(now)
-        return fits
+        if same(guess, self.settings.guest_password):
+            return True
+        self._wrong_passwords.append(now)
+        return False
 
     def owner_link(self, base_url: str) -> str:
         return f"{base_url.rstrip('/')}/?token={self.link_code}"
@@ -130,7 +130,7 @@ def same(given: str, expected: str | SecretStr | None) -> bool:
     if isinstance(expected, SecretStr):
         expected = expected.get_secret_value()
     texts = (given, expected or "")
-    one, other = (hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts)
+    one, other = (text.encode("utf-8", "surrogatepass") for text in texts)
     return expected is not None and hmac.compare_digest(one, other)
 
 
@@ -156,11 +156,10 @@ def _session_key(settings: Settings) -> bytes:
 
     Those two alone would be no key: whoever holds a cookie could try words on it.
     """
-    if settings.owner_token is None:
+    owner, guest = settings.owner_token, settings.guest_password
+    if owner is None:
         return secrets.token_bytes(KEY_BYTES)
-    fixed = [
-        secret and secret.get_secret_value() for secret in (settings.owner_token, settings.guest_password)
-    ]
+    fixed = owner.get_secret_value(), guest and guest.get_secret_value()
     return stored_key(settings.data_dir) + repr(fixed).encode()
 
 

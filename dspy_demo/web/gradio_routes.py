@@ -11,10 +11,9 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -48,12 +47,6 @@ def is_closed(method: str, path: str) -> bool:
     return _CLOSED.fullmatch(path) is not None
 
 
-@dataclass(slots=True)
-class _Session:
-    visitor: Visitor
-    streams: int = 0
-
-
 class PageSessions:
     """Whose each session of Gradio is: the hash that a page makes up belongs to who used it first.
 
@@ -61,43 +54,42 @@ class PageSessions:
     """
 
     def __init__(self) -> None:
-        self._sessions: OrderedDict[str, _Session] = OrderedDict()
+        self._visitors: OrderedDict[str, Visitor] = OrderedDict()
+        self._streams = Counter[str]()  # that are open, by session
 
-    def check(self, session_hash: str, visitor: Visitor) -> _Session:
-        """A session that has begun; `Forbidden` where it is another visitor's."""
-        session = self._sessions.get(session_hash)
-        if session is None:
+    def check(self, session_hash: str, visitor: Visitor) -> None:
+        """`NotFound` for a session that has not begun, `Forbidden` for another visitor's."""
+        whose = self._visitors.get(session_hash)
+        if whose is None:
             raise NotFound("This page is not known here any more. Reload it.")
-        if session.visitor != visitor and not session.visitor.role == visitor.role == "owner":
+        if whose != visitor and not whose.role == visitor.role == "owner":
             raise Forbidden("This page is another visitor's. Reload to get your own.")
-        self._sessions.move_to_end(session_hash)
-        return session
+        self._visitors.move_to_end(session_hash)
 
     def claim(self, session_hash: str, visitor: Visitor) -> None:
         """A visitor uses a session, and begins it where it is new."""
-        if session_hash in self._sessions:
-            self.check(session_hash, visitor)
-            return
         if len(session_hash) > 64:  # Gradio's own have 11 and 36 characters
             raise InvalidInput("This is no session hash.")
-        if len(self._sessions) >= MOST_SESSIONS:
-            idle = next((name for name, session in self._sessions.items() if not session.streams), "")
-            self._sessions.pop(idle, None)
-        self._sessions[session_hash] = _Session(visitor)
+        if session_hash not in self._visitors:
+            if len(self._visitors) >= MOST_SESSIONS:
+                idle = next((session for session in self._visitors if not self._streams[session]), "")
+                self._visitors.pop(idle, None)
+            self._visitors[session_hash] = visitor
+        self.check(session_hash, visitor)
 
     @contextmanager
     def stream(self, session_hash: str, visitor: Visitor) -> Iterator[None]:
         """An open stream of a session; a browser that tries again may have two of a kind for a while."""
-        session = self.check(session_hash, visitor)
-        if visitor.role == "guest":
-            of_guest = (one.streams for one in self._sessions.values() if one.visitor == visitor)
-            if sum(of_guest) >= MOST_STREAMS:
-                raise TooManyOpen("You have too many pages open. Close some, then reload this one.")
-        session.streams += 1
+        self.check(session_hash, visitor)
+        theirs = [self._streams[session] for session, whose in self._visitors.items() if whose == visitor]
+        if visitor.role == "guest" and sum(theirs) >= MOST_STREAMS:
+            raise TooManyOpen("You have too many pages open. Close some, then reload this one.")
+        self._streams[session_hash] += 1
         try:
             yield
         finally:
-            session.streams -= 1
+            self._streams[session_hash] -= 1
+            self._streams = +self._streams  # only those that have some
 
 
 class GradioRoutes:
@@ -120,17 +112,16 @@ class GradioRoutes:
         visitor = scope.get("state", {}).get("visitor") or GUEST
         if is_closed(request.method, path):
             raise NotFound("There is nothing here.")
-        stream: AbstractContextManager[None] = nullcontext()
+        stream: str | None = None  # the session whose stream is opened
         try:
-            if request.method == "POST" and path.startswith(f"{API}/"):
-                receive = await self._event(path.removeprefix(API), request, visitor)
-            elif path == f"{API}/queue/data":
-                stream = self._sessions.stream(request.query_params.get("session_hash", ""), visitor)
+            if path == f"{API}/queue/data":
+                stream = request.query_params.get("session_hash", "")
             elif path.startswith(f"{API}/heartbeat/"):  # a page opens it before all else
-                session_hash = path.removeprefix(f"{API}/heartbeat/")
-                self._sessions.claim(session_hash, visitor)
-                stream = self._sessions.stream(session_hash, visitor)
-            with stream:
+                stream = path.removeprefix(f"{API}/heartbeat/")
+                self._sessions.claim(stream, visitor)
+            elif request.method == "POST" and path.startswith(f"{API}/"):
+                receive = await self._event(path.removeprefix(API), request, visitor)
+            with nullcontext() if stream is None else self._sessions.stream(stream, visitor):
                 await self._app(scope, receive, send)
         except (DemoError, HTTPException):
             raise

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Sequence
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -61,38 +60,34 @@ class ResponseHeaders:
         self._policy = POLICY | ({"frame-ancestors": "'self' https:"} if embed else {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] == "/" and scope["method"] == "GET":
-            await self._page(scope, receive, send)
-            return
-
-        async def sender(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                self._add(message)
-            await send(message)
-
-        await self._app(scope, receive, sender)
-
-    def _add(self, start: Message, hashes: Sequence[str] = ()) -> None:
-        policy = self._policy | {"script-src": " ".join([POLICY["script-src"], *hashes])}
-        header = "; ".join(f"{name} {value}" for name, value in policy.items())
-        MutableHeaders(scope=start).update(OTHERS | {"content-security-policy": header})
-
-    async def _page(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The page whole and plain, since its scripts change with the address that it is asked by."""
-        plain = {**scope, "headers": [pair for pair in scope["headers"] if pair[0] != b"accept-encoding"]}
+        """The page is taken whole and plain, since its scripts change with the address it is asked by."""
+        is_page = scope["type"] == "http" and scope["path"] == "/" and scope["method"] == "GET"
+        if is_page:
+            plain = [pair for pair in scope["headers"] if pair[0] != b"accept-encoding"]
+            scope = {**scope, "headers": plain}
         start: Message = {}
-        parts: list[bytes] = []
+        body = b""
 
-        async def collect(message: Message) -> None:
+        async def answer(message: Message) -> None:
+            nonlocal body
             if message["type"] == "http.response.start":
                 start.update(message)
-            else:
-                parts.append(message.get("body", b""))
+                if not is_page:
+                    await send(self._with_headers(start, []))
+                return
+            if is_page:
+                body += message.get("body", b"")
+                if message.get("more_body"):
+                    return
+                own = [*script_hashes(body.decode("utf-8", "replace")), *self._own]
+                await send(self._with_headers(start, own))
+                message = {"type": "http.response.body", "body": body}
+            await send(message)
 
-        await self._app(plain, receive, collect)
-        if not start:  # who asked has gone
-            return
-        body = b"".join(parts)
-        self._add(start, [*script_hashes(body.decode("utf-8", "replace")), *self._own])
-        await send(start)
-        await send({"type": "http.response.body", "body": body})
+        await self._app(scope, receive, answer)
+
+    def _with_headers(self, start: Message, scripts: list[str]) -> Message:
+        policy = self._policy | {"script-src": " ".join([POLICY["script-src"], *scripts])}
+        header = "; ".join(f"{name} {value}" for name, value in policy.items())
+        MutableHeaders(scope=start).update(OTHERS | {"content-security-policy": header})
+        return start

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection
+from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -45,40 +45,30 @@ class AuthMiddleware:
 
     def __init__(self, app: ASGIApp, auth: Auth) -> None:
         self._app, self._auth = app, auth
-        self._guests_open = 0
+        self._guests_open = 0  # requests that are not the owner's
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        if scope["type"] != "http":  # the page and the routes use no websocket
-            await send({"type": "websocket.close", "code": 1008})
-            return
         request = Request(scope, receive)
         visitor = self._auth.visitor(request.headers, request.cookies)
+        counts = scope["path"] not in OPEN and not is_owner(visitor)
+        self._guests_open += counts
         try:
-            with self._place(request, visitor):
-                self._check_site(request)
-                check_length(request.headers)
-                response = await self._session_page(request) or await self._admit(request, visitor, send)
+            if counts and self._guests_open > self._auth.settings.max_connections // 2:
+                raise TooManyOpen()  # the other half is left to the owner
+            self._check_site(request)
+            check_length(request.headers)
+            response = await self._session_page(request) or await self._admit(request, visitor, send)
         except DemoError as error:
             response = refusal(scope, error)
         except ClientDisconnect:
             return
-        if response is not None:
-            await _answer_and_close(request, response, send)
-
-    @contextmanager
-    def _place(self, request: Request, visitor: Visitor | None) -> Iterator[None]:
-        """Room for one request that is not the owner's; others leave half of the connections to the owner."""
-        counts = request.url.path not in OPEN and not is_owner(visitor)
-        if counts and self._guests_open >= self._auth.settings.max_connections // 2:
-            raise TooManyOpen()
-        self._guests_open += counts
-        try:
-            yield
         finally:
             self._guests_open -= counts
+        if response is not None:
+            await _answer_and_close(request, response, send)
 
     def _check_site(self, request: Request) -> None:
         """Refuse what a page of another site makes a browser send here; a link may be followed.
@@ -97,10 +87,11 @@ class AuthMiddleware:
     async def _session_page(self, request: Request) -> Response | None:
         """The owner's link, with a button since a messenger's preview presses none; and the password."""
         auth, path, method = self._auth, request.url.path, request.method
-        if path == "/" and "token" in request.query_params and method in SAFE_METHODS:
-            if not same(request.query_params["token"], auth.link_code):
+        code = request.query_params.get("token")
+        if path == "/" and code is not None and method in SAFE_METHODS:
+            if not same(code, auth.link_code):
                 raise Forbidden(USED_LINK)
-            return _page(200, code=request.query_params["token"])
+            return _page(200, code=code)
         if path == "/" and method == "POST":
             if not auth.use_link(await _field(request, "token")):
                 raise Forbidden(USED_LINK)
@@ -122,14 +113,11 @@ class AuthMiddleware:
                 auth.on_outside()
             if auth.settings.guest_password is not None:
                 return _page(401, password=True)
-        cookie = ""
-        if loads_page:
-            held = auth.session(request.cookies)
-            if visitor is None or held is None or held.role != visitor.role:
-                # The owner too: they stay so when the app is shared later.
-                session = auth.new_session(visitor.role if visitor else "guest")
-                visitor = auth.session({auth.cookie_name: session})
-                cookie = self._cookie(request, session)
+        cookie, held, role = "", auth.session(request.cookies), visitor.role if visitor else "guest"
+        if loads_page and (held is None or held.role != role):  # the owner too, who may share the app later
+            session = auth.new_session(role)
+            visitor = auth.session({auth.cookie_name: session})
+            cookie = self._cookie(request, session)
         if visitor is None and path not in OPEN:
             raise Unauthorized("Open the page first, or send a token: “Authorization: Bearer …”.")
         request.scope.setdefault("state", {})["visitor"] = visitor
@@ -205,7 +193,7 @@ class ModelServerMiddleware:
 
 
 def check_length(headers: Headers) -> None:
-    """Refuse a body by its declared length, in our form; Starlette counts the others."""
+    """Refuse a body by its declared length; Starlette would, too, but not in our form."""
     declared = headers.get("content-length", "")
     if declared.isdecimal() and int(declared[:20]) > BODY_MAX_BYTES:
         raise BodyTooLarge()
