@@ -25,10 +25,7 @@ class ChatMessage(BaseModel, extra="forbid"):
 
 
 class PredictBody(BaseModel):
-    """One question, in exactly one of three forms: `text`, `messages` or `inputs`.
-
-    The model, its address and its key are the owner's choice and cannot be sent.
-    """
+    """One question, as `text`, `messages` or `inputs`. Model, address and key are the owner's choice."""
 
     model_config = ConfigDict(
         extra="forbid",

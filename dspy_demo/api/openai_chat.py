@@ -21,11 +21,8 @@ from dspy_demo.programs.spec import REASONING_FIELDS, TRACE_FIELDS, ProgramSpec
 CHAT, MODELS = "/v1/chat/completions", "/v1/models"
 ERRORS: dict[int | str, dict[str, Any]] = {"default": {"description": "An error, as OpenAI writes it"}}
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
-_EXAMPLE: Any = {
-    "model": "predict",
-    "messages": [{"role": "user", "content": "What is 2 + 2?"}],
-    "stream": True,
-}
+_QUESTION = {"role": "user", "content": "What is 2 + 2?"}
+_EXAMPLE: Any = {"model": "predict", "messages": [_QUESTION], "stream": True}
 #: What would change the answer, so that to ignore it would be wrong, and the values that change nothing.
 _CANNOT_DO: Mapping[str, tuple[Any, ...]] = {
     "n": (None, 1),
@@ -90,9 +87,7 @@ class CompletionBody(BaseModel):
                 if properties and set(properties) <= set(spec.outputs):
                     return tuple(map(str, properties))
         fields = ", ".join(spec.outputs) or "not known before it has run"
-        raise InvalidInput(
-            f"“response_format” must be text, json_object, or a json_schema of the outputs: {fields}."
-        )
+        raise InvalidInput(f"“response_format” must be text, or JSON of the program's outputs: {fields}.")
 
 
 router = APIRouter(route_class=JsonRoute)
@@ -239,8 +234,7 @@ def is_the_same(streamed: str, value: Any) -> bool:
 
 
 def usage_json(usage: Usage) -> dict[str, int]:
-    names = ("prompt_tokens", "completion_tokens", "total_tokens")
-    return {name: getattr(usage, name) for name in names}
+    return {f"{name}_tokens": getattr(usage, f"{name}_tokens") for name in ("prompt", "completion", "total")}
 
 
 def openai_error(failed: TurnFailed) -> Response:

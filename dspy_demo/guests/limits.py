@@ -28,7 +28,7 @@ from dspy_demo.settings import Settings
 OUTPUT_SLACK = 1.5
 #: English has somewhat more bytes in a token, code and other scripts somewhat fewer.
 BYTES_PER_TOKEN = 4
-#: DSPy's instructions around the inputs: 120 to 200 with most shipped programs, 780 for the agent's tools.
+#: DSPy's instructions around the inputs: 120 to 780 with the shipped programs.
 INSTRUCTION_TOKENS = 400
 #: With these a model did not begin to answer, and nobody pays.
 FREE_FAILURES = (

@@ -74,12 +74,6 @@ def test_what_the_settings_name_binds_guests_and_not_the_owner() -> None:
     guests.check(served("http://10.0.0.1", OWNER))
 
 
-def test_a_guest_learns_nothing_of_keys_and_addresses() -> None:
-    shown = allowance(guest_models="openai/small,openai/large").detection
-    assert shown.reason == ""
-    assert [(option.title, option.note) for option in shown.options] == [("Small", ""), ("Large", "")]
-
-
 @pytest.mark.parametrize("values", [{"guest_programs": "nope"}, {"guest_models": "openai/nope"}])
 def test_a_name_that_is_not_there_is_told_at_the_start(values: dict[str, str]) -> None:
     with pytest.raises(SettingsError, match="nope"):
