@@ -12,8 +12,6 @@ from typing import Self
 
 from dspy_demo.lm.local.files import KnownModel
 
-PIECE = 8192
-
 
 def gguf_bytes(size: int = 200_000, architecture: str = "qwen2") -> bytes:
     """What looks like a model file from its first bytes on; nothing can be loaded from it."""
@@ -38,32 +36,22 @@ def known_for(content: bytes, name: str = "tiny-instruct") -> KnownModel:
 
 
 @dataclass
-class Asked:
-    """A request for the file, and whether its client left before the end."""
-
-    range: str | None
-    client_left: bool = False
-
-
-@dataclass
 class FakeHub:
     """Set its attributes before a request comes, or while one runs.
 
     Attributes:
         status: Every request is refused with it.
         stalls_at: Place in the file from which nothing more comes; the connection stays open.
-        bytes_per_s: The pace; 0 is as fast as possible.
         ignores_range: Every answer is the whole file.
-        gets: The requests that reached the store, of all `paths`.
+        ranges: What was asked of the store, of all `paths`.
     """
 
     content: bytes
     status: int | None = None
     stalls_at: int | None = None
-    bytes_per_s: float = 0
     ignores_range: bool = False
     paths: list[str] = field(default_factory=list)
-    gets: list[Asked] = field(default_factory=list)
+    ranges: list[str | None] = field(default_factory=list)
 
     def __enter__(self) -> Self:
         self.closing = threading.Event()
@@ -106,23 +94,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def _file(self) -> None:
-        fake, total, asked = self.fake, len(self.fake.content), Asked(self.headers.get("Range"))
-        fake.gets.append(asked)
-        ranged = asked.range and not fake.ignores_range
-        at = int((asked.range or "").removeprefix("bytes=").removesuffix("-")) if ranged else 0
+        fake, total, asked = self.fake, len(self.fake.content), self.headers.get("Range")
+        fake.ranges.append(asked)
+        ranged = asked and not fake.ignores_range
+        at = int((asked or "").removeprefix("bytes=").removesuffix("-")) if ranged else 0
         place = {"Content-Range": f"bytes {at}-{total - 1}/{total}"} if ranged else {}
         self._head(206 if ranged else 200, {"Content-Length": str(total - at), **place})
         self.close_connection = True
-        while at < total:
-            if fake.stalls_at is not None and at >= fake.stalls_at:
-                fake.closing.wait(120)
-                return
-            upto = min(place for place in (total, at + PIECE, fake.stalls_at or total) if place > at)
-            try:
-                self.wfile.write(fake.content[at:upto])
-            except OSError:
-                asked.client_left = True
-                return
-            if fake.bytes_per_s:
-                fake.closing.wait((upto - at) / fake.bytes_per_s)
-            at = upto
+        stop = total if fake.stalls_at is None else max(at, fake.stalls_at)
+        self.wfile.write(fake.content[at:stop])
+        if stop < total:
+            fake.closing.wait(120)

@@ -27,7 +27,7 @@ async def test_download_cancel_resume_use(chat: ChatPage, hub: FakeHub) -> None:
     hub.stalls_at = None
     await page.get_by_role("button", name="Resume Tiny Instruct").click()
     await says("On this machine")
-    assert hub.gets[-1].range == "bytes=400000-"
+    assert hub.ranges[-1] == "bytes=400000-"
 
     await chat.pick("model", "Tiny Instruct")  # without a reload
     await expect(chat.active).to_contain_text("Tiny Instruct")

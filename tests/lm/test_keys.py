@@ -37,7 +37,6 @@ GATEWAY = {"OPENAI_BASE_URL": "gateway"}
 ROWS = {
     "a gateway with its key": Row("gateway", "sk-of-openai", ("OPENAI",), GATEWAY),
     "a gateway without a key": Row("gateway", "none", (), GATEWAY),
-    "a model at the gateway": Row("gateway", "sk-of-openai", ("OPENAI",), GATEWAY, ("--lm", "openai/fake")),
     "a provider and a gateway, each with its key": Row(
         "", "", ("ANTHROPIC", "OPENAI"), GATEWAY, ("--lm", "anthropic/claude-haiku-4-5")
     ),
@@ -149,4 +148,3 @@ async def test_the_gateway_is_asked_with_the_key_for_a_model_that_can_chat(
         gateway.models = models
         found = await detect(Settings.load(["--data-dir", str(data_dir)], environ))
         assert (found.choice.model, found.choice.api_base) == (model, gateway.url)
-        assert found.options[0].model == model

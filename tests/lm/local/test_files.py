@@ -40,21 +40,16 @@ def hub_cached(home: Path, content: bytes, file: str) -> Path:
     return link
 
 
-def test_a_name_is_found_where_its_file_is_whole(settings: Settings) -> None:
+def test_a_file_is_found_by_its_name_where_it_is_whole_or_by_its_path(settings: Settings, home: Path) -> None:
     path = put(settings.models_dir / "tiny-instruct.gguf")
     model = find("local/tiny-instruct", settings)
     assert (model.path, model.title, model.sha256) == (path, "Tiny Instruct", MODEL.sha256)
     put(path, CONTENT[:-1])  # it lost its end
     with pytest.raises(ModelSetupError, match="models pull tiny-instruct"):
         find("local/tiny-instruct", settings)
-
-
-def test_any_file_is_found_by_its_path(settings: Settings, tmp_path: Path, home: Path) -> None:
-    path = put(tmp_path / "Some.Model.GGUF")
-    model = find(f"local/{path}", settings)
-    assert (model.path, model.sha256, model.title) == (path, "", "Some.Model")
-    assert model.identified().sha256 == hashlib.sha256(CONTENT).hexdigest()
-    assert find(f"local/~/{put(home / 'mine.gguf').name}", settings).path == home / "mine.gguf"
+    mine = put(home / "Some.Model.GGUF")
+    model = find("local/~/Some.Model.GGUF", settings)
+    assert (model.path, model.sha256, model.title) == (mine, "", "Some.Model")
 
 
 def test_what_is_not_here_is_an_error_with_what_to_do(settings: Settings) -> None:
