@@ -58,9 +58,8 @@ class Asking:
     ) -> TurnRequest:
         """A turn that can run, or `DemoError`; under the id of the request's header, where it has one.
 
-        `changes` are temperature, max_tokens and cache, None for the owner's choice; `max_tokens` can only
-        lower the owner's bound. Model, address and key cannot be changed: that would spend the owner's
-        credit elsewhere, and reach addresses that only the server can.
+        `changes` are temperature, max_tokens (which can only lower the owner's bound) and cache, None for
+        the owner's choice. Another model or address would spend the owner's credit, and reach inner hosts.
         """
         lm = self._default_lm()
         if self._allowance:
@@ -69,8 +68,8 @@ class Asking:
         if lm.max_tokens is not None and "max_tokens" in given:
             given["max_tokens"] = min(lm.max_tokens, given["max_tokens"])
         target = events.LocalTarget(spec.name, dataclasses.replace(lm, **given))
-        turn_id = self.request.headers.get(TURN_ID_HEADER, "")
-        turn_id = turn_id if events.is_turn_id(turn_id) else events.new_turn_id()
+        given_id = self.request.headers.get(TURN_ID_HEADER, "")
+        turn_id = given_id if events.is_turn_id(given_id) else events.new_turn_id()
         turn = TurnRequest(target, inputs, joined(history), session_id, turn_id, self._visitor)
         self.service.check(turn)
         return turn

@@ -15,9 +15,7 @@ from dspy_demo.settings import Settings
 class Allowance:
     """Checked for each turn, whatever way it came; the guests' page is drawn from it too.
 
-    Args:
-        programs: Those of the app at its start: a version that is loaded later is the owner's.
-        served_urls: Where a guest's turn may be served now.
+    `programs` are the app's at its start; `served_urls` gives where a guest's turn may be served now.
     """
 
     def __init__(

@@ -1,7 +1,6 @@
 """What of Gradio is open, to whom, and for which events.
 
-Gradio serves files, takes uploads, fetches addresses, runs functions of components and keeps a log. The page
-needs none of it, so its own routes are closed but for those listed here, whatever the next version brings.
+Gradio serves files, takes uploads and fetches addresses: its routes are closed but for those listed here.
 It gives a session to whoever knows its hash, and reads or downloads a file wherever the value of an event
 looks like one: both are refused before it is asked.
 """

@@ -73,8 +73,7 @@ class AuthMiddleware:
     def _check_site(self, request: Request) -> None:
         """Refuse what a page of another site makes a browser send here; a link may be followed.
 
-        A browser names the site in ``Origin`` with every request that changes something, and tells with
-        ``Sec-Fetch-Site`` where each comes from; other clients send neither.
+        Browsers tell it by ``Origin`` and ``Sec-Fetch-Site``; other clients send neither.
         """
         headers, origin = request.headers, request.headers.get("origin")
         navigates = headers.get("sec-fetch-mode") == "navigate" and request.method == "GET"
@@ -154,9 +153,9 @@ class AuthMiddleware:
 class ModelServerMiddleware:
     """ASGI middleware around a model server, which has no sessions: what counts is the name it is asked by.
 
-    A page of another site can point its own name at this machine (DNS rebinding), but its browser says that
-    name. A request is addressed to loopback, to the address where the server listens, or to one of `allowed`.
-    Beyond loopback it brings the token, where there is one, which stands for the names unless some are given.
+    A page of another site can point its own name at this machine (DNS rebinding), but its browser says it.
+    Answered are loopback, the address where the server listens, and `allowed`. Beyond loopback a request
+    brings the token, where there is one, which stands for the names unless some are given.
     """
 
     def __init__(
@@ -208,10 +207,9 @@ def refusal(scope: Scope, error: DemoError) -> Response:
 
 
 async def _answer_and_close(request: Request, response: Response, send: Send) -> None:
-    """Answer a request that goes no further; what is left of its body is not read.
+    """Answer a request that goes no further, after the first part of its body.
 
-    Its first part is taken, unless all of it was: a connection that is closed over unread bytes is reset, and
-    the client never sees the answer.
+    A connection that is closed over unread bytes is reset, and the client never sees the answer.
     """
     response.headers["Connection"] = "close"
     with suppress(TimeoutError, RuntimeError, ClientDisconnect):
