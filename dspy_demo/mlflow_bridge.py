@@ -5,9 +5,7 @@ Each says what it is for and what happens without it. Importing MLflow takes sec
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import pickle
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Span
     from mlflow.tracing.client import TracingClient
 
-DISK_FULL = "The disk with the data folder is full. Free some space, then try again."
 LOCKED = "Another program keeps MLflow's database locked. Close it, then try again."
 LOGIN = "The MLflow server asks for a login. Set MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN."
 OUTDATED = (
@@ -31,13 +28,15 @@ OUTDATED = (
 )
 #: MLflow wraps what SQLite, the disk or a server said, so that only the words of it are left. Were they
 #: changed, the sentence of `TrackingUnavailable` or `TrackingError` would be shown.
-_TROUBLES = (
-    ((os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "database or disk is full"), DISK_FULL),
-    (("database is locked",), LOCKED),
-    (("out-of-date database schema",), OUTDATED),
-    (("error code 401", "error code 403"), LOGIN),
-    (("API request to", "sqlalchemy", "OperationalError"), TrackingUnavailable.default_message),
-)
+_TROUBLES = {
+    "database is locked": LOCKED,
+    "out-of-date database schema": OUTDATED,
+    "error code 401": LOGIN,
+    "error code 403": LOGIN,
+    **dict.fromkeys(
+        ("API request to", "sqlalchemy", "OperationalError"), TrackingUnavailable.default_message
+    ),
+}
 
 
 @contextmanager
@@ -64,12 +63,9 @@ def _translated(error: Exception) -> DemoError:
     if code == "INVALID_PARAMETER_VALUE" and not isinstance(origin, OSError):
         return InvalidInput("MLflow refused one of the values. Check the name, the alias and the tags.")
     chain = f"{error} {origin} {type(error).__module__}"
-    for words, sentence in _TROUBLES:
-        if any(word in chain for word in words):
-            return TrackingUnavailable(sentence)
-    down = code in {"TEMPORARILY_UNAVAILABLE", "SERVICE_UNDER_MAINTENANCE"}
+    sentence = next((sentence for words, sentence in _TROUBLES.items() if words in chain), "")
     unusable = isinstance(error, OSError | sqlite3.Error) or isinstance(origin, OSError)
-    return TrackingUnavailable() if down or unusable else TrackingError()
+    return TrackingUnavailable(sentence) if sentence or unusable else TrackingError()
 
 
 def read_program(folder: Path, unpickler: type[pickle.Unpickler]) -> Any:
@@ -129,11 +125,10 @@ class Traces:
 
 
 def span(
-    trace_id: str,
-    number: int,
+    ids: tuple[str, int],
     name: str,
-    *,
     times_ns: tuple[int, int],
+    *,
     outcome: str,
     error: str,
     attributes: Mapping[str, str],
@@ -141,8 +136,8 @@ def span(
     """A span that has ended.
 
     Args:
-        number: 0 for the root of its trace, then counted; the span's id follows from it and the trace's.
-        outcome: ``finished``, ``failed`` or ``stopped``.
+        ids: The trace's, and a number: 0 for the root, then counted. The span's id follows from both.
+        outcome: ``finished``, ``failed`` or ``stopped``, which is unset: MLflow's pages show it as OK.
         attributes: By the names of ``mlflow.tracing.constant``; each value as JSON.
     """
     from mlflow.entities import Span
@@ -151,13 +146,13 @@ def span(
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags
 
+    trace_id, number = ids
     trace = int(trace_id.removeprefix("tr-"), 16)
 
     def context(number: int) -> SpanContext:
         span_id = (trace + number) % 2**64 or 2**63  # 0 is no span
         return SpanContext(trace, span_id, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
 
-    # A stopped turn is neither: unset, which MLflow's pages show as OK.
     codes = {"finished": StatusCode.OK, "failed": StatusCode.ERROR}
     return Span(
         ReadableSpan(

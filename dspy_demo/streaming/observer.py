@@ -22,7 +22,7 @@ from dspy_demo.dspy_bridge import counting_tokens, tokens_of
 from dspy_demo.events import FinishReason, Status, StatusState, Usage
 from dspy_demo.lm.chat_lm import ChatLM, call_observer
 from dspy_demo.streaming.turn_stream import TurnStream
-from dspy_demo.tracing.record import current_record
+from dspy_demo.tracing.record import Call, current_record
 
 TOOL_TEXT_MAX_CHARS = 200
 #: Options of a model call that a trace shows. Others may be a key or a header.
@@ -129,7 +129,7 @@ class TurnObserver(BaseCallback):
             asked = inputs.get("messages") or inputs.get("prompt")
             options = {**instance.kwargs, **(inputs.get("kwargs") or {})}
             sampling = {name: options[name] for name in RECORDED_OPTIONS if options.get(name) is not None}
-            self._record.lm_started(call_id, step.name, instance.model, asked, sampling)
+            self._record.call_started(call_id, Call("lm", step.name, asked, instance.model, sampling))
 
     def on_lm_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
         call = self._calls.pop(call_id)
@@ -137,9 +137,8 @@ class TurnObserver(BaseCallback):
         counted = tokens_of(call.tokens)  # nothing for an answer from DSPy's cache
         cached = counted is None and not (call.received or call.whole or call.failed)
         call.usage = Usage(*(counted or (0, 0)), None if cached else call.cost_usd, cached)
-        recorded = self._record.call_ended(call_id, outputs, exception) if self._record else None
-        if recorded is not None and not call.failed:
-            recorded.usage = call.usage
+        if self._record:
+            self._record.call_ended(call_id, outputs, exception, usage=None if exception else call.usage)
         call.open.close()
         self.ended.append(call)
         call.whole_text = "" if call.received else _text_of(outputs)
@@ -152,7 +151,7 @@ class TurnObserver(BaseCallback):
         values = (f"{name}={json.dumps(v, ensure_ascii=False, default=str)}" for name, v in arguments.items())
         title = self._tools[call_id] = f"{instance.name}({_short(', '.join(values))})"
         if self._record:
-            self._record.tool_started(call_id, instance.name, arguments)
+            self._record.call_started(call_id, Call("tool", instance.name, arguments))
         self.call_notice(title, "pending", f"tool-{call_id}")
 
     def on_tool_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:

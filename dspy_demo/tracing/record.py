@@ -24,6 +24,8 @@ from dspy_demo.events import (
     Usage,
 )
 
+Outcome = Literal["finished", "failed", "stopped"]
+
 
 @dataclass(slots=True)
 class Call:
@@ -42,9 +44,9 @@ class Call:
     settings: Mapping[str, Any] = field(default_factory=dict)
     started_ns: int = field(default_factory=time.time_ns)
     ended_ns: int = 0
+    outcome: Outcome = "stopped"
     outputs: Any = None
     error: str = ""
-    stopped: bool = False
     usage: Usage | None = None
 
 
@@ -65,7 +67,7 @@ class TurnRecord:
     started_ns: int = field(default_factory=time.time_ns)
     ended_ns: int = 0
     calls: list[Call] = field(default_factory=list)
-    deltas: list[FieldDelta] = field(default_factory=list)
+    streamed: dict[str, list[str]] = field(default_factory=dict)
     end: TurnFinished | TurnFailed | None = None
     traced_elsewhere: bool = False
     _running: dict[str, Call] = field(default_factory=dict)
@@ -73,8 +75,8 @@ class TurnRecord:
     def hear(self, event: Event) -> None:
         """Note an event; called for every token."""
         match event:
-            case FieldDelta():
-                self.deltas.append(event)
+            case FieldDelta(step=step, field=name, text=text):
+                self.streamed.setdefault(f"{step}.{name}" if step else name, []).append(text)
             case TurnFinished() | TurnFailed():
                 self.end = event
             case TurnStarted() | Status():
@@ -86,37 +88,28 @@ class TurnRecord:
 
     def close(self) -> None:
         """The turn is over: what still runs was stopped with it. Later calls are not recorded."""
-        if isinstance(self.end, TurnFinished):
-            self.deltas.clear()  # its end has the outputs
         self.ended_ns = time.time_ns()
         for call in self._running.values():
-            call.ended_ns, call.stopped = self.ended_ns, True
+            call.ended_ns = self.ended_ns
         self._running.clear()
 
-    def lm_started(
-        self, call_id: str, step: str, model: str, messages: Any, settings: Mapping[str, Any]
-    ) -> None:
-        self._start(call_id, Call("lm", step, messages, model, settings))
-
-    def tool_started(self, call_id: str, name: str, arguments: Any) -> None:
-        self._start(call_id, Call("tool", name, arguments))
-
-    def call_ended(self, call_id: str, outputs: Any, error: BaseException | None) -> Call | None:
-        """End a call; gives it back, or None where it is not recorded."""
-        call = self._running.pop(call_id, None)
-        if call is not None:
-            call.ended_ns, call.outputs = time.time_ns(), outputs
-            call.stopped = error is not None and not isinstance(error, Exception)  # CancelledError
-            call.error = type(error).__name__ if isinstance(error, Exception) else ""
-        return call
-
-    def _start(self, call_id: str, call: Call) -> None:
+    def call_started(self, call_id: str, call: Call) -> None:
         if not self.ended_ns:
             self._running[call_id] = call
             self.calls.append(call)
 
+    def call_ended(
+        self, call_id: str, outputs: Any, error: BaseException | None, *, usage: Usage | None = None
+    ) -> None:
+        if call := self._running.pop(call_id, None):
+            call.ended_ns, call.outputs, call.usage = time.time_ns(), outputs, usage
+            if isinstance(error, Exception):  # else a CancelledError, or none
+                call.outcome, call.error = "failed", type(error).__name__
+            elif error is None:
+                call.outcome = "finished"
+
     @property
-    def outcome(self) -> Literal["finished", "failed", "stopped"]:
+    def outcome(self) -> Outcome:
         if isinstance(self.end, TurnFinished):
             return "finished"
         return "failed" if self.end else "stopped"
@@ -126,11 +119,7 @@ class TurnRecord:
         """The output fields; of a turn that did not finish, what had streamed of them."""
         if isinstance(self.end, TurnFinished):
             return dict(self.end.outputs)
-        streamed: dict[str, str] = {}
-        for delta in self.deltas:
-            name = f"{delta.step}.{delta.field}" if delta.step else delta.field
-            streamed[name] = streamed.get(name, "") + delta.text
-        return streamed
+        return {name: "".join(texts) for name, texts in self.streamed.items()}
 
     @property
     def usage(self) -> Usage:

@@ -22,34 +22,34 @@ HIDDEN = "[hidden]"
 
 
 def spans_of(record: TurnRecord, secrets: Sequence[str]) -> Iterator[Span]:
-    """The root span, then its calls. A finished record gives the same spans every time."""
+    """The root span, then its calls, without any of `secrets`. The same record gives the same every time."""
+    words = [word for secret in secrets for word in {secret, json.dumps(secret)[1:-1]}]
+
+    def clean(text: str) -> str:
+        for word in words:
+            text = text.replace(word, HIDDEN)
+        return text.encode("utf-8", "replace").decode("utf-8")  # no database takes half a surrogate pair
+
+    def as_json(values: Mapping[str, Any]) -> dict[str, str]:
+        given = {key: _plain(value) for key, value in values.items() if value is not None}
+        return {key: clean(json.dumps(value, ensure_ascii=False)) for key, value in given.items()}
+
     end = record.end
     error = f"{end.code}: {end.public_message}" if isinstance(end, TurnFailed) else ""
-    hidden = _Hider(secrets)
-    yield span(
-        record.trace_id,
-        0,
-        "turn",
-        times_ns=(record.started_ns, record.ended_ns),
-        outcome=record.outcome,
-        error=hidden(error),
-        attributes=hidden.json(_root_attributes(record)),
-    )
+    ids, times = (record.trace_id, 0), (record.started_ns, record.ended_ns)
+    attributes = as_json(_root_attributes(record))
+    yield span(ids, "turn", times, outcome=record.outcome, error=clean(error), attributes=attributes)
     for number, call in enumerate(record.calls, 1):
+        ids, times = (record.trace_id, number), (call.started_ns, call.ended_ns)
+        attributes = as_json(_call_attributes(call))
         yield span(
-            record.trace_id,
-            number,
-            hidden(call.name),
-            times_ns=(call.started_ns, call.ended_ns),
-            outcome="failed" if call.error else "stopped" if call.stopped else "finished",
-            error=hidden(call.error),
-            attributes=hidden.json(_call_attributes(call)),
+            ids, clean(call.name), times, outcome=call.outcome, error=call.error, attributes=attributes
         )
 
 
 def _root_attributes(record: TurnRecord) -> dict[str, Any]:
     """The turn. MLflow makes the trace's session, user, tags and previews from these."""
-    request, target = record.request, record.request.target
+    request, target, end = record.request, record.request.target, record.end
     inputs = dict(request.inputs)
     if request.history:
         inputs["history"] = [{"role": message.role, "content": message.text} for message in request.history]
@@ -66,7 +66,7 @@ def _root_attributes(record: TurnRecord) -> dict[str, Any]:
         "program": program,
         "model": model,
         "version": version,
-        "error": record.end.code if isinstance(record.end, TurnFailed) else "",
+        "error": end.code if isinstance(end, TurnFailed) else "",
         TraceTagKey.TRACE_NAME: f"{program or backend} turn",
     }
     attributes: dict[str, Any] = {
@@ -78,9 +78,8 @@ def _root_attributes(record: TurnRecord) -> dict[str, Any]:
         "cached": record.usage.cached or None,
         **{f"{Key.TRACE_TAG_PREFIX}{name}": value for name, value in tags.items() if value},
     }
-    if isinstance(record.end, TurnFinished):
-        attributes["first_delta_s"] = record.end.first_delta_s
-        attributes["finish_reason"] = record.end.finish_reason if record.end.finish_reason != "stop" else None
+    if isinstance(end, TurnFinished):
+        attributes |= {"first_delta_s": end.first_delta_s, "finish_reason": end.finish_reason}
     # MLflow adds up the calls' tokens and cost; those of the root would be counted beside them by model.
     if not any(call.usage for call in record.calls):
         attributes |= _usage_attributes(record.usage)
@@ -123,24 +122,8 @@ def _usage_attributes(usage: Usage, *, free: bool = False) -> dict[str, Any]:
     }
 
 
-class _Hider:
-    """Writes texts without any secret, and without half surrogate pairs, which no database takes."""
-
-    def __init__(self, secrets: Sequence[str]) -> None:
-        self._words = [word for secret in secrets for word in {secret, json.dumps(secret)[1:-1]}]
-
-    def __call__(self, text: str) -> str:
-        for word in self._words:
-            text = text.replace(word, HIDDEN)
-        return text.encode("utf-8", "replace").decode("utf-8")
-
-    def json(self, values: Mapping[str, Any]) -> dict[str, str]:
-        """Each value that is not None as JSON, long texts cut."""
-        given = {key: value for key, value in values.items() if value is not None}
-        return {key: self(json.dumps(_plain(value), ensure_ascii=False)) for key, value in given.items()}
-
-
 def _plain(value: Any) -> Any:
+    """`value` as JSON has it, long texts cut."""
     if isinstance(value, str):
         dropped = len(value) - TEXT_MAX_CHARS
         return value if dropped <= 0 else f"{value[:TEXT_MAX_CHARS]}… [{dropped:,} characters more]"

@@ -10,10 +10,10 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Literal
 
-from dspy_demo.errors import TrackingUnavailable, VersionNotFound
 from dspy_demo.events import LMChoice, LocalTarget, TurnRequest
 from dspy_demo.logs import kinds
 from dspy_demo.mlflow_bridge import Traces, trace_url, tracking_errors
@@ -26,15 +26,12 @@ log = logging.getLogger(__name__)
 
 #: Turns and ratings that may wait; a record is some tens of kB.
 WAITING_MAX = 1000
-#: Seconds between the tries of one write.
+#: Seconds before each further try of a write. A model server may be about to write the trace of a rating.
 RETRY_WAITS_S = (1.0, 5.0)
-
-DOWN = (
-    "MLflow cannot be reached or written, so answers are not being recorded just now. "
-    "Check its server, or the data folder's disk. The chat goes on."
+FAILING = (
+    "MLflow does not take answers or ratings just now, so they are not recorded. "
+    "Check its server, or the data folder's disk; the log has the details. The chat goes on."
 )
-REFUSED = "MLflow refused to record an answer. The log has the details. The chat goes on."
-RATING_LOST = "A rating could not be saved: MLflow does not have the answer's trace."
 
 
 class Tracer:
@@ -52,11 +49,9 @@ class Tracer:
         self._tracking = tracking or Tracking(self._settings)
         self._serves = serves
         self._traces: Traces | None = None
-        self._queue: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._waiting: queue.Queue[Callable[[], None] | threading.Event] = queue.Queue(WAITING_MAX)
         self._worker: threading.Thread | None = None
         self._closing = threading.Event()
-        self._unwritten = 0
-        self._written = threading.Condition()
 
     @property
     def state(self) -> Literal["off", "ok", "failing"]:
@@ -69,9 +64,7 @@ class Tracer:
         return TurnRecord(request, self._serves) if self._settings.tracing else None
 
     def finish(self, record: TurnRecord) -> None:
-        """Take a record at the end of its turn. Safe to call twice."""
-        if record.ended_ns:
-            return
+        """Take a record at the end of its turn."""
         record.close()
         if not record.traced_elsewhere:
             self._put(partial(self._write, record))
@@ -89,47 +82,47 @@ class Tracer:
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until all is written or dropped; whether it was."""
-        with self._written:
-            return self._written.wait_for(lambda: not self._unwritten, timeout_s)
+        reached = threading.Event()
+        return not self._worker or (self._put(reached) and reached.wait(timeout_s))
 
     def close(self, timeout_s: float) -> bool:
         """Flush without more tries. Call it in a thread."""
         self._closing.set()
         return self.flush(timeout_s)
 
-    def _put(self, write: Callable[[], None]) -> None:
+    def _put(self, job: Callable[[], None] | threading.Event) -> bool:
         if self._worker is None:
             self._worker = threading.Thread(target=self._run, name="tracer", daemon=True)
             self._worker.start()
-        with self._written:
-            if self._unwritten < WAITING_MAX:
-                self._unwritten += 1
-                self._queue.put(write)
+        with suppress(queue.Full):
+            self._waiting.put_nowait(job)
+            return True
+        return False
 
     # The thread's side
 
     def _run(self) -> None:
         while True:
-            self._try(self._queue.get())
-            with self._written:
-                self._unwritten -= 1
-                self._written.notify_all()
+            job = self._waiting.get()
+            if isinstance(job, threading.Event):
+                job.set()
+            else:
+                self._try(job)
 
     def _try(self, write: Callable[[], None]) -> None:
-        """Write a trace or rating, some times where it may pass; then drop it."""
+        """Write a trace or rating; after some tries it is dropped."""
         for wait_s in (*RETRY_WAITS_S, None):
             try:
                 write()
-            except Exception as error:  # a thread that ends would leave every later turn unrecorded
-                self.notice = _notice(error)
-                if wait_s is not None and self.notice is not REFUSED:
-                    self._closing.wait(wait_s)
-                    continue
-                # The texts of the causes hold SQL with people's words in it, or addresses.
-                log.warning("a trace or rating was dropped: %s", kinds(error))
-            else:
                 self.notice = None
-            return
+                return
+            except Exception as error:  # a thread that ends would leave every later turn unrecorded
+                self.notice = FAILING
+                if wait_s is None:
+                    # The texts of the causes hold SQL with people's words in it, or addresses.
+                    log.warning("a trace or rating was dropped: %s", kinds(error))
+                else:
+                    self._closing.wait(wait_s)
 
     def _write(self, record: TurnRecord) -> None:
         """Write a record as a trace; a second time it changes nothing."""
@@ -153,9 +146,3 @@ class Tracer:
             with tracking_errors():
                 self._traces = Traces(self._tracking.uri)
         return self._traces
-
-
-def _notice(error: Exception) -> str:
-    if isinstance(error, VersionNotFound):  # a model server may be about to write the trace of a rating
-        return RATING_LOST
-    return DOWN if isinstance(error, TrackingUnavailable | ImportError | OSError) else REFUSED

@@ -16,7 +16,7 @@ import dspy
 
 import dspy_demo
 from dspy_demo.adapters import adapter_for
-from dspy_demo.errors import VersionNotLogged, VersionNotServable
+from dspy_demo.errors import VersionNotLogged
 from dspy_demo.events import LMChoice
 from dspy_demo.lm.choices import DEMO_MODEL
 from dspy_demo.lm.local.files import PREFIX, find, record
@@ -59,8 +59,7 @@ class Draft:
         self.sources = Sources(reader.modules)
         if changed := self.sources.changed:
             raise VersionNotLogged(
-                f"{', '.join(changed)} changed after this app loaded it, so a version would not answer as "
-                "the program does here. Start the app again, then log it."
+                f"{', '.join(changed)} changed after this app loaded it. Start the app again, then log it."
             )
 
     def _portable_lm(self, choice: LMChoice, settings: Settings) -> dspy.LM:
@@ -81,7 +80,7 @@ class Draft:
         client = {"api_base": choice.api_base} if choice.api_base else {}
         return dspy.LM(choice.model, cache=choice.cache, num_retries=settings.lm_retries, **client, **given)
 
-    def write(self, folder: Path, more: Mapping[str, Any]) -> None:
+    def write(self, folder: Path, **more: Any) -> None:
         """Write all of it, and `more`, where `new_process` reads it."""
         (folder / "code").mkdir()
         self.sources.copy_to(folder / "code")
@@ -91,9 +90,8 @@ class Draft:
             "requirements": self.sources.pinned({RUNTIME} if self._file else set()),
             "folders": [str(path) for path in self.sources.folders],
             "app_name": self.sources.app_name,
-            **more,
         }
-        (folder / "draft.json").write_text(json.dumps(draft))
+        (folder / "draft.json").write_text(json.dumps(draft | more))
 
     def _metadata(self) -> dict[str, Any]:
         """How a turn of this version runs; `FORMAT` is the number of this form."""
@@ -124,14 +122,10 @@ def _copy(program: ChatProgram, title: str) -> tuple[ChatProgram, list[dspy.LM],
     """A program without keys, traces and callbacks; the language models that it holds, cleaned; and what was
     taken out of them. It goes through a pickle, so every language model is met, wherever it is held.
     """
-    removed, lms, writer = dict[str, str](), list[dspy.LM](), _Writer()
+    writer = _Writer()
     try:
         writer.dump(program)
-        for lm in writer.lms:
-            clean, found = cleaned_lm(lm)
-            lms.append(clean)
-            removed |= found
-        copy: ChatProgram = _Reader(writer.file.getvalue(), lms).load()
+        copy: ChatProgram = _Reader(writer.file.getvalue(), writer.lms).load()
     except Exception as error:
         raise VersionNotLogged(
             f"The program “{title}” cannot be saved: it holds something that cannot be copied "
@@ -143,25 +137,30 @@ def _copy(program: ChatProgram, title: str) -> tuple[ChatProgram, list[dspy.LM],
         predictor.traces, predictor.train = [], []
     if writer.secret:
         raise VersionNotLogged(secret_sentence(writer.secret))
-    return copy, lms, removed
+    return copy, writer.lms, writer.removed
 
 
 class _Writer(cloudpickle.Pickler):
-    """Keeps language models aside; notes a secret among the values."""
+    """Keeps language models aside, cleaned, with what was taken out of them; notes a secret elsewhere."""
 
     def __init__(self) -> None:
         self.file = io.BytesIO()
         self.lms: list[dspy.LM] = []
+        self.removed: dict[str, str] = {}
         self.secret: str | None = None
+        self._met: dict[int, tuple[int, Any]] = {}  # by id, with the model, so that no other gets that id
         super().__init__(self.file)
 
     def persistent_id(self, value: Any) -> int | None:
-        if isinstance(value, dspy.BaseLM):
-            if not any(value is lm for lm in self.lms):
-                self.lms.append(value)
-            return next(number for number, lm in enumerate(self.lms) if lm is value)
-        self.secret = self.secret or secret_held(value)
-        return None
+        if not isinstance(value, dspy.BaseLM):
+            self.secret = self.secret or secret_held(value)
+            return None
+        if id(value) not in self._met:
+            self._met[id(value)] = len(self.lms), value
+            clean, removed = cleaned_lm(value)
+            self.lms.append(clean)
+            self.removed |= removed
+        return self._met[id(value)][0]
 
 
 class _Reader(pickle.Unpickler):
@@ -194,10 +193,8 @@ def in_clean_context(action: Any, *arguments: Any, **named: Any) -> Any:
 
 def read_spec(folder: Path, noted: Mapping[str, Any]) -> ProgramSpec:
     """The program in a version's files, in this process, which has the code that it was logged with."""
-    program = in_clean_context(read_program, folder, _HereReader)
-    if not isinstance(program, ChatProgram):
-        raise VersionNotServable("It holds another program than this app logs.")
-    return noted_spec(noted, program.program)
+    program = in_clean_context(read_program, folder, _HereReader).program
+    return noted_spec(noted, program)
 
 
 def noted_spec(noted: Mapping[str, Any], module: dspy.Module) -> ProgramSpec:

@@ -20,7 +20,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-#: What the files beside a program's source may have in all.
 FILES_MAX_BYTES = 10_000_000
 
 
@@ -37,12 +36,14 @@ def save(folder: Path) -> None:
         cwd=folder / "empty",
         env=os.environ | {"PYTHONPATH": draft["python_path"]},
         stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     files: list[str] = []
     try:
         files = _saved(folder, draft)
-        loading.communicate(b"\n")
-        refused = _loaded_elsewhere(folder, files)
+        loaded = json.loads(loading.communicate(b"\n")[0].splitlines()[-1])
+        missing = next((name for name in files if name not in loaded["opened"]), "")
+        refused = loaded["refused"] or (_not_found(missing) if missing else "")
     except BaseException as error:
         refused = _sentence(error, Path([*draft["folders"], folder][0]))
     finally:
@@ -51,20 +52,20 @@ def save(folder: Path) -> None:
 
 
 def load(folder: Path) -> None:
-    """Write ``loaded.json``: what of the version's code folder it opened, or why it does not load."""
+    """Print what of the version's code folder it opened, and why it does not load."""
     import dspy  # noqa: F401  what every version imports, while the files are being made
     import mlflow.dspy
     import mlflow.pyfunc
 
     sys.stdin.readline()
-    draft = json.loads((folder / "draft.json").read_text())
-    opened, refused = note_opened([folder / "model" / "code"]), ""
+    draft, code = json.loads((folder / "draft.json").read_text()), folder / "model" / "code"
+    opened, refused = note_opened([code]), ""
     note_opened(draft["folders"], draft["ignored"], refuse=True)
     try:
         mlflow.pyfunc.load_model(str(folder / "model"), suppress_warnings=True)
     except BaseException as error:
-        refused = _sentence(error, folder / "model" / "code")
-    (folder / "loaded.json").write_text(json.dumps({"opened": sorted(opened), "refused": refused}))
+        refused = _sentence(error, code)
+    print("\n" + json.dumps({"opened": sorted(opened), "refused": refused}), flush=True)  # noqa: T201
 
 
 def note_opened(
@@ -93,8 +94,7 @@ def note_opened(
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
         found[name] = path
 
-    if counted:
-        sys.addaudithook(hook)
+    sys.addaudithook(hook)
     return found
 
 
@@ -132,7 +132,6 @@ def _saved(folder: Path, draft: Mapping[str, Any]) -> list[str]:
             loaded["program"],
             str(folder / "model"),
             task="llm/v1/chat",
-            signature=_chat_signature(),
             pip_requirements=draft["requirements"],
             code_paths=sorted(str(path) for path in code.iterdir()),
             metadata={METADATA_KEY: metadata},
@@ -149,34 +148,11 @@ def _travelling(opened: Mapping[str, Path], code: Path) -> list[str]:
             continue
         size += path.stat().st_size
         if size > FILES_MAX_BYTES:
-            raise Refused(
-                "The files that the program opens beside its source have more than 10 MB together, so it was "
-                f"not logged. The last one was {name}."
-            )
+            raise Refused(f"The files that the program opens, up to {name}, have more than 10 MB together.")
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
         added.append(name)
     return added
-
-
-def _chat_signature() -> Any:
-    """MLflow's own for ``llm/v1/chat`` refuses what OpenAI's clients may send: parts of a content, a name."""
-    from mlflow.models import ModelSignature
-    from mlflow.models.rag_signatures import CHAT_COMPLETION_RESPONSE_SCHEMA
-    from mlflow.types.schema import AnyType, Array, ColSpec, DataType, Object, Property, Schema
-
-    content, name = Property("content", AnyType(), False), Property("name", DataType.string, False)
-    message = Object([Property("role", DataType.string), content, name])
-    return ModelSignature(Schema([ColSpec(Array(message), name="messages")]), CHAT_COMPLETION_RESPONSE_SCHEMA)
-
-
-def _loaded_elsewhere(folder: Path, files: Sequence[str]) -> str:
-    """Why the other process could not load it: it has to have opened each of the files that travel."""
-    if not (folder / "loaded.json").exists():
-        return "A new process ended while it loaded the program, so it was not logged."
-    loaded = json.loads((folder / "loaded.json").read_text())
-    missing = next((name for name in files if name not in loaded["opened"]), "")
-    return str(loaded["refused"]) or (_not_found(missing) if missing else "")
 
 
 def _sentence(error: BaseException, code: Path) -> str:
@@ -188,24 +164,22 @@ def _sentence(error: BaseException, code: Path) -> str:
             return _not_found(os.fsdecode(name).removeprefix(str(code) + os.sep))
         case ImportError(name=str(name)):
             return (
-                f"A new process does not find the Python module “{name}”, so it was not logged. "
-                "Install it, or put it beside the program."
+                f"A new process does not find the module “{name}”. Install it, or put it beside the program."
             )
         case KeyError(args=(str(name), *_)) if name.isidentifier() and name.isupper():
             return (
-                f"The program asks for the environment variable {name}, which a version is not given, so it "
-                f"was not logged. Read it in forward(), or pass it on with --serve-env {name}."
+                f"The program asks for the environment variable {name}, which a version is not given. "
+                f"Read it in forward(), or pass it on with --serve-env {name}."
             )
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if Path(frame.filename).resolve().is_relative_to(code.resolve())]
     where = f" in {Path(own[-1].filename).name}, line {own[-1].lineno}" if own else ""
-    return f"A new process could not load the program ({type(error).__name__}{where}), so it was not logged."
+    return f"A new process could not load the program ({type(error).__name__}{where})."
 
 
 def _not_found(name: str) -> str:
     return (
-        f"A new process does not find the file “{name}”, so nothing was logged. "
-        "Open it by its place beside the source, as in Path(__file__).parent / “data.json”. "
+        f"A new process does not find the file “{name}”. Open it by its place beside the source. "
         "Hidden files, links and files elsewhere do not travel with a version."
     )
 

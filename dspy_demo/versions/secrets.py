@@ -21,14 +21,10 @@ from dspy_demo.settings import ENV_PREFIX, Settings, flag_name
 if TYPE_CHECKING:
     import dspy
 
-_OUR_SECRETS = frozenset(
-    ENV_PREFIX + name for name in ("OWNER_TOKEN", "GUEST_TOKEN", "GUEST_PASSWORD", "API_KEY")
-)
+_OUR_SECRETS = {ENV_PREFIX + name for name in ("OWNER_TOKEN", "GUEST_TOKEN", "GUEST_PASSWORD", "API_KEY")}
 #: A shorter value is no secret, as it would be found in any text; nor is a shorter value of a variable.
 SECRET_MIN_CHARS, VARIABLE_MIN_CHARS = 8, 12
 _VARIABLE_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
-#: A variable's value that is none: an address, a number, a name in a program.
-_NO_SECRET = re.compile(r".*://.*|[\d.,_+-]+|[a-z]+(_[a-z]+)+")
 #: What is taken out of a language model and out of a URL's query, by name.
 _REMOVED_NAME = re.compile(
     r"(api|access|secret|private|subscription|account)[_-]?key|^key$|secret|passw|credential|auth|cookie"
@@ -41,8 +37,10 @@ _SECRET_NAME = re.compile(
     r"|credentials?$|authorization$|(^|[_-])(auth|token|cookie)$|[a-z](Token|Password|Secret)$",
     re.IGNORECASE,
 )
-#: Whose values may be plain words: ``token = "question"`` is no secret, ``password = "question"`` may be.
-_MILD_NAME = re.compile(r"(auth|token|cookie|credentials?)$", re.IGNORECASE)
+#: A value that is none: an address, a path, a number, a name in a program or of a variable.
+_NO_SECRET = re.compile(
+    r".*://.*|[~.]{1,2}/.*|/.*/.*|[\d.,_+-]+|[a-z]+(_[a-z]+)+|[A-Z][A-Z0-9]*(_[A-Z0-9]+)+"
+)
 _PLACEHOLDER = re.compile(
     r"\$?\{.*\}|\$\w+|<.*>|[*.x•-]+|\[.*\]|(sk-)?(no|your)[-_](api[-_])?key.*|not[-_]needed|dummy([-_]?key)?"
     r"|placeholder|change[-_]?me|lm-studio|unused|passw(or)?d|secret",
@@ -93,7 +91,8 @@ def known_secrets(
     named = [
         (value, f"the value of {variable}")
         for variable, value in (environ or {}).items()
-        if _VARIABLE_NAME.search(variable) and _may_be_secret(value) and value not in choice.model
+        if _VARIABLE_NAME.search(variable) and len(value) >= VARIABLE_MIN_CHARS
+        if not _NO_SECRET.fullmatch(value) and value not in choice.model
     ]
     for field in type(settings).model_fields:
         value = getattr(settings, field)
@@ -112,41 +111,34 @@ def known_secrets(
     }
 
 
-def _may_be_secret(value: str) -> bool:
-    is_path = value.startswith(("/", "~/", "./", "../")) and (value.count("/") > 1 or Path(value).exists())
-    return len(value) >= VARIABLE_MIN_CHARS and not is_path and not _NO_SECRET.fullmatch(value)
-
-
 def _url_secrets(url: str | None) -> Iterator[str]:
     parts = urlsplit(url or "")
     if parts.password:
         yield from {parts.password, unquote(parts.password)}
-    if parts.username and not parts.password:  # a token alone, as in https://TOKEN@host
+    elif parts.username:  # a token alone, as in https://TOKEN@host
         yield parts.username
     yield from (value for name, value in parse_qsl(parts.query) if _REMOVED_NAME.search(name))
 
 
-def is_secret(name: str, value: Any) -> bool:
+def _is_secret(name: str, value: Any) -> bool:
     """Whether a value is a secret by its name and its form."""
     if isinstance(value, SecretStr):
         return bool(value.get_secret_value())
-    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-    if not isinstance(text, str) or not _SECRET_NAME.search(name):
+    if not isinstance(value, str) or not _SECRET_NAME.search(name):
         return False
-    text = text.removeprefix("Bearer ").removeprefix("Basic ")
-    if len(text) < SECRET_MIN_CHARS or re.search(r"\s|://", text) or _PLACEHOLDER.fullmatch(text):
-        return False
-    a_name = text.isidentifier() and (text.isupper() or (text.islower() and _MILD_NAME.search(name)))
-    return not a_name and not text.startswith(("/", "./", "~/"))
+    text = value.removeprefix("Bearer ").removeprefix("Basic ")
+    # ``token = "question"`` is no secret; ``password = "question"`` may be one.
+    word = text.isalpha() and len(text) < 12 and not re.search("pass|secret", name, re.IGNORECASE)
+    none = word or re.search(r"\s", text) or _NO_SECRET.fullmatch(text) or _PLACEHOLDER.fullmatch(text)
+    return len(text) >= SECRET_MIN_CHARS and not none
 
 
 def secret_held(value: Any) -> str | None:
     """A phrase for the user where a part of a program is a secret by its name."""
     pairs: Iterable[tuple[Any, Any]] = value.items() if isinstance(value, Mapping) else ()
-    if isinstance(value, tuple) and len(value) in {2, 3}:  # as the headers of an HTTP client
-        pairs = [(value[0], value[-1])]
-    named = ((n.decode("utf-8", "replace") if isinstance(n, bytes) else str(n), inner) for n, inner in pairs)
-    found = next((name for name, inner in named if is_secret(name, inner)), None)
+    if isinstance(value, tuple) and len(value) == 2:  # as headers are kept
+        pairs = [value]
+    found = next((name for name, inner in pairs if isinstance(name, str) and _is_secret(name, inner)), None)
     return found and f"a value named “{found[:60]}” that the program holds"
 
 
@@ -181,8 +173,8 @@ def _suspects(data: bytes) -> Iterator[tuple[str, int]]:
         yield "something that looks like an API key", match.start()
     for pattern in (_NAMED_TEXT, _URL_QUERY):
         for match in pattern.finditer(data):
-            name = match[1].decode("utf-8", "replace")
-            if is_secret(name, match[2]):
+            name, text = (part.decode("utf-8", "replace") for part in match.groups())
+            if _is_secret(name, text):
                 yield f"a text named “{name[:60]}”", match.start()
     for match in _URL_USER.finditer(data):
         text = (match[2] or match[1]).decode("utf-8", "replace")

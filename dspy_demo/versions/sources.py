@@ -25,7 +25,6 @@ from dspy_demo.programs.loaded_code import digest, is_users, loaded_digest, note
 APP = "dspy_demo"
 _PACKAGE = Path(dspy_demo.__path__[0])
 _parsing = threading.Lock()  # `ast.parse` may fail where two threads call it at once
-_APP_COPY = re.compile(rf"{APP}_[0-9a-f]{{8}}(?=\.|$)")
 #: What loading, answering and serving need; the program's own imports are added to them.
 REQUIRED = ("dspy", "mlflow", "litellm", "pydantic", "httpx", "fastapi", "uvicorn", "cloudpickle")
 
@@ -47,7 +46,7 @@ class Sources:
                 found = {one.partition(".")[0] for path in _files(source) for one in _imports(path)}
                 imported |= found
                 waiting |= found
-        self._imported = imported - set(own)
+        self._imported = imported - set(own) - set(sys.stdlib_module_names) - {APP}
         #: The folders from which the user's code is imported.
         self.folders = list(dict.fromkeys(source.parent for source in own.values()))
         self._own = {
@@ -75,11 +74,10 @@ class Sources:
 
     def pinned(self, more: set[str]) -> list[str]:
         """The packages that it needs, and `more`, in the versions that are installed here."""
-        roots = self._imported - set(sys.stdlib_module_names) - {APP}
-        by_module = metadata.packages_distributions() if roots else {}
-        extra = more | {by_module[root][0] for root in roots if by_module.get(root)}
+        by_module = metadata.packages_distributions() if self._imported else {}
+        more = more | {by_module[root][0] for root in self._imported if root in by_module}
         pins = []
-        for name in [*REQUIRED, *sorted(extra - set(REQUIRED))]:
+        for name in [*REQUIRED, *sorted(more - set(REQUIRED))]:
             with contextlib.suppress(metadata.PackageNotFoundError):
                 pins.append(f"{name}=={metadata.version(name)}")
         return pins
@@ -103,7 +101,7 @@ def in_version(module: str, app_name: str) -> str:
 
 def in_this_app(module: str) -> str:
     """What a module of a version that `runs_here` is called here."""
-    return APP + module.removeprefix(found[0]) if (found := _APP_COPY.match(module)) else module
+    return re.sub(rf"^{APP}_[0-9a-f]{{8}}(?=\.|$)", APP, module)
 
 
 def runs_here(digests: Mapping[str, str]) -> bool:
@@ -113,9 +111,7 @@ def runs_here(digests: Mapping[str, str]) -> bool:
     folders = {_PACKAGE.parent, *(source.parent for root in roots if (source := _users_source(root)))}
 
     def has(path: Path, wanted: str) -> bool:
-        with contextlib.suppress(OSError):
-            return loaded_digest(path) == wanted
-        return False
+        return path.is_file() and loaded_digest(path) == wanted
 
     return all(any(has(folder / name, wanted) for folder in folders) for name, wanted in digests.items())
 
@@ -138,7 +134,7 @@ def _app_files(names: Iterable[str]) -> set[Path]:
 
 def _users_source(name: str) -> Path | None:
     """Where a top-level module's source is, unless it is ours, installed or Python's."""
-    if name in sys.stdlib_module_names or name in {APP, "__main__"} or not name.isidentifier():
+    if name in sys.stdlib_module_names or name in {APP, "__main__"}:
         return None
     try:
         spec = importlib.util.find_spec(name)
@@ -151,29 +147,22 @@ def _users_source(name: str) -> Path | None:
 
 
 def _imports(path: Path) -> Iterator[str]:
-    """The dotted names that a file imports, also inside functions; not for the type checker only."""
+    """The dotted names that a file imports, also inside functions."""
     try:
         with _parsing:
-            waiting: list[ast.AST] = [ast.parse(path.read_bytes())]
+            tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):  # a template, for example
         return
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
-            continue
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        waiting += ast.iter_child_nodes(node)
 
 
 def _files(source: Path) -> Iterator[Path]:
     """The source files of a module or package, without hidden ones."""
-    if source.is_file():
-        yield source
-        return
-    for path in source.rglob("*.py"):
+    for path in [source] if source.is_file() else source.rglob("*.py"):
         if not any(part.startswith(".") for part in path.relative_to(source).parts):
             yield path

@@ -7,8 +7,8 @@ import shutil
 import tempfile
 import threading
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -56,7 +56,7 @@ class VersionStore:
         self.tracking = Tracking(settings)
         self._trials = Trials(settings, environ)
         self._moving = threading.Lock()
-        #: By a version's place, whose files do not change: see `_reason_and_notes`.
+        #: Why a version cannot chat and what is noted of it, by its place: its files do not change.
         self._contents: dict[str, tuple[str, Mapping[str, Any]]] = {}
 
     def close(self) -> None:
@@ -73,54 +73,49 @@ class VersionStore:
         request = checked(request)
         _refuse_secrets(secrets, request.name, request.description, *request.tags, *request.tags.values())
         spec, module = programs.get(request.program), programs.module(request.program)
-        with tempfile.TemporaryDirectory(prefix="dspy-demo-version-") as folder:
-            self.tracking.prepare()
-            from dspy_demo.versions.artifact import Draft, in_clean_context
+        self.tracking.prepare()
+        from dspy_demo.versions.artifact import Draft, in_clean_context
 
-            draft: Draft = in_clean_context(
-                Draft, spec, module, request.lm, adapter=spec.adapter or adapter, settings=self._settings
-            )
+        draft: Draft = in_clean_context(
+            Draft, spec, module, request.lm, adapter=spec.adapter or adapter, settings=self._settings
+        )
+        with tempfile.TemporaryDirectory(prefix="dspy-demo-version-") as folder:
             tags = self._trials.run(draft, Path(folder), secrets)
             return self._version(self._stored(request, Path(folder) / "model", tags), None)
 
     def _stored(self, request: LogRequest, model: Path, tags: Mapping[str, str]) -> ModelVersion:
-        """The registered version of some files; of a failure what was begun is removed."""
+        """The registered version of some files; of a failure no file is left."""
         client, write = self.tracking.client, self.tracking.write
         name = request.name.replace(".", "-")  # MLflow refuses that in a logged model's name
         experiment_id = self.tracking.experiment_id
         logged = write(lambda: client.create_logged_model(experiment_id, name, model_type="dspy"))
-        with ExitStack() as undo:
-            undo.callback(_try, client.delete_logged_model, logged.model_id)
-            if folder := _local(logged.artifact_location):
-                # It goes first: what else is undone may need its room on the disk.
-                undo.callback(shutil.rmtree, folder.parent, ignore_errors=True)
+        try:
             with tracking_errors():
                 client.log_model_artifacts(logged.model_id, str(model))
             write(lambda: client.finalize_logged_model(logged.model_id, "READY"))
-            version = write(lambda: self._registered(request, logged, tags))
-            undo.pop_all()
-            return version
+            return write(lambda: self._registered(request, logged, tags))
+        except BaseException:
+            if folder := _local(logged.artifact_location):
+                shutil.rmtree(folder.parent, ignore_errors=True)  # it may have filled the disk
+            with suppress(Exception):  # the failure before is the one to report
+                client.delete_logged_model(logged.model_id)
+            raise
 
     def _registered(self, request: LogRequest, logged: Any, tags: Mapping[str, str]) -> ModelVersion:
         """The version of a logged model, and the registered model where its name is new."""
         from mlflow.exceptions import MlflowException
 
         client = self.tracking.client
-        with ExitStack() as undo:
-            try:
-                client.create_registered_model(request.name)
-                undo.callback(_try, client.delete_registered_model, request.name)
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
-            # A server wants the id, to find that the source is its own. For a database MLflow would look it
-            # up at the process's global tracking URI.
-            model_id = logged.model_id if self.tracking.remote else None
-            told = {"tags": {**tags, **request.tags}, "description": request.description or None}
-            source = logged.artifact_location
-            version = client.create_model_version(request.name, source, model_id=model_id, **told)
-            undo.pop_all()
-            return version
+        try:
+            client.create_registered_model(request.name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        # A server wants the id, to find that the source is its own. For a database MLflow would look it up at
+        # the process's global tracking URI.
+        model_id = logged.model_id if self.tracking.remote else None
+        told = {"tags": {**tags, **request.tags}, "description": request.description or None}
+        return client.create_model_version(request.name, logged.artifact_location, model_id=model_id, **told)
 
     def versions(self) -> list[Version]:
         """The newest `LISTED_MAX`, newest first. Those of other tools are among them."""
@@ -224,72 +219,55 @@ class VersionStore:
 
     def _version(self, item: ModelVersion, model: RegisteredModel | None) -> Version:
         """The version, with the aliases of its registered model: a search of versions gives none."""
-        names, tags = model.aliases.items() if model else (), dict(item.tags)
+        names, tags = model.aliases.items() if model else (), item.tags
         reason, noted = self._read_once(item)
-        own = {name for name in tags if name in OWN_TAGS or name.startswith("mlflow.")}
         return Version(
             item.name,
             int(item.version),
             f"models:/{item.name}/{item.version}",
             aliases=tuple(sorted(alias for alias, number in names if str(number) == str(item.version))),
             description=item.description or "",
-            tags={name: value for name, value in tags.items() if name not in own},
+            tags={k: v for k, v in tags.items() if k not in OWN_TAGS and not k.startswith("mlflow.")},
             created_at=item.creation_timestamp / 1000,
             program=tags.get("program", ""),
             lm=tags.get("lm", ""),
             files=tuple(tags.get("files", "").splitlines()),
-            servable=not reason,
             reason=reason,
             same_code=not reason and "sources" in noted and runs_here(noted["sources"]),
             notes=noted,
         )
 
     def _read_once(self, item: ModelVersion) -> tuple[str, Mapping[str, Any]]:
+        from mlflow.models import Model
+
         place = f"{item.name}/{item.version} {item.source}"
         if place not in self._contents:
             try:
-                with self._files(item.name, item.version, "MLmodel") as folder:
-                    self._contents[place] = _reason_and_notes(folder)
+                with self._files(item.name, item.version, "/MLmodel") as file:
+                    model = Model.load(str(file))
             except Exception:  # of whatever store holds it; it is tried again at the next look
                 return "Its files cannot be read from here.", {}
+            noted = (model.metadata or {}).get(METADATA_KEY)
+            reason = other_format(noted) if "dspy" in model.flavors else "It is not a DSPy program."
+            self._contents[place] = reason, noted or {}
         return self._contents[place]
 
     @contextmanager
     def _files(self, name: str, version: int | str, file: str = "") -> Iterator[Path]:
-        """A folder with the files of a version, or with one of them."""
+        """The files of a version on this machine, or one of them."""
         from mlflow.artifacts import download_artifacts
 
+        with tracking_errors():
+            place = self.tracking.client.get_model_version_download_uri(name, str(version)).rstrip("/") + file
         with tempfile.TemporaryDirectory(prefix="dspy-demo-loaded-") as target:
-            with tracking_errors():
-                place = self.tracking.client.get_model_version_download_uri(name, str(version)).rstrip("/")
-                folder = _local(place)
-                if folder is None:
-                    uri, here = f"{place}/{file}".rstrip("/"), self.tracking.uri
-                    found = Path(download_artifacts(artifact_uri=uri, dst_path=target, tracking_uri=here))
-                    folder = found.parent if file else found
-            yield folder
-
-
-def _reason_and_notes(folder: Path) -> tuple[str, Mapping[str, Any]]:
-    """Why a version cannot chat, empty where it can, and what this app noted of it."""
-    from mlflow.models import Model
-
-    model = Model.load(str(folder))
-    noted = (model.metadata or {}).get(METADATA_KEY)
-    if "dspy" not in model.flavors:
-        return "It is not a DSPy program.", {}
-    return other_format(noted), noted or {}
+            here = {"dst_path": target, "tracking_uri": self.tracking.uri}
+            yield _local(place) or Path(download_artifacts(artifact_uri=place, **here))
 
 
 def _local(location: str) -> Path | None:
     """The folder of an artifact location on this machine; None for one elsewhere."""
     place = urlsplit(location)
     return Path(urllib.request.url2pathname(place.path)) if place.scheme in ("", "file") else None
-
-
-def _try(undo: Callable[[str], object], name: str) -> None:
-    with suppress(Exception):  # the failure before is the one to report
-        undo(name)
 
 
 def _refuse_secrets(secrets: Mapping[str, str], *texts: str) -> None:

@@ -9,11 +9,11 @@ import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dspy_demo
 from dspy_demo import warden
-from dspy_demo.errors import VersionNotLogged, in_seconds
+from dspy_demo.errors import VersionNotLogged
 from dspy_demo.settings import Settings
 from dspy_demo.versions import new_process
 from dspy_demo.versions.secrets import find_secret, secret_sentence, version_environment
@@ -21,7 +21,6 @@ from dspy_demo.versions.secrets import find_secret, secret_sentence, version_env
 if TYPE_CHECKING:
     from dspy_demo.versions.artifact import Draft
 
-#: Longest time for the new processes to load the program.
 LOAD_TIMEOUT_S = 120.0
 _PACKAGE = Path(dspy_demo.__path__[0])
 
@@ -37,14 +36,12 @@ class Trials:
 
     def run(self, draft: Draft, folder: Path, secrets: Mapping[str, str]) -> dict[str, str]:
         """Make the version's files in ``folder/model``, without any of `secrets`; the app's tags for them."""
-        draft.write(folder, self._surroundings(folder, draft))
+        ignored = [folder, sys.prefix, sys.base_prefix, self._settings.data_dir.expanduser(), _PACKAGE]
+        draft.write(folder, ignored=[str(path) for path in ignored], python_path=self._python_path(draft))
         _refuse_secrets(folder, draft, secrets)
         with self._one:
             self.load_it_anew(folder, self._environment(folder, draft))
-        try:
-            result: dict[str, Any] = json.loads((folder / "result.json").read_text())
-        except OSError as error:
-            raise VersionNotLogged("The process that was to load the program ended before it had.") from error
+        result = json.loads((folder / "result.json").read_text())
         if result["refused"]:
             raise VersionNotLogged(result["refused"])
         _refuse_secrets(folder / "model", draft, secrets)
@@ -59,26 +56,23 @@ class Trials:
     def load_it_anew(self, folder: Path, environment: Mapping[str, str]) -> None:
         """Make ``folder/model`` and ``folder/result.json`` of a draft, in new processes."""
         save = [sys.executable, "-P", "-W", "ignore", new_process.__file__, "save", str(folder)]
-        process = self._running = subprocess.Popen(  # noqa: S603 - the command is the app's own
+        with subprocess.Popen(  # noqa: S603 - the command is the app's own
             [*warden.prefix(grace_s=1), *save],
             env=environment,
             stdin=subprocess.PIPE,  # closing it ends them
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-        )
-        assert process.stdin is not None
-        try:
+        ) as process:
+            self._running = process
             if self._closed:
-                process.stdin.close()
-            process.wait(LOAD_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            seconds = in_seconds(LOAD_TIMEOUT_S)
-            raise VersionNotLogged(f"A new process did not load the program within {seconds}.") from None
-        finally:
-            self._running = None
-            process.stdin.close()
-            process.wait()
+                self.close()
+            try:
+                failed = process.wait(LOAD_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                failed = True
+        if failed:
+            raise VersionNotLogged("A new process did not load the program, or not within two minutes.")
 
     def _environment(self, folder: Path, draft: Draft) -> dict[str, str]:
         """What a model server gets, without the login of MLflow."""
@@ -88,13 +82,11 @@ class Trials:
         ours = {"DSPY_CACHEDIR": str(folder / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
         return kept | ours | {"PYTHONPATH": python_path, "MLFLOW_DISABLE_TELEMETRY": "true"}
 
-    def _surroundings(self, folder: Path, draft: Draft) -> dict[str, Any]:
-        """Which folders are not the program's, and a Python path without the program's and this app's."""
-        ignored = [folder, sys.prefix, sys.base_prefix, self._settings.data_dir.expanduser(), _PACKAGE]
+    def _python_path(self, draft: Draft) -> str:
+        """The Python path without the program's folders and this app's."""
         known = {str(_PACKAGE.parent), *(str(path) for path in draft.sources.folders)}
         entries = self._environ.get("PYTHONPATH", "").split(os.pathsep)
-        others = [entry for entry in entries if entry and os.path.realpath(entry) not in known]
-        return {"ignored": [str(path) for path in ignored], "python_path": os.pathsep.join(others)}
+        return os.pathsep.join(one for one in entries if one and os.path.realpath(one) not in known)
 
 
 def _refuse_secrets(folder: Path, draft: Draft, secrets: Mapping[str, str]) -> None:

@@ -22,15 +22,13 @@ FORMAT = 1
 OWN_TAGS = frozenset(
     {"adapter", "api_base", "app_version", "files", "lm", "max_tokens", "program", "temperature"}
 )
-_NAME = re.compile(r"\w[\w .\-]*")
-_TAG_KEY = re.compile(r"\w[\w .-]*(/[\w -][\w .-]*)*")
+_NAME = re.compile(r"\w[\w .\-]{0,119}")
+_TAG_KEY = re.compile(r"(?!mlflow\.)\w[\w .-]*(/[\w -][\w .-]*)*")
 
 
 @dataclass(frozen=True, slots=True)
 class LogRequest:
-    """What a user asks for with **Log to MLflow**: the registered model's name, a program of the registry,
-    the language model (its key is not part of a version), and words about it.
-    """
+    """What a user asks for with **Log to MLflow**. `lm`'s key does not become part of the version."""
 
     name: str
     program: str
@@ -49,7 +47,7 @@ class Version:
         created_at: Seconds since the epoch.
         program, lm: As it was logged; empty for a version that another tool logged.
         files: What travels with it beside its source, by the path below the program's folder.
-        servable: Whether it can answer a chat; `reason` says why not.
+        reason: Why it cannot answer a chat, or empty.
         same_code: Whether this process has the very code that it was logged with, so that it can run here.
         notes: What this app noted in its metadata; empty for a version that another tool logged.
     """
@@ -64,10 +62,13 @@ class Version:
     program: str = ""
     lm: str = ""
     files: tuple[str, ...] = ()
-    servable: bool = True
     reason: str = ""
     same_code: bool = False
     notes: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def servable(self) -> bool:
+        return not self.reason
 
     @property
     def champion(self) -> bool:
@@ -78,9 +79,7 @@ def other_format(noted: Mapping[str, Any] | None) -> str:
     """Why this app cannot read a version, in a sentence; empty for a version of another tool (None)."""
     if noted is None or noted.get("format") == FORMAT:
         return ""
-    if isinstance(noted.get("format"), int):
-        return "It was logged by a newer version of this app. Update the app, or log the program again here."
-    return "It was logged by an older version of this app. Log the program again."
+    return "It was logged by another version of this app. Log the program again here."
 
 
 def parse_reference(reference: str) -> tuple[str, str, str]:
@@ -94,11 +93,11 @@ def parse_reference(reference: str) -> tuple[str, str, str]:
 
 
 def checked(request: LogRequest) -> LogRequest:
-    """The request without space around its texts, or InvalidInput: MLflow could not store one of them."""
-    name = _checked_length("The model's name", request.name, 120)
+    """The request without space around its texts, or InvalidInput."""
+    name = request.name.strip()
     if not _NAME.fullmatch(name):
         raise InvalidInput(
-            "The model's name may hold letters, digits, spaces, “.”, “-” and “_”, "
+            "The model's name may hold up to 120 letters, digits, spaces, “.”, “-” and “_”, "
             "and starts with a letter or digit, for example dspy-demo."
         )
     description, tags = checked_words(request.description, request.tags)
@@ -106,24 +105,14 @@ def checked(request: LogRequest) -> LogRequest:
 
 
 def checked_words(description: str, tags: Mapping[str, str]) -> tuple[str, dict[str, str]]:
-    """A description and the user's tags without space around them, or InvalidInput."""
-    found = {}
+    """A description and the user's tags without space around them, or InvalidInput: MLflow has limits."""
+    description, tags = description.strip(), {key.strip(): value.strip() for key, value in tags.items()}
+    if len(description) > 5000:
+        raise InvalidInput("The description is longer than 5,000 characters. Shorten it.")
     for key, value in tags.items():
-        shown = f"The tag “{key[:40]}”"
-        name = _checked_length(shown, key, 250)
-        if not _TAG_KEY.fullmatch(name):
+        if not _TAG_KEY.fullmatch(key) or key in OWN_TAGS or len(key) > 250 or len(value) > 2000:
             raise InvalidInput(
-                f"{shown} cannot be stored: use letters, digits, spaces, “.”, “-”, “_” and “/” in its name, "
-                "as in team=search."
+                f"The tag “{key[:40]}” cannot be stored. Its name may hold letters, digits, spaces, “.”, "
+                "“-”, “_” and “/”, but is none of the app or MLflow; a value has up to 2,000 characters."
             )
-        if name in OWN_TAGS or name.startswith("mlflow."):
-            raise InvalidInput(f"{shown} is written by the app or by MLflow. Choose another name.")
-        found[name] = _checked_length(f"The value of the tag “{key[:40]}”", value, 2000)
-    return _checked_length("The description", description, 5000), found
-
-
-def _checked_length(what: str, text: str, limit: int) -> str:
-    """`text` without space around it, or InvalidInput where it does not fit into MLflow's column."""
-    if len(text.strip()) > limit:
-        raise InvalidInput(f"{what} is longer than {limit:,} characters. Shorten it.")
-    return text.strip()
+    return description, tags

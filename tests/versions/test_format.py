@@ -60,10 +60,7 @@ def test_a_version_of_format_1_is_served(settings: Settings, home: Path) -> None
 
 
 def test_another_format_is_refused_with_what_to_do(settings: Settings, tmp_path: Path) -> None:
-    for number, sentence in (
-        (None, "logged by an older version of this app. Log the program again."),
-        (2, "logged by a newer version of this app. Update the app, or log the program again here."),
-    ):
+    for number in (None, 2):
         folder = shutil.copytree(FORMAT_1, tmp_path / f"format-{number}")
         mlmodel = yaml.safe_load((folder / "MLmodel").read_text())
         mlmodel["metadata"]["dspy_demo"]["format"] = number
@@ -74,4 +71,4 @@ def test_another_format_is_refused_with_what_to_do(settings: Settings, tmp_path:
         for use in (store.load, store.promote, lambda uri: loading.load(uri, settings)):
             with pytest.raises(VersionNotServable) as caught:
                 use(uri)
-            assert sentence in caught.value.public_message
+            assert "another version of this app. Log the program again" in caught.value.public_message

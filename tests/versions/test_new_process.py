@@ -117,7 +117,7 @@ def test_a_mistake_in_the_command_is_one_sentence(
 ) -> None:
     caplog.set_level("WARNING")  # the command sets another; this is set back
     for arguments, sentence in (
-        (["--name", "a/b"], "name may hold letters"),
+        (["--name", "a/b"], "name may hold"),
         (["--tag", "no-equals"], "KEY=VALUE"),
         (["--program", "nothing.py"], "there is no file"),
         (["--lm", "openai/gpt-4o"], "needs a key"),

@@ -6,7 +6,6 @@ import contextlib
 import http.server
 import shutil
 import sqlite3
-import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -67,14 +66,12 @@ def test_what_fails_midway_leaves_nothing(
             patched.setattr(client, broken, fail)
             with pytest.raises(TrackingUnavailable):
                 store.log(LogRequest(name, "predict", DEMO), programs)
-        assert not client.search_registered_models(f"name='{name}'")
+        assert not [version for version in store.versions() if version.name == name]
         assert not client.search_logged_models([store.tracking.experiment_id], f"name = '{name}'")
         assert {path.name for path in artifacts.rglob("m-*")} == before
 
 
-def test_what_cannot_be_logged_is_refused(
-    store: VersionStore, programs: ProgramRegistry, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_logged_is_refused(store: VersionStore, programs: ProgramRegistry, name: str) -> None:
     programs.module("predict").gate = threading.Lock()
     with pytest.raises(VersionNotLogged, match="cannot be copied"):
         store.log(LogRequest(name, "predict", DEMO), programs)
@@ -200,29 +197,12 @@ def test_a_write_waits_for_another_program_that_locks_the_database(
     assert caught.value.public_message == mlflow_bridge.LOCKED
 
 
-def test_a_database_is_made_once_and_one_of_an_older_mlflow_is_updated_and_kept(
-    tmp_path: Path, in_an_empty_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where the update fails, nothing has changed."""
+def test_a_database_is_made_once(tmp_path: Path, in_an_empty_folder: Path) -> None:
     stores = [store_at(tmp_path / "deep" / "data") for _ in range(2)]
     with ThreadPoolExecutor(2) as threads:
         assert list(threads.map(lambda store: store.versions(), stores)) == [[], []]
     relative = VersionStore(Settings(data_dir=tmp_path, tracking_uri="sqlite:///mine.db"))
     assert relative.tracking.uri == f"sqlite:///{in_an_empty_folder}/mine.db", "that of the start"
-
-    database = tmp_path / DATABASE_NAME
-    with contextlib.closing(sqlite3.connect(database)) as connection:
-        connection.executescript((Path(__file__).parent / "old_mlflow.sql").read_text())
-    content = database.read_bytes()
-    with monkeypatch.context() as patched:
-        failed = subprocess.CompletedProcess([], 1, "", "the disk is full")
-        patched.setattr(tracking.subprocess, "run", lambda *_, **__: failed)
-        assert refused(store_at(tmp_path)) == tracking.NOT_UPDATED
-    assert database.read_bytes() == content
-    (old,) = store_at(tmp_path).versions()
-    assert (old.uri, old.description, old.servable) == ("models:/old/7", "from before", False)
-    (before,) = tmp_path.glob(f"{DATABASE_NAME}.before-*")
-    assert before.read_bytes() == content
 
 
 @contextlib.contextmanager
