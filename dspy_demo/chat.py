@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import dataclasses
 import logging
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, aclosing
+from contextlib import ExitStack, aclosing, suppress
+from dataclasses import replace
 from typing import Any, Self
 
 from dspy_demo import errors
@@ -22,6 +21,7 @@ from dspy_demo.events import (
     TurnFinished,
     TurnRequest,
     TurnStarted,
+    Usage,
     Visitor,
     failed_from,
 )
@@ -73,7 +73,6 @@ class ChatService:
         self.running: set[Turn] = set()
         self.waiting: set[Turn] = set()
         self.closing = False
-        self._turn_ended = asyncio.Event()
 
     def input_max_chars(self, visitor: Visitor) -> int:
         """The longest input of a turn, all fields and the chat so far together, in characters."""
@@ -149,26 +148,18 @@ class ChatService:
             log.info("turn %s", end.outcome, extra=end.fields())
         self.observer.turn_ended(end)
 
-    def leave(self, turn: Turn) -> None:
-        """A turn has ended, and everything upstream is closed."""
-        self.running.discard(turn)
-        self._turn_ended.set()
-
     async def drain(self, seconds: float) -> None:
         """Take no new turns, and give the running ones `seconds` to finish; the rest ends with `Stopped`."""
         self.closing = True
         await asyncio.gather(*(turn.cut_short(errors.Stopped(CLOSING)) for turn in list(self.waiting)))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while self.running:
-                    self._turn_ended.clear()
-                    await self._turn_ended.wait()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*(turn.ended.wait() for turn in self.running)), seconds)
         await asyncio.gather(*(turn.cut_short(errors.Stopped(CLOSED)) for turn in list(self.running)))
 
     async def aclose(self) -> None:
         """End every running turn, then the backends."""
         self.closing = True
-        for turn in self.waiting | self.running:
+        for turn in [*self.waiting, *self.running]:
             await turn.stop()
         await self._local.aclose()
         if self._served is not None:
@@ -191,13 +182,12 @@ class Turn:
 
     def __init__(self, service: ChatService, request: TurnRequest) -> None:
         self.request = request
-        self.stopped = False
+        self.stopped, self.ended = False, asyncio.Event()
         self.trace_id: str | None = None
         self._service = service
-        self._open, self._closing = AsyncExitStack(), asyncio.Lock()
+        self._stream = TurnStream[Event]()
         self._guest: GuestTurn | None = None
         self._record: TurnRecord | None = None
-        self._stream: TurnStream[Event] | None = None
         self._cut_short: DemoError | None = None
         self._started_s: float | None = None  # None until it is admitted
         self._outcome: TurnFinished | DemoError | None = None  # None where it was stopped
@@ -207,109 +197,82 @@ class Turn:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._close()
+        await self._stream.close()
 
     async def stop(self) -> None:
         """End the turn now, from any task: the upstream is closed when this returns."""
         self.stopped = True
-        await self._close()
+        await self._stream.close()
 
     async def cut_short(self, reason: DemoError) -> None:
         """End the turn now, from any task, with `reason` as its last event."""
         self._cut_short = reason
-        if self._stream is not None:
-            await self._stream.close()
-        elif self._guest is not None:  # it waits in line
-            self._guest.leave()
-
-    async def _close(self) -> None:
-        """Give back what the turn holds, the upstream first, and report its end."""
-        async with self._closing:
-            await self._open.aclose()
+        await self._stream.close()
 
     async def __aiter__(self) -> AsyncIterator[Event]:
+        if self.stopped:
+            return
         started = False
+        self._stream.start(self._work())
         try:
-            async for event in self._admit():
-                yield event
-            async for event in self._run():
+            async for event in self._stream:
                 started = started or isinstance(event, TurnStarted)
                 yield event
-        except Exception as error:
-            self._fail(error)
         finally:
-            await self._close()
+            await self._stream.close()
         if self.stopped or self._outcome is None:
             return
         if not started:
             yield TurnStarted("local" if isinstance(self.request.target, LocalTarget) else "served", "")
         yield failed_from(self._outcome) if isinstance(self._outcome, DemoError) else self._outcome
 
-    async def _admit(self) -> AsyncIterator[Event]:
+    async def _work(self) -> None:
+        """The turn from its admission to its report, in the task that owns the backend's stream."""
+        with ExitStack() as held:
+            held.callback(self.ended.set)
+            held.callback(self._report)
+            try:
+                await self._admit(held)
+                self._begin(held)
+                await self._run()
+            except asyncio.CancelledError:
+                if self._cut_short is not None:
+                    self._fail(self._cut_short)
+                raise
+            except Exception as error:
+                self._fail(error)
+
+    async def _admit(self, held: ExitStack) -> None:
         """Check the request, and wait in line where the visitor has to."""
         service = self._service
-        self._open.callback(self._report)
         service.refuse(self.request)
-        if service.limits is not None:
-            self._guest = service.limits.enter(self.request)
+        self._guest = service.limits.enter(self.request) if service.limits else None
         if self._guest is not None:
-            self._open.callback(self._guest.leave)
-            self._open.callback(service.waiting.discard, self)
+            held.callback(self._guest.leave)
+            held.callback(service.waiting.discard, self)
             service.waiting.add(self)
             while (status := await self._guest.next_status()) is not None:
-                yield status
+                await self._stream.send(status)
             service.waiting.discard(self)
-        if self.stopped:
-            return
+
+    def _begin(self, held: ExitStack) -> None:
+        service = self._service
         service.check_room()
         if self._guest is not None:
             self.request = self._guest.begin()
-
-    async def _run(self) -> AsyncIterator[Event]:
-        """The backend's events up to the last one, which is kept as the outcome."""
-        if self.stopped:
-            return
-        self._begin()
-        stream = self._stream = TurnStream()
-        self._open.push_async_callback(stream.close)
-        stream.start(self._fill(stream))
-        async for event in stream:
-            if isinstance(event, TurnStarted | TurnFinished):
-                self.trace_id = event.trace_id or self.trace_id
-                event = dataclasses.replace(event, trace_id=self.trace_id)
-            elif isinstance(event, FieldDelta) and self._first_delta_s is None:
-                self._first_delta_s = self._elapsed_s()
-            if isinstance(event, TurnFinished):
-                times: Any = {"elapsed_s": self._elapsed_s(), "first_delta_s": self._first_delta_s}
-                event = self._outcome = dataclasses.replace(event, **times)
-            self._hear(event)
-            if self._outcome is not None:
-                return
-            yield event
-        if not self.stopped:
-            raise self._cut_short or errors.EmptyReply()
-
-    def _begin(self) -> None:
-        service = self._service
         self._started_s = time.monotonic()
         service.running.add(self)
-        self._open.callback(service.leave, self)
+        held.callback(service.running.discard, self)
         service.observer.turn_started(self.request)
         self._record = service.tracer.begin(self.request)
         if self._record is not None:
-            self._open.callback(service.tracer.finish, self._record)
+            held.callback(service.tracer.finish, self._record)
             self.trace_id = self._record.trace_id
-
-    def _hear(self, event: Event) -> None:
-        if self._guest is not None:
-            self._guest.hear(event)
-        if self._record is not None:
-            self._record.hear(event)
-
-    async def _fill(self, stream: TurnStream[Event]) -> None:
-        """Run the backend within the limits of time, in the task that owns the backend's stream."""
         current_record.set(self._record)
         current_turn_id.set(self.request.turn_id)
+
+    async def _run(self) -> None:
+        """Send the backend's events, within the limits of time, up to the last one."""
         idle_s, total_s = self._service.settings.idle_timeout_s, self._service.settings.total_timeout_s
         if self._guest is not None:
             total_s = min(total_s, self._guest.turn_timeout_s)
@@ -321,7 +284,11 @@ class Turn:
                 aclosing(self._service.backend(self.request).stream(self.request)) as events,
             ):
                 async for event in events:
-                    await stream.send(event)
+                    event = self._heard(event)
+                    if isinstance(event, TurnFinished):
+                        self._outcome = event
+                        return
+                    await self._stream.send(event)
                     idle.reschedule(now() + idle_s)
         except TimeoutError as error:
             if idle.expired():
@@ -330,12 +297,26 @@ class Turn:
                 too_slow = TOO_SLOW.format(in_seconds(total_s))
                 raise UpstreamTimeout(too_slow, limit="total_timeout_s") from error
             raise
+        raise errors.EmptyReply()
+
+    def _heard(self, event: Event) -> Event:
+        if isinstance(event, TurnStarted | TurnFinished):
+            self.trace_id = event.trace_id or self.trace_id
+            event = replace(event, trace_id=self.trace_id)
+        elif isinstance(event, FieldDelta) and self._first_delta_s is None:
+            self._first_delta_s = self._elapsed_s()
+        if isinstance(event, TurnFinished):
+            event = replace(event, elapsed_s=self._elapsed_s(), first_delta_s=self._first_delta_s)
+        for listener in (self._guest, self._record):
+            if listener is not None:
+                listener.hear(event)
+        return event
 
     def _elapsed_s(self) -> float:
         return 0.0 if self._started_s is None else time.monotonic() - self._started_s
 
     def _fail(self, error: Exception) -> None:
-        if self.stopped:
+        if self.stopped or self._outcome is not None:
             return
         failure = self._outcome = DemoError.of(error)
         failure.error_id = self.request.turn_id
@@ -350,13 +331,11 @@ class Turn:
     def _report(self) -> None:
         """Tell the end, but of a turn that left the line before it ran."""
         details: dict[str, Any] = {"first_delta_s": self._first_delta_s, "elapsed_s": self._elapsed_s()}
-        if self._record is not None:
-            details["usage"] = self._record.usage
+        details["usage"] = self._record.usage if self._record else Usage()
         failure: DemoError | None = None
         ended: Outcome = "stopped"
         if isinstance(self._outcome, TurnFinished):
-            ended = "finished"
-            details |= {"usage": self._outcome.usage, "elapsed_s": self._outcome.elapsed_s}
+            ended, details["usage"] = "finished", self._outcome.usage
         elif self._outcome is not None:
             failure, ended = self._outcome, "refused" if self._started_s is None else "failed"
             details |= {"code": failure.code, "limit": failure.limit}

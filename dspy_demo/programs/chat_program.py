@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import dspy
 from pydantic_core import to_jsonable_python
 
 Messages = Sequence[Mapping[str, Any]]
+Role = Literal["user", "assistant"]
 _TEXT_PARTS = ("text", "input_text", "output_text")
 
 
@@ -41,7 +42,7 @@ class ChatProgram(dspy.Module):
         return self._prediction(await dspy.asyncify(self.program)(**arguments))
 
     def _arguments(self, messages: Messages | None, fields: dict[str, Any]) -> dict[str, Any]:
-        earlier: list[tuple[str, str]] = []
+        earlier: list[tuple[Role, str]] = []
         if messages is not None:
             *earlier, (_, question) = read_messages(messages)
             if not question.strip():
@@ -56,26 +57,21 @@ class ChatProgram(dspy.Module):
         return dspy.Prediction(**json_ready(as_prediction(result, self.answer_field)))
 
 
-def read_messages(messages: Messages) -> list[tuple[str, str]]:
+def read_messages(messages: Messages) -> list[tuple[Role, str]]:
     """OpenAI-style messages as role and text; the last one is the question, else a `ValueError` says why.
 
     Whatever is not text in the messages before it is left out, since it would refuse every later question of
     its chat; and so are system messages: a DSPy program brings its own instructions.
     """
     chat = [message for message in messages if message.get("role") not in ("system", "developer")]
-    last = chat.pop() if chat else {}
-    if last.get("role") != "user":
-        raise ValueError(
-            "The last of the “messages” must be the user's: an answer cannot be continued here, and the "
-            "program calls its own tools."
-        )
-    content = last.get("content")
-    question = _texts(content)
-    if len(question) < (len(content) if isinstance(content, list) else 1):
+    if not chat or chat[-1].get("role") != "user":
+        raise ValueError("The last of the “messages” must be the user's: an answer cannot be continued here.")
+    content = chat[-1].get("content")
+    if len(_texts(content)) < (len(content) if isinstance(content, list) else 1):
         raise ValueError("Only text can be sent: every part of it must be {“type”: “text”, “text”: …}.")
-    chat = [message for message in chat if message.get("role") in ("user", "assistant")]
-    earlier = [(message["role"], "\n".join(_texts(message.get("content")))) for message in chat]
-    return [*((role, text) for role, text in earlier if text.strip()), ("user", "\n".join(question))]
+    read = [(one.get("role"), "\n".join(_texts(one.get("content")))) for one in chat]
+    earlier = [(role, text) for role, text in read[:-1] if role in ("user", "assistant") and text.strip()]
+    return [*earlier, read[-1]]
 
 
 def _texts(content: Any) -> list[str]:

@@ -1,7 +1,7 @@
 """From what a person sent to the keyword arguments of a program, and from its result to a prediction.
 
-An image is a ``data:`` URL: nothing is uploaded, stored or fetched here. An address goes on to the model's
-provider. Guests may send none: the model's server would fetch it, often from the owner's own network.
+An image is a ``data:`` URL, or an address that goes on to the model's provider: nothing is fetched here.
+Guests may send no address: the model's server would fetch it, often from the owner's own network.
 """
 
 from __future__ import annotations
@@ -54,17 +54,13 @@ def program_inputs(
 def chat_messages(messages: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
     """OpenAI-style messages as ours, of which the last is the question; or `InvalidInput`."""
     try:
-        read = read_messages(messages)
+        return tuple(Message(role, text) for role, text in read_messages(messages))
     except ValueError as error:
         raise InvalidInput(str(error)) from None
-    return tuple(Message("user" if role == "user" else "assistant", text) for role, text in read)
 
 
 def read_value(field: InputField, raw: Any) -> Any:
-    """The value of an input as its program wants it, from a form, JSON or a query; or `InvalidInput`.
-
-    Text for a field of another type is read as JSON, so that ``"[1, 2]"`` typed into a form is a list.
-    """
+    """The value of an input as its program wants it, where text may be JSON typed into a form."""
     if raw is None or (raw == "" and not field.required):
         return field.default
     if field.kind == "image":

@@ -14,7 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import dspy
 from pydantic_core import PydanticUndefined
 
-from dspy_demo.errors import ProgramLoadError
+from dspy_demo.errors import DemoError, ProgramLoadError
 from dspy_demo.programs.loaded_code import note_loaded_code
 from dspy_demo.programs.spec import REASONING_FIELDS, InputField, InputKind, ProgramSpec
 
@@ -25,6 +25,16 @@ def load_program(reference: str) -> ProgramSpec:
     That is a `dspy.Module`, a class of one, or a function without arguments that makes one. The name may be
     left out where there is just one of them, or one named ``program``. Else it is a `ProgramLoadError`.
     """
+    try:
+        return _loaded(reference)
+    except DemoError:
+        raise
+    except Exception as error:
+        failed = f"it failed with {type(error).__name__}: {error}"
+        raise ProgramLoadError(f"--program {reference}: {failed}") from error
+
+
+def _loaded(reference: str) -> ProgramSpec:
     source, _, name = reference.rpartition(":")
     if name.endswith(".py") or not name.isidentifier():
         source, name = reference, ""  # the colon, if any, is a Windows drive's
@@ -35,11 +45,7 @@ def load_program(reference: str) -> ProgramSpec:
         )
     code = _imported(source)
     name, found = _program(code, name, reference)
-    try:
-        module = found() if callable(found) and not isinstance(found, dspy.Module) else found
-    except Exception as error:
-        failed = f"making it failed with {type(error).__name__}: {error}"
-        raise ProgramLoadError(f"--program {reference}: {failed}") from error
+    module = found() if callable(found) and not isinstance(found, dspy.Module) else found
     kind = type(module)
     if not isinstance(module, dspy.Module):
         raise ProgramLoadError(f"--program {reference}: it is a {kind.__name__}, not a dspy.Module.")
@@ -64,14 +70,8 @@ def _imported(source: str) -> ModuleType:
             text = f"Rename {path.name}. It must be named like a Python module, and like no loaded one."
             raise ProgramLoadError(f"--program: {text}")
         source, folders = path.stem, [path.parent, *folders]
-    for folder in folders:
-        if str(folder) not in sys.path:
-            sys.path.insert(0, str(folder))
-    try:
-        code = importlib.import_module(source)
-    except Exception as error:
-        failed = f"importing {source} failed with {type(error).__name__}: {error}"
-        raise ProgramLoadError(f"--program: {failed}") from error
+    sys.path[:0] = [folder for folder in map(str, reversed(folders)) if folder not in sys.path]
+    code = importlib.import_module(source)
     note_loaded_code()
     return code
 
@@ -79,19 +79,21 @@ def _imported(source: str) -> ModuleType:
 def _program(code: ModuleType, name: str, reference: str) -> tuple[str, Any]:
     """The attribute of that name, or else the only program there: instances come before classes."""
     found = vars(code).items()
-    instances = {key: value for key, value in found if isinstance(value, dspy.Module)}
-    classes = {
-        key: value
+    instances = [key for key, value in found if isinstance(value, dspy.Module)]
+    classes = [
+        key
         for key, value in found
         if inspect.isclass(value) and issubclass(value, dspy.Module) and value.__module__ == code.__name__
-    }
-    if not name and "program" not in instances | classes and len(instances or classes) == 1:
-        name = next(iter(instances or classes))
+    ]
+    names = [*instances, *classes]
+    if not name and "program" not in names and len(instances or classes) == 1:
+        name = names[0]
     name = name or "program"
     if not hasattr(code, name):
-        names = ", ".join(instances | classes)
-        there = f"There are: {names}. Say which one, as in {reference}:NAME" if names else "No dspy.Module"
-        raise ProgramLoadError(f"--program {reference}: {code.__name__} has no {name!r}. {there}.")
+        there = f"There are: {', '.join(names)}. Say which one, as in {reference}:NAME"
+        raise ProgramLoadError(
+            f"--program {reference}: it has no {name!r}. {there if names else 'No dspy.Module'}."
+        )
     return name, getattr(code, name)
 
 
@@ -99,8 +101,7 @@ def spec_of(module: dspy.Module, *, name: str, title: str = "", description: str
     """The spec of a program that we did not write; without an input for a chat box a `ProgramLoadError`.
 
     Its inputs are those of its signature where it has one (`dspy.Predict`, `dspy.ReAct`,
-    `dspy.ChainOfThought`, and `dspy.BestOfN` or `dspy.Refine` of one of them), else the parameters of its
-    ``forward``, whose types are their hints or those of the predictors' inputs of the same name.
+    `dspy.ChainOfThought`, and `dspy.BestOfN` or `dspy.Refine` of one of them), else those of its ``forward``.
     """
     if (signature := _own_signature(module)) is not None:
         inputs = _from_fields(signature.input_fields)
@@ -168,10 +169,8 @@ def _from_forward(module: dspy.Module) -> list[InputField]:
         return _from_fields(asked[0] if asked else {})
     known = {name: field.annotation for fields in reversed(asked) for name, field in fields.items()}
     known |= {name: hint for name, hint in hints.items() if hint is not Any}
-    return [
-        _field(p.name, known.get(p.name, str), PydanticUndefined if p.default is p.empty else p.default)
-        for p in named
-    ]
+    defaults = {p.name: PydanticUndefined if p.default is p.empty else p.default for p in named}
+    return [_field(name, known.get(name, str), default) for name, default in defaults.items()]
 
 
 def _field(name: str, annotation: Any, default: Any, description: str = "") -> InputField:
@@ -181,7 +180,7 @@ def _field(name: str, annotation: Any, default: Any, description: str = "") -> I
     options = get_args(type_) if get_origin(type_) is Literal else ()
     chosen = bool(options) and all(isinstance(option, str) for option in options)
     return InputField(
-        name=name,
+        name,
         kind="choice" if chosen else kinds.get(type_, "json"),
         description=description,
         choices=options if chosen else (),
