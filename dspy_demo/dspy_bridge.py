@@ -1,7 +1,4 @@
-"""What we use of DSPy that it does not document: three parts, and one setting that it only names.
-
-Without one the app works, but tells less.
-"""
+"""What we use of DSPy that it does not document, three parts: without one the app works, but tells less."""
 
 from __future__ import annotations
 
@@ -13,14 +10,10 @@ from dspy import lm15
 
 
 def price_usd(reply: lm15.Response, client: str, model: str) -> float | None:
-    """What a reply cost, from the price list that DSPy brings; None where it is unknown.
+    """What a reply cost by DSPy's price list; None where it is unknown. `client` is as DSPy names it.
 
     DSPy prices the calls of its own engines only, and ours are not (3.4.1, ``dspy.clients.costs``). Without
     it no price is shown, and guests are bound by tokens alone.
-
-    Args:
-        client: The name of DSPy's client for the provider's API.
-        model: The model's name at its provider.
     """
     try:
         from dspy.clients.costs import estimate_cost

@@ -20,13 +20,10 @@ FinishReason = Literal["stop", "length", "content_filter"]
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Who asks: the owner, who started the app, or a guest, who is anyone else.
-
-    `name` is the same for all that one browser or token asks. It is no secret and nobody's name.
-    """
+    """Who asks: the owner, who started the app, or a guest, who is anyone else."""
 
     role: Literal["owner", "guest"]
-    name: str
+    name: str  #: The same for all that one browser or token asks; no secret and nobody's name.
 
 
 #: Who asks where nothing else is known: the one who may do least.
@@ -85,16 +82,13 @@ class ServedTarget:
 
 #: The header by which a turn keeps its id on its way through servers of ours.
 TURN_ID_HEADER = "X-Turn-Id"
+#: It goes into logs, traces and headers as it is.
+TURN_ID = re.compile(r"[0-9a-f]{8,32}")
 
 
 def new_turn_id() -> str:
     """Short, since people read it from the page into a search of the log."""
     return secrets.token_hex(4)
-
-
-def is_turn_id(text: str) -> bool:
-    """Whether this may be a turn's id: it goes into logs, traces and headers as it is."""
-    return re.fullmatch(r"[0-9a-f]{8,32}", text) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +151,9 @@ class FieldDelta:
 
 @dataclass(frozen=True, slots=True)
 class TurnFinished:
-    """Last, when all went well. `outputs` replace what the deltas accumulated.
+    """Last, when all went well. `outputs` replace what the deltas accumulated."""
 
-    They are ready for JSON. Where the `finish_reason` is not ``stop`` the reply was cut: some may be missing.
-    """
-
-    outputs: Mapping[str, Any]
+    outputs: Mapping[str, Any]  #: Ready for JSON; of a reply that was cut some may be missing.
     usage: Usage = Usage()
     first_delta_s: float | None = None
     elapsed_s: float = 0.0

@@ -69,7 +69,7 @@ class Asking:
             given["max_tokens"] = min(lm.max_tokens, given["max_tokens"])
         target = events.LocalTarget(spec.name, dataclasses.replace(lm, **given))
         given_id = self.request.headers.get(TURN_ID_HEADER, "")
-        turn_id = given_id if events.is_turn_id(given_id) else events.new_turn_id()
+        turn_id = given_id if events.TURN_ID.fullmatch(given_id) else events.new_turn_id()
         turn = TurnRequest(target, inputs, joined(history), session_id, turn_id, self._visitor)
         self.service.check(turn)
         return turn
