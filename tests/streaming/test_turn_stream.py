@@ -14,7 +14,7 @@ from dspy import lm15
 
 from dspy_demo.adapters import adapter_for
 from dspy_demo.errors import UpstreamCut
-from dspy_demo.events import Event, FieldDelta, LMChoice, LocalTarget, TurnRequest
+from dspy_demo.events import FieldDelta, LMChoice, LocalTarget, TurnRequest
 from dspy_demo.lm.demo_engine import DemoEngine
 from dspy_demo.programs.own import spec_of
 from dspy_demo.streaming.turn import run_turn
@@ -25,8 +25,8 @@ from tests.services import settings_for
 class Source:
     """Scripted work that remembers how far it got and how it ended."""
 
-    def __init__(self, items: int = 0, *, then: BaseException | None = None, silent: bool = False) -> None:
-        self.items, self.then, self.silent = items, then, silent
+    def __init__(self, items: int, *, then: BaseException | None = None) -> None:
+        self.items, self.then = items, then
         self.sent, self.closed = 0, False
 
     async def fill(self, stream: TurnStream[int]) -> None:
@@ -36,8 +36,6 @@ class Source:
                 await stream.send(item)
             if self.then is not None:
                 raise self.then
-            if self.silent:
-                await asyncio.Event().wait()
         finally:
             await asyncio.sleep(0)  # closing takes a moment, as that of a socket does
             self.closed = True
@@ -49,52 +47,38 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_items_come_in_order_and_a_slow_reader_holds_the_work_back() -> None:
-    source = Source(1000)
+async def test_items_come_in_order_a_slow_reader_holds_the_work_back_and_a_failure_is_last() -> None:
+    source = Source(1000, then=ValueError("broken"))
     async with TurnStream[int]() as stream:
         stream.start(source.fill(stream))
         await settle()
         assert source.sent == AHEAD_MAX
-        items = aiter(stream)
-        assert await anext(items) == 0
-        await settle()
-        assert source.sent == 2 * AHEAD_MAX
-        assert [item async for item in items] == list(range(1, 1000))
-        assert [item async for item in stream] == []
-    assert source.closed
-
-
-async def test_a_failure_comes_after_all_items() -> None:
-    got: list[int] = []
-    async with TurnStream[int]() as stream:
-        stream.start(Source(3, then=ValueError("broken")).fill(stream))
-        await settle()
+        got: list[int] = []
         with pytest.raises(ValueError, match="broken"):
             async for item in stream:
                 got.append(item)
-    assert got == [0, 1, 2]
+        assert got == list(range(1000))
+    assert source.closed
 
 
 @pytest.mark.parametrize("end", ["close", "fail", "cancel"])
-@pytest.mark.parametrize("source", [Source(2, silent=True), Source(100), Source(1, then=ValueError("?"))])
+@pytest.mark.parametrize(("items", "then"), [(100, None), (1, ValueError("?"))])
 async def test_leaving_closes_the_work_first_and_drops_what_was_not_read(
-    source: Source, end: str, caplog: pytest.LogCaptureFixture
+    items: int, then: Exception | None, end: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    source.sent, source.closed = 0, False
+    source = Source(items, then=then)
 
     async def read() -> list[int]:
         async with TurnStream[int]() as stream:
             stream.start(source.fill(stream))
-            items = aiter(stream)
-            first = await anext(items)
+            events = aiter(stream)
+            first = await anext(events)
             await settle()
-            if end == "fail":
-                raise ValueError
-            if end == "cancel":
-                raise asyncio.CancelledError
+            if end != "close":
+                raise ValueError if end == "fail" else asyncio.CancelledError
             await asyncio.gather(*(stream.close() for _ in range(2)))
             assert source.closed
-            return [first, *[item async for item in items]]
+            return [first, *[item async for item in events]]
 
     result = (await asyncio.gather(asyncio.create_task(read()), return_exceptions=True))[0]
     assert source.closed
@@ -109,9 +93,7 @@ async def test_a_thread_puts_items_and_makes_its_calls_in_the_loop_until_the_tur
 
     def work() -> object:
         stream.put("from a thread")
-        future = stream.run(call)
-        assert future is not None
-        return future.result()
+        return stream.run(call).result()
 
     async with TurnStream[Any]() as stream:
         stream.start(asyncio.to_thread(work))
@@ -124,16 +106,11 @@ async def test_a_thread_puts_items_and_makes_its_calls_in_the_loop_until_the_tur
         stream.check_open()
 
 
-# Of a program
-
 WORDS = [f"word{number} " for number in range(40)]
 
 
 class Burst:
     """A model that says all at once, and then breaks."""
-
-    def __init__(self, *, fails: bool = False) -> None:
-        self.fails = fails
 
     async def complete(self, request: Any) -> Any:
         raise NotImplementedError
@@ -142,32 +119,19 @@ class Burst:
         yield lm15.StreamStartEvent(model="burst/model")
         for text in ["[[ ## answer ## ]]\n", *WORDS]:
             yield lm15.StreamDeltaEvent(lm15.TextDelta(text=text, part_index=0))
-        if self.fails:
-            raise lm15.TransportError("connection closed mid-chunk")
-        yield lm15.StreamEndEvent(finish_reason="stop")
+        raise lm15.TransportError("connection closed mid-chunk")
 
 
-def answering(engine: Burst, data_dir: Path) -> AsyncIterator[Event]:
-    program, settings = dspy.Predict("question -> answer"), settings_for(data_dir)
-    lm = dspy.LM("burst/model", engine=DemoEngine(), async_engine=engine, cache=False, num_retries=0)
-    request = TurnRequest(LocalTarget("p", LMChoice("burst/model")), {"question": "?"})
-    spec = spec_of(program, name="p")
-    return run_turn(program, spec, request, lm=lm, adapter=adapter_for("chat"), settings=settings)
-
-
-async def test_what_arrived_together_is_one_increment(data_dir: Path) -> None:
-    """No token waits for another one, but those that have come while the reader was busy go out at once."""
-    events = [event async for event in answering(Burst(), data_dir) if isinstance(event, FieldDelta)]
-    assert "".join(event.text for event in events).split() == "".join(WORDS).split()
-    assert 2 < len(events) < len(WORDS) / 2
-
-
-async def test_what_arrived_before_a_failure_is_delivered_before_it(data_dir: Path) -> None:
+async def test_what_arrived_together_is_one_increment_and_all_comes_before_a_failure(data_dir: Path) -> None:
     """`streamify` alone drops up to 16 chunks: its task group ends the reader when the program raises."""
-    heard = []
+    program, heard = dspy.Predict("question -> answer"), []
+    lm = dspy.LM("burst/model", engine=DemoEngine(0), async_engine=Burst(), cache=False, num_retries=0)
+    request = TurnRequest(LocalTarget("p", LMChoice("burst/model")), {"question": "?"})
+    more = {"lm": lm, "adapter": adapter_for("chat"), "settings": settings_for(data_dir)}
     with pytest.raises(UpstreamCut):
-        async for event in answering(Burst(fails=True), data_dir):
+        async for event in run_turn(program, spec_of(program, name="p"), request, **more):
             heard.append(event)
             await asyncio.sleep(0.001)  # a reader that is behind, as in a busy app
-    text = "".join(event.text for event in heard if isinstance(event, FieldDelta))
-    assert text.split() == "".join(WORDS).split()
+    texts = [event.text for event in heard if isinstance(event, FieldDelta)]
+    assert "".join(texts).split() == "".join(WORDS).split()
+    assert 2 < len(texts) < len(WORDS) / 2
