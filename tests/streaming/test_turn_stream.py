@@ -125,7 +125,7 @@ class Burst:
 async def test_what_arrived_together_is_one_increment_and_all_comes_before_a_failure(data_dir: Path) -> None:
     """`streamify` alone drops up to 16 chunks: its task group ends the reader when the program raises."""
     program, heard = dspy.Predict("question -> answer"), []
-    lm = dspy.LM("burst/model", engine=DemoEngine(0), async_engine=Burst(), cache=False, num_retries=0)
+    lm = dspy.LM("burst/model", engine=DemoEngine(), async_engine=Burst(), cache=False, num_retries=0)
     request = TurnRequest(LocalTarget("p", LMChoice("burst/model")), {"question": "?"})
     more = {"lm": lm, "adapter": adapter_for("chat"), "settings": settings_for(data_dir)}
     with pytest.raises(UpstreamCut):
