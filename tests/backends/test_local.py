@@ -10,23 +10,10 @@ from typing import Any
 import pytest
 
 from dspy_demo.events import LMChoice, TurnFinished
-from tests.fake_openai import FAULTS, ODDITIES, FakeOpenAI, Reply, tool_reply
+from tests.fake_openai import FAULTS, FakeOpenAI, Reply
 from tests.services import LITELLM, NATIVE, conversation, house, settings_for, until
 
 PATHS = pytest.mark.parametrize("model", [NATIVE, LITELLM])
-
-
-@PATHS
-async def test_reasoning_streams_before_the_answer(ask: Any, model: str) -> None:
-    heard = await ask("Who is visitor-7?", model)
-    channels = [delta.channel for delta in heard.deltas]
-    assert channels == sorted(channels, reverse=True)  # "reasoning" before "answer"
-    for field in ("reasoning", "answer"):
-        assert "visitor-7" in heard.text(field) == heard.finished.outputs[field]
-    assert heard.started.model == model
-    used = heard.finished.usage
-    assert min(used.prompt_tokens, used.completion_tokens) > 0 and not used.cached
-    assert heard.finished.first_delta_s <= heard.finished.elapsed_s
 
 
 async def test_the_chat_and_the_models_settings_reach_the_server(ask: Any, fake_openai: FakeOpenAI) -> None:
@@ -48,26 +35,6 @@ async def test_two_predictors_with_one_field_name_stay_apart(ask: Any, fake_open
     assert heard.text("answer", step="draft", channel="reasoning") == "a first try"
     assert heard.text("answer", step="review", channel="answer") == "the final word"
     assert heard.text("reasoning", step="review", channel="reasoning") == "the draft is off"
-
-
-async def test_react_runs_its_tools(ask: Any, fake_openai: FakeOpenAI) -> None:
-    fake_openai.reply(tool_reply("calculator", {"expression": "6 * 7"}))
-    heard = await ask("What is 6 * 7?", program="react")
-    pending, done = heard.statuses
-    assert (pending.state, done.state, pending.key) == ("pending", "done", done.key)
-    assert done.text == 'calculator(expression="6 * 7") → 42'
-    assert heard.finished.outputs["trajectory"]["observation_0"] == "42"
-    assert heard.text("next_thought", channel="reasoning")
-    assert heard.text("next_tool_name", channel="tool") == "calculatorfinish"
-
-
-@pytest.mark.parametrize("oddity", ["unicode_split", "no_usage"])
-async def test_odd_but_whole_replies_succeed(ask: Any, fake_openai: FakeOpenAI, oddity: str) -> None:
-    fake_openai.reply(ODDITIES[oddity])
-    heard = await ask()
-    for field in ("reasoning", "answer"):
-        assert heard.text(field) == heard.finished.outputs[field]
-    assert not heard.finished.usage.cached
 
 
 @PATHS

@@ -8,7 +8,7 @@ import pytest
 
 from dspy_demo.lm.demo_engine import UNKNOWN
 from dspy_demo.programs.shipped import SHIPPED
-from dspy_demo.programs.tools import calculator, current_time, text_statistics
+from dspy_demo.programs.tools import calculator, current_time
 from tests.services import conversation, house, settings_for
 
 ANSWERS = {
@@ -57,7 +57,3 @@ def test_the_calculator_is_exact_and_refuses_in_words(expression: str, result: s
 )  # fmt: skip
 def test_the_time_is_that_of_the_zone(zone: str, told: str) -> None:
     assert told in current_time(zone)
-
-
-def test_text_statistics() -> None:
-    assert text_statistics("One two. Three!\nFour") == "20 characters, 15 letters, 4 words, 2 lines"
