@@ -15,7 +15,6 @@ from dspy_demo.lm.providers import PROVIDERS, Provider, check_bases, key_of, pro
 from dspy_demo.settings import Settings
 
 DEMO_MODEL = "demo/engine"
-#: The pace of its streams.
 DEMO_TOKENS_PER_S = 40.0
 OPENAI = provider_for("openai/")
 #: Seconds in which a server named by a base URL must list its models.
@@ -129,7 +128,7 @@ async def _listed(settings: Settings) -> list[tuple[LMOption, str]]:
 
 
 async def _first_at(base: str, settings: Settings, where: str) -> tuple[LMOption, str]:
-    """The first chat model that an OpenAI-compatible server lists, asked with the key of that server."""
+    """The first chat model that an OpenAI-compatible server lists."""
     key, shown = key_of(LMChoice("openai/", base), settings), base.partition("?")[0]
     headers = {"Authorization": f"Bearer {key.get_secret_value() if key else 'none'}"}
     try:
@@ -162,7 +161,7 @@ def _keyed(settings: Settings, without: Provider | None) -> list[tuple[LMOption,
 async def _ollama_options(settings: Settings) -> list[LMOption]:
     """The chat models of a running Ollama; none when it does not answer within the probe's time."""
     try:
-        # The client is made before the time counts: it reads the system's certificates.
+        # Making a client reads the system's certificates, which may take longer.
         async with httpx.AsyncClient() as client, asyncio.timeout(OLLAMA_PROBE_S):
             reply = await client.get(settings.ollama_url.rstrip("/") + "/api/tags")
             models = reply.raise_for_status().json()["models"]

@@ -110,8 +110,8 @@ def base_of(choice: LMChoice, settings: Settings) -> str | None:
 def key_of(choice: LMChoice, settings: Settings) -> SecretStr | None:
     """The key for a choice: typed with it, or the owner's, which goes only where the owner sends it.
 
-    That is the provider's own server or the one of its variable, and for the provider that the app was
-    started with the one of ``--api-base``. It is never one typed into the page.
+    That is the provider's own server or the one of its variable, and for the provider of ``--lm`` the one of
+    ``--api-base``; never a server typed into the page.
     """
     if choice.api_key:
         return choice.api_key

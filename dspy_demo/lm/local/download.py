@@ -6,7 +6,6 @@ Not by `huggingface_hub`: its download begins anew at each call, and waits long 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -87,9 +86,7 @@ async def _receive(url: str, part: Path, model: KnownModel, report: Report) -> N
 
 def _put_in_place(part: Path, model: KnownModel) -> None:
     """Compare the checksum first; a wrong file is removed, since nothing can be done with it."""
-    with part.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != model.sha256:
+    if LocalModel(model.name, part).identified().sha256 != model.sha256:
         part.unlink()
         raise DownloadFailed(
             f"The {model.file} that came has another checksum than the publisher's, so it was removed. "
@@ -111,19 +108,14 @@ class DownloadState:
     def percent(self) -> int:
         return int(100 * self.received_bytes / self.model.size_bytes)  # 100 is for what is complete
 
-    @property
-    def received_text(self) -> str:
-        return f"{size_text(self.received_bytes)} of {size_text(self.model.size_bytes)}"
-
 
 class Downloads:
     """The one download of an app, a task beside the page: whoever looks sees the same progress."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        self._settings, self._reasons = settings, dict[str, str]()
         self._task: asyncio.Task[None] | None = None
         self._running: DownloadState | None = None
-        self._reasons: dict[str, str] = {}
 
     @property
     def busy(self) -> bool:

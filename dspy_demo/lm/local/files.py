@@ -37,10 +37,7 @@ NO_CHAT = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class KnownModel:
-    """A model that has a name here, pinned by its checksum.
-
-    It comes from the hub at a `revision`, or with the Python distribution `package`.
-    """
+    """A model pinned by its checksum, from the hub at a `revision` or with the distribution `package`."""
 
     name: str
     title: str
@@ -119,7 +116,6 @@ class LocalModel:
 
 
 def downloadable(name: str) -> KnownModel:
-    """The model of this name that can be downloaded; a `ModelSetupError` where there is none."""
     models = {model.name: model for model in KNOWN if not model.package}
     if name not in models:
         raise ModelSetupError(f"There is no model “{name[:80]}” to download. Choose {' or '.join(models)}.")
@@ -140,10 +136,8 @@ def present(known: KnownModel, folder: Path) -> LocalModel | None:
     """The file of a known model where it is whole, in `folder` or in its package, which is not imported."""
     path = path_of(folder, known.name)
     if known.package:
-        try:
-            path = Path(str(importlib.metadata.distribution(known.package).locate_file(known.file)))
-        except importlib.metadata.PackageNotFoundError:
-            return None
+        for found in importlib.metadata.distributions(name=known.package):
+            path = Path(str(found.locate_file(known.file)))
     return known.at(path) if size_of(path) == known.size_bytes else None
 
 
