@@ -143,7 +143,8 @@ def _calculated(question: str) -> Answer | None:
 def _clock(question: str) -> Answer:
     place = _PLACE.search(question)
     wanted = place[1] if place else "UTC"
-    zones = {name.rpartition("/")[2].replace("_", " ").casefold(): name for name in available_timezones()}
+    names = sorted(available_timezones())  # UTC after Etc/UTC
+    zones = {name.rpartition("/")[2].replace("_", " ").casefold(): name for name in names}
     zone = zones.get(wanted.casefold(), wanted)
     now = current_time(zone)
     text = now if now.startswith("There") else f"It is {now} in {zone}."
