@@ -12,6 +12,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
 
 from dspy_demo import mlflow_bridge
 from dspy_demo.errors import InvalidInput, TrackingError, TrackingUnavailable, VersionNotFound
@@ -41,6 +42,11 @@ def test_the_program_is_where_the_flavor_says(tmp_path: Path) -> None:
 def test_what_the_user_can_mend_is_said() -> None:
     for error, kind, sentence in (
         (sqlite3.OperationalError("database is locked"), TrackingUnavailable, mlflow_bridge.LOCKED),
+        (
+            MlflowException("API request: error code 401"),
+            TrackingUnavailable,
+            mlflow_bridge.LOGIN,
+        ),
         (ConnectionResetError(), TrackingUnavailable, TrackingUnavailable.default_message),
         (ValueError("SECRET"), TrackingError, TrackingError.default_message),
     ):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -154,21 +153,6 @@ def test_a_server_that_is_down_is_a_notice_and_keeps_nobody_waiting(
     started = time.monotonic()
     tracer.close(0.2)
     assert time.monotonic() - started < 1
-
-
-def test_a_locked_database_delays_the_trace_only(
-    tracer: Tracer, tracking: Tracking, trace_settings: Settings
-) -> None:
-    other = sqlite3.connect(trace_settings.data_dir / "mlflow.db", timeout=20, isolation_level=None)
-    other.execute("BEGIN EXCLUSIVE")
-    started = time.monotonic()
-    record = run_turn(tracer)
-    assert time.monotonic() - started < 0.05
-    assert not tracer.flush(0.5)
-    other.execute("ROLLBACK")
-    other.close()
-    assert tracer.flush(20)
-    assert tracking.client.get_trace(record.trace_id)
 
 
 def test_nobodys_words_are_printed_where_the_database_is_gone(

@@ -15,7 +15,7 @@ from dspy_demo.events import Event, LMChoice, ServedTarget, TurnFinished, TurnRe
 from dspy_demo.tracing.tracer import Tracer
 from dspy_demo.versions.tracking import Tracking
 from tests.fake_openai import FAULTS, FakeOpenAI, tool_reply
-from tests.scripted_backend import ScriptedBackend, scripted_answer
+from tests.scripted_backend import ScriptedBackend
 from tests.services import House, house, settings_for
 
 KEY = "sk-planted-in-the-turn-0123456789"
@@ -89,14 +89,6 @@ async def test_two_visitors_calls_do_not_mix(
         text = str([span.to_dict() for span in trace.data.spans])
         assert text.count("visitor-") == text.count(f"visitor-{number:02}") > 0
         assert len(trace.data.spans) == 2
-
-
-async def test_tracing_can_be_off(data_dir: Path) -> None:
-    settings = settings_for(data_dir, tracing=False)
-    async with house(settings, local=ScriptedBackend(scripted_answer("four"))) as home:
-        home.service.tracer = Tracer(settings, Tracking(settings))
-        assert (await home.ask("?")).finished.trace_id is None
-    assert not (data_dir / "mlflow.db").exists()
 
 
 async def test_a_served_turn_that_its_server_traces_is_not_written_again(
