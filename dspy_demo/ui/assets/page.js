@@ -45,8 +45,8 @@ const GRADIO = {
   const copy = navigator.clipboard?.writeText.bind(navigator.clipboard);
   if (copy) navigator.clipboard.writeText = (text) => copy(asWritten(text));
   document.addEventListener("copy", (event) => {
-    const { value, selectionStart, selectionEnd } = document.activeElement;
-    const selected = value?.slice(selectionStart, selectionEnd) || String(getSelection());
+    const { value, selectionStart: start, selectionEnd: end } = document.activeElement;
+    const selected = value?.slice(start, end) || String(getSelection());
     if (!selected.includes("\u2060") && !selected.includes(ANSWER)) return;
     event.clipboardData.setData("text/plain", asWritten(selected));
     event.preventDefault();
@@ -59,8 +59,7 @@ const GRADIO = {
     const picture = await createImageBitmap(file), canvas = document.createElement("canvas");
     for (let side = 1536; ; side *= 0.75) {
       const scale = Math.min(1, side / Math.max(picture.width, picture.height));
-      const scaled = (size) => Math.max(1, size * scale);
-      [canvas.width, canvas.height] = [scaled(picture.width), scaled(picture.height)];
+      [canvas.width, canvas.height] = [picture.width, picture.height].map((size) => Math.max(1, size * scale));
       const pen = canvas.getContext("2d");
       pen.fillStyle = "#fff"; // behind what is transparent, which JPEG would make black
       pen.fillRect(0, 0, canvas.width, canvas.height);
@@ -105,12 +104,10 @@ const GRADIO = {
     },
     drop(name) { try { area().removeItem(`dspy-demo-${name}`); } catch { /* forbidden */ } },
   });
-  const tab = kept(() => sessionStorage), all = kept(() => localStorage);
-  const CHATS_KEPT = 10;
+  const tab = kept(() => sessionStorage), all = kept(() => localStorage), CHATS_KEPT = 10;
   const left = tab.get("left") ?? {};
   addEventListener("pagehide", () => {
-    const toasts = [...document.querySelectorAll(GRADIO.lost)];
-    const lost = toasts.some((one) => one.textContent.includes("Connection"));
+    const lost = [...document.querySelectorAll(GRADIO.lost)].some((one) => /Connection/.test(one.textContent));
     tab.set("left", { draft: composer()?.value ?? "", lost });
   });
 
@@ -173,9 +170,8 @@ const GRADIO = {
     // Names the turns that the page shows when it is clicked, which the server may have left behind.
     byId(given) {
       endEdit("Cancel");
-      const content = [{ type: "text", text: "" }];
-      const bare = ({ role, metadata }) => (
-        { role, content, metadata: { id: metadata?.id ?? "" }, options: null });
+      const rest = { content: [{ type: "text", text: "" }], options: null };
+      const bare = ({ role, metadata }) => ({ role, metadata: { id: metadata?.id ?? "" }, ...rest });
       return given.map((value) => (Array.isArray(value) && value[0]?.role ? value.map(bare) : value));
     },
     newChat() {
@@ -186,10 +182,7 @@ const GRADIO = {
     },
   };
 
-  document.addEventListener("click", (event) => {
-    if (event.target.closest?.("[data-do=reload]")) location.reload();
-  });
-
+  addEventListener("click", ({ target }) => target.closest?.("[data-do=reload]") && location.reload());
   let lastAsked = "";
   document.addEventListener("keydown", (event) => {
     const { key, target } = event, enter = key === "Enter" && !event.shiftKey && !event.isComposing;
