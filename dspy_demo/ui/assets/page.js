@@ -59,7 +59,7 @@ const GRADIO = {
     const picture = await createImageBitmap(file), canvas = document.createElement("canvas");
     for (let side = 1536; ; side *= 0.75) {
       const scale = Math.min(1, side / Math.max(picture.width, picture.height));
-      [canvas.width, canvas.height] = [picture.width, picture.height].map((size) => Math.max(1, size * scale));
+      [canvas.width, canvas.height] = [picture.width, picture.height].map((n) => Math.max(1, n * scale));
       const pen = canvas.getContext("2d");
       pen.fillStyle = "#fff"; // behind what is transparent, which JPEG would make black
       pen.fillRect(0, 0, canvas.width, canvas.height);
@@ -107,7 +107,7 @@ const GRADIO = {
   const tab = kept(() => sessionStorage), all = kept(() => localStorage), CHATS_KEPT = 10;
   const left = tab.get("left") ?? {};
   addEventListener("pagehide", () => {
-    const lost = [...document.querySelectorAll(GRADIO.lost)].some((one) => /Connection/.test(one.textContent));
+    const lost = [...document.querySelectorAll(GRADIO.lost)].some((it) => /Connection/.test(it.textContent));
     tab.set("left", { draft: composer()?.value ?? "", lost });
   });
 

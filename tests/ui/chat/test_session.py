@@ -10,7 +10,7 @@ import pytest
 from dspy_demo.events import FieldDelta, Message, TurnFailed, TurnFinished, TurnStarted, Usage, Visitor
 from dspy_demo.ui.chat import session
 from dspy_demo.ui.chat.live import LiveTurn
-from dspy_demo.ui.chat.session import SAVED_MAX_CHARS, FinishedTurn, Session, Sessions, Turns, history
+from dspy_demo.ui.chat.session import SAVED_MAX_CHARS, FinishedTurn, Sessions, Turns, history
 from dspy_demo.ui.chat.turn_view import TurnView
 from tests.visitors import STRANGER
 
@@ -56,13 +56,6 @@ def test_a_browser_keeps_what_fits_and_only_what_this_app_wrote_is_read() -> Non
     kept = json.loads(sessions.saved(long))["turns"]
     assert SAVED_MAX_CHARS - 8000 < len(kept) <= SAVED_MAX_CHARS + 100
     assert sessions.read(kept)[-1].view == long.turns[-1].view
-
-
-def test_links_to_traces_come_and_go_with_mlflows_pages() -> None:
-    chat = Session(STRANGER, turns=talk(asked("a", trace_id="tr-0"), "b"))
-    linked = chat.drawn(lambda view: f"http://there/{view.trace_id}" if view.trace_id else "")
-    assert str(linked).count("http://there/") == str(linked).count('href="http://there/tr-0"') == 1
-    assert "href" not in str(chat.drawn(lambda view: ""))
 
 
 def test_a_chat_is_nobodys_without_the_one_who_opened_it_and_its_name_cannot_be_chosen() -> None:

@@ -8,15 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dspy_demo.ui.chat.text import (
-    IMAGE,
-    JOINER,
-    TEX_GAP,
-    as_html,
-    as_label,
-    as_markdown,
-    as_typed,
-)
+from dspy_demo.ui.chat.text import IMAGE, JOINER, TEX_GAP, as_html, as_label, as_markdown, as_typed
 
 LIVE = re.compile(
     r"<(?!https?://|mailto:)[A-Za-z/!?]|!\[|\]\(\s*(?!https?://|mailto:)|(```|~~~)[ \t]*mermaid"
