@@ -8,19 +8,20 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dspy
 import pytest
 
 from dspy_demo.adapters import ADAPTERS, adapter_for
-from dspy_demo.events import LMChoice, TurnFinished
+from dspy_demo.events import FieldDelta, LMChoice, TurnFinished
 from dspy_demo.lm.choices import detect
-from dspy_demo.lm.local import files
+from dspy_demo.lm.local import engine, files
 from dspy_demo.lm.local.command import models_command
 from dspy_demo.lm.local.engine import local_lm
 from dspy_demo.lm.local.runtime import jobs
 from dspy_demo.programs import shipped
-from tests.services import house, settings_for
+from tests.services import house, settings_for, until
 
 NAME = "smollm2-135m-instruct"
 CHOICE = LMChoice(f"local/{NAME}", max_tokens=32, temperature=0.01, cache=False)
@@ -86,3 +87,21 @@ def test_a_model_that_repeats_itself_still_gives_each_field_its_part(adapter: st
     assert prediction.repeated and prediction.language.strip() and isinstance(prediction.length, int)
     [usage] = prediction.get_lm_usage().values()
     assert usage["completion_tokens"] <= REPLY_TOKENS
+
+
+async def test_a_stop_is_heard_at_the_next_token(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    late: list[bool] = []
+    receive = engine.Job.receive
+
+    def counting(job: engine.Job, chunk: Any) -> bool:
+        late.append(job.stopped.is_set())
+        return receive(job, chunk)
+
+    monkeypatch.setattr(engine.Job, "receive", counting)
+    async with house(settings_for(data_dir), CHOICE) as services:
+        async with services.service.turn(services.request(QUESTION)) as turn:
+            async for event in turn:
+                if isinstance(event, FieldDelta):
+                    break
+        await until(lambda: not jobs._jobs, 5)
+        assert sum(late) <= 1
