@@ -159,12 +159,6 @@ def program_behind(name: str, programs: ProgramRegistry) -> ProgramSpec:
     try:
         return programs.get(name)
     except NotFound:
-        return ProgramSpec(
-            name="served",
-            title="Served version",
-            description="",
-            build=lambda: None,  # never: it runs behind its server
-            inputs=(InputField("text"),),
-            chat_field="text",
-            history_field="history",
-        )
+        text: dict[str, Any] = {"inputs": (InputField("text"),), "chat_field": "text"}
+        text |= {"description": "", "history_field": "history", "build": lambda: None}  # the server builds it
+        return ProgramSpec(name="served", title="Served version", **text)

@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from dspy_demo.errors import DemoError, InvalidInput
+from dspy_demo.errors import InvalidInput
 from dspy_demo.mlflow_bridge import version_url
 from dspy_demo.serving.mlflow_ui import MLflowPages
 from dspy_demo.serving.processes import Wanted
@@ -72,7 +72,9 @@ class VersionsSection:
             text = "Logging, and checking that a new process can load it. This takes some seconds…"
             yield {self.log_button: gr.update(interactive=False), self.result: ui.message(text)}
             try:
-                wanted, registry = self._wanted(given), self._program.registry
+                description, tags = given[self.description] or "", parse_tags(given[self.tags] or "")
+                what = given[self.name] or "", given[self._program.picker], self._model.choice(given)
+                wanted, registry = LogRequest(*what, description, tags), self._program.registry
                 version = await asyncio.to_thread(self._store.log, wanted, registry, self._adapter)
                 logged = ui.message(f"Logged {ui.title_of(version.uri)}.", link=self._link(version))
                 shown = {self.result: logged, self.description: "", self.fold: gr.update(open=True)}
@@ -80,11 +82,6 @@ class VersionsSection:
             except Exception as error:
                 yield {self.result: ui.message(ui.sentence_of(error), wrong=True)}
         yield {self.log_button: gr.update(interactive=True)}
-
-    def _wanted(self, given: Given) -> LogRequest:
-        name, program = given[self.name] or "", given[self._program.picker]
-        description, tags = given[self.description] or "", parse_tags(given[self.tags] or "")
-        return LogRequest(name, program, self._model.choice(given), description, tags)
 
     async def refresh(self, request: gr.Request) -> Update:
         """The list as it is now, also after other tools changed it."""
@@ -164,10 +161,7 @@ def wanted_server(version: Version, model: ModelSection, given: Given) -> Wanted
     """What to start for a version. A typed key is for the model that it was typed for, and for no other."""
     if not version.servable:
         raise InvalidInput(version.reason)
-    try:
-        choice = model.choice(given)
-    except DemoError:
-        return Wanted(version.uri, version.lm)
+    choice = model.choice(given)
     return Wanted(version.uri, version.lm, choice.api_key if choice.model == version.lm else None)
 
 
