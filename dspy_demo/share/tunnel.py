@@ -83,7 +83,16 @@ class Tunnel:
 
     async def _run(self) -> None:
         """The link from its beginning to its end; alone in ending the tunnel program."""
-        child, ended = self._new_child(), ShareState()
+        ended = ShareState()
+        child = ChildProcess(
+            "tunnel program",
+            self._program.command(*self._address),
+            run_dir=self._data_dir / "logs",
+            env=self._program.environment(),
+            cwd=self._data_dir / "logs",  # Gradio writes a certificate into the working folder
+            stop_grace_s=2.0,  # to sign off at the share server
+            explain=self._program.why_ended,
+        )
         self._on_public(True)
         try:
             await self._open_and_watch(child)
@@ -97,17 +106,6 @@ class Tunnel:
         await child.stop()
         self._on_public(False)
         self._state = ended
-
-    def _new_child(self) -> ChildProcess:
-        return ChildProcess(
-            "tunnel program",
-            self._program.command(*self._address),
-            run_dir=self._data_dir / "logs",
-            env=self._program.environment(),
-            cwd=self._data_dir / "logs",  # Gradio writes a certificate into the working folder
-            stop_grace_s=2.0,  # to sign off at the share server
-            explain=self._program.why_ended,
-        )
 
     async def _open_and_watch(self, child: ChildProcess) -> None:
         """Go all the way to the link, then look after it until it ends, which is an error."""

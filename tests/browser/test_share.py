@@ -26,7 +26,7 @@ async def test_share_fail_try_again_copy_visit_and_stop(
 
     stand_in_tunnel.install(app_home)
     await section.get_by_role("button", name="Try again").click()
-    await expect(section).to_contain_text("Public", timeout=START_MS)
+    await expect(section).to_contain_text("Stop sharing", timeout=START_MS)
     await expect(section.get_by_role("img", name="QR code of the public link")).to_be_in_viewport()
     await section.get_by_role("button", name="Copy link").click()
     await expect(section.get_by_role("button", name="Copied")).to_be_visible()
@@ -41,7 +41,7 @@ async def test_share_fail_try_again_copy_visit_and_stop(
     await phone.set_viewport_size({"width": PHONE["width"], "height": PHONE["height"]})
     await ChatPage(phone).open(app.url)
     await phone.get_by_role("button", name="Theme and documentation").click()
-    await expect(await ChatPage(phone).share()).to_contain_text("Public")
+    await expect(await ChatPage(phone).share()).to_contain_text("Stop sharing")
     await expect(phone.locator("#menu")).to_be_hidden()
 
     await section.get_by_role("button", name="Stop sharing").click()

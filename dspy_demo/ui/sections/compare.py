@@ -47,20 +47,18 @@ class CompareSection:
     def draw(self) -> None:
         with gr.Tab("Compare", id="compare") as self.tab, gr.Column(elem_id="compare"):
             with gr.Row(elem_id="sides", equal_height=False):
-                self._draw_side("left", LOCAL)
-                self._draw_side("right", SERVED)
+                for side, value in (("left", LOCAL), ("right", SERVED)):
+                    rows, name = [(LOCAL, LOCAL), (SERVED, SERVED)], side.capitalize()
+                    with gr.Column(min_width=280, elem_classes="side"):
+                        target = ui.dropdown(rows, value, label=f"{name} answers with", container=False)
+                        named = {"elem_classes": "side-chat", "elem_id": f"chat-{side}"}
+                        plain = {"label": f"{name} answer", "height": None, "placeholder": " "}
+                        self._targets.append(target)
+                        self._chats.append(gr.Chatbot(**named, **plain, feedback_options=None, **CHATBOT))
             self.difference = ui.action_html(difference_html({}), elem_id="difference")
             with gr.Column(elem_id="compare-dock"):
                 self.composer = composer("compare-composer", "Question to both", "Ask both")
                 self.notice = gr.HTML(elem_id="compare-notice", elem_classes="own notice", padding=False)
-
-    def _draw_side(self, side: str, value: str) -> None:
-        rows, name = [(LOCAL, LOCAL), (SERVED, SERVED)], side.capitalize()
-        with gr.Column(min_width=280, elem_classes="side"):
-            self._targets.append(ui.dropdown(rows, value, label=f"{name} answers with", container=False))
-            named = {"elem_classes": "side-chat", "elem_id": f"chat-{side}", "label": f"{name} answer"}
-            plain = {"height": None, "placeholder": " ", "feedback_options": None}
-            self._chats.append(gr.Chatbot(**named, **plain, **CHATBOT))
 
     def wire(self, demo: gr.Blocks, now: dict[str, Any]) -> None:
         self._demo, targets = demo, {*self._targets}

@@ -44,22 +44,19 @@ class ModelSection:
                 self.reason = gr.HTML(reason, visible=bool(reason), elem_classes="own", padding=False)
                 self.shown: set[Component] = {self.reason, self.group, self.fixed}
                 if self._downloads is not None:
-                    self._draw_typed()
+                    with gr.Column(visible=False) as self.typed_group:
+                        info = "provider/name, as in LiteLLM"
+                        self.typed_model = ui.line("Model", "openai/gpt-4o-mini", info=info)
+                        self.api_base = ui.line("Base URL (optional)", "http://localhost:8000/v1")
+                        info = "Not saved. Sent only to this provider."
+                        self.api_key = ui.line("API key (optional)", info=info, type="password")
+                    self.typed = [self.typed_model, self.api_base, self.api_key]
+                    self.shown.add(self.typed_group)
                     opened, title = self.detection.demo, "Download a small model"
                     with gr.Accordion(title, open=opened, elem_classes="fold", elem_id="models") as self.fold:
                         self.list = ui.action_html('<p class="quiet">Looking…</p>', elem_id="model-list")
                     self.timer = gr.Timer(1.0, active=False)
                 self._draw_settings()
-
-    def _draw_typed(self) -> None:
-        with gr.Column(visible=False) as self.typed_group:
-            info = "provider/name, as in LiteLLM"
-            self.typed_model = ui.line("Model", "openai/gpt-4o-mini", info=info)
-            self.api_base = ui.line("Base URL (optional)", "http://localhost:8000/v1")
-            info = "Not saved. Sent only to this provider."
-            self.api_key = ui.line("API key (optional)", info=info, type="password")
-        self.typed = [self.typed_model, self.api_base, self.api_key]
-        self.shown.add(self.typed_group)
 
     def _draw_settings(self) -> None:
         start = self.detection.choice
@@ -153,10 +150,8 @@ class ModelSection:
 
     def _options(self) -> dict[str, LMOption]:
         """What is on offer by its name; of two servers with the same model, the first."""
-        options: dict[str, LMOption] = {}
-        for option in self.offer.rows:
-            options.setdefault(option.model, option)
-        return options
+        first = {option.model: option for option in reversed(self.offer.rows)}
+        return dict(reversed(first.items()))
 
     def _rows(self) -> list[tuple[str, str]]:
         """The picker's choices: what a reader sees, and the name."""
