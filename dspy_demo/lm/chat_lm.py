@@ -9,10 +9,9 @@ from contextvars import ContextVar, copy_context
 from typing import Any, Protocol
 
 import dspy
-from dspy.utils.exceptions import LMInvalidRequestError, is_retryable_lm_error
+from dspy.utils.exceptions import is_retryable_lm_error
 
 from dspy_demo.events import RETRY_KEY, StatusState
-from dspy_demo.lm.native import OPTIONAL, without_refused
 
 #: Where a server asks to wait longer, the error is shown instead.
 MAX_RETRY_WAIT_S = 30.0
@@ -74,42 +73,21 @@ class ChatLM(dspy.LM):
         return observer.in_turn(lambda: self.acall(prompt, messages=messages, **kwargs)) if observer else None
 
     async def _asked(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Any:
-        """Ask, again after a failure that may pass, or without what the server refuses."""
-        observer, failed, refusals = call_observer.get(), 0, 0
-        usage: dict[str, bool] = {}
+        """Ask, and again after a failure that may pass."""
+        observer, failed = call_observer.get(), 0
         while True:
-            with dspy.context(disable_history=False, **usage):
-                try:
+            try:
+                with dspy.context(disable_history=False):
                     return await super().acall(prompt, messages=messages, **self._scoped(kwargs))
-                except Exception as error:
-                    other = self._without_refused(kwargs, usage, error) if refusals < len(OPTIONAL) else None
-                    wait_s = 0.0 if other else self._wait_s(error, failed)
-                    if wait_s is None or (observer and observer.call_streamed()):
-                        raise
-            if other:
-                (kwargs, usage), refusals = other, refusals + 1
-                continue
+            except Exception as error:
+                wait_s = self._wait_s(error, failed)
+                if wait_s is None or (observer and observer.call_streamed()):
+                    raise
             failed += 1
             if observer:
                 text = f"No answer, retrying in {wait_s:g} s ({failed}/{self.retries})"
                 observer.call_notice(text, "info", RETRY_KEY)
             await asyncio.sleep(wait_s)
-
-    def _without_refused(
-        self, kwargs: dict[str, Any], usage: dict[str, bool], error: Exception
-    ) -> tuple[dict[str, Any], dict[str, bool]] | None:
-        """What to ask litellm for without what a server refuses; `NativeEngine` does so itself.
-
-        DSPy asks for ``stream_options`` unless its setting in `usage` says otherwise.
-        """
-        if not isinstance(error, LMInvalidRequestError) or not isinstance(self.engine, str):
-            return None
-        given = {name: {**self.kwargs, **kwargs}.get(name) for name in OPTIONAL[1:]}
-        other = without_refused(given | {"stream_options": None if usage else True}, str(error))
-        if other is None:
-            return None
-        usage = {} if other.pop("stream_options", None) else {"track_usage": False}
-        return {**kwargs, **dict.fromkeys(OPTIONAL[1:]), **other}, usage
 
     def _wait_s(self, error: Exception, failed: int) -> float | None:
         """Seconds to wait before the next attempt, or None where another one makes no sense."""

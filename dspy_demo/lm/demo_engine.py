@@ -170,12 +170,11 @@ def _outputs(predictor: Any, inputs: Mapping[str, str]) -> dict[str, Any]:
 
 def _nearest_example(predictor: Any, text: str) -> dict[str, Any]:
     """The example of the predictor that has most words in common with the inputs; empty without examples."""
-    asked, demos = set(_words(text)), map(dict, predictor.demos)
-    return max(demos, key=lambda demo: len(asked.intersection(_words(str(demo)))), default={})
 
+    def words(of: object) -> set[str]:
+        return set(re.findall(r"\w+", str(of).casefold()))
 
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.casefold())
+    return max(map(dict, predictor.demos), key=lambda demo: len(words(text) & words(demo)), default={})
 
 
 def _value(annotation: Any, answer: Answer, example: Any) -> Any:

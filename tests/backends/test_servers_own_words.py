@@ -110,17 +110,16 @@ REFUSED = [
 ]  # fmt: skip
 
 
-@BOTH
 @pytest.mark.parametrize(("parameters", "body"), REFUSED, ids=lambda value: str(value)[:40])
 async def test_a_refused_parameter_is_left_out(
-    ask: Any, fake_openai: FakeOpenAI, parameters: tuple[str, ...], body: str, model: str
+    ask: Any, fake_openai: FakeOpenAI, parameters: tuple[str, ...], body: str
 ) -> None:
     def refuse(request: dict[str, Any]) -> Reply | None:
         refused = any(parameter in request for parameter in parameters)
         return Reply(status=422 if "detail" in body else 400, error_body=body) if refused else None
 
     fake_openai.respond_with(refuse)
-    heard = await ask(model=model, choice={"temperature": 0.5, "max_tokens": 500})
+    heard = await ask(choice={"temperature": 0.5, "max_tokens": 500})
     assert "visitor-7" in heard.finished.outputs["answer"] and heard.deltas
     assert fake_openai.requests[-1].json.keys().isdisjoint(parameters)
 

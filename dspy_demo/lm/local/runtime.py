@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import importlib.util
 import os
-import re
 import secrets
 import tempfile
 import threading
@@ -27,13 +26,14 @@ if TYPE_CHECKING:
 
 MODULE = "xllamacpp"
 INSTALL_LINE = "pip install -r requirements-local.txt"
-INSTALL_HINT = f"The runtime for models on this machine is not installed. Run: {INSTALL_LINE}"
+INSTALL_HINT = (
+    f"The runtime for models on this machine is not installed, or lacks libgomp1. Run: {INSTALL_LINE}"
+)
 #: A reply can be stopped between two of these while the chat is read; so many tokens take about a second
 #: of a small model on two cores. Reading is no faster with more.
 BATCH_TOKENS = 128
 #: Where finished chats are kept, so that the next turn of each need not read its history again.
 KEPT_CHATS_MIB = 256
-MEMORY = Path("/proc/meminfo")
 
 
 class LoadedModel:
@@ -120,10 +120,6 @@ class JobQueue:
         identity = (job.file.path, job.context_tokens)
         if self._loaded is None or self._loaded[0] != identity:
             self._loaded = None  # frees its memory
-            free = re.search(r"MemAvailable: +(\d+) kB", MEMORY.read_text() if MEMORY.exists() else "")
-            if free and job.file.path.stat().st_size > int(free[1]) * 1024:
-                text = f"{job.file.title} needs more memory than is free. Choose a smaller model."
-                raise ModelSetupError(text)
             job.tell(f"Loading {job.file.title}", "pending")
             self._loaded = (identity, LoadedModel(*identity))
         if job.waits:
@@ -145,10 +141,5 @@ def import_runtime() -> ModuleType:
     """The module xllamacpp, or a `ModelSetupError` that says what to do."""
     try:
         return import_module(MODULE)
-    except ModuleNotFoundError as error:
-        raise ModelSetupError(INSTALL_HINT) from error
     except ImportError as error:
-        raise ModelSetupError(
-            "The runtime for models on this machine does not work on this system. On Linux it needs "
-            "libgomp.so.1: try apt-get install libgomp1."
-        ) from error
+        raise ModelSetupError(INSTALL_HINT) from error
