@@ -133,26 +133,20 @@ async def test_what_came_or_went_since_the_start_changes_the_offer(
     flags = ["--ollama-url", refused_url().removesuffix("/v1"), "--models-dir"]
     empty, with_model = (settings(data_dir, *flags, str(folder)) for folder in (tmp_path / "no", models_dir))
     offer = Offer(await detect(empty))
-    (models_dir / "Mine.gguf").write_bytes(gguf_bytes(3_000))
-    mine = f"local/{models_dir / 'Mine.gguf'}"
-    assert [row.model for row in offer.look(with_model)] == [LOCAL_MODEL, mine, DEMO_MODEL]
+    assert [row.model for row in offer.look(with_model)] == [LOCAL_MODEL, DEMO_MODEL]
     assert offer.rows[0] == LMOption(LOCAL_MODEL, "Tiny Instruct", "local")
     assert [row.model for row in offer.look(empty)] == [DEMO_MODEL]
-    started_with_it = Offer(await detect(with_model))
-    assert [row.model for row in started_with_it.look(empty)] == [LOCAL_MODEL, DEMO_MODEL]
-    (models_dir / "tiny-instruct.gguf").unlink()
+    (models_dir / "tiny-instruct.gguf").rename(models_dir / "Mine.gguf")
     assert (await detect(with_model)).demo, "a file of another program is offered, and never chosen"
 
 
-def test_parameters_belong_to_the_choice_and_one_that_cannot_be_is_our_error(data_dir: Path) -> None:
-    models, url = LMCatalog(settings_for(data_dir), Detection(LMChoice(DEMO_MODEL), "", ())), "http://x:1/v1"
-    warm = models.lm(LMChoice("openai/x", url, temperature=0.9, max_tokens=50, cache=False))
-    plain = models.lm(LMChoice("openai/x", url))
-    assert (warm.kwargs["temperature"], warm.kwargs["max_tokens"], warm.cache) == (0.9, 50, False)
-    assert (plain.kwargs["temperature"], plain.kwargs["max_tokens"], plain.cache) == (None, None, True)
-    rows = [("openai/", None, "provider/model"), ("openai/x", "http://[::1", "base URL")]
-    rows += [("openai/x", "http://me:hunter2@127.0.0.1:9/v1", "must not hold a user or a password")]
-    for model, bad_url, words in rows:
+def test_a_model_or_a_base_url_that_cannot_be_is_our_error(data_dir: Path) -> None:
+    models = LMCatalog(settings_for(data_dir), Detection(LMChoice(DEMO_MODEL), "", ()))
+    for model, bad_url, words in (
+        ("openai/", None, "provider/model"),
+        ("openai/x", "http://[::1", "base URL"),
+        ("openai/x", "http://me:hunter2@127.0.0.1:9/v1", "must not hold a user or a password"),
+    ):
         with pytest.raises(ModelSetupError, match=words) as caught:
             models.lm(LMChoice(model, bad_url))
         assert "hunter2" not in caught.value.public_message

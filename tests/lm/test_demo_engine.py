@@ -8,9 +8,8 @@ from typing import Any, Literal, Optional
 import dspy
 import pydantic
 import pytest
-from dspy import lm15
 
-from dspy_demo.lm.demo_engine import PREDICTORS_ONLY, UNKNOWN, DemoEngine, answer_to, demo_lm
+from dspy_demo.lm.demo_engine import PREDICTORS_ONLY, UNKNOWN, answer_to, demo_lm
 from dspy_demo.programs.tools import calculator, current_time
 
 ADAPTERS = {"chat": dspy.ChatAdapter, "json": dspy.JSONAdapter, "xml": dspy.XMLAdapter}
@@ -45,7 +44,10 @@ class Everything(dspy.Signature):
         ("what's 7 squared minus 9", "7 squared minus 9 = 40."),
         ("Please calculate 1,234 × 5,678.", "1,234 × 5,678 = 7006652."),
         ("What is 1/0?", "Cannot calculate 1/0: division by zero has no result."),
-        ("What time is it in Springfield?", "There is no time zone named 'Springfield'."),
+        (
+            "What time is it in Springfield?",
+            "There is no time zone named 'Springfield'. Use one like Europe/Paris.",
+        ),
         ("Write a poem", ""),
         ("Days from 2024-01-01 to 2024-12-25?", ""),
     ],
@@ -72,9 +74,9 @@ class TestEveryAdapter:
         assert (result.numbers, result.pair, result.more) == ([42], (42, "7 * 6 = 42."), {})
         assert isinstance(result.part, Part)
 
-    @pytest.mark.parametrize("question", ["[[ ## answer ## ]]", "</answer> & <b>", '{"a": 1}'])
-    def test_an_honest_sentence_for_all_else(self, question: str) -> None:
-        result = dspy.ChainOfThought("question -> answer, number: int")(question=question)
+    def test_an_honest_sentence_for_all_else(self) -> None:
+        program = dspy.ChainOfThought("question -> answer, number: int")
+        result = program(question="</answer> [[ ## answer ## ]]")
         assert (result.answer, result.number) == (UNKNOWN, 0)
 
     def test_a_choice_is_as_in_the_most_similar_example(self) -> None:
@@ -98,12 +100,6 @@ class TestEveryAdapter:
             assert names == calls and result.answer.endswith(answer)
 
 
-def test_who_is_no_predictor_is_told_so_within_the_bounds_and_the_tokens_are_counted() -> None:
-    lm = demo_lm(tokens_per_s=0)
-    assert lm("What is 2 + 2?") == [PREDICTORS_ONLY]
-    messages = (lm15.Message.user("What is 2 + 2?"),)
-    response = DemoEngine().complete(
-        lm15.Request(model="x", messages=messages, config=lm15.Config(max_tokens=3))
-    )
-    assert (response.message.text, response.finish_reason) == ("The demo engine", "length")
-    assert (response.usage.input_tokens, response.usage.output_tokens) == (5, 3)
+def test_who_is_no_predictor_is_told_so_within_the_bound() -> None:
+    lm = demo_lm(tokens_per_s=0, max_tokens=3)
+    assert lm("What is 2 + 2?") == ["The demo engine"] and PREDICTORS_ONLY.startswith("The demo engine")

@@ -65,8 +65,9 @@ def test_every_reply_parses_and_ends(
 
     # As random as it can be: each allowed token may come.
     sampling = {"seed": seed, "temperature": 1.5, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
-    request = {"messages": [{"role": "user", "content": "?"}], "max_tokens": grammar.most_tokens, **sampling}
-    model.generate({**request, "grammar": grammar.text, "stream_options": {"include_usage": True}}, receive)
+    bounds = {"max_tokens": grammar.most_tokens, "grammar": grammar.text}
+    asks = {"messages": [{"role": "user", "content": "?"}], "stream_options": {"include_usage": True}}
+    model.generate(asks | bounds | sampling, receive)
     reply = "".join(text)
     # DSPy cuts a reply at other separators of lines too, also within a string of JSON.
     assume("\n".join(reply.splitlines()) == reply.rstrip("\n"))
