@@ -34,10 +34,10 @@ async def measure(before: Path | None, folder: Path, *, quick: bool) -> list[Row
     def reply(_: object) -> Reply:
         if chance.random() < 0.15:
             return FAULTS[chance.choice(faults)]
-        return Reply(filler_chars=chance.randrange(100, longest))
+        return Reply(filler_chars=chance.randrange(100, longest), tokens_per_second=100)
 
     chance = random.Random(1)
-    with FakeOpenAI(tokens_per_second=100) as fake, houses(None)[0].app(Upstream(url=fake.url)) as app:
+    with FakeOpenAI() as fake, houses(None)[0].app(Upstream(url=fake.url)) as app:
         fake.respond_with(reply)
         page = Page("ours", app)
         await _load(page, chance, warm_up_s, many)  # caches, pools and kept sessions are full then

@@ -12,8 +12,7 @@ from benchmarks.report import Row, median
 from benchmarks.upstream import Pace, upstream
 
 EMPTY = "an empty Gradio app"
-#: How long dspy's import may take, which begins when the page is there.
-IMPORTING_S = 6.0
+IMPORTING_S = 6.0  # for dspy, whose import begins when the page is there
 
 
 async def measure(before: Path | None, folder: Path, *, quick: bool) -> list[Row]:
@@ -32,7 +31,5 @@ async def measure(before: Path | None, folder: Path, *, quick: bool) -> list[Row
                 await asyncio.sleep(IMPORTING_S)
                 memory_mb[EMPTY] = process.memory_mb
     pages = {name: median(times) for name, times in page_s.items()}
-    return [
-        *Row.beside("start to the first page", "s", pages, {EMPTY: 1.2}),
-        *Row.beside("memory after the first answer", "MB", memory_mb, {}),
-    ]
+    memory = Row.beside("memory after the first answer", "MB", memory_mb, {})
+    return [*Row.beside("start to the first page", "s", pages, {EMPTY: 1.2}), *memory]

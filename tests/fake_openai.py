@@ -1,21 +1,23 @@
-"""A real local server that speaks OpenAI's chat API, and every way in which such a server can fail.
-
-It runs on a thread with an event loop of its own, on raw sockets, because most faults are byte-level.
-"""
+"""A real local server that speaks OpenAI's chat API, and every way in which such a server can fail."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Self, TypeVar
 
-from tests.fake_upstream import FAULTS, ODDITIES, Completion, Reply, Request, Stream, to_json, tool_reply
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+from tests.fake_upstream import FAULTS, ODDITIES, Completion, Reply, to_json, tool_reply
 
 __all__ = ["FAULTS", "ODDITIES", "FakeOpenAI", "Reply", "Request", "Stream", "tool_reply"]
 
@@ -24,7 +26,41 @@ Responder = Callable[[dict[str, Any]], Reply | None]
 ERROR_CODES = {401: "invalid_api_key", 404: "model_not_found", 429: "rate_limit_exceeded"}
 HTML_PAGE = b"<!doctype html><html><body><h1>Sign in to the hotel's network</h1></body></html>"
 OLLAMA_MODELS = {"fake-chat:latest": "completion", "fake-embed:latest": "embedding"}
-LAST_CHUNK = b"0\r\n\r\n"
+
+
+@dataclass
+class Request:
+    """One request as it came. Header names are in lower case."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> dict[str, Any]:
+        return json.loads(self.body) if self.body else {}
+
+    @property
+    def api_key(self) -> str:
+        """As OpenAI, Anthropic or Gemini take it."""
+        bearer = self.headers.get("authorization", "").removeprefix("Bearer ")
+        return bearer or self.headers.get("x-api-key", "") or self.headers.get("x-goog-api-key", "")
+
+
+@dataclass
+class Stream:
+    """What happened to one chat completion; `closed_at` is by `time.monotonic()`, None while it is open."""
+
+    request: Request
+    reply: Reply
+    tokens_sent: int = 0
+    closed_at: float | None = None
+    client_left: bool = False
+
+    def end(self, *, client_left: bool = False) -> None:
+        if self.closed_at is None:
+            self.closed_at, self.client_left = time.monotonic(), client_left
 
 
 class FakeOpenAI:
@@ -33,17 +69,16 @@ class FakeOpenAI:
     What nobody scripted is an answer to the prompt, in the format that DSPy's adapter asks for.
     """
 
-    def __init__(self, *, tokens_per_second: float = 0.0) -> None:
+    def __init__(self) -> None:
         self.port = 0
-        self.tokens_per_second = tokens_per_second
         self.models = ["fake"]
         self.get_reply: Reply | None = None  # a fault for GET requests (detection probes)
         self.requests: list[Request] = []
         self.streams: list[Stream] = []
-        self.connections: set[Connection] = set()
         self._replies: deque[Reply] = deque()
         self._responder: Responder | None = None
         self._started = threading.Event()
+        self._state = ServerState()
 
     def __enter__(self) -> Self:
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
@@ -58,15 +93,26 @@ class FakeOpenAI:
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(
-            lambda reader, writer: Connection(self, reader, writer).run(), "127.0.0.1", 0, backlog=1024
+        config = uvicorn.Config(
+            self._app, interface="asgi3", log_config=None, log_level="critical", lifespan="off"
+        )
+        config.load()
+        server = await self._loop.create_server(
+            lambda: H11Protocol(config, self._state, {}), "127.0.0.1", 0, backlog=1024
         )
         self.port = server.sockets[0].getsockname()[1]
         self._started.set()
         await self._stop.wait()
         server.close()
-        for connection in list(self.connections):
-            connection.abort()
+        self._abort_all()
+
+    def _abort_all(self) -> None:
+        for connection in self.connections:
+            connection.transport.abort()
+
+    @property
+    def connections(self) -> list[Any]:
+        return list(self._state.connections)
 
     @property
     def origin(self) -> str:
@@ -89,13 +135,7 @@ class FakeOpenAI:
         self._responder = self.get_reply = None
         for kept in (self._replies, self.requests, self.streams):
             kept.clear()
-        for connection in list(self.connections):
-            self._loop.call_soon_threadsafe(connection.abort)
-
-    def next_reply(self, request: Request) -> Reply:
-        if self._responder and (reply := self._responder(request.json)):
-            return reply
-        return self._replies.popleft() if self._replies else Reply()
+        self._loop.call_soon_threadsafe(self._abort_all)
 
     @property
     def active_streams(self) -> int:
@@ -115,116 +155,82 @@ class FakeOpenAI:
     async def await_for(self, predicate: Callable[[], T], timeout: float = 10.0) -> T:
         return await asyncio.to_thread(self.wait_for, predicate, timeout)
 
-
-class Connection:
-    """One TCP connection: answers a request at a time, and notices at once when the client leaves."""
-
-    def __init__(self, fake: FakeOpenAI, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._fake, self._reader, self._writer = fake, reader, writer
-        self._stream: Stream | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._write_bytes = 0
-
-    async def run(self) -> None:
-        self._task = asyncio.current_task()
-        self._fake.connections.add(self)
+    async def _app(self, scope: Any, receive: Any, send: Any) -> None:
+        body, more = b"", True
+        while more:
+            part = await receive()
+            body, more = body + part.get("body", b""), part.get("more_body", False)
+        headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
+        request = Request(scope["method"], scope["path"], headers, body)
+        self.requests.append(request)
+        exchange = Exchange(self, request, send)
+        answering, leaving = asyncio.create_task(exchange.answer()), asyncio.create_task(receive())
         try:
-            first = await self._reader.read(1)
-            while first:
-                if first == b"\x16":  # somebody begins to speak TLS
-                    self._writer.write(_head(400, "text/plain", ["Connection: close"]))
-                    return
-                first = await self._answered(await self._read(first))
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass
-        finally:
-            self._fake.connections.discard(self)
-            self._end_stream(client_left=True)
-            self._writer.close()
-
-    def abort(self) -> None:
-        self._writer.transport.abort()
-        if self._task is not None:
-            self._task.cancel()
-
-    async def _read(self, first: bytes) -> Request:
-        head = first + await self._reader.readuntil(b"\r\n\r\n")
-        line, *lines = head.decode("latin-1").strip().split("\r\n")
-        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        method, path, _ = line.split(" ", 2)
-        body = await self._reader.readexactly(int(headers.get("content-length", "0")))
-        return Request(method, path, headers, body)
-
-    async def _answered(self, request: Request) -> bytes:
-        """Gives the first byte of the next request; empty where the client leaves."""
-        self._fake.requests.append(request)
-        answering = asyncio.create_task(self._answer(request))
-        following = asyncio.create_task(self._reader.read(1))
-        try:
-            await asyncio.wait({answering, following}, return_when=asyncio.FIRST_COMPLETED)
-            if following.done() and not following.result():
-                return b""
-            await answering
-            return await following
+            await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if answering.done():
+                answering.result()
         finally:
             answering.cancel()
-            following.cancel()
+            leaving.cancel()
+            if exchange.stream is not None:
+                exchange.stream.end(client_left=True)
 
-    def _end_stream(self, *, client_left: bool = False) -> None:
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            stream.closed_at, stream.client_left = time.monotonic(), client_left
+    def next_reply(self, request: Request) -> Reply:
+        if self._responder and (reply := self._responder(request.json)):
+            return reply
+        return self._replies.popleft() if self._replies else Reply()
 
-    async def _answer(self, request: Request) -> None:
-        path = request.path.partition("?")[0].removeprefix("/v1").rstrip("/")
-        fault = self._fake.get_reply if request.method == "GET" else None
-        if fault is not None and fault.fault is None:
-            await asyncio.sleep(fault.first_delay_s)
-            await self._send(fault.status, (fault.text or "{}").encode())
-        elif fault is not None:
-            await self._fail_at_once(fault)
+
+class Exchange:
+    """One request and its answer."""
+
+    def __init__(self, fake: FakeOpenAI, request: Request, send: Any) -> None:
+        self._fake, self._request, self._asgi_send = fake, request, send
+        self.stream: Stream | None = None
+
+    async def answer(self) -> None:
+        request, path = self._request, self._request.path.removeprefix("/v1").rstrip("/")
+        if request.method == "GET" and self._fake.get_reply:
+            await self._fail_at_once(self._fake.get_reply)
         elif (request.method, path) == ("POST", "/chat/completions"):
-            await self._complete(request)
-        elif (value := self._page(request, path)) is not None:
+            await self._complete()
+        elif (value := self._page(path)) is not None:
             await self._send(200, to_json(value))
         else:
-            await self._send_error(request, Reply(status=404, error_message=f"no route {request.path}"))
+            await self._send_error(Reply(status=404, error_message=f"no route {request.path}"))
 
-    def _page(self, request: Request, path: str) -> Any:
+    def _page(self, path: str) -> Any:
         """OpenAI's model list, and what Ollama is recognised by."""
         models = [{"name": name, "capabilities": [can]} for name, can in OLLAMA_MODELS.items()]
+        asked = self._request.json.get("model", "")
         pages = {
             "GET /models": {"object": "list", "data": [{"id": name} for name in self._fake.models]},
             "GET /api/tags": {"models": models},
             "GET /api/version": {"version": "0.0.0-fake"},
-            "POST /api/show": {"capabilities": [OLLAMA_MODELS.get(request.json.get("model", ""), "")]},
+            "POST /api/show": {"capabilities": [OLLAMA_MODELS.get(asked, "")]},
             "GET ": "Ollama is running",
         }
-        return pages.get(f"{request.method} {path}")
+        return pages.get(f"{self._request.method} {path}")
 
-    async def _complete(self, request: Request) -> None:
-        reply = self._fake.next_reply(request)
-        stream = self._stream = Stream(request, reply)
-        self._write_bytes = reply.write_bytes
+    async def _complete(self) -> None:
+        reply = self._fake.next_reply(self._request)
+        stream = self.stream = Stream(self._request, reply)
         self._fake.streams.append(stream)
         if reply.status != 200:
             await asyncio.sleep(reply.first_delay_s)
-            await self._send_error(request, reply)
+            await self._send_error(reply)
         elif not await self._fail_at_once(reply):
-            completion = Completion(request.json, reply, self._fake.tokens_per_second)
+            completion = Completion(self._request.json, reply)
             streams = completion.streaming and reply.fault != "whole"
             await (self._send_stream if streams else self._send_whole)(stream, completion)
-        self._end_stream()
+        stream.end()
 
     async def _fail_at_once(self, reply: Reply) -> bool:
         """The faults before any content. Whether it was one."""
         match reply.fault:
             case "close_before_headers":
-                self._writer.close()
+                await self._close()
             case "silent_before_headers":
-                await _forever()
-            case "silent_after_headers":
-                await self._send_stream_head()
                 await _forever()
             case "empty_body":
                 await self._send(200, b"")
@@ -234,83 +240,73 @@ class Connection:
                 return False
         return True
 
-    async def _fail_midway(self, reply: Reply) -> None:
+    async def _send_stream(self, stream: Stream, completion: Completion) -> None:
+        reply = completion.reply
+        await self._start(200, "text/event-stream", {})
+        await self._write(completion.event({"role": "assistant", "content": ""}))
+        async for kind, text in completion.tokens():
+            if reply.broken and stream.tokens_sent >= reply.after_tokens:
+                break
+            await self._write(completion.event({kind: text}))
+            stream.tokens_sent += 1
         match reply.fault:
             case "stall":
                 await _forever()
+            case "cut":
+                await self._close()
             case "garbage":
-                await self._write_chunk(b'data: {"choices": [{]] not json \xff\xfe\n\n<<garbage>>\n\n')
+                await self._write(b'data: {"choices": [{]] not json \xff\xfe\n\n<<garbage>>\n\n')
             case "error_event":
-                await self._write_chunk(f"data: {reply.error_body}\n\n".encode())
-        if reply.fault != "cut":
-            self._writer.write(LAST_CHUNK)
-        if reply.fault != "error_event":
-            self._writer.close()
-
-    async def _send_stream(self, stream: Stream, completion: Completion) -> None:
-        reply = completion.reply
-        await self._send_stream_head()
-        await self._write_chunk(completion.event({"role": "assistant", "content": ""}))
-        async for kind, text in completion.tokens():
-            if reply.ends_at(stream.tokens_sent):
-                break
-            await self._write_chunk(completion.event({kind: text}))
-            stream.tokens_sent += 1
-        if reply.broken:
-            await self._fail_midway(reply)
-            return
-        *events, done = completion.last_events()
-        for event in events:
-            await self._write_chunk(event)
-        self._end_stream()  # before the client can see the end and leave
-        await self._write_chunk(done)
+                await self._write(f"data: {reply.error_body}\n\n".encode())
+        if not reply.broken:
+            await self._write(completion.last_events())
+            stream.end()  # before the client can see the end and leave
+            await self._write(b"data: [DONE]\n\n")
         if reply.fault == "open_after_done":
             await _forever()
-        self._writer.write(LAST_CHUNK)
+        await self._write(b"", more=False)
 
     async def _send_whole(self, stream: Stream, completion: Completion) -> None:
-        body = completion.whole()
         async for _ in completion.tokens():
             stream.tokens_sent += 1
         if completion.reply.broken:
-            await self._write(_head(200, headers=[f"Content-Length: {len(body)}"]) + body[: len(body) // 2])
-            self._writer.close()
-        else:
-            await self._send(200, body)
+            await self._close()
+        await self._send(200, completion.whole())
 
-    async def _send_error(self, request: Request, reply: Reply) -> None:
+    async def _send_error(self, reply: Reply) -> None:
         # As some servers do, it repeats the key: nothing of this text may reach a user.
-        message = reply.error_message or f"fake upstream detail, status {reply.status}, key {request.api_key}"
-        code = ERROR_CODES.get(reply.status)
-        error = {"message": message, "type": "fake_error", "code": code, "param": None}
-        wait = reply.retry_after or (None if reply.retry_after_s is None else f"{reply.retry_after_s:g}")
-        headers = [] if wait is None else [f"Retry-After: {wait}"]
-        body = reply.error_body.encode() or to_json({"error": error})
-        await self._send(reply.status, body, headers=headers)
+        detail = f"fake upstream detail, status {reply.status}, key {self._request.api_key}"
+        error = {"message": reply.error_message or detail, "code": ERROR_CODES.get(reply.status)}
+        body = reply.error_body.encode() or to_json({"error": error | {"type": "fake_error"}})
+        headers = {"retry-after": reply.retry_after} if reply.retry_after else {}
+        await self._send(reply.status, body, **headers)
 
-    async def _send(
-        self, status: int, body: bytes, kind: str = "application/json", *, headers: Sequence[str] = ()
-    ) -> None:
+    async def _send(self, status: int, body: bytes, kind: str = "application/json", **headers: str) -> None:
         self._end_stream()
-        await self._write(_head(status, kind, [f"Content-Length: {len(body)}", *headers]) + body)
+        headers |= {"content-length": str(len(body))}
+        await self._start(status, kind, headers)
+        await self._write(body)
+        await self._write(b"", more=False)
 
-    async def _send_stream_head(self) -> None:
-        await self._write(_head(200, "text/event-stream", ["Transfer-Encoding: chunked"]))
+    async def _start(self, status: int, kind: str, headers: Mapping[str, str]) -> None:
+        pairs = [(name.encode(), value.encode()) for name, value in {"content-type": kind, **headers}.items()]
+        await self._asgi_send({"type": "http.response.start", "status": status, "headers": pairs})
 
-    async def _write_chunk(self, data: bytes) -> None:
-        await self._write(b"%x\r\n%b\r\n" % (len(data), data))
-
-    async def _write(self, data: bytes) -> None:
-        size = self._write_bytes or len(data)
-        for start in range(0, len(data), size):
-            self._writer.write(data[start : start + size])
-            await self._writer.drain()
+    async def _write(self, data: bytes, *, more: bool = True) -> None:
+        size = (self.stream.reply.write_bytes if self.stream else 0) or len(data) or 1
+        for part in [data[start : start + size] for start in range(0, len(data) or 1, size)]:
+            await self._asgi_send({"type": "http.response.body", "body": part, "more_body": more})
             await asyncio.sleep(0)
 
+    def _end_stream(self) -> None:
+        if self.stream is not None:
+            self.stream.end()
 
-def _head(status: int, kind: str = "application/json", headers: Sequence[str] = ()) -> bytes:
-    lines = [f"HTTP/1.1 {status} Status", f"Content-Type: {kind}", *headers]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+    async def _close(self) -> None:
+        """End the connection here and now."""
+        self._end_stream()
+        self._asgi_send.__self__.transport.close()
+        await _forever()
 
 
 async def _forever() -> None:

@@ -1,4 +1,4 @@
-"""The answers of the fake upstream, good, odd or broken, as OpenAI's JSON; and what it was asked."""
+"""The answers of the fake upstream, good, odd or broken, as OpenAI's JSON."""
 
 from __future__ import annotations
 
@@ -6,23 +6,22 @@ import asyncio
 import itertools
 import json
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 Fault = Literal[
     "close_before_headers",  # the connection ends before a byte of the reply
     "silent_before_headers",  # nothing, until the client gives up
-    "silent_after_headers",  # 200 and the headers, then nothing
     "stall",  # `after_tokens` tokens, then nothing
     "cut",  # `after_tokens` tokens, then the connection ends in the middle of the body
     "clean_cut",  # `after_tokens` tokens, then an orderly end without [DONE]: a proxy's time-out
     "garbage",  # `after_tokens` tokens, then bytes that are no JSON
+    "error_event",  # `after_tokens` tokens, then `error_body` as an event of the stream, which ends well
     "empty_body",  # 200 with no body at all
     "html",  # 200 with a page instead of JSON: a captive portal, a wrong URL
     "whole",  # the reply as one JSON object, though a stream was asked for
     "open_after_done",  # the whole answer and [DONE], then nothing: the connection stays open
-    "error_event",  # `after_tokens` tokens, then `error_body` as an event of the stream, which ends well
 ]
 
 
@@ -39,52 +38,17 @@ class Reply:
     usage: Mapping[str, int] | None = None  #: None counts chunks; an empty mapping sends none.
     first_delay_s: float = 0.0
     tokens_per_second: float | None = None  #: None is the server's pace, 0 as fast as possible.
-    write_bytes: int = 0  #: Bytes per TCP write; 0 is one write per token.
+    write_bytes: int = 0  #: Bytes per write; 0 is one write per token.
     fault: Fault | None = None
     after_tokens: int = 0
     status: int = 200  #: Other than 200 the body is OpenAI's error JSON, or `error_body`.
-    retry_after_s: float | None = None
-    retry_after: str = ""  #: The header as it is, for a date.
+    retry_after: str = ""  #: The header, in seconds or as a date.
     error_message: str = ""
     error_body: str = ""
 
     @property
     def broken(self) -> bool:
-        return self.fault not in {None, "whole", "open_after_done"}
-
-    def ends_at(self, tokens_sent: int) -> bool:
-        return self.broken and tokens_sent >= self.after_tokens
-
-
-@dataclass
-class Request:
-    """One request as it came. Header names are in lower case."""
-
-    method: str
-    path: str
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> dict[str, Any]:
-        return json.loads(self.body) if self.body else {}
-
-    @property
-    def api_key(self) -> str:
-        """As OpenAI, Anthropic or Gemini take it."""
-        bearer = self.headers.get("authorization", "").removeprefix("Bearer ")
-        return bearer or self.headers.get("x-api-key", "") or self.headers.get("x-goog-api-key", "")
-
-
-@dataclass
-class Stream:
-    """What happened to one chat completion; `closed_at` is by `time.monotonic()`, None while it is open."""
-
-    request: Request
-    reply: Reply
-    tokens_sent: int = 0
-    closed_at: float | None = None
-    client_left: bool = False
+        return self.fault in {"stall", "cut", "clean_cut", "garbage", "error_event"}
 
 
 def tool_reply(name: str, args: Mapping[str, Any], thought: str = "I use a tool.") -> Reply:
@@ -92,13 +56,12 @@ def tool_reply(name: str, args: Mapping[str, Any], thought: str = "I use a tool.
     return Reply(fields={"next_thought": thought, "next_tool_name": name, "next_tool_args": dict(args)})
 
 
-#: Every fault of an upstream by its name. "Refused" has no reply: it is `fake_openai.refused_url()`.
+#: Every fault of an upstream by its name. "Refused" has no reply: it is `refused_url()`.
 FAULTS: dict[str, Reply] = {
     **{str(status): Reply(status=status) for status in (401, 403, 404, 500, 503)},
-    "429": Reply(status=429, retry_after_s=7),
+    "429": Reply(status=429, retry_after="7"),
     "close_before_headers": Reply(fault="close_before_headers"),
     "silent_before_headers": Reply(fault="silent_before_headers"),
-    "silent_after_headers": Reply(fault="silent_after_headers"),
     "garbage": Reply(fault="garbage"),
     "stall": Reply(fault="stall", after_tokens=8),
     "cut": Reply(fault="cut", after_tokens=8),
@@ -120,11 +83,11 @@ ODDITIES: dict[str, Reply] = {
     "no_usage": Reply(usage={}),
 }
 
+
 _seeds = itertools.count(1)
 _FIELD = {
     "chat": re.compile(r"`\[\[ ## (?!completed)(\w+) ## \]\]`"),
     "json": re.compile(r"(?:order of fields: |then )`(\w+)`"),
-    "xml": re.compile(r"`<(\w+)>`"),
 }
 _TYPE = re.compile(r"^\d+\. `(\w+)` \((.*?)\):", re.MULTILINE)
 _MARKER = re.compile(r"\b[A-Za-z]+-\d+\b")
@@ -137,27 +100,25 @@ def default_text(request: Mapping[str, Any], reply: Reply) -> str:
     that no other reply has.
     """
     texts = [_plain(message.get("content")) for message in request.get("messages") or [{}]]
-    question, wanted, reminder = texts[-1].rpartition("Respond with ")
-    reminder = reminder.partition(" Use this nested")[0]
-    found = {name: pattern.findall(reminder) for name, pattern in _FIELD.items()}
-    adapter = "chat" if found["chat"] else "json" if reminder.startswith("a JSON object") else "xml"
-    names = found[adapter] if wanted else []
+    question, _, reminder = texts[-1].rpartition("Respond with ")
+    adapter = "json" if reminder.startswith("a JSON object") else "chat"
+    names = _FIELD[adapter].findall(reminder.partition(" Use this nested")[0])
     question = question if names else texts[-1]
     says = " ".join([*dict.fromkeys(_MARKER.findall(question)), f"reply-{next(_seeds)}"])
     padding = " filler" * -(-reply.filler_chars // 7)
     if not names:
         return f"You said: {question.strip()} ({says}){padding}"
-    types = dict(_TYPE.findall("\n".join(texts)))
-    given = reply.fields or {}
+    types, given = dict(_TYPE.findall("\n".join(texts))), reply.fields or {}
     values = {
         name: given.get(name, _value(types.get(name, "str"), f"The {name} for {says}{padding}"))
         for name in names
     }
     if adapter == "json":
-        return json.dumps(values, ensure_ascii=False, indent=2)
-    if adapter == "xml":
-        return "\n\n".join(_xml_field(*item) for item in values.items())
-    sections = [f"[[ ## {name} ## ]]\n{_text(value)}\n\n" for name, value in values.items()]
+        return json.dumps(values, ensure_ascii=False)
+    values = {
+        name: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for name, v in values.items()
+    }
+    sections = [f"[[ ## {name} ## ]]\n{value}\n\n" for name, value in values.items()]
     return "".join([*sections, "[[ ## completed ## ]]\n"])
 
 
@@ -174,17 +135,6 @@ def _value(annotation: str, text: str) -> Any:
     return next((value for prefix, value in kinds.items() if annotation.startswith(prefix)), text)
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _xml_field(name: str, value: Any) -> str:
-    if isinstance(value, list | Mapping):
-        items = value.items() if isinstance(value, Mapping) else [("item", item) for item in value]
-        return f"<{name}>{''.join(_xml_field(*item) for item in items)}</{name}>"
-    return f"<{name}>\n{_text(value)}\n</{name}>"
-
-
 def words(text: str) -> list[str]:
     """Word-sized tokens, each with the white space before it."""
     return re.findall(r"\s*\S+|\s+\Z", text)
@@ -193,15 +143,12 @@ def words(text: str) -> list[str]:
 class Completion:
     """The JSON of one chat completion, whole or as the events of a stream."""
 
-    def __init__(self, body: Mapping[str, Any], reply: Reply, pace: float) -> None:
-        self.reply = reply
-        self.streaming = bool(body.get("stream"))
+    def __init__(self, body: Mapping[str, Any], reply: Reply) -> None:
+        self.reply, self.streaming = reply, bool(body.get("stream"))
         text = default_text(body, reply) if reply.text is None else reply.text
         size = len(text) if reply.chunk_chars == 0 else reply.chunk_chars
         pieces = [text[at : at + size] for at in range(0, len(text), size)] if size else words(text)
         self._reasoning, self._content = words(reply.reasoning_content), pieces
-        pace = pace if reply.tokens_per_second is None else reply.tokens_per_second
-        self._interval_s = 1 / pace if pace else 0.0
         self._common = {"id": f"chatcmpl-{id(self):x}", "created": 1, "model": body.get("model", "fake")}
         prompt = sum(len(str(m.get("content") or "").split()) for m in body.get("messages", []))
         usage = {"prompt_tokens": prompt, "completion_tokens": len(self._reasoning) + len(pieces)}
@@ -211,11 +158,9 @@ class Completion:
     def event(self, delta: Mapping[str, Any], finish_reason: str | None = None) -> bytes:
         return self._sse(choices=[{"index": 0, "delta": delta, "finish_reason": finish_reason}])
 
-    def last_events(self) -> Iterator[bytes]:
-        yield self.event({}, self.reply.finish_reason)
-        if self._usage:
-            yield self._sse(choices=[], **self._usage)
-        yield b"data: [DONE]\n\n"
+    def last_events(self) -> bytes:
+        usage = self._sse(choices=[], **self._usage) if self._usage else b""
+        return self.event({}, self.reply.finish_reason) + usage
 
     def whole(self) -> bytes:
         message = {"role": "assistant", "content": "".join(self._content)}
@@ -229,13 +174,13 @@ class Completion:
     async def tokens(self) -> AsyncIterator[tuple[str, str]]:
         """Each token when it is due."""
         loop = asyncio.get_running_loop()
-        due = loop.time() + self.reply.first_delay_s
+        due, pace = loop.time() + self.reply.first_delay_s, self.reply.tokens_per_second
         kinds = (("reasoning_content", self._reasoning), ("content", self._content))
         for kind, text in ((kind, text) for kind, texts in kinds for text in texts):
             if (wait_s := due - loop.time()) > 0:
                 await asyncio.sleep(wait_s)
             yield kind, text
-            due += self._interval_s
+            due += 1 / pace if pace else 0.0
 
 
 def to_json(value: object) -> bytes:

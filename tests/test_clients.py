@@ -1,8 +1,7 @@
-"""Real clients against the real app over a real upstream: what arrives, and what closes when they leave."""
+"""Real clients against the real app over a real upstream, and nothing that leaves this machine."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,21 +56,6 @@ def app(
 def fake_openai(upstream: FakeOpenAI) -> FakeOpenAI:
     upstream.reset()
     return upstream
-
-
-def test_a_client_that_hangs_up_stops_the_upstream(app: ServerProcess, fake_openai: FakeOpenAI) -> None:
-    fake_openai.reply(None, tokens_per_second=20, filler_chars=20_000)
-    with httpx.stream("POST", f"{app.url}/predict/stream", json={"text": "hi"}, timeout=20) as response:
-        lines = response.iter_lines()
-        while "delta" not in next(lines):
-            pass
-        fake_openai.wait_for(lambda: fake_openai.streams[-1].tokens_sent >= 8)
-        stream = fake_openai.streams[-1]
-    left_at, sent = time.monotonic(), stream.tokens_sent
-    fake_openai.wait_for(lambda: stream.closed_at)
-    assert stream.client_left
-    assert stream.closed_at - left_at < 0.1
-    assert stream.tokens_sent - sent <= 1
 
 
 def test_the_gradio_client(

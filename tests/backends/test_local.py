@@ -55,7 +55,7 @@ async def test_a_failure_is_tried_again_unless_text_was_out(
 async def test_a_wait_that_the_model_asks_for_is_kept_unless_too_long(
     ask: Any, fake_openai: FakeOpenAI, asked_s: float, attempts: int
 ) -> None:
-    fake_openai.reply(FAULTS["429"], retry_after_s=asked_s)
+    fake_openai.reply(FAULTS["429"], retry_after=str(asked_s))
     started = time.monotonic()
     heard = await ask(lm_retries=1)
     assert len(fake_openai.streams) == attempts

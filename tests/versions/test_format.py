@@ -18,7 +18,7 @@ from dspy_demo.errors import VersionNotServable
 from dspy_demo.serving import loading
 from dspy_demo.settings import Settings
 from dspy_demo.versions import VersionStore
-from tests.backends.served_fixtures import start_model_server
+from tests.backends.served_fixtures import start_model_server, start_plain_server
 from tests.versions.conftest import FORMAT_1
 
 CHAT = [
@@ -44,19 +44,22 @@ def registered(settings: Settings, folder: Path, name: str = "old") -> str:
 
 
 @pytest.mark.integration
-def test_a_version_of_format_1_is_served(settings: Settings, home: Path) -> None:
+def test_a_version_of_format_1_answers_behind_both_kinds_of_server(settings: Settings, home: Path) -> None:
     uri = registered(settings, shutil.copytree(FORMAT_1, home / "format_1"))  # MLflow writes into it
     version = VersionStore(settings).get(uri)
     assert version.servable and not version.same_code
+    plain = start_plain_server(uri, settings, home)
     server = start_model_server(uri, settings, home, env={"OPENAI_API_KEY": "unused-key"})
     try:
-        server.wait_until_healthy("/ping")
-        reply = httpx.post(f"{server.url}/invocations", json={"messages": CHAT}, timeout=60)
-        assert json.loads(reply.json()["choices"][0]["message"]["content"]) == ANSWER, reply.text
+        for each in (server, plain):
+            each.wait_until_healthy("/ping")
+            reply = httpx.post(f"{each.url}/invocations", json={"messages": CHAT}, timeout=60)
+            assert json.loads(reply.json()["choices"][0]["message"]["content"]) == ANSWER, reply.text
         model = httpx.get(f"{server.url}/model").json()
         assert (model["program"], model["adapter"], model["lm"]) == ("Echo", "json", "openai/fake")
     finally:
         server.stop()
+        plain.stop()
 
 
 def test_another_format_is_refused_with_what_to_do(settings: Settings, tmp_path: Path) -> None:
