@@ -10,8 +10,8 @@ from dspy_demo.errors import ModelSetupError
 from dspy_demo.events import LMChoice
 from dspy_demo.lm.choices import DEMO_MODEL, DEMO_TOKENS_PER_S, Detection
 from dspy_demo.lm.local.files import PREFIX, LocalModel, find
-from dspy_demo.lm.providers import base_of, is_web_url, key_of, provider_for
-from dspy_demo.settings import Settings, has_credentials
+from dspy_demo.lm.providers import BASE_URL, base_of, is_base_url, key_of, provider_for
+from dspy_demo.settings import Settings
 
 if TYPE_CHECKING:
     import dspy
@@ -33,12 +33,8 @@ class LMCatalog:
 
     def lm(self, choice: LMChoice) -> dspy.LM:
         """The model of `choice`, with its temperature, bound and cache; or a `ModelSetupError`."""
-        if choice.api_base and has_credentials(choice.api_base):
-            raise ModelSetupError(
-                "The base URL must not hold a user or a password. Give the key in its own field."
-            )
-        if choice.api_base and not is_web_url(choice.api_base):
-            raise ModelSetupError("The base URL must be one such as http://localhost:8000/v1.")
+        if choice.api_base and not is_base_url(choice.api_base):
+            raise ModelSetupError(f"The base URL must be {BASE_URL}. Give the key in its own field.")
         given = {"temperature": choice.temperature, "max_tokens": choice.max_tokens}
         given = {name: value for name, value in given.items() if value is not None}
         try:

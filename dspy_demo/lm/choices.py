@@ -148,14 +148,12 @@ async def _first_at(base: str, settings: Settings, where: str) -> tuple[LMOption
 
 def _keyed(settings: Settings, without: Provider | None) -> list[tuple[LMOption, str]]:
     """A row for each provider whose key is set, with its own base URL."""
-    return [
-        (
-            LMOption(row.example, row.example, "key found in the environment", row.base(settings)),
-            f"{key} is set.",
-        )
-        for row in PROVIDERS
-        if row != without and row.example and (key := row.key_variable(settings))
-    ]
+    found: list[tuple[LMOption, str]] = []
+    for row in PROVIDERS:
+        if row != without and row.example and (key := row.key_variable(settings)):
+            option = LMOption(row.example, row.example, "key found in the environment", row.base(settings))
+            found.append((option, f"{key} is set."))
+    return found
 
 
 async def _ollama_options(settings: Settings) -> list[LMOption]:

@@ -6,7 +6,6 @@ Nothing of a provider's text reaches the user: it may repeat keys, addresses or 
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime, timedelta
 
 import httpx
 from dspy import lm15
@@ -80,10 +79,8 @@ def _without_fields(error: dspy_errors.AdapterParseError) -> DemoError:
 def _rate_limited(retry_after_s: float | None) -> DemoError:
     if retry_after_s is None:
         return errors.UpstreamRateLimited()
-    when = f"It asks to wait {in_seconds(math.ceil(retry_after_s))}."
-    if retry_after_s > 3600:
-        then = datetime.now(UTC) + timedelta(seconds=min(retry_after_s, 1e10))
-        when = f"Try again after {then.day} {then:%B %Y, %H:%M} UTC."
+    wait_s = math.ceil(retry_after_s)
+    when = f"It asks to wait {in_seconds(wait_s)}." if wait_s <= 3600 else "Try again later."
     return errors.UpstreamRateLimited(
         f"The language model is receiving too many requests. {when}", retry_after_s=retry_after_s
     )

@@ -13,7 +13,9 @@ from pydantic import SecretStr
 
 from dspy_demo.errors import SettingsError
 from dspy_demo.events import LMChoice
-from dspy_demo.settings import WITH_CREDENTIALS, Settings, has_credentials
+from dspy_demo.settings import Settings, has_credentials
+
+BASE_URL = "a URL such as http://localhost:8000/v1, and must not hold a user or a password"
 
 
 class Provider(NamedTuple):
@@ -84,16 +86,15 @@ def check_bases(settings: Settings) -> None:
     """Refuse a provider's base URL that cannot be used, by its variable: it may hold a password."""
     for provider in PROVIDERS:
         variable, base = provider.base_variable(settings), provider.base(settings)
-        if base and has_credentials(base):
-            raise SettingsError(f"{variable}: {WITH_CREDENTIALS}.")
-        if base and not is_web_url(base):
-            raise SettingsError(f"{variable}: must be a URL such as http://localhost:8000/v1.")
+        if base and not is_base_url(base):
+            raise SettingsError(f"{variable}: must be {BASE_URL}.")
 
 
-def is_web_url(text: str) -> bool:
+def is_base_url(text: str) -> bool:
     try:
         parts = urlsplit(text)
-        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+        return bool(usable) and not has_credentials(text)
     except ValueError:  # a port that is no number, a broken IPv6 address
         return False
 

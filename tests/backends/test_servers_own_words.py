@@ -170,14 +170,6 @@ async def test_an_answer_that_ends_well_leaves_its_connection_for_the_next(
         assert len(fake_openai.connections) == 1
 
 
-@BOTH
-async def test_a_date_far_off_is_told_as_a_date(ask: Any, fake_openai: FakeOpenAI, model: str) -> None:
-    fake_openai.reply(status=429, retry_after="Thu, 03 Dec 2099 14:00:00 GMT")
-    failed = (await ask(model=model, lm_retries=2)).failed
-    assert failed.public_message.endswith("Try again after 3 December 2099, 14:00 UTC.")
-    assert len(fake_openai.streams) == 1
-
-
 BROKEN = """
 import dspy
 class Engine:

@@ -44,9 +44,6 @@ ROWS = {
         "other", "sk-of-anthropic", ("ANTHROPIC", "OPENAI"), GATEWAY | {"ANTHROPIC_BASE_URL": "other"},
         ("--lm", "anthropic/claude-haiku-4-5"),
     ),
-    "the gateway beside another provider": Row(
-        "gateway", "sk-of-openai", ("ANTHROPIC", "OPENAI"), GATEWAY | {"ANTHROPIC_BASE_URL": "other"}
-    ),
     "the gateway's row, started with another": Row(
         "gateway", "sk-of-openai", ("ANTHROPIC", "OPENAI"), GATEWAY, ("--lm", "anthropic/claude-haiku-4-5"),
         picked="openai/gpt-4o-mini",
@@ -65,7 +62,6 @@ ROWS = {
     "a base URL for the model of the start": Row(
         "other", "sk-of-groq", ("GROQ", "OPENAI"), GATEWAY, ("--lm", "groq/fake", "--api-base", "{other}")
     ),
-    "a base URL alone": Row("other", "sk-of-openai", ("OPENAI",), {}, ("--api-base", "{other}")),
     "a typed address": Row(
         "other", "none", ("OPENAI",), GATEWAY, picked=LMChoice("openai/fake", "other")
     ),
@@ -136,15 +132,3 @@ def chosen(row: Row, detection: Detection, urls: dict[str, str]) -> LMChoice:
         return LMChoice(option.model, option.api_base)
     base = row.picked.api_base
     return replace(row.picked, api_base=urls[base] if base else None)
-
-
-async def test_the_gateway_is_asked_with_the_key_for_a_model_that_can_chat(
-    servers: dict[str, FakeOpenAI], data_dir: Path
-) -> None:
-    gateway = servers["gateway"]
-    gateway.api_key = "sk-of-openai"
-    environ = {"OPENAI_API_KEY": "sk-of-openai", "OPENAI_BASE_URL": gateway.url}
-    for models, model in ((gateway.models, "openai/fake"), ([], "openai/gpt-4o-mini")):
-        gateway.models = models
-        found = await detect(Settings.load(["--data-dir", str(data_dir)], environ))
-        assert (found.choice.model, found.choice.api_base) == (model, gateway.url)
