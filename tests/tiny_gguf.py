@@ -40,22 +40,18 @@ def write_tiny_gguf(path: Path, *, layers: int = 2, context: int = 16384, ends: 
 
     file = gguf.GGUFWriter(path, "llama")
     file.add_name("Tiny")
-    file.add_context_length(context)
-    file.add_embedding_length(WIDTH)
-    file.add_block_count(layers)
-    file.add_feed_forward_length(WIDTH * 2)
-    file.add_head_count(HEADS)
-    file.add_head_count_kv(HEADS // 2)
-    file.add_layer_norm_rms_eps(1e-5)
-    file.add_rope_dimension_count(WIDTH // HEADS)
-    file.add_vocab_size(len(tokens))
+    numbers = {
+        "context_length": context, "embedding_length": WIDTH, "block_count": layers,
+        "feed_forward_length": WIDTH * 2, "head_count": HEADS, "head_count_kv": HEADS // 2,
+        "layer_norm_rms_eps": 1e-5, "rope_dimension_count": WIDTH // HEADS, "vocab_size": len(tokens),
+        "bos_token_id": 1, "eos_token_id": ENDS[-1], "unk_token_id": 0,
+    }  # fmt: skip
+    for name, number in numbers.items():
+        getattr(file, f"add_{name}")(number)
     file.add_tokenizer_model("llama")
     file.add_token_list([token for token, _ in tokens])
     file.add_token_scores([-float(rank) for rank in range(len(tokens))])
     file.add_token_types([int(kind) for _, kind in tokens])
-    file.add_bos_token_id(1)
-    file.add_eos_token_id(ENDS[-1])
-    file.add_unk_token_id(0)
     file.add_add_space_prefix(False)
     file.add_chat_template(CHAT_TEMPLATE)
     _add_weights(file, layers, len(tokens), ends=ends)
