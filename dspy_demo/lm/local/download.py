@@ -26,8 +26,7 @@ log = logging.getLogger(__name__)
 
 #: Seconds without a byte.
 SILENCE_S = 30.0
-#: Gets the bytes that have arrived.
-Report = Callable[[int], None]
+Report = Callable[[int], None]  # gets the bytes that have arrived
 
 
 def size_text(size_bytes: int) -> str:

@@ -66,7 +66,8 @@ class AsyncGgufEngine:
                     async with asyncio.timeout(STILL_WAITING_S):
                         event = await job.events.get()
                 except TimeoutError:
-                    job.tell_again()
+                    if job.awaits:
+                        job.tell(job.awaits, "pending")
                     continue
                 if isinstance(event, Exception):
                     raise event
@@ -121,7 +122,7 @@ class Job:
         if grammar := _grammar(self._request["messages"][-1]["content"], self._reply_tokens):
             self._request |= {"grammar": grammar.text, "max_tokens": grammar.most_tokens}
             self._text_tokens = grammar.text_tokens
-        self._told: tuple[str, StatusState] = ("", "done")
+        self.awaits = ""  # what the user was told last that is awaited
         self._prompt_tokens, self._written, self._reason = 0, 0, ""
         self._error: Exception | None = None
 
@@ -143,20 +144,11 @@ class Job:
             **{name: value for name, value in given.items() if value is not None},
         }
 
-    @property
-    def waits(self) -> bool:
-        """Whether the user was told last that something is awaited."""
-        return self._told[1] == "pending"
-
     def tell(self, text: str, state: StatusState) -> None:
         """Tell the turn what is awaited, all in one line of it."""
-        self._told = (text, state)
+        self.awaits = text if state == "pending" else ""
         if self._observer and not self.stopped.is_set():
             self._observer.call_notice(text, state, "local-model")
-
-    def tell_again(self) -> None:
-        if self.waits:
-            self.tell(*self._told)
 
     def emit(self, event: lm15.StreamEvent | Exception) -> None:
         if not self.stopped.is_set():  # its loop may be closed by now

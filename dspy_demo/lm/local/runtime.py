@@ -122,7 +122,7 @@ class JobQueue:
             self._loaded = None  # frees its memory
             job.tell(f"Loading {job.file.title}", "pending")
             self._loaded = (identity, LoadedModel(*identity))
-        if job.waits:
+        if job.awaits:
             job.tell(f"Loaded {job.file.title}", "done")
         return self._loaded[1]
 

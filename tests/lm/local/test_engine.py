@@ -23,16 +23,12 @@ from dspy_demo.lm.local.runtime import jobs
 from tests.tiny_gguf import write_tiny_gguf
 
 
-class Observer(mock.Mock):
-    """What a turn's observer is told."""
-
-    def told(self) -> list[str]:
-        return [call.args[0] for call in self.call_notice.call_args_list]
-
-
-def observe() -> tuple[Observer, Token[Any]]:
-    observer = Observer(**{"in_turn.return_value": None})
-    return observer, call_observer.set(observer)
+def observe() -> tuple[list[str], Token[Any]]:
+    """What the turn's observer is told, from now on."""
+    told: list[str] = []
+    observer = mock.Mock(**{"in_turn.return_value": None})
+    observer.call_notice = lambda text, state, key: told.append(text)
+    return told, call_observer.set(observer)
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +59,11 @@ async def test_loading_and_reading_are_told_and_what_does_not_fit_is_refused(
     tiny: LocalModel, tmp_path: Path
 ) -> None:
     jobs.close()
-    observer, token = observe()
+    notices, token = observe()
     other = LocalModel("o", write_tiny_gguf(tmp_path / "o.gguf", layers=1, context=600), title="Other")
     for model in (tiny, tiny, other):
         await AsyncGgufEngine(model, 4096).complete(request("word " * 80, max_tokens=1))
-    told = [text.rpartition(":")[0] or text for text in observer.told()]
+    told = [text.rpartition(":")[0] or text for text in notices]
     loads = [f"{word} {title}" for title in ("Tiny", "Other") for word in ("Loading", "Loaded")]
     assert list(dict.fromkeys(told)) == [*loads[:2], "Reading the chat", *loads[2:]]
     call_observer.reset(token)
@@ -85,11 +81,11 @@ async def test_chats_wait_in_the_order_they_came_and_are_told(
     done: list[int] = []
 
     async def chat(number: int) -> list[str]:
-        observer, _ = observe()
+        told, _ = observe()
         asked = request(f"chat {number}", max_tokens=400 if number == 0 else 4)
         await AsyncGgufEngine(tiny, 4096).complete(asked)
         done.append(number)
-        return observer.told()
+        return told
 
     chats = []
     for number in range(4):
