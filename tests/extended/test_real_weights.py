@@ -17,7 +17,6 @@ from dspy_demo.adapters import ADAPTERS, adapter_for
 from dspy_demo.events import FieldDelta, LMChoice, TurnFinished
 from dspy_demo.lm.choices import detect
 from dspy_demo.lm.local import engine, files
-from dspy_demo.lm.local.command import models_command
 from dspy_demo.lm.local.engine import local_lm
 from dspy_demo.lm.local.runtime import jobs
 from dspy_demo.programs import shipped
@@ -48,16 +47,12 @@ def nothing_in_memory() -> Iterator[None]:
     jobs.close()
 
 
-async def test_it_is_offered_where_it_is_installed_and_never_chosen(
-    data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_it_is_offered_where_it_is_installed_and_never_chosen(data_dir: Path, tmp_path: Path) -> None:
     settings = settings_for(data_dir, models_dir=tmp_path)
     detection = await detect(settings)
     [row] = [row for row in detection.options if row.model == CHOICE.model]
     assert (row.title, row.note) == ("SmolLM2 135M", "real, tiny, often wrong")
     assert detection.demo
-    assert models_command(["list", "--models-dir", str(tmp_path)], {}) == 0
-    assert f"local/{NAME}" in capsys.readouterr().out
     file = files.find(f"local/{files.find(CHOICE.model, settings).path}", settings)
     assert file.identified().sha256 == files.KNOWN[-1].sha256
 

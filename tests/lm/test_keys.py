@@ -13,7 +13,7 @@ import pytest
 from pydantic import SecretStr
 
 from dspy_demo.events import LMChoice
-from dspy_demo.lm.choices import Detection, detect
+from dspy_demo.lm.choices import detect
 from dspy_demo.settings import Settings
 from tests.fake_openai import FakeOpenAI
 from tests.services import house
@@ -30,7 +30,7 @@ class Row(NamedTuple):
     keys: tuple[str, ...] = ()  # providers whose variable holds a key
     bases: dict[str, str] = {}  # noqa: RUF012 - variables that hold the address of one of the two servers
     flags: tuple[str, ...] = ()
-    picked: LMChoice | str | None = None  # what is asked, instead of the model of the start
+    picked: LMChoice | None = None  # what is asked, instead of the model of the start
 
 
 GATEWAY = {"OPENAI_BASE_URL": "gateway"}
@@ -46,7 +46,7 @@ ROWS = {
     ),
     "the gateway's row, started with another": Row(
         "gateway", "sk-of-openai", ("ANTHROPIC", "OPENAI"), GATEWAY, ("--lm", "anthropic/claude-haiku-4-5"),
-        picked="openai/gpt-4o-mini",
+        picked=LMChoice("openai/gpt-4o-mini", "gateway"),
     ),
     "Google's key for Gemini": Row("other", "sk-of-google", ("GOOGLE",), {"GEMINI_API_BASE": "other"}),
     "by litellm": Row(
@@ -112,8 +112,9 @@ async def test_a_key_reaches_its_own_server_only(
         monkeypatch.setenv(variable, value)  # where libraries might look
     flags = ["--data-dir", str(data_dir), "--lm-retries", "0", "--no-cache"]
     settings = Settings.load([*flags, *(flag.format(**urls) for flag in row.flags)], environ)
-    detection = await detect(settings)
-    async with house(settings, chosen(row, detection, urls)) as home:
+    choice = row.picked or (await detect(settings)).choice
+    choice = replace(choice, api_base=urls.get(choice.api_base or "", choice.api_base))
+    async with house(settings, choice) as home:
         await home.ask("visitor-1")
 
     came = [(name, request) for name, server in servers.items() for request in server.requests]
@@ -122,13 +123,3 @@ async def test_a_key_reaches_its_own_server_only(
     listed = {request.api_key for _, request in came if request.method == "GET"}
     assert listed <= {KEYS["OPENAI_API_KEY"], "none"}
     assert environ.items() <= os.environ.items()
-
-
-def chosen(row: Row, detection: Detection, urls: dict[str, str]) -> LMChoice:
-    if row.picked is None:
-        return detection.choice
-    if isinstance(row.picked, str):
-        option = next(option for option in detection.options if option.model == row.picked)
-        return LMChoice(option.model, option.api_base)
-    base = row.picked.api_base
-    return replace(row.picked, api_base=urls[base] if base else None)
