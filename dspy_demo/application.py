@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from dspy_demo.errors import DemoError
-from dspy_demo.settings import PRIVATE_UMASK, Settings, prepare_libraries
+from dspy_demo.settings import PRIVATE_UMASK, Settings, close_to_others, prepare_libraries
 
 #: Where the app listens without --port: on the first one that is free.
 PORTS = range(7860, 7960)
@@ -46,6 +46,7 @@ def run(settings: Settings) -> None:
     from dspy_demo.web.server import on_stop_signal
 
     configure_logging(settings)
+    close_to_others(settings.data_dir)
     on_stop_signal(lambda: sys.exit(0))  # until the server has taken the signals over
     listening = listen(settings.host, [settings.port] if settings.port else PORTS)
     # Importing dspy and gradio takes seconds; look for models meanwhile.

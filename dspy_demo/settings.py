@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from functools import partial
@@ -288,6 +289,14 @@ def argument_parser() -> argparse.ArgumentParser:
 
 #: The mode mask of a process of ours: its files are read by their user alone, who may have chats in them.
 PRIVATE_UMASK = 0o077
+
+
+def close_to_others(data_dir: Path) -> None:
+    """Take other users' rights from what earlier starts left; the folder itself may hold other things."""
+    for name in ("artifacts", "cache", "logs", "run", "guests.db", "mlflow.db", "session.key"):
+        path = data_dir / name
+        with contextlib.suppress(OSError):  # not there, or not ours to change
+            path.chmod(0o700 if path.is_dir() else 0o600)
 
 
 def _of_providers(environ: Mapping[str, str]) -> dict[str, Any]:
