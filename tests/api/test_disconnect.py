@@ -9,13 +9,15 @@ import time
 from collections.abc import AsyncIterator
 
 import httpx
+import openai
 import pytest
 
 from dspy_demo.api import build_api, turns
 from dspy_demo.events import Event, FieldDelta, TurnRequest, TurnStarted
+from dspy_demo.guests.limits import Bounds
 from dspy_demo.web import uvicorn_bridge
 from dspy_demo.web.uvicorn_bridge import bounded_protocol
-from tests.api.conftest import LM, SilentBackend, make_service
+from tests.api.conftest import LM, SilentBackend, make_service, recorded
 from tests.processes import wait_until
 from tests.scripted_backend import ScriptedBackend, scripted_answer
 
@@ -109,3 +111,25 @@ def test_a_connection_without_a_whole_head_is_closed_and_one_with_it_is_not(serv
             assert connection.recv(100) == b""
     with server.open_request("/predict", BODY) as connection:
         assert connection.recv(65_536).startswith(b"HTTP/1.1 200")
+
+
+def test_openais_client_just_waits_and_hanging_up_leaves_the_line(serve, monkeypatch):
+    monkeypatch.setattr(turns, "KEEP_ALIVE_S", 0.05)
+    silent = SilentBackend()
+    service, recorder = recorded(silent, bounds=Bounds(), guests_concurrent_turns=1)
+    server = serve(build_api(service, lambda: LM))
+    with server.open_request("/predict/stream", b'{"text":"hi"}') as holder:
+        assert silent.begun.wait(5)
+        recorder.backend = ScriptedBackend(scripted_answer("four"))
+        waiting = server.open_request("/predict", b'{"text":"hi"}')
+        wait_until(lambda: service.waiting, 5, "the second turn waits")
+        waiting.close()
+        wait_until(lambda: not service.waiting, 1, "it left the line")
+        assert (service.limits.waiting, len(service.running)) == ([], 1)
+        with openai.OpenAI(base_url=server.url + "/v1", api_key="unused", max_retries=0) as sdk:
+            stream = sdk.chat.completions.create(
+                model="qa", messages=[{"role": "user", "content": "hi"}], stream=True
+            )
+            wait_until(lambda: service.waiting, 30, "it waits")
+            holder.close()
+            assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == "four"

@@ -107,8 +107,6 @@ def test_a_streamed_answer(make_sdk):
     [
         ("qa", [delta("4")], {"answer": "5"}, "4\n\n5"),
         ("qa", [delta("4")], {"answer": 4}, "4"),
-        ("qa", [delta("[1, 2]")], {"answer": [1, 2]}, "[1, 2]"),
-        ("qa", [delta("True")], {"answer": True}, "True"),
         ("qa", [delta("draft"), delta("4", step="predict#2")], {"answer": "4"}, "draft\n\n4"),
         (
             "report",
@@ -116,7 +114,6 @@ def test_a_streamed_answer(make_sdk):
             {"title": "Bees", "tags": ["a"]},
             'title: Bees\n\ntags: ["a"]',
         ),
-        ("report", [delta("Bees", "title")], {"title": "Bees", "tags": []}, "title: Bees\n\ntags: []"),
         ("custom", [delta("a", "x"), delta("b", "y")], {"x": "a", "y": "b"}, "a\n\ny: b"),
         ("custom", [], {"reasoning": "r", "x": "a"}, "a"),
     ],
@@ -143,14 +140,9 @@ def test_models_and_other_addresses(make_sdk):
 REFUSED = [
     ({"n": 2}, "“n”"),
     ({"tools": TOOLS, "tool_choice": "required"}, "“tool_choice”"),
-    ({"modalities": ["text", "audio"]}, "“modalities”"),
-    ({"logprobs": True}, "“logprobs”"),
     ({"temperature": 3}, "less than or equal to 2"),
     ({"messages": [*QUESTION, said("It")]}, "cannot be continued here"),
-    ({"messages": [{"role": "system", "content": "hi"}]}, "must be the user's"),
     ({"messages": [{"role": "user", "content": [PICTURE]}]}, "Only text"),
-    ({"messages": []}, "at least 1 item"),
-    ({"stop": ["a", "b", "c", "d", "e"]}, "at most 4 items"),
 ]
 FORMS = [("report", schema_of("title", "author"), "title, tags"), ("custom", schema_of("title"), "not known")]
 

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from itsdangerous import TimestampSigner
 
 from dspy_demo.errors import TooManyAttempts
@@ -79,15 +77,11 @@ def test_a_session_is_signed_names_its_visitor_and_ends(
     assert visitor is not None
     assert visitor.name not in cookie  # the name may be logged, the cookie may not
     assert session(auth, cookie) == visitor != session(auth, auth.new_session("guest"))
-    assert session(auth, cookie.replace("guest", "owner")) is None
+    for other in (cookie.replace("guest", "owner"), "", "x", "é.a.b.c"):
+        assert session(auth, other) is None
     for later_s, ended in ((SESSION_S - 60, False), (SESSION_S + 60, True)):
         monkeypatch.setattr(TimestampSigner, "get_timestamp", lambda _, at=now + later_s: at)
         assert (session(auth, cookie) is None) is ended
-
-
-@given(st.text())
-def test_nothing_else_is_a_session(text: str) -> None:
-    assert session(Auth(Settings(), 7860), text) is None
 
 
 def test_sessions_outlive_a_restart_only_with_a_fixed_token_by_a_key_for_its_user_alone(
