@@ -6,7 +6,6 @@ import re
 from types import SimpleNamespace
 
 import httpx
-import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, assume, settings
 from schemathesis.specs.openapi.checks import (
@@ -70,10 +69,9 @@ def test_the_schema_has_our_routes_no_loose_ends_and_valid_examples() -> None:
             body.model_validate(example)
 
 
-@pytest.mark.parametrize("host", ["test", "<script>alert(1)</script>"])
-async def test_the_page_loads_nothing_from_elsewhere_and_runs_nothing(host: str) -> None:
+async def test_the_page_loads_nothing_from_elsewhere_and_runs_nothing() -> None:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(API), base_url="http://test") as client:
-        text = (await client.get("/docs", headers={"Host": host})).text
+        text = (await client.get("/docs", headers={"Host": "<script>alert(1)</script>"})).text
     assert all(path in text for path in ROUTES)
     assert "curl -N" in text and "<li><code>delta</code>" in text
     assert not re.findall(r"""(?:src|href)=["']?(?:https?:)?//""", text)
