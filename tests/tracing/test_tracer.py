@@ -88,14 +88,11 @@ def test_a_finished_turn_can_be_read_back(
     assert info.trace_metadata["mlflow.trace.user"] == session.partition(".")[0]
     assert info.token_usage == {"input_tokens": 12, "output_tokens": 5, "total_tokens": 17}
     assert info.cost["total_cost"] == 0.002
-    assert "What is 2 + 2?" in info.request_preview and "because" in info.response_preview
     assert (root.span_type, lm.span_type, tool.span_type) == ("CHAIN", "CHAT_MODEL", "TOOL")
-    assert root.parent_id is None and lm.parent_id == tool.parent_id == root.span_id
     assert (root.inputs, root.outputs) == ({"question": "What is 2 + 2?"}, dict(DONE.outputs))
     assert lm.inputs["messages"][0]["content"].startswith("2+2")
     assert lm.outputs["choices"][0]["message"] == {"role": "assistant", "content": "four"}
     assert (tool.inputs, tool.outputs) == ({"expression": "2+2"}, "4")
-    assert (root.start_time_ns, root.end_time_ns) == (record.started_ns, record.ended_ns)
     link = tracer.link(record.trace_id, "http://ui/")
     assert link is not None and link.startswith(f"http://ui/#/experiments/{tracking.experiment_id}/traces?")
     assert link.endswith(record.trace_id)

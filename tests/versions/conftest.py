@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -77,6 +78,17 @@ def ready_files(monkeypatch: pytest.MonkeyPatch) -> None:
         (folder / "result.json").write_text(json.dumps({"files": [], "refused": ""}))
 
     monkeypatch.setattr(Trials, "load_it_anew", load_it_anew)
+
+
+@pytest.fixture
+def imports_undone() -> Iterator[None]:
+    """A program's own modules are imported by their short names, which another program may have too."""
+    path, modules = list(sys.path), set(sys.modules)
+    yield
+    sys.path[:] = path
+    for name in set(sys.modules) - modules:
+        if "pytest-" in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.models import Model
 
 from dspy_demo import mlflow_bridge
 from dspy_demo.errors import (
@@ -83,9 +84,8 @@ def test_listed_and_found(store: VersionStore, name: str, three: list[Version]) 
     everything = store.versions()
     assert [version for version in everything if version.name == name] == three[::-1]
     assert everything == sorted(everything, key=lambda version: version.created_at, reverse=True)
-    assert (three[1].program, three[1].lm, three[1].servable) == ("predict", DEMO_MODEL, True)
     assert store.get(f" models:/{name}/2 ") == store.get(f"{name}/2") == three[1]
-    for reference in (f"{name}/9", f"{name}@nobody", "no-such-model/1", "no-such-model@champion"):
+    for reference in (f"{name}/9", f"{name}@nobody", "no-such-model/1"):
         with pytest.raises(VersionNotFound):
             store.get(reference)
     for reference in ("", "models:/demo", "demo/latest", "m/demo@x", "/1"):
@@ -118,35 +118,21 @@ def test_edit(store: VersionStore, three: list[Version]) -> None:
     uri = three[0].uri
     edited = store.edit(uri, "  better \n", {"quality": "good", "team/sub": "x=y"})
     assert (edited.description, edited.tags) == ("better", {"quality": "good", "team/sub": "x=y"})
-    assert (edited.program, edited.lm) == ("predict", DEMO_MODEL)
     edited = store.edit(uri, "", {})
-    assert (edited.description, edited.tags) == ("", {})
-    wrong = {"": "x", "program": "x", "mlflow.user": "x", "a//b": "x", "k" * 251: "x", "k": "v" * 2001}
-    for key, value in wrong.items():
+    assert (edited.program, edited.description, edited.tags) == ("predict", "", {})
+    for key, value in {"program": "x", "mlflow.user": "x", "a//b": "x", "k": "v" * 2001}.items():
         with pytest.raises(InvalidInput):
             store.edit(uri, "", {key: value})
-    with pytest.raises(InvalidInput):
-        store.edit(uri, "x" * 5001, {})
 
 
-@pytest.mark.filterwarnings("ignore")  # MLflow's own, about type hints and signatures
 def test_versions_of_other_tools(store: VersionStore, name: str, tmp_path: Path) -> None:
-    import dspy
-    import mlflow.dspy
-    import mlflow.pyfunc
-
-    class Echo(mlflow.pyfunc.PythonModel):
-        def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
-            return model_input
-
-    mlflow.pyfunc.save_model(str(tmp_path / "python"), python_model=Echo(), pip_requirements=["mlflow"])
-    bare = dspy.ChainOfThought("question -> answer")
-    mlflow.dspy.save_model(bare, str(tmp_path / "bare"), task="llm/v1/chat", pip_requirements=["dspy"])
-    (tmp_path / "gone").mkdir()
-    client = store.tracking.client
+    flavors = {"python": {"python_function": {}}, "bare": {"dspy": {}}}
     for folder, reason in {"python": "not a DSPy program", "bare": "", "gone": "cannot be read"}.items():
-        client.create_registered_model(f"{name}-{folder}")
-        client.create_model_version(f"{name}-{folder}", str(tmp_path / folder))
+        (tmp_path / folder).mkdir()
+        if folder in flavors:
+            Model(flavors=flavors[folder]).save(str(tmp_path / folder / "MLmodel"))
+        store.tracking.client.create_registered_model(f"{name}-{folder}")
+        store.tracking.client.create_model_version(f"{name}-{folder}", str(tmp_path / folder))
         version = store.get(f"{name}-{folder}/1")
         assert version.servable == (not reason) and reason in version.reason, (folder, version.reason)
         with pytest.raises(VersionNotServable):
