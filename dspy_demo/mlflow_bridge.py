@@ -33,9 +33,9 @@ _TROUBLES = {
     "out-of-date database schema": OUTDATED,
     "error code 401": LOGIN,
     "error code 403": LOGIN,
-    **dict.fromkeys(
-        ("API request to", "sqlalchemy", "OperationalError"), TrackingUnavailable.default_message
-    ),
+    "API request to": TrackingUnavailable.default_message,
+    "sqlalchemy": TrackingUnavailable.default_message,
+    "OperationalError": TrackingUnavailable.default_message,
 }
 
 
@@ -133,12 +133,9 @@ def span(
     error: str,
     attributes: Mapping[str, str],
 ) -> Span:
-    """A span that has ended.
+    """A span that has ended; `attributes` by the names of ``mlflow.tracing.constant``, each value as JSON.
 
-    Args:
-        ids: The trace's, and a number: 0 for the root, then counted. The span's id follows from both.
-        outcome: ``finished``, ``failed`` or ``stopped``, which is unset: MLflow's pages show it as OK.
-        attributes: By the names of ``mlflow.tracing.constant``; each value as JSON.
+    `ids` are the trace's and a number, 0 for the root, then counted: the span's id follows from both.
     """
     from mlflow.entities import Span
     from mlflow.tracing.constant import SpanAttributeKey

@@ -1,12 +1,11 @@
 """What the app uses of MLflow beyond its documentation is still as it was; without it nothing breaks.
 
-The traces that it writes are read back in `tests/tracing`.
+The traces that it writes are read back in `tests/tracing`, the programs in `tests/versions`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import pickle
 import shutil
 import sqlite3
 from pathlib import Path
@@ -16,7 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from dspy_demo import mlflow_bridge
 from dspy_demo.errors import InvalidInput, TrackingError, TrackingUnavailable, VersionNotFound
-from dspy_demo.mlflow_bridge import read_program, tracking_errors
+from dspy_demo.mlflow_bridge import tracking_errors
 from dspy_demo.settings import Settings
 from dspy_demo.versions.tracking import DATABASE_NAME, Tracking
 
@@ -28,25 +27,10 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
     return tracking
 
 
-@pytest.mark.filterwarnings("ignore")  # MLflow's own, about type hints
-def test_the_program_is_where_the_flavor_says(tmp_path: Path) -> None:
-    import dspy
-    import mlflow.dspy
-
-    program = dspy.Predict("question -> answer")
-    mlflow.dspy.save_model(program, str(tmp_path / "model"), pip_requirements=["dspy"])
-    read = read_program(tmp_path / "model", pickle.Unpickler)
-    assert isinstance(read, dspy.Predict) and read.signature.output_fields.keys() == {"answer"}
-
-
 def test_what_the_user_can_mend_is_said() -> None:
     for error, kind, sentence in (
         (sqlite3.OperationalError("database is locked"), TrackingUnavailable, mlflow_bridge.LOCKED),
-        (
-            MlflowException("API request: error code 401"),
-            TrackingUnavailable,
-            mlflow_bridge.LOGIN,
-        ),
+        (MlflowException("API request: error code 401"), TrackingUnavailable, mlflow_bridge.LOGIN),
         (ConnectionResetError(), TrackingUnavailable, TrackingUnavailable.default_message),
         (ValueError("SECRET"), TrackingError, TrackingError.default_message),
     ):

@@ -11,12 +11,11 @@ import time
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Literal, assert_never
+from typing import Any, Literal
 
 from dspy_demo.events import (
     Event,
     FieldDelta,
-    Status,
     TurnFailed,
     TurnFinished,
     TurnRequest,
@@ -29,47 +28,35 @@ Outcome = Literal["finished", "failed", "stopped"]
 
 @dataclass(slots=True)
 class Call:
-    """A call of a model or a tool below the turn.
-
-    Attributes:
-        name: The predictor's step, such as ``react#2``, or the tool's name.
-        inputs: The messages, or the tool's arguments.
-        error: The kind of error; empty where it ended well.
-    """
+    """A call of a model or a tool below the turn."""
 
     kind: Literal["lm", "tool"]
-    name: str
-    inputs: Any
+    name: str  # the predictor's step, such as ``react#2``, or the tool's
+    inputs: Any  # the messages, or the tool's arguments
     model: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     started_ns: int = field(default_factory=time.time_ns)
     ended_ns: int = 0
     outcome: Outcome = "stopped"
     outputs: Any = None
-    error: str = ""
+    error: str = ""  # its kind
     usage: Usage | None = None
 
 
 @dataclass(slots=True, eq=False)
 class TurnRecord:
-    """One turn from its start to its end.
-
-    Attributes:
-        request: Its keys are here to be found and left out, never written.
-        serves: The version that this process is the model server of, or empty.
-        trace_id: Chosen here, so that the page can link to it at once.
-        traced_elsewhere: The model server that runs this turn writes its trace.
-    """
+    """One turn from its start to its end. The request's keys are here to be left out, never written."""
 
     request: TurnRequest
-    serves: str = ""
+    serves: str = ""  # the version that this process is the model server of
+    #: Chosen here, so that the page can link to it at once.
     trace_id: str = field(default_factory=lambda: f"tr-{secrets.token_hex(16)}")
     started_ns: int = field(default_factory=time.time_ns)
     ended_ns: int = 0
     calls: list[Call] = field(default_factory=list)
     streamed: dict[str, list[str]] = field(default_factory=dict)
     end: TurnFinished | TurnFailed | None = None
-    traced_elsewhere: bool = False
+    traced_elsewhere: bool = False  # the model server that runs this turn writes its trace
     _running: dict[str, Call] = field(default_factory=dict)
 
     def hear(self, event: Event) -> None:
@@ -79,10 +66,6 @@ class TurnRecord:
                 self.streamed.setdefault(f"{step}.{name}" if step else name, []).append(text)
             case TurnFinished() | TurnFailed():
                 self.end = event
-            case TurnStarted() | Status():
-                pass
-            case _:
-                assert_never(event)
         if isinstance(event, TurnStarted | TurnFinished) and event.trace_id not in {None, self.trace_id}:
             self.traced_elsewhere = True
 

@@ -42,9 +42,8 @@ def spans_of(record: TurnRecord, secrets: Sequence[str]) -> Iterator[Span]:
     for number, call in enumerate(record.calls, 1):
         ids, times = (record.trace_id, number), (call.started_ns, call.ended_ns)
         attributes = as_json(_call_attributes(call))
-        yield span(
-            ids, clean(call.name), times, outcome=call.outcome, error=call.error, attributes=attributes
-        )
+        name = clean(call.name)
+        yield span(ids, name, times, outcome=call.outcome, error=call.error, attributes=attributes)
 
 
 def _root_attributes(record: TurnRecord) -> dict[str, Any]:

@@ -38,9 +38,7 @@ LM_FIELDS = ("model", "api_base", "temperature", "max_tokens", "cache")
 class Draft:
     """What `new_process` makes a version of: copied and cleaned, so that turns go on meanwhile.
 
-    Attributes:
-        models: The model strings that it calls.
-        removed: What was taken out of the language models that it holds, each with a name to show.
+    `removed` is what was taken out of the language models that it holds, each with a name to show.
     """
 
     def __init__(

@@ -77,9 +77,7 @@ def public_url(url: str | None) -> str | None:
 def version_environment(
     environ: Mapping[str, str], models: Iterable[str], added: Iterable[str] = ()
 ) -> dict[str, str]:
-    """Our environment without our secrets and the keys of providers that a version of `models` does not call;
-    the variables `added` are passed on in any case.
-    """
+    """Our environment with `added`, without our secrets and keys of providers that `models` do not call."""
     withheld = (_OUR_SECRETS | keys_of_others(models)) - set(added)
     return {name: value for name, value in environ.items() if name not in withheld}
 
@@ -134,12 +132,12 @@ def _is_secret(name: str, value: Any) -> bool:
 
 
 def secret_held(value: Any) -> str | None:
-    """A phrase for the user where a part of a program is a secret by its name."""
-    pairs: Iterable[tuple[Any, Any]] = value.items() if isinstance(value, Mapping) else ()
-    if isinstance(value, tuple) and len(value) == 2:  # as headers are kept
-        pairs = [value]
-    found = next((name for name, inner in pairs if isinstance(name, str) and _is_secret(name, inner)), None)
-    return found and f"a value named “{found[:60]}” that the program holds"
+    """A phrase for the user where a part of a program, also a pair as of headers, is a secret by its name."""
+    pairs = value.items() if isinstance(value, Mapping) else [value] if isinstance(value, tuple) else ()
+    for name, inner in (pair for pair in pairs if len(pair) == 2):
+        if isinstance(name, str) and _is_secret(name, inner):
+            return f"a value named “{name[:60]}” that the program holds"
+    return None
 
 
 def secret_in(data: bytes, secrets: Mapping[str, str]) -> tuple[str, int] | None:

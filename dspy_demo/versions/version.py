@@ -39,32 +39,21 @@ class LogRequest:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One version of a registered model.
-
-    Attributes:
-        uri: ``models:/NAME/VERSION``, as every MLflow tool takes it.
-        tags: The user's tags, without the app's.
-        created_at: Seconds since the epoch.
-        program, lm: As it was logged; empty for a version that another tool logged.
-        files: What travels with it beside its source, by the path below the program's folder.
-        reason: Why it cannot answer a chat, or empty.
-        same_code: Whether this process has the very code that it was logged with, so that it can run here.
-        notes: What this app noted in its metadata; empty for a version that another tool logged.
-    """
+    """One version of a registered model; of another tool's, `program`, `lm` and `notes` are empty."""
 
     name: str
     version: int
     uri: str
     aliases: tuple[str, ...] = ()
     description: str = ""
-    tags: Mapping[str, str] = field(default_factory=dict)
-    created_at: float = 0.0
+    tags: Mapping[str, str] = field(default_factory=dict)  # the user's, without the app's
+    created_at: float = 0.0  # seconds since the epoch
     program: str = ""
     lm: str = ""
-    files: tuple[str, ...] = ()
-    reason: str = ""
-    same_code: bool = False
-    notes: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    files: tuple[str, ...] = ()  # that travel beside its source, by the path below the program's folder
+    reason: str = ""  # why it cannot answer a chat
+    same_code: bool = False  # this process has the very code that it was logged with: it can run here
+    notes: Mapping[str, Any] = field(default_factory=dict, repr=False)  # its metadata, as this app noted it
 
     @property
     def servable(self) -> bool:
