@@ -47,6 +47,7 @@ async def test_react_has_its_model_and_tool_calls_below_the_root(
     trace = await asyncio.to_thread(stored, heard.finished.trace_id)
     root, *calls = trace.data.spans
     assert [span.name for span in calls] == ["react", "calculator", "react#2", "extract"]
+    assert [span.span_type for span in calls[:2]] == ["CHAT_MODEL", "TOOL"]
     assert all(span.parent_id == root.span_id for span in calls)
     assert (calls[1].inputs, calls[1].outputs) == ({"expression": "6 * 7"}, "42")
     assert calls[0].inputs["messages"][0]["role"] == "system"

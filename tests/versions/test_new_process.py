@@ -20,7 +20,7 @@ from dspy_demo.events import LMChoice
 from dspy_demo.programs.own import load_program
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.settings import Settings
-from dspy_demo.versions import LogRequest, VersionStore, command, new_process
+from dspy_demo.versions import LogRequest, VersionStore, new_process
 from tests.backends.served_fixtures import start_model_server
 from tests.fake_openai import FakeOpenAI
 from tests.processes import REPO, live_children, wait_until
@@ -91,20 +91,6 @@ def test_what_it_reads_travels_along(tmp_path: Path, home: Path, fake_openai: Fa
     assert "Demo!" in first, "the optimised state"
     assert "cats purr" in second, "the data"
     assert fake_openai.requests[0].json["temperature"] == 0.3
-
-
-def test_a_mistake_in_the_command_is_one_sentence(
-    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, store_dir: Path
-) -> None:
-    caplog.set_level("WARNING")  # the command sets another; this is set back
-    for arguments, sentence in (
-        (["--tag", "no-equals"], "KEY=VALUE"),
-        (["--program", "nothing.py"], "there is no file"),
-        (["--lm", "openai/gpt-4o"], "needs a key"),
-    ):
-        assert command.log_command(["--data-dir", str(store_dir), *arguments], {}) == 2
-        printed = capsys.readouterr()
-        assert printed.out == "" and sentence in printed.err and "Traceback" not in printed.err
 
 
 def test_a_shipped_program_keeps_what_optimised_it_and_its_adapter(
