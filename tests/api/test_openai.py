@@ -214,12 +214,9 @@ def test_faults_raise_the_sdks_own_errors_and_are_not_repeated_in_vain(make_sdk)
     with pytest.raises(openai.InternalServerError):
         ask(sdk.with_options(max_retries=2), stream=False)
     assert len(recorder.requests) == 1
-
-
-def test_a_failure_in_the_middle_of_a_stream_is_an_error_of_the_sdk(make_sdk):
     sdk, _ = make_sdk(STARTED, delta("Wa"), UpstreamCut())
-    content = ""
+    stream, content = sdk.chat.completions.create(model="qa", messages=QUESTION, stream=True), ""
     with pytest.raises(openai.APIError, match="stopped in the middle"):
-        for chunk in sdk.chat.completions.create(model="qa", messages=QUESTION, stream=True):
+        for chunk in stream:
             content += chunk.choices[0].delta.content or ""
     assert content == "Wa"
