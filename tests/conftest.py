@@ -98,6 +98,17 @@ def fresh_dspy_cache() -> None:
 
 
 @pytest.fixture(autouse=True)
+def forgotten_modules(tmp_path: Path) -> Iterator[None]:
+    """What a test imported from a folder of its own is not there for the next one."""
+    path = list(sys.path)
+    yield
+    sys.path[:] = path
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+@pytest.fixture(autouse=True)
 def no_leftover_processes() -> Iterator[None]:
     before = live_children()
     yield

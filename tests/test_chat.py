@@ -51,7 +51,7 @@ async def started(home: House, backend: ScriptedBackend) -> asyncio.Task[Heard]:
     return running
 
 
-async def test_an_error_becomes_the_last_event(over: Over) -> None:
+async def test_an_error_becomes_the_last_event(over):
     partial = [STARTED, FieldDelta("answer", "answer", "par")]
     for script, code in (([*partial, UpstreamError("Down.")], "upstream"), (partial, "empty_reply")):
         async with over(ScriptedBackend(script)) as home:
@@ -61,7 +61,7 @@ async def test_an_error_becomes_the_last_event(over: Over) -> None:
         assert heard.failed.code == code
 
 
-async def test_silence_ends_the_turn_and_talk_meets_only_the_total_limit(over: Over) -> None:
+async def test_silence_ends_the_turn_and_talk_meets_only_the_total_limit(over):
     silent = slow(5)
     async with over(silent, idle_timeout_s=0.1) as home:
         heard = await home.ask("?")
@@ -74,7 +74,7 @@ async def test_silence_ends_the_turn_and_talk_meets_only_the_total_limit(over: O
     assert "longer than 1 second," in heard.failed.public_message
 
 
-async def test_too_many_turns_are_refused(over: Over) -> None:
+async def test_too_many_turns_are_refused(over):
     backend = slow(0.05)
     async with over(backend, max_turns=1) as home:
         first = await started(home, backend)
@@ -86,7 +86,7 @@ async def test_too_many_turns_are_refused(over: Over) -> None:
         assert isinstance(await home.service.answer(home.request("")), TurnFailed)
 
 
-async def test_draining_lets_running_turns_finish_and_refuses_new_ones(over: Over) -> None:
+async def test_draining_lets_running_turns_finish_and_refuses_new_ones(over):
     backend = slow(0.05)
     async with over(backend) as home:
         running = [asyncio.create_task(home.ask("?")) for _ in range(3)]
@@ -104,7 +104,7 @@ async def test_draining_lets_running_turns_finish_and_refuses_new_ones(over: Ove
     assert ends.count("finished") == 2 and "failed" not in ends, "a stopped turn is not told as failed"
 
 
-async def test_draining_ends_what_takes_too_long_with_a_sentence(over: Over) -> None:
+async def test_draining_ends_what_takes_too_long_with_a_sentence(over):
     backend = slow()
     async with over(backend) as home:
         running = await started(home, backend)

@@ -21,7 +21,7 @@ class Receiver:
         self.choices += chunk.choices
 
 
-async def test_chunks_come_to_the_receiver_and_tokens_are_counted() -> None:
+async def test_chunks_come_to_the_receiver_and_tokens_are_counted():
     receiver, predict = Receiver(), dspy.Predict("question -> answer")
     with (
         dspy.context(lm=demo_lm(), track_usage=True, send_stream=receiver),
@@ -34,7 +34,7 @@ async def test_chunks_come_to_the_receiver_and_tokens_are_counted() -> None:
     assert counted is not None and min(counted) > 0
 
 
-def test_the_predictor_that_calls_is_known_inside_an_engine() -> None:
+def test_the_predictor_that_calls_is_known_inside_an_engine():
     found = []
 
     class Engine:
@@ -50,9 +50,7 @@ def test_the_predictor_that_calls_is_known_inside_an_engine() -> None:
     assert dspy_bridge.calling_predictor() is None
 
 
-def test_a_price_is_known_and_an_unknown_model_or_a_missing_part_has_none(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_price_is_known_and_an_unknown_model_or_a_missing_part_has_none(monkeypatch):
     message, usage = lm15.Message.assistant("Yes."), lm15.Usage(input_tokens=1_000_000, output_tokens=0)
     reply = lm15.Response(id=None, model="gpt-4o-mini", message=message, finish_reason="stop", usage=usage)
     assert dspy_bridge.price_usd(reply, "openai-chat", "gpt-4o-mini") == pytest.approx(0.15, rel=0.5)
@@ -64,7 +62,7 @@ def test_a_price_is_known_and_an_unknown_model_or_a_missing_part_has_none(
     assert dspy_bridge.price_usd(reply, "openai-chat", "gpt-4o-mini") is None
 
 
-async def test_the_connections_of_a_router_send_its_requests() -> None:
+async def test_the_connections_of_a_router_send_its_requests():
     router = lm15.AsyncLMRouter(lm15.RouterConfig(env={}, api_keys={"openai-chat": "none"}))
     assert callable(dspy_bridge.connections_of(router, "openai-chat:m").stream)
     await router.aclose()

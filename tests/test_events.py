@@ -27,12 +27,12 @@ events = st.one_of(
 
 
 @given(events)
-def test_the_wire_keeps_every_event(event: Event) -> None:
+def test_the_wire_keeps_every_event(event):
     wire = json.dumps(to_wire(event))  # compared as text, in which NaN is itself
     read = event_from_wire(json.loads(wire))
     assert type(read) is type(event) and json.dumps(to_wire(read)) == wire
 
 
-def test_a_key_does_not_show_in_a_request() -> None:
+def test_a_key_does_not_show_in_a_request():
     choice = LMChoice("openai/x", api_key=SecretStr("sk-typed"))
     assert "sk-typed" not in repr(TurnRequest(LocalTarget("p", choice), {"question": "?"}))

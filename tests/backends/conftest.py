@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import sys
 import textwrap
-from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -23,20 +21,15 @@ _numbers = itertools.count()
 
 
 @pytest.fixture
-def own_program(tmp_path: Path) -> Iterator[Any]:
+def own_program(tmp_path: Path) -> Any:
     """Write source into a file of its own and load the program in it."""
-    path_before, modules_before = list(sys.path), set(sys.modules)
 
     def load(source: str) -> ProgramSpec:
         file = tmp_path / f"own_program_{next(_numbers)}.py"
         file.write_text(textwrap.dedent(source))
         return load_program(str(file))
 
-    yield load
-    sys.path[:] = path_before
-    for name in set(sys.modules) - modules_before:
-        if name.startswith("own_program_"):
-            del sys.modules[name]
+    return load
 
 
 @pytest.fixture

@@ -62,9 +62,7 @@ async def subject(request: pytest.FixtureRequest, data_dir: Path) -> AsyncIterat
         await backend.aclose()
 
 
-async def test_started_is_first_finished_is_last_and_deltas_are_increments_of_its_outputs(
-    subject: Subject,
-) -> None:
+async def test_started_is_first_finished_is_last_and_deltas_are_increments_of_its_outputs(subject):
     for events in await asyncio.gather(*(subject.heard() for _ in range(20))):
         started, *between, end = events
         assert isinstance(started, TurnStarted) and isinstance(end, TurnFinished)
@@ -77,7 +75,7 @@ async def test_started_is_first_finished_is_last_and_deltas_are_increments_of_it
             assert event_from_wire(to_wire(event)) == event
 
 
-async def test_a_failure_is_raised_as_our_error_after_what_arrived(subject: Subject) -> None:
+async def test_a_failure_is_raised_as_our_error_after_what_arrived(subject):
     subject.fake.reply(FAULTS["cut"])
     seen: list[Event] = []
     with pytest.raises(DemoError) as caught:
@@ -90,9 +88,7 @@ async def test_a_failure_is_raised_as_our_error_after_what_arrived(subject: Subj
 
 
 @pytest.mark.parametrize("cancel", [False, True], ids=["stop", "cancel"])
-async def test_ending_early_closes_the_upstream_without_a_terminal_event(
-    subject: Subject, cancel: bool
-) -> None:
+async def test_ending_early_closes_the_upstream_without_a_terminal_event(subject, cancel):
     subject.fake.reply(tokens_per_second=20, filler_chars=2_000)
     seen: list[Event] = []
 
@@ -110,9 +106,7 @@ async def test_ending_early_closes_the_upstream_without_a_terminal_event(
     await until(lambda: not subject.fake.active_streams, 1.0)
 
 
-async def test_a_plain_server_gives_the_whole_answer_at_once_or_one_sentence(
-    served_world: ServedWorld,  # noqa: F811
-) -> None:
+async def test_a_plain_server_gives_the_whole_answer_at_once_or_one_sentence(served_world):  # noqa: F811
     url, backend = served_world.plain.url, served_world.backend()
     plain = Subject(backend, served_world.request(url, version=None), served_world.fake)
     started, notice, end = await plain.heard()

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from tests.fake_openai import FakeOpenAI
 from tests.services import LITELLM, NATIVE, conversation
 
 ADAPTERS = pytest.mark.parametrize("adapter", ["chat", "json", "xml"])
@@ -34,9 +31,9 @@ WHOLE, PART = {"reasoning": "because", "answer": "yes"}, {"reasoning": "because 
         (NATIVE, "chat", "<think>this takes lo", "length", {}),
     ],
 )
-async def test_a_cut_reply_is_what_had_come_and_is_paid_for_once(
-    over: Any, fake_openai: FakeOpenAI, model: str, adapter: str, text: str, reason: str, outputs: Any
-) -> None:
+async def test_a_cut_reply_is_what_had_come_paid_for_once(
+    over, fake_openai, model, adapter, text, reason, outputs
+):
     fake_openai.reply(text=text, finish_reason=reason)
     async with over(model, adapter=adapter, choice={"cache": True}) as home:
         first, again = [await home.ask("the same") for _ in range(2)]
@@ -46,7 +43,7 @@ async def test_a_cut_reply_is_what_had_come_and_is_paid_for_once(
     assert len(fake_openai.streams) == 1
 
 
-async def test_only_the_call_that_made_the_answer_counts(ask: Any, fake_openai: FakeOpenAI) -> None:
+async def test_only_the_call_that_made_the_answer_counts(ask, fake_openai):
     fake_openai.reply(text="[[ ## answer ## ]]\na draft that was", finish_reason="length")
     assert (await ask(program="draft_and_review")).finished.finish_reason == "stop"
     assert len(fake_openai.streams) == 2
@@ -54,9 +51,7 @@ async def test_only_the_call_that_made_the_answer_counts(ask: Any, fake_openai: 
 
 @pytest.mark.parametrize(("model", "chunk_chars"), [(NATIVE, 1), (NATIVE, 0), (LITELLM, 1)])
 @ADAPTERS
-async def test_think_tags_are_thinking_and_no_part_of_the_fields(
-    ask: Any, fake_openai: FakeOpenAI, model: str, adapter: str, chunk_chars: int
-) -> None:
+async def test_think_tags_are_thinking_and_no_part_of_a_field(ask, fake_openai, model, adapter, chunk_chars):
     thought = "Is 1 < 2? {yes}\n[[ ## answer ## ]]\n<answer>no</answer>"
     reply = f"\n<think>\n{thought}\n</think>\n\n{COMPLETE[adapter]}"
     fake_openai.reply(text=reply, chunk_chars=chunk_chars)
@@ -70,9 +65,7 @@ async def test_think_tags_are_thinking_and_no_part_of_the_fields(
 
 
 @pytest.mark.parametrize("chunk_chars", [1, 0])
-async def test_thinking_in_a_field_or_told_apart_by_the_server_is_thinking_too(
-    ask: Any, fake_openai: FakeOpenAI, chunk_chars: int
-) -> None:
+async def test_thinking_in_a_field_or_told_apart_by_the_server_is_thinking_too(ask, fake_openai, chunk_chars):
     fake_openai.reply(text="[[ ## answer ## ]]\n<think>hm</think>\nyes", chunk_chars=chunk_chars)
     fake_openai.reply(text="[[ ## answer ## ]]\nyes", reasoning_content="hm")
     for _ in range(2):
@@ -82,14 +75,14 @@ async def test_thinking_in_a_field_or_told_apart_by_the_server_is_thinking_too(
 
 
 @pytest.mark.parametrize("answer", ["<b>", "a <think> tag", "<thinking>", "</think>"])
-async def test_text_about_tags_is_text(ask: Any, fake_openai: FakeOpenAI, answer: str) -> None:
+async def test_text_about_tags_is_text(ask, fake_openai, answer):
     fake_openai.reply(fields={"reasoning": "because", "answer": answer}, chunk_chars=1)
     heard = await ask()
     assert heard.text("answer") == heard.finished.outputs["answer"] == answer
 
 
 @ADAPTERS
-async def test_earlier_turns_hold_no_none(ask: Any, fake_openai: FakeOpenAI, adapter: str) -> None:
+async def test_earlier_turns_hold_no_none(ask, fake_openai, adapter):
     for program in ("chain_of_thought", "react"):
         await ask(program=program, adapter=adapter, history=conversation("What is red?", "A colour."))
     messages = [message for request in fake_openai.requests for message in request.json["messages"]]

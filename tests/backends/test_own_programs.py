@@ -1,4 +1,4 @@
-"""A visitor's own program: threads of its own, several predictors, attempts, and whatever it returns."""
+"""A user's own program: threads of its own, several predictors, attempts, and whatever it returns."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from dspy_demo.api import build_api
-from dspy_demo.programs.shipped import SHIPPED
-from tests.fake_openai import FAULTS, FakeOpenAI, Reply
+from tests.fake_openai import FAULTS, Reply
 from tests.services import LITELLM, NATIVE, Heard, conversation, until
 
 # Nobody closes a model that a program made for itself: the garbage collector finds its sockets.
@@ -59,8 +56,8 @@ FAN = """
 """
 JOINED = 'return self.join(question=question, drafts="; ".join(draft.draft for draft in drafts))'
 AJOINED = 'return await self.join.acall(question=question, drafts="; ".join(d.draft for d in drafts))'
-#: Ways in which a program may make two calls where the turn's task does not run.
-THREADS = {
+#: Ways in which a program may make two calls.
+WAYS = {
     "to_thread": f"""
         async def aforward(self, question: str):
             drafts = await asyncio.gather(*(
@@ -87,6 +84,11 @@ THREADS = {
             drafts = asyncio.run(both())
             {JOINED}
     """,
+    "the turn's task": f"""
+        async def aforward(self, question: str):
+            drafts = [await self.one.acall(question=f"{{question}} {{n}}") for n in range(2)]
+            {AJOINED}
+    """,
     "forward in the event loop": f"""
         async def aforward(self, question: str):
             drafts = [self.one(question=f"{{question}} {{n}}") for n in range(2)]
@@ -95,20 +97,16 @@ THREADS = {
 }
 
 
-def own_lm(fake: FakeOpenAI, model: str) -> str:
-    return f'dspy.LM("{model}", api_base="{fake.url}", api_key="k", cache=False)'
-
-
-@pytest.mark.parametrize(("own_model", "model"), [(False, NATIVE), (True, NATIVE), (False, LITELLM)])
-@pytest.mark.parametrize("way", THREADS)
-async def test_calls_of_a_programs_own_threads_work(
-    ask: Any, fake_openai: FakeOpenAI, own_program: Any, way: str, own_model: bool, model: str
-) -> None:
+@pytest.mark.parametrize("own_model", [False, True])
+@PATHS
+@pytest.mark.parametrize("way", WAYS)
+async def test_calls_of_a_programs_own_threads_work(ask, fake_openai, own_program, way, own_model, model):
     """A model of the program's own cannot stream from every thread; its reply comes whole then."""
-    lm = own_lm(fake_openai, model) if own_model else None
-    heard = await ask(model=model, spec=own_program(FAN.format(lm=lm, program=THREADS[way].strip())))
+    lm = f'dspy.LM("{model}", api_base="{fake_openai.url}", api_key="k", cache=False)' if own_model else None
+    heard = await ask(model=model, spec=own_program(FAN.format(lm=lm, program=WAYS[way].strip())))
     assert "visitor-7" in heard.finished.outputs["answer"]
-    streams = way == "event loop of its own" if own_model else way != "forward in the event loop"
+    itself = {"event loop of its own", "the turn's task"}
+    streams = way in itself if own_model else way != "forward in the event loop"
     steps = {step for step, _, _ in streamed(heard)}
     assert steps == ({"one", "one#2", "join"} if streams else {"join"})
     assert len(fake_openai.streams) == 3
@@ -117,24 +115,7 @@ async def test_calls_of_a_programs_own_threads_work(
 
 
 @PATHS
-async def test_a_model_of_the_programs_own_streams_from_the_program(
-    ask: Any, fake_openai: FakeOpenAI, own_program: Any, model: str
-) -> None:
-    program = f"""
-        async def aforward(self, question: str):
-            drafts = [await self.one.acall(question=question)]
-            {AJOINED}
-    """.strip()
-    # For seconds, since LiteLLM imports more of itself while the first chunks of its first reply arrive.
-    fake_openai.respond_with(lambda _: Reply(tokens_per_second=50, filler_chars=500))
-    spec = own_program(FAN.format(lm=own_lm(fake_openai, model), program=program))
-    assert sum(delta.step == "one" for delta in (await ask(model=model, spec=spec)).deltas) > 2
-
-
-@PATHS
-async def test_parallel_streams_each_call_by_itself_also_one_that_is_tried_again(
-    ask: Any, fake_openai: FakeOpenAI, case: Any, model: str
-) -> None:
+async def test_parallel_streams_each_call_by_itself_also_one_tried_again(ask, fake_openai, case, model):
     fake_openai.reply(FAULTS["500"])
     fake_openai.reply(tokens_per_second=100, times=4)
     texts = streamed(heard := await ask(model=model, spec=case("parallel")))
@@ -147,9 +128,7 @@ async def test_parallel_streams_each_call_by_itself_also_one_that_is_tried_again
 
 
 @pytest.mark.parametrize(("name", "at_once"), [("parallel", 3), ("best_of_n", 1), ("two_calls_at_once", 2)])
-async def test_stop_ends_all_calls_and_starts_no_other(
-    over: Any, fake_openai: FakeOpenAI, case: Any, name: str, at_once: int
-) -> None:
+async def test_stop_ends_all_calls_and_starts_no_other(over, fake_openai, case, name, at_once):
     spec = case(name)
     fake_openai.respond_with(lambda _: Reply(filler_chars=20_000, tokens_per_second=20))
     async with over(spec=spec) as home:
@@ -168,9 +147,7 @@ async def test_stop_ends_all_calls_and_starts_no_other(
     assert all(stream.client_left for stream in fake_openai.streams)
 
 
-async def test_a_thread_that_may_be_either_of_two_turns_is_told_what_to_do(
-    over: Any, fake_openai: FakeOpenAI, own_program: Any
-) -> None:
+async def test_a_thread_that_may_be_either_of_two_turns_is_told_what_to_do(over, fake_openai, own_program):
     program = """
         both_run = __import__("threading").Barrier(2)
         def forward(self, question: str):
@@ -197,9 +174,7 @@ async def test_a_thread_that_may_be_either_of_two_turns_is_told_what_to_do(
         ("best_of_n", [("module", "reasoning"), ("module", "answer")]),
     ],
 )
-async def test_what_may_not_be_the_answer_streams_as_thoughts(
-    ask: Any, fake_openai: FakeOpenAI, case: Any, name: str, places: list[tuple[str, str]], model: str
-) -> None:
+async def test_what_may_not_be_the_answer_streams_as_thoughts(ask, fake_openai, case, name, places, model):
     fake_openai.respond_with(lambda _: Reply(tokens_per_second=200))
     texts = streamed(heard := await ask(model=model, spec=case(name)))
     assert set(texts) == {(*place, "reasoning") for place in places}
@@ -208,44 +183,19 @@ async def test_what_may_not_be_the_answer_streams_as_thoughts(
     assert sorted(heard.finished.outputs["answer"].split(" / ")) == sorted(answers)
 
 
-NAMED = """
-    import dspy
-    class Named(dspy.Module):
-        answer_step = "respond"
-        def __init__(self):
-            super().__init__()
-            self.respond = dspy.ChainOfThought("question -> answer")
+async def test_a_module_may_name_the_step_that_answers(ask, own_program):
+    program = """
+        answer_step = "join"
         async def aforward(self, question: str):
-            await self.respond.acall(question=question)
-            return await self.respond.acall(question=question)
-"""
+            await self.join.acall(question=question, drafts="")
+            return await self.join.acall(question=question, drafts="")
+    """
+    heard = await ask(spec=own_program(FAN.format(lm=None, program=program.strip())))
+    assert heard.text("answer", step="join", channel="answer")
+    assert heard.text("answer", step="join#2", channel="reasoning") == heard.finished.outputs["answer"]
 
 
-async def test_a_module_may_name_the_step_that_answers(ask: Any, own_program: Any) -> None:
-    heard = await ask(spec=own_program(NAMED))
-    assert heard.text("answer", step="respond", channel="answer")
-    assert heard.text("answer", step="respond#2", channel="reasoning") == heard.finished.outputs["answer"]
-
-
-@pytest.mark.parametrize(
-    ("name", "whole"), [("best_of_n", True), ("two_calls_at_once", True), ("chain_of_thought", False)]
-)
-async def test_a_chat_client_gets_no_text_that_may_not_be_the_answer(
-    over: Any, fake_openai: FakeOpenAI, case: Any, name: str, whole: bool
-) -> None:
-    spec = SHIPPED[0] if name == "chain_of_thought" else case(name)
-    fake_openai.respond_with(lambda _: Reply(tokens_per_second=200))
-    async with over(spec=spec) as home:
-        transport = httpx.ASGITransport(build_api(home.service, lambda: home.choice))
-        body = {"model": spec.name, "stream": True, "messages": [{"role": "user", "content": "visitor-7?"}]}
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            text = (await client.post("/v1/chat/completions", json=body)).text
-    pieces = [line for line in text.splitlines() if '"content":"' in line and '"content":""' not in line]
-    assert (len(pieces) == 1) is whole
-    assert '"reasoning_content"' in text
-
-
-async def test_a_program_without_types_remembers(ask: Any, fake_openai: FakeOpenAI, case: Any) -> None:
+async def test_a_program_without_types_remembers(ask, fake_openai, case):
     history = conversation("What is red?", "A colour.")
     assert (await ask(spec=case("history_without_a_type"), history=history)).finished.outputs["answer"]
     messages = fake_openai.requests[-1].json["messages"]
@@ -253,20 +203,11 @@ async def test_a_program_without_types_remembers(ask: Any, fake_openai: FakeOpen
     assert "What is red?" in messages[1]["content"] and "A colour." in messages[2]["content"]
 
 
-@pytest.mark.parametrize(
-    ("value", "outputs"),
-    [
-        ('"text"', {"answer": "text"}),
-        ('{"name": "T", "score": 3}', {"name": "T", "score": 3}),
-        ("42", None),
-    ],
-)
-async def test_what_a_program_returns_is_its_answer(
-    ask: Any, own_program: Any, value: str, outputs: dict[str, object] | None
-) -> None:
-    does = f"async def aforward(self, question: str): return {value}"
-    heard = await ask(spec=own_program(f"import dspy\nclass Own(dspy.Module):\n    {does}"))
-    if outputs is None:
-        assert heard.failed.code == "program_load"
-    else:
-        assert heard.finished.outputs == outputs
+async def test_what_a_program_returns_is_its_answer(ask, own_program):
+    for value, outputs in (('"text"', {"answer": "text"}), ('{"score": 3}', {"score": 3}), ("42", None)):
+        does = f"async def aforward(self, question: str): return {value}"
+        heard = await ask(spec=own_program(f"import dspy\nclass Own(dspy.Module):\n    {does}"))
+        if outputs is None:
+            assert heard.failed.code == "program_load"
+        else:
+            assert heard.finished.outputs == outputs

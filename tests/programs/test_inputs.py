@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import dspy
 import pydantic
@@ -25,34 +24,27 @@ class Point(pydantic.BaseModel):
     y: int
 
 
-def field(annotation: Any, kind: Any = "json", **values: Any) -> InputField:
-    return InputField("value", kind, annotation=annotation, **values)
-
-
 @pytest.mark.parametrize(
-    ("spec", "raw", "value"),
+    ("annotation", "kind", "raw", "value"),
     [
-        (field(int, "integer"), "42", 42),
-        (field(float, "number"), "1.5", 1.5),
-        (field(bool, "boolean"), "true", True),
-        (field(list[int]), "[1, 2]", [1, 2]),
-        (field(Point), '{"x": 1, "y": 2}', Point(x=1, y=2)),
-        (field(int, "integer", required=False, default=7), None, 7),
-        (field(Literal["a"], "choice"), "c", InvalidInput),
-        (field(list[int]), "[1, ", InvalidInput),
-        (field(Point), '{"x": "left"}', InvalidInput),
+        (int, "integer", "42", 42),
+        (float, "number", "1.5", 1.5),
+        (bool, "boolean", "true", True),
+        (list[int], "json", "[1, 2]", [1, 2]),
+        (Point, "json", '{"x": 1, "y": 2}', Point(x=1, y=2)),
+        (int, "integer", None, 7),
+        (Literal["a"], "choice", "c", InvalidInput),
+        (list[int], "json", "[1, ", InvalidInput),
+        (Point, "json", '{"x": "left"}', InvalidInput),
     ],
 )
-def test_values_get_their_types_and_a_wrong_one_is_told(spec: InputField, raw: Any, value: Any) -> None:
-    if value is not InvalidInput:
-        assert read_value(spec, raw) == value
-        return
-    with pytest.raises(InvalidInput) as caught:
-        read_value(spec, raw)
-    assert "“value”" in caught.value.public_message
-
-
-# Messages
+def test_values_get_their_types_and_a_wrong_one_is_told(annotation, kind, raw, value):
+    field = InputField("value", kind, annotation=annotation, required=False, default=7)
+    if value is InvalidInput:
+        with pytest.raises(InvalidInput, match="“value”"):
+            read_value(field, raw)
+    else:
+        assert read_value(field, raw) == value
 
 
 class Echo(dspy.Module):
@@ -60,38 +52,27 @@ class Echo(dspy.Module):
         return dspy.Prediction(answer=f"{question} after {len(history.messages)}")
 
 
-CHAT = ChatProgram(Echo(), chat_field="question", history_field="history", answer_field="answer")
 SYSTEM, HI = {"role": "system", "content": "x"}, {"role": "user", "content": "hi"}
 PARTS = {"role": "user", "content": [{"type": "text", "text": "hi"}]}
 
 
-@pytest.mark.parametrize(
-    ("positional", "named", "answer"),
-    [
-        ([], {"messages": [SYSTEM, HI]}, "hi after 0"),
-        ([], {"question": "hi"}, "hi after 0"),
-        ([[HI, {"role": "assistant", "content": "b"}, PARTS]], {}, "hi after 1"),
-    ],
-)
-async def test_a_chat_program_takes_messages_or_fields(positional: Any, named: Any, answer: str) -> None:
-    assert CHAT(*positional, **named).answer == answer
-    assert (await CHAT.acall(*positional, **named)).answer == answer
-
-
-async def test_messages_that_are_not_chat_are_refused() -> None:
+async def test_a_chat_program_takes_messages_or_fields_and_refuses_what_is_no_chat():
+    chat = ChatProgram(Echo(), chat_field="question", history_field="history", answer_field="answer")
+    earlier = [HI, {"role": "assistant", "content": "b"}]
+    for messages, answer in (([SYSTEM, HI], "hi after 0"), ([*earlier, PARTS], "hi after 1")):
+        assert chat(messages).answer == answer
+        assert (await chat.acall(messages=messages)).answer == answer
+    assert chat(question="hi").answer == "hi after 0"
     for message in ({"role": "robot", "content": "x"}, {"role": "user", "content": None}, {"role": "user"}):
         with pytest.raises(InvalidInput):
             chat_messages([message])
     # Also where no service checks: `mlflow models serve` calls the logged program itself.
     with pytest.raises(ValueError, match="empty"):
-        await CHAT.acall([{"role": "user", "content": " "}])
+        await chat.acall([{"role": "user", "content": " "}])
 
-
-# Images
 
 OWNER = Visitor("owner", "o")
 DATA = "data:image/png;base64,"
-DESCRIBE = spec_of(program, name="describe")
 
 
 @pytest.mark.parametrize(
@@ -102,7 +83,6 @@ DESCRIBE = spec_of(program, name="describe")
         (DATA + "A" * 120_000, GUEST, ""),  # beside the limit on text
         ("http://127.0.0.1/secret.png", OWNER, ""),
         ("http://127.0.0.1/secret.png", GUEST, "invalid_input"),
-        ("https://public.example/cat.png", GUEST, "invalid_input"),
         ("https://user:password@public.example/cat.png", OWNER, "invalid_input"),
         ("/etc/passwd", OWNER, "invalid_input"),
         ("data:text/html;base64,AAAA", OWNER, "invalid_input"),
@@ -111,12 +91,12 @@ DESCRIBE = spec_of(program, name="describe")
         ("", OWNER, "invalid_input"),
     ],
 )
-async def test_who_may_send_which_image(data_dir: Path, image: Any, who: Visitor, code: str) -> None:
-    async with house(settings_for(data_dir), programs=ProgramRegistry([DESCRIBE])) as home:
-        target = LocalTarget("describe", home.choice)
-        request = TurnRequest(target, {"question": "What is it?", "image": image}, visitor=who)
+async def test_who_may_send_which_image(data_dir, image, who, code):
+    programs = ProgramRegistry([spec_of(program, name="describe")])
+    async with house(settings_for(data_dir), programs=programs) as home:
+        inputs = {"question": "What is it?", "image": image}
         try:
-            home.service.check(request)
+            home.service.check(TurnRequest(LocalTarget("describe", home.choice), inputs, visitor=who))
             refused = ""
         except DemoError as error:
             refused = error.code

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import textwrap
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,68 +23,46 @@ class Summarise(dspy.Module):
         return self.predict(text=text)
 """
 
-Write = Callable[..., str]
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Iterator[Write]:
-    """Write a module and give its path; forget everything that was imported afterwards."""
-    path_before, modules_before = list(sys.path), set(sys.modules)
-
-    def file(source: str, name: str = "mine_a") -> str:
-        path = tmp_path / f"{name}.py"
-        path.write_text(textwrap.dedent(source))
-        return str(path)
-
-    yield file
-    sys.path[:] = path_before
-    for name in {name for name in set(sys.modules) - modules_before if name.startswith("mine_")}:
-        del sys.modules[name]
-
-
 BOTH = "\na = Summarise()\nb = Summarise()"
 
 
 @pytest.mark.parametrize(
-    ("ending", "attribute", "name"),
+    ("ending", "reference", "name"),
     [
-        ("", "", "Summarise"),
-        ("\nother = Summarise()\nprogram = Summarise()", "", "mine_a"),
-        ("\ndef make(): return Summarise()", ":make", "make"),
+        ("", "mine_a.py", "Summarise"),
+        ("\nother = Summarise()\nprogram = Summarise()", "mine_a.py", "mine_a"),
+        ("\ndef make(): return Summarise()", "mine_a.py:make", "make"),
         (BOTH, "mine_a:b", "b"),
     ],
 )
-def test_an_instance_a_class_or_a_maker(write: Write, ending: str, attribute: str, name: str) -> None:
-    path = write(PROGRAM + ending)
-    sys.path.insert(0, str(Path(path).parent))
-    spec = load_program(attribute if attribute.startswith("mine") else path + attribute)
+def test_an_instance_a_class_or_a_maker(tmp_path, monkeypatch, ending, reference, name):
+    monkeypatch.chdir(tmp_path)
+    Path("mine_a.py").write_text(PROGRAM + ending)
+    spec = load_program(reference)
     assert (spec.name, spec.description, spec.chat_field) == (name, "Sums a text up.", "text")
     assert [field.name for field in spec.inputs] == ["text"]
 
 
 @pytest.mark.parametrize(
-    ("source", "attribute", "reason"),
+    ("source", "reference", "reason"),
     [
-        ("x = ", "", "line 1"),
-        ("import no_such_package", "", "ModuleNotFoundError"),
-        ("x = 1", "", "No dspy.Module"),
-        (PROGRAM, ":Missing", "There are: Summarise"),
-        (PROGRAM + "\nx = 3", ":x", "it is a int"),
-        (PROGRAM + "\ndef broken(): raise ValueError('boom')", ":broken", "ValueError: boom"),
-        (PROGRAM + BOTH, "", "Say which one"),
-        ("import dspy\nprogram = dspy.Predict('n: int -> m: int')", "", "no text input"),
-        (PROGRAM, "my-program", "named like a Python module"),
-        (PROGRAM, "json", "Rename json.py"),
-        (None, "no_such_name", "no shipped program"),
-        (None, "no_such_package.inner:thing", "ModuleNotFoundError"),
+        ("x = ", "mine.py", "line 1"),
+        ("import no_such_package", "mine.py", "ModuleNotFoundError"),
+        ("x = 1", "mine.py", "No dspy.Module"),
+        (PROGRAM, "mine.py:Missing", "There are: Summarise"),
+        (PROGRAM + "\nx = 3", "mine.py:x", "it is a int"),
+        (PROGRAM + "\ndef broken(): raise ValueError('boom')", "mine.py:broken", "ValueError: boom"),
+        (PROGRAM + BOTH, "mine.py", "Say which one"),
+        ("import dspy\nprogram = dspy.Predict('n: int -> m: int')", "mine.py", "no text input"),
+        (PROGRAM, "my-program.py", "named like a Python module"),
+        (PROGRAM, "json.py", "Rename json.py"),
+        ("", "no_such_name", "no shipped program"),
+        ("", "no_such_package.inner:thing", "ModuleNotFoundError"),
     ],
 )
-def test_a_program_that_cannot_be_used_gives_the_reason(
-    write: Write, source: str | None, attribute: str, reason: str
-) -> None:
-    named = bool(attribute) and not attribute.startswith(":")
-    path = write(source, attribute if named else "mine_a") if source is not None else ""
-    reference = path + attribute if not (named and path) else path
+def test_a_program_that_cannot_be_used_gives_the_reason(tmp_path, monkeypatch, source, reference, reason):
+    monkeypatch.chdir(tmp_path)
+    Path(reference.partition(":")[0]).write_text(source)
     with pytest.raises(ProgramLoadError) as caught:
         load_program(reference)
     assert reason in caught.value.public_message
@@ -109,9 +84,7 @@ class Asked(dspy.Signature):
 
 
 class OfHints(dspy.Module):
-    async def aforward(
-        self, topic: str, tone: str | None = None, size: int = 3, extra: Any = None
-    ) -> Any: ...
+    async def aforward(self, topic: str, tone: str | None = None, size: int = 3, extra: Any = None): ...
 
 
 class Untyped(dspy.Module):
@@ -119,17 +92,15 @@ class Untyped(dspy.Module):
         super().__init__()
         self.respond = dspy.Predict(Asked)
 
-    def forward(self, question, picture, weights, tone="calm", history=None): ...  # type: ignore[no-untyped-def]
+    def forward(self, question, picture, weights, tone="calm", history=None): ...
 
 
 class Typed(Untyped):
-    def forward(  # type: ignore[no-untyped-def, override]
-        self, question: str, picture, weights: Any, tone="calm", history: dspy.History | None = None
-    ): ...
+    def forward(self, question: str, picture, weights: Any, tone="calm", history: dspy.History = None): ...
 
 
 class Wrapped(Untyped):
-    def forward(self, **fields: Any) -> Any: ...
+    def forward(self, **fields): ...
 
 
 BEST = dspy.BestOfN(module=dspy.Predict(Asked), N=2, reward_fn=lambda *_: 1.0, threshold=1.0)
@@ -150,9 +121,7 @@ OF_UNTYPED = "question text *, picture image *, weights json *, tone choice"
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_a_program_becomes_a_form(
-    module: dspy.Module, fields: str, outputs: tuple[str, ...], answer_field: str | None
-) -> None:
+def test_a_program_becomes_a_form(module, fields, outputs, answer_field):
     spec = spec_of(module, name="mine")
     found = [[field.name, field.kind, *("*" if field.required else "")] for field in spec.inputs]
     assert found == [row.split() for row in fields.split(",")]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from dspy_demo.lm.demo_engine import UNKNOWN
@@ -19,7 +17,7 @@ ANSWERS = {
 }
 
 
-async def test_every_example_is_answered_right_and_all_else_honestly(data_dir: Path) -> None:
+async def test_every_example_is_answered_right_and_all_else_honestly(data_dir):
     async with house(settings_for(data_dir)) as home:
         for spec in SHIPPED:
             for question, ending in zip(spec.examples, ANSWERS[spec.name], strict=True):
@@ -43,7 +41,7 @@ NO, NOWHERE = "Cannot calculate that", "There is no time zone"
         ("", NO), ("1/0", NO), ("9**9**9", NO), ("__import__('os')", NO), ("2 +", NO), ("(" * 5000, NO),
     ],
 )  # fmt: skip
-def test_the_calculator_is_exact_and_refuses_in_words(expression: str, result: str) -> None:
+def test_the_calculator_is_exact_and_refuses_in_words(expression, result):
     found = calculator(expression)
     assert found.startswith(NO) if result == NO else found == result
 
@@ -55,5 +53,5 @@ def test_the_calculator_is_exact_and_refuses_in_words(expression: str, result: s
         ("", NOWHERE), ("../../etc/passwd", NOWHERE), ("Mars/Olympus", NOWHERE), ("\0", NOWHERE),
     ],
 )  # fmt: skip
-def test_the_time_is_that_of_the_zone(zone: str, told: str) -> None:
+def test_the_time_is_that_of_the_zone(zone, told):
     assert told in current_time(zone)
