@@ -13,7 +13,7 @@ from dspy.utils import exceptions as dspy_errors
 
 from dspy_demo import errors
 from dspy_demo.errors import DemoError, in_seconds
-from dspy_demo.lm.native import is_too_long
+from dspy_demo.lm.native import TOO_LONG
 
 #: What an engine meets in a reply that is not that of a language model.
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, lm15.LM15Error)
@@ -41,7 +41,7 @@ def _classified(error: BaseException, streamed: bool) -> DemoError | None:
             return _rate_limited(error.retry_after)
         case dspy_errors.LMTimeoutError():
             return errors.UpstreamTimeout()
-        case dspy_errors.LMProviderError() if is_too_long(str(error)):  # DSPy does not read all words
+        case dspy_errors.LMProviderError() if TOO_LONG.search(str(error)):  # DSPy does not read all words
             return errors.UpstreamRejected("The chat has become too long for this model. Start a new chat.")
         case dspy_errors.LMUnsupportedModelError():
             text = "The server does not have this model. Check its name, or choose another."

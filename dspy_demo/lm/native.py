@@ -30,7 +30,7 @@ _DONE = b"data: [DONE]"
 #: DSPy's client refuses a line of more than 64 KiB; a character may take six bytes of JSON.
 _PIECE_CHARS = 8_000
 #: OpenAI, vLLM, llama.cpp, LM Studio, Ollama and SGLang, in this order where their words differ.
-_TOO_LONG = re.compile(
+TOO_LONG = re.compile(
     r"context[ _](length|window|size)|too long to fit|maximum model length|maximum input length"
     r"|context the overflows|input length .{0,40}exceeds|prompt is too long",
     re.IGNORECASE,
@@ -153,7 +153,7 @@ class ChatReply:
         error = error_in(body)
         if self.status >= 400:
             text = body.decode("utf-8", "replace")
-            error = lm15.ContextLengthError(text, status=self.status) if is_too_long(text) else None
+            error = lm15.ContextLengthError(text, status=self.status) if TOO_LONG.search(text) else None
         if error is not None:
             raise error
         return body
@@ -179,10 +179,6 @@ class ChatReply:
                 yield b"\n"
                 return
             yield line
-
-
-def is_too_long(text: str) -> bool:
-    return _TOO_LONG.search(text) is not None
 
 
 def without_refused(given: Mapping[str, Any], refusal: str) -> dict[str, Any] | None:
@@ -214,7 +210,7 @@ def error_in(body: bytes) -> lm15.ProviderError | None:
         return None
     detail = error if isinstance(error, dict) else {"message": str(error)}
     message, code, kind = (str(detail.get(name) or "") for name in ("message", "code", "type"))
-    if is_too_long(f"{message} {code} {kind}"):
+    if TOO_LONG.search(f"{message} {code} {kind}"):
         return lm15.ContextLengthError(message, provider_code=code)
     words = f"{code} {kind}".lower()
     found = next((made for pattern, made in _ERRORS.items() if re.search(pattern, words)), lm15.ServerError)

@@ -87,10 +87,8 @@ def _put_in_place(part: Path, model: KnownModel) -> None:
     """Compare the checksum first; a wrong file is removed, since nothing can be done with it."""
     if LocalModel(model.name, part).identified().sha256 != model.sha256:
         part.unlink()
-        raise DownloadFailed(
-            f"The {model.file} that came has another checksum than the publisher's, so it was removed. "
-            "Try again; if that happens again, do not trust this network or mirror."
-        )
+        text = f"The {model.file} that came has another checksum than the publisher's, so it was removed."
+        raise DownloadFailed(f"{text} Try again, from another network or mirror.")
     part.replace(part.with_suffix(""))
 
 

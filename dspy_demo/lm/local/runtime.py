@@ -26,9 +26,8 @@ if TYPE_CHECKING:
 
 MODULE = "xllamacpp"
 INSTALL_LINE = "pip install -r requirements-local.txt"
-INSTALL_HINT = (
-    f"The runtime for models on this machine is not installed, or lacks libgomp1. Run: {INSTALL_LINE}"
-)
+#: On Linux it also needs libgomp1.
+INSTALL_HINT = f"The runtime for models on this machine is not installed. Run: {INSTALL_LINE}"
 #: A reply can be stopped between two of these while the chat is read; so many tokens take about a second
 #: of a small model on two cores. Reading is no faster with more.
 BATCH_TOKENS = 128
