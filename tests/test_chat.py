@@ -12,13 +12,7 @@ import pytest
 
 from dspy_demo.backends.base import Backend
 from dspy_demo.errors import Busy, Stopped, UpstreamError
-from dspy_demo.events import (
-    FieldDelta,
-    LMChoice,
-    TurnFailed,
-    TurnFinished,
-    TurnStarted,
-)
+from dspy_demo.events import FieldDelta, LMChoice, TurnFailed, TurnFinished, TurnStarted
 from tests.scripted_backend import ScriptedBackend, scripted_answer
 from tests.services import Heard, House, house, settings_for, until
 

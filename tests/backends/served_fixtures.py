@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import yaml
@@ -29,9 +29,6 @@ from dspy_demo.versions import LogRequest, VersionStore
 from tests.fake_openai import FakeOpenAI, free_port
 from tests.processes import ServerProcess, start_process
 from tests.services import settings_for
-
-if TYPE_CHECKING:
-    pass
 
 #: For a plain `mlflow models serve`: DSPy's engine wants a key, and mlflow wants `uvicorn` on the path.
 PLAIN_ENV = {
