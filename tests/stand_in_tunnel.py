@@ -26,7 +26,7 @@ _BLOCKED = (
 )
 _SCRIPTS = {
     "working": f'exec "{sys.executable}" -S "{Path(__file__).resolve()}" "$@"',
-    "blocked": f"echo '[W] [service.go:122] {_BLOCKED}'; exit 1",
+    "blocked": _BLOCKED,
     "stubborn": "trap '' TERM; while :; do sleep 0.2; done",
 }
 

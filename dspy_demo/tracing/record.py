@@ -11,11 +11,12 @@ import time
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 from dspy_demo.events import (
     Event,
     FieldDelta,
+    Status,
     TurnFailed,
     TurnFinished,
     TurnRequest,
@@ -66,6 +67,10 @@ class TurnRecord:
                 self.streamed.setdefault(f"{step}.{name}" if step else name, []).append(text)
             case TurnFinished() | TurnFailed():
                 self.end = event
+            case TurnStarted() | Status():
+                pass
+            case _:
+                assert_never(event)
         if isinstance(event, TurnStarted | TurnFinished) and event.trace_id not in {None, self.trace_id}:
             self.traced_elsewhere = True
 

@@ -206,6 +206,7 @@ async def test_as_names_descriptions_errors_and_tags(chat: ChatPage, upstream: F
     await expect(version).to_be_visible(timeout=60_000)
     await expect(version.locator(".v-body > p")).to_have_text(MARKUP, timeout=60_000)
     await expect(version.locator(".v-tags span")).to_have_text(f"note={MARKUP}")
+    await version.locator("> summary").click()
     await version.get_by_text("Edit", exact=True).click()
     await expect(version.get_by_label("Description")).to_have_value(MARKUP)
     assert await version.locator("img, script, a[href^=javascript]").count() == 0
