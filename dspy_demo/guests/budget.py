@@ -29,9 +29,11 @@ class DailyBudget:
         self._clock = clock
         self.reserved = 0  # tokens that the running turns may use
         try:
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
             self._database = _opened(str(path or ":memory:"))
             self.spent()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             self._in_memory(error)
 
     def spent(self, more_tokens: int = 0, more_usd: float = 0.0) -> tuple[int, float]:

@@ -278,7 +278,7 @@ def test_a_spent_day_is_over_until_midnight(amount: tuple[int, float]) -> None:
 
 
 def test_apps_on_one_folder_and_a_restart_see_the_same_day(data_dir: Path) -> None:
-    path = data_dir / "guests.db"
+    path = data_dir / "of-the-first-start" / "guests.db"
     one, other = budget(path), budget(path)
     one.spent(200, 0.5)
     assert other.spent(100, 0.25) == (300, 0.75)
