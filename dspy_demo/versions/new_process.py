@@ -132,6 +132,7 @@ def _saved(folder: Path, draft: Mapping[str, Any]) -> list[str]:
             loaded["program"],
             str(folder / "model"),
             task="llm/v1/chat",
+            signature=_chat_signature(),
             pip_requirements=draft["requirements"],
             code_paths=sorted(str(path) for path in code.iterdir()),
             metadata={METADATA_KEY: metadata},
@@ -153,6 +154,17 @@ def _travelling(opened: Mapping[str, Path], code: Path) -> list[str]:
         shutil.copyfile(path, target)
         added.append(name)
     return added
+
+
+def _chat_signature() -> Any:
+    """MLflow's own for ``llm/v1/chat`` refuses what OpenAI's clients may send: parts of a content, a name."""
+    from mlflow.models import ModelSignature
+    from mlflow.models.rag_signatures import CHAT_COMPLETION_RESPONSE_SCHEMA
+    from mlflow.types.schema import AnyType, Array, ColSpec, DataType, Object, Property, Schema
+
+    content, name = Property("content", AnyType(), False), Property("name", DataType.string, False)
+    message = Object([Property("role", DataType.string), content, name])
+    return ModelSignature(Schema([ColSpec(Array(message), name="messages")]), CHAT_COMPLETION_RESPONSE_SCHEMA)
 
 
 def _sentence(error: BaseException, code: Path) -> str:
