@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, ExitStack, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import dspy
 from anyio.from_thread import check_cancelled
@@ -216,6 +216,9 @@ class OwnThreads(BaseCallback):
 
     def on_module_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
         self._open.pop(call_id, ExitStack()).close()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # in a program's copy of a predictor (`dspy.BestOfN`) it is still of this turn
 
 
 def _can_stream(lm: dspy.LM) -> bool:
