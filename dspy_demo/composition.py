@@ -30,10 +30,9 @@ from dspy_demo.settings import Settings
 from dspy_demo.share.gradio_bridge import GradioTunnel
 from dspy_demo.share.tunnel import PHASES, Tunnel
 from dspy_demo.tracing.tracer import Tracer
-from dspy_demo.ui import theme
 from dspy_demo.ui.components import Services
 from dspy_demo.ui.page import build_page
-from dspy_demo.ui.pages import Pages
+from dspy_demo.ui.pages import Pages, head
 from dspy_demo.ui.sections.backend import guest_urls
 from dspy_demo.versions.store import VersionStore
 from dspy_demo.versions.version import LogRequest, Version
@@ -56,7 +55,7 @@ def serve(
     pages = Pages(owner=build_page(services), guest=build_page(services, guests=chat.allowance))
     app = _routes(services, detection, pages)
     app.mount("/", pages)
-    guarded, drain = protected(app, auth, head=theme.head()), partial(chat.drain, settings.shutdown_grace_s)
+    guarded, drain = protected(app, auth, head=head()), partial(chat.drain, settings.shutdown_grace_s)
     asyncio.run(serve_app(guarded, listening, settings, on_ready=terminal.tell_ready, drain=drain))
 
 

@@ -9,8 +9,6 @@ A section draws most of itself as HTML, with one event for all its buttons (see 
     <button data-open="versions">                           shows a section of the page
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -144,9 +142,3 @@ def title_of(uri: str) -> str:
     """``models:/dspy-demo/3`` as a reader says it: ``dspy-demo v3``. The name of a model stays as it is."""
     name = uri.removeprefix("models:/")
     return uri if name == uri else name.replace("/", " v").replace("@", " @")
-
-
-def lasting(seconds: float) -> str:
-    """A duration of a minute or more in one unit: ``3 min``, ``2 d``; empty where it is shorter."""
-    units = ((86_400, "d"), (3_600, "h"), (60, "min"))
-    return next((f"{int(seconds // length)} {unit}" for length, unit in units if seconds >= length), "")

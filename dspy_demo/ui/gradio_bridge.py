@@ -8,8 +8,6 @@
   of. Without them at most 40 events run at once, and 10,000 loaded pages are kept, of 160 kB and more each.
 """
 
-from __future__ import annotations
-
 import logging
 import traceback
 from typing import Any

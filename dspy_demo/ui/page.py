@@ -1,7 +1,5 @@
 """The page of a role. A new section is a class with `draw` and `wire`, and one line in `PageOf`."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import gradio as gr
@@ -15,7 +13,7 @@ from dspy_demo.ui.components import Section, Services, Update
 from dspy_demo.ui.sections.backend import BackendSection
 from dspy_demo.ui.sections.compare import CompareSection
 from dspy_demo.ui.sections.model import ModelSection
-from dspy_demo.ui.sections.picks import HeaderSection, ProgramSection, SidebarPicks
+from dspy_demo.ui.sections.picks import Picks, ProgramSection
 from dspy_demo.ui.sections.share import ShareSection
 from dspy_demo.ui.sections.versions import VersionsSection
 
@@ -49,8 +47,7 @@ class PageOf:
         detection = guests.detection if guests else services.catalog.detection
         self.model = ModelSection(detection, settings, downloads=services.downloads if owner else None)
         self.program = ProgramSection(service.programs, offered)
-        self.picks = SidebarPicks(model=self.model, program=self.program, backend=self.backend, owner=owner)
-        self.header = HeaderSection(self.picks)
+        self.picks = Picks(model=self.model, program=self.program, backend=self.backend, owner=owner)
         # Only the owner's browser can reach MLflow.
         mlflow_url = (lambda: mlflow.url) if owner else lambda: ""
         self.chat = Chat(service, self.picks, mlflow_url=mlflow_url)
@@ -74,11 +71,11 @@ class PageOf:
             for section in self.sidebar:
                 section.draw()
         with gr.Column(elem_id="main", elem_classes="" if self.picks.owner else "one-view"):
-            for section in [self.header, *self.dialogs]:
+            for section in [self.picks, *self.dialogs]:
                 section.draw()
             with gr.Tabs(elem_id="views"):
                 with gr.Tab("Chat", id="chat"):
-                    self.header.draw_banner()
+                    self.picks.draw_banner()
                     start = LocalTarget(self.program.first.name, self.model.detection.choice)
                     self.chat.draw(self.program.offered(), start)
                 for view in self.views:
@@ -89,7 +86,7 @@ class PageOf:
         quiet = {"api_visibility": "private", "show_progress": "hidden", "show_progress_on": self._kept}
         now: dict[str, Any] = {**quiet, "queue": False}
         self.chat.wire(demo, self._new_chat, now)
-        for section in [self.header, *self.dialogs, *self.sidebar, *self.views]:
+        for section in [self.picks, *self.dialogs, *self.sidebar, *self.views]:
             section.wire(demo, now)
         self._keep_choices(demo, now)
         if self.picks.owner:

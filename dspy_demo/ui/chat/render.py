@@ -3,8 +3,6 @@
 Gradio's own walk over the history costs more with every message, and strips the leading spaces of code.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterator

@@ -5,8 +5,6 @@ one that was overtaken, and asks for another (`redraw`). A turn runs from the mo
 sees that one runs and asks for its drawing (`draw_turn`), then for its end. Nothing here trusts the page.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
@@ -20,16 +18,22 @@ from dspy_demo.errors import DemoError, InvalidInput
 from dspy_demo.events import LocalTarget, Message, TurnFailed, TurnRequest
 from dspy_demo.programs.inputs import check_images
 from dspy_demo.programs.spec import ProgramSpec
-from dspy_demo.ui.chat.forms import json_object
-from dspy_demo.ui.chat.live import LiveTurn
 from dspy_demo.ui.chat.render import WireMessage, turn_id_at
-from dspy_demo.ui.chat.session import WINDOW, FinishedTurn, Session, Sessions, history, new_chat_id
+from dspy_demo.ui.chat.session import WINDOW, FinishedTurn, LiveTurn, Session, Sessions, history, new_chat_id
 from dspy_demo.ui.chat.text import JOINER
 from dspy_demo.ui.chat.turn_view import TurnView
-from dspy_demo.ui.chat.widgets import COMMENT_MAX_CHARS, PUT_BACK, RELOAD, ChatWidgets, notice_html
+from dspy_demo.ui.chat.widgets import (
+    COMMENT_MAX_CHARS,
+    PUT_BACK,
+    RELOAD,
+    ChatWidgets,
+    json_object,
+    notice_html,
+)
 from dspy_demo.ui.components import Given, Update, clicked, skip, visitor_of
 from dspy_demo.ui.gradio_bridge import delivered
-from dspy_demo.ui.sections.picks import SidebarPicks
+from dspy_demo.ui.sections.backend import LOCAL
+from dspy_demo.ui.sections.picks import Picks
 from dspy_demo.web.auth import stored_key
 
 RESTARTED = "The app was restarted, or has let go of this page. Reload it to go on; the chat is kept."
@@ -42,7 +46,7 @@ _BY_ID = "(...given) => chatPage.byId(given)"
 class Chat:
     """The chat of one page; `mlflow_url` is MLflow's address for whoever sees it, empty where none."""
 
-    def __init__(self, service: ChatService, picks: SidebarPicks, *, mlflow_url: Callable[[], str]) -> None:
+    def __init__(self, service: ChatService, picks: Picks, *, mlflow_url: Callable[[], str]) -> None:
         self.service, self._picks, self._mlflow_url = service, picks, mlflow_url
         # Of this page alone: guests can push out each other's chats by their number, and not the owner's.
         self.sessions = Sessions(stored_key(service.settings.data_dir))
@@ -75,7 +79,7 @@ class Chat:
         page.chatbot.undo(self.undo, {page.chatbot, page.composer}, js=_BY_ID, **shown)
         new_chat.click(self.new_chat, None, js="() => chatPage.newChat()", **shown)
         page.earlier.click(self.show_earlier, None, **shown)
-        page.notice.click(self.fix, None, **shown | {"outputs": {*page.shown, *picks.use_local()}})
+        page.notice.click(self.fix, None, **shown | {"outputs": {*page.shown, picks.backend.switch}})
         changed = {page.chatbot, page.composer, *page.forms.outputs}
         gr.on(picks.changes, self.program_changed, picks.inputs, changed, **now)
         if self.service.settings.tracing:
@@ -190,7 +194,8 @@ class Chat:
 
         if clicked(event) == "put-back":
             return self._act(request, {}, put_back)
-        return (self._picks.use_local() if clicked(event) == "use-local" else {}) | {self.widgets.notice: ""}
+        local = {self._picks.backend.switch: LOCAL} if clicked(event) == "use-local" else {}
+        return local | {self.widgets.notice: ""}
 
     async def rate(self, event: gr.LikeData, chat: list[WireMessage], request: gr.Request) -> Update:
         """A thumb was clicked; the same one again takes it back."""

@@ -9,8 +9,6 @@ Single dollars are money as often as maths. They become ``\( \)``, which the pag
 maths: in one line, no space inside, no digit after the closing one, braces in pairs, and not in code.
 """
 
-from __future__ import annotations
-
 import html
 import json
 import re

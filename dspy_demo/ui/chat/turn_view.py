@@ -1,7 +1,5 @@
 """The state of one turn on the page: a pure fold of its events, which `render.messages` draws."""
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """Local or Served: where turns run, the state of the model server, and the address of another one."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine

@@ -1,10 +1,7 @@
 """Compare: one question, two answers beside each other, and what differs. Only on the owner's page."""
 
-from __future__ import annotations
-
 import asyncio
 import re
-import time
 from collections.abc import AsyncIterator, Mapping
 from difflib import SequenceMatcher
 from typing import Any
@@ -14,18 +11,18 @@ from gradio.components import Component
 
 from dspy_demo.chat import ChatService
 from dspy_demo.errors import DemoError
-from dspy_demo.events import LocalTarget, ServedTarget, Status, TurnRequest
+from dspy_demo.events import LocalTarget, ServedTarget, TurnRequest
 from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.ui import components as ui
-from dspy_demo.ui.chat.live import REDRAW_S, LiveTurn
 from dspy_demo.ui.chat.render import messages
 from dspy_demo.ui.chat.section import Chat
-from dspy_demo.ui.chat.turn_view import TurnView
+from dspy_demo.ui.chat.session import REDRAW_S, LiveTurn
+from dspy_demo.ui.chat.turn_view import StatusLine, TurnView
 from dspy_demo.ui.chat.widgets import CHATBOT, composer
 from dspy_demo.ui.components import Given, Update
 from dspy_demo.ui.gradio_bridge import delivered
 from dspy_demo.ui.sections.backend import LOCAL, SERVED
-from dspy_demo.ui.sections.picks import SidebarPicks, program_behind
+from dspy_demo.ui.sections.picks import Picks, program_behind
 from dspy_demo.ui.sections.versions import wanted_server
 from dspy_demo.versions.store import VersionStore
 
@@ -37,7 +34,7 @@ _WORD, _LINE = re.compile(r"\s+|\w+|[^\w\s]"), re.compile(r".+\n?|\n")
 class CompareSection:
     """A tab with a question and two columns; the programs' further inputs come from the chat's forms."""
 
-    def __init__(self, service: ChatService, store: VersionStore, *, picks: SidebarPicks, chat: Chat) -> None:
+    def __init__(self, service: ChatService, store: VersionStore, *, picks: Picks, chat: Chat) -> None:
         self._service, self._store, self._picks, self._chat = service, store, picks, chat
         #: What runs in a tab, by its session: the task that begins both turns, and then the turns.
         self._asking: dict[str, asyncio.Task[list[LiveTurn]]] = {}
@@ -99,11 +96,14 @@ class CompareSection:
         free = gr.update(submit_btn="Send", stop_btn=False)
         try:
             busy = gr.update(value="", submit_btn=False, stop_btn="Stop")
-            shown = self._drawn([_starting(text, given[target]) for target in self._targets])
+            starting = [f"Starting {ui.title_of(given[target])}" for target in self._targets]
+            shown = self._drawn([TurnView(text, work=(StatusLine(one, "pending"),)) for one in starting])
             yield shown | {self.difference: difference_html({}), self.notice: "", self.composer: busy}
             await asyncio.wait({asking})
-            if asking.cancelled() or asking.exception() is not None:
-                back = {self.notice: _why_not(asking), self.composer: free | {"value": text}}
+            error = None if asking.cancelled() else asking.exception()
+            if asking.cancelled() or error is not None:  # stopped before they began, or why they did not
+                why = ui.message(ui.sentence_of(error), wrong=True) if isinstance(error, Exception) else ""
+                back = {self.notice: why, self.composer: free | {"value": text}}
                 yield {chat: [] for chat in self._chats} | back
                 return
             turns = asking.result()
@@ -151,19 +151,6 @@ class CompareSection:
         version = await asyncio.to_thread(self._store.get, picked)
         state = await picks.backend.servers.beside(wanted_server(version, picks.model, given))
         return state.target, program_behind(state.program, picks.program.registry)
-
-
-def _starting(text: str, picked: str) -> TurnView:
-    """A side until its turn begins."""
-    now = time.monotonic()
-    starting = Status(f"Starting {ui.title_of(picked)}", "pending", "start")
-    return TurnView(text, started_s=now).apply(starting, now)
-
-
-def _why_not(asking: asyncio.Task[Any]) -> str:
-    """Why there are no turns; nothing where they were stopped before they began."""
-    error = None if asking.cancelled() else asking.exception()
-    return ui.message(ui.sentence_of(error), wrong=True) if isinstance(error, Exception) else ""
 
 
 def differences(left: TurnView, right: TurnView) -> str:

@@ -1,7 +1,5 @@
 """The language model: the picker, the fields of another one, the settings, and models to download."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from collections.abc import Sequence

@@ -1,6 +1,4 @@
-"""The program's picker, and what is picked in the sidebar as one answer, which the header shows."""
-
-from __future__ import annotations
+"""The program's picker, and what is picked in the sidebar as one answer."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +16,6 @@ from dspy_demo.ui.chat.text import in_words
 from dspy_demo.ui.chat.widgets import RESTART_SERVER, SERVE_A_VERSION, USE_LOCAL, Action
 from dspy_demo.ui.components import Given, Update, action_html, dropdown, message, picked, section, template
 from dspy_demo.ui.sections.backend import (
-    LOCAL,
     SERVED,
     BackendSection,
     Connected,
@@ -65,18 +62,48 @@ class ProgramSection:
         return [(spec.title, spec.name) for spec in self.offered()]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SidebarPicks:
-    """The three sections that choose who answers; `owner` says whether it is the owner's page."""
+@dataclass(eq=False, kw_only=True)
+class Picks:
+    """The sections of the sidebar that choose who answers, and the line above all views that names it.
+
+    The methods want the values of `inputs` as `given`; `owner` says whether it is the owner's page.
+    """
 
     model: ModelSection
     program: ProgramSection
     backend: BackendSection
     owner: bool
 
+    def draw(self) -> None:
+        start = {component: component.value for component in self.inputs}
+        with gr.Row(elem_id="topbar"):
+            self.active = action_html(self._html(start, None), elem_id="active")
+            action_html(template("menu.html", owner=self.owner), elem_id="tools")
+
+    def draw_banner(self) -> None:
+        """What stands above the chat while the demo engine answers."""
+        html = template("banner.html", owner=self.owner)
+        self.banner = action_html(html, visible=self.model.detection.demo, elem_id="banner")
+
+    def wire(self, demo: gr.Blocks, now: dict[str, Any]) -> None:
+        outputs: set[Component] = {self.active, self.banner, *self.model.shown, *self.program.shown}
+        events = [*self.changes, self.model.picker.change, *(field.blur for field in self.model.typed[:1])]
+        gr.on(events, self.changed, self.inputs, outputs, **now)
+
+    async def changed(self, given: dict[Component, Any]) -> Update:
+        """Something else answers now: also a served version, which has set its model and program."""
+        serving = self.backend.serving(given)
+        banner = gr.update(visible=given[self.model.picker] == DEMO_MODEL and serving is None)
+        own = {self.active: self._html(given, serving), self.banner: banner}
+        return own | self.model.drawn(given, serving) | self.program.drawn(given, serving)
+
+    def _html(self, given: Given, serving: Connected | None) -> str:
+        model, version = (serving.info.lm, serving.title) if serving else (self.model.title(given), "")
+        program = self.program.title(given, serving)
+        return template("active.html", program=program, model=model, version=version)
+
     @property
     def inputs(self) -> set[Component]:
-        """What the methods want as `given`, with the values."""
         return {*self.model.inputs, self.program.picker, self.backend.switch, self.backend.connected}
 
     @property
@@ -109,49 +136,6 @@ class SidebarPicks:
         if not self.owner or phase == "starting":
             return [USE_LOCAL]
         return [SERVE_A_VERSION if phase == "none" else RESTART_SERVER, USE_LOCAL]
-
-    def use_local(self) -> dict[Component, Any]:
-        return {self.backend.switch: LOCAL}
-
-
-class HeaderSection:
-    """The line above all views, and the banner of the demo engine below it."""
-
-    def __init__(self, picks: SidebarPicks) -> None:
-        self._picks = picks
-
-    def draw(self) -> None:
-        start = {component: component.value for component in self._picks.inputs}
-        with gr.Row(elem_id="topbar"):
-            self.active = action_html(self._html(start, None), elem_id="active")
-            action_html(template("menu.html", owner=self._picks.owner), elem_id="tools")
-
-    def draw_banner(self) -> None:
-        banner = template("banner.html", owner=self._picks.owner)
-        self.banner = action_html(banner, visible=self._picks.model.detection.demo, elem_id="banner")
-
-    def wire(self, demo: gr.Blocks, now: dict[str, Any]) -> None:
-        picks, model = self._picks, self._picks.model
-        outputs: set[Component] = {self.active, self.banner, *model.shown, *picks.program.shown}
-        events = [*picks.changes, model.picker.change, *(field.blur for field in model.typed[:1])]
-        gr.on(events, self.changed, picks.inputs, outputs, **now)
-
-    async def changed(self, given: dict[Component, Any]) -> Update:
-        """Something else answers now: also a served version, which has set its model and program."""
-        model, program = self._picks.model, self._picks.program
-        serving = self._picks.backend.serving(given)
-        banner = gr.update(visible=given[model.picker] == DEMO_MODEL and serving is None)
-        own = {self.active: self._html(given, serving), self.banner: banner}
-        return own | model.drawn(given, serving) | program.drawn(given, serving)
-
-    def _html(self, given: Given, serving: Connected | None) -> str:
-        program, model = self._picks.program, self._picks.model
-        shown = {
-            "program": program.title(given, serving),
-            "model": serving.info.lm if serving else model.title(given),
-            "version": serving.title if serving else "",
-        }
-        return template("active.html", **shown)
 
 
 def program_behind(name: str, programs: ProgramRegistry) -> ProgramSpec:

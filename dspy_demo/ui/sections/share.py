@@ -1,7 +1,5 @@
 """The public link: opening it, its QR code, closing it. Only the owner's page has this section."""
 
-from __future__ import annotations
-
 import time
 from typing import Any
 

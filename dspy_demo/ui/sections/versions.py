@@ -1,7 +1,5 @@
 """Versions: logging the program that is picked, and the list with its actions. Only on the owner's page."""
 
-from __future__ import annotations
-
 import asyncio
 import dataclasses
 import re
@@ -22,16 +20,14 @@ from dspy_demo.ui.chat.text import in_words
 from dspy_demo.ui.components import Given, Update
 from dspy_demo.ui.sections.backend import SERVED
 from dspy_demo.ui.sections.model import ModelSection
-from dspy_demo.ui.sections.picks import SidebarPicks
+from dspy_demo.ui.sections.picks import Picks
 from dspy_demo.versions.secrets import public_url
 from dspy_demo.versions.store import VersionStore
 from dspy_demo.versions.version import MODEL_NAME, LogRequest, Version
 
 
 class VersionsSection:
-    def __init__(
-        self, store: VersionStore, mlflow: MLflowPages, *, picks: SidebarPicks, adapter: str
-    ) -> None:
+    def __init__(self, store: VersionStore, mlflow: MLflowPages, *, picks: Picks, adapter: str) -> None:
         self._store, self._mlflow, self._adapter = store, mlflow, adapter
         self._model, self._program, self._backend = picks.model, picks.program, picks.backend
         self._logging = asyncio.Lock()
@@ -169,8 +165,10 @@ def versions_html(versions: Sequence[Version], tracking_uri: str, **shown: Any) 
     """The list, newest first; `shown` has by URI what a roll back brings and the phase of its server."""
 
     def ago(created_at: float) -> str:
-        age = ui.lasting(time.time() - created_at)
-        return f"{age} ago" if age else "just now"
+        for length_s, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+            if (age := int((time.time() - created_at) // length_s)) > 0:
+                return f"{age} {unit} ago"
+        return "just now"
 
     shown |= {"ago": ago, "in_words": in_words, "commands": lambda version: commands(version, tracking_uri)}
     return ui.template("versions.html", versions=versions, **shown)

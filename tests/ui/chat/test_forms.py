@@ -10,7 +10,7 @@ import pytest
 
 from dspy_demo.errors import InvalidInput
 from dspy_demo.programs.spec import InputField, ProgramSpec
-from dspy_demo.ui.chat.forms import Forms
+from dspy_demo.ui.chat.widgets import Forms
 
 FIELDS = (
     InputField("topic"),

@@ -12,7 +12,7 @@ from dspy_demo.events import LMChoice, LocalTarget, TurnRequest
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.shipped import SHIPPED
 from dspy_demo.settings import Settings
-from dspy_demo.ui.chat.live import REDRAW_S, LiveTurn
+from dspy_demo.ui.chat.session import REDRAW_S, LiveTurn
 from dspy_demo.ui.chat.turn_view import TurnView
 from tests.scripted_backend import ScriptedBackend, scripted_answer
 

@@ -9,8 +9,7 @@ import pytest
 
 from dspy_demo.events import FieldDelta, Message, TurnFailed, TurnFinished, TurnStarted, Usage, Visitor
 from dspy_demo.ui.chat import session
-from dspy_demo.ui.chat.live import LiveTurn
-from dspy_demo.ui.chat.session import SAVED_MAX_CHARS, FinishedTurn, Sessions, Turns, history
+from dspy_demo.ui.chat.session import SAVED_MAX_CHARS, FinishedTurn, LiveTurn, Sessions, Turns, history
 from dspy_demo.ui.chat.turn_view import TurnView
 from tests.visitors import STRANGER
 

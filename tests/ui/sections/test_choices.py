@@ -67,9 +67,9 @@ async def test_the_model_is_what_the_widgets_say(page: PageOf) -> None:
         with pytest.raises(InvalidInput):
             choice(**wrong)
     with pytest.raises(NotFound):
-        await page.header.changed(given(page) | {page.program.picker: None})
-    drawn = await page.header.changed(given(page, picker=OTHER, typed_model="<script>"))
-    assert "<script>" not in drawn[page.header.active] and "&lt;script&gt;" in drawn[page.header.active]
+        await page.picks.changed(given(page) | {page.program.picker: None})
+    drawn = await page.picks.changed(given(page, picker=OTHER, typed_model="<script>"))
+    assert "<script>" not in drawn[page.picks.active] and "&lt;script&gt;" in drawn[page.picks.active]
 
 
 def test_tags_are_read_as_they_are_typed() -> None:
