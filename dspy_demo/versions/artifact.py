@@ -6,6 +6,8 @@ import contextvars
 import io
 import json
 import pickle
+import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +29,7 @@ from dspy_demo.programs.own import spec_of
 from dspy_demo.programs.spec import ProgramSpec
 from dspy_demo.settings import Settings
 from dspy_demo.versions.secrets import cleaned_lm, public_url, secret_held, secret_sentence
-from dspy_demo.versions.sources import Sources, in_this_app
+from dspy_demo.versions.sources import Sources
 from dspy_demo.versions.version import FORMAT
 
 #: What a version notes of a spec and of a choice.
@@ -44,7 +46,7 @@ class Draft:
     def __init__(
         self, spec: ProgramSpec, module: dspy.Module, choice: LMChoice, *, adapter: str, settings: Settings
     ) -> None:
-        self.spec, self.adapter = spec, adapter
+        self.spec, self.adapter, self._data_dir = spec, adapter, settings.data_dir.expanduser()
         self._file: dict[str, Any] | None = None
         lm = self._portable_lm(choice, settings)
         chat, answer = spec.chat_field, spec.answer_field or next(iter(spec.outputs), None)
@@ -55,10 +57,6 @@ class Draft:
         reader = _Reader(self._pickle)
         reader.load()
         self.sources = Sources(reader.modules)
-        if changed := self.sources.changed:
-            raise VersionNotLogged(
-                f"{', '.join(changed)} changed after this app loaded it. Start the app again, then log it."
-            )
 
     def _portable_lm(self, choice: LMChoice, settings: Settings) -> dspy.LM:
         """The model of a version: without a key, which it finds in the server's environment."""
@@ -78,18 +76,21 @@ class Draft:
         client = {"api_base": choice.api_base} if choice.api_base else {}
         return dspy.LM(choice.model, cache=choice.cache, num_retries=settings.lm_retries, **client, **given)
 
-    def write(self, folder: Path, **more: Any) -> None:
-        """Write all of it, and `more`, where `new_process` reads it."""
+    def write(self, folder: Path) -> None:
+        """Write all of it where `new_process` reads it."""
         (folder / "code").mkdir()
         self.sources.copy_to(folder / "code")
         (folder / "program.pkl").write_bytes(self._pickle)
+        # Below these no file is the program's.
+        ignored = [folder, sys.prefix, sys.base_prefix, self._data_dir, *dspy_demo.__path__]
         draft = {
             "metadata": self._metadata(),
             "requirements": self.sources.pinned({RUNTIME} if self._file else set()),
             "folders": [str(path) for path in self.sources.folders],
+            "ignored": [str(path) for path in ignored],
             "app_name": self.sources.app_name,
         }
-        (folder / "draft.json").write_text(json.dumps(draft | more))
+        (folder / "draft.json").write_text(json.dumps(draft))
 
     def _metadata(self) -> dict[str, Any]:
         """How a turn of this version runs; `FORMAT` is the number of this form."""
@@ -181,7 +182,7 @@ class _HereReader(pickle.Unpickler):
     """Takes this app's own classes in place of the version's copies of them, which are the same."""
 
     def find_class(self, module: str, name: str) -> Any:
-        return super().find_class(in_this_app(module), name)
+        return super().find_class(re.sub(r"^dspy_demo_[0-9a-f]{8}\b", "dspy_demo", module), name)
 
 
 def in_clean_context(action: Any, *arguments: Any, **named: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What the two new processes of a log do (`dspy_demo.versions.trial`): each loads the program.
+"""What the two new processes of a log do (`Trials` of `dspy_demo.versions.store`): each loads the program.
 
 ``save FOLDER`` loads it from where its source is and notes which files it opens there: those travel along. It
 starts ``load FOLDER``, which loads the result without this app's package and without the program's folders.
@@ -12,6 +12,7 @@ import importlib.util
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -30,11 +31,13 @@ class Refused(Exception):
 def save(folder: Path) -> None:
     """Write ``result.json``: the files that travel, and a sentence if there is no version."""
     draft: dict[str, Any] = json.loads((folder / "draft.json").read_text())
+    path = os.environ["PYTHONPATH"].split(os.pathsep)  # this app's folder is the first
+    path = [one for one in path if os.path.realpath(one) not in {path[0], *draft["folders"]}]
     (folder / "empty").mkdir()
     loading = subprocess.Popen(  # noqa: S603 - early: its imports take as long as ours
         [sys.executable, "-P", "-W", "ignore", __file__, "load", str(folder)],
         cwd=folder / "empty",
-        env=os.environ | {"PYTHONPATH": draft["python_path"]},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
@@ -108,14 +111,13 @@ def _saved(folder: Path, draft: Mapping[str, Any]) -> list[str]:
     import mlflow.dspy
 
     from dspy_demo.programs.loaded_code import digest
-    from dspy_demo.versions.sources import in_version
     from dspy_demo.versions.version import METADATA_KEY
 
     class Renaming(pickle.Unpickler):
         """Takes the version's copies of this app's classes in place of the app's own."""
 
         def find_class(self, module: str, name: str) -> Any:
-            return super().find_class(in_version(module, draft["app_name"]), name)
+            return super().find_class(re.sub(r"^dspy_demo\b", draft["app_name"], module), name)
 
     code = folder / "code"
     # Only now: nothing there may take the place of a library.

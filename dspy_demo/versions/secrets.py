@@ -1,7 +1,5 @@
-"""What must not travel with a version: keys, passwords, credentials in URLs, and what looks like one.
-
-Language models are cleaned (`cleaned_lm`). Then the finished files are searched (`find_secret`) for every
-secret that this process knows, for what was cleaned away, and for what has the name or form of a secret.
+"""What must not travel with a version. Language models are cleaned (`cleaned_lm`), then files are searched
+(`find_secret`) for each secret that this process knows, what was cleaned away, and what looks like a secret.
 """
 
 from __future__ import annotations
@@ -41,6 +39,7 @@ _SECRET_NAME = re.compile(
 _NO_SECRET = re.compile(
     r".*://.*|[~.]{1,2}/.*|/.*/.*|[\d.,_+-]+|[a-z]+(_[a-z]+)+|[A-Z][A-Z0-9]*(_[A-Z0-9]+)+"
 )
+_SCHEME = re.compile("^(Bearer|Basic) ")
 _PLACEHOLDER = re.compile(
     r"\$?\{.*\}|\$\w+|<.*>|[*.x•-]+|\[.*\]|(sk-)?(no|your)[-_](api[-_])?key.*|not[-_]needed|dummy([-_]?key)?"
     r"|placeholder|change[-_]?me|lm-studio|unused|passw(or)?d|secret",
@@ -86,27 +85,21 @@ def known_secrets(
     settings: Settings, choice: LMChoice, environ: Mapping[str, str] | None = None
 ) -> dict[str, str]:
     """Every secret that this process was given, each with a name that may be shown."""
-    named = [
-        (value, f"the value of {variable}")
+    found = {
+        value: f"the value of {variable}"
         for variable, value in (environ or {}).items()
         if _VARIABLE_NAME.search(variable) and len(value) >= VARIABLE_MIN_CHARS
         if not _NO_SECRET.fullmatch(value) and value not in choice.model
-    ]
-    for field in type(settings).model_fields:
-        value = getattr(settings, field)
-        if isinstance(value, SecretStr):
-            named.append((value.get_secret_value(), f"the value of {flag_name(field)}"))
-        elif isinstance(value, str):
-            place = f"a credential in the address of {flag_name(field)}"
-            named += ((part, place) for part in _url_secrets(value))
-    keys = {**settings.provider_keys, "the typed key": choice.api_key or SecretStr("")}
-    named += ((key.get_secret_value(), f"the value of {name}") for name, key in keys.items())
-    named += ((part, "a credential in the model's address") for part in _url_secrets(choice.api_base))
-    return {
-        value: name
-        for value, name in named
-        if len(value) >= SECRET_MIN_CHARS and not _PLACEHOLDER.fullmatch(value)
     }
+    keys = {**settings.provider_keys, "the typed key": choice.api_key}
+    given = {flag_name(field): value for field, value in settings} | keys | {"the model": choice.api_base}
+    for name, value in given.items():
+        if isinstance(value, SecretStr):
+            found[value.get_secret_value()] = f"the value of {name}"
+        elif isinstance(value, str):
+            found |= dict.fromkeys(_url_secrets(value), f"a credential in the address of {name}")
+    long = (value for value in found if len(value) >= SECRET_MIN_CHARS)
+    return {value: found[value] for value in long if not _PLACEHOLDER.fullmatch(value)}
 
 
 def _url_secrets(url: str | None) -> Iterator[str]:
@@ -124,7 +117,7 @@ def _is_secret(name: str, value: Any) -> bool:
         return bool(value.get_secret_value())
     if not isinstance(value, str) or not _SECRET_NAME.search(name):
         return False
-    text = value.removeprefix("Bearer ").removeprefix("Basic ")
+    text = _SCHEME.sub("", value)
     # ``token = "question"`` is no secret; ``password = "question"`` may be one.
     word = text.isalpha() and len(text) < 12 and not re.search("pass|secret", name, re.IGNORECASE)
     none = word or re.search(r"\s", text) or _NO_SECRET.fullmatch(text) or _PLACEHOLDER.fullmatch(text)
@@ -134,9 +127,9 @@ def _is_secret(name: str, value: Any) -> bool:
 def secret_held(value: Any) -> str | None:
     """A phrase for the user where a part of a program, also a pair as of headers, is a secret by its name."""
     pairs = value.items() if isinstance(value, Mapping) else [value] if isinstance(value, tuple) else ()
-    for name, inner in (pair for pair in pairs if len(pair) == 2):
-        if isinstance(name, str) and _is_secret(name, inner):
-            return f"a value named “{name[:60]}” that the program holds"
+    for pair in pairs:
+        if len(pair) == 2 and isinstance(pair[0], str) and _is_secret(*pair):
+            return f"a value named “{pair[0][:60]}” that the program holds"
     return None
 
 
@@ -202,7 +195,7 @@ def _cleaned(name: str, value: Any, removed: dict[str, str]) -> Any:
         return value
     if _REMOVED_NAME.search(name):
         if not _PLACEHOLDER.fullmatch(value):
-            removed[value.removeprefix("Bearer ").removeprefix("Basic ")] = place
+            removed[_SCHEME.sub("", value)] = place
         return None
     if "://" in value:
         removed.update((part, place) for part in _url_secrets(value))

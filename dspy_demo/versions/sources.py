@@ -15,11 +15,11 @@ import shutil
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 
 import dspy_demo
+from dspy_demo.errors import VersionNotLogged
 from dspy_demo.programs.loaded_code import digest, is_users, loaded_digest, note_loaded_code
 
 APP = "dspy_demo"
@@ -35,7 +35,6 @@ class Sources:
     def __init__(self, module_names: Iterable[str]) -> None:
         note_loaded_code()
         names = set(module_names)
-        self._app = sorted(_app_files(name for name in names if name.startswith(f"{APP}.")))
         own: dict[str, Path] = {}  # a file or a package folder by top-level name
         imported: set[str] = set()
         waiting = {name.partition(".")[0] for name in names}
@@ -49,28 +48,18 @@ class Sources:
         self._imported = imported - set(own) - set(sys.stdlib_module_names) - {APP}
         #: The folders from which the user's code is imported.
         self.folders = list(dict.fromkeys(source.parent for source in own.values()))
-        self._own = {
-            path.relative_to(source.parent).as_posix(): path
-            for source in own.values()
-            for path in _files(source)
-        }
-
-    @property
-    def changed(self) -> list[str]:
-        """The files that are other now than when this process loaded them."""
-        return sorted(name for name, path in self._own.items() if loaded_digest(path) != digest(path))
-
-    @cached_property
-    def app_name(self) -> str:
-        """The package of this app's modules in the version: other code has another name."""
-        whole = "".join(f"{path.relative_to(_PACKAGE)} {digest(path)}\n" for path in self._app)
-        return f"{APP}_{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
-
-    @property
-    def digests(self) -> dict[str, str]:
-        """By the path below the version's code folder, the app's modules under their names here."""
-        app = {path.relative_to(_PACKAGE.parent).as_posix(): path for path in self._app}
-        return {name: digest(path) for name, path in (app | self._own).items()}
+        found_own = [(path, source.parent) for source in own.values() for path in _files(source)]
+        self._own = {path.relative_to(folder).as_posix(): path for path, folder in found_own}
+        if changed := sorted(name for name, path in self._own.items() if loaded_digest(path) != digest(path)):
+            raise VersionNotLogged(
+                f"{', '.join(changed)} changed after this app loaded it. Start the app again, then log it."
+            )
+        self._app = {path.relative_to(_PACKAGE.parent).as_posix(): path for path in _app_files(names)}
+        #: By the path below the version's code folder, the app's modules under their names here.
+        self.digests = {name: digest(path) for name, path in sorted((self._app | self._own).items())}
+        whole = "".join(f"{name} {self.digests[name]}\n" for name in sorted(self._app))
+        #: The package of this app's modules in the version: other code has another name.
+        self.app_name = f"{APP}_{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
     def pinned(self, more: set[str]) -> list[str]:
         """The packages that it needs, and `more`, in the versions that are installed here."""
@@ -83,7 +72,7 @@ class Sources:
         return pins
 
     def copy_to(self, code: Path) -> None:
-        for path in self._app:
+        for path in self._app.values():
             target = code / self.app_name / path.relative_to(_PACKAGE)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(re.sub(rf"\b{APP}\b", self.app_name, path.read_text("utf-8")), "utf-8")
@@ -92,16 +81,6 @@ class Sources:
         for name, path in self._own.items():
             (code / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, code / name)
-
-
-def in_version(module: str, app_name: str) -> str:
-    """What a module of this process is called in a version."""
-    return re.sub(rf"^{APP}(?=\.|$)", app_name, module)
-
-
-def in_this_app(module: str) -> str:
-    """What a module of a version that `runs_here` is called here."""
-    return re.sub(rf"^{APP}_[0-9a-f]{{8}}(?=\.|$)", APP, module)
 
 
 def runs_here(digests: Mapping[str, str]) -> bool:
@@ -121,27 +100,23 @@ def _app_files(names: Iterable[str]) -> set[Path]:
     found: set[Path] = set()
     waiting = set(names)
     while waiting:
-        parts = waiting.pop().split(".")[1:]
+        app, *parts = waiting.pop().split(".")
         place = _PACKAGE.joinpath(*parts)
         path = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
-        if not parts or path in found or not path.is_file():  # the name of something in a module
-            continue
-        found.add(path)
-        waiting |= {name for name in _imports(path) if name.startswith(f"{APP}.")}
-        waiting.add(".".join([APP, *parts[:-1]]))
+        if app == APP and parts and path not in found and path.is_file():
+            found.add(path)
+            waiting |= {".".join([APP, *parts[:-1]]), *_imports(path)}
     return found
 
 
 def _users_source(name: str) -> Path | None:
-    """Where a top-level module's source is, unless it is ours, installed or Python's."""
-    if name in sys.stdlib_module_names or name in {APP, "__main__"}:
-        return None
+    """Where a top-level module's source is, if it is the user's own."""
     try:
-        spec = importlib.util.find_spec(name)
+        spec = None if name == "__main__" else importlib.util.find_spec(name)
     except (ImportError, ValueError):
         return None
-    folders = list(spec.submodule_search_locations or []) if spec else []
-    source = Path(folders[0] if folders else (spec and spec.origin) or "")
+    places = [*(spec.submodule_search_locations or ()), spec.origin] if spec else []
+    source = Path((places and places[0]) or "")
     usable = source.suffix in {".py", ""} and source.name and source.exists()
     return source if usable and is_users(source) else None
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import threading
 import urllib.request
@@ -13,15 +16,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from dspy_demo.errors import DemoError, InvalidInput, VersionNotFound, VersionNotServable
+import dspy_demo
+from dspy_demo import warden
+from dspy_demo.errors import DemoError, InvalidInput, VersionNotFound, VersionNotLogged, VersionNotServable
 from dspy_demo.events import LMChoice
 from dspy_demo.mlflow_bridge import tracking_errors
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.settings import Settings
-from dspy_demo.versions.secrets import known_secrets, secret_in
+from dspy_demo.versions import new_process
+from dspy_demo.versions.secrets import (
+    find_secret,
+    known_secrets,
+    secret_in,
+    secret_sentence,
+    version_environment,
+)
 from dspy_demo.versions.sources import runs_here
 from dspy_demo.versions.tracking import Tracking
-from dspy_demo.versions.trial import Trials
 from dspy_demo.versions.version import (
     CHAMPION,
     METADATA_KEY,
@@ -38,10 +49,51 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
     from dspy_demo.programs.spec import ProgramSpec
+    from dspy_demo.versions.artifact import Draft
 
 #: A tag of the registered model: the version that was champion before, so that it survives a restart.
 PREVIOUS_TAG = "dspy_demo.previous_champion"
 LISTED_MAX = 500
+TRIAL_TIMEOUT_S = 120.0
+
+
+class Trials:
+    """Makes the files of one version at a time, in two new processes that load it, half a GB each."""
+
+    def __init__(self) -> None:
+        self._one = threading.Lock()
+        self._running: subprocess.Popen[bytes] | None = None
+        self._closed = False
+
+    def close(self) -> None:
+        """End what runs; nothing is started any more."""
+        self._closed = True
+        if (running := self._running) and running.stdin:
+            running.stdin.close()
+
+    def load_it_anew(self, folder: Path, environment: Mapping[str, str]) -> None:
+        """Make ``folder/model`` and ``folder/result.json`` of a draft."""
+        save = [sys.executable, "-P", "-W", "ignore", new_process.__file__, "save", str(folder)]
+        with (
+            self._one,
+            subprocess.Popen(  # noqa: S603 - the command is the app's own
+                [*warden.prefix(grace_s=1), *save],
+                env=environment,
+                stdin=subprocess.PIPE,  # closing it ends them
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            ) as process,
+        ):
+            self._running = process
+            if self._closed:
+                self.close()
+            try:
+                failed = process.wait(TRIAL_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                failed = True
+        if failed:
+            raise VersionNotLogged("A new process did not load the program, or not within two minutes.")
 
 
 class VersionStore:
@@ -54,7 +106,7 @@ class VersionStore:
     def __init__(self, settings: Settings, environ: Mapping[str, str] = os.environ) -> None:
         self._settings, self._environ = settings, environ
         self.tracking = Tracking(settings)
-        self._trials = Trials(settings, environ)
+        self._trials = Trials()
         self._moving = threading.Lock()
         #: Why a version cannot chat and what is noted of it, by its place: its files do not change.
         self._contents: dict[str, tuple[str, Mapping[str, Any]]] = {}
@@ -79,9 +131,26 @@ class VersionStore:
         draft: Draft = in_clean_context(
             Draft, spec, module, request.lm, adapter=spec.adapter or adapter, settings=self._settings
         )
-        with tempfile.TemporaryDirectory(prefix="dspy-demo-version-") as folder:
-            tags = self._trials.run(draft, Path(folder), secrets)
-            return self._version(self._stored(request, Path(folder) / "model", tags), None)
+        secrets |= draft.removed
+        with tempfile.TemporaryDirectory(prefix="dspy-demo-version-") as place:
+            folder = Path(place)
+            draft.write(folder)
+            _refuse_secret_files(secrets, folder, draft)
+            self._trials.load_it_anew(folder, self._trial_environment(folder, draft))
+            result = json.loads((folder / "result.json").read_text())
+            if result["refused"]:
+                raise VersionNotLogged(result["refused"])
+            _refuse_secret_files(secrets, folder / "model", draft)
+            tags = draft.tags(result["files"])
+            return self._version(self._stored(request, folder / "model", tags), None)
+
+    def _trial_environment(self, folder: Path, draft: Draft) -> dict[str, str]:
+        """What a model server gets, without the login of MLflow."""
+        environment = version_environment(self._environ, draft.models, self._settings.serve_env)
+        kept = {name: text for name, text in environment.items() if not name.startswith("MLFLOW_TRACKING_")}
+        path = [str(Path(dspy_demo.__path__[0]).parent), *filter(None, [kept.get("PYTHONPATH")])]
+        ours = {"DSPY_CACHEDIR": str(folder / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
+        return kept | ours | {"PYTHONPATH": os.pathsep.join(path), "MLFLOW_DISABLE_TELEMETRY": "true"}
 
     def _stored(self, request: LogRequest, model: Path, tags: Mapping[str, str]) -> ModelVersion:
         """The registered version of some files; of a failure no file is left."""
@@ -273,3 +342,8 @@ def _local(location: str) -> Path | None:
 def _refuse_secrets(secrets: Mapping[str, str], *texts: str) -> None:
     if found := secret_in("\n".join(texts).encode(), secrets):
         raise InvalidInput(f"The name, description or tags hold {found[0]}. Take it out.")
+
+
+def _refuse_secret_files(secrets: Mapping[str, str], folder: Path, draft: Draft) -> None:
+    if found := find_secret(folder, secrets, skipped=folder / "code" / draft.sources.app_name):
+        raise VersionNotLogged(secret_sentence(found))

@@ -17,7 +17,7 @@ from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.shipped import SHIPPED
 from dspy_demo.settings import Settings
 from dspy_demo.versions import Version, VersionStore
-from dspy_demo.versions.trial import Trials
+from dspy_demo.versions.store import Trials
 
 #: What the log of a program without a model call left in MLflow, on 27 November 2026. It is never made anew.
 FORMAT_1 = Path(__file__).parent / "format_1"
