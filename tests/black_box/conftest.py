@@ -6,21 +6,21 @@
 The tests say nothing of what is inside, so the same lines hold before and after a rebuild.
 """
 
-from __future__ import annotations
-
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.environment import scrubbed
 from tests.fake_openai import FakeOpenAI, free_port
-from tests.processes import REPO, ServerProcess, start_process
+from tests.processes import REPO, start_process
 
 KEY = "sk-black-box"
+REPLY = "[[ ## reasoning ## ]]\nSix times seven.\n\n[[ ## answer ## ]]\nIt is 42.\n\n[[ ## completed ## ]]\n"
 
 
 @dataclass
@@ -32,51 +32,44 @@ class House:
     upstream: FakeOpenAI
 
     @property
-    def model(self) -> list[str]:
+    def model(self):
         return ["--lm", "openai/stand-in", "--api-base", self.upstream.url]
 
     @contextmanager
-    def running(
-        self, module: str, *arguments: str, env: dict[str, str] | None = None
-    ) -> Iterator[ServerProcess]:
+    def running(self, module, *arguments, **env):
         """A server of the checkout: ``app.py``, or the model server ``-m dspy_demo.serving``."""
-        port = free_port()
+        port, env = free_port(), {"OPENAI_API_KEY": KEY, **env}
         command = [*module.split(), *arguments, "--host", "127.0.0.1", "--port", str(port)]
         command += ["--data-dir", str(self.folder / "data")]
-        keys = {"OPENAI_API_KEY": KEY} | (env or {})
-        server = start_process(command, port=port, home=self.folder / "home", env=keys, cwd=self.checkout)
+        server = start_process(command, port=port, home=self.folder / "home", env=env, cwd=self.checkout)
         try:
             server.wait_until_healthy()
             yield server
         finally:
             server.stop()
 
-    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def command(self, *arguments):
         """``python app.py ...`` to its end."""
-        data = ["--data-dir", str(self.folder / "data")]
+        command = [sys.executable, "app.py", *arguments, "--data-dir", str(self.folder / "data")]
+        env = scrubbed(os.environ, self.folder / "home") | {"OPENAI_API_KEY": KEY}
         return subprocess.run(
-            [sys.executable, "app.py", *arguments, *data],
-            cwd=self.checkout,
-            env={
-                "HOME": str(self.folder / "home"),
-                "PATH": str(Path(sys.executable).parent),
-                "OPENAI_API_KEY": KEY,
-            },
-            capture_output=True,
-            text=True,
-            timeout=120,
+            command, cwd=self.checkout, env=env, capture_output=True, text=True, timeout=120
         )
 
 
-@pytest.fixture(scope="module")
-def house(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, upstream: FakeOpenAI
-) -> House:
-    checkout = Path(request.config.getoption("--house") or REPO)
+@pytest.fixture(scope="session")
+def upstream():
+    with FakeOpenAI() as fake:
+        yield fake
+
+
+@pytest.fixture(scope="session")
+def house(pytestconfig, tmp_path_factory, upstream):
+    checkout = Path(pytestconfig.getoption("--house") or REPO)
     return House(checkout.resolve(), tmp_path_factory.mktemp("house"), upstream)
 
 
-@pytest.fixture(scope="module")
-def app(house: House) -> Iterator[ServerProcess]:
-    with house.running("app.py", "--no-open", *house.model, env={"DSPY_DEMO_TRACING": "true"}) as server:
+@pytest.fixture(scope="session")
+def app(house):
+    with house.running("app.py", "--no-open", *house.model, DSPY_DEMO_TRACING="true") as server:
         yield server

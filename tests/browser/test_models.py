@@ -1,20 +1,16 @@
 """Downloading a model in the page: from the button to the picker, with a stop in between."""
 
-from __future__ import annotations
-
 import pytest
 from playwright.async_api import expect
 
 from dspy_demo.lm.local.runtime import runtime_installed
-from tests.browser.chat_page import ChatPage
-from tests.fake_hub import FakeHub
 
 
 @pytest.mark.skipif(not runtime_installed(), reason="a model can be picked where its runtime is installed")
-async def test_download_cancel_resume_use(chat: ChatPage, hub: FakeHub) -> None:
+async def test_download_cancel_resume_use(chat, hub):
     page, listed = chat.page, chat.page.locator("#model-list")
 
-    async def says(text: str) -> None:
+    async def says(text):
         await expect(listed).to_contain_text(text, timeout=15_000)
 
     await says("1 MB · Apache-2.0 · Source")

@@ -1,35 +1,24 @@
 """From a chat to a served version and back: a real browser, the real app, MLflow and model servers."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import re
 import signal
 import sqlite3
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
+from contextlib import closing, contextmanager
 
-import httpx
-import pytest
-from playwright.async_api import Locator, Page, expect
+from playwright.async_api import expect
 
-from tests.browser.chat_page import START_MS, ChatPage, ComparePage
-from tests.browser.conftest import NewPage
-from tests.browser.test_chat import LONG
-from tests.environment import scrubbed
-from tests.processes import REPO, ServerProcess, group_of, model_server_of, running_app, wait_until
+from tests.browser.chat_page import LONG, START_MS, ChatPage
+from tests.processes import group_of, model_server_of, running_app, wait_until
 
 #: Answers as the demo engine does, and says which code it is.
 PROGRAM = '''
 import dspy
 
 
-class Dated(dspy.Module):
-    """Reasons, then answers with its day."""
+class Polite(dspy.Module):
+    """Reasons, then answers with a kind word."""
 
     def __init__(self):
         super().__init__()
@@ -37,118 +26,125 @@ class Dated(dspy.Module):
 
     async def aforward(self, question: str):
         thought = await self.think.acall(question=question)
-        return dspy.Prediction(reasoning=thought.reasoning, answer=f"{thought.answer} It is day {day}.")
+        return dspy.Prediction(reasoning=thought.reasoning, answer=f"{thought.answer} I hope that helps.")
 
 
-program = Dated()
+program = Polite()
 '''
+KIND = "I hope that helps."
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("versions")
-
-
-@pytest.fixture(scope="module")
-def app(home: Path) -> Iterator[ServerProcess]:
-    """An app whose program was changed after its first version was logged."""
-    program, data_dir = home / "dated.py", home / "data"
-    program.write_text(PROGRAM.replace("{day}", "one"))
-    log = [sys.executable, "app.py", "log", "--program", str(program), "--data-dir", str(data_dir)]
-    subprocess.run(log, cwd=REPO, env=scrubbed(os.environ, home), check=True, timeout=120)
-    program.write_text(PROGRAM.replace("{day}", "two"))
+@contextmanager
+def app_with_polite(home):
+    """An app whose own program is picked at its start."""
+    program = home / "polite.py"
+    program.write_text(PROGRAM)
     tracing = {"DSPY_DEMO_TRACING": "true"}
-    with running_app("--program", str(program), data_dir=data_dir, home=home, env=tracing) as server:
-        yield server
+    with running_app("--program", str(program), data_dir=home / "data", home=home, env=tracing) as app:
+        yield app
 
 
 class Workbench:
-    """The sidebar's versions and servers as a visitor sees them."""
+    """The sidebar's versions and servers, and the Compare tab, as a visitor sees them."""
 
-    def __init__(self, page: Page) -> None:
+    def __init__(self, page):
         self.page = page
         self.result = page.locator("#log-result")
         self.server = page.locator("#server")
+        self.both = page.get_by_placeholder("Ask both")
+        self.dock = page.locator("#compare-dock")
+        self.left, self.right = page.locator("#chat-left"), page.locator("#chat-right")
 
-    async def log(self, description: str = "", tags: str = "") -> None:
+    async def log(self, description, tags):
         if not await self.page.locator("#log").is_visible():
             await self.page.get_by_role("button", name="Log this program").click()
         await self.page.get_by_label("Description (optional)").fill(description)
         await self.page.get_by_label("Tags (optional)").fill(tags)
         await self.page.locator("#log").click()
 
-    def row(self, version: int) -> Locator:
+    def row(self, version):
         return self.page.locator(f'.version[data-key="models:/dspy-demo/{version}"]')
 
-    async def act(self, version: int, label: str) -> None:
+    async def act(self, version, label):
         row = self.row(version)
         if not await row.evaluate("row => row.open"):
             await row.locator("> summary").click()
         await row.locator(".b").filter(has_text=re.compile(f"^{label}$")).click()
 
-    async def is_served(self, version: int) -> None:
+    async def is_served(self, version):
         served = [re.compile(rf"^\s*Ready\s*dspy-demo v{version}")]  # and no other one
         await expect(self.server.locator(".server")).to_contain_text(served, timeout=START_MS)
 
+    async def is_champion(self, version):
+        await expect(self.row(version).locator(".champion")).to_be_visible()
 
-async def test_the_whole_story(new_page: NewPage, app: ServerProcess, home: Path) -> None:
+    async def answer_with(self, side, option):
+        await self.page.get_by_label(f"{side} answers with").click()
+        await self.page.get_by_role("option", name=option).last.click()
+
+
+async def test_the_whole_story(new_page, tmp_path):
     """One walk, since each start of a model server takes seconds."""
     page = await new_page(viewport={"width": 1440, "height": 1400})
-    chat, bench = await ChatPage(page).open(app.url), Workbench(page)
-    await log_it(chat, bench)
-    await serve_and_compare(chat, bench)
-    await replace_the_server_of_a_turn(chat, bench)
-    await rate_it(chat, home)
-    await manage_versions(bench)
-    await lose_the_server(chat, bench, app, home)
-    # Load a version back into this process.
-    await bench.act(2, "Use here")
-    await expect(bench.result).to_contain_text("Now using dspy-demo v2")
-    await chat.composer.press("Enter")
-    await expect(chat.answers.last).to_contain_text("12")
-    await expect(chat.active).to_contain_text("dspy-demo v2")
+    with app_with_polite(tmp_path) as app:
+        chat, bench = await ChatPage(page).open(app.url), Workbench(page)
+        await log_two(chat, bench)
+        await serve_and_compare(bench)
+        await replace_the_server_of_a_turn(chat, bench)
+        await rate_it(chat, tmp_path)
+        await manage_versions(bench)
+        await lose_the_server(chat, bench, app, tmp_path)
+        # Load a version back into this process.
+        await bench.act(2, "Use here")
+        await expect(bench.result).to_contain_text("Now using dspy-demo v2")
+        await chat.composer.press("Enter")
+        await expect(chat.answers.last).to_contain_text("12")
+        await expect(chat.active).to_contain_text("dspy-demo v2")
+        await expect(chat.footers.last).to_contain_text("Local")
+
+
+async def log_two(chat, bench):
+    """The first version is chain of thought, the second the program of one's own."""
+    await chat.ask_each("What is 2 + 2?")
+    await expect(chat.answers.last).to_contain_text(KIND)
     await expect(chat.footers.last).to_contain_text("Local")
+    for version, program in ((1, "Chain of thought"), (2, "Polite")):
+        await chat.pick("program", program)
+        await bench.log(f"{program} for search", "team=search, tier=2")
+        await expect(bench.result).to_contain_text("a new process can load it")
+        await expect(bench.result).to_contain_text(f"Logged dspy-demo v{version}", timeout=START_MS)
+        await expect(bench.row(version)).to_contain_text(f"{program} for search")
+        await expect(bench.row(version)).to_contain_text("team=search")
 
 
-async def log_it(chat: ChatPage, bench: Workbench) -> None:
-    await chat.ask("What is 2 + 2?")
-    await chat.done(1)
-    await expect(chat.answers.last).to_contain_text("It is day two.")
-    await expect(chat.footers.last).to_contain_text("Local")
-    await bench.log("The new one", "team=search, tier=2")
-    await expect(bench.result).to_contain_text("a new process can load it")
-    await expect(bench.result).to_contain_text("Logged dspy-demo v2", timeout=START_MS)
-    await expect(bench.page.locator(".version")).to_have_count(2)
-    await expect(bench.row(2)).to_contain_text("The new one")
-    await expect(bench.row(2)).to_contain_text("team=search")
-
-
-async def serve_and_compare(chat: ChatPage, bench: Workbench) -> None:
+async def serve_and_compare(bench):
     """Serve the first version, and compare it with the local program: each answers with its own code."""
     await bench.act(1, "Serve")
     await expect(bench.server).to_contain_text("Starting")
     await bench.is_served(1)
     await expect(bench.row(1).locator("summary .dot.ready")).to_be_visible()
-    compare = await ComparePage(bench.page).open()
-    await compare.choose("right", "Version · dspy-demo v2")
+    await bench.page.get_by_role("tab", name="Compare").click()
+    await bench.answer_with("Right", "Version · dspy-demo v2")
     # Feedback where it was asked, from the first moment on; to stop then gives the question back.
-    await compare.ask("What is 12 * 7?")
-    await expect(compare.side("right")).to_contain_text("Starting dspy-demo v2")
-    await compare.stop_button.click()
-    await expect(compare.send_button).to_be_visible()
-    await expect(compare.composer).to_have_value("What is 12 * 7?")
+    await bench.both.fill("What is 12 * 7?")
+    await bench.both.press("Enter")
+    await expect(bench.right).to_contain_text("Starting dspy-demo v2")
+    await bench.dock.get_by_role("button", name="Stop", exact=True).click()
+    await expect(bench.dock.get_by_role("button", name="Send", exact=True)).to_be_visible()
+    await expect(bench.both).to_have_value("What is 12 * 7?")
     # Both stream, and the difference is marked.
-    await compare.choose("right", "Version · dspy-demo v1")
-    await compare.composer.press("Enter")
-    await compare.done()
-    await expect(compare.side("left")).to_contain_text("It is day two.")
-    await expect(compare.side("right")).to_contain_text("It is day one.")
-    await expect(compare.difference.locator("ins")).to_contain_text(["only right", "one"])
-    await bench.page.get_by_role("tab", name="Chat").click()
+    await bench.answer_with("Right", "Version · dspy-demo v1")
+    await bench.both.press("Enter")
+    for side in (bench.left, bench.right):
+        await expect(side.locator(".turn-footer")).to_contain_text("total", timeout=START_MS)
+    await expect(bench.left).to_contain_text(KIND)
+    await expect(bench.right).not_to_contain_text(KIND)
+    await expect(bench.page.locator("#difference del")).to_contain_text(["only left", KIND])
 
 
-async def replace_the_server_of_a_turn(chat: ChatPage, bench: Workbench) -> None:
+async def replace_the_server_of_a_turn(chat, bench):
     """Serve the other version while a turn runs on the first: neither it nor the next one fails."""
+    await bench.page.get_by_role("tab", name="Chat").click()
     await chat.switch("Served")
     await expect(chat.active).to_contain_text("dspy-demo v1")
     await chat.ask(LONG)
@@ -157,24 +153,24 @@ async def replace_the_server_of_a_turn(chat: ChatPage, bench: Workbench) -> None
     await bench.act(2, "Serve")
     await bench.is_served(2)
     await chat.done(2)
-    await expect(chat.answers.last).to_contain_text("It is day one.")
+    await expect(chat.answers.last).not_to_contain_text(KIND)
     says = re.compile(r"Served.*dspy-demo v1.*tokens in, .*out.*first token")
     await expect(chat.footers.last).to_contain_text(says)
     await chat.ask("What is 3 + 3?")
     await chat.done(3)
-    await expect(chat.page.locator(".turn-error")).to_have_count(0)
+    await expect(chat.errors).to_have_count(0)
     await expect(chat.footers.last).to_contain_text("dspy-demo v2")
-    await expect(chat.answers.last).to_contain_text("It is day two.")
+    await expect(chat.answers.last).to_contain_text(KIND)
 
 
-async def rate_it(chat: ChatPage, home: Path) -> None:
+async def rate_it(chat, home):
     """A thumb and a comment go to that turn's trace, where a thread of the app writes them a moment later."""
     await chat.page.get_by_role("button", name="Like", exact=True).last.click()
     await chat.rating.fill("Short and right")
     await chat.page.get_by_role("button", name="Add comment").click()
     await expect(chat.notice).to_contain_text("Thank you")
 
-    def found() -> bool:
+    def found():
         with closing(sqlite3.connect(home / "data" / "mlflow.db")) as database:
             rows = database.execute("SELECT value, rationale FROM assessments").fetchall()
         return rows == [("true", "Short and right")]
@@ -182,16 +178,16 @@ async def rate_it(chat: ChatPage, home: Path) -> None:
     await asyncio.to_thread(wait_until, found, 20, "the rating is in MLflow")
 
 
-async def manage_versions(bench: Workbench) -> None:
+async def manage_versions(bench):
     """Promote, promote another, roll back, undo that. Edit what is said about it."""
     for version in (1, 2):
         await bench.act(version, "Promote")
-        await expect(bench.row(version).locator(".champion")).to_be_visible()
+        await bench.is_champion(version)
     await bench.act(2, "Roll back to 1")
-    await expect(bench.row(1).locator(".champion")).to_be_visible()
+    await bench.is_champion(1)
     await bench.result.get_by_role("button", name="Undo").click()
+    await bench.is_champion(2)
     row = bench.row(2)
-    await expect(row.locator(".champion")).to_be_visible()
     await bench.act(2, "Edit")
     await row.get_by_label("Description").fill("Better <b>words</b>")
     await row.get_by_label("Tags").fill("tier=1, note=a, b")
@@ -200,17 +196,16 @@ async def manage_versions(bench: Workbench) -> None:
     await expect(row.locator(".v-tags span")).to_have_text(["note=a, b", "tier=1"])
 
 
-async def lose_the_server(chat: ChatPage, bench: Workbench, app: ServerProcess, home: Path) -> None:
+async def lose_the_server(chat, bench, app, home):
     """A hung server and a lost one are seen; one click brings it back, and no question is lost."""
     # Hung: said within the 5 s for which an answer is kept and the 2 s that the next one may take.
     server = model_server_of(home / "data", "models:/dspy-demo/2")
     os.kill(server, signal.SIGSTOP)
     await expect(bench.server).to_contain_text("Not answering", timeout=15_000)
-    async with httpx.AsyncClient(trust_env=False) as client:
-        assert (await client.get(f"{app.url}/ready")).json()["model_server"] == "hung"
-        assert 'dspy_demo_model_server{state="hung"} 1.0' in (await client.get(f"{app.url}/metrics")).text
-    await chat.composer.fill("What is 5 + 5?")
-    await chat.composer.press("Enter")
+    ready, metrics = [await chat.page.request.get(f"{app.url}/{route}") for route in ("ready", "metrics")]
+    assert (await ready.json())["model_server"] == "hung"
+    assert 'dspy_demo_model_server{state="hung"} 1.0' in await metrics.text()
+    await chat.send("What is 5 + 5?")
     await expect(chat.notice).to_contain_text("does not answer")
     os.kill(server, signal.SIGCONT)
     await expect(bench.server).to_contain_text("Ready", timeout=15_000)
@@ -227,8 +222,7 @@ async def lose_the_server(chat: ChatPage, bench: Workbench, app: ServerProcess, 
     # Stopped: the next question is refused with a way out, and is not lost.
     await bench.server.get_by_role("button", name="Stop").click()
     await expect(bench.server).to_contain_text("Stopped", timeout=START_MS)
-    await chat.composer.fill("What is 6 + 6?")
-    await chat.composer.press("Enter")
+    await chat.send("What is 6 + 6?")
     await chat.notice.get_by_role("button", name="Use Local").click()
     await expect(chat.page.get_by_role("radio", name="Local")).to_be_checked()
     await expect(chat.composer).to_have_value("What is 6 + 6?")
