@@ -1,16 +1,17 @@
-"""Records become traces in a real store, and nobody waits for it."""
+"""Turns become traces in a real store, and nobody waits for it: made by hand, and those of the chat."""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from mlflow.tracing.constant import SpanAttributeKey
 from pydantic import SecretStr
 
+from dspy_demo.errors import UpstreamCut
 from dspy_demo.events import (
     FieldDelta,
     LMChoice,
@@ -19,6 +20,7 @@ from dspy_demo.events import (
     TurnFailed,
     TurnFinished,
     TurnRequest,
+    TurnStarted,
     Usage,
 )
 from dspy_demo.mlflow_bridge import FEEDBACK_NAME, Traces
@@ -28,21 +30,55 @@ from dspy_demo.tracing.record import Call, TurnRecord
 from dspy_demo.tracing.spans import HIDDEN, spans_of
 from dspy_demo.tracing.tracer import FAILING, Tracer
 from dspy_demo.versions.tracking import Tracking
+from tests.fake_openai import FAULTS, tool_reply
 from tests.processes import wait_until
-from tests.tracing.conftest import request_of
+from tests.scripted_backend import ScriptedBackend
+from tests.services import house, settings_for
 
+KEY = "sk-planted-in-the-turn-0123456789"
 DONE = TurnFinished({"reasoning": "because", "answer": "4"}, Usage(12, 5, 0.002), first_delta_s=0.1)
 
 
-@pytest.fixture(autouse=True)
-def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    return Settings(data_dir=tmp_path_factory.mktemp("traces"))
+
+
+@pytest.fixture(scope="module")
+def tracking(settings):
+    """One database for all: making it takes seconds."""
+    return Tracking(settings)
+
+
+@pytest.fixture
+def tracer(settings, tracking, monkeypatch):
     monkeypatch.setattr(tracing, "RETRY_WAITS_S", (0.05, 0.1))
+    tracer = Tracer(settings, tracking)
+    yield tracer
+    assert tracer.close(15)
 
 
-def run_turn(tracer: Tracer, end: TurnFinished | TurnFailed | None = DONE, **request: Any) -> TurnRecord:
-    """A turn with one model call and one tool, to its end; None stops it."""
-    record = tracer.begin(request_of(**request))
+@pytest.fixture
+def stored(tracking, tracer):
+    """The trace with an id, as MLflow gives it back."""
+
+    def read(trace_id: str | None) -> Any:
+        assert tracer.flush(15)
+        return tracking.client.get_trace(trace_id)
+
+    return read
+
+
+def begun(tracer: Tracer, question: str = "What is 2 + 2?", key: str = KEY) -> TurnRecord:
+    target = LocalTarget("chain_of_thought", LMChoice("openai/fake", api_key=SecretStr(key)))
+    record = tracer.begin(TurnRequest(target, {"question": question}))
     assert record is not None
+    return record
+
+
+def run_turn(tracer: Tracer, end: TurnFinished | TurnFailed | None = DONE, **request: str) -> TurnRecord:
+    """A turn with one model call and one tool, to its end; None stops it."""
+    record = begun(tracer, **request)
     messages = [{"role": "user", "content": "2+2 \ud83d?"}]
     record.call_started("1", Call("lm", "predict", messages, "openai/fake", {"top_p": 1}))
     record.call_ended("1", [{"text": "four"}], None, usage=Usage(12, 5, 0.002))
@@ -58,9 +94,8 @@ def run_turn(tracer: Tracer, end: TurnFinished | TurnFailed | None = DONE, **req
     return record
 
 
-def test_a_record_is_told_apart_by_its_target_and_its_spans_have_no_key() -> None:
-    key, address = "sk-planted-0123456789", "http://u:p@host/v1"
-    choice = LMChoice("openai/fake", address, SecretStr(key))
+def test_a_record_is_told_apart_by_its_target_and_its_spans_have_no_key():
+    choice = LMChoice("openai/fake", "http://u:p@host/v1", SecretStr(KEY))
     local = TurnRequest(LocalTarget("react", choice), {"question": "?"})
     typed = TurnRequest(ServedTarget("http://me:hunter2@host:5001/x"), {"question": "?"})
     for record, expected in (
@@ -70,51 +105,28 @@ def test_a_record_is_told_apart_by_its_target_and_its_spans_have_no_key() -> Non
     ):
         record.close()
         (root,) = spans_of(record, ())
-        assert not [word for word in (key, "hunter2", "u:p") if word in str(root.to_dict())]
+        assert not [word for word in (KEY, "hunter2", "u:p") if word in str(root.to_dict())]
         names = ("backend", "program", "model", "version")
         tags = [root.attributes.get(SpanAttributeKey.TRACE_TAG_PREFIX + name) for name in names]
         assert tags == expected
 
 
-def test_a_finished_turn_can_be_read_back(
-    tracer: Tracer, tracking: Tracking, stored: Callable[[str], Any], session: str
-) -> None:
-    record = run_turn(tracer, session=session)
-    trace = stored(record.trace_id)
-    info, (root, lm, _) = trace.info, trace.data.spans
-    assert (info.state, info.tags["turn.outcome"]) == ("OK", "finished")
-    assert info.tags["turn_id"] == record.request.turn_id
-    assert info.trace_metadata["mlflow.trace.session"] == session
-    assert info.trace_metadata["mlflow.trace.user"] == session.partition(".")[0]
-    assert info.token_usage == {"input_tokens": 12, "output_tokens": 5, "total_tokens": 17}
-    assert info.cost["total_cost"] == 0.002
-    assert (root.inputs, root.outputs) == ({"question": "What is 2 + 2?"}, dict(DONE.outputs))
-    assert lm.inputs["messages"][0]["content"].startswith("2+2")
-    link = tracer.link(record.trace_id, "http://ui/")
-    assert link is not None and link.startswith(f"http://ui/#/experiments/{tracking.experiment_id}/traces?")
-    assert link.endswith(record.trace_id)
-
-
-def test_a_turn_that_did_not_finish_keeps_what_had_streamed(
-    tracer: Tracer, stored: Callable[[str], Any]
-) -> None:
+def test_a_turn_that_did_not_finish_keeps_what_had_streamed(tracer, stored):
     stopped = run_turn(tracer, None)
     failed = run_turn(tracer, TurnFailed("upstream_cut", "Cut.", True))
     for record, outcome, status in ((stopped, "stopped", "UNSET"), (failed, "failed", "ERROR")):
         trace = stored(record.trace_id)
-        root, _, tool = trace.data.spans
+        root, lm, tool = trace.data.spans
         assert trace.info.tags["turn.outcome"] == outcome
-        assert root.outputs == {"predict.answer": "fou"}
-        assert root.status.status_code == status
+        assert (root.outputs, root.status.status_code) == ({"predict.answer": "fou"}, status)
+        assert lm.inputs["messages"][0]["content"].startswith("2+2")
         assert tool.end_time_ns <= root.end_time_ns
+        assert trace.info.cost["total_cost"] == 0.002
 
 
 def test_a_second_try_does_not_write_a_trace_twice_and_a_dropped_one_is_a_notice(
-    tracer: Tracer,
-    stored: Callable[[str], Any],
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+    tracer, stored, monkeypatch, caplog
+):
     written, write = [], Traces.write
 
     def write_and_fail(self: Traces, experiment_id: str, spans: list[Any]) -> None:
@@ -134,13 +146,11 @@ def test_a_second_try_does_not_write_a_trace_twice_and_a_dropped_one_is_a_notice
     assert (tracer.notice, tracer.state) == (None, "ok")
 
 
-def test_a_server_that_is_down_is_a_notice_and_keeps_nobody_waiting(
-    tmp_path: Path, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_that_is_down_is_a_notice_and_keeps_nobody_waiting(tmp_path, free_port, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr(tracing, "RETRY_WAITS_S", (0.05, 0.1))
     monkeypatch.setattr(tracing, "WAITING_MAX", 10)
-    settings = Settings(data_dir=tmp_path, tracking_uri=f"http://127.0.0.1:{free_port()}")
-    tracer = Tracer(settings)
+    tracer = Tracer(Settings(data_dir=tmp_path, tracking_uri=f"http://127.0.0.1:{free_port()}"))
     for _ in range(60):
         run_turn(tracer)
     wait_until(lambda: tracer.notice, 30, "there is a notice")
@@ -149,12 +159,9 @@ def test_a_server_that_is_down_is_a_notice_and_keeps_nobody_waiting(
     assert time.monotonic() - started < 1
 
 
-def test_nobodys_words_are_printed_where_the_database_is_gone(
-    tracer: Tracer, trace_settings: Settings, capfd: pytest.CaptureFixture[str]
-) -> None:
-    run_turn(tracer)
-    assert tracer.flush(15)
-    database, away = trace_settings.data_dir / "mlflow.db", trace_settings.data_dir / "away.db"
+def test_nobodys_words_are_printed_where_the_database_is_gone(tracer, stored, settings, capfd):
+    assert stored(run_turn(tracer).trace_id)
+    database, away = settings.data_dir / "mlflow.db", settings.data_dir / "away.db"
     database.rename(away)  # SQLite then refuses to write, for root too
     run_turn(tracer, question="private words")
     assert tracer.flush(20)
@@ -168,9 +175,7 @@ def ratings(trace: Any) -> list[tuple[bool, str, str]]:
     return sorted((one.feedback.value, one.rationale or "", one.source.source_id) for one in given)
 
 
-def test_a_thumb_can_be_changed_commented_and_taken_back(
-    tracer: Tracer, stored: Callable[[str], Any]
-) -> None:
+def test_a_thumb_can_be_changed_commented_and_taken_back(tracer, stored):
     trace_id = run_turn(tracer).trace_id
     tracer.feedback(trace_id, True, user="ann")
     tracer.feedback(trace_id, False, "Wrong sum. 🙁", user="ann")
@@ -183,16 +188,11 @@ def test_a_thumb_can_be_changed_commented_and_taken_back(
 
 
 def test_a_rating_waits_for_a_trace_that_another_process_writes(
-    tracer: Tracer,
-    stored: Callable[[str], Any],
-    tracking: Tracking,
-    trace_settings: Settings,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    tracer, stored, tracking, settings, monkeypatch
+):
     monkeypatch.setattr(tracing, "RETRY_WAITS_S", (1.0, 1.0))
-    server = Tracer(trace_settings, tracking, serves="models:/demo/1")
-    record = server.begin(request_of())
-    assert record is not None
+    server = Tracer(settings, tracking, serves="models:/demo/1")
+    record = begun(server)
     tracer.feedback(record.trace_id, True, user="ann")
     wait_until(lambda: tracer.notice, 10, "the first try failed")
     server.finish(record)
@@ -200,26 +200,114 @@ def test_a_rating_waits_for_a_trace_that_another_process_writes(
     assert ratings(stored(record.trace_id)) == [(True, "", "ann")]
 
 
-def test_no_secret_is_written_and_no_long_text(
-    tracking: Tracking, trace_settings: Settings, stored: Callable[[str], Any]
-) -> None:
-    typed, provider = "sk-typed-0123456789abcdef", 'sk-pro"vider-0123456789abcdef'
-    settings = Settings(
-        **(trace_settings.model_dump() | {"api_key": provider, "served_url": "http://me:hunter2hunter2@h/v1"})
-    )
-    tracer = Tracer(settings, tracking)
-    record = tracer.begin(request_of(f"my key is {typed}", key=typed))
-    assert record is not None
+def test_no_secret_is_written_and_no_long_text(tracking, settings, stored):
+    provider = 'sk-pro"vider-0123456789abcdef'
+    planted = {"api_key": provider, "served_url": "http://me:hunter2hunter2@h/v1"}
+    tracer = Tracer(Settings(**(settings.model_dump() | planted)), tracking)
+    record = begun(tracer, f"my key is {KEY}")
     record.call_started("1", Call("lm", "predict", [{"content": f"echo {provider}", "n": "hunter2hunter2"}]))
-    record.call_ended("1", None, RuntimeError(f"Incorrect API key provided: {typed}"))
+    record.call_ended("1", None, RuntimeError(f"Incorrect API key provided: {KEY}"))
     record.call_started("2", Call("tool", "read_file", {"path": "x"}))
     record.call_ended("2", "y" * 1_000_000, None)
-    record.hear(TurnFailed("upstream", f"Bad key {typed}", False))
+    record.hear(TurnFailed("upstream", f"Bad key {KEY}", False))
     tracer.finish(record)
     assert tracer.close(15)
     spans = stored(record.trace_id).data.spans
     assert spans[0].inputs["question"] == f"my key is {HIDDEN}"
     assert spans[2].outputs.endswith("[950,000 characters more]")
-    data = b"".join(path.read_bytes() for path in trace_settings.data_dir.glob("mlflow.db*"))
-    for secret in (typed, "vider-0123456789abcdef", "hunter2hunter2"):
+    data = b"".join(path.read_bytes() for path in settings.data_dir.glob("mlflow.db*"))
+    for secret in (KEY, "vider-0123456789abcdef", "hunter2hunter2"):
         assert secret.encode() not in data
+
+
+# Turns of the chat, over a real HTTP model.
+
+
+@pytest.fixture
+def script():
+    """What a served version answers."""
+    return []
+
+
+@pytest.fixture
+async def chat(fake_openai, data_dir, tracer, script):
+    choice = LMChoice("openai/fake", fake_openai.url, SecretStr(KEY), temperature=0.5, cache=False)
+    settings = settings_for(data_dir, lm_retries=0)
+    async with house(settings, choice, served=ScriptedBackend(script)) as chat:
+        chat.service.tracer = tracer
+        yield chat
+
+
+async def failed_trace_id(chat, request):
+    turn = chat.service.turn(request)
+    async with turn:
+        assert [event.kind async for event in turn][-1] == "failed"
+    return turn.trace_id
+
+
+async def test_react_has_its_model_and_tool_calls_below_the_root(chat, fake_openai, tracer, tracking, stored):
+    fake_openai.reply(tool_reply("calculator", {"expression": "6 * 7"}))
+    request = replace(chat.request("What is 6 * 7?", program="react"), session_id="ann.chat")
+    finished = (await chat.run(request)).finished
+    trace = await asyncio.to_thread(stored, finished.trace_id)
+    info, (root, *calls) = trace.info, trace.data.spans
+    assert (info.state, info.tags["turn.outcome"], info.tags["turn_id"]) == ("OK", "finished", request.turn_id)
+    noted = info.trace_metadata
+    assert (noted["mlflow.trace.session"], noted["mlflow.trace.user"]) == ("ann.chat", "ann")
+    link = tracer.link(finished.trace_id, "http://ui/")
+    assert link.startswith(f"http://ui/#/experiments/{tracking.experiment_id}/traces?")
+    assert link.endswith(finished.trace_id)
+    assert [span.name for span in calls] == ["react", "calculator", "react#2", "extract"]
+    assert [span.span_type for span in calls[:2]] == ["CHAT_MODEL", "TOOL"]
+    assert all(span.parent_id == root.span_id for span in calls)
+    assert (calls[1].inputs, calls[1].outputs) == ({"expression": "6 * 7"}, "42")
+    assert calls[0].inputs["messages"][0]["role"] == "system"
+    assert "6 * 7" in calls[0].outputs["choices"][0]["message"]["content"]
+    assert calls[0].attributes["temperature"] == 0.5
+    assert root.inputs == {"question": "What is 6 * 7?"}
+    assert root.outputs["answer"] == finished.outputs["answer"]
+    usage, used = finished.usage, info.token_usage
+    assert used["input_tokens"] == usage.prompt_tokens > 0
+    assert used["output_tokens"] == usage.completion_tokens > 0
+    used = [span.attributes["mlflow.chat.tokenUsage"]["total_tokens"] for span in (calls[0], *calls[2:])]
+    assert sum(used) == usage.total_tokens
+    assert not [text for text in (KEY, fake_openai.url) if text in str(trace.to_dict())]
+
+
+async def test_a_failed_call_is_a_failed_turn_and_a_refused_request_is_none(chat, fake_openai, stored):
+    fake_openai.reply(FAULTS["401"], times=2)
+    trace = await asyncio.to_thread(stored, await failed_trace_id(chat, chat.request("?")))
+    assert await failed_trace_id(chat, chat.request("")) is None
+    assert (trace.info.state, trace.info.tags["error"]) == ("ERROR", "upstream_auth")
+    lm = trace.data.spans[1]
+    assert (lm.status.status_code, lm.status.description) == ("ERROR", "LMAuthError")
+
+
+async def test_two_visitors_calls_do_not_mix(chat, stored):
+    turns = await asyncio.gather(*(chat.ask(f"I am visitor-{number:02}") for number in range(8)))
+    for number, turn in enumerate(turns):
+        trace = await asyncio.to_thread(stored, turn.finished.trace_id)
+        text = str([span.to_dict() for span in trace.data.spans])
+        assert text.count("visitor-") == text.count(f"visitor-{number:02}") > 0
+        assert len(trace.data.spans) == 2
+
+
+async def test_a_served_turn_that_its_server_traces_is_not_written_again(chat, script, tracer, tracking):
+    """Failed by the server's own word, or finished; but a server that was lost has written nothing."""
+    theirs = "tr-" + "b" * 32
+    told, lost = UpstreamCut(), UpstreamCut()
+    told.from_server = True
+    target = ServedTarget("http://h:1", "models:/d/1")
+    request = TurnRequest(target, {"question": "?"}, session_id="written-once")
+    script[:] = TurnStarted("served", "models:/d/1", trace_id=theirs), told
+    assert await failed_trace_id(chat, request) == theirs
+    script[-1] = TurnFinished({"answer": "4"}, trace_id=theirs)
+    assert (await chat.run(request)).finished.trace_id == theirs
+    script[-1] = lost
+    ours = await failed_trace_id(chat, request)
+    assert ours != theirs
+    assert await asyncio.to_thread(tracer.flush, 15)
+    session = "metadata.`mlflow.trace.session` = 'written-once'"
+    (trace,) = tracking.client.search_traces(locations=[tracking.experiment_id], filter_string=session)
+    assert (trace.info.trace_id, trace.info.state) == (ours, "ERROR")
+    assert (trace.info.tags["version"], len(trace.data.spans)) == ("models:/d/1", 1)
