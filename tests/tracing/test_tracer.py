@@ -251,7 +251,11 @@ async def test_react_has_its_model_and_tool_calls_below_the_root(chat, fake_open
     finished = (await chat.run(request)).finished
     trace = await asyncio.to_thread(stored, finished.trace_id)
     info, (root, *calls) = trace.info, trace.data.spans
-    assert (info.state, info.tags["turn.outcome"], info.tags["turn_id"]) == ("OK", "finished", request.turn_id)
+    assert (info.state, info.tags["turn.outcome"], info.tags["turn_id"]) == (
+        "OK",
+        "finished",
+        request.turn_id,
+    )
     noted = info.trace_metadata
     assert (noted["mlflow.trace.session"], noted["mlflow.trace.user"]) == ("ann.chat", "ann")
     link = tracer.link(finished.trace_id, "http://ui/")

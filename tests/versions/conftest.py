@@ -6,8 +6,6 @@ import itertools
 import json
 import os
 import shutil
-import sys
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -16,83 +14,78 @@ from dspy_demo.lm.choices import DEMO_MODEL
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.shipped import SHIPPED
 from dspy_demo.settings import Settings
-from dspy_demo.versions import Version, VersionStore
+from dspy_demo.versions import VersionStore
 from dspy_demo.versions.store import Trials
 
 #: What the log of a program without a model call left in MLflow, on 27 November 2026. It is never made anew.
 FORMAT_1 = Path(__file__).parent / "format_1"
+#: A program, with a line before it and one that it runs when it is made.
+PROGRAM = """
+import os, sys
+from pathlib import Path
+import dspy
+{}
+class Mine(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.ask = dspy.Predict("question -> answer")
+        {}
+    def forward(self, question: str):
+        return self.ask(question=question)
+"""
 _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
-def store_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def store_dir(tmp_path_factory):
     return tmp_path_factory.mktemp("versions")
 
 
 @pytest.fixture(scope="session")
-def store(store_dir: Path) -> VersionStore:
+def store(store_dir):
     store = VersionStore(Settings(data_dir=store_dir))
     store.tracking.prepare()
     return store
 
 
 @pytest.fixture
-def programs() -> ProgramRegistry:
+def programs():
     return ProgramRegistry(SHIPPED)
 
 
 @pytest.fixture
-def name() -> str:
+def name():
     """A registered model's name that no other test uses."""
     return f"demo-{next(_numbers)}"
 
 
 @pytest.fixture
-def three(store: VersionStore, name: str) -> list[Version]:
-    """Versions 1 to 3 of `name`, registered without a log."""
-    store.tracking.client.create_registered_model(name)
-    for _ in range(3):
+def register(store):
+    """Makes a registered version of a folder, without a log; gives its URI."""
+
+    def make(name: str, folder: Path, into: VersionStore = store) -> str:
+        client = into.tracking.client
+        if not client.search_registered_models(f"name='{name}'"):
+            client.create_registered_model(name)
         tags = {"program": "predict", "lm": DEMO_MODEL}
-        store.tracking.client.create_model_version(name, str(FORMAT_1), tags=tags)
-    return [store.get(f"{name}/{number}") for number in (1, 2, 3)]
+        return f"models:/{name}/{client.create_model_version(name, str(folder), tags=tags).version}"
+
+    return make
 
 
 @pytest.fixture
-def artifacts(store: VersionStore) -> Callable[[str], Path]:
-    """The folder with the files of a version."""
-
-    def find(uri: str) -> Path:
-        version = store.get(uri)
-        location = store.tracking.client.get_model_version_download_uri(version.name, str(version.version))
-        return Path(location.removeprefix("file://"))
-
-    return find
-
-
-@pytest.fixture
-def ready_files(monkeypatch: pytest.MonkeyPatch) -> None:
+def ready_files(monkeypatch):
     """Logs take the files of a version that is there, instead of making them in new processes."""
 
-    def load_it_anew(self: Trials, folder: Path, environment: Mapping[str, str]) -> None:
+    def load_it_anew(trials: Trials, folder: Path, environment: dict[str, str]) -> None:
         shutil.copytree(FORMAT_1, folder / "model")
         (folder / "result.json").write_text(json.dumps({"files": [], "refused": ""}))
 
     monkeypatch.setattr(Trials, "load_it_anew", load_it_anew)
 
 
-@pytest.fixture
-def imports_undone() -> Iterator[None]:
-    """A program's own modules are imported by their short names, which another program may have too."""
-    path, modules = list(sys.path), set(sys.modules)
-    yield
-    sys.path[:] = path
-    for name in set(sys.modules) - modules:
-        if "pytest-" in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
-
-
 @pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path: Path) -> Iterator[Path]:
+def in_an_empty_folder(tmp_path):
     """MLflow writes ./mlruns and ./mlflow.db where it is not told otherwise: nothing may appear here."""
     before, folder = Path.cwd(), tmp_path / "cwd"
     folder.mkdir()

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,8 +21,8 @@ from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.settings import Settings
 from dspy_demo.versions import LogRequest, VersionStore, new_process
 from tests.backends.served_fixtures import start_model_server
-from tests.fake_openai import FakeOpenAI
 from tests.processes import REPO, live_children, wait_until
+from tests.versions.conftest import PROGRAM
 
 pytestmark = pytest.mark.integration
 
@@ -31,17 +30,14 @@ BUILTIN = LMChoice("demo/engine")
 CASES = Path(__file__).parent.parent / "cases"
 
 
-def run(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(REPO)}
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=200
-    )
+def run(cwd, *arguments):
+    environment, command = os.environ | {"PYTHONPATH": str(REPO)}, [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     return done
 
 
-@pytest.mark.usefixtures("imports_undone")
-def test_what_it_reads_travels_along(tmp_path: Path, home: Path, fake_openai: FakeOpenAI) -> None:
+def test_what_it_reads_travels_along(tmp_path, home, fake_openai):
     """By ``python app.py log``: data and optimised state beside the source. Other code never answers for it.
 
     Then the source is moved away, and the version served.
@@ -93,9 +89,7 @@ def test_what_it_reads_travels_along(tmp_path: Path, home: Path, fake_openai: Fa
     assert fake_openai.requests[0].json["temperature"] == 0.3
 
 
-def test_a_shipped_program_keeps_what_optimised_it_and_its_adapter(
-    store: VersionStore, programs: ProgramRegistry, artifacts: Callable[[str], Path], name: str
-) -> None:
+def test_a_shipped_program_keeps_what_optimised_it_and_its_adapter(store, programs, name):
     """And its files name nothing of this app; loaded back, it leaves the process as it was."""
     module = programs.module("react")
     module.react.demos = [dspy.Example(question="6 * 7?", next_thought="forty-two").with_inputs("question")]
@@ -105,7 +99,7 @@ def test_a_shipped_program_keeps_what_optimised_it_and_its_adapter(
     assert (version.uri, version.program, version.lm) == (f"models:/{name}/1", "react", "demo/engine")
     assert version.servable and version.same_code and store.get(version.uri) == version
 
-    folder = artifacts(version.uri)
+    folder = Path(store.tracking.client.get_model_version_download_uri(name, "1").removeprefix("file://"))
     pinned = {line.partition("==")[0] for line in (folder / "requirements.txt").read_text().split()}
     assert {"dspy", "mlflow", "litellm"} <= pinned
     code = list((folder / "code").rglob("*.py"))
@@ -122,34 +116,15 @@ def test_a_shipped_program_keeps_what_optimised_it_and_its_adapter(
     assert (loaded.adapter, loaded.inputs, loaded.outputs) == ("json", spec.inputs, spec.outputs)
 
 
-PROGRAM = """
-import os, sys
-from pathlib import Path
-import dspy
-{}
-class Mine(dspy.Module):
-    def __init__(self):
-        super().__init__()
-        self.ask = dspy.Predict("question -> answer")
-    def forward(self, question: str):
-        return self.ask(question=question)
-"""
-
-
-@pytest.mark.usefixtures("imports_undone")
-def test_what_does_not_travel_is_named(
-    store: VersionStore, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_does_not_travel_is_named(store, name, tmp_path, monkeypatch):
     monkeypatch.setenv("ANTHROPIC_API_KEY", "planted-key-of-another-provider")
     away = 'if Path(__file__).parent.name == "code": raise ValueError("their own words")'
-    for number, (line, said) in enumerate(
-        (
-            ('KEY = os.environ["ANTHROPIC_API_KEY"]', "--serve-env ANTHROPIC_API_KEY"),
-            (away, "ValueError in left_out_1.py"),
-        )
+    for stem, line, said in (
+        ("asks", 'KEY = os.environ["ANTHROPIC_API_KEY"]', "--serve-env ANTHROPIC_API_KEY"),
+        ("away", away, "ValueError in away.py"),
     ):
-        path = tmp_path / f"left_out_{number}.py"
-        path.write_text(PROGRAM.format(line))
+        path = tmp_path / f"{stem}.py"
+        path.write_text(PROGRAM.format(line, ""))
         spec = load_program(str(path))
         with pytest.raises(VersionNotLogged) as caught:
             store.log(LogRequest(name, spec.name, BUILTIN), ProgramRegistry([spec]))
@@ -157,7 +132,7 @@ def test_what_does_not_travel_is_named(
         assert said in message and "dspy-demo-version-" not in message and "their own words" not in message
 
 
-def test_hidden_files_and_links_stay_and_large_ones_are_refused(tmp_path: Path) -> None:
+def test_hidden_files_and_links_stay_and_large_ones_are_refused(tmp_path):
     code, data, hidden, link = (tmp_path / part for part in ("code", "data.json", ".hidden.json", "link"))
     for path in (data, hidden):
         path.write_text("{}")
@@ -181,13 +156,13 @@ print(VersionStore(Settings(data_dir=Path(sys.argv[1]))).log(request, programs).
 """
 
 
-def test_a_program_without_a_file_travels_in_the_pickle(data_dir: Path, home: Path) -> None:
+def test_a_program_without_a_file_travels_in_the_pickle(data_dir, home):
     """As from a notebook: its class is in ``__main__``, which the process that loads it has not."""
-    done = run(home, "-W", "ignore", "-c", PROGRAM.format("") + NOTEBOOK, str(data_dir))
+    done = run(home, "-W", "ignore", "-c", PROGRAM.format("", "") + NOTEBOOK, str(data_dir))
     assert done.stdout.strip() == "models:/mine/1"
 
 
-def test_a_check_ends_with_the_app(store_dir: Path, name: str, programs: ProgramRegistry) -> None:
+def test_a_check_ends_with_the_app(store_dir, name, programs):
     store, before = VersionStore(Settings(data_dir=store_dir)), live_children()
     with ThreadPoolExecutor(1) as threads:
         logging = threads.submit(store.log, LogRequest(name, "predict", BUILTIN), programs)

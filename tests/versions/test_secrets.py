@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import dspy
 import pytest
-import yaml
 from pydantic import SecretStr
 
 from dspy_demo.errors import InvalidInput, VersionNotLogged
 from dspy_demo.events import LMChoice
 from dspy_demo.programs.own import load_program
 from dspy_demo.programs.registry import ProgramRegistry
-from dspy_demo.programs.shipped import SHIPPED
 from dspy_demo.settings import Settings
 from dspy_demo.versions import LogRequest, VersionStore
 from dspy_demo.versions.secrets import public_url
-from tests.fake_openai import FakeOpenAI
 from tests.services import house
+from tests.versions.conftest import PROGRAM
 
 BUILTIN = LMChoice("demo/engine")
 #: What is planted; it looks like nothing in particular.
@@ -35,25 +32,18 @@ def found_in(folder: Path, *planted: str) -> list[tuple[str, str]]:
 
 
 async def test_what_turns_and_models_hold_stays_out(
-    store: VersionStore,
-    store_dir: Path,
-    artifacts: Callable[[str], Path],
-    name: str,
-    fake_openai: FakeOpenAI,
-    caplog: pytest.LogCaptureFixture,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
+    store, store_dir, programs, name, fake_openai, caplog, capfd
+):
     """Keys, headers, account and words: in the program's models, in DSPy's settings, in an earlier turn."""
     keys = [f"planted-key-{number}" for number in range(9)]
     settings = Settings.load(["--data-dir", str(store_dir)], {"OPENAI_API_KEY": keys[0]})
     base = fake_openai.url.replace("://", f"://user:{keys[1]}@") + f"?api_key={keys[2]}&api-version=1"
     choice = LMChoice("openai/fake", base, SecretStr(keys[3]), temperature=0.2, cache=False)
-    registry = ProgramRegistry(SHIPPED)
     reachable = LMChoice("openai/fake", fake_openai.url, SecretStr(keys[3]), cache=False)
-    async with house(settings, reachable, programs=registry) as home:
+    async with house(settings, reachable, programs=programs) as home:
         assert (await home.ask(USER_TEXT, program="chain_of_thought")).finished
 
-    module = registry.module("chain_of_thought")
+    module = programs.module("chain_of_thought")
     held = dspy.LM(
         "openai/held",
         api_key=keys[4],
@@ -70,13 +60,13 @@ async def test_what_turns_and_models_hold_stays_out(
     module.predict.traces.append((USER_TEXT,))
     configured = dspy.LM("openai/configured", api_key=keys[8])
     with dspy.context(lm=configured, own_setting=keys[8], trace=[USER_TEXT], callbacks=[object()]):
-        version = VersionStore(settings).log(LogRequest(name, "chain_of_thought", choice, "text"), registry)
+        version = VersionStore(settings).log(LogRequest(name, "chain_of_thought", choice, "text"), programs)
 
     planted = (*keys, ANOTHER, USER_TEXT)
     assert found_in(store_dir, *planted) == []
     printed = capfd.readouterr()
     assert not [text for text in planted if text in caplog.text + printed.out + printed.err]
-    noted = yaml.safe_load((artifacts(version.uri) / "MLmodel").read_text())["metadata"]["dspy_demo"]["lm"]
+    noted = version.notes["lm"]
     assert (noted["temperature"], noted["api_base"]) == (0.2, fake_openai.url + "?api-version=1")
     loaded = store.load(version.uri).build()
     lm = loaded.predict.lm
@@ -85,25 +75,15 @@ async def test_what_turns_and_models_hold_stays_out(
     assert held.kwargs["api_key"] == keys[4], "the running program is left as it was"
 
 
-Make = Callable[[str], ProgramRegistry]
-
-
 @pytest.fixture
-def program(tmp_path: Path, imports_undone: None) -> Make:
+def program(tmp_path):
     """Makes a program that keeps something, or begins with a line."""
     (tmp_path / "service.json").write_text(f'{{"private_key": "{PLANTED}"}}')
 
     def make(line: str) -> ProgramRegistry:
         before, held = ("", line) if line.startswith("self.") else (line, "pass")
         path = tmp_path / f"keyed_{abs(hash((tmp_path, line)))}.py"
-        path.write_text(
-            f"import os\nfrom pathlib import Path\nimport dspy\n{before}\n"
-            "class Keyed(dspy.Module):\n"
-            "    def __init__(self):\n        super().__init__()\n"
-            "        self.ask = dspy.Predict('question -> answer')\n"
-            f"        {held}\n"
-            "    def forward(self, question: str):\n        return self.ask(question=question)\n"
-        )
+        path.write_text(PROGRAM.format(before, held))
         return ProgramRegistry([load_program(str(path))])
 
     return make
@@ -128,9 +108,7 @@ REFUSED = {
 }
 
 
-def test_a_secret_of_a_program_is_refused_by_its_place(
-    store: VersionStore, store_dir: Path, name: str, program: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_secret_of_a_program_is_refused_by_its_place(store, store_dir, name, program, monkeypatch):
     for line, said in REFUSED.items():
         monkeypatch.setenv("MYCORP_TOKEN", PLANTED if "MYCORP" in said else "something else in it")
         monkeypatch.setenv("SOME_TOKEN", "")  # which a program sets
@@ -143,7 +121,7 @@ def test_a_secret_of_a_program_is_refused_by_its_place(
     assert not store.tracking.client.search_registered_models(f"name='{name}'")
 
 
-def test_no_secret_in_what_is_said_of_a_version(store_dir: Path, programs: ProgramRegistry) -> None:
+def test_no_secret_in_what_is_said_of_a_version(store_dir, programs):
     """Each of the owner's, the guests' and the environment's; also where it is edited later."""
     values = [f"{PLANTED}-{number}" for number in range(7)]
     settings = Settings(
@@ -169,9 +147,7 @@ def test_no_secret_in_what_is_said_of_a_version(store_dir: Path, programs: Progr
 
 
 @pytest.mark.usefixtures("ready_files")
-def test_variables_that_are_no_secrets_stop_nothing(
-    store_dir: Path, name: str, program: Make, tmp_path: Path
-) -> None:
+def test_variables_that_are_no_secrets_stop_nothing(store_dir, name, program, tmp_path):
     used = {
         "TOKENIZERS_PARALLELISM": "false",
         "MAX_TOKENS": "100000000000",
@@ -186,6 +162,6 @@ def test_variables_that_are_no_secrets_stop_nothing(
     assert store.log(LogRequest(name, programs.default.name, choice, "false"), programs).version == 1
 
 
-def test_an_address_is_shown_without_credentials() -> None:
+def test_an_address_is_shown_without_credentials():
     shown = public_url("https://token@[::1]:8000/v1?key=x&sig=2&api-version=4#f")
     assert shown == "https://[::1]:8000/v1?api-version=4"

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from dspy_demo import mlflow_bridge
 from dspy_demo.errors import (
     InvalidInput,
     NotFound,
+    TrackingError,
     TrackingUnavailable,
     VersionNotFound,
     VersionNotLogged,
@@ -23,36 +25,39 @@ from dspy_demo.errors import (
 )
 from dspy_demo.events import LMChoice
 from dspy_demo.lm.choices import DEMO_MODEL
-from dspy_demo.programs.registry import ProgramRegistry
+from dspy_demo.mlflow_bridge import tracking_errors
 from dspy_demo.settings import Settings
-from dspy_demo.versions import LogRequest, Version, VersionStore, tracking
+from dspy_demo.versions import LogRequest, VersionStore, tracking
 from dspy_demo.versions.tracking import DATABASE_NAME
 from tests.fake_openai import free_port
+from tests.versions.conftest import FORMAT_1
 
 pytestmark = pytest.mark.integration
 
 DEMO = LMChoice(DEMO_MODEL)
 
 
+@pytest.fixture
+def three(store, name, register):
+    """Versions 1 to 3 of `name`."""
+    return [store.get(register(name, FORMAT_1)) for _ in range(3)]
+
+
 @pytest.mark.usefixtures("ready_files")
-def test_many_at_once_on_one_database_are_as_many_versions(
-    store: VersionStore, store_dir: Path, programs: ProgramRegistry
-) -> None:
+def test_many_at_once_on_one_database_are_as_many_versions(store, store_dir, programs):
     stores = [VersionStore(Settings(data_dir=store_dir)), store]
     request = LogRequest("Frage 1.0 - größer", "predict", DEMO, "“ünïcode” 🙂", {"größe": "5 €"})
     with ThreadPoolExecutor(4) as threads:
         made = list(threads.map(lambda one: one.log(request, programs), stores * 2))
-    assert sorted(version.version for version in made) == [1, 2, 3, 4]
+    made.sort(key=lambda version: version.version)
+    assert [version.version for version in made] == [1, 2, 3, 4]
     found = [version for version in store.versions() if version.name == request.name]
-    by_number = sorted(found, key=lambda version: version.version)
-    assert by_number == sorted(made, key=lambda version: version.version)
+    assert sorted(found, key=lambda version: version.version) == made
     assert (made[0].description, made[0].tags) == (request.description, request.tags)
 
 
 @pytest.mark.usefixtures("ready_files")
-def test_what_fails_midway_leaves_nothing(
-    store: VersionStore, programs: ProgramRegistry, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_fails_midway_leaves_nothing(store, programs, name, monkeypatch):
     client, artifacts = store.tracking.client, store.tracking.artifact_root
     before = {path.name for path in artifacts.rglob("m-*")}
 
@@ -69,18 +74,18 @@ def test_what_fails_midway_leaves_nothing(
         assert {path.name for path in artifacts.rglob("m-*")} == before
 
 
-def test_what_cannot_be_logged_is_refused(store: VersionStore, programs: ProgramRegistry, name: str) -> None:
+def test_what_cannot_be_logged_is_refused(store, programs, name):
     programs.module("predict").gate = threading.Lock()
     with pytest.raises(VersionNotLogged, match="cannot be copied"):
         store.log(LogRequest(name, "predict", DEMO), programs)
     with pytest.raises(NotFound):
         store.log(LogRequest(name, "nothing", DEMO), programs)
-    for bad in [" ", "a/b", "a:b", "../x", "a@b", ".hidden", "x" * 121, "quote'd", "a\nb"]:
+    for bad in (" ", "a/b", "../x", "a@b", ".hidden", "x" * 121, "quote'd", "a\nb"):
         with pytest.raises(InvalidInput):
             store.log(LogRequest(bad, "react", DEMO), programs)
 
 
-def test_listed_and_found(store: VersionStore, name: str, three: list[Version]) -> None:
+def test_listed_and_found(store, name, three):
     everything = store.versions()
     assert [version for version in everything if version.name == name] == three[::-1]
     assert everything == sorted(everything, key=lambda version: version.created_at, reverse=True)
@@ -93,9 +98,7 @@ def test_listed_and_found(store: VersionStore, name: str, three: list[Version]) 
             store.get(reference)
 
 
-def test_promote_roll_back_and_undo(
-    store: VersionStore, store_dir: Path, name: str, three: list[Version]
-) -> None:
+def test_promote_roll_back_and_undo(store, store_dir, name, three):
     with pytest.raises(VersionNotFound, match="no champion before"):
         store.roll_back(name)
     assert store.promote(three[0].uri).aliases == ("champion",)
@@ -108,13 +111,13 @@ def test_promote_roll_back_and_undo(
     with ThreadPoolExecutor(6) as threads:
         list(threads.map(store.promote, [version.uri for version in three] * 2))
     champion, previous = store.get(f"{name}@champion").version, store.previous_champion(name)
-    assert previous is not None and previous != champion
+    assert previous not in (None, champion)
     store.tracking.client.delete_model_version(name, str(previous))
     with pytest.raises(VersionNotFound):
         store.roll_back(name)
 
 
-def test_edit(store: VersionStore, three: list[Version]) -> None:
+def test_edit(store, three):
     uri = three[0].uri
     edited = store.edit(uri, "  better \n", {"quality": "good", "team/sub": "x=y"})
     assert (edited.description, edited.tags) == ("better", {"quality": "good", "team/sub": "x=y"})
@@ -125,16 +128,14 @@ def test_edit(store: VersionStore, three: list[Version]) -> None:
             store.edit(uri, "", {key: value})
 
 
-def test_versions_of_other_tools(store: VersionStore, name: str, tmp_path: Path) -> None:
+def test_versions_of_other_tools(store, name, tmp_path, register):
     flavors = {"python": {"python_function": {}}, "bare": {"dspy": {}}}
-    for folder, reason in {"python": "not a DSPy program", "bare": "", "gone": "cannot be read"}.items():
-        (tmp_path / folder).mkdir()
-        if folder in flavors:
-            Model(flavors=flavors[folder]).save(str(tmp_path / folder / "MLmodel"))
-        store.tracking.client.create_registered_model(f"{name}-{folder}")
-        store.tracking.client.create_model_version(f"{name}-{folder}", str(tmp_path / folder))
-        version = store.get(f"{name}-{folder}/1")
-        assert version.servable == (not reason) and reason in version.reason, (folder, version.reason)
+    for kind, reason in {"python": "not a DSPy program", "bare": "", "gone": "cannot be read"}.items():
+        (tmp_path / kind).mkdir()
+        if kind in flavors:
+            Model(flavors=flavors[kind]).save(str(tmp_path / kind / "MLmodel"))
+        version = store.get(register(f"{name}-{kind}", tmp_path / kind))
+        assert version.servable == (not reason) and reason in version.reason, (kind, version.reason)
         with pytest.raises(VersionNotServable):
             store.load(version.uri)
         if reason:
@@ -142,30 +143,33 @@ def test_versions_of_other_tools(store: VersionStore, name: str, tmp_path: Path)
                 store.promote(version.uri)
 
 
-# --- a store that cannot be used: one sentence that helps, nothing half done, no version lost ---
+# A store that cannot be used: one sentence that helps, nothing half done, no version lost.
 
 
-@pytest.fixture
-def database(store: VersionStore, tmp_path: Path) -> Path:
-    """A database of this MLflow in a folder of its own, with nothing in it of this experiment."""
-    (tmp_path / "data").mkdir()
-    return Path(shutil.copy(store.tracking.data_dir / DATABASE_NAME, tmp_path / "data"))
-
-
-def store_at(data_dir: Path, **settings: Any) -> VersionStore:
-    return VersionStore(Settings(data_dir=data_dir, experiment="faults", **settings))
-
-
-def refused(store: VersionStore) -> str:
+def refused(data_dir, uri=None):
     with pytest.raises(TrackingUnavailable) as caught:
-        store.versions()
+        VersionStore(Settings(data_dir=data_dir, tracking_uri=uri)).versions()
     return caught.value.public_message
 
 
-def test_a_write_waits_for_another_program_that_locks_the_database(
-    store: VersionStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tries: list[int] = []
+def test_what_the_user_can_mend_is_said(store):
+    for error, kind, sentence in (
+        (sqlite3.OperationalError("database is locked"), TrackingUnavailable, mlflow_bridge.LOCKED),
+        (MlflowException("API request: error code 401"), TrackingUnavailable, mlflow_bridge.LOGIN),
+        (ConnectionResetError(), TrackingUnavailable, TrackingUnavailable.default_message),
+        (ValueError("SECRET"), TrackingError, TrackingError.default_message),
+    ):
+        with pytest.raises(kind) as caught, tracking_errors():
+            raise error
+        assert caught.value.public_message == sentence
+    with pytest.raises(VersionNotFound), tracking_errors():
+        store.tracking.client.get_registered_model("nothing")
+    with pytest.raises(InvalidInput), tracking_errors():
+        store.tracking.client.create_registered_model("")
+
+
+def test_a_write_waits_for_another_program_that_locks_the_database(store, monkeypatch):
+    tries = []
 
     def write() -> int:
         tries.append(1)
@@ -175,27 +179,28 @@ def test_a_write_waits_for_another_program_that_locks_the_database(
 
     assert store.tracking.write(write) == 3
     monkeypatch.setattr(tracking, "LOCKED_RETRY_S", 0)
-    with pytest.raises(TrackingUnavailable) as caught:
+    with pytest.raises(TrackingUnavailable, match="Another program keeps"):
         store.tracking.write(write)
-    assert caught.value.public_message == mlflow_bridge.LOCKED
 
 
-def test_a_database_is_made_once(tmp_path: Path, in_an_empty_folder: Path) -> None:
-    stores = [store_at(tmp_path / "deep" / "data") for _ in range(2)]
+def test_a_database_is_made_once(tmp_path, in_an_empty_folder):
+    stores = [VersionStore(Settings(data_dir=tmp_path / "deep" / "data")) for _ in range(2)]
     with ThreadPoolExecutor(2) as threads:
         assert list(threads.map(lambda store: store.versions(), stores)) == [[], []]
     relative = VersionStore(Settings(data_dir=tmp_path, tracking_uri="sqlite:///mine.db"))
     assert relative.tracking.uri == f"sqlite:///{in_an_empty_folder}/mine.db", "that of the start"
 
 
-def test_a_folder_file_or_server_that_cannot_be_used(
-    tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_file_or_server_that_cannot_be_used(store, tmp_path, data_dir, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     (tmp_path / "file").write_text("")
-    refused(store_at(tmp_path / "file" / "data"))
+    refused(tmp_path / "file" / "data")
+    database = Path(shutil.copy(store.tracking.data_dir / DATABASE_NAME, data_dir))
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+    assert refused(data_dir) == mlflow_bridge.OUTDATED
     database.write_bytes(b"this is no database, but a text of some length. " * 100)
     no_answer = TrackingUnavailable.default_message
-    assert refused(store_at(database.parent)) == no_answer
-    assert refused(store_at(tmp_path, tracking_uri=f"http://127.0.0.1:{free_port()}")) == no_answer
+    assert refused(data_dir) == no_answer
+    assert refused(tmp_path, f"http://127.0.0.1:{free_port()}") == no_answer
