@@ -19,10 +19,8 @@ _TEXT_PARTS = ("text", "input_text", "output_text")
 
 
 class ChatProgram(dspy.Module):
-    """Answers messages with a program of named fields.
-
-    MLflow passes the messages of ``task="llm/v1/chat"`` positionally, which no DSPy module takes, and writes
-    the prediction with plain `json.dumps`, so it holds JSON values only. The model server streams `program`.
+    """Answers messages with a program of named fields: MLflow passes those of ``task="llm/v1/chat"``
+    positionally, which no DSPy module takes, and writes the prediction with plain `json.dumps`.
     """
 
     def __init__(
@@ -59,9 +57,7 @@ class ChatProgram(dspy.Module):
 
 def read_messages(messages: Messages) -> list[tuple[Role, str]]:
     """OpenAI-style messages as role and text; the last one is the question, else a `ValueError` says why.
-
-    Whatever is not text in the messages before it is left out, since it would refuse every later question of
-    its chat; and so are system messages: a DSPy program brings its own instructions.
+    What is not text before it is left out, or it would refuse all later questions; system messages too.
     """
     chat = [message for message in messages if message.get("role") not in ("system", "developer")]
     if not chat or chat[-1].get("role") != "user":

@@ -20,10 +20,8 @@ from dspy_demo.programs.spec import REASONING_FIELDS, InputField, InputKind, Pro
 
 
 def load_program(reference: str) -> ProgramSpec:
-    """The spec of the program that `reference` names: ``path/file.py``, ``package.module``, with ``:NAME``.
-
-    That is a `dspy.Module`, a class of one, or a function without arguments that makes one. The name may be
-    left out where there is just one of them, or one named ``program``. Else it is a `ProgramLoadError`.
+    """The spec of a `dspy.Module`, a class of one, or a function that makes one: ``path/file.py:NAME`` or
+    ``package.module:NAME``, without NAME where it is the only one or is ``program``; or `ProgramLoadError`.
     """
     try:
         return _loaded(reference)
@@ -86,9 +84,8 @@ def _program(code: ModuleType, name: str, reference: str) -> tuple[str, Any]:
         if inspect.isclass(value) and issubclass(value, dspy.Module) and value.__module__ == code.__name__
     ]
     names = [*instances, *classes]
-    if not name and "program" not in names and len(instances or classes) == 1:
-        name = names[0]
-    name = name or "program"
+    if not name:
+        name = names[0] if len(instances or classes) == 1 and "program" not in names else "program"
     if not hasattr(code, name):
         there = f"There are: {', '.join(names)}. Say which one, as in {reference}:NAME"
         raise ProgramLoadError(
@@ -99,9 +96,7 @@ def _program(code: ModuleType, name: str, reference: str) -> tuple[str, Any]:
 
 def spec_of(module: dspy.Module, *, name: str, title: str = "", description: str = "") -> ProgramSpec:
     """The spec of a program that we did not write; without an input for a chat box a `ProgramLoadError`.
-
-    Its inputs are those of its signature where it has one (`dspy.Predict`, `dspy.ReAct`,
-    `dspy.ChainOfThought`, and `dspy.BestOfN` or `dspy.Refine` of one of them), else those of its ``forward``.
+    Its inputs are those of its signature where it has one (as `dspy.Predict`), else those of its ``forward``.
     """
     if (signature := _own_signature(module)) is not None:
         inputs = _from_fields(signature.input_fields)

@@ -35,9 +35,8 @@ FAILING = (
 
 
 class Tracer:
-    """Writes each turn as one trace into the store that the versions are in too; without settings it is off.
-
-    `notice` is one sentence for the page while traces cannot be written; `serves` names a served version.
+    """Writes each turn as one trace into the versions' store; without settings it is off. `notice` is one
+    sentence for the page while traces cannot be written; `serves` names a served version.
     """
 
     notice: str | None = None

@@ -38,9 +38,8 @@ LM_FIELDS = ("model", "api_base", "temperature", "max_tokens", "cache")
 
 
 class Draft:
-    """What `new_process` makes a version of: copied and cleaned, so that turns go on meanwhile.
-
-    `removed` is what was taken out of the language models that it holds, each with a name to show.
+    """What `new_process` makes a version of: copied and cleaned, so that turns go on meanwhile. `removed` is
+    what was taken out of the language models that it holds, each with a name to show.
     """
 
     def __init__(
@@ -185,15 +184,10 @@ class _HereReader(pickle.Unpickler):
         return super().find_class(re.sub(r"^dspy_demo_[0-9a-f]{8}\b", "dspy_demo", module), name)
 
 
-def in_clean_context(action: Any, *arguments: Any, **named: Any) -> Any:
-    """Run `action` without the context variables of a turn, such as DSPy's settings."""
-    return contextvars.Context().run(action, *arguments, **named)
-
-
 def read_spec(folder: Path, noted: Mapping[str, Any]) -> ProgramSpec:
     """The program in a version's files, in this process, which has the code that it was logged with."""
-    program = in_clean_context(read_program, folder, _HereReader).program
-    return noted_spec(noted, program)
+    # Without the context variables of a turn, such as DSPy's settings.
+    return noted_spec(noted, contextvars.Context().run(read_program, folder, _HereReader).program)
 
 
 def noted_spec(noted: Mapping[str, Any], module: dspy.Module) -> ProgramSpec:

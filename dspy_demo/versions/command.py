@@ -16,10 +16,7 @@ from dspy_demo.versions.version import MODEL_NAME, LogRequest
 
 
 def log_command(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
-    """Log the program of the settings, by the flags after the word ``log``; any of the app's may be there.
-
-    Returns 0, or 2 with a sentence on standard error.
-    """
+    """Log the program by the flags after the word ``log``; 0, or 2 with a sentence on standard error."""
     parser = argparse.ArgumentParser(
         prog="python app.py log",
         description="Log the program as a version in MLflow. The last line of the output is its URI.",

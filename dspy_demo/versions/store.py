@@ -12,6 +12,8 @@ import threading
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from contextvars import Context
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -98,9 +100,7 @@ class Trials:
 
 class VersionStore:
     """The versions of `settings`' tracking store; `environ` is for the processes that try a version.
-
-    Every method blocks, some for seconds: call it in a thread; many may be called at once. Each raises
-    TrackingUnavailable where the store cannot be used.
+    Every method blocks: call it in a thread, many at once. Each may raise TrackingUnavailable.
     """
 
     def __init__(self, settings: Settings, environ: Mapping[str, str] = os.environ) -> None:
@@ -116,21 +116,19 @@ class VersionStore:
         self._trials.close()
 
     def log(self, request: LogRequest, programs: ProgramRegistry, adapter: str = "chat") -> Version:
-        """Make the program of `request` a registered version. No language model is called.
-
-        It takes seconds: a new process loads the version first. Raises InvalidInput for a name, tag or
-        description, VersionNotLogged for the program.
+        """Make the program of `request` a registered version, once new processes have loaded it, for seconds.
+        Raises InvalidInput for a name, tag or description, VersionNotLogged for the program.
         """
         secrets = known_secrets(self._settings, request.lm, self._environ)
         request = checked(request)
         _refuse_secrets(secrets, request.name, request.description, *request.tags, *request.tags.values())
         spec, module = programs.get(request.program), programs.module(request.program)
         self.tracking.prepare()
-        from dspy_demo.versions.artifact import Draft, in_clean_context
+        from dspy_demo.versions.artifact import Draft
 
-        draft: Draft = in_clean_context(
-            Draft, spec, module, request.lm, adapter=spec.adapter or adapter, settings=self._settings
-        )
+        adapter = spec.adapter or adapter
+        make = partial(Draft, spec, module, request.lm, adapter=adapter, settings=self._settings)
+        draft = Context().run(make)  # without that of a turn, such as DSPy's settings
         secrets |= draft.removed
         with tempfile.TemporaryDirectory(prefix="dspy-demo-version-") as place:
             folder = Path(place)

@@ -76,9 +76,7 @@ def parse_reference(reference: str) -> tuple[str, str, str]:
     rest = reference.strip().removeprefix("models:/").strip("/")
     if found := re.fullmatch(r"(.+)/(\d+)|([^/]+)@([^/@]+)", rest):
         return found[1] or found[3], found[2] or "", found[4] or ""
-    raise InvalidInput(
-        "Name a version as models:/NAME/VERSION or models:/NAME@ALIAS, for example models:/demo/1."
-    )
+    raise InvalidInput("Name a version as models:/NAME/VERSION or models:/NAME@ALIAS.")
 
 
 def checked(request: LogRequest) -> LogRequest:
