@@ -6,7 +6,6 @@ from playwright.async_api import expect
 
 from tests.black_box.conftest import REPLY
 from tests.browser.conftest import chromium, new_page, problems, viewport
-from tests.fake_openai import Reply
 
 __all__ = ["chromium", "new_page", "problems", "viewport"]
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
@@ -28,7 +27,7 @@ async def ask(page, question):
 
 
 async def test_an_answer_comes_with_its_reasoning_and_stays_after_a_reload(page, upstream):
-    upstream.reply(Reply(text=REPLY, tokens_per_second=5))
+    upstream.reply(text=REPLY, tokens_per_second=5)
     await ask(page, "6 times 7?")
     chat = page.locator("#chat")
     await expect(chat).to_contain_text("Six times seven.", timeout=TURN_MS)  # while it streams: it folds then
@@ -40,7 +39,7 @@ async def test_an_answer_comes_with_its_reasoning_and_stays_after_a_reload(page,
 
 
 async def test_stop_ends_the_answer_and_the_request_to_the_model(page, upstream):
-    upstream.reply(Reply(text=REPLY.replace("It is 42.", "word " * 3000), tokens_per_second=20))
+    upstream.reply(text=REPLY.replace("It is 42.", "word " * 3000), tokens_per_second=20)
     await ask(page, "Write on and on")
     await expect(page.locator("#chat")).to_contain_text("word word", timeout=TURN_MS)
     await page.get_by_role("button", name="Stop", exact=True).click()

@@ -32,6 +32,7 @@ class ChatPage:
         self.footers = page.locator("#chat .turn-footer")
         self.errors = page.locator("#chat .turn-error")
         self.thoughts = page.locator("#chat .thought-group")
+        self.title = self.thoughts.first.locator("> .title")  # a click folds the thought
         self.thinking = self.thoughts.last.locator(".message-content").first
         self.notice = page.locator("#notice")
         self.new_chat = page.get_by_role("button", name="New chat")
@@ -88,10 +89,6 @@ class ChatPage:
 
     async def switch(self, backend):
         await self.page.locator("#backend").get_by_text(backend, exact=True).click()
-
-    def title(self):
-        """Of the first thought; a click folds it."""
-        return self.thoughts.first.locator("> .title")
 
     async def is_refused(self, text, act):
         """What `act` asks is refused, and the notice is still there after all that it causes was drawn."""

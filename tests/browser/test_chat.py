@@ -33,22 +33,20 @@ async def test_examples_and_questions_are_answered_and_the_model_reads_what_a_re
     assert second > first + 20
 
 
-async def test_a_thought_is_open_while_it_streams_and_where_the_turn_was_stopped_and_closed_after(
-    chat, problems
-):
+async def test_a_thought_is_open_while_it_streams_and_where_it_was_stopped_and_closed_after(chat, problems):
     problems.allowed.append(LEFT_MID_STREAM)
-    wheel, buttons = chat.title().locator(".loading-spinner"), chat.page.locator(".message-buttons-left").last
+    wheel, buttons = chat.title.locator(".loading-spinner"), chat.page.locator(".message-buttons-left").last
     for leave in (lambda: chat.page.keyboard.press("Escape"), chat.reload):
         await chat.ask(LONG)
-        await expect(chat.title()).to_contain_text("Reasoning")
+        await expect(chat.title).to_contain_text("Reasoning")
         await expect(wheel).to_be_visible()
-        await expect(chat.title()).to_have_attribute("aria-expanded", "true")
+        await expect(chat.title).to_have_attribute("aria-expanded", "true")
         await expect(chat.thinking).not_to_be_empty()
         await expect(buttons).to_be_hidden()  # retry and undo are for a turn that has ended
         await leave()
         await chat.done()
         await expect(chat.footers).to_contain_text("Stopped")
-        await expect(chat.title()).to_have_attribute("aria-expanded", "true")
+        await expect(chat.title).to_have_attribute("aria-expanded", "true")
         await expect(wheel).to_be_hidden()
         await expect(chat.thinking).to_have_text(re.compile("1"))
         await chat.undo.click()
@@ -56,14 +54,14 @@ async def test_a_thought_is_open_while_it_streams_and_where_the_turn_was_stopped
         await expect(chat.composer).to_have_value(LONG)
     await chat.ask_each("What is 2 + 2?")
     await expect(buttons).to_be_visible()
-    await expect(chat.title()).to_have_attribute("aria-expanded", "false")
-    await expect(chat.title()).to_contain_text(re.compile(r"Thought for \d+\.\d+\ss"))
+    await expect(chat.title).to_have_attribute("aria-expanded", "false")
+    await expect(chat.title).to_contain_text(re.compile(r"Thought for \d+\.\d+\ss"))
 
 
 async def test_tool_calls_are_lines_under_the_thought_and_retry_asks_what_is_picked_now(chat):
     await chat.pick("program", "ReAct")
     await chat.ask_each("What is 12 * (3 + 4)?")
-    await chat.title().click()
+    await chat.title.click()
     tool = re.compile(r"calculator\(.*\) → 84")
     await expect(chat.thoughts.first.locator(".children")).to_contain_text(tool)
     await chat.pick("program", "Plain predict")
@@ -100,10 +98,10 @@ async def test_all_by_keyboard(chat):
     await expect(chat.send_button).to_be_focused()
     await keyboard.press("Enter")
     await chat.done()
-    await chat.title().focus()
+    await chat.title.focus()
     for key, expanded in (("Space", "true"), ("Enter", "false")):
         await keyboard.press(key)
-        await expect(chat.title()).to_have_attribute("aria-expanded", expanded)
+        await expect(chat.title).to_have_attribute("aria-expanded", expanded)
     await keyboard.press("Tab")
     await expect(chat.page.get_by_role("button", name="Copy message").last).to_be_focused()
     await chat.page.locator("#program input").focus()

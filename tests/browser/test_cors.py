@@ -14,11 +14,9 @@ FETCH = """async ([url, headers, body]) => {
 }"""
 
 
-async def test_a_named_origin_may_call_with_the_headers_of_openais_sdk_and_no_other(new_page, app, problems):
-    page, other = (
-        await new_page(permissions=["local-network-access"]),
-        FRIEND.replace("localhost", "127.0.0.1"),
-    )
+async def test_a_named_origin_may_call_with_the_sdks_headers_and_no_other(new_page, app, problems):
+    page = await new_page(permissions=["local-network-access"])  # which Chromium asks its user for
+    other = FRIEND.replace("localhost", "127.0.0.1")
     html = "<!doctype html><link rel=icon href=data:,><title>Another site</title>"
     for site in (FRIEND, other):
         await page.route(f"{site}/", lambda route: route.fulfill(body=html, content_type="text/html"))

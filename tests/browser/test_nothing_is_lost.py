@@ -2,16 +2,48 @@
 
 import asyncio
 import re
+from contextlib import suppress
 
 from playwright.async_api import expect
 
 from tests.browser.chat_page import DRAWN, LEFT_MID_STREAM, LONG, TURN_MS, ChatPage
 from tests.browser.conftest import on_a_phone
-from tests.browser.cut_line import CutLine
 from tests.processes import start_process
 
 #: What a browser reports of a connection that a test has cut.
 CUT = r"net::ERR_|Failed to fetch|Connection errored out|network error|Unexpected client exception|TypeError"
+
+
+class CutLine:
+    """A line between a browser and the app's port: cut, its connections break, and new ones are refused."""
+
+    def __init__(self, port):
+        self._port, self._own_port, self._writers = port, 0, set()
+
+    async def mend(self):
+        """Take connections, at the same address as before."""
+        self._server = await asyncio.start_server(self._connect, "127.0.0.1", self._own_port)
+        self._own_port = self._server.sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{self._own_port}"
+
+    async def cut(self):
+        """Break every connection and take no more."""
+        self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _connect(self, reader, writer):
+        app_reader, app_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self._writers |= {writer, app_writer}
+        await asyncio.gather(_pass(reader, app_writer), _pass(app_reader, writer))
+
+
+async def _pass(reader, writer):
+    with suppress(OSError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
 
 
 async def is_given_back(chat, question, said):
@@ -57,9 +89,7 @@ async def test_a_refusal_stays_until_the_next_edit_and_a_question_sent_while_scr
     await expect(chat.footers.last).to_be_in_viewport()
 
 
-async def test_where_the_line_breaks_a_question_is_still_there_and_an_answer_as_far_as_it_came(
-    new_page, app, problems
-):
+async def test_a_broken_line_loses_no_question_and_nothing_that_had_come(new_page, app, problems):
     problems.allowed.append(CUT)
     chat, line = ChatPage(await new_page()), CutLine(app.port)
     lost = chat.page.get_by_text("Connection to the server was lost")
@@ -86,9 +116,7 @@ async def test_where_the_line_breaks_a_question_is_still_there_and_an_answer_as_
     await line.cut()
 
 
-async def test_the_page_comes_back_with_its_chat_and_draft_after_the_app_was_restarted(
-    new_page, free_port, data_dir, home, problems
-):
+async def test_chat_and_draft_outlive_a_restart_of_the_app(new_page, free_port, data_dir, home, problems):
     problems.allowed.append(CUT)
     chat, port = ChatPage(await new_page()), free_port()
     command = ["app.py", "--port", str(port), "--no-open", "--data-dir", str(data_dir)]

@@ -51,8 +51,6 @@ def model_server(*end):
             self.end_headers()
             self.wfile.write(text.encode())
 
-        def log_message(self, *_): ...
-
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}", left_at

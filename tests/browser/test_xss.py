@@ -11,7 +11,7 @@ import pytest_asyncio
 from playwright.async_api import expect
 
 from tests.browser.chat_page import START_MS, ChatPage
-from tests.fake_openai import FakeOpenAI, Reply, tool_reply
+from tests.fake_openai import Reply, tool_reply
 from tests.processes import running_app
 
 EVIL = "http://evil.example"
@@ -25,11 +25,9 @@ SHOWN = "<img src=x onerror=alert(1)>![x]"
 PROGRAM = f"""
 import dspy
 
-
 def echo(text: str) -> str:
     {MARKUP!r}
     return text
-
 
 class Evil(dspy.Signature):
     {MARKUP!r}
@@ -37,7 +35,6 @@ class Evil(dspy.Signature):
     question: str = dspy.InputField(desc={MARKUP!r})
     note: str = dspy.InputField(desc={MARKUP!r})
     answer: str = dspy.OutputField(desc={MARKUP!r})
-
 
 program = dspy.ReAct(Evil, tools=[echo])
 """
@@ -79,39 +76,20 @@ WATCH = """
     }
   };
   new MutationObserver((changes) => {
-    for (const { type, target, attributeName, addedNodes } of changes) {
-      if (type === "attributes") {
-        checkAttribute(target, attributeName, target.getAttribute(attributeName) ?? "");
-      }
+    for (const { type, target, attributeName: name, addedNodes } of changes) {
+      if (type === "attributes") checkAttribute(target, name, target.getAttribute(name) ?? "");
       for (const node of addedNodes) {
-        if (node.nodeType !== Node.ELEMENT_NODE) continue;
-        check(node);
-        node.querySelectorAll("*").forEach(check);
+        if (node.nodeType === Node.ELEMENT_NODE) [node, ...node.querySelectorAll("*")].forEach(check);
       }
     }
   }).observe(document, { subtree: true, childList: true, attributes: true });
 })();
 """
-#: Opens every thought, and the tools in it.
-UNFOLD = """async () => {
-  let title;
-  while ((title = document.querySelector("#chat .thought-group > .title:not(.expanded)"))) {
-    title.click();
-    await new Promise(requestAnimationFrame);
-  }
-}"""
-
-
-@pytest.fixture(scope="module")
-def upstream():
-    """A server whose only model has a name like the rest."""
-    with FakeOpenAI() as fake:
-        fake.models = [MARKUP]
-        yield fake
 
 
 @pytest.fixture(scope="module")
 def app(upstream, tmp_path_factory):
+    upstream.models = [MARKUP]  # a model has a name like the rest
     home = tmp_path_factory.mktemp("xss")
     program = home / "evil.py"
     program.write_text(PROGRAM)
@@ -150,12 +128,14 @@ def texts(size):
 
 
 async def test_as_question_thought_tool_output_and_answer(chat, upstream):
+    folded = chat.page.locator("#chat .thought-group > .title:not(.expanded)")
     for marks, first, second in texts(18):
         upstream.reply(tool_reply("echo", {"text": second}, first))
         upstream.reply(tool_reply("finish", {}, "Done."))
         upstream.reply(Reply(fields={"reasoning": first, "answer": second}, chunk_chars=0))
         await ask_anew(chat, first, note=second[:1000])
-        await chat.page.evaluate(UNFOLD)
+        while await folded.count():
+            await folded.first.click()
         for place in (chat.questions, chat.answers.last, chat.thoughts.first):
             shown = await place.inner_text()
             assert [mark for mark in marks if mark not in shown] == []
@@ -229,10 +209,9 @@ async def test_markup_that_got_in_would_be_kept_from_running_and_loading(new_pag
     problems.allowed.append(r"Content Security Policy|(?i:csp)|404 \(Not Found\)")
     page = await new_page()
     await ChatPage(page).open(app.url)
-    assert await page.evaluate(WRITE, EVIL) == [
-        *("connect-src", "form-action", "frame-src", "img-src", "media-src", "object-src"),
-        *("script-src-attr", "script-src-elem", "style-src-elem"),
-    ]
+    refused = "connect-src form-action frame-src img-src media-src object-src"
+    refused += " script-src-attr script-src-elem style-src-elem"
+    assert await page.evaluate(WRITE, EVIL) == refused.split()
     assert await page.evaluate("window.__xss") is None
     blocked = [seen for seen in problems.seen if seen.startswith("request: ") and "csp" in seen.lower()]
     assert [url for url in problems.foreign if not any(url in seen for seen in blocked)] == []

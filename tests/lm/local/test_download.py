@@ -103,7 +103,7 @@ async def test_each_fault_is_one_sentence_and_keeps_what_is_right(
 
 
 async def test_one_model_comes_at_a_time_and_a_fault_is_kept(settings: Settings, hub: FakeHub) -> None:
-    """`tests/browser/test_models.py` shows the progress, the cancelling and the going on."""
+    """`tests/browser/test_sections.py` shows the progress, the cancelling and the going on."""
     downloads, hub.status = Downloads(settings), 503
     downloads.start(MODEL.name)
     with pytest.raises(Busy, match="A model is"):

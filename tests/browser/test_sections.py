@@ -1,10 +1,13 @@
-"""The Share section in a real browser, with a stand-in for Gradio's tunnel program."""
+"""Sharing and downloading in the page, and what axe-core finds there."""
 
+import pytest
+from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import expect
 
+from dspy_demo.lm.local.runtime import runtime_installed
 from tests import stand_in_tunnel
 from tests.browser.chat_page import START_MS, ChatPage
-from tests.browser.conftest import PHONE
+from tests.browser.conftest import DESKTOP, PHONE
 
 
 async def test_share_fail_try_again_copy_visit_and_stop(new_page, app):
@@ -45,3 +48,49 @@ async def test_share_fail_try_again_copy_visit_and_stop(new_page, app):
     await expect(section.get_by_role("link")).to_have_count(0)
     await expect(phone.locator("#share")).to_contain_text("Share a public link", timeout=START_MS)
     assert (await page.request.get(app.url)).ok
+
+
+@pytest.mark.skipif(not runtime_installed(), reason="a model can be picked where its runtime is installed")
+async def test_download_cancel_resume_use(chat, hub):
+    page, listed = chat.page, chat.page.locator("#model-list")
+
+    async def says(text):
+        await expect(listed).to_contain_text(text, timeout=15_000)
+
+    await says("1 MB · Apache-2.0 · Source")
+    await page.get_by_role("button", name="Download Tiny Instruct").click()
+    await says("0.4 MB of 1 MB")
+    await chat.reload()
+    await says("0.4 MB of 1 MB")
+    await page.get_by_role("button", name="Cancel Tiny Instruct").click()
+    await says("Stopped at 0.4 MB of 1 MB")
+    hub.stalls_at = None
+    await page.get_by_role("button", name="Resume Tiny Instruct").click()
+    await says("On this machine")
+    assert hub.ranges[-1] == "bytes=400000-"
+
+    await chat.pick("model", "Tiny Instruct")  # without a reload
+    await expect(chat.active).to_contain_text("Tiny Instruct")
+    await expect(page.locator("#banner")).to_be_hidden()
+    await chat.pick("model", "Demo engine")
+    await page.get_by_role("button", name="Use Tiny Instruct").click()
+    await expect(chat.active).to_contain_text("Tiny Instruct")
+
+
+async def serious(page):
+    """Rules of serious or critical impact that are broken, with the places."""
+    broken = (await Axe().run(page)).response["violations"]
+    return [(rule["id"], rule["nodes"]) for rule in broken if rule["impact"] in ("serious", "critical")]
+
+
+@pytest.mark.parametrize(("viewport", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")])
+async def test_nothing_serious(new_page, app, scheme):
+    chat = await ChatPage(await new_page(color_scheme=scheme)).open(f"{app.url}/?__theme={scheme}")
+    assert await serious(chat.page) == []
+    await chat.ask("What is 2 + 2?")
+    await chat.done()
+    await chat.title.click()
+    await chat.show_settings()
+    await chat.pick("program", "ReAct")
+    await chat.pick("model", "Other…")
+    assert await serious(chat.page) == []
