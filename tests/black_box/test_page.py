@@ -16,6 +16,7 @@ TURN_MS = 30_000
 async def page(new_page, app):
     page = await new_page()
     await page.goto(app.url)
+    await page.wait_for_function("sessionStorage.length > 0")  # the visitor's chat has been fetched
     return page
 
 
