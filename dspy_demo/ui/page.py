@@ -22,9 +22,8 @@ PRODUCT = "DSPy demo"
 
 def build_page(services: Services, *, guests: Allowance | None = None) -> gr.Blocks:
     """The page of a role, to be shown by `ui.pages`; with `guests`, theirs."""
-    with gradio_bridge.Page(
-        title=PRODUCT, analytics_enabled=False, fill_height=True, fill_width=True
-    ) as demo:
+    whole = {"fill_height": True, "fill_width": True}
+    with gradio_bridge.Page(title=PRODUCT, analytics_enabled=False, **whole) as demo:
         page = PageOf(services, guests)
         page.draw()
         page.wire(demo)

@@ -99,8 +99,7 @@ class Chat:
         before = self.sessions.of_chat(chat, visitor)
         if before is not None and before.live is not None:
             await before.live.ended(timeout_s=1)  # its page notices a moment later that it is gone
-        read = self.sessions.read
-        restored = before.turns if before else await asyncio.to_thread(read, kept.get("turns"))
+        restored = before.turns if before else await asyncio.to_thread(self.sessions.read, kept.get("turns"))
         session = self.sessions.open(str(request.session_hash), visitor, chat, restored)
         return self._shown(session, notice_html(LOST if kept.get("lost") else ""))
 
@@ -323,10 +322,8 @@ class Chat:
         except (TypeError, LookupError):
             wanted = 'Each message of the history needs a "role" (user or assistant) and a "content".'
             raise gr.Error(wanted, print_exception=False) from None
-        inputs = {spec.chat_field: message}
-        ended = await self.service.answer(
-            TurnRequest(self._start, inputs, earlier, visitor=visitor_of(request))
-        )
+        inputs, visitor = {spec.chat_field: message}, visitor_of(request)
+        ended = await self.service.answer(TurnRequest(self._start, inputs, earlier, visitor=visitor))
         if isinstance(ended, TurnFailed):
             raise gr.Error(f"{ended.public_message} (Error {ended.error_id})", print_exception=False)
         return TurnView(message, answer_field=spec.answer_field, answers=ended.outputs).answer_text

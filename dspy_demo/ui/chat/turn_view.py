@@ -87,11 +87,8 @@ class TurnView:
     @property
     def answer_text(self) -> str:
         """The answer as plain text, as the program's history will hold it; empty where there is none."""
-        known = self.answer_field in self.answers
-        shown = {
-            name: value for name, value in self.answers.items() if not known or name == self.answer_field
-        }
-        texts = {name: plain_text(value) for name, value in shown.items()}
+        names = [name for name in self.answers if name == self.answer_field] or list(self.answers)
+        texts = {name: plain_text(self.answers[name]) for name in names}
         return "\n\n".join(f"{name}: {text}" if len(texts) > 1 else text for name, text in texts.items())
 
     def apply(self, event: events.Event, now_s: float) -> Self:
@@ -203,7 +200,6 @@ class TurnView:
 
     def _ended(self, state: TurnState, now_s: float, *, bad: bool = True) -> Self:
         view = self._retries_over({"done": "Answered", "stopped": "Stopped"}.get(state, "Gave up"))
-        view = view._settled(Thought, "failed" if bad else "done", now_s)._settled(
-            StatusLine, "failed", now_s
-        )
+        view = view._settled(Thought, "failed" if bad else "done", now_s)
+        view = view._settled(StatusLine, "failed", now_s)
         return replace(view, state=state, elapsed_s=now_s - self.started_s)

@@ -148,8 +148,10 @@ class ModelSection:
 
     def _options(self) -> dict[str, LMOption]:
         """What is on offer by its name; of two servers with the same model, the first."""
-        first = {option.model: option for option in reversed(self.offer.rows)}
-        return dict(reversed(first.items()))
+        options: dict[str, LMOption] = {}
+        for option in self.offer.rows:
+            options.setdefault(option.model, option)
+        return options
 
     def _rows(self) -> list[tuple[str, str]]:
         """The picker's choices: what a reader sees, and the name."""

@@ -133,9 +133,8 @@ class Picks:
         if given.get(self.backend.switch) != SERVED or not isinstance(error, NotFound):
             return []
         phase = self.backend.servers.state().phase
-        if not self.owner or phase == "starting":
-            return [USE_LOCAL]
-        return [SERVE_A_VERSION if phase == "none" else RESTART_SERVER, USE_LOCAL]
+        server = SERVE_A_VERSION if phase == "none" else RESTART_SERVER
+        return [server, USE_LOCAL] if self.owner and phase != "starting" else [USE_LOCAL]
 
 
 def program_behind(name: str, programs: ProgramRegistry) -> ProgramSpec:

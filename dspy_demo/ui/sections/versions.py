@@ -41,8 +41,7 @@ class VersionsSection:
                 label, placeholder = "Description (optional)", "What is new in it?"
                 self.description = gr.Textbox(label=label, lines=2, max_lines=6, placeholder=placeholder)
                 self.tags = ui.line("Tags (optional)", "team=search, tier=2")
-                about = ui.message("Logs the program and the model that are picked for Local.")
-                gr.HTML(about, padding=False)
+                gr.HTML(ui.message("Logs the program and the model picked for Local."), padding=False)
                 self.log_button = gr.Button("Log to MLflow", variant="primary", size="sm", elem_id="log")
             self.result = ui.action_html(elem_id="log-result")
             with gr.Accordion("All versions", elem_id="versions", **fold) as self.fold:
