@@ -11,7 +11,7 @@ import queue
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from typing import Literal
 
 from dspy_demo.events import LMChoice, LocalTarget, TurnRequest
@@ -47,7 +47,6 @@ class Tracer:
         self._settings = settings or Settings(tracing=False)
         self._tracking = tracking or Tracking(self._settings)
         self._serves = serves
-        self._traces: Traces | None = None
         self._waiting: queue.Queue[Callable[[], None] | threading.Event] = queue.Queue(WAITING_MAX)
         self._worker: threading.Thread | None = None
         self._closing = threading.Event()
@@ -125,7 +124,7 @@ class Tracer:
 
     def _write(self, record: TurnRecord) -> None:
         """Write a record as a trace; a second time it changes nothing."""
-        traces = self._open()
+        traces = self._traces
         from dspy_demo.tracing.spans import spans_of
 
         # Nothing of these should be in a record. The longest first: one may be a part of another.
@@ -136,12 +135,11 @@ class Tracer:
         self._tracking.write(lambda: traces.write(self._tracking.experiment_id, spans))
 
     def _rate(self, trace_id: str, value: bool | None, comment: str, user: str) -> None:
-        traces = self._open()
+        traces = self._traces
         self._tracking.write(lambda: traces.rate(trace_id, value, comment, user))
 
-    def _open(self) -> Traces:
+    @cached_property
+    def _traces(self) -> Traces:
         self._tracking.prepare()
-        if self._traces is None:
-            with tracking_errors():
-                self._traces = Traces(self._tracking.uri)
-        return self._traces
+        with tracking_errors():
+            return Traces(self._tracking.uri)

@@ -1,5 +1,5 @@
 """What must not travel with a version. Language models are cleaned (`cleaned_lm`), then files are searched
-(`find_secret`) for each secret that this process knows, what was cleaned away, and what looks like a secret.
+(`search_files`) for each secret that this process knows, what was cleaned away, and what looks like a secret.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from pydantic import SecretStr
 
+from dspy_demo.errors import VersionNotLogged
 from dspy_demo.events import LMChoice
 from dspy_demo.lm.providers import keys_of_others
 from dspy_demo.settings import ENV_PREFIX, Settings, flag_name
@@ -148,15 +149,15 @@ def secret_sentence(found: str) -> str:
     )
 
 
-def find_secret(folder: Path, secrets: Mapping[str, str], *, skipped: Path) -> str | None:
-    """What was found where, as a phrase for the user, or None; `skipped` is the app's own source."""
+def search_files(folder: Path, secrets: Mapping[str, str], *, skipped: Path) -> None:
+    """VersionNotLogged where a file holds a secret; `skipped` is the app's own source."""
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not path.is_relative_to(skipped):
             data = path.read_bytes()
             if found := secret_in(data, secrets):
                 where, line = path.relative_to(folder).as_posix(), data.count(b"\n", 0, found[1]) + 1
-                return f"{found[0]}, in {where}" + ("" if path.suffix == ".pkl" else f", line {line}")
-    return None
+                place = where if path.suffix == ".pkl" else f"{where}, line {line}"
+                raise VersionNotLogged(secret_sentence(f"{found[0]}, in {place}"))
 
 
 def _suspects(data: bytes) -> Iterator[tuple[str, int]]:

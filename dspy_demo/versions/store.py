@@ -26,13 +26,7 @@ from dspy_demo.mlflow_bridge import tracking_errors
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.settings import Settings
 from dspy_demo.versions import new_process
-from dspy_demo.versions.secrets import (
-    find_secret,
-    known_secrets,
-    secret_in,
-    secret_sentence,
-    version_environment,
-)
+from dspy_demo.versions.secrets import known_secrets, search_files, secret_in, version_environment
 from dspy_demo.versions.sources import runs_here
 from dspy_demo.versions.tracking import Tracking
 from dspy_demo.versions.version import (
@@ -133,12 +127,13 @@ class VersionStore:
         with tempfile.TemporaryDirectory(prefix="dspy-demo-version-") as place:
             folder = Path(place)
             draft.write(folder)
-            _refuse_secret_files(secrets, folder, draft)
+            own = Path("code", draft.sources.app_name)
+            search_files(folder, secrets, skipped=folder / own)
             self._trials.load_it_anew(folder, self._trial_environment(folder, draft))
             result = json.loads((folder / "result.json").read_text())
             if result["refused"]:
                 raise VersionNotLogged(result["refused"])
-            _refuse_secret_files(secrets, folder / "model", draft)
+            search_files(folder / "model", secrets, skipped=folder / "model" / own)
             tags = draft.tags(result["files"])
             return self._version(self._stored(request, folder / "model", tags), None)
 
@@ -340,8 +335,3 @@ def _local(location: str) -> Path | None:
 def _refuse_secrets(secrets: Mapping[str, str], *texts: str) -> None:
     if found := secret_in("\n".join(texts).encode(), secrets):
         raise InvalidInput(f"The name, description or tags hold {found[0]}. Take it out.")
-
-
-def _refuse_secret_files(secrets: Mapping[str, str], folder: Path, draft: Draft) -> None:
-    if found := find_secret(folder, secrets, skipped=folder / "code" / draft.sources.app_name):
-        raise VersionNotLogged(secret_sentence(found))

@@ -37,13 +37,8 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
-def store_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("versions")
-
-
-@pytest.fixture(scope="session")
-def store(store_dir):
-    store = VersionStore(Settings(data_dir=store_dir))
+def store(tmp_path_factory):
+    store = VersionStore(Settings(data_dir=tmp_path_factory.mktemp("versions")))
     store.tracking.prepare()
     return store
 

@@ -162,8 +162,8 @@ def test_a_program_without_a_file_travels_in_the_pickle(data_dir, home):
     assert done.stdout.strip() == "models:/mine/1"
 
 
-def test_a_check_ends_with_the_app(store_dir, name, programs):
-    store, before = VersionStore(Settings(data_dir=store_dir)), live_children()
+def test_a_check_ends_with_the_app(store, name, programs):
+    store, before = VersionStore(Settings(data_dir=store.tracking.data_dir)), live_children()
     with ThreadPoolExecutor(1) as threads:
         logging = threads.submit(store.log, LogRequest(name, "predict", BUILTIN), programs)
         wait_until(lambda: live_children() - before, 20, "the process runs")

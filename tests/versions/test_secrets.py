@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import dspy
 import pytest
@@ -25,18 +24,16 @@ PLANTED, ANOTHER = "planted-Value-1f9", "planted-Other-2a7"
 USER_TEXT = "planted user words about a private matter"
 
 
-def found_in(folder: Path, *planted: str) -> list[tuple[str, str]]:
-    files = [path for path in folder.rglob("*") if path.is_file()]
+def found_in(store, *planted):
+    files = [path for path in store.tracking.data_dir.rglob("*") if path.is_file()]
     assert files
     return [(text, str(path)) for path in files for text in planted if text.encode() in path.read_bytes()]
 
 
-async def test_what_turns_and_models_hold_stays_out(
-    store, store_dir, programs, name, fake_openai, caplog, capfd
-):
+async def test_what_turns_and_models_hold_stays_out(store, programs, name, fake_openai, caplog, capfd):
     """Keys, headers, account and words: in the program's models, in DSPy's settings, in an earlier turn."""
     keys = [f"planted-key-{number}" for number in range(9)]
-    settings = Settings.load(["--data-dir", str(store_dir)], {"OPENAI_API_KEY": keys[0]})
+    settings = Settings.load(["--data-dir", str(store.tracking.data_dir)], {"OPENAI_API_KEY": keys[0]})
     base = fake_openai.url.replace("://", f"://user:{keys[1]}@") + f"?api_key={keys[2]}&api-version=1"
     choice = LMChoice("openai/fake", base, SecretStr(keys[3]), temperature=0.2, cache=False)
     reachable = LMChoice("openai/fake", fake_openai.url, SecretStr(keys[3]), cache=False)
@@ -63,7 +60,7 @@ async def test_what_turns_and_models_hold_stays_out(
         version = VersionStore(settings).log(LogRequest(name, "chain_of_thought", choice, "text"), programs)
 
     planted = (*keys, ANOTHER, USER_TEXT)
-    assert found_in(store_dir, *planted) == []
+    assert found_in(store, *planted) == []
     printed = capfd.readouterr()
     assert not [text for text in planted if text in caplog.text + printed.out + printed.err]
     noted = version.notes["lm"]
@@ -108,7 +105,7 @@ REFUSED = {
 }
 
 
-def test_a_secret_of_a_program_is_refused_by_its_place(store, store_dir, name, program, monkeypatch):
+def test_a_secret_of_a_program_is_refused_by_its_place(store, name, program, monkeypatch):
     for line, said in REFUSED.items():
         monkeypatch.setenv("MYCORP_TOKEN", PLANTED if "MYCORP" in said else "something else in it")
         monkeypatch.setenv("SOME_TOKEN", "")  # which a program sets
@@ -117,15 +114,15 @@ def test_a_secret_of_a_program_is_refused_by_its_place(store, store_dir, name, p
             store.log(LogRequest(name, programs.default.name, BUILTIN), programs)
         message = caught.value.public_message
         assert said in message and PLANTED not in message, (line, message)
-        assert found_in(store_dir, PLANTED) == []
+        assert found_in(store, PLANTED) == []
     assert not store.tracking.client.search_registered_models(f"name='{name}'")
 
 
-def test_no_secret_in_what_is_said_of_a_version(store_dir, programs):
+def test_no_secret_in_what_is_said_of_a_version(store, programs):
     """Each of the owner's, the guests' and the environment's; also where it is edited later."""
     values = [f"{PLANTED}-{number}" for number in range(7)]
     settings = Settings(
-        data_dir=store_dir,
+        data_dir=store.tracking.data_dir,
         owner_token=SecretStr(values[0]),
         guest_token=SecretStr(values[1]),
         guest_password=SecretStr(values[2]),
@@ -147,7 +144,7 @@ def test_no_secret_in_what_is_said_of_a_version(store_dir, programs):
 
 
 @pytest.mark.usefixtures("ready_files")
-def test_variables_that_are_no_secrets_stop_nothing(store_dir, name, program, tmp_path):
+def test_variables_that_are_no_secrets_stop_nothing(store, name, program, tmp_path):
     used = {
         "TOKENIZERS_PARALLELISM": "false",
         "MAX_TOKENS": "100000000000",
@@ -157,7 +154,7 @@ def test_variables_that_are_no_secrets_stop_nothing(store_dir, name, program, tm
         "TOKENIZER_MODEL": "openai/some-model-name",
     }
     programs = program(f"USED = {list(used.values())}; token = 'question'; api_key = 'MYCORP_API_KEY'")
-    store = VersionStore(Settings(data_dir=store_dir), os.environ | used)
+    store = VersionStore(Settings(data_dir=store.tracking.data_dir), os.environ | used)
     choice = LMChoice("openai/some-model-name", api_key=SecretStr("none"))
     assert store.log(LogRequest(name, programs.default.name, choice, "false"), programs).version == 1
 

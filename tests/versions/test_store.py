@@ -44,8 +44,8 @@ def three(store, name, register):
 
 
 @pytest.mark.usefixtures("ready_files")
-def test_many_at_once_on_one_database_are_as_many_versions(store, store_dir, programs):
-    stores = [VersionStore(Settings(data_dir=store_dir)), store]
+def test_many_at_once_on_one_database_are_as_many_versions(store, programs):
+    stores = [VersionStore(Settings(data_dir=store.tracking.data_dir)), store]
     request = LogRequest("Frage 1.0 - größer", "predict", DEMO, "“ünïcode” 🙂", {"größe": "5 €"})
     with ThreadPoolExecutor(4) as threads:
         made = list(threads.map(lambda one: one.log(request, programs), stores * 2))
@@ -98,14 +98,14 @@ def test_listed_and_found(store, name, three):
             store.get(reference)
 
 
-def test_promote_roll_back_and_undo(store, store_dir, name, three):
+def test_promote_roll_back_and_undo(store, name, three):
     with pytest.raises(VersionNotFound, match="no champion before"):
         store.roll_back(name)
     assert store.promote(three[0].uri).aliases == ("champion",)
     store.promote(three[2].uri)
     store.promote(three[2].uri)  # again: nothing is forgotten
     assert store.previous_champion(name) == 1
-    restarted = VersionStore(Settings(data_dir=store_dir))
+    restarted = VersionStore(Settings(data_dir=store.tracking.data_dir))
     assert restarted.roll_back(name).version == 1
     assert store.roll_back(name).version == 3 == store.get(f"models:/{name}@champion").version
     with ThreadPoolExecutor(6) as threads:
