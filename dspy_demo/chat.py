@@ -321,7 +321,7 @@ class Turn:
         failure = self._outcome = DemoError.of(error)
         failure.error_id = self.request.turn_id
         if self._guest is not None:
-            self._guest.failed(failure)
+            self._guest.hear(failure)
         if self._record is not None:
             self._record.hear(failed_from(failure))
             if not failure.from_server:

@@ -12,8 +12,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from dspy_demo.api import build_api
 from dspy_demo.api.ops import probes_router, versions_router
+from dspy_demo.api.routes import build_api
 from dspy_demo.backends.local import LocalBackend
 from dspy_demo.backends.served import ServedBackend
 from dspy_demo.chat import ChatService

@@ -59,7 +59,8 @@ class BodyTooLarge(InputTooLong, code="body_too_large"):
     default_message = "The request is too large. Shorten it, or start a new chat."
 
 
-class NotFound(DemoError, code="not_found", http_status=404): ...
+class NotFound(DemoError, code="not_found", http_status=404):
+    default_message = "There is nothing at this address for this method; /docs shows the routes."
 
 
 class VersionNotFound(NotFound, code="version_not_found"):

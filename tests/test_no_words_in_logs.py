@@ -16,7 +16,7 @@ import httpx
 import pytest
 from pydantic import BaseModel, SecretStr
 
-from dspy_demo.api import build_api
+from dspy_demo.api.routes import build_api
 from dspy_demo.backends.served import ServedBackend
 from dspy_demo.events import LMChoice, ServedTarget, TurnFinished, TurnRequest
 from dspy_demo.logs import configure_logging

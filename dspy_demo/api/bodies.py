@@ -24,6 +24,9 @@ class ChatMessage(BaseModel, extra="forbid"):
     content: str
 
 
+Chat = Annotated[list[ChatMessage], Field(max_length=MESSAGES_MAX)]
+
+
 class PredictBody(BaseModel):
     """One question, as `text`, `messages` or `inputs`. Model, address and key are the owner's choice."""
 
@@ -40,15 +43,15 @@ class PredictBody(BaseModel):
     )
 
     text: str | None = Field(None, description="The question; it goes to the program's chat field.")
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MESSAGES_MAX)] | None = Field(
+    messages: Annotated[Chat, Field(min_length=1)] | None = Field(
         None, description="A chat, oldest first. The last message is the question and must be the user's."
     )
     inputs: dict[str, Any] | None = Field(None, description="The program's input fields by name.")
-    history: Annotated[list[ChatMessage], Field(max_length=MESSAGES_MAX)] | None = Field(
+    history: Chat | None = Field(
         None, description="Earlier messages, oldest first, beside `text` or `inputs`."
     )
     program: str | None = Field(
-        None, max_length=200, description="The program's name, from `GET /v1/models`. Default: the first one."
+        None, max_length=200, description="From `GET /v1/models`; else the first one."
     )
     temperature: Temperature | None = Field(None, description="Sampling temperature.")
     max_tokens: Tokens | None = Field(None, description="Upper bound of output tokens per model call.")
@@ -74,9 +77,7 @@ class Prediction(BaseModel):
     usage: dict[str, float | bool | None] = Field(description="Tokens and their price over all model calls.")
     elapsed_s: float
     trace_id: str | None
-    finish_reason: FinishReason = Field(
-        description="`stop`, or why the reply was cut; fields may then be missing in `data`."
-    )
+    finish_reason: FinishReason = Field(description="`stop`, or why `data` was cut and may miss fields.")
 
 
 class ErrorBody(BaseModel):

@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 #: Writes an error in the form of one protocol.
 DrawError = Callable[[TurnFailed], Response]
 NOT_JSON = "The body must be a JSON object, not nested too deeply, sent as “Content-Type: application/json”."
-NOTHING_HERE = "There is nothing at this address for this method; /docs shows the routes."
 
 
 class _StrictRequest(Request):
@@ -34,10 +33,7 @@ class _StrictRequest(Request):
 
 
 class JsonRoute(APIRoute):
-    """A route that takes strict JSON only: no NaN, half a surrogate pair, or nesting beyond 200 levels.
-
-    FastAPI reads a body only where it is sent as JSON, which a form on another site cannot do unasked.
-    """
+    """A route that takes strict JSON only: no NaN, half a surrogate pair, or nesting beyond 200 levels."""
 
     def get_route_handler(self) -> Callable[[Request], Any]:
         handle = super().get_route_handler()
@@ -57,9 +53,7 @@ def handle_errors(app: FastAPI, forms: Mapping[str, DrawError]) -> None:
         log_failure(log, "request failed", failure, route=route)
         path = request.scope["path"]
         draw = next((form for start, form in forms.items() if path.startswith(start)), own_error)
-        response = draw(failed_from(failure))
-        response.headers.update(getattr(error, "headers", None) or {})
-        return response
+        return draw(failed_from(failure))
 
     for kind in (DemoError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, answer)
@@ -72,9 +66,7 @@ def _failure(error: Exception) -> DemoError:
         case HTTPException(status_code=413):
             return BodyTooLarge()
         case HTTPException(status_code=404 | 405):
-            failure = NotFound(NOTHING_HERE)
-            failure.http_status = error.status_code
-            return failure
+            return NotFound()
         case HTTPException():  # FastAPI could not read the body
             return InvalidInput(NOT_JSON)
     return DemoError.of(error)

@@ -13,16 +13,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from dspy_demo.api.bodies import MESSAGES_MAX, JsonResponse, Temperature, Tokens, encode, sse
 from dspy_demo.api.errors import JsonRoute, retry_headers
 from dspy_demo.api.turns import DONE, Asked, event_stream, whole_answer
-from dspy_demo.errors import InvalidInput, NotFound
+from dspy_demo.errors import InvalidInput
 from dspy_demo.events import Event, FieldDelta, Status, TurnFailed, TurnFinished, TurnStarted, Usage
 from dspy_demo.programs.inputs import chat_messages
 from dspy_demo.programs.spec import REASONING_FIELDS, TRACE_FIELDS, ProgramSpec
 
 CHAT, MODELS = "/v1/chat/completions", "/v1/models"
 ERRORS: dict[int | str, dict[str, Any]] = {"default": {"description": "An error, as OpenAI writes it"}}
-_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
-_QUESTION = {"role": "user", "content": "What is 2 + 2?"}
-_EXAMPLE: Any = {"model": "predict", "messages": [_QUESTION], "stream": True}
+_EXAMPLE: Any = {"model": "predict", "messages": [{"role": "user", "content": "What is 2 + 2?"}]}
 #: What would change the answer, so that to ignore it would be wrong, and the values that change nothing.
 _CANNOT_DO: Mapping[str, tuple[Any, ...]] = {
     "n": (None, 1),
@@ -39,35 +37,22 @@ Stops = Annotated[
 ]
 
 
-class NoRoute(NotFound):
-    code = "unknown_url"
-    default_message = f"The routes for OpenAI's clients are POST {CHAT}, GET {MODELS} and {MODELS}/NAME."
-
-
 class CompletionBody(BaseModel):
-    """Other parameters that OpenAI's clients send are accepted and ignored. So are system messages, since a
-    DSPy program brings its own instructions, and tools that are offered, since it calls its own.
-    """
+    """Other parameters of OpenAI are ignored, and system messages and tools: a program has its own."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [_EXAMPLE]})
 
     model: str = Field(description="A program's name, from `GET /v1/models`.", max_length=200)
-    messages: list[dict[str, Any]] = Field(
-        min_length=1,
-        max_length=MESSAGES_MAX,
-        description="Each with `role` and `content`, text or parts of text. The last one must be the user's.",
+    messages: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MESSAGES_MAX)] = Field(
+        description="Each with `role` and `content`, text or parts of text. The last one must be the user's."
     )
     stream: bool | None = None
     stream_options: dict[str, Any] | None = None
     temperature: Temperature | None = None
     max_tokens: Tokens | None = None
     max_completion_tokens: Tokens | None = Field(None, description="The newer name of `max_tokens`.")
-    stop: Stops | None = Field(
-        None, description="The content ends before the first of at most 4 texts, and is sent whole."
-    )
-    response_format: Any = Field(
-        None, description="Text, `json_object`, or `json_schema` with properties that the program has."
-    )
+    stop: Stops | None = Field(None, description="The content ends before the first of these, at most 4.")
+    response_format: Any = Field(None, description="Text, `json_object`, or `json_schema` of its outputs.")
 
     @model_validator(mode="after")
     def _supported(self) -> CompletionBody:
@@ -97,9 +82,8 @@ router = APIRouter(route_class=JsonRoute)
 async def complete(body: CompletionBody, asked: Asked) -> Response:
     """A chat completion, for any client of OpenAI: set its base URL to this server's address with `/v1`.
 
-    The last user message is the question, earlier ones are the history. Reasoning is
-    `reasoning_content`, the answer is `content`; several output fields are paragraphs `name: value`, or
-    JSON where `response_format` asks for it. Tools that are offered are left aside.
+    Reasoning is `reasoning_content`, the answer is `content`; several output fields are paragraphs
+    `name: value`, or JSON where `response_format` asks for it.
     """
     spec = asked.program(body.model)
     reply = Reply(spec, body)
@@ -123,12 +107,6 @@ async def model(model_id: str, asked: Asked) -> Response:
     return JsonResponse(_model(asked.program(model_id)))
 
 
-@router.api_route("/v1/{path:path}", methods=_METHODS, include_in_schema=False)
-async def elsewhere(path: str) -> Response:
-    """Every other address or method; in the app the page would answer it."""
-    raise NoRoute()
-
-
 def _model(spec: ProgramSpec) -> dict[str, Any]:
     return {"id": spec.name, "object": "model", "created": STARTED_AT, "owned_by": "dspy-demo"}
 
@@ -136,10 +114,9 @@ def _model(spec: ProgramSpec) -> dict[str, Any]:
 class Reply:
     """The message of one turn, whole or in chunks; see `turns.event_stream`.
 
-    The answer's deltas are content at once; all else that streams, intermediate steps and tools too, is
-    reasoning. A delta cannot be taken back: where the final outputs are other than what was streamed, they
-    follow as a last paragraph, so that the content ends with the answer. JSON, and what a stop text may end,
-    is sent whole at the end.
+    The answer's deltas are content at once, all else that streams is reasoning. A delta cannot be taken back:
+    where the final outputs are others, they follow as a last paragraph, so that the content ends with the
+    answer. JSON, and what a stop text may end, is sent whole at the end.
     """
 
     def __init__(self, spec: ProgramSpec, body: CompletionBody) -> None:
@@ -248,7 +225,7 @@ def error_json(failed: TurnFailed) -> dict[str, Any]:
     about = {
         "message": failed.public_message,
         "type": "invalid_request_error" if failed.http_status < 500 else "api_error",
-        "code": "model_not_found" if failed.code == "not_found" else failed.code,
+        "code": failed.code,
         "param": None,
         "error_id": failed.error_id,
     }

@@ -21,8 +21,7 @@ from dspy_demo.web.auth import asked_by_owner, owner_only
 
 log = logging.getLogger(__name__)
 OWNER = Depends(owner_only)
-#: For guests, instead of the reason, which may name models and addresses.
-NOT_READY = "It cannot answer now. Its owner is told why at this address."
+NOT_READY = "It cannot answer now. Its owner is told why at this address."  # the reason may name addresses
 
 
 class Ready(BaseModel):
@@ -32,19 +31,12 @@ class Ready(BaseModel):
     model_server: str = Field(description="Phase of the app's model server, such as `ready`; or `none`.")
 
 
-async def no_server() -> str:
-    return "none"
-
-
 def probes_router(
     service: ChatService,
     prepare: Callable[[], Awaitable[object]],
-    model_server: Callable[[], Awaitable[str]] = no_server,
+    model_server: Callable[[], Awaitable[str]] | None = None,
 ) -> APIRouter:
-    """``/ready`` and ``/metrics``, of the app and of the model server alike.
-
-    `prepare` builds the program and the model of a turn, or raises why it cannot.
-    """
+    """``/ready`` and ``/metrics``; `prepare` builds program and model of a turn, or raises why it cannot."""
     router = APIRouter()
     logged = ""  # asked every few seconds, so a reason is logged once
 
@@ -63,14 +55,16 @@ def probes_router(
             if reason != logged:
                 log_failure(log, "not ready", failure, refused=False)
         logged = reason
-        answer = {"tracking": service.tracer.state, "model_server": await model_server()}
+        phase = await model_server() if model_server else "none"
         shown = reason if asked_by_owner(request) else reason and NOT_READY
-        return JsonResponse({"ready": not reason, "reason": shown} | answer, 503 if reason else 200)
+        states = {"tracking": service.tracer.state, "model_server": phase}
+        return JsonResponse({"ready": not reason, "reason": shown} | states, 503 if reason else 200)
 
     @router.get("/metrics", response_class=PlainTextResponse, dependencies=[OWNER])
     async def metrics(request: Request) -> Response:
         """Figures for Prometheus: turns by outcome, times, tokens, cost, limits, states; nobody's words."""
-        await model_server()  # so that the gauge does not show the state of an earlier look
+        if model_server:
+            await model_server()  # so that the gauge does not show the state of an earlier look
         text, content_type = service.observer.exposition(request.headers.get("accept", ""))
         return Response(text, media_type=content_type)
 

@@ -18,10 +18,7 @@ from dspy_demo.events import Event, LMChoice, Message, TurnFailed, TurnFinished,
 from dspy_demo.templates import draw
 from dspy_demo.web.middleware import BODY_MAX_BYTES
 
-DESCRIPTION = (
-    "Ask the programs of this app. Errors are JSON with a stable `code`, one sentence as `message`, "
-    "and whether the same request is `retryable`."
-)
+DESCRIPTION = "Ask the programs of this app. Errors are JSON: a stable `code`, a `message`, `retryable`."
 _EXAMPLE = 'data: {"type":"delta","field":"answer","text":"4"}\n\n'
 _STREAM = {"description": "Its events", "content": {"text/event-stream": {"example": _EXAMPLE}}}
 
@@ -36,18 +33,10 @@ def build_api(
 ) -> FastAPI:
     """The application, with its documentation at ``/docs`` and ``/openapi.json``.
 
-    `default_lm` gives the model that answers; `errors` tell how further protocols write an error, by the
-    beginning of their paths.
+    `errors` tell how further protocols write an error, by the beginning of their paths.
     """
-    app = FastAPI(
-        title=title,
-        description=DESCRIPTION,
-        version=__version__,
-        lifespan=lifespan,
-        max_body_size=BODY_MAX_BYTES,
-        docs_url=None,
-        redoc_url=None,
-    )
+    about: dict[str, Any] = {"title": title, "description": DESCRIPTION, "version": __version__}
+    app = FastAPI(lifespan=lifespan, max_body_size=BODY_MAX_BYTES, docs_url=None, redoc_url=None, **about)
     app.state.service, app.state.default_lm = service, default_lm
     for each in (*routers, router, openai_chat.router):
         app.include_router(each)
@@ -82,11 +71,11 @@ async def predict_stream(body: PredictBody, asked: Asked) -> Response:
     """Server-sent events, one JSON object each, with `type`:
 
     - `started`: `backend`, `model`, `incremental` (false where tokens cannot come live)
-    - `status`: `text`, `state`, `key`: a tool call or a retry; the same `key` is the same line. While the
-      turn waits in the queue, before `started`, the `key` is `queue` and the `text` tells the place
+    - `status`: `text`, `state`, `key`: a tool call, a retry, or before `started` the place in the queue;
+      the same `key` is the same line
     - `delta`: more `text` of the output field `field`; `channel` is reasoning, answer or tool
     - `final`: `prediction` with every output field, which replaces the deltas; `usage`, `trace_id`;
-      `finish_reason` is `length` or `content_filter` where the reply was cut, and fields may be missing
+      `finish_reason` is `length` or `content_filter` where the reply was cut
     - `error`: `code`, `message`, `retryable`, `error_id`
 
     The last line is `data: [DONE]`; a stream without it was cut. Hang up to stop the turn.

@@ -1,7 +1,4 @@
-"""From an HTTP request to a turn, and from its events to a response in the form of a protocol.
-
-A turn ends when its client hangs up.
-"""
+"""From an HTTP request to a turn, which ends when its client hangs up, and to a response of a protocol."""
 
 from __future__ import annotations
 
@@ -35,7 +32,6 @@ class Asking:
         self.request = request
         self.service: ChatService = request.app.state.service  # see `routes.build_api`
         self._default_lm: Callable[[], LMChoice] = request.app.state.default_lm
-        #: As the middleware found it; around a model server there is none.
         self._visitor = getattr(request.state, "visitor", None) or events.GUEST
         self._allowance = None if self._visitor.role == "owner" else self.service.allowance
 
@@ -58,8 +54,7 @@ class Asking:
     ) -> TurnRequest:
         """A turn that can run, or `DemoError`; under the id of the request's header, where it has one.
 
-        `changes` are temperature, max_tokens (which can only lower the owner's bound) and cache, None for
-        the owner's choice. Another model or address would spend the owner's credit, and reach inner hosts.
+        `changes` are temperature, max_tokens, at most the owner's, and cache; None for the owner's choice.
         """
         lm = self._default_lm()
         if self._allowance:
@@ -100,10 +95,7 @@ def event_stream(asked: Asking, turn: TurnRequest, encode: Encode) -> StreamingR
 
 
 async def _chunks(asked: Asking, request: TurnRequest, encode: Encode) -> AsyncIterator[bytes]:
-    """The turn runs in a task of its own, so that a comment can be sent while it is waited for.
-
-    A client that hangs up cancels this generator, which stops the turn and waits for its end.
-    """
+    """A client that hangs up cancels this generator, which stops the turn and waits for its end."""
     stream = TurnStream[bytes]()
 
     async def run() -> None:
@@ -121,8 +113,7 @@ async def _chunks(asked: Asking, request: TurnRequest, encode: Encode) -> AsyncI
                     chunks = await stream.take()
             except TimeoutError:
                 chunks = [b": keep-alive\n\n"]
-            for chunk in chunks:
-                yield chunk
+            yield b"".join(chunks)
         stream.result()
     finally:
         with anyio.CancelScope(shield=True):
@@ -136,10 +127,7 @@ async def whole_answer(
     finished: Callable[[TurnFinished], Response],
     failed: Callable[[TurnFailed], Response],
 ) -> Response:
-    """Run a turn and answer with its end. If the client hangs up, the turn is stopped and gone.
-
-    While nothing is sent, no response watches the connection. The body of the request must have been read.
-    """
+    """Run a turn and answer with its end; a client that hangs up stops it, once its body has been read."""
 
     async def hung_up() -> None:
         while (await asked.request.receive())["type"] != "http.disconnect":

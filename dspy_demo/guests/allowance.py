@@ -13,10 +13,7 @@ from dspy_demo.settings import Settings
 
 
 class Allowance:
-    """Checked for each turn, whatever way it came; the guests' page is drawn from it too.
-
-    `programs` are the app's at its start; `served_urls` gives where a guest's turn may be served now.
-    """
+    """Checked for each turn, whatever way it came; `served_urls` gives where a guest's may be served now."""
 
     def __init__(
         self,

@@ -1,14 +1,11 @@
-"""The day's budget of all guests: one table, shared by all apps on a data folder.
-
-Whoever drops the cookie is a new guest, so no bound of one guest protects anything. Only these totals do.
-"""
+"""The day's budget of all guests of a data folder: whoever drops the cookie is a new guest."""
 
 from __future__ import annotations
 
 import logging
 import sqlite3
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from dspy_demo.errors import BudgetSpent, RateLimited
@@ -16,6 +13,7 @@ from dspy_demo.settings import Settings
 
 log = logging.getLogger(__name__)
 
+DAY_S = 24 * 3600
 _TABLE = "CREATE TABLE IF NOT EXISTS spent (day TEXT PRIMARY KEY, tokens INTEGER, usd REAL)"
 _ADD = """INSERT INTO spent VALUES (?, ?, ?) ON CONFLICT (day)
 DO UPDATE SET tokens = tokens + excluded.tokens, usd = usd + excluded.usd RETURNING tokens, usd"""
@@ -50,14 +48,10 @@ class DailyBudget:
         """Refuse a turn with `BudgetSpent`, or with `RateLimited` where running turns may use the rest."""
         tokens, usd = self.spent()
         if tokens >= self._most_tokens or usd >= self._most_usd:
-            now = datetime.fromtimestamp(self._clock(), UTC)
-            midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
             limit = "guests_daily_usd" if usd >= self._most_usd else "guests_daily_tokens"
-            raise BudgetSpent(retry_after_s=(midnight - now).total_seconds(), limit=limit)
+            raise BudgetSpent(retry_after_s=DAY_S - self._clock() % DAY_S, limit=limit)
         if tokens + self.reserved >= self._most_tokens:
-            sentence = (
-                "The questions that are being answered may use the rest of today's budget. Try again later."
-            )
+            sentence = "Running answers may use the rest of today's budget for guests. Try again in a moment."
             raise RateLimited(sentence, retry_after_s=10, limit="guests_daily_tokens")
 
     def close(self) -> None:

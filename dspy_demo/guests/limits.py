@@ -10,17 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dspy_demo import errors
-from dspy_demo.events import (
-    QUEUE_KEY,
-    Event,
-    FieldDelta,
-    LocalTarget,
-    Status,
-    TurnFinished,
-    TurnRequest,
-    Visitor,
-)
+from dspy_demo import errors, events
+from dspy_demo.events import Event, FieldDelta, LocalTarget, Status, TurnFinished, TurnRequest, Visitor
 from dspy_demo.guests.budget import DailyBudget
 from dspy_demo.settings import Settings
 
@@ -143,7 +134,7 @@ class GuestTurn:
             place = self._limits.waiting.index(self) + 1
             if place != self._place_shown:
                 self._place_shown = place
-                return Status(f"You are number {place} in line.", "pending", QUEUE_KEY)
+                return Status(f"You are number {place} in line.", "pending", events.QUEUE_KEY)
             self.changed.clear()
             try:
                 async with asyncio.timeout_at(self._give_up_at):
@@ -153,7 +144,7 @@ class GuestTurn:
         if not self._place_shown or self not in self._limits.running:
             return None
         self._place_shown = 0
-        return Status("Waited in line.", "done", QUEUE_KEY)
+        return Status("Waited in line.", "done", events.QUEUE_KEY)
 
     def begin(self) -> TurnRequest:
         """Reserve what the turn may use; gives the request as it may run, with each model call capped.
@@ -172,17 +163,14 @@ class GuestTurn:
         most = min(self._most_tokens, asked.max_tokens or self._most_tokens)
         return replace(asked, max_tokens=most, cache=False)
 
-    def hear(self, event: Event) -> None:
+    def hear(self, event: Event | errors.DemoError) -> None:
         """Follow the turn; `AnswerTooLong` when its output has reached the limit."""
-        if isinstance(event, TurnFinished):
+        if isinstance(event, TurnFinished | errors.DemoError):
             self._end = event
         elif isinstance(event, FieldDelta):
             self._streamed_tokens += _tokens_of(event.text)
             if self._streamed_tokens > self._most_tokens * OUTPUT_SLACK:
                 raise errors.AnswerTooLong()
-
-    def failed(self, failure: errors.DemoError) -> None:
-        self._end = failure
 
     def leave(self) -> None:
         """Give the place back and book what the turn used. Safe to call twice."""

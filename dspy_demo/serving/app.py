@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import Response
 
-from dspy_demo.api import build_api
 from dspy_demo.api.errors import JsonRoute
 from dspy_demo.api.ops import probes_router
+from dspy_demo.api.routes import build_api
 from dspy_demo.api.turns import Asked, whole_answer
 from dspy_demo.backends.local import LocalBackend
 from dspy_demo.chat import ChatService

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import hmac
 import ipaddress
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, cast
 from urllib.parse import urlsplit
@@ -32,23 +31,20 @@ KEY_BYTES = 32
 
 
 class Auth:
-    """Tells owner from guest.
+    """Tells owner from guest: each has a session, from the one-time link or the page, or a token.
 
-    - While the app is not public, whoever reaches it at this machine's loopback address is the owner.
-    - Else the owner has a session from the one-time link, or the owner's token.
-    - A guest has a session from the page (after the password, where there is one), or the guests' token.
+    While the app is not public, whoever reaches it at this machine's loopback address is the owner too.
     """
 
-    def __init__(self, settings: Settings, port: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, settings: Settings, port: int) -> None:
         self.settings = settings
         self.owner_token = settings.owner_token or SecretStr(secrets.token_urlsafe(32))
         self.cookie_name = f"dspy-demo-{port}"  # all ports of a host share their cookies
         self.link_code = secrets.token_urlsafe(32)  # in the owner's link, which works once
         self.on_link_used: Callable[[], None] = lambda: None  # there is another one now
-        self.on_outside: Callable[[], None] = lambda: None  # a page is opened from elsewhere while not public
+        self.on_outside: Callable[[], None] = lambda: None  # a stranger opens the page
         self.shared = False  # a public link is about to open; the owner's open pages have sessions
         self._wrong_passwords: list[float] = []
-        self._clock = clock
         key = _session_key(settings)
         self._signer = TimestampSigner(key, salt="dspy-demo session", digest_method=hashlib.sha256)
 
@@ -85,7 +81,7 @@ class Auth:
 
     def password_fits(self, guess: str) -> bool:
         """Judge a guess and count it in one step, unless there were `TooManyAttempts`."""
-        now = self._clock()
+        now = time.monotonic()
         self._wrong_passwords = [at for at in self._wrong_passwords if now - at < 60]
         if len(self._wrong_passwords) >= 20:  # of everybody together
             raise TooManyAttempts()
@@ -99,11 +95,10 @@ class Auth:
 
     def use_link(self, code: str) -> bool:
         """Whether this is the code of the owner's link, which it is for the last time."""
-        if not same(code, self.link_code):
-            return False
-        self.link_code = secrets.token_urlsafe(32)
-        self.on_link_used()
-        return True
+        if fits := same(code, self.link_code):
+            self.link_code = secrets.token_urlsafe(32)
+            self.on_link_used()
+        return fits
 
 
 def is_owner(visitor: Visitor | None) -> bool:
@@ -127,28 +122,25 @@ def bearer(headers: Mapping[str, str]) -> str:
 
 def same(given: str, expected: str | SecretStr | None) -> bool:
     """Whether two secrets are equal, in a time that tells nothing of where they differ."""
-    if isinstance(expected, SecretStr):
-        expected = expected.get_secret_value()
-    texts = (given, expected or "")
-    one, other = (text.encode("utf-8", "surrogatepass") for text in texts)
-    return expected is not None and hmac.compare_digest(one, other)
+    if expected is None:
+        return False
+    secret = expected if isinstance(expected, str) else expected.get_secret_value()
+    return secrets.compare_digest(*(text.encode("utf-8", "surrogatepass") for text in (given, secret)))
 
 
 def is_loopback_name(host: str) -> bool:
     """Whether a host, with or without a port, means this machine and nothing else."""
     name = host_name(host)
-    try:
+    with suppress(ValueError):
         return name == "localhost" or ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
+    return False
 
 
 def host_name(host: str) -> str:
     """The name in a ``Host`` header, without its port; empty where there is none."""
-    try:
+    with suppress(ValueError):
         return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
+    return ""
 
 
 def _session_key(settings: Settings) -> bytes:
@@ -156,22 +148,20 @@ def _session_key(settings: Settings) -> bytes:
 
     Those two alone would be no key: whoever holds a cookie could try words on it.
     """
-    owner, guest = settings.owner_token, settings.guest_password
-    if owner is None:
+    if settings.owner_token is None:
         return secrets.token_bytes(KEY_BYTES)
-    fixed = owner.get_secret_value(), guest and guest.get_secret_value()
+    fixed = [one and one.get_secret_value() for one in (settings.owner_token, settings.guest_password)]
     return stored_key(settings.data_dir) + repr(fixed).encode()
 
 
 def stored_key(folder: Path) -> bytes:
     """The key that is kept in `folder`; a new one each time where none can be kept there."""
-    path, made = folder / "session.key", secrets.token_bytes(KEY_BYTES)
-    try:
+    path, key = folder / "session.key", secrets.token_bytes(KEY_BYTES)
+    with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
+        with suppress(FileExistsError):
             path.touch(0o600, exist_ok=False)
-            path.write_bytes(made)
-        key = path.read_bytes()
-    except OSError:
-        key = b""
-    return key if len(key) == KEY_BYTES else made
+            path.write_bytes(key)
+        kept = path.read_bytes()
+        return kept if len(kept) == KEY_BYTES else key
+    return key

@@ -1,8 +1,7 @@
 """What of Gradio is open, to whom, and for which events.
 
-Gradio serves files, takes uploads and fetches addresses: its routes are closed but for those listed here.
-It gives a session to whoever knows its hash, and reads or downloads a file wherever the value of an event
-looks like one: both are refused before it is asked.
+Gradio serves files, takes uploads, fetches addresses, gives a session to whoever knows its hash, and reads a
+file wherever the value of an event looks like one.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import logging
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -31,8 +30,8 @@ _OPEN = {
     # Gradio does not check who may send which event: the handlers do.
     "POST": r"/(queue/join|run/[^/]+/?|call/(v2/)?[^/]+/?|cancel|reset/?)",
 }
-#: Gradio's routes beside its API that the page does not use.
-_CLOSED = re.compile(rf"({API}|/login|/logout|/monitoring|/svelte|/pwa_icon)(/.*)?")
+#: Gradio's routes beside its API that the page does not use; under /v1 the answer is in OpenAI's form.
+_CLOSED = re.compile(rf"({API}|/v1|/login|/logout|/monitoring|/svelte|/pwa_icon)(/.*)?")
 #: Sessions that are remembered; the oldest one without an open stream makes room.
 MOST_SESSIONS = 10_000
 #: Streams that one guest may have open: a page keeps one, and one more while an event runs.
@@ -47,10 +46,7 @@ def is_closed(method: str, path: str) -> bool:
 
 
 class PageSessions:
-    """Whose each session of Gradio is: the hash that a page makes up belongs to who used it first.
-
-    It stands in addresses, so in the logs of proxies, and is no secret.
-    """
+    """Whose each session is: a page makes up its hash, no secret, and it belongs to who used it first."""
 
     def __init__(self) -> None:
         self._visitors: OrderedDict[str, Visitor] = OrderedDict()
@@ -92,10 +88,7 @@ class PageSessions:
 
 
 class GradioRoutes:
-    """ASGI middleware around the page of a role, which refuses what that page has no use for.
-
-    `events` are the numbers of the page's events, `names` those that can be called by name.
-    """
+    """ASGI middleware around a role's page, which has these events and names, and refuses all others."""
 
     def __init__(
         self, app: ASGIApp, *, events: Iterable[int], names: Iterable[str], sessions: PageSessions
@@ -110,17 +103,18 @@ class GradioRoutes:
         request, path = Request(scope, receive), scope["path"]
         visitor = scope.get("state", {}).get("visitor") or GUEST
         if is_closed(request.method, path):
-            raise NotFound("There is nothing here.")
-        stream: str | None = None  # the session whose stream is opened
+            raise NotFound()
+        opened: AbstractContextManager[None] = nullcontext()
         try:
             if path == f"{API}/queue/data":
-                stream = request.query_params.get("session_hash", "")
+                opened = self._sessions.stream(request.query_params.get("session_hash", ""), visitor)
             elif path.startswith(f"{API}/heartbeat/"):  # a page opens it before all else
-                stream = path.removeprefix(f"{API}/heartbeat/")
-                self._sessions.claim(stream, visitor)
+                session_hash = path.removeprefix(f"{API}/heartbeat/")
+                self._sessions.claim(session_hash, visitor)
+                opened = self._sessions.stream(session_hash, visitor)
             elif request.method == "POST" and path.startswith(f"{API}/"):
                 receive = await self._event(path.removeprefix(API), request, visitor)
-            with nullcontext() if stream is None else self._sessions.stream(stream, visitor):
+            with opened:
                 await self._app(scope, receive, send)
         except (DemoError, HTTPException):
             raise

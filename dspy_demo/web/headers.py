@@ -1,7 +1,4 @@
-"""The response headers that say what a browser may do with what this app sends, each with its reason.
-
-If somebody's markup got into the page, they would keep it from running, loading and sending anything.
-"""
+"""The response headers that keep markup, should any get into the page, from running, loading and sending."""
 
 from __future__ import annotations
 

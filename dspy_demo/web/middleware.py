@@ -26,17 +26,14 @@ log = logging.getLogger(__name__)
 
 #: Longest body of a request: a chat with pictures comes along whole with each question.
 BODY_MAX_BYTES = 8 * 1024 * 1024
-#: How long the first part of a refused request's body is waited for.
-BODY_WAIT_S = 1.0
-#: What a stranger may ask: whether the server is up, and whether it can answer.
-OPEN = frozenset({"/health", "/ready"})
+BODY_WAIT_S = 1.0  # for the first part of a refused request's body
+OPEN = frozenset({"/health", "/ready"})  # what a stranger may ask
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 NO_STORE = {"Cache-Control": "no-store"}
 
 USED_LINK = "This link has been used, or is old. The terminal in which the app runs shows a new one."
 NOBODY_NAMED = (
-    "Beyond this machine somebody must be named who may ask: by --allow-host NAME, the name that the server "
-    f"is asked by, or by a token for its clients in the variable {ENV_PREFIX}OWNER_TOKEN."
+    f"Beyond this machine, set --allow-host NAME or a token for clients in {ENV_PREFIX}OWNER_TOKEN."
 )
 
 
@@ -71,10 +68,7 @@ class AuthMiddleware:
             await _answer_and_close(request, response, send)
 
     def _check_site(self, request: Request) -> None:
-        """Refuse what a page of another site makes a browser send here; a link may be followed.
-
-        Browsers tell it by ``Origin`` and ``Sec-Fetch-Site``; other clients send neither.
-        """
+        """Refuse what a page of another site makes a browser send here; a link may be followed."""
         headers, origin = request.headers, request.headers.get("origin")
         navigates = headers.get("sec-fetch-mode") == "navigate" and request.method == "GET"
         foreign = headers.get("sec-fetch-site") == "cross-site" and not navigates
@@ -108,8 +102,7 @@ class AuthMiddleware:
         auth, path = self._auth, request.url.path
         loads_page = path == "/" and request.method in {"GET", "HEAD"}
         if visitor is None and loads_page:
-            if not auth.public:
-                auth.on_outside()
+            auth.on_outside()
             if auth.settings.guest_password is not None:
                 return _page(401, password=True)
         cookie, held, role = "", auth.session(request.cookies), visitor.role if visitor else "guest"
@@ -154,8 +147,7 @@ class ModelServerMiddleware:
     """ASGI middleware around a model server, which has no sessions: what counts is the name it is asked by.
 
     A page of another site can point its own name at this machine (DNS rebinding), but its browser says it.
-    Answered are loopback, the address where the server listens, and `allowed`. Beyond loopback a request
-    brings the token, where there is one, which stands for the names unless some are given.
+    Beyond loopback a request brings the token, where there is one, instead of a name unless some are given.
     """
 
     def __init__(
@@ -207,10 +199,7 @@ def refusal(scope: Scope, error: DemoError) -> Response:
 
 
 async def _answer_and_close(request: Request, response: Response, send: Send) -> None:
-    """Answer a request that goes no further, after the first part of its body.
-
-    A connection that is closed over unread bytes is reset, and the client never sees the answer.
-    """
+    """Answer after the first part of the body: a connection closed over unread bytes is reset, unanswered."""
     response.headers["Connection"] = "close"
     with suppress(TimeoutError, RuntimeError, ClientDisconnect):
         async with asyncio.timeout(BODY_WAIT_S):

@@ -57,10 +57,7 @@ async def serve_app(
     drain: Callable[[], Awaitable[object]],
     headers: Mapping[str, str] | None = None,
 ) -> None:
-    """Serve an app until SIGINT or SIGTERM; `drain` lets running turns finish while it still answers.
-
-    `headers` are added to every reply.
-    """
+    """Serve an app until SIGINT or SIGTERM; `drain` lets running turns finish while it still answers."""
     config = uvicorn.Config(
         app,
         log_config=None,

@@ -30,18 +30,16 @@ class Terminal:
 
     def tell_owner(self) -> None:
         """How the owner gets in: once, at whatever makes the app public first."""
-        if self._owner_told:
-            return
-        self._owner_told = True
-        self.tell_owner_link()
-        if self._settings.owner_token is None:
-            say(f"Owner's token for the routes: {self._auth.owner_token.get_secret_value()}")
+        if not self._owner_told:
+            self._owner_told = True
+            self.tell_owner_link()
+            if self._settings.owner_token is None:
+                say(f"Owner's token for the routes: {self._auth.owner_token.get_secret_value()}")
 
     def opened_outside(self) -> None:
         """A page was opened through a proxy or by another name, which a stranger could have made up."""
         if not self._owner_told:
-            say("The page was opened from elsewhere, where everybody is a guest. If that was you, use the")
-            say(f"owner's link there: add /?token={self._auth.link_code} to the address.")
+            say(f"A guest opened the page. If that was you, add {self._auth.owner_link('')} to the address.")
         self.tell_owner()
 
     def tell_owner_link(self) -> None:

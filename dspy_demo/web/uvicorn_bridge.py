@@ -12,8 +12,7 @@ import socket
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-#: Seconds for the first head of a connection to arrive.
-FIRST_HEAD_S = 15.0
+FIRST_HEAD_S = 15.0  # for the first head of a connection to arrive
 #: Seconds in which a client takes nothing of what was sent; then the kernel (Linux) ends its connection.
 STALLED_S = 60.0
 

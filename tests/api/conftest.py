@@ -16,7 +16,7 @@ import pytest
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from dspy_demo.api import build_api
+from dspy_demo.api.routes import build_api
 from dspy_demo.backends.base import Backend
 from dspy_demo.chat import ChatService
 from dspy_demo.events import Event, FieldDelta, LMChoice, LocalTarget, TurnRequest, TurnStarted, Visitor

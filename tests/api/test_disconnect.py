@@ -12,7 +12,8 @@ import httpx
 import openai
 import pytest
 
-from dspy_demo.api import build_api, turns
+from dspy_demo.api import turns
+from dspy_demo.api.routes import build_api
 from dspy_demo.events import Event, FieldDelta, TurnRequest, TurnStarted
 from dspy_demo.guests.limits import Bounds
 from dspy_demo.web import uvicorn_bridge

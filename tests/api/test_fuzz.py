@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from dspy_demo.api import build_api
+from dspy_demo.api.routes import build_api
 from tests.api.conftest import LM, make_service
 from tests.scripted_backend import ScriptedBackend, scripted_answer
 

@@ -7,7 +7,7 @@ import json
 import openai
 import pytest
 
-from dspy_demo.api import build_api
+from dspy_demo.api.routes import build_api
 from dspy_demo.errors import UpstreamAuth, UpstreamCut, UpstreamRateLimited
 from dspy_demo.events import FieldDelta, TurnFinished, TurnStarted, Usage
 from tests.api.conftest import LM, LiveServer, recorded
@@ -130,10 +130,10 @@ def test_models_and_other_addresses(make_sdk):
     for call in (lambda: sdk.models.retrieve("gpt-4o"), lambda: ask(sdk, "gpt-4o")):
         with pytest.raises(openai.NotFoundError, match="gpt-4o") as caught:
             call()
-        assert (caught.value.code, caught.value.type) == ("model_not_found", "invalid_request_error")
+        assert (caught.value.code, caught.value.type) == ("not_found", "invalid_request_error")
     with pytest.raises(openai.NotFoundError) as unknown:
         sdk.embeddings.create(model="qa", input="x")
-    assert unknown.value.code == "unknown_url"
+    assert "/docs shows the routes" in unknown.value.body["message"]
     assert not recorder.requests
 
 

@@ -15,10 +15,10 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
-from dspy_demo.api import build_api
 from dspy_demo.api.bodies import PredictBody
 from dspy_demo.api.openai_chat import CompletionBody
 from dspy_demo.api.ops import probes_router, versions_router
+from dspy_demo.api.routes import build_api
 from tests.api.conftest import LM, behind_guard, make_service
 from tests.scripted_backend import ScriptedBackend, scripted_answer
 from tests.visitors import OWNER

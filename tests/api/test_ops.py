@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from dspy_demo.api import build_api
 from dspy_demo.api.ops import NOT_READY, probes_router, versions_router
+from dspy_demo.api.routes import build_api
 from dspy_demo.errors import ModelSetupError, TrackingUnavailable
 from tests.api.conftest import LM, behind_guard, make_service
 from tests.scripted_backend import ScriptedBackend, scripted_answer

@@ -101,10 +101,10 @@ def test_sessions_outlive_a_restart_only_with_a_fixed_token_by_a_key_for_its_use
     assert stored_key(kept) != stored_key(kept)  # no folder: a new one each time
 
 
-def test_guesses_of_the_password_run_out_and_come_back(data_dir: Path) -> None:
+def test_guesses_of_the_password_run_out_and_come_back(data_dir, monkeypatch):
     now_s = [0.0]
-    settings = Settings(data_dir=data_dir, public=True, guest_password="open sesame")
-    auth = Auth(settings, 7860, clock=lambda: now_s[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now_s[0])
+    auth = auth_of(data_dir, public=True, guest_password="open sesame")
     assert auth.password_fits("open sesame")
     for _ in range(20):
         assert not auth.password_fits("open barley")
