@@ -1,38 +1,33 @@
 """Who a request is from, by what it says of itself, and how the terminal says how to be the owner."""
 
-from __future__ import annotations
-
 import stat
 import time
-from pathlib import Path
 from queue import Queue
-from typing import Any
 
 import pytest
 from itsdangerous import TimestampSigner
 
 from dspy_demo.errors import TooManyAttempts
-from dspy_demo.events import Visitor
 from dspy_demo.settings import Settings
 from dspy_demo.web.auth import FORWARDING, SESSION_S, Auth, is_loopback_name, stored_key
 from dspy_demo.web.terminal import Terminal
-from tests.services import settings_for
 
 TOKEN, GUESTS = "owner-token-0123456789", "guest-token-0123456789"
+LOCAL, SHARED = "http://127.0.0.1:7860", "https://abc.gradio.live"
 
 
-def auth_of(data_dir: Path, **values: Any) -> Auth:
+def auth_of(data_dir, **values):
     return Auth(Settings(data_dir=data_dir, **values), 7860)
 
 
-def role(auth: Auth, host: str = "127.0.0.1:7860", cookie: str = "", **headers: str) -> str | None:
+def role(auth, host="127.0.0.1:7860", cookie="", **headers):
     """The role of whoever asks so; None for a stranger."""
-    named = {"host": host, **{name.replace("_", "-"): value for name, value in headers.items()}}
-    visitor = auth.visitor(named, {"dspy-demo-7860": cookie} if cookie else {})
-    return visitor.role if visitor else None
+    named = {"host": host} | {name.replace("_", "-"): value for name, value in headers.items()}
+    visitor = auth.visitor(named, {auth.cookie_name: cookie} if cookie else {})
+    return visitor and visitor.role
 
 
-def session(auth: Auth, cookie: str) -> Visitor | None:
+def session(auth, cookie):
     return auth.session({auth.cookie_name: cookie})
 
 
@@ -41,7 +36,7 @@ OTHER_NAMES = ["abc.gradio.live", "evil.example:7860", "127.0.0.1.evil.example",
 OTHER_NAMES += ["0.0.0.0:7860", "", "local", "127.0.0.1@evil", "[::1", "a b", "１２７.0.0.1"]
 
 
-def test_the_person_at_the_machine_is_the_owner_and_nobody_who_comes_otherwise(data_dir: Path) -> None:
+def test_the_person_at_the_machine_is_the_owner_and_nobody_who_comes_otherwise(data_dir):
     auth = auth_of(data_dir)
     for host in ("127.0.0.1:7860", "localhost:7860", "LOCALHOST", "[::1]:7860", "127.8.8.8"):
         assert role(auth, host, authorization="Bearer unused") == "owner"  # an OpenAI client sends one
@@ -53,15 +48,15 @@ def test_the_person_at_the_machine_is_the_owner_and_nobody_who_comes_otherwise(d
 
 
 @pytest.mark.parametrize("values", [{"public": True}, {"host": "0.0.0.0"}, {"host": "::"}])
-def test_when_strangers_can_come_being_here_is_not_enough(data_dir: Path, values: dict[str, Any]) -> None:
+def test_when_strangers_can_come_being_here_is_not_enough(data_dir, values):
     public = auth_of(data_dir, **values)
     assert public.public
     assert role(public) is None
     for of in ("owner", "guest"):
-        assert role(public, cookie=public.new_session(of)) == of  # type: ignore[arg-type]
+        assert role(public, cookie=public.new_session(of)) == of
 
 
-def test_tokens(data_dir: Path) -> None:
+def test_tokens(data_dir):
     public = auth_of(data_dir, public=True, owner_token=TOKEN, guest_token=GUESTS)
     assert role(public, authorization=f"Bearer {TOKEN}") == "owner"
     assert role(public, authorization=f"bearer {GUESTS}") == "guest"
@@ -71,13 +66,10 @@ def test_tokens(data_dir: Path) -> None:
     assert role(made, authorization=f"Bearer {made.owner_token.get_secret_value()}") == "owner"
 
 
-def test_a_session_is_signed_names_its_visitor_and_ends(
-    data_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_session_is_signed_names_its_visitor_and_ends(data_dir, monkeypatch):
     auth = auth_of(data_dir)
     cookie, now = auth.new_session("guest"), int(time.time())
     visitor = session(auth, cookie)
-    assert visitor is not None
     assert visitor.name not in cookie  # the name may be logged, the cookie may not
     assert session(auth, cookie) == visitor != session(auth, auth.new_session("guest"))
     for other in (cookie.replace("guest", "owner"), "", "x", "é.a.b.c"):
@@ -87,15 +79,13 @@ def test_a_session_is_signed_names_its_visitor_and_ends(
         assert (session(auth, cookie) is None) is ended
 
 
-def test_sessions_outlive_a_restart_only_with_a_fixed_token_by_a_key_for_its_user_alone(
-    data_dir: Path,
-) -> None:
-    cookie = auth_of(data_dir, public=True, owner_token=TOKEN).new_session("guest")
-    assert role(auth_of(data_dir, public=True, owner_token=TOKEN), cookie=cookie)
+def test_sessions_outlive_a_restart_only_with_a_fixed_token_by_a_key_for_its_user_alone(data_dir):
+    fixed = {"public": True, "owner_token": TOKEN}
+    cookie = auth_of(data_dir, **fixed).new_session("guest")
+    assert role(auth_of(data_dir, **fixed), cookie=cookie)
     assert role(auth_of(data_dir, public=True), cookie=cookie) is None
-    assert role(auth_of(data_dir / "other", public=True, owner_token=TOKEN), cookie=cookie) is None
-    changed = auth_of(data_dir, public=True, owner_token=TOKEN, guest_password="secret")
-    assert role(changed, cookie=cookie) is None
+    assert role(auth_of(data_dir / "other", **fixed), cookie=cookie) is None
+    assert role(auth_of(data_dir, guest_password="secret", **fixed), cookie=cookie) is None
     kept = data_dir / "session.key"
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     assert stored_key(kept) != stored_key(kept)  # no folder: a new one each time
@@ -115,19 +105,14 @@ def test_guesses_of_the_password_run_out_and_come_back(data_dir, monkeypatch):
     assert not auth_of(data_dir, public=True).password_fits("")
 
 
-LOCAL, SHARED = "http://127.0.0.1:7860", "https://abc.gradio.live"
-Captured = pytest.CaptureFixture[str]
-
-
-def terminal_of(data_dir: Path, **settings: Any) -> tuple[Terminal, Auth]:
-    chosen = settings_for(data_dir, **({"open": False} | settings))
-    auth = Auth(chosen, 7860)
-    return Terminal(chosen, auth, 7860), auth
+def terminal_of(data_dir, **settings):
+    auth = auth_of(data_dir, **({"open": False} | settings))
+    return Terminal(auth.settings, auth, 7860), auth
 
 
 def test_link_and_token_are_printed_once_the_app_is_shared_and_a_used_link_is_followed_by_the_next(
-    data_dir: Path, capsys: Captured
-) -> None:
+    data_dir, capsys
+):
     terminal, auth = terminal_of(data_dir)
     terminal.tell_ready()
     assert capsys.readouterr().out == f"Ready: {LOCAL}\n"
@@ -146,21 +131,17 @@ def test_link_and_token_are_printed_once_the_app_is_shared_and_a_used_link_is_fo
     assert SHARED not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("settings", "owners"), [({}, False), ({"share": True}, True), ({"public": True}, True)]
-)
-def test_the_browser_that_is_opened_is_the_owners(
-    data_dir: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, bool], owners: bool
-) -> None:
+@pytest.mark.parametrize("settings", [{}, {"share": True}, {"public": True}])
+def test_the_browser_that_is_opened_is_the_owners(data_dir, monkeypatch, settings):
     """Also with ``--share``: the link may open between the start and the first request."""
-    opened: Queue[str] = Queue()
+    opened = Queue()
     monkeypatch.setattr("webbrowser.open", opened.put)
     terminal, auth = terminal_of(data_dir, open=True, owner_token="chosen-by-the-owner", **settings)
     terminal.tell_ready()
-    assert opened.get(timeout=5) == (auth.owner_link(LOCAL) if owners else LOCAL)
+    assert opened.get(timeout=5) == (auth.owner_link(LOCAL) if settings else LOCAL)
 
 
-def test_who_is_elsewhere_is_told_how_to_be_the_owner(data_dir: Path, capsys: Captured) -> None:
+def test_who_is_elsewhere_is_told_how_to_be_the_owner(data_dir, capsys):
     space = Settings.load(["--no-open"], {"SPACE_HOST": "me-demo.hf.space", "DSPY_DEMO_HOST": "0.0.0.0"})
     chosen = {"host": space.host, "public_url": space.public_url, "owner_token": "chosen-by-the-owner"}
     terminal, auth = terminal_of(data_dir, **chosen)
