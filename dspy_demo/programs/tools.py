@@ -12,8 +12,7 @@ from fractions import Fraction
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 EXPRESSION_MAX_CHARS = 1_000
-#: Bounds a power.
-EXPONENT_MAX, RESULT_MAX_BITS = 1_000, 4_096
+EXPONENT_MAX, RESULT_MAX_BITS = 1_000, 4_096  # of a power
 DIGITS_SHOWN = 12
 
 _SPELLINGS = (

@@ -16,8 +16,7 @@ from dspy_demo.lm.choices import DEMO_MODEL
 from dspy_demo.mlflow_bridge import span
 from dspy_demo.tracing.record import Call, TurnRecord
 
-#: Longer texts are cut.
-TEXT_MAX_CHARS = 50_000
+TEXT_MAX_CHARS = 50_000  # longer texts are cut
 HIDDEN = "[hidden]"
 
 

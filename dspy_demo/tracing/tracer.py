@@ -11,7 +11,7 @@ import queue
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cached_property, partial
+from functools import partial
 from typing import Literal
 
 from dspy_demo.events import LMChoice, LocalTarget, TurnRequest
@@ -24,8 +24,7 @@ from dspy_demo.versions.tracking import Tracking
 
 log = logging.getLogger(__name__)
 
-#: Turns and ratings that may wait; a record is some tens of kB.
-WAITING_MAX = 1000
+WAITING_MAX = 1000  # turns and ratings; a record is some tens of kB
 #: Seconds before each further try of a write. A model server may be about to write the trace of a rating.
 RETRY_WAITS_S = (1.0, 5.0)
 FAILING = (
@@ -47,6 +46,7 @@ class Tracer:
         self._settings = settings or Settings(tracing=False)
         self._tracking = tracking or Tracking(self._settings)
         self._serves = serves
+        self._traces: Traces | None = None
         self._waiting: queue.Queue[Callable[[], None] | threading.Event] = queue.Queue(WAITING_MAX)
         self._worker: threading.Thread | None = None
         self._closing = threading.Event()
@@ -124,7 +124,7 @@ class Tracer:
 
     def _write(self, record: TurnRecord) -> None:
         """Write a record as a trace; a second time it changes nothing."""
-        traces = self._traces
+        traces = self._open()
         from dspy_demo.tracing.spans import spans_of
 
         # Nothing of these should be in a record. The longest first: one may be a part of another.
@@ -135,11 +135,12 @@ class Tracer:
         self._tracking.write(lambda: traces.write(self._tracking.experiment_id, spans))
 
     def _rate(self, trace_id: str, value: bool | None, comment: str, user: str) -> None:
-        traces = self._traces
+        traces = self._open()
         self._tracking.write(lambda: traces.rate(trace_id, value, comment, user))
 
-    @cached_property
-    def _traces(self) -> Traces:
+    def _open(self) -> Traces:
         self._tracking.prepare()
-        with tracking_errors():
-            return Traces(self._tracking.uri)
+        if self._traces is None:
+            with tracking_errors():
+                self._traces = Traces(self._tracking.uri)
+        return self._traces

@@ -47,8 +47,7 @@ if TYPE_CHECKING:
     from dspy_demo.programs.spec import ProgramSpec
     from dspy_demo.versions.artifact import Draft
 
-#: A tag of the registered model: the version that was champion before, so that it survives a restart.
-PREVIOUS_TAG = "dspy_demo.previous_champion"
+PREVIOUS_TAG = "dspy_demo.previous_champion"  # of the registered model, so that it survives a restart
 LISTED_MAX = 500
 TRIAL_TIMEOUT_S = 120.0
 

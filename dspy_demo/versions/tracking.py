@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: How long a write may wait for another process that holds the SQLite file.
-LOCKED_RETRY_S = 10.0
+LOCKED_RETRY_S = 10.0  # that a write may wait for another process that holds the SQLite file
 DATABASE_NAME = "mlflow.db"
 #: Loggers that repeat what we report, with the parameters of failed SQL, which are people's words.
 _QUIET = {"mlflow": logging.CRITICAL, "alembic": logging.WARNING, "urllib3.connectionpool": logging.ERROR}
@@ -38,17 +37,13 @@ class Tracking:
     def __init__(self, settings: Settings) -> None:
         self.data_dir = settings.data_dir.expanduser().resolve()
         self.uri = settings.tracking_uri or f"sqlite:///{self.data_dir / DATABASE_NAME}"
-        #: The file of an SQLite store; none of a server's or another database's.
-        self.database: Path | None = None
+        self.database: Path | None = None  # the file of an SQLite store
         if self.uri.startswith("sqlite:///"):  # it means the same when the working folder is another
             self.database = Path(self.uri.removeprefix("sqlite:///")).expanduser().resolve()
             self.uri = f"sqlite:///{self.database}"
-        #: Whether a tracking server of its own holds the store; else it is a database we open.
-        self.remote = self.uri.startswith(("http://", "https://"))
-        #: Where artifacts of a database store go; a server decides for itself.
-        self.artifact_root = self.data_dir / "artifacts"
-        #: Empty until the store was opened.
-        self.experiment_id = ""
+        self.remote = self.uri.startswith(("http://", "https://"))  # else we open a database
+        self.artifact_root = self.data_dir / "artifacts"  # of a database store; a server decides for itself
+        self.experiment_id = ""  # until the store was opened
         self._experiment = settings.experiment
         self._client: MlflowClient | None = None
         self._lock, self._writing = threading.Lock(), threading.Lock()

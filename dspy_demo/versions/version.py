@@ -11,10 +11,8 @@ from dspy_demo.errors import InvalidInput
 from dspy_demo.events import LMChoice
 
 CHAMPION = "champion"
-#: The registered model that a log form and ``app.py log`` start with.
-MODEL_NAME = "dspy-demo"
-#: Under this key an MLmodel's metadata holds what this app notes of a version.
-METADATA_KEY = "dspy_demo"
+MODEL_NAME = "dspy-demo"  # the registered model that a log form and ``app.py log`` start with
+METADATA_KEY = "dspy_demo"  # under which an MLmodel's metadata holds what this app notes of a version
 #: The form of a version's files: what `METADATA_KEY` holds, and a program with an attribute ``program`` that
 #: needs nothing of this app's package. Another form gets the next number.
 FORMAT = 1

@@ -14,7 +14,6 @@ from dspy_demo.programs.own import load_program
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.settings import Settings
 from dspy_demo.versions import LogRequest, VersionStore
-from dspy_demo.versions.secrets import public_url
 from tests.services import house
 from tests.versions.conftest import PROGRAM
 
@@ -157,8 +156,3 @@ def test_variables_that_are_no_secrets_stop_nothing(store, name, program, tmp_pa
     store = VersionStore(Settings(data_dir=store.tracking.data_dir), os.environ | used)
     choice = LMChoice("openai/some-model-name", api_key=SecretStr("none"))
     assert store.log(LogRequest(name, programs.default.name, choice, "false"), programs).version == 1
-
-
-def test_an_address_is_shown_without_credentials():
-    shown = public_url("https://token@[::1]:8000/v1?key=x&sig=2&api-version=4#f")
-    assert shown == "https://[::1]:8000/v1?api-version=4"

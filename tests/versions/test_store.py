@@ -13,16 +13,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
-from dspy_demo import mlflow_bridge
-from dspy_demo.errors import (
-    InvalidInput,
-    NotFound,
-    TrackingError,
-    TrackingUnavailable,
-    VersionNotFound,
-    VersionNotLogged,
-    VersionNotServable,
-)
+from dspy_demo import errors, mlflow_bridge
 from dspy_demo.events import LMChoice
 from dspy_demo.lm.choices import DEMO_MODEL
 from dspy_demo.mlflow_bridge import tracking_errors
@@ -67,7 +58,7 @@ def test_what_fails_midway_leaves_nothing(store, programs, name, monkeypatch):
     for broken in ("log_model_artifacts", "create_model_version"):
         with monkeypatch.context() as patched:
             patched.setattr(client, broken, fail)
-            with pytest.raises(TrackingUnavailable):
+            with pytest.raises(errors.TrackingUnavailable):
                 store.log(LogRequest(name, "predict", DEMO), programs)
         assert not [version for version in store.versions() if version.name == name]
         assert not client.search_logged_models([store.tracking.experiment_id], f"name = '{name}'")
@@ -76,12 +67,12 @@ def test_what_fails_midway_leaves_nothing(store, programs, name, monkeypatch):
 
 def test_what_cannot_be_logged_is_refused(store, programs, name):
     programs.module("predict").gate = threading.Lock()
-    with pytest.raises(VersionNotLogged, match="cannot be copied"):
+    with pytest.raises(errors.VersionNotLogged, match="cannot be copied"):
         store.log(LogRequest(name, "predict", DEMO), programs)
-    with pytest.raises(NotFound):
+    with pytest.raises(errors.NotFound):
         store.log(LogRequest(name, "nothing", DEMO), programs)
     for bad in (" ", "a/b", "../x", "a@b", ".hidden", "x" * 121, "quote'd", "a\nb"):
-        with pytest.raises(InvalidInput):
+        with pytest.raises(errors.InvalidInput):
             store.log(LogRequest(bad, "react", DEMO), programs)
 
 
@@ -91,15 +82,15 @@ def test_listed_and_found(store, name, three):
     assert everything == sorted(everything, key=lambda version: version.created_at, reverse=True)
     assert store.get(f" models:/{name}/2 ") == store.get(f"{name}/2") == three[1]
     for reference in (f"{name}/9", f"{name}@nobody", "no-such-model/1"):
-        with pytest.raises(VersionNotFound):
+        with pytest.raises(errors.VersionNotFound):
             store.get(reference)
     for reference in ("", "models:/demo", "demo/latest", "m/demo@x", "/1"):
-        with pytest.raises(InvalidInput):
+        with pytest.raises(errors.InvalidInput):
             store.get(reference)
 
 
 def test_promote_roll_back_and_undo(store, name, three):
-    with pytest.raises(VersionNotFound, match="no champion before"):
+    with pytest.raises(errors.VersionNotFound, match="no champion before"):
         store.roll_back(name)
     assert store.promote(three[0].uri).aliases == ("champion",)
     store.promote(three[2].uri)
@@ -113,7 +104,7 @@ def test_promote_roll_back_and_undo(store, name, three):
     champion, previous = store.get(f"{name}@champion").version, store.previous_champion(name)
     assert previous not in (None, champion)
     store.tracking.client.delete_model_version(name, str(previous))
-    with pytest.raises(VersionNotFound):
+    with pytest.raises(errors.VersionNotFound):
         store.roll_back(name)
 
 
@@ -124,7 +115,7 @@ def test_edit(store, three):
     edited = store.edit(uri, "", {})
     assert (edited.program, edited.description, edited.tags) == ("predict", "", {})
     for key, value in {"program": "x", "mlflow.user": "x", "a//b": "x", "k": "v" * 2001}.items():
-        with pytest.raises(InvalidInput):
+        with pytest.raises(errors.InvalidInput):
             store.edit(uri, "", {key: value})
 
 
@@ -136,10 +127,10 @@ def test_versions_of_other_tools(store, name, tmp_path, register):
             Model(flavors=flavors[kind]).save(str(tmp_path / kind / "MLmodel"))
         version = store.get(register(f"{name}-{kind}", tmp_path / kind))
         assert version.servable == (not reason) and reason in version.reason, (kind, version.reason)
-        with pytest.raises(VersionNotServable):
+        with pytest.raises(errors.VersionNotServable):
             store.load(version.uri)
         if reason:
-            with pytest.raises(VersionNotServable, match="cannot be the champion"):
+            with pytest.raises(errors.VersionNotServable, match="cannot be the champion"):
                 store.promote(version.uri)
 
 
@@ -147,24 +138,24 @@ def test_versions_of_other_tools(store, name, tmp_path, register):
 
 
 def refused(data_dir, uri=None):
-    with pytest.raises(TrackingUnavailable) as caught:
+    with pytest.raises(errors.TrackingUnavailable) as caught:
         VersionStore(Settings(data_dir=data_dir, tracking_uri=uri)).versions()
     return caught.value.public_message
 
 
 def test_what_the_user_can_mend_is_said(store):
     for error, kind, sentence in (
-        (sqlite3.OperationalError("database is locked"), TrackingUnavailable, mlflow_bridge.LOCKED),
-        (MlflowException("API request: error code 401"), TrackingUnavailable, mlflow_bridge.LOGIN),
-        (ConnectionResetError(), TrackingUnavailable, TrackingUnavailable.default_message),
-        (ValueError("SECRET"), TrackingError, TrackingError.default_message),
+        (sqlite3.OperationalError("database is locked"), errors.TrackingUnavailable, mlflow_bridge.LOCKED),
+        (MlflowException("API request: error code 401"), errors.TrackingUnavailable, mlflow_bridge.LOGIN),
+        (ConnectionResetError(), errors.TrackingUnavailable, errors.TrackingUnavailable.default_message),
+        (ValueError("SECRET"), errors.TrackingError, errors.TrackingError.default_message),
     ):
         with pytest.raises(kind) as caught, tracking_errors():
             raise error
         assert caught.value.public_message == sentence
-    with pytest.raises(VersionNotFound), tracking_errors():
+    with pytest.raises(errors.VersionNotFound), tracking_errors():
         store.tracking.client.get_registered_model("nothing")
-    with pytest.raises(InvalidInput), tracking_errors():
+    with pytest.raises(errors.InvalidInput), tracking_errors():
         store.tracking.client.create_registered_model("")
 
 
@@ -179,7 +170,7 @@ def test_a_write_waits_for_another_program_that_locks_the_database(store, monkey
 
     assert store.tracking.write(write) == 3
     monkeypatch.setattr(tracking, "LOCKED_RETRY_S", 0)
-    with pytest.raises(TrackingUnavailable, match="Another program keeps"):
+    with pytest.raises(errors.TrackingUnavailable, match="Another program keeps"):
         store.tracking.write(write)
 
 
@@ -201,6 +192,6 @@ def test_a_folder_file_or_server_that_cannot_be_used(store, tmp_path, data_dir, 
         connection.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
     assert refused(data_dir) == mlflow_bridge.OUTDATED
     database.write_bytes(b"this is no database, but a text of some length. " * 100)
-    no_answer = TrackingUnavailable.default_message
+    no_answer = errors.TrackingUnavailable.default_message
     assert refused(data_dir) == no_answer
     assert refused(tmp_path, f"http://127.0.0.1:{free_port()}") == no_answer
