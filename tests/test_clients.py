@@ -58,9 +58,7 @@ def fake_openai(upstream: FakeOpenAI) -> FakeOpenAI:
     return upstream
 
 
-def test_the_gradio_client(
-    app: ServerProcess, fake_openai: FakeOpenAI, blocked_connections: list[str]
-) -> None:
+def test_the_gradio_client(app, fake_openai, blocked_connections):
     client = gradio_client.Client(app.url, verbose=False, analytics_enabled=False)
     try:
         job = client.submit("I am visitor-11", api_name="/chat")
@@ -74,7 +72,7 @@ def test_the_gradio_client(
     blocked_connections.clear()
 
 
-def test_nothing_leaves_this_machine(app: ServerProcess, fake_openai: FakeOpenAI, guard_log: Path) -> None:
+def test_nothing_leaves_this_machine(app, fake_openai, guard_log):
     """Page, documentation and a turn of each program, with every other host refused and written down."""
     for path in ("/", "/config", "/docs", "/openapi.json", "/gradio_api/info"):
         assert httpx.get(f"{app.url}{path}", timeout=30).status_code == 200, path

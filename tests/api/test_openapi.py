@@ -49,7 +49,7 @@ NOT_PROMISED = [positive_data_acceptance, negative_data_rejection, unsupported_m
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-def test_every_answer_is_as_documented(case: schemathesis.Case) -> None:
+def test_every_answer_is_as_documented(case):
     # A path with a line end in it is no path of the router's.
     assume("\n" not in str(case.path_parameters))
     # Documented as text, as OpenAPI 3.1 has it; schemathesis holds each event of it against that.
@@ -57,7 +57,7 @@ def test_every_answer_is_as_documented(case: schemathesis.Case) -> None:
     case.call_and_validate(excluded_checks=[*NOT_PROMISED, *streams])
 
 
-def test_the_schema_has_our_routes_no_loose_ends_and_valid_examples() -> None:
+def test_the_schema_has_our_routes_no_loose_ends_and_valid_examples():
     schema = API.openapi()
     assert set(schema["paths"]) == ROUTES
     references = set(re.findall(r"'\$ref': '#/components/schemas/(\w+)'", str(schema)))
@@ -69,7 +69,7 @@ def test_the_schema_has_our_routes_no_loose_ends_and_valid_examples() -> None:
             body.model_validate(example)
 
 
-async def test_the_page_loads_nothing_from_elsewhere_and_runs_nothing() -> None:
+async def test_the_page_loads_nothing_from_elsewhere_and_runs_nothing():
     async with httpx.AsyncClient(transport=httpx.ASGITransport(API), base_url="http://test") as client:
         text = (await client.get("/docs", headers={"Host": "<script>alert(1)</script>"})).text
     assert all(path in text for path in ROUTES)

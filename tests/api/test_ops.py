@@ -52,9 +52,7 @@ class Ops:
 
 
 @pytest.mark.parametrize("error", [ModelSetupError("This model needs a key."), KeyError("sk-planted")])
-async def test_whether_it_is_ready_with_the_reason_for_the_owner_and_once_in_the_log(
-    error: Exception, caplog: Log
-) -> None:
+async def test_whether_it_is_ready_with_the_reason_for_the_owner_and_once_in_the_log(error, caplog):
     reply = await Ops().client.get("/ready")
     assert reply.status_code == 200
     assert reply.json() == {"ready": True, "reason": "", "tracking": "off", "model_server": "none"}
@@ -68,7 +66,7 @@ async def test_whether_it_is_ready_with_the_reason_for_the_owner_and_once_in_the
         assert (reply.status_code, reply.json()["reason"]) == (503, NOT_READY)
 
 
-async def test_not_ready_while_it_shuts_down_and_new_turns_are_refused() -> None:
+async def test_not_ready_while_it_shuts_down_and_new_turns_are_refused():
     ops = Ops()
     await ops.service.drain(0)
     ready = await ops.client.get("/ready")
@@ -80,7 +78,7 @@ async def test_not_ready_while_it_shuts_down_and_new_turns_are_refused() -> None
     assert (await ops.client.get("/health")).status_code == 200
 
 
-async def test_a_turn_is_one_line_without_its_words_and_the_reply_names_it(caplog: Log) -> None:
+async def test_a_turn_is_one_line_without_its_words_and_the_reply_names_it(caplog):
     caplog.set_level(logging.INFO, logger="dspy_demo")
     reply = await Ops().client.post("/predict/stream", json=BODY, headers={"X-Turn-Id": GIVEN})
     assert reply.headers["x-turn-id"] == GIVEN
@@ -96,7 +94,7 @@ async def test_a_turn_is_one_line_without_its_words_and_the_reply_names_it(caplo
         assert reply.headers["x-turn-id"] != given
 
 
-async def test_the_owner_logs_a_version_and_what_cannot_be_logged_is_one_sentence() -> None:
+async def test_the_owner_logs_a_version_and_what_cannot_be_logged_is_one_sentence():
     ops, least = Ops(), {"name": "demo"}
     whole = least | {"description": "New", "tags": {"team": "search"}, "program": "react"}
     reply = await ops.client.post("/versions", json=whole)

@@ -93,9 +93,7 @@ def event_of(client: httpx.Client, name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("who", [{}, OWNER], ids=["guest", "owner"])
-def test_a_page_holds_no_address_of_the_model(
-    guest: httpx.Client, upstream: FakeOpenAI, who: dict[str, str]
-) -> None:
+def test_a_page_holds_no_address_of_the_model(guest, upstream, who):
     """The pickers' values say which model, and nothing of where it runs."""
     config = guest.get("/config", headers=who).json()
     models = next(part["props"] for part in config["components"] if part["props"].get("elem_id") == "model")
@@ -106,9 +104,7 @@ def test_a_page_holds_no_address_of_the_model(
         assert not any(upstream.url.removeprefix("http://").removesuffix("/v1") in text for text in texts)
 
 
-def test_nobody_reads_or_ends_the_page_of_another(
-    app: ServerProcess, guest: httpx.Client, owner: httpx.Client
-) -> None:
+def test_nobody_reads_or_ends_the_page_of_another(app, guest, owner):
     session, owners = secrets.token_hex(6), secrets.token_hex(6)
     load = {"fn_index": event_of(guest, "load")["id"], "data": [None]}
     owners_load = load | {"fn_index": event_of(owner, "load")["id"], "session_hash": owners}
@@ -137,7 +133,7 @@ def test_nobody_reads_or_ends_the_page_of_another(
             assert any("process_completed" in line for line in stream.iter_lines())
 
 
-def test_a_body_that_is_too_long_is_refused_with_a_sentence(guest: httpx.Client) -> None:
+def test_a_body_that_is_too_long_is_refused_with_a_sentence(guest):
     for path in ("cancel", "queue/join"):
         long = guest.post(f"{API}/{path}", content=(b"x" * 100_000 for _ in range(90)))
         assert (long.status_code, long.json()["code"]) == (413, "body_too_large")
@@ -145,7 +141,7 @@ def test_a_body_that_is_too_long_is_refused_with_a_sentence(guest: httpx.Client)
     assert guest.post(f"{API}/queue/join", json=chat).status_code == 200
 
 
-def test_events_that_a_guest_makes_up_fill_no_log(app: ServerProcess, guest: httpx.Client) -> None:
+def test_events_that_a_guest_makes_up_fill_no_log(app, guest):
     before = len(app.log)
     for body in ({"fn_index": 999}, {"fn_index": "0"}, {"fn_index": [0]}, {"fn_index": True}, {}):
         made_up = {"data": [], "session_hash": "made-up"} | body
@@ -166,7 +162,7 @@ def test_events_that_a_guest_makes_up_fill_no_log(app: ServerProcess, guest: htt
     assert len(written) < 2_000
 
 
-def test_a_guest_has_a_bound_of_streams_and_may_try_again(app: ServerProcess, guest: httpx.Client) -> None:
+def test_a_guest_has_a_bound_of_streams_and_may_try_again(app, guest):
     """A browser that opens the heartbeat of its page once more, as after an error, gets it."""
     with contextlib.ExitStack() as pages:
         statuses = [
@@ -178,7 +174,7 @@ def test_a_guest_has_a_bound_of_streams_and_may_try_again(app: ServerProcess, gu
             assert theirs.status_code == 200
 
 
-def test_guests_leave_half_of_the_connections_to_the_owner(app: ServerProcess, owner: httpx.Client) -> None:
+def test_guests_leave_half_of_the_connections_to_the_owner(app, owner):
     with contextlib.ExitStack() as open_here:
         guests = [open_here.enter_context(guest_of(app)) for _ in range(2)]
         held: list[httpx.Response] = []
@@ -195,7 +191,7 @@ def test_guests_leave_half_of_the_connections_to_the_owner(app: ServerProcess, o
         assert owner.get("/config").status_code == 200
 
 
-def test_no_route_gives_a_file(owner: httpx.Client, home: Path) -> None:
+def test_no_route_gives_a_file(owner, home):
     files = ["/etc/passwd", "/proc/self/environ", str(REPO / "app.py"), str(home / "data/run/secret.txt")]
     files += [str(home / "gradio/0/link.txt"), str(home / "gradio/0/own.txt")]
     up = "../" * 12
@@ -229,9 +225,7 @@ def inner() -> Iterator[tuple[str, list[str]]]:
         server.shutdown()
 
 
-def test_nothing_is_uploaded_or_fetched_and_no_value_of_an_event_is_a_file(
-    owner: httpx.Client, inner: tuple[str, list[str]], home: Path
-) -> None:
+def test_nothing_is_uploaded_or_fetched_and_no_value_of_an_event_is_a_file(owner, inner, home):
     """Every event of the owner's page, each of its inputs a file."""
     url, asked = inner
     before = set((home / "gradio").rglob("*"))
@@ -252,7 +246,7 @@ def test_nothing_is_uploaded_or_fetched_and_no_value_of_an_event_is_a_file(
     assert set((home / "gradio").rglob("*")) == before
 
 
-def test_every_endpoint_as_a_guest(guest: httpx.Client, owner: httpx.Client, home: Path) -> None:
+def test_every_endpoint_as_a_guest(guest, owner, home):
     """Nothing of the owner's happens, whatever a guest sends to any number of any event."""
 
     def on_disk() -> set[str]:
@@ -287,9 +281,7 @@ def test_every_endpoint_as_a_guest(guest: httpx.Client, owner: httpx.Client, hom
     assert on_disk() == before, "an action of the owner left something on the disk"
 
 
-def test_every_route_as_a_guest_and_as_a_stranger(
-    app: ServerProcess, guest: httpx.Client, owner: httpx.Client
-) -> None:
+def test_every_route_as_a_guest_and_as_a_stranger(app, guest, owner):
     paths = guest.get("/openapi.json").json()["paths"]
     assert {"/predict", "/predict/stream", "/v1/chat/completions", "/versions"} <= set(paths)
     before = len(app.log)
@@ -311,7 +303,7 @@ def test_every_route_as_a_guest_and_as_a_stranger(
         assert (unknown.status_code, "The programs here are: predict, react." in unknown.text) == (404, True)
 
 
-def test_what_the_app_keeps_is_for_its_user_alone(owner: httpx.Client, home: Path) -> None:
+def test_what_the_app_keeps_is_for_its_user_alone(owner, home):
     assert owner.post("/predict", json={"text": "What is 2 + 2?"}).status_code == 200
     data = home / "data"
     wait_until((data / "mlflow.db").read_bytes, 20, "the turn is traced")
@@ -328,7 +320,7 @@ def connect(app: ServerProcess, text: bytes) -> socket.socket:
     return connection
 
 
-def test_who_is_no_owner_keeps_no_connection(app: ServerProcess) -> None:
+def test_who_is_no_owner_keeps_no_connection(app):
     """Else half a head after an answer would hold a place for ever."""
     for asked in (b"GET /health", b"POST /predict", b"GET /?token=x"):
         with connect(app, asked + b" HTTP/1.1\r\nHost: x\r\n\r\n") as connection:
@@ -338,7 +330,7 @@ def test_who_is_no_owner_keeps_no_connection(app: ServerProcess) -> None:
             assert b"connection: close" in reply.lower()
 
 
-def test_a_refusal_arrives_where_the_body_comes_after_the_head(app: ServerProcess) -> None:
+def test_a_refusal_arrives_where_the_body_comes_after_the_head(app):
     """A connection that is closed over an unread body is reset, and the client never sees the sentence."""
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 3\r\n\r\n"
     with connect(app, head) as connection:
@@ -351,7 +343,7 @@ def test_a_refusal_arrives_where_the_body_comes_after_the_head(app: ServerProces
         assert b" 401 " in reply and b"Open the page first" in reply
 
 
-def test_a_wave_of_half_heads_keeps_nobody_out(app: ServerProcess, owner: httpx.Client) -> None:
+def test_a_wave_of_half_heads_keeps_nobody_out(app, owner):
     """More than there are places, or descriptors: they make room for whoever asks for something."""
     before = len(app.log)
     resource.prlimit(app.process.pid, resource.RLIMIT_NOFILE, (400, 400))

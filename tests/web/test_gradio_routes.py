@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import httpx
 import pytest
@@ -28,7 +27,7 @@ CLOSED = """{0}, {0}/, {0}/file=/etc/passwd, {0}/file=http://127.0.0.1/, {0}/fil
 {0}/what/the/next/version/brings, /v1/embeddings, /login/, /login/huggingface, /logout, /svelte/x.js"""
 
 
-def test_what_the_page_and_the_clients_use_is_open_and_all_else_is_closed() -> None:
+def test_what_the_page_and_the_clients_use_is_open_and_all_else_is_closed():
     for one in OPEN.format(API).replace("\n", " ").split(", "):
         assert not is_closed(*one.split()), one
     for path in CLOSED.format(API).replace("\n", " ").split(", "):
@@ -51,7 +50,7 @@ async def join(body: bytes) -> httpx.Response:
         return await http.post(f"{API}/queue/join", content=body)
 
 
-async def test_an_event_passes_as_it_came_and_what_is_no_json_is_refused() -> None:
+async def test_an_event_passes_as_it_came_and_what_is_no_json_is_refused():
     for value in ("path meta", {"path": "x"}, {"meta": FILE["meta"]}, [["path", "meta"]]):
         body = {"data": [value], "fn_index": 1, "session_hash": "abc"}
         response = await join(json.dumps(body).encode())
@@ -61,7 +60,7 @@ async def test_an_event_passes_as_it_came_and_what_is_no_json_is_refused() -> No
 
 
 @pytest.mark.parametrize("value", [FILE, [FILE], {"a": [1, {"b": FILE}]}, {"path": "x", "meta": 3}])
-async def test_an_event_with_a_file_at_any_depth_is_refused_however_it_is_written(value: Any) -> None:
+async def test_an_event_with_a_file_at_any_depth_is_refused_however_it_is_written(value):
     for body in ({"data": value, "fn_index": 1}, {"data": [], "fn_index": 1, "event_data": value}):
         text = json.dumps(body)
         for written in (text, text.replace("path", r"p\u0061th")):

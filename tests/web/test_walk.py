@@ -74,7 +74,7 @@ async def call(fn: Any, arguments: list[Any]) -> None:
         await outcome
 
 
-async def test_the_owners_handlers_refuse_a_guest_who_reaches_them(handlers: Handlers) -> None:
+async def test_the_owners_handlers_refuse_a_guest_who_reaches_them(handlers):
     """Whatever the arguments: the role is looked at first. Their answers name no service."""
     only_owners = {name: fn for name, fn in handlers.owners.items() if name not in handlers.guests}
     assert len(only_owners) >= 8, only_owners.keys()
@@ -85,7 +85,7 @@ async def test_the_owners_handlers_refuse_a_guest_who_reaches_them(handlers: Han
             await call(fn, arguments)
 
 
-async def test_the_handlers_of_both_pages_leave_the_chat_of_another_guest_alone(handlers: Handlers) -> None:
+async def test_the_handlers_of_both_pages_leave_the_chat_of_another_guest_alone(handlers):
     """A stranger who knows the session's hash, which is no secret, and calls each of them under it."""
     shared = {name: fn for name, fn in handlers.guests.items() if name.startswith("Chat.")}
     del shared["Chat.answer"]  # which has no session
