@@ -41,10 +41,8 @@ own_bodies = st.fixed_dictionaries(
         **dict.fromkeys(("temperature", "max_tokens", "cache", "session_id"), json_values),
     },
 )
-OPENAI_FIELDS = (
-    "stream stream_options n tools functions temperature max_tokens max_completion_tokens modalities"
-)
-OPENAI_FIELDS += " audio logprobs response_format stop tool_choice function_call"
+OPENAI_FIELDS = "stream stream_options n tools functions temperature max_tokens max_completion_tokens"
+OPENAI_FIELDS += " modalities audio logprobs response_format stop tool_choice function_call"
 openai_bodies = st.fixed_dictionaries(
     {"model": st.just("qa") | json_values, "messages": messages | json_values},
     optional=dict.fromkeys(OPENAI_FIELDS.split(), json_values),

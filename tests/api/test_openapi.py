@@ -8,12 +8,7 @@ from types import SimpleNamespace
 import httpx
 import schemathesis
 from hypothesis import HealthCheck, Phase, assume, settings
-from schemathesis.specs.openapi.checks import (
-    negative_data_rejection,
-    positive_data_acceptance,
-    response_schema_conformance,
-    unsupported_method,
-)
+from schemathesis.specs.openapi import checks
 
 from dspy_demo.api.bodies import PredictBody
 from dspy_demo.api.openai_chat import CompletionBody
@@ -38,7 +33,7 @@ SCHEMA = schemathesis.openapi.from_asgi("/openapi.json", behind_guard(API, OWNER
 #: A valid body may still be refused: which inputs a program needs is not in the schema. And schemathesis
 #: takes null for a wrong type where the schema allows it; wrong bodies have tests of their own.
 #: Under /v1 another method is answered as another address is.
-NOT_PROMISED = [positive_data_acceptance, negative_data_rejection, unsupported_method]
+NOT_PROMISED = [checks.positive_data_acceptance, checks.negative_data_rejection, checks.unsupported_method]
 
 
 @SCHEMA.parametrize()
@@ -53,7 +48,7 @@ def test_every_answer_is_as_documented(case):
     # A path with a line end in it is no path of the router's.
     assume("\n" not in str(case.path_parameters))
     # Documented as text, as OpenAPI 3.1 has it; schemathesis holds each event of it against that.
-    streams = [response_schema_conformance] if case.path == "/predict/stream" else []
+    streams = [checks.response_schema_conformance] if case.path == "/predict/stream" else []
     case.call_and_validate(excluded_checks=[*NOT_PROMISED, *streams])
 
 

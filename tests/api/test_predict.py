@@ -62,10 +62,7 @@ async def test_the_owners_model_answers_with_the_clients_parameters(make_client)
     assert recorder.requests[-1].session_id == "s.1"
     for forbidden in ("lm", "model", "api_base", "api_key"):
         response = await client.post("/predict", json={"text": "hi", forbidden: "http://169.254.169.254"})
-        assert (
-            response.json()["message"]
-            == f"The field “{forbidden}” is not valid: extra inputs are not permitted."
-        )
+        assert f"The field “{forbidden}” is not valid: extra inputs" in response.json()["message"]
 
 
 BAD = [
@@ -123,11 +120,10 @@ async def test_a_form_another_method_or_address_is_refused_in_the_same_shape(mak
         assert (response.status_code, response.json()["code"]) == (404, "not_found")
 
 
-@pytest.mark.parametrize(
-    ("error", "status"),
-    [(UpstreamRateLimited(retry_after_s=6.2), 429), (UpstreamAuth(), 502)],
-    ids=lambda value: getattr(value, "code", value),
-)
+FAULTS = [(UpstreamRateLimited(retry_after_s=6.2), 429), (UpstreamAuth(), 502)]
+
+
+@pytest.mark.parametrize(("error", "status"), FAULTS)
 async def test_a_fault_has_a_status_and_ends_a_stream(make_client, error, status):
     client, _ = make_client([STARTED, FieldDelta("answer", "answer", "Wa"), error])
     response = await client.post("/predict", json={"text": "hi"})
