@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import gradio_client
 import httpx
 import pytest
 
-from tests.fake_openai import FakeOpenAI
-from tests.processes import ServerProcess, running_app
+from tests.processes import running_app
 
 pytestmark = pytest.mark.integration
 
@@ -35,14 +31,12 @@ socket.socket.connect, socket.getaddrinfo = connect, getaddrinfo
 
 
 @pytest.fixture(scope="module")
-def guard_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def guard_log(tmp_path_factory):
     return tmp_path_factory.mktemp("guard") / "guard.log"
 
 
 @pytest.fixture(scope="module")
-def app(
-    upstream: FakeOpenAI, guard_log: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ServerProcess]:
+def app(upstream, guard_log, tmp_path_factory):
     """The app over the fake upstream; one process for all the tests here, since a start takes seconds."""
     home = tmp_path_factory.mktemp("clients")
     (home / "sitecustomize.py").write_text(GUARD)
@@ -53,7 +47,7 @@ def app(
 
 
 @pytest.fixture
-def fake_openai(upstream: FakeOpenAI) -> FakeOpenAI:
+def fake_openai(upstream):
     upstream.reset()
     return upstream
 

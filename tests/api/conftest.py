@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,13 +13,12 @@ import dspy
 import httpx
 import pytest
 import uvicorn
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dspy_demo.api.routes import build_api
 from dspy_demo.backends.base import Backend
 from dspy_demo.chat import ChatService
-from dspy_demo.events import Event, FieldDelta, LMChoice, LocalTarget, TurnRequest, TurnStarted, Visitor
-from dspy_demo.guests.limits import Bounds, GuestLimits
+from dspy_demo.events import FieldDelta, LMChoice, LocalTarget, TurnRequest, TurnStarted
+from dspy_demo.guests.limits import GuestLimits
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.spec import InputField, ProgramSpec
 from dspy_demo.settings import Settings
@@ -28,7 +26,7 @@ from tests.processes import wait_until
 from tests.scripted_backend import ScriptedBackend, scripted_answer
 
 
-def program(name: str, field: str, *outputs: str, **more: Any) -> ProgramSpec:
+def program(name, field, *outputs: str, **more: Any):
     """A program that is asked for and never built."""
     inputs = (InputField(field),)
     return ProgramSpec(name, name, "", dspy.Module, chat_field=field, outputs=outputs, inputs=inputs, **more)
@@ -51,14 +49,14 @@ class Recorder:
     name: str = "recorder"
     service: ChatService | None = None  # the one that it was put into
 
-    def stream(self, request: TurnRequest) -> AsyncIterator[Event]:
+    def stream(self, request):
         self.requests.append(request)
         return self.backend.stream(request)
 
-    async def aclose(self) -> None: ...
+    async def aclose(self): ...
 
     @property
-    def lm(self) -> LMChoice:
+    def lm(self):
         target = self.requests[-1].target
         assert isinstance(target, LocalTarget)
         return target.lm
@@ -69,11 +67,11 @@ class SilentBackend:
 
     name = "silent"
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.begun = threading.Event()
         self.closed = threading.Event()
 
-    async def stream(self, request: TurnRequest) -> AsyncIterator[Event]:
+    async def stream(self, request):
         try:
             yield TurnStarted("local", "silent/model")
             yield FieldDelta("answer", "answer", "Wait")
@@ -82,16 +80,16 @@ class SilentBackend:
         finally:
             self.closed.set()
 
-    async def aclose(self) -> None: ...
+    async def aclose(self): ...
 
 
-def make_service(backend: Backend, *, bounds: Bounds | None = None, **settings: object) -> ChatService:
+def make_service(backend, *, bounds=None, **settings: object):
     made = Settings(**settings)
     limits = GuestLimits(made, bounds=bounds) if bounds else None
     return ChatService(made, ProgramRegistry(PROGRAMS), backend, limits=limits)
 
 
-def recorded(script: Any = None, **settings: object) -> tuple[ChatService, Recorder]:
+def recorded(script=None, **settings: object):
     """A service over a script or a backend, and what that one is asked."""
     script = scripted_answer("It is 4", reasoning="2 plus 2") if script is None else script
     recorder = Recorder(script if hasattr(script, "stream") else ScriptedBackend(script))
@@ -100,10 +98,10 @@ def recorded(script: Any = None, **settings: object) -> tuple[ChatService, Recor
 
 
 @pytest.fixture
-def make_client() -> Callable[..., tuple[httpx.AsyncClient, Recorder]]:
+def make_client():
     """A client of the routes over a script or a backend, without a socket."""
 
-    def make(script: Any = None, lm: LMChoice = LM, **settings: object) -> tuple[httpx.AsyncClient, Recorder]:
+    def make(script=None, lm=LM, **settings: object):
         service, recorder = recorded(script, **settings)
         transport = httpx.ASGITransport(build_api(service, lambda: lm))
         return httpx.AsyncClient(transport=transport, base_url="http://test"), recorder
@@ -111,10 +109,10 @@ def make_client() -> Callable[..., tuple[httpx.AsyncClient, Recorder]]:
     return make
 
 
-def behind_guard(app: ASGIApp, visitor: Visitor | None) -> ASGIApp:
+def behind_guard(app, visitor):
     """`app` as this visitor meets it behind the middleware that knows who asks."""
 
-    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+    async def guarded(scope, receive, send):
         scope.setdefault("state", {})["visitor"] = visitor
         await app(scope, receive, send)
 
@@ -124,23 +122,23 @@ def behind_guard(app: ASGIApp, visitor: Visitor | None) -> ASGIApp:
 class LiveServer(uvicorn.Server):
     """uvicorn on a free port, in a thread."""
 
-    def __init__(self, app: object, **config: object) -> None:
+    def __init__(self, app, **config: object):
         super().__init__(uvicorn.Config(app, port=0, log_level="warning", lifespan="off", **config))
         self._thread = threading.Thread(target=self.run, daemon=True)
 
-    def __enter__(self) -> LiveServer:
+    def __enter__(self):
         self._thread.start()
         wait_until(lambda: self.started, 10, "the server has started")
         self.port: int = self.servers[0].sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, *error: object):
         self.should_exit = True
         self._thread.join(10)
         assert not self._thread.is_alive()
 
-    def open_request(self, path: str, body: bytes) -> socket.socket:
+    def open_request(self, path, body):
         """A raw connection with a request sent on it, to be hung up."""
         connection = socket.create_connection(("127.0.0.1", self.port), timeout=10)
         head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -149,6 +147,6 @@ class LiveServer(uvicorn.Server):
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[..., LiveServer]]:
+def serve():
     with contextlib.ExitStack() as servers:
         yield lambda app, **config: servers.enter_context(LiveServer(app, **config))

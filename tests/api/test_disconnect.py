@@ -6,7 +6,6 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator
 
 import httpx
 import openai
@@ -14,7 +13,7 @@ import pytest
 
 from dspy_demo.api import turns
 from dspy_demo.api.routes import build_api
-from dspy_demo.events import Event, FieldDelta, TurnRequest, TurnStarted
+from dspy_demo.events import FieldDelta, TurnStarted
 from dspy_demo.guests.limits import Bounds
 from dspy_demo.web import uvicorn_bridge
 from dspy_demo.web.uvicorn_bridge import bounded_protocol
@@ -71,11 +70,11 @@ class EndlessBackend:
 
     name = "endless"
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.closed = threading.Event()
         self.written = 0
 
-    async def stream(self, request: TurnRequest) -> AsyncIterator[Event]:
+    async def stream(self, request):
         try:
             yield TurnStarted("local", "endless")
             while True:
@@ -85,7 +84,7 @@ class EndlessBackend:
         finally:
             self.closed.set()
 
-    async def aclose(self) -> None: ...
+    async def aclose(self): ...
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the kernel has no such limit")

@@ -50,8 +50,8 @@ openai_bodies = st.fixed_dictionaries(
 bodies = (json_values | own_bodies | openai_bodies).map(lambda body: json.dumps(body).encode())
 
 
-def post(path: str, body: bytes) -> httpx.Response:
-    async def send() -> httpx.Response:
+def post(path, body):
+    async def send():
         async with httpx.AsyncClient(transport=httpx.ASGITransport(API), base_url="http://test") as client:
             return await client.post(path, content=body, headers={"Content-Type": "application/json"})
 

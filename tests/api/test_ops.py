@@ -33,18 +33,18 @@ class Ops:
     visitor: Any = OWNER
     logged: list[tuple[Any, ...]] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self):
         self.service = make_service(ScriptedBackend(self.script))
         probes = probes_router(self.service, self._prepare)
         app = build_api(self.service, lambda: LM, probes, versions_router(self._log))
         transport = httpx.ASGITransport(behind_guard(app, self.visitor))
         self.client = httpx.AsyncClient(transport=transport, base_url="http://test")
 
-    async def _prepare(self) -> None:
+    async def _prepare(self):
         if self.error is not None:
             raise self.error
 
-    def _log(self, name: str, program: str | None, description: str, tags: dict[str, str]) -> Any:
+    def _log(self, name, program, description, tags):
         if self.error is not None:
             raise self.error
         self.logged.append((name, program, description, tags))

@@ -11,17 +11,14 @@ import select
 import socket
 import stat
 import threading
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from dspy_demo.web.gradio_routes import MOST_STREAMS
-from tests.fake_openai import FakeOpenAI
-from tests.processes import REPO, ServerProcess, running_app, wait_until
+from tests.processes import REPO, running_app, wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -36,7 +33,7 @@ CLICKS = [{"do": do, "uri": "models:/dspy-demo/1"} for do in ("serve", "edit", "
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(tmp_path_factory):
     """Something to steal in the data folder, as an earlier start left it, and in Gradio's own."""
     home = tmp_path_factory.mktemp("attacks")
     for folder in ("data/run", "gradio/0"):
@@ -49,7 +46,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def app(upstream: FakeOpenAI, home: Path) -> Iterator[ServerProcess]:
+def app(upstream, home):
     flags = ["--public", "--lm", "openai/inner-model", "--api-base", upstream.url]
     flags += ["--max-connections", str(CONNECTIONS), "--guest-programs", "predict,react"]
     env = {"OPENAI_API_KEY": "sk-x", "DEMO_SECRET": SECRET, "GRADIO_TEMP_DIR": str(home / "gradio")}
@@ -64,7 +61,7 @@ def app(upstream: FakeOpenAI, home: Path) -> Iterator[ServerProcess]:
 
 
 @contextlib.contextmanager
-def guest_of(app: ServerProcess) -> Iterator[httpx.Client]:
+def guest_of(app):
     """A browser with a session of its own."""
     with httpx.Client(base_url=app.url, timeout=30) as client:
         assert client.get("/").status_code == 200
@@ -72,23 +69,23 @@ def guest_of(app: ServerProcess) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def owner(app: ServerProcess) -> Iterator[httpx.Client]:
+def owner(app):
     with httpx.Client(base_url=app.url, headers=OWNER, timeout=120) as client:
         yield client
 
 
 @pytest.fixture
-def guest(app: ServerProcess) -> Iterator[httpx.Client]:
+def guest(app):
     with guest_of(app) as client:
         yield client
 
 
-def events_of(client: httpx.Client) -> list[dict[str, Any]]:
+def events_of(client):
     events: list[dict[str, Any]] = client.get("/config").json()["dependencies"]
     return events
 
 
-def event_of(client: httpx.Client, name: str) -> dict[str, Any]:
+def event_of(client, name):
     return next(event for event in events_of(client) if event["api_name"] == name)
 
 
@@ -179,7 +176,7 @@ def test_guests_leave_half_of_the_connections_to_the_owner(app, owner):
         guests = [open_here.enter_context(guest_of(app)) for _ in range(2)]
         held: list[httpx.Response] = []
 
-        def opened() -> bool:  # streams of an earlier test may take a moment to be gone
+        def opened():  # streams of an earlier test may take a moment to be gone
             page = f"{API}/heartbeat/{secrets.token_hex(5)}"
             stream = open_here.enter_context(guests[len(held) % 2].stream("GET", page))
             held.extend([stream] if stream.status_code == 200 else [])
@@ -210,12 +207,12 @@ def test_no_route_gives_a_file(owner, home):
 
 
 @pytest.fixture
-def inner() -> Iterator[tuple[str, list[str]]]:
+def inner():
     """A server that nobody outside may reach through the app, and what it was asked."""
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+        def do_GET(self):
             asked.append(self.path)
             self.send_error(404)
 
@@ -249,7 +246,7 @@ def test_nothing_is_uploaded_or_fetched_and_no_value_of_an_event_is_a_file(owner
 def test_every_endpoint_as_a_guest(guest, owner, home):
     """Nothing of the owner's happens, whatever a guest sends to any number of any event."""
 
-    def on_disk() -> set[str]:
+    def on_disk():
         return {path.name for path in (home / "data").rglob("*") if "cache" not in path.parts}
 
     before, known = on_disk(), {event["id"]: event for event in events_of(guest)}
@@ -314,7 +311,7 @@ def test_what_the_app_keeps_is_for_its_user_alone(owner, home):
             assert not stat.S_IMODE(path.stat().st_mode) & 0o077, path
 
 
-def connect(app: ServerProcess, text: bytes) -> socket.socket:
+def connect(app, text):
     connection = socket.create_connection(("127.0.0.1", app.port), timeout=20)
     connection.sendall(text)
     return connection

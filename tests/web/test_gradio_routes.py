@@ -8,8 +8,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from dspy_demo.api.errors import handle_errors
@@ -35,7 +34,7 @@ def test_what_the_page_and_the_clients_use_is_open_and_all_else_is_closed():
             assert is_closed(method, path.strip()), path
 
 
-async def echo(request: Request) -> Response:
+async def echo(request):
     return JSONResponse({"got": (await request.body()).decode()})
 
 
@@ -45,7 +44,7 @@ APP.mount("/", GradioRoutes(ECHO, events=[1], names=["chat"], sessions=PageSessi
 handle_errors(APP, {})
 
 
-async def join(body: bytes) -> httpx.Response:
+async def join(body):
     async with httpx.AsyncClient(transport=httpx.ASGITransport(APP), base_url="http://test") as http:
         return await http.post(f"{API}/queue/join", content=body)
 

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -39,7 +37,7 @@ class Handlers:
 
 
 @pytest.fixture
-async def handlers(data_dir: Path) -> AsyncIterator[Handlers]:
+async def handlers(data_dir):
     settings = settings_for(data_dir)
     async with house(settings) as home:
         guests = Allowance(settings, home.programs.specs(), home.catalog.detection)
@@ -48,7 +46,7 @@ async def handlers(data_dir: Path) -> AsyncIterator[Handlers]:
         yield Handlers(*({fn.fn.__qualname__: fn for fn in page.fns.values() if fn.fn} for page in pages))
 
 
-def arguments_for(fn: Any, click: dict[str, Any], session_hash: str = "tab") -> list[Any]:
+def arguments_for(fn, click, session_hash="tab"):
     """What Gradio would call a handler with, for a stranger who clicked there."""
     data: dict[Any, dict[str, Any]] = {
         gr.EventData: click,
@@ -66,7 +64,7 @@ def arguments_for(fn: Any, click: dict[str, Any], session_hash: str = "tab") -> 
     return [events.get(hint) or values.get(name) for name, hint in hints.items() if name != "return"]
 
 
-async def call(fn: Any, arguments: list[Any]) -> None:
+async def call(fn, arguments):
     outcome = fn.fn(*arguments)
     if inspect.isasyncgen(outcome):
         _ = [update async for update in outcome]
