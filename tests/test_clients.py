@@ -1,7 +1,5 @@
 """Real clients against the real app over a real upstream, and nothing that leaves this machine."""
 
-from __future__ import annotations
-
 import gradio_client
 import httpx
 import pytest

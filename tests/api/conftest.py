@@ -7,7 +7,6 @@ import contextlib
 import socket
 import threading
 from dataclasses import dataclass, field
-from typing import Any
 
 import dspy
 import httpx
@@ -26,7 +25,7 @@ from tests.processes import wait_until
 from tests.scripted_backend import ScriptedBackend, scripted_answer
 
 
-def program(name, field, *outputs: str, **more: Any):
+def program(name, field, *outputs, **more):
     """A program that is asked for and never built."""
     inputs = (InputField(field),)
     return ProgramSpec(name, name, "", dspy.Module, chat_field=field, outputs=outputs, inputs=inputs, **more)

@@ -1,7 +1,5 @@
 """A client that hangs up stops the turn at once, also while the model is silent; one that stalls, too."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 import threading

@@ -1,7 +1,5 @@
 """Whatever is sent, the answer is JSON with a reason, and never a server error."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 

@@ -1,7 +1,5 @@
 """The OpenAI SDK as a real client, over a real socket."""
 
-from __future__ import annotations
-
 import json
 
 import openai

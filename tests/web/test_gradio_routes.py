@@ -1,7 +1,5 @@
 """What of Gradio stays open, and what an event may not hold."""
 
-from __future__ import annotations
-
 import json
 
 import httpx
