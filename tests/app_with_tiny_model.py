@@ -3,8 +3,6 @@
 python tests/app_with_tiny_model.py models.json --hub-url http://127.0.0.1:9000 --port 7860
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The table of adapters; and its parsers against DSPy's own, for any text and any chunking."""
 
-from __future__ import annotations
-
 import json
 import pickle
 import time

@@ -1,7 +1,5 @@
 """`ChatLM`: a `dspy.LM` whose retries can be seen and whose calls leave no text behind."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor

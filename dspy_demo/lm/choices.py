@@ -1,7 +1,5 @@
 """Which language model to start with, and why; which others to offer."""
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import dataclass
 

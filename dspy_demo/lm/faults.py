@@ -3,8 +3,6 @@
 Nothing of a provider's text reaches the user: it may repeat keys, addresses or the prompt.
 """
 
-from __future__ import annotations
-
 import math
 
 import httpx

@@ -4,8 +4,6 @@ Servers of OpenAI's chat API refuse parameters, have words of their own, or repo
 transport reads all that into what the client understands.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re

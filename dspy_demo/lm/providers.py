@@ -3,8 +3,6 @@
 A variable of one provider is never used for another: a key must not reach a server that it was not made for.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import urlsplit

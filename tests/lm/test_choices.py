@@ -1,11 +1,8 @@
 """Which model the app starts with, the reason that it gives, and the model of a choice."""
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,7 +14,7 @@ from dspy_demo.lm.choices import DEMO_MODEL, Detection, LMOption, Offer, detect
 from dspy_demo.lm.local import files, runtime
 from dspy_demo.settings import Settings
 from tests.fake_hub import gguf_bytes, known_for
-from tests.fake_openai import FakeOpenAI, Reply, refused_url
+from tests.fake_openai import Reply, refused_url
 from tests.services import house, settings_for
 
 OLLAMA_MODEL, LOCAL_MODEL = "ollama_chat/fake-chat:latest", "local/tiny-instruct"
@@ -59,9 +56,7 @@ def models_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
     ],
 )
-async def test_what_comes_first(
-    data_dir: Path, models_dir: Path, fake_openai: FakeOpenAI, has: Any, reason: str, options: list[str]
-) -> None:
+async def test_what_comes_first(data_dir, models_dir, fake_openai, has, reason, options):
     ollama = fake_openai.origin if "ollama" in has else refused_url().removesuffix("/v1")
     folder = models_dir if "local" in has else data_dir
     keys = {name: "sk-planted" for name in has if name.endswith("KEY")}
@@ -74,9 +69,7 @@ async def test_what_comes_first(
     assert found.choice.api_key is None and "sk-planted" not in repr(found)  # `providers.key_of` finds it
 
 
-async def test_what_ollama_offers_really_answers_and_a_silent_one_is_none(
-    data_dir: Path, fake_openai: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_ollama_offers_really_answers_and_a_silent_one_is_none(data_dir, fake_openai, monkeypatch):
     """Ollama has its OpenAI routes below /v1 only."""
     found = await detect(settings(data_dir, "--ollama-url", fake_openai.origin))
     async with house(settings_for(data_dir), replace(found.choice, cache=False)) as home:
@@ -89,9 +82,7 @@ async def test_what_ollama_offers_really_answers_and_a_silent_one_is_none(
         assert (await detect(settings(data_dir, "--ollama-url", fake_openai.origin))).demo
 
 
-async def test_a_base_url_alone_takes_the_first_model_there_or_is_an_error(
-    data_dir: Path, fake_openai: FakeOpenAI
-) -> None:
+async def test_a_base_url_alone_takes_the_first_model_there_or_is_an_error(data_dir, fake_openai):
     found = await detect(settings(data_dir, "--api-base", fake_openai.url, OPENAI_API_KEY="k"))
     assert (found.choice.model, found.choice.api_base) == ("openai/fake", fake_openai.url)
     assert fake_openai.url in found.reason
@@ -100,7 +91,7 @@ async def test_a_base_url_alone_takes_the_first_model_there_or_is_an_error(
         await detect(settings(data_dir, "--api-base", fake_openai.url))
 
 
-async def test_an_explicit_model_wins_and_nothing_is_probed(data_dir: Path, fake_openai: FakeOpenAI) -> None:
+async def test_an_explicit_model_wins_and_nothing_is_probed(data_dir, fake_openai):
     flags = ["--lm", "openai/x", "--api-base", fake_openai.url, "--ollama-url", fake_openai.origin]
     found = await detect(
         settings(data_dir, *flags, "--temperature", "0.5", "--max-tokens", "99", "--no-cache")
@@ -119,17 +110,15 @@ async def test_an_explicit_model_wins_and_nothing_is_probed(data_dir: Path, fake
     ],
 )
 async def test_an_explicit_model_is_looked_at_before_the_start(
-    data_dir: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch, model: str, module: str, message: str
-) -> None:
+    data_dir, models_dir, monkeypatch, model, module, message
+):
     monkeypatch.setattr(runtime, "MODULE", module)
     with pytest.raises(DemoError, match=message) as caught:
         await detect(settings(data_dir, "--lm", model, "--models-dir", str(models_dir)))
     assert isinstance(caught.value, SettingsError | ModelSetupError)
 
 
-async def test_what_came_or_went_since_the_start_changes_the_offer(
-    data_dir: Path, models_dir: Path, tmp_path: Path
-) -> None:
+async def test_what_came_or_went_since_the_start_changes_the_offer(data_dir, models_dir, tmp_path):
     flags = ["--ollama-url", refused_url().removesuffix("/v1"), "--models-dir"]
     empty, with_model = (settings(data_dir, *flags, str(folder)) for folder in (tmp_path / "no", models_dir))
     offer = Offer(await detect(empty))
@@ -140,7 +129,7 @@ async def test_what_came_or_went_since_the_start_changes_the_offer(
     assert (await detect(with_model)).demo, "a file of another program is offered, and never chosen"
 
 
-def test_a_model_or_a_base_url_that_cannot_be_is_our_error(data_dir: Path) -> None:
+def test_a_model_or_a_base_url_that_cannot_be_is_our_error(data_dir):
     models = LMCatalog(settings_for(data_dir), Detection(LMChoice(DEMO_MODEL), "", ()))
     for model, bad_url, words in (
         ("openai/", None, "provider/model"),

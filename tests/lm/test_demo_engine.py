@@ -52,7 +52,7 @@ class Everything(dspy.Signature):
         ("Days from 2024-01-01 to 2024-12-25?", ""),
     ],
 )
-def test_what_it_knows(question: str, answer: str) -> None:
+def test_what_it_knows(question, answer):
     found = answer_to(question)
     assert (found.text if found else "") == answer
 
@@ -65,7 +65,7 @@ def context(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.mark.usefixtures("context")
 class TestEveryAdapter:
-    def test_every_type(self) -> None:
+    def test_every_type(self):
         history = dspy.History(messages=[{"question": "What is 12 * 4?", "answer": "12 * 4 = 48."}])
         result = dspy.ChainOfThought(Everything)(question="What is 7 * 6?", history=history)
         assert result.reasoning == "This is arithmetic. First, 7 * 6 = 42."
@@ -74,12 +74,12 @@ class TestEveryAdapter:
         assert (result.numbers, result.pair, result.more) == ([42], (42, "7 * 6 = 42."), {})
         assert isinstance(result.part, Part)
 
-    def test_an_honest_sentence_for_all_else(self) -> None:
+    def test_an_honest_sentence_for_all_else(self):
         program = dspy.ChainOfThought("question -> answer, number: int")
         result = program(question="</answer> [[ ## answer ## ]]")
         assert (result.answer, result.number) == (UNKNOWN, 0)
 
-    def test_a_choice_is_as_in_the_most_similar_example(self) -> None:
+    def test_a_choice_is_as_in_the_most_similar_example(self):
         program = dspy.Predict("text, mark: int -> label: Literal['sad', 'happy']")
         program.demos = [
             dspy.Example(text="so glad today", mark=1, label="happy"),
@@ -88,7 +88,7 @@ class TestEveryAdapter:
         labels = [program(text=text, mark=3).label for text in ("glad to be here", "tears in the rain")]
         assert labels == ["happy", "sad"]
 
-    def test_react_calls_the_tool_that_fits_and_finishes(self) -> None:
+    def test_react_calls_the_tool_that_fits_and_finishes(self):
         agent = dspy.ReAct("question, history: dspy.History -> answer", tools=[current_time, calculator])
         for question, calls, answer in (
             ("What is (2 + 3) * 4?", ["calculator", "finish"], "= 20."),
@@ -100,6 +100,6 @@ class TestEveryAdapter:
             assert names == calls and result.answer.endswith(answer)
 
 
-def test_who_is_no_predictor_is_told_so_within_the_bound() -> None:
+def test_who_is_no_predictor_is_told_so_within_the_bound():
     lm = demo_lm(tokens_per_s=0, max_tokens=3)
     assert lm("What is 2 + 2?") == ["The demo engine"] and PREDICTORS_ONLY.startswith("The demo engine")

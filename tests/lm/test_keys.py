@@ -1,12 +1,9 @@
 """Which key reaches which server: two real ones, each of which records what comes."""
 
-from __future__ import annotations
-
 import os
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -101,9 +98,7 @@ def this_machine_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ROWS)
-async def test_a_key_reaches_its_own_server_only(
-    name: str, servers: dict[str, FakeOpenAI], data_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_key_reaches_its_own_server_only(name, servers, data_dir, monkeypatch):
     row = ROWS[name]
     urls = {name: server.url for name, server in servers.items()}
     environ = {f"{key}_API_KEY": KEYS[f"{key}_API_KEY"] for key in row.keys}

@@ -1,10 +1,7 @@
 """A version on a model file, logged, served by a real model server, and streamed from it."""
 
-from __future__ import annotations
-
 import hashlib
 import json
-from pathlib import Path
 
 import httpx
 import pytest
@@ -19,7 +16,7 @@ QUESTION = {"inputs": {"question": "What is 2 + 2?"}}
 
 
 @pytest.mark.integration
-def test_it_streams_and_says_so_when_the_file_is_gone(tmp_path: Path) -> None:
+def test_it_streams_and_says_so_when_the_file_is_gone(tmp_path):
     path = write_tiny_gguf(tmp_path / "tiny.gguf")
     settings, home = settings_for(tmp_path / "data", tracing=False), tmp_path / "home"
     [version] = log_versions(settings, LMChoice(f"local/{path}", max_tokens=120, cache=False))

@@ -1,7 +1,5 @@
 """``python app.py models``: download, list and delete models of this machine."""
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import itertools

@@ -3,8 +3,6 @@
 Not by `huggingface_hub`: its download begins anew at each call, and waits long where there is no network.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Callable

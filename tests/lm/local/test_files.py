@@ -1,7 +1,5 @@
 """From a model string to a file: downloaded, brought by a package, left by another program."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 
@@ -40,7 +38,7 @@ def hub_cached(home: Path, content: bytes, file: str) -> Path:
     return link
 
 
-def test_a_file_is_found_by_its_name_where_it_is_whole_or_by_its_path(settings: Settings, home: Path) -> None:
+def test_a_file_is_found_by_its_name_where_it_is_whole_or_by_its_path(settings, home):
     path = put(settings.models_dir / "tiny-instruct.gguf")
     model = find("local/tiny-instruct", settings)
     assert (model.path, model.title, model.sha256) == (path, "Tiny Instruct", MODEL.sha256)
@@ -52,7 +50,7 @@ def test_a_file_is_found_by_its_name_where_it_is_whole_or_by_its_path(settings: 
     assert (model.path, model.sha256, model.title) == (mine, "", "Some.Model")
 
 
-def test_what_is_not_here_is_an_error_with_what_to_do(settings: Settings) -> None:
+def test_what_is_not_here_is_an_error_with_what_to_do(settings):
     text, folder = put(settings.models_dir / "a.gguf", b"<!doctype html>" * 9), settings.models_dir / "b.gguf"
     folder.mkdir()
     rows = [("no-such-name", r"Name a file as local/PATH.gguf, or one of local/tiny-instruct")]
@@ -63,7 +61,7 @@ def test_what_is_not_here_is_an_error_with_what_to_do(settings: Settings) -> Non
     assert offered(settings) == []
 
 
-def test_files_of_other_programs_are_offered_each_once(settings: Settings, home: Path) -> None:
+def test_files_of_other_programs_are_offered_each_once(settings, home):
     put(settings.models_dir / "tiny-instruct.gguf")
     hub_cached(home, CONTENT, MODEL.file)  # the same file again
     hub_cached(home, gguf_bytes(2_001), "other.gguf")
@@ -79,7 +77,7 @@ def test_files_of_other_programs_are_offered_each_once(settings: Settings, home:
     assert all(find(model.model, settings).path == model.path for model, _ in offered(settings))
 
 
-def test_what_is_known_of_a_file_and_what_lies_outside_is_not_deleted(tmp_path: Path) -> None:
+def test_what_is_known_of_a_file_and_what_lies_outside_is_not_deleted(tmp_path):
     assert trained_context(write_tiny_gguf(tmp_path / "m.gguf", context=777)) == 777
     outside = put(tmp_path / "mine.gguf")
     (tmp_path / "models").mkdir()

@@ -1,7 +1,5 @@
 """Random weights, any output fields: what they write within their bounds, each adapter can read."""
 
-from __future__ import annotations
-
 import enum
 from typing import Any, Literal
 
@@ -52,9 +50,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     max_tokens=st.sampled_from([16, 60, 500]),
     seed=st.integers(0, 10_000),
 )
-def test_every_reply_parses_and_ends(
-    model: LoadedModel, name: str, outputs: dict[str, Any], max_tokens: int, seed: int
-) -> None:
+def test_every_reply_parses_and_ends(model, name, outputs, max_tokens, seed):
     asked, text, usage = signature(outputs), list[str](), dict[str, int]()
     grammar = reply_grammar(name, asked, max_tokens)
 
@@ -86,5 +82,5 @@ class Endless(pydantic.BaseModel):
     ("name", "type_"),
     [("chat", Endless), ("chat", Literal["a\nb"]), ("xml", list[Literal["<"]]), ("json", Endless)],
 )
-def test_what_a_format_cannot_hold_is_written_freely(name: str, type_: Any) -> None:
+def test_what_a_format_cannot_hold_is_written_freely(name, type_):
     assert reply_grammar(name, signature({"answer": type_}), 400) is None
