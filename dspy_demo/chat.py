@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, Self
 
 from dspy_demo import errors
-from dspy_demo.backends.base import Backend
+from dspy_demo.backends import Backend
 from dspy_demo.errors import DemoError, UpstreamTimeout, in_seconds
 from dspy_demo.events import (
     Event,

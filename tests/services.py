@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dspy_demo.backends.base import Backend
+from dspy_demo.backends import Backend
 from dspy_demo.backends.local import LocalBackend
 from dspy_demo.chat import ChatService
 from dspy_demo.events import (

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dspy_demo.backends.base import Backend
+from dspy_demo.backends import Backend
 from dspy_demo.errors import Busy, Stopped, UpstreamError
 from dspy_demo.events import FieldDelta, LMChoice, TurnFailed, TurnFinished, TurnStarted
 from tests.scripted_backend import ScriptedBackend, scripted_answer

@@ -22,9 +22,7 @@ class LocalBackend:
     name = "local"
 
     def __init__(self, settings: Settings, programs: ProgramRegistry, catalog: LMCatalog) -> None:
-        self._settings = settings
-        self._programs = programs
-        self._catalog = catalog
+        self._settings, self._programs, self._catalog = settings, programs, catalog
 
     async def stream(self, request: TurnRequest) -> AsyncGenerator[Event, None]:
         target = request.target

@@ -25,14 +25,11 @@ from dspy_demo.events import (
 from dspy_demo.settings import Settings
 
 CANNOT_STREAM = "This server cannot stream; the whole answer comes at once."
-#: Connections that may be open to the model server.
-CONNECTIONS_MAX = 500
-CONNECT_TIMEOUT_S = 5.0
+CONNECTIONS_MAX, CONNECT_TIMEOUT_S = 500, 5.0
 #: Our server sends a comment at least every 15 s, however slow its model is.
 SILENT_SERVER_S = 35.0
-ERROR_BODY_MAX_BYTES = 64 * 1024
-#: Longest event. The last one of a turn holds all of its text; a real one has some kilobytes.
-EVENT_MAX_BYTES = 8 * 1024 * 1024
+#: The last event of a turn holds all of its text; a real one has some kilobytes.
+ERROR_BODY_MAX_BYTES, EVENT_MAX_BYTES = 64 * 1024, 8 * 1024 * 1024
 TOO_LONG = "The model server sent an answer that is too long to be shown."
 
 
@@ -58,10 +55,7 @@ class ServedBackend:
         self._reply_max_chars = settings.reply_max_chars
 
     async def stream(self, request: TurnRequest) -> AsyncGenerator[Event, None]:
-        """The events of ``POST /predict/stream`` of our own model server.
-
-        One without that route may be a plain MLflow server, which gives one answer on ``POST /invocations``.
-        """
+        """A server without ``/predict/stream`` may be a plain MLflow, with one answer on ``/invocations``."""
         target = request.target
         assert isinstance(target, ServedTarget)
         url = base_url(target.url)

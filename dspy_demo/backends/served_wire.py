@@ -26,14 +26,6 @@ NO_ADDRESS = "This is not an address of a server. It looks like http://127.0.0.1
 CUT = "The model server ended in the middle of the answer. What arrived is kept; retry for the whole answer."
 NOT_OURS = "What answers at this address is not a model server of this app or of MLflow. Check the address."
 NOT_READABLE = "The model server sent something that this app cannot read. Check its address and its version."
-FAILED = (errors.UpstreamError, "The model server failed to answer. Its log has the details.")
-STATUS: Mapping[int, tuple[type[DemoError], str]] = {
-    **dict.fromkeys((*range(300, 400), 404, 405), (MalformedReply, NOT_OURS)),
-    **dict.fromkeys((401, 403), (errors.UpstreamAuth, "The model server asks for a key or a login.")),
-    **dict.fromkeys((413, 422), (errors.UpstreamRejected, "The model server refused the input.")),
-    429: (errors.UpstreamRateLimited, "The model server is at its limit. Wait a moment and retry."),
-    503: (errors.UpstreamUnavailable, "The model server is not ready. Try again in a moment."),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +36,7 @@ class ServerInfo:
     version: str | None = None  #: The MLflow URI that it serves, where it tells.
     ready: bool = True
     reason: str = ""  #: Why it is not ready, such as a missing key.
-    lm: str | None = None
+    lm: str = ""
     program: str = ""
 
 
@@ -139,13 +131,8 @@ def server_info(body: bytes) -> ServerInfo:
     with suppress(KeyError, DemoError):
         content = json_object(body)
         if content["server"] == "dspy-demo":
-            lm, program, reason = (str(content.get(name) or "") for name in ("lm", "program", "reason"))
-            told: dict[str, Any] = {
-                "lm": lm or None,
-                "program": program[:200],
-                "reason": reason[:MESSAGE_MAX_CHARS],
-            }
-            return ServerInfo("live", str(content["version"]), bool(content["ready"]), **told)
+            told = (str(content.get(name) or "")[:MESSAGE_MAX_CHARS] for name in ("reason", "lm", "program"))
+            return ServerInfo("live", str(content["version"]), bool(content["ready"]), *told)
     raise MalformedReply(NOT_OURS)
 
 
@@ -170,8 +157,11 @@ def reply_error(status: int, body: bytes) -> DemoError:
         content = json_object(body)
         if content.get("status") == "error":
             return _error_of(content)
-    kind, sentence = STATUS.get(status, FAILED)
-    return kind(sentence)
+    if status in {*range(300, 400), 404, 405}:
+        return MalformedReply(NOT_OURS)
+    return errors.UpstreamError(
+        f"The model server answered with HTTP status {status}. Its log has the details."
+    )
 
 
 def _error_of(content: Mapping[str, Any]) -> DemoError:

@@ -8,8 +8,9 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import dspy
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import Response
 
@@ -32,9 +33,6 @@ from dspy_demo.serving.loading import ServedVersion
 from dspy_demo.settings import Settings
 from dspy_demo.tracing.tracer import Tracer
 from dspy_demo.versions.tracking import Tracking
-
-if TYPE_CHECKING:
-    import dspy
 
 REFUSED = (
     'This version does not take such a body. Send {"messages": [{"role": "user", "content": "..."}]} as JSON.'
@@ -64,7 +62,7 @@ def build_app(version: ServedVersion, settings: Settings) -> FastAPI:
     local = LocalBackend(settings, programs, catalog)
     tracer = Tracer(settings, Tracking(settings), serves=version.uri)
     service = ChatService(settings, programs, local, tracer=tracer)
-    reason, instance = _why_not_ready(catalog, choice, settings), os.environ.get(INSTANCE_VARIABLE, "")
+    reason = _why_not_ready(catalog, choice, settings)
     _lend_key(choice)
 
     async def prepare() -> None:
@@ -78,19 +76,18 @@ def build_app(version: ServedVersion, settings: Settings) -> FastAPI:
         await service.aclose()
         await asyncio.to_thread(tracer.close, 4.0)
 
-    how: dict[str, Any] = {"errors": {"/invocations": mlflow_error}, "lifespan": lifespan}
+    title, errors = f"Model server of {version.uri}", {"/invocations": mlflow_error}
     routers = mlflow_router, probes_router(service, prepare)
-    app = build_api(service, lambda: choice, *routers, title=f"Model server of {version.uri}", **how)
+    app = build_api(service, lambda: choice, *routers, title=title, errors=errors, lifespan=lifespan)
 
     @app.get("/model", summary="What is served here, and how many turns run")
     async def model() -> dict[str, Any]:
         return {
             "server": "dspy-demo",
-            "instance": instance,
+            "instance": os.environ.get(INSTANCE_VARIABLE, ""),
             "version": version.uri,
             "program": version.spec.name,
             "lm": choice.model,
-            "adapter": version.adapter,
             "ready": not reason,
             "reason": reason,
             "running": len(service.running | service.waiting),
@@ -104,10 +101,7 @@ def _why_not_ready(catalog: LMCatalog, choice: LMChoice, settings: Settings) -> 
     provider = provider_for(choice.model)
     if provider.example and not (choice.api_key or choice.api_base or provider.base(settings)):
         names = " or ".join(provider.keys)
-        return (
-            f"{choice.model} needs a key: set {names} where the model server is started. "
-            f"An app that serves it passes that on with --serve-env {provider.keys[0]}."
-        )
+        return f"{choice.model} needs a key: set {names} where the model server is started."
     try:
         catalog.lm(choice)
     except DemoError as error:
@@ -125,8 +119,7 @@ def _lend_key(choice: LMChoice) -> None:
         os.environ.setdefault(variable, str(key))
 
 
-#: The routes of ``mlflow models serve``, with answers that are the same to the byte. MLflow's own app has few
-#: threads, goes on when the client has left, and replies with stack traces; here a call is a turn.
+#: The routes of ``mlflow models serve``, whose answers are the same to the byte; here a call is a turn.
 mlflow_router = APIRouter(route_class=JsonRoute)
 
 
@@ -171,9 +164,9 @@ def _row(body: Mapping[str, Any]) -> Mapping[str, Any]:
     match body:
         case {"dataframe_split": {"columns": [*columns], "data": [[*values]]}}:
             return dict(zip(map(str, columns), values, strict=False))
-        case {"dataframe_records": [dict(row)]} | {"inputs": [dict(row)]} | {"instances": [dict(row)]}:
+        case {"inputs": dict(row) | [dict(row)]} | {"instances": dict(row) | [dict(row)]}:
             return row
-        case {"inputs": dict(row)} | {"instances": dict(row)}:
+        case {"dataframe_records": [dict(row)]}:
             return row
     raise InvalidInput(REFUSED)
 

@@ -24,22 +24,15 @@ from dspy_demo.versions.store import VersionStore
 
 @dataclass(frozen=True, slots=True)
 class ServedVersion:
-    """A version in this process.
+    """A version in this process."""
 
-    Attributes:
-        uri: Its fixed name, ``models:/NAME/3``, also where it was asked for by an alias.
-        module: The program itself, without the messages around it.
-        own_lm: The model itself, where it is one of its own making, which a `LMChoice` cannot name.
-        model_file: The file of a model that runs in the server itself (`lm.local.files.record`).
-    """
-
-    uri: str
+    uri: str  #: Its fixed name, ``models:/NAME/3``, also where it was asked for by an alias.
     spec: ProgramSpec
-    module: dspy.Module
+    module: dspy.Module  #: The program itself, without the messages around it.
     lm: LMChoice
-    own_lm: dspy.LM | None
+    own_lm: dspy.LM | None  #: A model of the version's own making, which a `LMChoice` cannot name.
     adapter: str
-    model_file: Mapping[str, Any] | None = None
+    model_file: Mapping[str, Any] | None = None  #: See `lm.local.files.record`.
 
 
 def load(uri: str, settings: Settings) -> ServedVersion:
@@ -82,14 +75,13 @@ def _of_another_tool(uri: str, module: dspy.Module, *, lm: Any, adapter: Any) ->
         raise VersionNotServable(f"{uri} was logged without a language model, so it cannot answer.")
     title = type(module).__name__
     forward = getattr(module, "aforward", None) or getattr(module, "forward", module)
-    if "messages" in inspect.signature(forward).parameters:
-        module = MessagesProgram(module)
+    takes_messages = "messages" in inspect.signature(forward).parameters
+    module = MessagesProgram(module) if takes_messages else module
     try:
         spec = spec_of(module, name=re.sub(r"\W+", "_", title).lower(), title=title)
     except DemoError as error:
         raise VersionNotServable(f"{uri} has no text input, so there is nothing to chat with.") from error
-    if isinstance(module, MessagesProgram):
-        spec = replace(spec, answer_field="answer")
+    spec = replace(spec, answer_field="answer") if takes_messages else spec
     base = public_url(lm.kwargs.get("api_base") or lm.kwargs.get("base_url"))
     given = {key: lm.kwargs.get(key) for key in ("temperature", "max_tokens")}
     choice = LMChoice(str(lm.model), base, cache=bool(lm.cache), **given)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Mapping
 
 from dspy_demo.processes import ChildProcess, ChildState, free_port, plain_environment
 from dspy_demo.versions.secrets import public_url
@@ -17,8 +16,8 @@ HOST = "127.0.0.1"
 class MLflowPages:
     """Owns the one ``mlflow server`` of this app."""
 
-    def __init__(self, tracking: Tracking, environ: Mapping[str, str] = os.environ) -> None:
-        self._tracking, self._environ = tracking, environ
+    def __init__(self, tracking: Tracking) -> None:
+        self._tracking = tracking
         self._child: ChildProcess | None = None
         self._url = (public_url(tracking.uri) or "").rstrip("/") if tracking.remote else ""
         self._opening = asyncio.Lock()
@@ -52,7 +51,7 @@ class MLflowPages:
 
     def _environment(self) -> dict[str, str]:
         """The store's address, which may hold a password, goes by the environment; our keys stay here."""
-        return plain_environment(self._environ) | {
+        return plain_environment(os.environ) | {
             "MLFLOW_BACKEND_STORE_URI": self._tracking.uri,
             "MLFLOW_REGISTRY_STORE_URI": self._tracking.uri,
             "MLFLOW_DEFAULT_ARTIFACT_ROOT": self._tracking.artifact_root.as_uri(),

@@ -1,6 +1,6 @@
 """Model servers: serve a version, switch to another without a failed turn, stop.
 
-All of it belongs to one event loop; `state` may be called from any thread.
+For one event loop; `state` may be called from any thread.
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ HOST, ROOT = "127.0.0.1", Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 120.0
 #: A server that is silent for so long is hung; what it answered is kept for a while.
 HEALTH_TIMEOUT_S, HEALTH_KEPT_S = 2.0, 5.0
-#: Servers for comparisons, each as large as the app: one for each side, and how long an idle one stays.
-BESIDE_MAX, BESIDE_IDLE_S = 2, 600.0
+#: Servers for comparisons, each as large as the app: one for each side, and how long one stays.
+BESIDE_MAX, BESIDE_S = 2, 600.0
+#: A turn may have a server's address and not have called it yet.
+LATE_TURN_S = 1.0
 #: What a model server gets of our settings; the choice of a model is the version's.
 PASSED_ON = frozenset(
     {"data_dir", "log_level", "log_format", "shutdown_grace_s", "experiment", "tracing"}
@@ -46,26 +48,19 @@ PASSED_ON = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ServerState:
-    """A model server at one moment.
-
-    Attributes:
-        version: What it serves: ``models:/NAME/3``; while it starts, as it was asked for.
-        warning: Why it will not be able to answer though it is ready: a missing key.
-        instance: Names its very process; see `events.ServedTarget`.
-        next: The server that is starting (or failed to) while this one still serves.
-    """
+    """A model server at one moment."""
 
     phase: ServerPhase = "none"
-    version: str = ""
-    url: str | None = None
-    reason: str = ""
-    warning: str = ""
+    version: str = ""  #: ``models:/NAME/3``; while it starts, as it was asked for.
+    url: str | None = None  #: While it is ready.
+    reason: str = ""  #: Why it failed.
+    warning: str = ""  #: Why it cannot answer though it is ready: a missing key.
     program: str = ""
     lm: str = ""
     log_tail: str = ""
     pid: int | None = None
-    next: ServerState | None = None
-    instance: str = ""
+    next: ServerState | None = None  #: The one that starts, or failed to, while this one serves.
+    instance: str = ""  #: Names its very process; see `events.ServedTarget`.
 
     @property
     def target(self) -> ServedTarget:
@@ -132,10 +127,13 @@ class VersionProcess:
                 return
             self._answered = False
             with contextlib.suppress(httpx.HTTPError):
-                async with httpx.AsyncClient(timeout=HEALTH_TIMEOUT_S, trust_env=False) as client:
-                    reply = await client.get(f"{self._url}/health")
+                reply = await self._get("health", HEALTH_TIMEOUT_S)
                 self._answered = reply.headers.get(INSTANCE_HEADER) == self._info["instance"]
             self._asked_at = time.monotonic()
+
+    async def _get(self, path: str, timeout_s: float) -> httpx.Response:
+        async with httpx.AsyncClient(timeout=timeout_s, trust_env=False) as client:
+            return await client.get(f"{self._url}/{path}")
 
     async def start(self) -> None:
         """Start the process unless it runs, and wait until it answers, or raise ChildFailed."""
@@ -180,15 +178,12 @@ class VersionProcess:
             environment[f"{ENV_PREFIX}API_KEY"] = self.wanted.api_key.get_secret_value()
         return environment
 
-    async def retire(self) -> None:
-        """Stop when the last running turn has ended, by the server's own count."""
+    async def retire(self, after_s: float) -> None:
+        """Stop after `after_s` seconds, when the last turn has ended by the server's own count."""
+        await asyncio.sleep(after_s)
         with contextlib.suppress(httpx.HTTPError, ValueError, KeyError, TimeoutError):
-            async with (
-                asyncio.timeout(self._settings.total_timeout_s),
-                httpx.AsyncClient(timeout=5, trust_env=False) as client,
-            ):
-                await asyncio.sleep(1.0)  # a turn may have its address and not have called yet
-                while (await client.get(f"{self._url}/model")).json()["running"]:  # noqa: ASYNC110
+            async with asyncio.timeout(self._settings.total_timeout_s):
+                while (await self._get("model", 5.0)).json()["running"]:  # noqa: ASYNC110
                     await asyncio.sleep(0.25)
         await self.stop()
 
@@ -202,15 +197,14 @@ def _reason(code: int, log: str) -> str:
 
 
 class ModelServers:
-    """The current model server, the next one, those for comparisons, and old ones that finish their turns."""
+    """The current model server, the next one, and those that leave: for comparisons, or after a switch."""
 
     def __init__(self, settings: Settings, environ: Mapping[str, str] = os.environ) -> None:
         self._settings, self._environ = settings, environ
         self._current: VersionProcess | None = None
         self._next: VersionProcess | None = None
-        #: Each with the timer of its end; the one that was asked for last is the last.
-        self._beside: dict[VersionProcess, asyncio.TimerHandle] = {}
-        self._retiring: dict[asyncio.Task[None], VersionProcess] = {}
+        #: Each with the task that ends it; the one that was asked for last is the last.
+        self._leaving: dict[VersionProcess, asyncio.Task[None]] = {}
         self._switching = asyncio.Lock()
 
     def state(self) -> ServerState:
@@ -243,34 +237,33 @@ class ModelServers:
             await server.start()  # a failure stays visible as `next`
             self._current, self._next = server, None
             if before is not None:
-                self._retire(before)
+                self._leave(before, LATE_TURN_S)
             return server.state()
 
     async def again(self, version: str = "") -> ServerState:
         """Serve once more what failed, hangs or was stopped: `version`, or the current one."""
-        shown = [s for s in (self._current, self._next) if s is not None and version in {"", s.version}]
-        if not shown:
-            raise ChildFailed("No version is being served. Choose one under “Versions”.")
-        return await self.serve(shown[0].wanted)
+        for server in (self._current, self._next):
+            if server is not None and version in {"", server.version}:
+                return await self.serve(server.wanted)
+        raise ChildFailed("No version is being served. Choose one under “Versions”.")
 
     async def beside(self, wanted: Wanted) -> ServerState:
-        """A server for a comparison, which leaves the current one as it is and ends when it is idle."""
+        """A server for a comparison, which leaves the current one as it is and ends after a while."""
         if self._current is not None and self._current.answers_for(wanted):
             return self._current.state()
-        known = [server for server in self._beside if server.wanted == wanted]
+        known = [one for one in self._leaving if one.wanted == wanted and one.phase != "stopping"]
         server = known[0] if known else VersionProcess(wanted, self._settings, self._environ)
         if known:
-            self._beside.pop(server).cancel()
-        loop = asyncio.get_running_loop()
-        self._beside[server] = loop.call_later(BESIDE_IDLE_S, self._retire, server)
-        while len(self._beside) > BESIDE_MAX:
-            self._retire(next(iter(self._beside)))
+            self._leaving.pop(server).cancel()
+        self._leave(server, BESIDE_S)
+        for older in list(self._leaving)[:-BESIDE_MAX]:
+            self._leave(older, LATE_TURN_S)
         await server.start()
         return server.state()
 
     async def stop(self, version: str | None = None) -> None:
         """End the servers of `version`, or all of them, also one that is starting."""
-        everything = {self._current, self._next, *self._beside, *self._retiring.values()}
+        everything = {self._current, self._next, *self._leaving}
         servers = [s for s in everything if s and version in {None, s.version, s.wanted.version}]
         await asyncio.gather(*(server.stop() for server in servers))
         if self._next in servers:
@@ -279,13 +272,15 @@ class ModelServers:
             self._current = None
 
     async def aclose(self) -> None:
-        for task in list(self._retiring):
+        for task in self._leaving.values():
             task.cancel()
         await self.stop()
 
-    def _retire(self, server: VersionProcess) -> None:
-        if timer := self._beside.pop(server, None):
-            timer.cancel()
-        task = asyncio.create_task(server.retire(), name="retire-model-server")
-        self._retiring[task] = server
-        task.add_done_callback(self._retiring.pop)
+    def _leave(self, server: VersionProcess, after_s: float) -> None:
+        async def leave() -> None:
+            await server.retire(after_s)
+            del self._leaving[server]
+
+        if server in self._leaving:
+            self._leaving[server].cancel()
+        self._leaving[server] = asyncio.create_task(leave(), name="retire-model-server")

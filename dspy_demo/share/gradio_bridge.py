@@ -1,15 +1,11 @@
 """Gradio's tunnel: what to start for `tunnel.Tunnel`, and what its output means.
 
-What is started is this module: ``python -m dspy_demo.share.gradio_bridge HOST PORT [SERVER:PORT]``, since
-Gradio's `setup_tunnel` blocks, and goes on asking a tunnel program that has died. The program, a fork of frpc
-(huggingface/frp), prints ``start proxy success: URL`` when the link is there, also another one after it was
-cut off.
-
-Not documented by Gradio; tests/share/test_gradio.py opens a link with them:
+What is started is this module, since Gradio's `setup_tunnel` blocks, and goes on asking a tunnel program that
+has died. The program (huggingface/frp) prints ``start proxy success: URL`` for a link, and for another one
+after it was cut off. Not documented by Gradio; tests/share/test_gradio.py opens a link with them:
 
 - `networking.setup_tunnel` opens the link. Without it there is none, and the page says so.
-- `tunneling.CURRENT_TUNNELS[-1].proc` is the program, whose output is read on. Without it the link opens,
-  and it is not seen that it has become another one.
+- `tunneling.CURRENT_TUNNELS[-1].proc` is the program. Without it another link is not noticed.
 """
 
 from __future__ import annotations
@@ -67,8 +63,7 @@ class GradioTunnel:
 
     def link(self, output: str) -> str:
         """The last link that the output names; empty where there is none."""
-        links = re.findall(r"start proxy success: (https?://\S+)", output)
-        link = links[-1] if links else ""
+        link = ["", *re.findall(r"start proxy success: (https?://\S+)", output)][-1]
         # The program does not know of the TLS before Gradio's server.
         return link if self._server else re.sub("^http:", "https:", link)
 
@@ -78,6 +73,7 @@ class GradioTunnel:
 
 
 def main() -> int:
+    """``python -m dspy_demo.share.gradio_bridge HOST PORT [SERVER:PORT]``"""
     host, port, *server = sys.argv[1:]
     from gradio import networking, tunneling
     from huggingface_hub.constants import HF_HOME

@@ -29,21 +29,18 @@ PHASES: tuple[str, ...] = get_args(Phase)
 
 @dataclass(frozen=True, slots=True)
 class ShareState:
-    """For the page, at any time. `reason` says why it failed, `log_tail` is what the program wrote then."""
-
     phase: Phase = "off"
     url: str = ""
-    expires_at: float | None = None  # seconds since 1970; None where nobody knows
-    reason: str = ""
-    log_tail: str = ""
+    expires_at: float | None = None  #: Seconds since 1970; None where nobody knows.
+    reason: str = ""  #: Why it failed.
+    log_tail: str = ""  #: What the program wrote then.
 
 
 class Tunnel:
     """The public link of the page that listens at `address`. For one event loop; `state` for any thread.
 
-    Args:
-        on_public: Called with True before a stranger can come, and with False when none can any more.
-        on_link: Called with the link when the tunnel program has given it, and when it gives another one.
+    `on_public` is called with True before a stranger can come, and with False when none can any more;
+    `on_link` with each link that the tunnel program gives.
     """
 
     def __init__(
@@ -121,6 +118,7 @@ class Tunnel:
             if now.phase != "ready":
                 raise ShareFailed(ENDED if self._state.url else now.reason)
             if not self._state.url and time.monotonic() > deadline:
-                sentence = f"The tunnel program gave no link within {in_seconds(TIMEOUT_S)}. Try again."
-                raise ShareFailed(sentence)
+                raise ShareFailed(
+                    f"The tunnel program gave no link within {in_seconds(TIMEOUT_S)}. Try again."
+                )
             await asyncio.sleep(0.3)

@@ -162,7 +162,7 @@ class TurnObserver(BaseCallback):
         text = f"{title} failed" if exception else f"{title} → {_short(str(outputs))}"
         self.call_notice(text, "failed" if exception else "done", f"tool-{call_id}")
 
-    # The model's side, see `lm.chat_lm.CallObserver`.
+    # What `lm.chat_lm.CallObserver` asks for.
 
     def call_notice(self, text: str, state: StatusState, key: str) -> None:
         self._stream.put(Status(text, state, key=key))

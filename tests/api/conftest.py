@@ -14,7 +14,7 @@ import pytest
 import uvicorn
 
 from dspy_demo.api.routes import build_api
-from dspy_demo.backends.base import Backend
+from dspy_demo.backends import Backend
 from dspy_demo.chat import ChatService
 from dspy_demo.events import FieldDelta, LMChoice, LocalTarget, TurnRequest, TurnStarted
 from dspy_demo.guests.limits import GuestLimits

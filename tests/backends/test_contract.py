@@ -1,4 +1,4 @@
-"""What every backend promises, whoever runs the turn (`dspy_demo.backends.base`)."""
+"""What every backend promises, whoever runs the turn (`dspy_demo.backends.Backend`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dspy_demo.backends.base import Backend
+from dspy_demo.backends import Backend
 from dspy_demo.errors import DemoError
 from dspy_demo.events import (
     Event,
