@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import itertools
 import textwrap
-from contextlib import AbstractAsyncContextManager
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from dspy_demo.events import LMChoice
 from dspy_demo.programs.own import load_program
 from dspy_demo.programs.registry import ProgramRegistry
-from dspy_demo.programs.spec import ProgramSpec
-from tests.fake_openai import FakeOpenAI
-from tests.services import NATIVE, Heard, House, house, settings_for
+from tests.services import NATIVE, house, settings_for
 
 _numbers = itertools.count()
 
 
 @pytest.fixture
-def own_program(tmp_path: Path) -> Any:
+def own_program(tmp_path):
     """Write source into a file of its own and load the program in it."""
 
-    def load(source: str) -> ProgramSpec:
+    def load(source):
         file = tmp_path / f"own_program_{next(_numbers)}.py"
         file.write_text(textwrap.dedent(source))
         return load_program(str(file))
@@ -33,12 +28,10 @@ def own_program(tmp_path: Path) -> Any:
 
 
 @pytest.fixture
-def over(fake_openai: FakeOpenAI, data_dir: Path) -> Any:
+def over(fake_openai, data_dir):
     """The house over the fake upstream: ``over(model, spec=..., choice={"cache": True}, **settings)``."""
 
-    def made(
-        model: str = NATIVE, *, spec: ProgramSpec | None = None, choice: Any = None, **settings: Any
-    ) -> AbstractAsyncContextManager[House]:
+    def made(model=NATIVE, *, spec=None, choice=None, **settings):
         chosen = LMChoice(model, fake_openai.url, **({"cache": False} | (choice or {})))
         programs = ProgramRegistry([spec]) if spec else None
         return house(settings_for(data_dir, **settings), chosen, programs=programs)
@@ -47,10 +40,10 @@ def over(fake_openai: FakeOpenAI, data_dir: Path) -> Any:
 
 
 @pytest.fixture
-def ask(over: Any) -> Any:
+def ask(over):
     """Ask that house one question; all that it said."""
 
-    async def asked(question: str = "I am visitor-7.", model: str = NATIVE, **more: Any) -> Heard:
+    async def asked(question="I am visitor-7.", model=NATIVE, **more):
         history, spec = more.pop("history", ()), more.get("spec")
         program = more.pop("program", spec.name if spec else "chain_of_thought")
         async with over(model, **more) as home:

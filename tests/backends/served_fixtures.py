@@ -9,12 +9,10 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -53,13 +51,11 @@ class ServedWorld:
     live: ServerProcess
     plain: ServerProcess
 
-    def request(
-        self, url: str, question: str = "What is 2 + 2?", *, version: str | None = "", **more: Any
-    ) -> TurnRequest:
+    def request(self, url, question="What is 2 + 2?", *, version="", **more):
         target = ServedTarget(url, self.version if version == "" else version)
         return TurnRequest(target, {"question": question}, session_id="a-session", **more)
 
-    def backend(self, **settings: object) -> ServedBackend:
+    def backend(self, **settings):
         return ServedBackend(settings_for(self.settings.data_dir, **settings))
 
 
@@ -67,14 +63,14 @@ _running = ExitStack()
 
 
 @pytest.fixture(scope="session")
-def served_session(pytestconfig: pytest.Config) -> ServedWorld:
+def served_session(pytestconfig):
     """The one world of this run, whichever modules import the fixture."""
     pytestconfig.add_cleanup(_running.close)
     return _made()
 
 
 @pytest.fixture
-def served_world(served_session: ServedWorld) -> Iterator[ServedWorld]:
+def served_world(served_session):
     """Both servers, and their upstream without scripted replies."""
     served_session.fake.reset()
     yield served_session
@@ -82,7 +78,7 @@ def served_world(served_session: ServedWorld) -> Iterator[ServedWorld]:
 
 
 @cache
-def _made() -> ServedWorld:
+def _made():
     fake = _running.enter_context(FakeOpenAI())
     folder = Path(_running.enter_context(tempfile.TemporaryDirectory(prefix="dspy-demo-served-")))
     settings = settings_for(folder / "data", tracing=False)
@@ -108,23 +104,21 @@ def _made() -> ServedWorld:
     return ServedWorld(fake, settings, home, *uris, live, plain)
 
 
-def log_versions(settings: Settings, *choices: LMChoice) -> list[str]:
+def log_versions(settings, *choices):
     """A version of chain of thought for each model, in a new store; their URIs."""
     store, programs = VersionStore(settings), ProgramRegistry(SHIPPED)
     requests = [LogRequest("served", "chain_of_thought", choice) for choice in choices]
     return [store.log(request, programs).uri for request in requests]
 
 
-def start_model_server(
-    version: str, settings: Settings, home: Path, *flags: str, env: dict[str, str] | None = None
-) -> ServerProcess:
+def start_model_server(version, settings, home, *flags, env=None):
     """``python -m dspy_demo.serving``, not waited for."""
     port = free_port()
     command = ["-m", "dspy_demo.serving", version, "--port", str(port), "--data-dir", str(settings.data_dir)]
     return start_process([*command, *flags], port=port, home=home, env=LIVE_ENV | (env or {}))
 
 
-def start_plain_server(version: str, settings: Settings, home: Path) -> ServerProcess:
+def start_plain_server(version, settings, home):
     """``mlflow models serve``, not waited for."""
     port = free_port()
     command = ["-m", "mlflow", "models", "serve", "-m", version, "--env-manager", "local", "-p", str(port)]

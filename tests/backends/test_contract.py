@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
@@ -30,7 +28,7 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module", autouse=True)
-def servers(served_session: ServedWorld) -> None:  # noqa: F811
+def servers(served_session):  # noqa: F811
     """They run before the check for leftovers of a test looks."""
 
 
@@ -42,13 +40,13 @@ class Subject:
     request: TurnRequest
     fake: FakeOpenAI
 
-    async def heard(self) -> list[Event]:
+    async def heard(self):
         async with played(self.backend.stream(self.request)) as stream:
             return [event async for event in stream]
 
 
 @pytest.fixture(params=["local", "served"])
-async def subject(request: pytest.FixtureRequest, data_dir: Path) -> AsyncIterator[Subject]:
+async def subject(request, data_dir):
     if request.param == "local":
         fake = request.getfixturevalue("fake_openai")
         choice = LMChoice(NATIVE, fake.url, cache=False)
@@ -92,7 +90,7 @@ async def test_ending_early_closes_the_upstream_without_a_terminal_event(subject
     subject.fake.reply(tokens_per_second=20, filler_chars=2_000)
     seen: list[Event] = []
 
-    async def watch() -> None:
+    async def watch():
         async with played(subject.backend.stream(subject.request)) as stream:
             async for event in stream:
                 seen.append(event)

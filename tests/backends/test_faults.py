@@ -13,7 +13,7 @@ import pytest
 
 from dspy_demo.events import LMChoice
 from tests.fake_openai import FAULTS, ODDITIES, Reply, refused_url
-from tests.services import LITELLM, NATIVE, Heard, house, settings_for, until
+from tests.services import LITELLM, NATIVE, house, settings_for, until
 
 pytestmark = pytest.mark.integration  # importing litellm and mlflow takes a while
 
@@ -73,7 +73,7 @@ async def test_a_fault_is_one_clear_sentence_and_leaves_nothing(name, model, fak
     sockets = open_sockets()
     async with house(settings_for(data_dir, tracing=False, lm_retries=0, **row.settings)) as home:
 
-        async def ask(url: str) -> Heard:
+        async def ask(url):
             return await home.ask("visitor-1", choice=LMChoice(model, url, cache=False))
 
         await ask(fake.url)  # what is kept for the next turn is there from now on
@@ -101,7 +101,7 @@ async def test_a_fault_is_one_clear_sentence_and_leaves_nothing(name, model, fak
     assert again.finished.outputs["answer"]
 
 
-def open_sockets() -> int:
+def open_sockets():
     """How many this process has open."""
     found = 0
     for descriptor in Path("/proc/self/fd").iterdir():

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Iterator
+from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from dspy_demo.programs.own import load_program
 from tests.fake_openai import FAULTS, Reply
-from tests.services import LITELLM, NATIVE, Heard, conversation, until
+from tests.services import LITELLM, NATIVE, conversation, until
 
 # Nobody closes a model that a program made for itself: the garbage collector finds its sockets.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -20,24 +20,21 @@ CASES = Path(__file__).parent.parent / "cases"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def collected() -> Iterator[None]:
+def collected():
     """They are found within this module, where that is no failure, and not at the end of the session."""
     yield
     gc.collect()
 
 
-@pytest.fixture
-def case(own_program: Any) -> Any:
-    """Load a program of `tests/cases`."""
-    return lambda name: own_program((CASES / f"{name}.py").read_text())
+def case(name):
+    return load_program(str(CASES / f"{name}.py"))
 
 
-def streamed(heard: Heard) -> dict[tuple[str, str, str], str]:
+def streamed(heard):
     """What streamed, by step, field and channel."""
-    texts: dict[tuple[str, str, str], str] = {}
+    texts = defaultdict(str)
     for delta in heard.deltas:
-        place = (delta.step, delta.field, delta.channel)
-        texts[place] = texts.get(place, "") + delta.text
+        texts[delta.step, delta.field, delta.channel] += delta.text
     return texts
 
 
@@ -115,7 +112,7 @@ async def test_calls_of_a_programs_own_threads_work(ask, fake_openai, own_progra
 
 
 @PATHS
-async def test_parallel_streams_each_call_by_itself_also_one_tried_again(ask, fake_openai, case, model):
+async def test_parallel_streams_each_call_by_itself_also_one_tried_again(ask, fake_openai, model):
     fake_openai.reply(FAULTS["500"])
     fake_openai.reply(tokens_per_second=100, times=4)
     texts = streamed(heard := await ask(model=model, spec=case("parallel")))
@@ -128,13 +125,13 @@ async def test_parallel_streams_each_call_by_itself_also_one_tried_again(ask, fa
 
 
 @pytest.mark.parametrize(("name", "at_once"), [("parallel", 3), ("best_of_n", 1), ("two_calls_at_once", 2)])
-async def test_stop_ends_all_calls_and_starts_no_other(over, fake_openai, case, name, at_once):
+async def test_stop_ends_all_calls_and_starts_no_other(over, fake_openai, name, at_once):
     spec = case(name)
     fake_openai.respond_with(lambda _: Reply(filler_chars=20_000, tokens_per_second=20))
     async with over(spec=spec) as home:
         turn = home.service.turn(home.request("?", program=spec.name))
 
-        async def watch() -> list[str]:
+        async def watch():
             async with turn:
                 return [event.kind async for event in turn]
 
@@ -160,25 +157,23 @@ async def test_a_thread_that_may_be_either_of_two_turns_is_told_what_to_do(over,
     spec = own_program(FAN.format(lm=None, program=program.strip()))
     async with over(spec=spec) as home:
         for heard in await asyncio.gather(*(home.ask("Who is it?", program=spec.name) for _ in range(2))):
-            assert heard.failed.code == "program_load"
-            assert "dspy.Parallel" in heard.failed.public_message
+            assert heard.failed.code == "program_load" and "dspy.Parallel" in heard.failed.public_message
     assert not fake_openai.streams
 
 
+THOUGHTS = {
+    "declared_out_of_order": [("sketch", "draft"), ("respond", "answer")],
+    "two_calls_at_once": [("p", "answer"), ("p#2", "answer")],
+    "best_of_n": [("module", "reasoning"), ("module", "answer")],
+}
+
+
 @PATHS
-@pytest.mark.parametrize(
-    ("name", "places"),
-    [
-        ("declared_out_of_order", [("sketch", "draft"), ("respond", "answer")]),
-        ("two_calls_at_once", [("p", "answer"), ("p#2", "answer")]),
-        ("best_of_n", [("module", "reasoning"), ("module", "answer")]),
-    ],
-)
-async def test_what_may_not_be_the_answer_streams_as_thoughts(ask, fake_openai, case, name, places, model):
+@pytest.mark.parametrize("name", THOUGHTS)
+async def test_what_may_not_be_the_answer_streams_as_thoughts(ask, fake_openai, name, model):
     fake_openai.respond_with(lambda _: Reply(tokens_per_second=200))
     texts = streamed(heard := await ask(model=model, spec=case(name)))
-    assert set(texts) == {(*place, "reasoning") for place in places}
-    assert all(texts.values())
+    assert set(texts) == {(*place, "reasoning") for place in THOUGHTS[name]} and all(texts.values())
     answers = [text for (_, field, _), text in texts.items() if field == "answer"]
     assert sorted(heard.finished.outputs["answer"].split(" / ")) == sorted(answers)
 
@@ -195,12 +190,11 @@ async def test_a_module_may_name_the_step_that_answers(ask, own_program):
     assert heard.text("answer", step="join#2", channel="reasoning") == heard.finished.outputs["answer"]
 
 
-async def test_a_program_without_types_remembers(ask, fake_openai, case):
+async def test_a_program_without_types_remembers(ask, fake_openai):
     history = conversation("What is red?", "A colour.")
     assert (await ask(spec=case("history_without_a_type"), history=history)).finished.outputs["answer"]
-    messages = fake_openai.requests[-1].json["messages"]
-    assert [message["role"] for message in messages] == ["system", "user", "assistant", "user"]
-    assert "What is red?" in messages[1]["content"] and "A colour." in messages[2]["content"]
+    _, first, second, _ = fake_openai.requests[-1].json["messages"]
+    assert "What is red?" in first["content"] and "A colour." in second["content"]
 
 
 async def test_what_a_program_returns_is_its_answer(ask, own_program):

@@ -23,9 +23,7 @@ PLANTED = ("OPENAI_API_KEY", "AZURE_API_KEY", "DSPY_DEMO_API_KEY", "DSPY_DEMO_OW
 
 
 @pytest.mark.integration
-async def test_it_starts_serves_versions_and_traces_and_stops(
-    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_it_starts_serves_versions_and_traces_and_stops(data_dir, tmp_path, monkeypatch):
     """One server for all of it: starting one takes seconds."""
     for name in PLANTED:
         monkeypatch.setenv(name, "planted-secret")
@@ -52,7 +50,7 @@ async def test_it_starts_serves_versions_and_traces_and_stops(
         await pages.stop()
 
 
-def _use_as_a_remote_store(settings: Settings) -> None:
+def _use_as_a_remote_store(settings):
     """Log, list, load, promote, with artifacts by HTTP; a trace and a rating."""
     remote = VersionStore(settings)
     logged = remote.log(LogRequest("demo", "react", LMChoice("demo/engine")), ProgramRegistry(SHIPPED))

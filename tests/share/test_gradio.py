@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -23,9 +22,7 @@ pytestmark = pytest.mark.integration
 Start = Callable[..., ServerProcess]
 
 
-async def test_without_a_network_the_page_and_the_terminal_say_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_without_a_network_the_page_and_the_terminal_say_so(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{free_port()}")
     stand_in_tunnel.install(tmp_path)
@@ -49,7 +46,7 @@ sys.exit(main())
 """
 
 
-def test_a_damaged_download_is_not_kept(tmp_path: Path) -> None:
+def test_a_damaged_download_is_not_kept(tmp_path):
     program = stand_in_tunnel.install(tmp_path)
     command = [sys.executable, "-c", DAMAGED, "127.0.0.1", "9"]
     env = {"HF_HOME": str(tmp_path), "PATH": "/bin"}
@@ -58,7 +55,7 @@ def test_a_damaged_download_is_not_kept(tmp_path: Path) -> None:
     assert not program.exists()
 
 
-def test_what_the_output_means(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_output_means(monkeypatch):
     gradios, own = GradioTunnel(None), GradioTunnel(SHARE_SERVER)
     for output in ("OSError: [Errno 8] Exec format error: '/x/frpc'", "ConnectTimeout: timed out"):
         assert "could not be downloaded, or cannot run here" in gradios.why_ended(1, output)
@@ -72,7 +69,7 @@ def test_what_the_output_means(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "planted" not in own.environment().values()
 
 
-def test_the_app_prints_its_link(server_process: Start, tmp_path: Path) -> None:
+def test_the_app_prints_its_link(server_process, tmp_path):
     """``--share`` is beside the start, never in its way."""
     stand_in_tunnel.install(tmp_path)
     app = server_process("--share", "--share-server", SHARE_SERVER, env={"HF_HOME": str(tmp_path)})

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -25,16 +25,16 @@ Told = list[tuple[bool, int]]
 
 
 @pytest.fixture
-def told() -> Told:
+def told():
     return []
 
 
 @pytest.fixture
-async def make(tmp_path: Path, data_dir: Path, told: Told) -> AsyncIterator[Make]:
+async def make(tmp_path, data_dir, told):
     made: list[Tunnel] = []
 
-    def new(behaviour: str = "working") -> Tunnel:
-        def on_public(public: bool) -> None:
+    def new(behaviour="working"):
+        def on_public(public):
             told.append((public, len(processes())))
 
         program, address = stand_in(tmp_path, behaviour), ("0.0.0.0", PAGE)
@@ -45,13 +45,13 @@ async def make(tmp_path: Path, data_dir: Path, told: Told) -> AsyncIterator[Make
     await asyncio.gather(*(tunnel.close() for tunnel in made))
 
 
-async def opened(share: Tunnel) -> str:
+async def opened(share):
     share.begin()
     await until(lambda: share.state().phase == "open")
     return share.state().url
 
 
-def processes() -> set[int]:
+def processes():
     """The tunnel's program, and its warden."""
     found = set()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
@@ -61,9 +61,7 @@ def processes() -> set[int]:
     return found
 
 
-async def test_the_link_leads_to_the_page_and_is_public_only_while_its_program_runs(
-    make: Make, told: Told
-) -> None:
+async def test_the_link_leads_to_the_page_and_is_public_only_while_its_program_runs(make, told):
     share = make()
     share.begin()
     await share.close()  # before it has begun
@@ -80,7 +78,7 @@ async def test_the_link_leads_to_the_page_and_is_public_only_while_its_program_r
         httpx.get(url)
 
 
-async def test_a_link_becomes_another_and_its_end_is_noticed(make: Make, told: Told) -> None:
+async def test_a_link_becomes_another_and_its_end_is_noticed(make, told):
     share = make()
     url = await opened(share)
     await asyncio.to_thread(httpx.get, url + ANOTHER)
@@ -96,7 +94,7 @@ async def test_a_link_becomes_another_and_its_end_is_noticed(make: Make, told: T
     assert share.state().reason == tunnel.ENDED and told == [(True, 0), (False, 0)] * 2
 
 
-async def test_a_program_that_gives_no_link(make: Make, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_program_that_gives_no_link(make, told, monkeypatch):
     monkeypatch.setattr(tunnel, "TIMEOUT_S", 1.5)
     sentences = {"stubborn": "gave no link within 1.5 seconds", "blocked": gradio_bridge.REASONS[0][1]}
     for behaviour, sentence in sentences.items():

@@ -14,11 +14,11 @@ from dspy_demo.streaming.turn_stream import AHEAD_MAX, TurnStream
 class Source:
     """Scripted work that remembers how far it got and how it ended."""
 
-    def __init__(self, items: int, *, then: BaseException | None = None) -> None:
+    def __init__(self, items, *, then=None):
         self.items, self.then = items, then
         self.sent, self.closed = 0, False
 
-    async def fill(self, stream: TurnStream[int]) -> None:
+    async def fill(self, stream):
         try:
             for item in range(self.items):
                 self.sent += 1
@@ -30,7 +30,7 @@ class Source:
             self.closed = True
 
 
-async def settle() -> None:
+async def settle():
     """Let every task run until it waits for another."""
     for _ in range(50):
         await asyncio.sleep(0)
@@ -55,7 +55,7 @@ async def test_items_come_in_order_a_slow_reader_holds_the_work_back_and_a_failu
 async def test_leaving_closes_the_work_first_and_drops_what_was_not_read(items, then, end, caplog):
     source = Source(items, then=then)
 
-    async def read() -> list[int]:
+    async def read():
         async with TurnStream[int]() as stream:
             stream.start(source.fill(stream))
             events = aiter(stream)
@@ -75,10 +75,10 @@ async def test_leaving_closes_the_work_first_and_drops_what_was_not_read(items, 
 
 
 async def test_a_thread_puts_items_and_makes_its_calls_in_the_loop_until_the_turn_is_over():
-    async def call() -> object:
+    async def call():
         return asyncio.get_running_loop()
 
-    def work() -> object:
+    def work():
         stream.put("from a thread")
         return stream.run(call).result()
 
