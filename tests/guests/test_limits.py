@@ -20,10 +20,8 @@ NOON = datetime(2026, 11, 25, 12, tzinfo=UTC).timestamp()
 STARTED = TurnStarted("local", "m")
 
 
-class HeldBackend:
+class HeldBackend(ScriptedBackend):
     """Begins each turn, and ends it when it is told to."""
-
-    name = "held"
 
     def __init__(self):
         self.running = {}
@@ -41,8 +39,6 @@ class HeldBackend:
             yield TurnFinished({"answer": question}, Usage(5, 5))
         finally:
             del self.running[question]
-
-    async def aclose(self): ...
 
 
 @asynccontextmanager
@@ -62,22 +58,22 @@ def ask(home, who, question="?", **changes):
     return dataclasses.replace(home.request(question), visitor=visitor, **changes)
 
 
-class Watched:
+class Watched(Heard):
     """A turn that runs in a task of its own."""
 
     def __init__(self, home, who, question=""):
+        super().__init__()
         self.turn = home.service.turn(ask(home, who, question or who))
-        self.heard = Heard()
         self.task = asyncio.create_task(self._watch())
 
     async def _watch(self):
         async with self.turn:
             async for event in self.turn:
-                self.heard.events.append(event)
+                self.events.append(event)
 
     @property
     def kinds(self):
-        return [event.kind for event in self.heard.events]
+        return [event.kind for event in self.events]
 
 
 async def test_turns_wait_in_line_see_their_place_and_are_refused_when_it_is_full(data_dir):
@@ -89,11 +85,11 @@ async def test_turns_wait_in_line_see_their_place_and_are_refused_when_it_is_ful
             await until(lambda: len(limits.running + limits.waiting) == len(turns))
         with pytest.raises(errors.LineFull):
             home.service.check(ask(home, "d"))
-        await until(lambda: turns[-1].heard.events)
+        await until(lambda: turns[-1].events)
         for name in "abc":
             await backend.end(name)
         await asyncio.gather(*(turn.task for turn in turns))
-    assert turns[-1].heard.events[:3] == [
+    assert turns[-1].events[:3] == [
         Status("You are number 2 in line.", "pending", events.QUEUE_KEY),
         Status("You are number 1 in line.", "pending", events.QUEUE_KEY),
         Status("Waited in line.", "done", events.QUEUE_KEY),
@@ -105,7 +101,7 @@ async def test_ending_while_waiting_leaves_the_line_at_once_and_costs_nothing(da
     backend = HeldBackend()
     async with guests(data_dir, backend, guests_concurrent_turns=1) as (home, limits):
         turns = [Watched(home, name) for name in "abc"]
-        await until(lambda: turns[2].heard.events)
+        await until(lambda: turns[2].events)
         await turns[1].turn.stop()
         await asyncio.wait({turns[1].task})
         assert home.service.waiting == {turns[2].turn}
@@ -113,7 +109,7 @@ async def test_ending_while_waiting_leaves_the_line_at_once_and_costs_nothing(da
         await turns[0].task
         assert limits.budget.spent()[0] == 10
         turns.append(Watched(home, "d"))
-        await until(lambda: turns[3].heard.events)
+        await until(lambda: turns[3].events)
         await home.service.aclose()
         await asyncio.wait({turns[3].task})
         assert not limits.waiting and not home.service.waiting
@@ -128,7 +124,7 @@ async def test_a_guest_waits_and_runs_for_a_limited_time(data_dir):
         waited = await home.run(ask(home, "b"))
         assert (waited.failed.code, waited.failed.http_status) == ("waited_too_long", 429)
         await first.task
-        assert "longer than 0.2 seconds" in first.heard.failed.public_message
+        assert "longer than 0.2 seconds" in first.failed.public_message
         assert (list(backend.running), limits.running, limits.waiting) == (["owner"], [], [])
         await owners.turn.stop()
 
@@ -213,7 +209,7 @@ async def test_many_turns_at_once_cannot_overshoot_the_budget(data_dir):
         turns = [Watched(home, "a", str(number)) for number in range(50)]
         await until(lambda: sum(turn.task.done() for turn in turns) == 45)
         assert len(backend.running) == 5  # of 2,400 each
-        assert {turn.heard.failed.code for turn in turns if turn.task.done()} == {"rate_limited"}
+        assert {turn.failed.code for turn in turns if turn.task.done()} == {"rate_limited"}
         for event in backend.running.values():
             event.set()
         await asyncio.gather(*(turn.task for turn in turns))
@@ -241,7 +237,7 @@ def test_a_spent_day_is_over_until_midnight(amount):
         made.check()
 
 
-def test_apps_on_one_folder_and_a_restart_see_the_same_day(data_dir):
+def test_apps_on_one_folder_and_a_restart_see_the_same_day(data_dir, caplog):
     path = data_dir / "of-the-first-start" / "guests.db"
     one, other = budget(path), budget(path)
     one.spent(200, 0.5)
@@ -251,11 +247,8 @@ def test_apps_on_one_folder_and_a_restart_see_the_same_day(data_dir):
     for made in (one, other):
         made.close()
     assert budget(path).spent() == (300, 0.75)
-
-
-def test_what_cannot_be_written_counts_in_memory_with_one_warning(data_dir, caplog):
-    (data_dir / "guests.db").write_bytes(b"no database " * 1000)
-    made = budget(data_dir / "guests.db")
+    path.write_bytes(b"no database " * 1000)  # then it is counted in memory, with one warning
+    made = budget(path)
     made.spent(250)
     with pytest.raises(errors.BudgetSpent):
         made.check()
