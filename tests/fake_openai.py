@@ -1,28 +1,23 @@
 """A real local server that speaks OpenAI's chat API, and every way in which such a server can fail."""
 
-from __future__ import annotations
-
 import asyncio
 import json
-import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Self, TypeVar
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from dspy_demo.processes import free_port
 from tests.fake_upstream import FAULTS, ODDITIES, Completion, Reply, to_json, tool_reply
+from tests.processes import wait_until
 
-__all__ = ["FAULTS", "ODDITIES", "FakeOpenAI", "Reply", "Request", "Stream", "tool_reply"]
+__all__ = ["FAULTS", "ODDITIES", "FakeOpenAI", "Reply", "free_port", "refused_url", "tool_reply"]
 
-T = TypeVar("T")
-Responder = Callable[[dict[str, Any]], Reply | None]
 ERROR_CODES = {401: "invalid_api_key", 404: "model_not_found", 429: "rate_limit_exceeded"}
 HTML_PAGE = b"<!doctype html><html><body><h1>Sign in to the hotel's network</h1></body></html>"
 OLLAMA_MODELS = {"fake-chat:latest": "completion", "fake-embed:latest": "embedding"}
@@ -38,11 +33,11 @@ class Request:
     body: bytes
 
     @property
-    def json(self) -> dict[str, Any]:
+    def json(self):
         return json.loads(self.body) if self.body else {}
 
     @property
-    def api_key(self) -> str:
+    def api_key(self):
         """As OpenAI, Anthropic or Gemini take it."""
         bearer = self.headers.get("authorization", "").removeprefix("Bearer ")
         return bearer or self.headers.get("x-api-key", "") or self.headers.get("x-goog-api-key", "")
@@ -50,7 +45,7 @@ class Request:
 
 @dataclass
 class Stream:
-    """What happened to one chat completion; `closed_at` is by `time.monotonic()`, None while it is open."""
+    """What happened to one answer; `closed_at` is by `time.monotonic()`, None while it is open."""
 
     request: Request
     reply: Reply
@@ -58,7 +53,7 @@ class Stream:
     closed_at: float | None = None
     client_left: bool = False
 
-    def end(self, *, client_left: bool = False) -> None:
+    def end(self, *, client_left=False):
         if self.closed_at is None:
             self.closed_at, self.client_left = time.monotonic(), client_left
 
@@ -69,33 +64,30 @@ class FakeOpenAI:
     What nobody scripted is an answer to the prompt, in the format that DSPy's adapter asks for.
     """
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.port = 0
         self.models = ["fake"]
-        self.get_reply: Reply | None = None  # a fault for GET requests (detection probes)
-        self.requests: list[Request] = []
-        self.streams: list[Stream] = []
-        self._replies: deque[Reply] = deque()
-        self._responder: Responder | None = None
+        self.get_reply = None  # a `Reply` with a fault for GET requests (detection probes)
+        self.requests, self.streams = [], []
+        self._replies = deque()
+        self._responder = None
         self._started = threading.Event()
         self._state = ServerState()
 
-    def __enter__(self) -> Self:
+    def __enter__(self):
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self._thread.start()
         assert self._started.wait(10), "the fake server did not start"
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_):
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(10)
         assert not self._thread.is_alive(), "the fake server did not stop"
 
-    async def _serve(self) -> None:
+    async def _serve(self):
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        config = uvicorn.Config(
-            self._app, interface="asgi3", log_config=None, log_level="critical", lifespan="off"
-        )
+        config = uvicorn.Config(self._app, interface="asgi3", log_config=None, lifespan="off")
         config.load()
         server = await self._loop.create_server(
             lambda: H11Protocol(config, self._state, {}), "127.0.0.1", 0, backlog=1024
@@ -106,56 +98,54 @@ class FakeOpenAI:
         server.close()
         self._abort_all()
 
-    def _abort_all(self) -> None:
+    def _abort_all(self):
         for connection in self.connections:
             connection.transport.abort()
 
     @property
-    def connections(self) -> list[Any]:
+    def connections(self):
         return list(self._state.connections)
 
     @property
-    def origin(self) -> str:
+    def origin(self):
         return f"http://127.0.0.1:{self.port}"
 
     @property
-    def url(self) -> str:
+    def url(self):
         return f"{self.origin}/v1"
 
-    def reply(self, reply: Reply | None = None, /, *, times: int = 1, **fields: Any) -> None:
+    @property
+    def active_streams(self):
+        return sum(stream.closed_at is None for stream in list(self.streams))
+
+    def reply(self, reply=None, /, *, times=1, **fields):
         """Queue an answer: a `Reply`, or its fields, or both."""
         self._replies.extend([replace(reply or Reply(), **fields)] * times)
 
-    def respond_with(self, responder: Responder | None) -> None:
-        """Ask `responder` for each reply, before the queue; None from it goes on to the queue."""
+    def respond_with(self, responder):
+        """Ask `responder` for the reply to each body, before the queue; None from it goes on to the queue."""
         self._responder = responder
 
-    def reset(self) -> None:
+    def reset(self):
         """Forget everything, and reset every connection."""
         self._responder = self.get_reply = None
         for kept in (self._replies, self.requests, self.streams):
             kept.clear()
         self._loop.call_soon_threadsafe(self._abort_all)
 
-    @property
-    def active_streams(self) -> int:
-        return sum(stream.closed_at is None for stream in list(self.streams))
-
-    def wait_for(self, predicate: Callable[[], T], timeout: float = 10.0) -> T:
+    def wait_for(self, predicate, timeout=10.0):
         """Block until `predicate` is true, and return what it gave."""
-        deadline = time.monotonic() + timeout
-        while True:
-            with suppress(IndexError):  # `fake.streams[-1]` before there is one
-                if result := predicate():
-                    return result
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"not true in {timeout} s; {len(self.requests)} requests; {self.streams}")
-            time.sleep(0.002)
 
-    async def await_for(self, predicate: Callable[[], T], timeout: float = 10.0) -> T:
+        def found():
+            with suppress(IndexError):  # `fake.streams[-1]` before there is one
+                return predicate()
+
+        return wait_until(found, timeout, "what is waited for at the fake server")
+
+    async def await_for(self, predicate, timeout=10.0):
         return await asyncio.to_thread(self.wait_for, predicate, timeout)
 
-    async def _app(self, scope: Any, receive: Any, send: Any) -> None:
+    async def _app(self, scope, receive, send):
         body, more = b"", True
         while more:
             part = await receive()
@@ -172,10 +162,9 @@ class FakeOpenAI:
         finally:
             answering.cancel()
             leaving.cancel()
-            if exchange.stream is not None:
-                exchange.stream.end(client_left=True)
+            exchange.stream.end(client_left=True)
 
-    def next_reply(self, request: Request) -> Reply:
+    def next_reply(self, request):
         if self._responder and (reply := self._responder(request.json)):
             return reply
         return self._replies.popleft() if self._replies else Reply()
@@ -184,11 +173,11 @@ class FakeOpenAI:
 class Exchange:
     """One request and its answer."""
 
-    def __init__(self, fake: FakeOpenAI, request: Request, send: Any) -> None:
+    def __init__(self, fake, request, send):
         self._fake, self._request, self._asgi_send = fake, request, send
-        self.stream: Stream | None = None
+        self.stream = Stream(request, Reply())
 
-    async def answer(self) -> None:
+    async def answer(self):
         request, path = self._request, self._request.path.removeprefix("/v1").rstrip("/")
         if request.method == "GET" and self._fake.get_reply:
             await self._fail_at_once(self._fake.get_reply)
@@ -199,7 +188,7 @@ class Exchange:
         else:
             await self._send_error(Reply(status=404, error_message=f"no route {request.path}"))
 
-    def _page(self, path: str) -> Any:
+    def _page(self, path):
         """OpenAI's model list, and what Ollama is recognised by."""
         models = [{"name": name, "capabilities": [can]} for name, can in OLLAMA_MODELS.items()]
         asked = self._request.json.get("model", "")
@@ -212,20 +201,19 @@ class Exchange:
         }
         return pages.get(f"{self._request.method} {path}")
 
-    async def _complete(self) -> None:
-        reply = self._fake.next_reply(self._request)
-        stream = self.stream = Stream(self._request, reply)
-        self._fake.streams.append(stream)
+    async def _complete(self):
+        reply = self.stream.reply = self._fake.next_reply(self._request)
+        self._fake.streams.append(self.stream)
         if reply.status != 200:
             await asyncio.sleep(reply.first_delay_s)
             await self._send_error(reply)
         elif not await self._fail_at_once(reply):
             completion = Completion(self._request.json, reply)
             streams = completion.streaming and reply.fault != "whole"
-            await (self._send_stream if streams else self._send_whole)(stream, completion)
-        stream.end()
+            await (self._send_stream if streams else self._send_whole)(completion)
+        self.stream.end()
 
-    async def _fail_at_once(self, reply: Reply) -> bool:
+    async def _fail_at_once(self, reply):
         """The faults before any content. Whether it was one."""
         match reply.fault:
             case "close_before_headers":
@@ -240,15 +228,15 @@ class Exchange:
                 return False
         return True
 
-    async def _send_stream(self, stream: Stream, completion: Completion) -> None:
+    async def _send_stream(self, completion):
         reply = completion.reply
         await self._start(200, "text/event-stream", {})
         await self._write(completion.event({"role": "assistant", "content": ""}))
         async for kind, text in completion.tokens():
-            if reply.broken and stream.tokens_sent >= reply.after_tokens:
+            if reply.broken and self.stream.tokens_sent >= reply.after_tokens:
                 break
             await self._write(completion.event({kind: text}))
-            stream.tokens_sent += 1
+            self.stream.tokens_sent += 1
         match reply.fault:
             case "stall":
                 await _forever()
@@ -260,20 +248,20 @@ class Exchange:
                 await self._write(f"data: {reply.error_body}\n\n".encode())
         if not reply.broken:
             await self._write(completion.last_events())
-            stream.end()  # before the client can see the end and leave
+            self.stream.end()  # before the client can see the end and leave
             await self._write(b"data: [DONE]\n\n")
         if reply.fault == "open_after_done":
             await _forever()
         await self._write(b"", more=False)
 
-    async def _send_whole(self, stream: Stream, completion: Completion) -> None:
+    async def _send_whole(self, completion):
         async for _ in completion.tokens():
-            stream.tokens_sent += 1
+            self.stream.tokens_sent += 1
         if completion.reply.broken:
             await self._close()
         await self._send(200, completion.whole())
 
-    async def _send_error(self, reply: Reply) -> None:
+    async def _send_error(self, reply):
         # As some servers do, it repeats the key: nothing of this text may reach a user.
         detail = f"fake upstream detail, status {reply.status}, key {self._request.api_key}"
         error = {"message": reply.error_message or detail, "code": ERROR_CODES.get(reply.status)}
@@ -281,45 +269,33 @@ class Exchange:
         headers = {"retry-after": reply.retry_after} if reply.retry_after else {}
         await self._send(reply.status, body, **headers)
 
-    async def _send(self, status: int, body: bytes, kind: str = "application/json", **headers: str) -> None:
-        self._end_stream()
-        headers |= {"content-length": str(len(body))}
-        await self._start(status, kind, headers)
+    async def _send(self, status, body, kind="application/json", **headers):
+        self.stream.end()
+        await self._start(status, kind, headers | {"content-length": str(len(body))})
         await self._write(body)
         await self._write(b"", more=False)
 
-    async def _start(self, status: int, kind: str, headers: Mapping[str, str]) -> None:
+    async def _start(self, status, kind, headers):
         pairs = [(name.encode(), value.encode()) for name, value in {"content-type": kind, **headers}.items()]
         await self._asgi_send({"type": "http.response.start", "status": status, "headers": pairs})
 
-    async def _write(self, data: bytes, *, more: bool = True) -> None:
-        size = (self.stream.reply.write_bytes if self.stream else 0) or len(data) or 1
+    async def _write(self, data, *, more=True):
+        size = self.stream.reply.write_bytes or len(data) or 1
         for part in [data[start : start + size] for start in range(0, len(data) or 1, size)]:
             await self._asgi_send({"type": "http.response.body", "body": part, "more_body": more})
             await asyncio.sleep(0)
 
-    def _end_stream(self) -> None:
-        if self.stream is not None:
-            self.stream.end()
-
-    async def _close(self) -> None:
+    async def _close(self):
         """End the connection here and now."""
-        self._end_stream()
+        self.stream.end()
         self._asgi_send.__self__.transport.close()
         await _forever()
 
 
-async def _forever() -> None:
+async def _forever():
     await asyncio.Event().wait()
 
 
-def free_port() -> int:
-    """A port where nothing listens now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def refused_url() -> str:
+def refused_url():
     """A base URL whose connections are refused."""
     return f"http://127.0.0.1:{free_port()}/v1"

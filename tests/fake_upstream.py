@@ -1,12 +1,10 @@
 """The answers of the fake upstream, good, odd or broken, as OpenAI's JSON."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import json
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -47,25 +45,21 @@ class Reply:
     error_body: str = ""
 
     @property
-    def broken(self) -> bool:
+    def broken(self):
         return self.fault in {"stall", "cut", "clean_cut", "garbage", "error_event"}
 
 
-def tool_reply(name: str, args: Mapping[str, Any], thought: str = "I use a tool.") -> Reply:
+def tool_reply(name, args, thought="I use a tool."):
     """One step of `dspy.ReAct`; the default reply to the next step is ``finish``."""
     return Reply(fields={"next_thought": thought, "next_tool_name": name, "next_tool_args": dict(args)})
 
 
 #: Every fault of an upstream by its name. "Refused" has no reply: it is `refused_url()`.
-FAULTS: dict[str, Reply] = {
+FAULTS = {
     **{str(status): Reply(status=status) for status in (401, 403, 404, 500, 503)},
     "429": Reply(status=429, retry_after="7"),
-    "close_before_headers": Reply(fault="close_before_headers"),
-    "silent_before_headers": Reply(fault="silent_before_headers"),
-    "garbage": Reply(fault="garbage"),
-    "stall": Reply(fault="stall", after_tokens=8),
-    "cut": Reply(fault="cut", after_tokens=8),
-    "clean_cut": Reply(fault="clean_cut", after_tokens=8),
+    **{fault: Reply(fault=fault) for fault in ("close_before_headers", "silent_before_headers", "garbage")},
+    **{fault: Reply(fault=fault, after_tokens=8) for fault in ("stall", "cut", "clean_cut")},
     "garbage_later": Reply(fault="garbage", after_tokens=8),
     "malformed": Reply(text="I would rather not use your format."),
     "empty": Reply(text=""),
@@ -73,16 +67,13 @@ FAULTS: dict[str, Reply] = {
     "html": Reply(fault="html"),
 }
 #: Odd, but every byte of a good answer is there: the turn has to succeed.
-ODDITIES: dict[str, Reply] = {
+ODDITIES = {
     "huge": Reply(filler_chars=10_000_000, chunk_chars=16_000),
     "one_byte_at_a_time": Reply(write_bytes=1),
     "invalid_utf8": Reply(fields={"reasoning": "one \udcff byte", "answer": "bad \udcff byte"}),
-    "unicode_split": Reply(
-        fields={"reasoning": "π ≈ 3 🙂", "answer": "naïve 日本語 👩‍👩‍👧"}, write_bytes=1, chunk_chars=1
-    ),
+    "unicode_split": Reply(fields={"answer": "naïve 日本語 👩‍👩‍👧 π ≈ 3 🙂"}, write_bytes=1, chunk_chars=1),
     "no_usage": Reply(usage={}),
 }
-
 
 _seeds = itertools.count(1)
 _FIELD = {
@@ -93,7 +84,7 @@ _TYPE = re.compile(r"^\d+\. `(\w+)` \((.*?)\):", re.MULTILINE)
 _MARKER = re.compile(r"\b[A-Za-z]+-\d+\b")
 
 
-def default_text(request: Mapping[str, Any], reply: Reply) -> str:
+def default_text(request, reply):
     """A right answer to a DSPy prompt; an echo to any other.
 
     Each text field says its own name, every marker of the question (a word like ``visitor-123``) and a number
@@ -109,25 +100,21 @@ def default_text(request: Mapping[str, Any], reply: Reply) -> str:
     if not names:
         return f"You said: {question.strip()} ({says}){padding}"
     types, given = dict(_TYPE.findall("\n".join(texts))), reply.fields or {}
-    values = {
-        name: given.get(name, _value(types.get(name, "str"), f"The {name} for {says}{padding}"))
-        for name in names
-    }
+    default = f"for {says}{padding}"
+    values = {n: given.get(n, _value(types.get(n, "str"), f"The {n} {default}")) for n in names}
     if adapter == "json":
         return json.dumps(values, ensure_ascii=False)
-    values = {
-        name: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for name, v in values.items()
-    }
-    sections = [f"[[ ## {name} ## ]]\n{value}\n\n" for name, value in values.items()]
+    texts = {n: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for n, v in values.items()}
+    sections = [f"[[ ## {name} ## ]]\n{text}\n\n" for name, text in texts.items()]
     return "".join([*sections, "[[ ## completed ## ]]\n"])
 
 
-def _plain(content: Any) -> str:
+def _plain(content):
     parts = content if isinstance(content, list) else [{"text": content or ""}]
     return "\n".join(part.get("text", "") for part in parts)
 
 
-def _value(annotation: str, text: str) -> Any:
+def _value(annotation, text):
     """A value of the type that the prompt names; ReAct's next tool is ``finish``."""
     if options := re.findall(r"'([^']*)'", annotation) if annotation.startswith("Literal") else []:
         return "finish" if "finish" in options else options[0]
@@ -135,7 +122,7 @@ def _value(annotation: str, text: str) -> Any:
     return next((value for prefix, value in kinds.items() if annotation.startswith(prefix)), text)
 
 
-def words(text: str) -> list[str]:
+def words(text):
     """Word-sized tokens, each with the white space before it."""
     return re.findall(r"\s*\S+|\s+\Z", text)
 
@@ -143,7 +130,7 @@ def words(text: str) -> list[str]:
 class Completion:
     """The JSON of one chat completion, whole or as the events of a stream."""
 
-    def __init__(self, body: Mapping[str, Any], reply: Reply) -> None:
+    def __init__(self, body, reply):
         self.reply, self.streaming = reply, bool(body.get("stream"))
         text = default_text(body, reply) if reply.text is None else reply.text
         size = len(text) if reply.chunk_chars == 0 else reply.chunk_chars
@@ -155,23 +142,23 @@ class Completion:
         usage = usage if reply.usage is None else dict(reply.usage)
         self._usage = {"usage": {"total_tokens": sum(usage.values())} | usage} if usage else {}
 
-    def event(self, delta: Mapping[str, Any], finish_reason: str | None = None) -> bytes:
+    def event(self, delta, finish_reason=None):
         return self._sse(choices=[{"index": 0, "delta": delta, "finish_reason": finish_reason}])
 
-    def last_events(self) -> bytes:
+    def last_events(self):
         usage = self._sse(choices=[], **self._usage) if self._usage else b""
         return self.event({}, self.reply.finish_reason) + usage
 
-    def whole(self) -> bytes:
+    def whole(self):
         message = {"role": "assistant", "content": "".join(self._content)}
         message |= {"reasoning_content": "".join(self._reasoning)} if self._reasoning else {}
         choice = {"index": 0, "message": message, "finish_reason": self.reply.finish_reason}
         return to_json(self._common | {"object": "chat.completion", "choices": [choice]} | self._usage)
 
-    def _sse(self, **content: Any) -> bytes:
+    def _sse(self, **content):
         return b"data: " + to_json(self._common | {"object": "chat.completion.chunk"} | content) + b"\n\n"
 
-    async def tokens(self) -> AsyncIterator[tuple[str, str]]:
+    async def tokens(self):
         """Each token when it is due."""
         loop = asyncio.get_running_loop()
         due, pace = loop.time() + self.reply.first_delay_s, self.reply.tokens_per_second
@@ -183,6 +170,6 @@ class Completion:
             due += 1 / pace if pace else 0.0
 
 
-def to_json(value: object) -> bytes:
+def to_json(value):
     """JSON with its text as raw UTF-8; a lone surrogate becomes the raw byte that it stands for."""
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogateescape")

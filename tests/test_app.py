@@ -13,14 +13,14 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.fake_openai import FakeOpenAI, Reply
+from tests.fake_openai import Reply
 from tests.processes import ServerProcess, wait_until
 
 ROOT = Path(__file__).parent.parent
 Start = Callable[..., ServerProcess]
 
 
-def test_importing_touches_no_network_and_no_disk(home: Path) -> None:
+def test_importing_touches_no_network_and_no_disk(home):
     """Also none of the heavy libraries: they are imported where they are first needed."""
     code = (
         "import sys, socket, os\n"
@@ -71,7 +71,7 @@ for arguments, variables in json.loads(sys.argv[1]):
 """
 
 
-def test_what_cannot_start_says_why_in_a_sentence_without_a_credential(data_dir: Path) -> None:
+def test_what_cannot_start_says_why_in_a_sentence_without_a_credential(data_dir):
     cases = json.dumps([case[:2] for case in CANNOT_START])
     command = [sys.executable, "-c", RUN_EACH, cases, str(data_dir)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
@@ -95,8 +95,8 @@ program = dspy.Predict(Shout)
 
 @pytest.mark.integration
 def test_an_own_program_is_served_and_a_turn_that_runs_at_sigterm_ends_with_its_whole_answer(
-    server_process: Start, fake_openai: FakeOpenAI, tmp_path: Path, data_dir: Path
-) -> None:
+    server_process, fake_openai, tmp_path, data_dir
+):
     file = tmp_path / "shouting.py"
     file.write_text(SHOUTING)
     app = server_process(
@@ -128,7 +128,7 @@ def test_an_own_program_is_served_and_a_turn_that_runs_at_sigterm_ends_with_its_
 
 
 @pytest.mark.integration
-def test_a_second_ctrl_c_ends_at_once(server_process: Start, fake_openai: FakeOpenAI) -> None:
+def test_a_second_ctrl_c_ends_at_once(server_process, fake_openai):
     app = server_process(
         *("--lm", "openai/fake", "--api-base", fake_openai.url, "--no-cache", "--shutdown-grace-s", "100")
     )

@@ -1,7 +1,5 @@
 """That the benchmarks run and yield sane numbers; what they are is not asserted."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
@@ -13,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.integration
-def test_scenarios_run(tmp_path: Path) -> None:
+def test_scenarios_run(tmp_path):
     """The short form of the soak also shows that visitors who stop, reload and hang up leave nothing open."""
     result = tmp_path / "result.json"
     command = [sys.executable, "-m", "benchmarks", "streams", "soak", "--quick", "--json", str(result)]

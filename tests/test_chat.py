@@ -1,7 +1,5 @@
 """ChatService: limits, time, and exactly one end, over a scripted backend."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager

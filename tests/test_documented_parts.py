@@ -1,7 +1,5 @@
 """Outside the bridges only documented parts of the libraries are used; a new name is looked up."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Iterator
@@ -104,7 +102,7 @@ def documented() -> set[str]:
     return names
 
 
-def test_outside_the_bridges_only_documented_parts_are_used() -> None:
+def test_outside_the_bridges_only_documented_parts_are_used():
     known = documented() | LIBRARIES
     for path in CODE:
         used = {name for name in names_of(path) if name.partition(".")[0] in LIBRARIES}
@@ -112,7 +110,7 @@ def test_outside_the_bridges_only_documented_parts_are_used() -> None:
             assert used <= known, path.name
 
 
-def test_no_attribute_of_somebody_else_begins_with_an_underscore() -> None:
+def test_no_attribute_of_somebody_else_begins_with_an_underscore():
     trees = {path: ast.parse(path.read_text()) for path in CODE if not is_bridge(path)}
     own = {"_exit", "_replace"}  # of `os` and of named tuples: Python documents them
     for tree in trees.values():
@@ -129,7 +127,7 @@ def test_no_attribute_of_somebody_else_begins_with_an_underscore() -> None:
         assert not foreign, path.name
 
 
-def test_no_comment_outside_the_bridges_names_a_version_of_a_library() -> None:
+def test_no_comment_outside_the_bridges_names_a_version_of_a_library():
     libraries = "|".join(LIBRARIES | {"litellm"})
     version = re.compile(rf"({libraries})\W{{1,3}}\d+\.\d+|\W\(\d+\.\d+(\.\d+)?\)", re.IGNORECASE)
     for path in (ROOT / "dspy_demo").rglob("*"):
@@ -137,7 +135,7 @@ def test_no_comment_outside_the_bridges_names_a_version_of_a_library() -> None:
             assert not version.search(path.read_text()), path.name
 
 
-def test_no_file_and_no_function_is_too_long_to_be_read() -> None:
+def test_no_file_and_no_function_is_too_long_to_be_read():
     for path in CODE:
         text = path.read_text()
         assert len(text.splitlines()) <= 420, path.name

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from prometheus_client.parser import text_string_to_metric_families
 
 from dspy_demo.errors import UpstreamTimeout
@@ -39,7 +37,7 @@ def value(metrics: Metrics, name: str, **labels: str) -> float:
     return samples(metrics).get((name, frozenset(labels.items())), 0.0)
 
 
-def test_a_state_is_read_when_somebody_looks_and_no_label_holds_what_somebody_typed() -> None:
+def test_a_state_is_read_when_somebody_looks_and_no_label_holds_what_somebody_typed():
     metrics, now = Metrics(), ["none"]
     metrics.show_state("model_server", ("none", "ready"), lambda: now[0])
     for now[0] in ("none", "ready"):
@@ -52,7 +50,7 @@ def test_a_state_is_read_when_somebody_looks_and_no_label_holds_what_somebody_ty
     assert TYPED not in metrics.exposition()[0].decode()
 
 
-async def test_each_end_of_a_turn_is_counted_once(data_dir: Path) -> None:
+async def test_each_end_of_a_turn_is_counted_once(data_dir):
     script = {
         "finish": [*scripted_answer("a")[:-1], TurnFinished({"answer": "a"}, Usage(3, 4, cost_usd=0.25))],
         "fail": [TurnStarted("local", "m"), UpstreamTimeout()],

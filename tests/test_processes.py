@@ -1,7 +1,5 @@
 """A child process and its owner: every way to start, to end, and to leave nothing behind."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal
@@ -47,7 +45,7 @@ async def make(tmp_path: Path) -> AsyncIterator[Make]:
     await asyncio.gather(*(child.stop() for child in made))
 
 
-async def test_from_its_start_to_the_end_of_its_whole_group(make: Make) -> None:
+async def test_from_its_start_to_the_end_of_its_whole_group(make):
     child = make(env=dict(os.environ) | {"SECRET": "planted"})
     assert child.state().phase == "new"
     state = await child.start(timeout_s=10)
@@ -61,7 +59,7 @@ async def test_from_its_start_to_the_end_of_its_whole_group(make: Make) -> None:
     await child.stop()
 
 
-async def test_what_ignores_sigterm_is_killed_after_the_grace(make: Make) -> None:
+async def test_what_ignores_sigterm_is_killed_after_the_grace(make):
     child = make("stubborn", stop_grace_s=0.3)
     pid = (await child.start(timeout_s=10)).pid
     async with asyncio.timeout(3):
@@ -70,7 +68,7 @@ async def test_what_ignores_sigterm_is_killed_after_the_grace(make: Make) -> Non
     assert child.state().phase == "stopped"
 
 
-async def test_a_crash_is_noticed_at_once_and_leaves_nothing(make: Make) -> None:
+async def test_a_crash_is_noticed_at_once_and_leaves_nothing(make):
     child = make()
     leader = (await child.start(timeout_s=10)).pid
     assert leader is not None
@@ -81,7 +79,7 @@ async def test_a_crash_is_noticed_at_once_and_leaves_nothing(make: Make) -> None
     await until(lambda: group_of(leader) == set(), 2)
 
 
-async def test_what_cannot_start_says_so_and_hangs_nothing(make: Make, tmp_path: Path) -> None:
+async def test_what_cannot_start_says_so_and_hangs_nothing(make, tmp_path):
     ended = make(code="import sys; print('no such model'); sys.exit(3)")
     with pytest.raises(ChildFailed, match="exit code 3"):
         await ended.start(timeout_s=10)
@@ -99,7 +97,7 @@ async def test_what_cannot_start_says_so_and_hangs_nothing(make: Make, tmp_path:
 
 
 @pytest.mark.parametrize("way", ["timeout", "stop", "cancel"])
-async def test_a_start_that_is_given_up_leaves_nothing(make: Make, way: str) -> None:
+async def test_a_start_that_is_given_up_leaves_nothing(make, way):
     child = make(code=SLEEPER)
     starting = asyncio.create_task(child.start(timeout_s=0.6 if way == "timeout" else 30))
     await until(lambda: child.state().pid, 5)
@@ -156,7 +154,7 @@ def parent(tmp_path: Path) -> Iterator[Callable[[str], tuple[subprocess.Popen[st
 
 
 @pytest.mark.parametrize("manner", ["obedient", "stubborn", "exits"])
-async def test_the_child_goes_with_the_app(parent: Any, manner: str) -> None:
+async def test_the_child_goes_with_the_app(parent, manner):
     process, leader = parent(manner)
     if manner != "exits":
         assert len(group_of(leader)) == 3

@@ -1,7 +1,5 @@
 """README and docs/ are true: their commands run, their tables are drawn from the code, messages exist."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex
@@ -44,13 +42,13 @@ def settings_table() -> str:
     return "\n".join(rows)
 
 
-def test_the_settings_table_is_the_one_of_the_code() -> None:
+def test_the_settings_table_is_the_one_of_the_code():
     """Run ``python -m tests.test_readme`` to draw it anew."""
     shown = SETTINGS.read_text().split(START)[1].split(END)[0].strip()
     assert shown == settings_table()
 
 
-def test_the_two_lines_name_files_that_exist() -> None:
+def test_the_two_lines_name_files_that_exist():
     run_line, test_line = (line for line in commands() if line.startswith("python3 -m venv"))
     for line in (run_line, test_line):
         requirements = re.search(r"-r (\S+)", line)
@@ -58,7 +56,7 @@ def test_the_two_lines_name_files_that_exist() -> None:
     assert "app.py" in run_line and "pytest" in test_line and test_line in README
 
 
-def test_links_pictures_and_files_of_the_code_that_are_named_exist() -> None:
+def test_links_pictures_and_files_of_the_code_that_are_named_exist():
     for path, text in DOCS.items():
         for target in re.findall(r"\]\((?!http)([^)#]+)[)#]", text):
             assert (path.parent / target).exists(), (path.name, target)
@@ -66,12 +64,12 @@ def test_links_pictures_and_files_of_the_code_that_are_named_exist() -> None:
             assert (ROOT / name).exists() or (ROOT / "dspy_demo" / name).exists(), (path.name, name)
 
 
-def test_the_documents_are_short_enough_to_be_read() -> None:
+def test_the_documents_are_short_enough_to_be_read():
     assert len(README.splitlines()) <= 200
     assert len((ROOT / "ARCHITECTURE.md").read_text().splitlines()) <= 150
 
 
-def test_every_flag_in_the_text_exists() -> None:
+def test_every_flag_in_the_text_exists():
     flags = {flag for row in documented() for flag in row["flag"].split(" / ")}
     extra = {"--name", "--description", "--tag", "--tracking-uri", "--open", "--no-open", "--help"}
     extra |= {"--json", "--plot", "--before", "--house", "--allow-host"}
@@ -81,7 +79,7 @@ def test_every_flag_in_the_text_exists() -> None:
             assert flag in flags | extra | foreign, (path.name, flag)
 
 
-def test_messages_of_the_troubleshooting_table_are_in_the_code() -> None:
+def test_messages_of_the_troubleshooting_table_are_in_the_code():
     paths = [path for path in (ROOT / "dspy_demo").rglob("*") if path.suffix in {".py", ".html"}]
     code = "\n".join(path.read_text() for path in paths)
     plain = re.sub(r"</?b>|\"\s*\n\s*f?\"|\{[^{}\n]*\}", "", code)
@@ -110,7 +108,7 @@ def pasted(line: str, **options: Any) -> str:
 
 
 @pytest.mark.integration
-def test_the_commands_work_as_pasted(app: ServerProcess, home: Path, tmp_path: Path) -> None:
+def test_the_commands_work_as_pasted(app, home, tmp_path):
     """On one app; a version that it logged is then served. The black box runs ``app.py log``."""
     lines = [line for line in commands() if line.startswith("curl") and ":7860" in line]
     assert len(lines) >= 5

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -27,9 +26,7 @@ SPACE = {"SPACE_ID": "me/demo", "SPACE_HOST": "me-demo.hf.space"}
         (["--guest-models", "a/b, c/d,"], {}, {"guest_models": ("a/b", "c/d")}),
     ],
 )
-def test_flags_win_over_the_environment_over_defaults(
-    flags: list[str], environ: dict[str, str], expected: dict[str, Any]
-) -> None:
+def test_flags_win_over_the_environment_over_defaults(flags, environ, expected):
     settings = Settings.load(flags, environ)
     assert {name: getattr(settings, name) for name in expected} == expected
 
@@ -43,15 +40,13 @@ def test_flags_win_over_the_environment_over_defaults(
         ([], {"DSPY_DEMO_IDLE_TIMEOUT_S": "0"}, "DSPY_DEMO_IDLE_TIMEOUT_S"),
     ],
 )
-def test_a_wrong_value_is_named_by_where_it_came_from(
-    flags: list[str], environ: dict[str, str], where: str
-) -> None:
+def test_a_wrong_value_is_named_by_where_it_came_from(flags, environ, where):
     with pytest.raises(SettingsError) as caught:
         Settings.load(flags, environ)
     assert caught.value.public_message.startswith(where)
 
 
-def test_secrets_do_not_show() -> None:
+def test_secrets_do_not_show():
     environ = {name: f"sk-{name}" for provider in PROVIDERS for name in provider.keys}
     settings = Settings.load(["--api-key", "sk-typed"], environ)
     shown = f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
@@ -59,7 +54,7 @@ def test_secrets_do_not_show() -> None:
     assert settings.provider_keys.keys() == environ.keys()
 
 
-def test_every_setting_is_documented_and_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_setting_is_documented_and_in_the_help(capsys):
     with pytest.raises(SystemExit) as stopped:
         Settings.load(["--help"], {})
     assert stopped.value.code == 0
@@ -73,7 +68,7 @@ def test_every_setting_is_documented_and_in_the_help(capsys: pytest.CaptureFixtu
             assert row["bounds"], f"{flag} has no bound"
 
 
-def test_libraries_are_told_to_stay_offline_and_in_the_data_folder(data_dir: Path) -> None:
+def test_libraries_are_told_to_stay_offline_and_in_the_data_folder(data_dir):
     users = {"OPENAI_API_BASE": "http://x", "MLFLOW_DISABLE_TELEMETRY": "false"}
     environ = dict(users)
     prepare_libraries(Settings.load(["--data-dir", str(data_dir)], {}), environ)

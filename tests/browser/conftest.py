@@ -14,8 +14,8 @@ import pytest_asyncio
 from playwright.async_api import async_playwright
 
 from tests.browser.chat_page import ChatPage
+from tests.environment import is_loopback
 from tests.fake_hub import FakeHub, gguf_bytes, known_for
-from tests.network_guard import is_loopback
 from tests.processes import running_app
 from tests.stand_in_tunnel import SHARE_SERVER
 

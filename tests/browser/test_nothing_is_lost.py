@@ -8,6 +8,7 @@ from playwright.async_api import expect
 
 from tests.browser.chat_page import DRAWN, LEFT_MID_STREAM, LONG, TURN_MS, ChatPage
 from tests.browser.conftest import on_a_phone
+from tests.fake_openai import free_port
 from tests.processes import start_process
 
 #: What a browser reports of a connection that a test has cut.
@@ -116,7 +117,7 @@ async def test_a_broken_line_loses_no_question_and_nothing_that_had_come(new_pag
     await line.cut()
 
 
-async def test_chat_and_draft_outlive_a_restart_of_the_app(new_page, free_port, data_dir, home, problems):
+async def test_chat_and_draft_outlive_a_restart_of_the_app(new_page, data_dir, home, problems):
     problems.allowed.append(CUT)
     chat, port = ChatPage(await new_page()), free_port()
     command = ["app.py", "--port", str(port), "--no-open", "--data-dir", str(data_dir)]

@@ -30,7 +30,7 @@ from dspy_demo.tracing.record import Call, TurnRecord
 from dspy_demo.tracing.spans import HIDDEN, spans_of
 from dspy_demo.tracing.tracer import FAILING, Tracer
 from dspy_demo.versions.tracking import Tracking
-from tests.fake_openai import FAULTS, tool_reply
+from tests.fake_openai import FAULTS, free_port, tool_reply
 from tests.processes import wait_until
 from tests.scripted_backend import ScriptedBackend
 from tests.services import house, settings_for
@@ -146,7 +146,7 @@ def test_a_second_try_does_not_write_a_trace_twice_and_a_dropped_one_is_a_notice
     assert (tracer.notice, tracer.state) == (None, "ok")
 
 
-def test_a_server_that_is_down_is_a_notice_and_keeps_nobody_waiting(tmp_path, free_port, monkeypatch):
+def test_a_server_that_is_down_is_a_notice_and_keeps_nobody_waiting(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setattr(tracing, "RETRY_WAITS_S", (0.05, 0.1))
     monkeypatch.setattr(tracing, "WAITING_MAX", 10)
