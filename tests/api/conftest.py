@@ -1,28 +1,27 @@
-"""Services over scripted turns, and real servers to reach them by."""
-
-from __future__ import annotations
+"""Our routes over scripted turns, and real servers to reach them by."""
 
 import asyncio
 import contextlib
 import socket
 import threading
-from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import dspy
 import httpx
 import pytest
 import uvicorn
 
+from dspy_demo.api.ops import probes_router, versions_router
 from dspy_demo.api.routes import build_api
-from dspy_demo.backends import Backend
 from dspy_demo.chat import ChatService
-from dspy_demo.events import FieldDelta, LMChoice, LocalTarget, TurnRequest, TurnStarted
+from dspy_demo.events import FieldDelta, LMChoice, TurnStarted
 from dspy_demo.guests.limits import GuestLimits
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.spec import InputField, ProgramSpec
 from dspy_demo.settings import Settings
 from tests.processes import wait_until
 from tests.scripted_backend import ScriptedBackend, scripted_answer
+from tests.visitors import OWNER
 
 
 def program(name, field, *outputs, **more):
@@ -37,16 +36,24 @@ PROGRAMS = (
     program("custom", "text"),  # only running it tells its outputs
 )
 LM = LMChoice("test/model", api_base="http://inner.example/v1", temperature=0.5)
+STARTED = TurnStarted("local", "m")
 
 
-@dataclass
-class Recorder:
-    """A backend that notes the requests it gets and plays `backend`."""
+class Api:
+    """The routes over a script or a backend, what that is asked, and a visitor's client without a socket."""
 
-    backend: Backend
-    requests: list[TurnRequest] = field(default_factory=list)
-    name: str = "recorder"
-    service: ChatService | None = None  # the one that it was put into
+    name = "noting"
+
+    def __init__(self, script=None, *, visitor=OWNER, error=None, bounds=None, allowance=None, **settings):
+        script = script or scripted_answer("It is 4", reasoning="2 plus 2")
+        self.backend = script if hasattr(script, "stream") else ScriptedBackend(script)
+        self.requests, self.logged, self.error = [], [], error
+        made, programs = Settings(**settings), ProgramRegistry(PROGRAMS)
+        limits = GuestLimits(made, bounds=bounds) if bounds else None
+        self.service = ChatService(made, programs, self, limits=limits, allowance=allowance)
+        routers = probes_router(self.service, self._prepare), versions_router(self._log)
+        self.app = build_api(self.service, lambda: LM, *routers)
+        self.client = client_of(behind_guard(self.app, visitor))
 
     def stream(self, request):
         self.requests.append(request)
@@ -54,58 +61,19 @@ class Recorder:
 
     async def aclose(self): ...
 
-    @property
-    def lm(self):
-        target = self.requests[-1].target
-        assert isinstance(target, LocalTarget)
-        return target.lm
+    async def _prepare(self):
+        if self.error:
+            raise self.error
+
+    def _log(self, *version):
+        if self.error:
+            raise self.error
+        self.logged.append(version)
+        return SimpleNamespace(name="demo", version=3, uri="models:/demo/3")
 
 
-class SilentBackend:
-    """Begins to answer, then says nothing for as long as anybody waits."""
-
-    name = "silent"
-
-    def __init__(self):
-        self.begun = threading.Event()
-        self.closed = threading.Event()
-
-    async def stream(self, request):
-        try:
-            yield TurnStarted("local", "silent/model")
-            yield FieldDelta("answer", "answer", "Wait")
-            self.begun.set()
-            await asyncio.Event().wait()
-        finally:
-            self.closed.set()
-
-    async def aclose(self): ...
-
-
-def make_service(backend, *, bounds=None, **settings: object):
-    made = Settings(**settings)
-    limits = GuestLimits(made, bounds=bounds) if bounds else None
-    return ChatService(made, ProgramRegistry(PROGRAMS), backend, limits=limits)
-
-
-def recorded(script=None, **settings: object):
-    """A service over a script or a backend, and what that one is asked."""
-    script = scripted_answer("It is 4", reasoning="2 plus 2") if script is None else script
-    recorder = Recorder(script if hasattr(script, "stream") else ScriptedBackend(script))
-    recorder.service = make_service(recorder, **settings)
-    return recorder.service, recorder
-
-
-@pytest.fixture
-def make_client():
-    """A client of the routes over a script or a backend, without a socket."""
-
-    def make(script=None, lm=LM, **settings: object):
-        service, recorder = recorded(script, **settings)
-        transport = httpx.ASGITransport(build_api(service, lambda: lm))
-        return httpx.AsyncClient(transport=transport, base_url="http://test"), recorder
-
-    return make
+def client_of(app):
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
 
 
 def behind_guard(app, visitor):
@@ -118,21 +86,41 @@ def behind_guard(app, visitor):
     return guarded
 
 
+class EndlessBackend(ScriptedBackend):
+    """Begins to answer and never ends: it is silent, or without a pause writes more than any buffer holds."""
+
+    def __init__(self, pause_s=3600):
+        self.pause_s, self.written = pause_s, 0
+        self.begun, self.closed = threading.Event(), threading.Event()
+
+    async def stream(self, request):
+        try:
+            yield STARTED
+            yield FieldDelta("answer", "answer", "Wait")
+            self.begun.set()
+            while True:
+                await asyncio.sleep(self.pause_s)
+                self.written += 100_000
+                yield FieldDelta("answer", "answer", "x" * 100_000)
+        finally:
+            self.closed.set()
+
+
 class LiveServer(uvicorn.Server):
     """uvicorn on a free port, in a thread."""
 
-    def __init__(self, app, **config: object):
+    def __init__(self, app, **config):
         super().__init__(uvicorn.Config(app, port=0, log_level="warning", lifespan="off", **config))
         self._thread = threading.Thread(target=self.run, daemon=True)
 
     def __enter__(self):
         self._thread.start()
         wait_until(lambda: self.started, 10, "the server has started")
-        self.port: int = self.servers[0].sockets[0].getsockname()[1]
+        self.port = self.servers[0].sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         return self
 
-    def __exit__(self, *error: object):
+    def __exit__(self, *error):
         self.should_exit = True
         self._thread.join(10)
         assert not self._thread.is_alive()

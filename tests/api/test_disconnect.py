@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import threading
 import time
 
 import httpx
@@ -10,14 +9,13 @@ import openai
 import pytest
 
 from dspy_demo.api import turns
-from dspy_demo.api.routes import build_api
-from dspy_demo.events import FieldDelta, TurnStarted
 from dspy_demo.guests.limits import Bounds
 from dspy_demo.web import uvicorn_bridge
 from dspy_demo.web.uvicorn_bridge import bounded_protocol
-from tests.api.conftest import LM, SilentBackend, make_service, recorded
+from tests.api.conftest import Api, EndlessBackend
 from tests.processes import wait_until
 from tests.scripted_backend import ScriptedBackend, scripted_answer
+from tests.services import until
 
 CHAT = b'{"model":"qa","messages":[{"role":"user","content":"hi"}],"stream":true}'
 BODY = b'{"text":"hi"}'
@@ -25,9 +23,9 @@ BODY = b'{"text":"hi"}'
 
 @pytest.mark.parametrize(("path", "body"), [("/predict", BODY), ("/v1/chat/completions", CHAT)])
 def test_hanging_up_closes_the_turn_within_100_ms(serve, path, body):
-    backend = SilentBackend()
-    service = make_service(backend)
-    server = serve(build_api(service, lambda: LM))
+    backend = EndlessBackend()
+    api = Api(backend)
+    server = serve(api.app)
     connection = server.open_request(path, body)
     assert backend.begun.wait(5)
     assert not backend.closed.wait(0.1)
@@ -35,14 +33,14 @@ def test_hanging_up_closes_the_turn_within_100_ms(serve, path, body):
     connection.close()
     assert backend.closed.wait(5)
     assert time.monotonic() - hung_up_at < 0.1
-    wait_until(lambda: not service.running, 1, "the turn is over")
+    wait_until(lambda: not api.service.running, 1, "the turn is over")
     assert httpx.get(server.url + "/health").status_code == 200
 
 
 def test_silence_is_filled_with_comments_and_does_not_stop_the_turn(serve, monkeypatch):
     monkeypatch.setattr(turns, "KEEP_ALIVE_S", 0.05)
-    backend = SilentBackend()
-    server = serve(build_api(make_service(backend), lambda: LM))
+    backend = EndlessBackend()
+    server = serve(Api(backend).app)
     with httpx.stream("POST", server.url + "/predict/stream", json={"text": "hi"}, timeout=5) as response:
         lines = response.iter_lines()
         for _ in range(3):
@@ -52,57 +50,34 @@ def test_silence_is_filled_with_comments_and_does_not_stop_the_turn(serve, monke
     assert backend.closed.wait(1)
 
 
-async def test_a_stream_that_the_server_stops_is_cut_without_done(make_client):
-    backend = SilentBackend()
-    client, recorder = make_client(backend)
-    asking = asyncio.create_task(client.post("/predict/stream", json={"text": "hi"}))
-    while not backend.begun.is_set():
-        await asyncio.sleep(0.01)
-    await recorder.service.aclose()
+async def test_a_stream_that_the_server_stops_is_cut_without_done():
+    backend = EndlessBackend()
+    api = Api(backend)
+    asking = asyncio.create_task(api.client.post("/predict/stream", json={"text": "hi"}))
+    await until(backend.begun.is_set)
+    await api.service.aclose()
     response = await asking
     assert ('"type":"delta"' in response.text, "[DONE]" in response.text) == (True, False)
-
-
-class EndlessBackend:
-    """Writes more than any buffer between it and a reader holds, for ever."""
-
-    name = "endless"
-
-    def __init__(self):
-        self.closed = threading.Event()
-        self.written = 0
-
-    async def stream(self, request):
-        try:
-            yield TurnStarted("local", "endless")
-            while True:
-                await asyncio.sleep(0)
-                self.written += 100_000
-                yield FieldDelta("answer", "answer", "x" * 100_000)
-        finally:
-            self.closed.set()
-
-    async def aclose(self): ...
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the kernel has no such limit")
 def test_a_reader_that_stalls_ends_the_turn_and_all_behind_it(serve, monkeypatch):
     monkeypatch.setattr(uvicorn_bridge, "STALLED_S", 0.5)
-    backend = EndlessBackend()
-    service = make_service(backend)
-    server = serve(build_api(service, lambda: LM), http=bounded_protocol(8))
+    backend = EndlessBackend(pause_s=0)
+    api = Api(backend)
+    server = serve(api.app, http=bounded_protocol(8))
     with server.open_request("/predict/stream", BODY) as connection:
         assert connection.recv(100).startswith(b"HTTP/1.1 200")
         assert backend.closed.wait(20)
         assert backend.written < 100_000_000  # it had to wait for the reader
-        wait_until(lambda: not service.running, 1, "the turn is over")
+        wait_until(lambda: not api.service.running, 1, "the turn is over")
         wait_until(lambda: not server.server_state.connections, 1, "the connection is gone, unread as it is")
 
 
 def test_a_connection_without_a_whole_head_is_closed_and_one_with_it_is_not(serve, monkeypatch):
     monkeypatch.setattr(uvicorn_bridge, "FIRST_HEAD_S", 0.3)
-    service = make_service(ScriptedBackend(scripted_answer("a b c"), pause_s=0.2))
-    server = serve(build_api(service, lambda: LM), http=bounded_protocol(8))
+    backend = ScriptedBackend(scripted_answer("a b c"), pause_s=0.2)
+    server = serve(Api(backend).app, http=bounded_protocol(8))
     for sent in (b"", b"POST /predict HT", b"POST /predict HTTP/1.1\r\nHost: x\r\n"):
         with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
             connection.sendall(sent)
@@ -113,21 +88,20 @@ def test_a_connection_without_a_whole_head_is_closed_and_one_with_it_is_not(serv
 
 def test_openais_client_just_waits_and_hanging_up_leaves_the_line(serve, monkeypatch):
     monkeypatch.setattr(turns, "KEEP_ALIVE_S", 0.05)
-    silent = SilentBackend()
-    service, recorder = recorded(silent, bounds=Bounds(), guests_concurrent_turns=1)
-    server = serve(build_api(service, lambda: LM))
-    with server.open_request("/predict/stream", b'{"text":"hi"}') as holder:
+    silent = EndlessBackend()
+    api = Api(silent, bounds=Bounds(), guests_concurrent_turns=1)
+    server, service = serve(api.app), api.service
+    with server.open_request("/predict/stream", BODY) as holder:
         assert silent.begun.wait(5)
-        recorder.backend = ScriptedBackend(scripted_answer("four"))
-        waiting = server.open_request("/predict", b'{"text":"hi"}')
+        api.backend = ScriptedBackend(scripted_answer("four"))
+        waiting = server.open_request("/predict", BODY)
         wait_until(lambda: service.waiting, 5, "the second turn waits")
         waiting.close()
         wait_until(lambda: not service.waiting, 1, "it left the line")
         assert (service.limits.waiting, len(service.running)) == ([], 1)
         with openai.OpenAI(base_url=server.url + "/v1", api_key="unused", max_retries=0) as sdk:
-            stream = sdk.chat.completions.create(
-                model="qa", messages=[{"role": "user", "content": "hi"}], stream=True
-            )
+            messages = [{"role": "user", "content": "hi"}]
+            stream = sdk.chat.completions.create(model="qa", messages=messages, stream=True)
             wait_until(lambda: service.waiting, 30, "it waits")
             holder.close()
             assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == "four"

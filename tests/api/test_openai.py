@@ -5,14 +5,12 @@ import json
 import openai
 import pytest
 
-from dspy_demo.api.routes import build_api
 from dspy_demo.errors import UpstreamAuth, UpstreamCut, UpstreamRateLimited
-from dspy_demo.events import FieldDelta, TurnFinished, TurnStarted, Usage
-from tests.api.conftest import LM, LiveServer, recorded
+from dspy_demo.events import FieldDelta, TurnFinished, Usage
+from tests.api.conftest import LM, STARTED, Api, LiveServer
 from tests.services import conversation
 
 QUESTION = [{"role": "user", "content": "What is 2 + 2?"}]
-STARTED = TurnStarted("local", "m")
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
 CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 6_000_000}}
@@ -34,10 +32,9 @@ def delta(text, field="answer", step="predict", channel="answer"):
 @pytest.fixture(scope="module")
 def server():
     """One server whose service is replaced by each test."""
-    service, _ = recorded()
-    api = build_api(service, lambda: LM)
-    with LiveServer(api) as live:
-        live.api = api
+    app = Api().app
+    with LiveServer(app) as live:
+        live.state = app.state
         yield live
 
 
@@ -46,8 +43,9 @@ def make_sdk(server):
     with openai.OpenAI(base_url=server.url + "/v1", api_key="unused", max_retries=0) as client:
 
         def make(*events):
-            server.api.state.service, recorder = recorded(list(events) or None)
-            return client, recorder
+            api = Api(list(events))
+            server.state.service = api.service
+            return client, api
 
         yield make
 
@@ -68,7 +66,7 @@ def ask(sdk, model="qa", stream=True, **more):
 
 
 def test_a_whole_answer(make_sdk):
-    sdk, recorder = make_sdk(STARTED, TurnFinished({"reasoning": "2 plus 2", "answer": "4"}, Usage(3, 2)))
+    sdk, api = make_sdk(STARTED, TurnFinished({"reasoning": "2 plus 2", "answer": "4"}, Usage(3, 2)))
     parts = [{"type": "text", "text": "What is"}, {"type": "text", "text": "2+2?"}]
     chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}, said("Hello")]
     changes = {"temperature": 0.1, "max_completion_tokens": 10_000_000}
@@ -77,9 +75,10 @@ def test_a_whole_answer(make_sdk):
     reasoning, content, finish, [answer] = ask(sdk, stream=False, messages=messages, **changes, **ignored)
     assert (reasoning, content, finish) == ("2 plus 2", "4", "stop")
     assert (answer.model, answer.usage.total_tokens) == ("qa", 5)
-    assert recorder.requests[0].inputs == {"question": "What is\n2+2?"}
-    assert recorder.requests[0].history == conversation("Hi", "Hello")
-    assert (recorder.lm.model, recorder.lm.temperature, recorder.lm.max_tokens) == (LM.model, 0.1, 200_000)
+    lm = api.requests[0].target.lm
+    assert api.requests[0].inputs == {"question": "What is\n2+2?"}
+    assert api.requests[0].history == conversation("Hi", "Hello")
+    assert (lm.model, lm.temperature, lm.max_tokens) == (LM.model, 0.1, 200_000)
 
 
 def test_a_streamed_answer(make_sdk):
@@ -122,7 +121,7 @@ def test_the_content_ends_with_the_final_answer(make_sdk, program, deltas, outpu
 
 
 def test_models_and_other_addresses(make_sdk):
-    sdk, recorder = make_sdk()
+    sdk, api = make_sdk()
     assert [model.id for model in sdk.models.list()] == ["qa", "report", "custom"]
     assert sdk.models.retrieve("qa").object == "model"
     for call in (lambda: sdk.models.retrieve("gpt-4o"), lambda: ask(sdk, "gpt-4o")):
@@ -131,7 +130,7 @@ def test_models_and_other_addresses(make_sdk):
         assert (caught.value.code, caught.value.type) == ("not_found", "invalid_request_error")
     with pytest.raises(openai.NotFoundError, match="/docs shows the routes"):
         sdk.embeddings.create(model="qa", input="x")
-    assert not recorder.requests
+    assert not api.requests
 
 
 REFUSED = [
@@ -145,7 +144,7 @@ FORMS = [("report", schema_of("title", "author"), "title, tags"), ("custom", sch
 
 
 def test_what_cannot_be_done_is_refused_with_a_sentence(make_sdk):
-    sdk, recorder = make_sdk()
+    sdk, api = make_sdk()
     for extra, words in REFUSED:
         with pytest.raises(openai.UnprocessableEntityError) as caught:
             ask(sdk, **extra)
@@ -157,11 +156,11 @@ def test_what_cannot_be_done_is_refused_with_a_sentence(make_sdk):
     with pytest.raises(openai.APIStatusError) as long:
         ask(sdk, messages=[{"role": "user", "content": "A" * 6_000_000}])
     assert (long.value.status_code, long.value.code) == (413, "input_too_long")
-    assert not recorder.requests
+    assert not api.requests
 
 
 def test_what_cannot_be_read_in_earlier_messages_is_left_out(make_sdk):
-    sdk, recorder = make_sdk()
+    sdk, api = make_sdk()
     earlier = [
         {"role": "user", "content": [{"type": "text", "text": "Look"}, PICTURE]},
         said("A cat."),
@@ -175,8 +174,8 @@ def test_what_cannot_be_read_in_earlier_messages_is_left_out(make_sdk):
     ]
     ask(sdk, messages=[*earlier, *QUESTION])
     texts = ["Look", "A cat.", "How warm is it?", "20 degrees.", "Do harm", "Something else?"]
-    assert recorder.requests[-1].history == conversation(*texts)
-    assert recorder.requests[-1].inputs == {"question": "What is 2 + 2?"}
+    assert api.requests[-1].history == conversation(*texts)
+    assert api.requests[-1].inputs == {"question": "What is 2 + 2?"}
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -207,10 +206,10 @@ def test_faults_raise_the_sdks_own_errors_and_are_not_repeated_in_vain(make_sdk)
     with pytest.raises(openai.RateLimitError) as limited:
         ask(sdk, stream=False)
     assert limited.value.response.headers["retry-after"] == "3"
-    sdk, recorder = make_sdk(STARTED, UpstreamAuth())
+    sdk, api = make_sdk(STARTED, UpstreamAuth())
     with pytest.raises(openai.InternalServerError):
         ask(sdk.with_options(max_retries=2), stream=False)
-    assert len(recorder.requests) == 1
+    assert len(api.requests) == 1
     sdk, _ = make_sdk(STARTED, delta("Wa"), UpstreamCut())
     stream, content = sdk.chat.completions.create(model="qa", messages=QUESTION, stream=True), ""
     with pytest.raises(openai.APIError, match="stopped in the middle"):
