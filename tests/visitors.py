@@ -1,7 +1,5 @@
 """Visitors for tests, and the requests they come with."""
 
-from __future__ import annotations
-
 import gradio as gr
 from starlette.requests import Request
 
@@ -11,7 +9,7 @@ OWNER = Visitor("owner", "an-owner")
 STRANGER = Visitor("guest", "a-guest")
 
 
-def request_of(visitor: Visitor | None, session_hash: str = "tab") -> gr.Request:
+def request_of(visitor, session_hash="tab"):
     """An event's request as it arrives behind the guard; None: one that the guard never saw."""
     state = {} if visitor is None else {"visitor": visitor}
     scope = {"type": "http", "method": "POST", "path": "/", "headers": [], "query_string": b""}

@@ -72,8 +72,8 @@ class Api:
         return SimpleNamespace(name="demo", version=3, uri="models:/demo/3")
 
 
-def client_of(app):
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
+def client_of(app, base_url="http://test"):
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=base_url)
 
 
 def behind_guard(app, visitor):

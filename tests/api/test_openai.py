@@ -13,6 +13,7 @@ from tests.services import conversation
 QUESTION = [{"role": "user", "content": "What is 2 + 2?"}]
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
 CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+BEES = {"title": "Bees", "tags": ["a"]}
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 6_000_000}}
 
 
@@ -30,37 +31,27 @@ def delta(text, field="answer", step="predict", channel="answer"):
 
 
 @pytest.fixture(scope="module")
-def server():
-    """One server whose service is replaced by each test."""
+def make_sdk():
+    """A client of one server, whose service is replaced by each test."""
     app = Api().app
-    with LiveServer(app) as live:
-        live.state = app.state
-        yield live
+    with LiveServer(app) as server, openai.OpenAI(base_url=server.url + "/v1", api_key="unused") as client:
 
-
-@pytest.fixture
-def make_sdk(server):
-    with openai.OpenAI(base_url=server.url + "/v1", api_key="unused", max_retries=0) as client:
-
-        def make(*events):
+        def make(*events, max_retries=0):
             api = Api(list(events))
-            server.state.service = api.service
-            return client, api
+            app.state.service = api.service
+            return client.with_options(max_retries=max_retries), api
 
         yield make
 
 
 def ask(sdk, model="qa", stream=True, **more):
-    """Reasoning, content and finish reason of an answer, and its chunks."""
+    """Reasoning, content and finish reason of an answer, and its chunks; the whole one is a single chunk."""
     answer = sdk.chat.completions.create(**{"model": model, "messages": QUESTION, "stream": stream} | more)
-    if not stream:
-        choice = answer.choices[0]
-        reasoning = getattr(choice.message, "reasoning_content", None) or ""
-        return reasoning, choice.message.content, choice.finish_reason, [answer]
-    chunks = list(answer)
+    chunks = list(answer) if stream else [answer]
     choices = [choice for chunk in chunks for choice in chunk.choices]
-    reasoning = "".join(getattr(choice.delta, "reasoning_content", None) or "" for choice in choices)
-    content = "".join(choice.delta.content or "" for choice in choices)
+    parts = [choice.delta if stream else choice.message for choice in choices]
+    reasoning = "".join(getattr(part, "reasoning_content", None) or "" for part in parts)
+    content = "".join(part.content or "" for part in parts)
     [finish] = [choice.finish_reason for choice in choices if choice.finish_reason]
     return reasoning, content, finish, chunks
 
@@ -75,9 +66,9 @@ def test_a_whole_answer(make_sdk):
     reasoning, content, finish, [answer] = ask(sdk, stream=False, messages=messages, **changes, **ignored)
     assert (reasoning, content, finish) == ("2 plus 2", "4", "stop")
     assert (answer.model, answer.usage.total_tokens) == ("qa", 5)
-    lm = api.requests[0].target.lm
-    assert api.requests[0].inputs == {"question": "What is\n2+2?"}
-    assert api.requests[0].history == conversation("Hi", "Hello")
+    [request] = api.requests
+    lm = request.target.lm
+    assert (request.inputs, request.history) == ({"question": "What is\n2+2?"}, conversation("Hi", "Hello"))
     assert (lm.model, lm.temperature, lm.max_tokens) == (LM.model, 0.1, 200_000)
 
 
@@ -105,12 +96,7 @@ def test_a_streamed_answer(make_sdk):
         ("qa", [delta("4")], {"answer": "5"}, "4\n\n5"),
         ("qa", [delta("4")], {"answer": 4}, "4"),
         ("qa", [delta("draft"), delta("4", step="predict#2")], {"answer": "4"}, "draft\n\n4"),
-        (
-            "report",
-            [delta("Bees", "title"), delta('["a"', "tags"), delta("]", "tags")],
-            {"title": "Bees", "tags": ["a"]},
-            'title: Bees\n\ntags: ["a"]',
-        ),
+        ("report", [delta("Bees", "title"), delta('["a"]', "tags")], BEES, 'title: Bees\n\ntags: ["a"]'),
         ("custom", [delta("a", "x"), delta("b", "y")], {"x": "a", "y": "b"}, "a\n\ny: b"),
         ("custom", [], {"reasoning": "r", "x": "a"}, "a"),
     ],
@@ -139,19 +125,16 @@ REFUSED = [
     ({"temperature": 3}, "less than or equal to 2"),
     ({"messages": [*QUESTION, said("It")]}, "cannot be continued here"),
     ({"messages": [{"role": "user", "content": [PICTURE]}]}, "Only text"),
+    ({"model": "report", "response_format": schema_of("title", "author")}, "title, tags"),
+    ({"model": "custom", "response_format": schema_of("title")}, "not known"),
 ]
-FORMS = [("report", schema_of("title", "author"), "title, tags"), ("custom", schema_of("title"), "not known")]
 
 
 def test_what_cannot_be_done_is_refused_with_a_sentence(make_sdk):
     sdk, api = make_sdk()
-    for extra, words in REFUSED:
-        with pytest.raises(openai.UnprocessableEntityError) as caught:
-            ask(sdk, **extra)
-        assert words in caught.value.body["message"]
-    for program, form, words in FORMS:
+    for asked, words in REFUSED:
         with pytest.raises(openai.UnprocessableEntityError) as refused:
-            ask(sdk, program, response_format=form)
+            ask(sdk, **asked)
         assert words in refused.value.body["message"]
     with pytest.raises(openai.APIStatusError) as long:
         ask(sdk, messages=[{"role": "user", "content": "A" * 6_000_000}])
@@ -174,17 +157,16 @@ def test_what_cannot_be_read_in_earlier_messages_is_left_out(make_sdk):
     ]
     ask(sdk, messages=[*earlier, *QUESTION])
     texts = ["Look", "A cat.", "How warm is it?", "20 degrees.", "Do harm", "Something else?"]
-    assert api.requests[-1].history == conversation(*texts)
-    assert api.requests[-1].inputs == {"question": "What is 2 + 2?"}
+    [request] = api.requests
+    assert (request.history, request.inputs) == (conversation(*texts), {"question": "What is 2 + 2?"})
 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_structured_output_is_the_fields_as_json(make_sdk, stream):
-    report = {"reasoning": "r", "title": "Bees", "tags": ["a", 1]}
-    sdk, _ = make_sdk(STARTED, delta("Be", "title"), delta("es", "title"), TurnFinished(report))
+    sdk, _ = make_sdk(STARTED, delta("Be", "title"), delta("es", "title"), TurnFinished(BEES))
     for form, fields in (({"type": "json_object"}, ("title", "tags")), (schema_of("title"), ("title",))):
         answer = ask(sdk, "report", stream, response_format=form)
-        assert json.loads(answer[1]) == {name: report[name] for name in fields}
+        assert json.loads(answer[1]) == {name: BEES[name] for name in fields}
 
 
 @pytest.mark.parametrize(
@@ -206,13 +188,12 @@ def test_faults_raise_the_sdks_own_errors_and_are_not_repeated_in_vain(make_sdk)
     with pytest.raises(openai.RateLimitError) as limited:
         ask(sdk, stream=False)
     assert limited.value.response.headers["retry-after"] == "3"
-    sdk, api = make_sdk(STARTED, UpstreamAuth())
+    sdk, api = make_sdk(STARTED, UpstreamAuth(), max_retries=2)
     with pytest.raises(openai.InternalServerError):
-        ask(sdk.with_options(max_retries=2), stream=False)
+        ask(sdk, stream=False)
     assert len(api.requests) == 1
     sdk, _ = make_sdk(STARTED, delta("Wa"), UpstreamCut())
-    stream, content = sdk.chat.completions.create(model="qa", messages=QUESTION, stream=True), ""
+    stream, chunks = sdk.chat.completions.create(model="qa", messages=QUESTION, stream=True), []
     with pytest.raises(openai.APIError, match="stopped in the middle"):
-        for chunk in stream:
-            content += chunk.choices[0].delta.content or ""
-    assert content == "Wa"
+        chunks.extend(stream)
+    assert chunks[-1].choices[0].delta.content == "Wa"

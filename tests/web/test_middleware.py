@@ -1,24 +1,27 @@
-"""The outermost layers over small apps: who is let in, and what goes out with every answer."""
+"""The outer layers over small apps: who is let in, what goes out with an answer, what of Gradio is open."""
 
 import base64
 import contextlib
 import gzip
 import hashlib
+import json
 import re
 import socket
 
-import httpx
 import pytest
+from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.responses import HTMLResponse, JSONResponse, StreamingResponse
 from starlette.routing import Route
 
+from dspy_demo.api.errors import handle_errors
 from dspy_demo.settings import Settings
 from dspy_demo.web.auth import Auth
+from dspy_demo.web.gradio_routes import GradioRoutes, PageSessions, is_closed
 from dspy_demo.web.headers import OTHERS
 from dspy_demo.web.middleware import AuthMiddleware
 from dspy_demo.web.server import protected
-from tests.api.conftest import LiveServer
+from tests.api.conftest import LiveServer, client_of
 
 LOCAL, PUBLIC = "http://127.0.0.1:7860", "https://abc.gradio.live"
 NAVIGATES = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
@@ -38,7 +41,7 @@ def auth_of(**values):
 
 def browser(auth, base_url=LOCAL):
     """A browser or a script with cookies of its own."""
-    return httpx.AsyncClient(transport=httpx.ASGITransport(AuthMiddleware(APP, auth)), base_url=base_url)
+    return client_of(AuthMiddleware(APP, auth), base_url)
 
 
 def cookie_of(reply):
@@ -179,8 +182,7 @@ PAGES = Starlette(routes=[Route("/", page), Route("/ticks", ticks), Route("/brok
 
 
 def whole_app(**values):
-    app = protected(PAGES, auth_of(**values), head="<script>two()</script>")
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
+    return client_of(protected(PAGES, auth_of(**values), head="<script>two()</script>"), "http://localhost")
 
 
 @pytest.mark.parametrize("path", ["/", "/ticks", "/broken", "/nothing"])
@@ -203,3 +205,57 @@ async def test_the_page_is_whole_and_small(accepted):
     assert response.headers["vary"] == "Accept-Encoding"
     whole = PAGE.format("localhost" * 100).encode()
     assert (gzip.decompress(raw) if accepted.startswith("gzip") else raw) == whole
+
+
+FILE = {"path": "http://127.0.0.1:1/x", "meta": {"_type": "gradio.FileData"}}
+API = "/gradio_api"
+OPEN = """GET /, GET /theme.css, GET /assets/index.js, GET /static/js/x.js, GET {0}/heartbeat/abc,
+GET {0}/queue/data, GET {0}/info, HEAD {0}/startup-events, POST {0}/queue/join, POST {0}/run/predict,
+POST {0}/call/chat, GET {0}/call/chat/0123, POST /predict, GET /health"""
+CLOSED = """{0}, {0}/, {0}/file=/etc/passwd, {0}/file=http://127.0.0.1/, {0}/file/etc/passwd, {0}/upload,
+{0}/proxy=https://x.hf.space/, {0}/stream/abc, {0}/stream/a/b/1/playlist.m3u8, {0}/upload_progress,
+{0}/component_server, {0}/process_recording, {0}/custom_component/a/client/b/c, {0}/deep_link, {0}/runs,
+{0}/vibe-edit/, {0}/profiling/traces, {0}/mcp/sse, {0}/token, {0}/heartbeat/a/../../upload,
+{0}/what/the/next/version/brings, /v1/embeddings, /login/, /login/huggingface, /logout, /svelte/x.js"""
+
+
+def test_what_the_page_and_the_clients_use_is_open_and_all_else_is_closed():
+    for one in OPEN.format(API).replace("\n", " ").split(", "):
+        assert not is_closed(*one.split()), one
+    for path in CLOSED.format(API).replace("\n", " ").split(", "):
+        for method in ("GET", "HEAD", "POST", "PUT", "OPTIONS"):
+            assert is_closed(method, path.strip()), path
+
+
+async def echo(request):
+    return JSONResponse({"got": (await request.body()).decode()})
+
+
+ECHO = Starlette(routes=[Route(f"{API}/queue/join", echo, methods=["POST"])])
+EVENTS = FastAPI()
+EVENTS.mount("/", GradioRoutes(ECHO, events=[1], names=["chat"], sessions=PageSessions()))
+handle_errors(EVENTS, {})
+
+
+async def join(body):
+    return await client_of(EVENTS).post(f"{API}/queue/join", content=body)
+
+
+async def test_an_event_passes_as_it_came_and_what_is_no_json_is_refused():
+    for value in ("path meta", {"path": "x"}, {"meta": FILE["meta"]}, [["path", "meta"]]):
+        body = {"data": [value], "fn_index": 1, "session_hash": "abc"}
+        response = await join(json.dumps(body).encode())
+        assert (response.status_code, json.loads(response.json()["got"])) == (200, body)
+    for broken in (b"{", b"[]", b"\xff\xfe\xfd", b"[" * 100_000):
+        assert (await join(broken)).status_code == 422
+
+
+@pytest.mark.parametrize("value", [FILE, [FILE], {"a": [1, {"b": FILE}]}, {"path": "x", "meta": 3}])
+async def test_an_event_with_a_file_at_any_depth_is_refused_however_it_is_written(value):
+    for body in ({"data": value, "fn_index": 1}, {"data": [], "fn_index": 1, "event_data": value}):
+        text = json.dumps(body)
+        for written in (text, text.replace("path", r"p\u0061th")):
+            for encoding in ("utf-8", "utf-16", "utf-32"):
+                assert (await join(written.encode(encoding))).status_code == 403
+    deep = b'{"fn_index": 1, "data": ' + b"[" * 5000 + json.dumps(value).encode() + b"]" * 5000 + b"}"
+    assert (await join(deep)).status_code in {403, 422}

@@ -3,12 +3,8 @@
 What a guest can send to the real app is in test_attacks.py.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
-from dataclasses import dataclass
-from typing import Any
 
 import gradio as gr
 import pytest
@@ -22,42 +18,28 @@ from tests.ui.drawn import services_of
 from tests.visitors import STRANGER, request_of
 
 #: What a click on each of the owner's buttons says.
-CLICKS = [
-    {"do": do, "uri": "models:/dspy-demo/1"}
-    for do in ("serve", "promote", "edit", "stop", "open", "restart", "share", "roll-back", "load", "pull")
-]
-
-
-@dataclass
-class Handlers:
-    """The handlers of both pages, by name."""
-
-    owners: dict[str, Any]
-    guests: dict[str, Any]
+ACTIONS = ("serve", "promote", "edit", "stop", "open", "restart", "share", "roll-back", "load", "pull")
+CLICKS = [{"do": do, "uri": "models:/dspy-demo/1"} for do in ACTIONS]
 
 
 @pytest.fixture
 async def handlers(data_dir):
+    """Those of the owner's page and those of the guests', by name."""
     settings = settings_for(data_dir)
     async with house(settings) as home:
         guests = Allowance(settings, home.programs.specs(), home.catalog.detection)
         services = services_of(home)
         pages = [build_page(services), build_page(services, guests=guests)]
-        yield Handlers(*({fn.fn.__qualname__: fn for fn in page.fns.values() if fn.fn} for page in pages))
+        yield [{fn.fn.__qualname__: fn for fn in page.fns.values() if fn.fn} for page in pages]
 
 
 def arguments_for(fn, click, session_hash="tab"):
     """What Gradio would call a handler with, for a stranger who clicked there."""
-    data: dict[Any, dict[str, Any]] = {
-        gr.EventData: click,
-        gr.LikeData: {"index": 1, "value": "x", "liked": True},
-        gr.EditData: {"index": 0, "value": "x", "previous_value": "y"},
-        gr.RetryData: {"index": 0, "value": "x"},
-        gr.UndoData: {"index": 0, "value": "x"},
-        gr.SelectData: {"index": 0, "value": {"text": "x"}},
-    }
-    events: dict[Any, Any] = {kind: kind(None, values) for kind, values in data.items()}
-    events[gr.Request] = request_of(STRANGER, session_hash)
+    first = {"index": 0, "value": "x", "previous_value": "y"}
+    events = {kind: kind(None, first) for kind in (gr.EditData, gr.RetryData, gr.UndoData)}
+    events[gr.LikeData] = gr.LikeData(None, {"index": 1, "value": "x", "liked": True})
+    events[gr.SelectData] = gr.SelectData(None, {"index": 0, "value": {"text": "x"}})
+    events |= {gr.EventData: gr.EventData(None, click), gr.Request: request_of(STRANGER, session_hash)}
     given = {widget: [] if isinstance(widget, gr.Chatbot) else "x" for widget in fn.inputs}
     values = {"given": given, "chat": []}
     hints = inspect.get_annotations(fn.fn, eval_str=True)
@@ -74,7 +56,8 @@ async def call(fn, arguments):
 
 async def test_the_owners_handlers_refuse_a_guest_who_reaches_them(handlers):
     """Whatever the arguments: the role is looked at first. Their answers name no service."""
-    only_owners = {name: fn for name, fn in handlers.owners.items() if name not in handlers.guests}
+    owners, guests = handlers
+    only_owners = {name: fn for name, fn in owners.items() if name not in guests}
     assert len(only_owners) >= 8, only_owners.keys()
     for name, fn in only_owners.items():
         for click in CLICKS:
@@ -85,7 +68,7 @@ async def test_the_owners_handlers_refuse_a_guest_who_reaches_them(handlers):
 
 async def test_the_handlers_of_both_pages_leave_the_chat_of_another_guest_alone(handlers):
     """A stranger who knows the session's hash, which is no secret, and calls each of them under it."""
-    shared = {name: fn for name, fn in handlers.guests.items() if name.startswith("Chat.")}
+    shared = {name: fn for name, fn in handlers[1].items() if name.startswith("Chat.")}
     del shared["Chat.answer"]  # which has no session
     assert len(shared) >= 12, shared.keys()
     tabs = shared["Chat.load"].fn.__self__.sessions
