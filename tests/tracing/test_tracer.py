@@ -1,11 +1,8 @@
 """Turns become traces in a real store, and nobody waits for it: made by hand, and those of the chat."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from mlflow.tracing.constant import SpanAttributeKey
@@ -35,6 +32,7 @@ from tests.processes import wait_until
 from tests.scripted_backend import ScriptedBackend
 from tests.services import house, settings_for
 
+THEIRS = "tr-" + "b" * 32  # a trace that a model server writes
 KEY = "sk-planted-in-the-turn-0123456789"
 DONE = TurnFinished({"reasoning": "because", "answer": "4"}, Usage(12, 5, 0.002), first_delta_s=0.1)
 
@@ -62,29 +60,26 @@ def tracer(settings, tracking, monkeypatch):
 def stored(tracking, tracer):
     """The trace with an id, as MLflow gives it back."""
 
-    def read(trace_id: str | None) -> Any:
+    def read(trace_id):
         assert tracer.flush(15)
         return tracking.client.get_trace(trace_id)
 
     return read
 
 
-def begun(tracer: Tracer, question: str = "What is 2 + 2?", key: str = KEY) -> TurnRecord:
-    target = LocalTarget("chain_of_thought", LMChoice("openai/fake", api_key=SecretStr(key)))
-    record = tracer.begin(TurnRequest(target, {"question": question}))
-    assert record is not None
-    return record
+def begun(tracer, question="What is 2 + 2?"):
+    target = LocalTarget("chain_of_thought", LMChoice("openai/fake", api_key=SecretStr(KEY)))
+    return tracer.begin(TurnRequest(target, {"question": question}))
 
 
-def run_turn(tracer: Tracer, end: TurnFinished | TurnFailed | None = DONE, **request: str) -> TurnRecord:
+def run_turn(tracer, end=DONE, question="What is 2 + 2?"):
     """A turn with one model call and one tool, to its end; None stops it."""
-    record = begun(tracer, **request)
-    messages = [{"role": "user", "content": "2+2 \ud83d?"}]
-    record.call_started("1", Call("lm", "predict", messages, "openai/fake", {"top_p": 1}))
+    record = begun(tracer, question)
+    record.call_started("1", Call("lm", "predict", [{"role": "user", "content": "2+2 \ud83d?"}]))
     record.call_ended("1", [{"text": "four"}], None, usage=Usage(12, 5, 0.002))
     record.call_started("2", Call("tool", "calculator", {"expression": "2+2"}))
-    record.hear(FieldDelta("answer", "answer", "fo", "predict"))
-    record.hear(FieldDelta("answer", "answer", "u", "predict"))
+    for text in ("fo", "u"):
+        record.hear(FieldDelta("answer", "answer", text, "predict"))
     if end is not None:
         record.call_ended("2", "4", None)
         record.hear(end)
@@ -107,8 +102,7 @@ def test_a_record_is_told_apart_by_its_target_and_its_spans_have_no_key():
         (root,) = spans_of(record, ())
         assert not [word for word in (KEY, "hunter2", "u:p") if word in str(root.to_dict())]
         names = ("backend", "program", "model", "version")
-        tags = [root.attributes.get(SpanAttributeKey.TRACE_TAG_PREFIX + name) for name in names]
-        assert tags == expected
+        assert [root.attributes.get(SpanAttributeKey.TRACE_TAG_PREFIX + name) for name in names] == expected
 
 
 def test_a_turn_that_did_not_finish_keeps_what_had_streamed(tracer, stored):
@@ -124,26 +118,17 @@ def test_a_turn_that_did_not_finish_keeps_what_had_streamed(tracer, stored):
         assert trace.info.cost["total_cost"] == 0.002
 
 
-def test_a_second_try_does_not_write_a_trace_twice_and_a_dropped_one_is_a_notice(
-    tracer, stored, monkeypatch, caplog
-):
+def test_a_second_try_does_not_write_a_trace_twice(tracer, stored, monkeypatch):
     written, write = [], Traces.write
 
-    def write_and_fail(self: Traces, experiment_id: str, spans: list[Any]) -> None:
+    def write_and_fail(self, experiment_id, spans):
         write(self, experiment_id, spans)
         written.append(spans)
         raise OSError("The reply was lost.")
 
-    with monkeypatch.context() as broken:
-        broken.setattr(Traces, "write", write_and_fail)
-        record = run_turn(tracer, question="private words")
-        assert tracer.flush(15)
-    assert len(written) == 3 and len(stored(record.trace_id).data.spans) == 3
-    assert (tracer.notice, tracer.state) == (FAILING, "failing")
-    (entry,) = [entry for entry in caplog.records if entry.levelname == "WARNING"]
-    assert entry.name == tracing.__name__ and "private words" not in entry.getMessage()
-    assert stored(run_turn(tracer).trace_id)
-    assert (tracer.notice, tracer.state) == (None, "ok")
+    monkeypatch.setattr(Traces, "write", write_and_fail)
+    trace = stored(run_turn(tracer).trace_id)
+    assert len(written) == len(trace.data.spans) == 3
 
 
 def test_a_server_that_is_down_is_a_notice_and_keeps_nobody_waiting(tmp_path, monkeypatch):
@@ -159,18 +144,24 @@ def test_a_server_that_is_down_is_a_notice_and_keeps_nobody_waiting(tmp_path, mo
     assert time.monotonic() - started < 1
 
 
-def test_nobodys_words_are_printed_where_the_database_is_gone(tracer, stored, settings, capfd):
+def test_a_dropped_trace_is_a_notice_and_a_line_in_the_log_without_anybodys_words(
+    tracer, stored, settings, capfd, caplog
+):
     assert stored(run_turn(tracer).trace_id)
     database, away = settings.data_dir / "mlflow.db", settings.data_dir / "away.db"
     database.rename(away)  # SQLite then refuses to write, for root too
     run_turn(tracer, question="private words")
     assert tracer.flush(20)
     away.rename(database)
-    assert tracer.notice
-    assert "private words" not in capfd.readouterr().err
+    assert (tracer.notice, tracer.state) == (FAILING, "failing")
+    (entry,) = [entry for entry in caplog.records if entry.levelname == "WARNING"]
+    assert entry.name == tracing.__name__
+    assert "private words" not in caplog.text + capfd.readouterr().err
+    assert stored(run_turn(tracer).trace_id)
+    assert (tracer.notice, tracer.state) == (None, "ok")
 
 
-def ratings(trace: Any) -> list[tuple[bool, str, str]]:
+def ratings(trace):
     given = [one for one in trace.info.assessments if one.name == FEEDBACK_NAME]
     return sorted((one.feedback.value, one.rationale or "", one.source.source_id) for one in given)
 
@@ -223,17 +214,19 @@ def test_no_secret_is_written_and_no_long_text(tracking, settings, stored):
 # Turns of the chat, over a real HTTP model.
 
 
-@pytest.fixture
-def script():
-    """What a served version answers."""
-    return []
+def served(request):
+    """What a served version answers to each of the last test's questions."""
+    told, lost = UpstreamCut(), UpstreamCut()
+    told.from_server = True
+    ends = {"told": told, "lost": lost, "answered": TurnFinished({"answer": "4"}, trace_id=THEIRS)}
+    return TurnStarted("served", "models:/d/1", trace_id=THEIRS), ends[request.inputs["question"]]
 
 
 @pytest.fixture
-async def chat(fake_openai, data_dir, tracer, script):
+async def chat(fake_openai, data_dir, tracer):
     choice = LMChoice("openai/fake", fake_openai.url, SecretStr(KEY), temperature=0.5, cache=False)
     settings = settings_for(data_dir, lm_retries=0)
-    async with house(settings, choice, served=ScriptedBackend(script)) as chat:
+    async with house(settings, choice, served=ScriptedBackend(served)) as chat:
         chat.service.tracer = tracer
         yield chat
 
@@ -251,11 +244,8 @@ async def test_react_has_its_model_and_tool_calls_below_the_root(chat, fake_open
     finished = (await chat.run(request)).finished
     trace = await asyncio.to_thread(stored, finished.trace_id)
     info, (root, *calls) = trace.info, trace.data.spans
-    assert (info.state, info.tags["turn.outcome"], info.tags["turn_id"]) == (
-        "OK",
-        "finished",
-        request.turn_id,
-    )
+    assert (info.state, info.tags["turn.outcome"]) == ("OK", "finished")
+    assert info.tags["turn_id"] == request.turn_id
     noted = info.trace_metadata
     assert (noted["mlflow.trace.session"], noted["mlflow.trace.user"]) == ("ann.chat", "ann")
     link = tracer.link(finished.trace_id, "http://ui/")
@@ -270,11 +260,8 @@ async def test_react_has_its_model_and_tool_calls_below_the_root(chat, fake_open
     assert calls[0].attributes["temperature"] == 0.5
     assert root.inputs == {"question": "What is 6 * 7?"}
     assert root.outputs["answer"] == finished.outputs["answer"]
-    usage, used = finished.usage, info.token_usage
-    assert used["input_tokens"] == usage.prompt_tokens > 0
-    assert used["output_tokens"] == usage.completion_tokens > 0
     used = [span.attributes["mlflow.chat.tokenUsage"]["total_tokens"] for span in (calls[0], *calls[2:])]
-    assert sum(used) == usage.total_tokens
+    assert sum(used) == info.token_usage["total_tokens"] == finished.usage.total_tokens > 0
     assert not [text for text in (KEY, fake_openai.url) if text in str(trace.to_dict())]
 
 
@@ -296,20 +283,17 @@ async def test_two_visitors_calls_do_not_mix(chat, stored):
         assert len(trace.data.spans) == 2
 
 
-async def test_a_served_turn_that_its_server_traces_is_not_written_again(chat, script, tracer, tracking):
+async def test_a_served_turn_that_its_server_traces_is_not_written_again(chat, tracer, tracking):
     """Failed by the server's own word, or finished; but a server that was lost has written nothing."""
-    theirs = "tr-" + "b" * 32
-    told, lost = UpstreamCut(), UpstreamCut()
-    told.from_server = True
-    target = ServedTarget("http://h:1", "models:/d/1")
-    request = TurnRequest(target, {"question": "?"}, session_id="written-once")
-    script[:] = TurnStarted("served", "models:/d/1", trace_id=theirs), told
-    assert await failed_trace_id(chat, request) == theirs
-    script[-1] = TurnFinished({"answer": "4"}, trace_id=theirs)
-    assert (await chat.run(request)).finished.trace_id == theirs
-    script[-1] = lost
-    ours = await failed_trace_id(chat, request)
-    assert ours != theirs
+
+    def asked(question):
+        target = ServedTarget("http://h:1", "models:/d/1")
+        return TurnRequest(target, {"question": question}, session_id="written-once")
+
+    assert await failed_trace_id(chat, asked("told")) == THEIRS
+    assert (await chat.run(asked("answered"))).finished.trace_id == THEIRS
+    ours = await failed_trace_id(chat, asked("lost"))
+    assert ours != THEIRS
     assert await asyncio.to_thread(tracer.flush, 15)
     session = "metadata.`mlflow.trace.session` = 'written-once'"
     (trace,) = tracking.client.search_traces(locations=[tracking.experiment_id], filter_string=session)
