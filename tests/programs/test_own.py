@@ -97,7 +97,7 @@ class OfHints(dspy.Module):
 
 
 class Untyped(dspy.Module):
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.respond = dspy.Predict(Asked)
 
@@ -169,7 +169,7 @@ def test_values_get_their_types_and_a_wrong_one_is_told(annotation, kind, raw, v
 
 
 class Echo(dspy.Module):
-    def forward(self, question: str, history: dspy.History) -> dspy.Prediction:
+    def forward(self, question, history):
         return dspy.Prediction(answer=f"{question} after {len(history.messages)}")
 
 
@@ -194,8 +194,6 @@ async def test_a_chat_program_takes_messages_or_fields_and_refuses_what_is_no_ch
 
 OWNER = Visitor("owner", "o")
 DATA = "data:image/png;base64,"
-
-
 IMAGES = [
     (DATA + "AAAA", GUEST, ""),
     ({"url": DATA + "AAAA"}, OWNER, ""),

@@ -1,7 +1,5 @@
 """The shipped programs on the demo engine, where every example is really answered; the tools of ReAct."""
 
-from __future__ import annotations
-
 import pytest
 
 from dspy_demo.lm.demo_engine import UNKNOWN

@@ -1,10 +1,6 @@
 """One database for the tests of versions: making it takes two seconds. Each test uses names of its own."""
 
-from __future__ import annotations
-
-import itertools
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -33,7 +29,6 @@ class Mine(dspy.Module):
     def forward(self, question: str):
         return self.ask(question=question)
 """
-_numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
@@ -49,16 +44,16 @@ def programs():
 
 
 @pytest.fixture
-def name():
+def name(tmp_path):
     """A registered model's name that no other test uses."""
-    return f"demo-{next(_numbers)}"
+    return tmp_path.name
 
 
 @pytest.fixture
 def register(store):
     """Makes a registered version of a folder, without a log; gives its URI."""
 
-    def make(name: str, folder: Path, into: VersionStore = store) -> str:
+    def make(name, folder, into=store):
         client = into.tracking.client
         if not client.search_registered_models(f"name='{name}'"):
             client.create_registered_model(name)
@@ -72,7 +67,7 @@ def register(store):
 def ready_files(monkeypatch):
     """Logs take the files of a version that is there, instead of making them in new processes."""
 
-    def load_it_anew(trials: Trials, folder: Path, environment: dict[str, str]) -> None:
+    def load_it_anew(trials, folder, environment):
         shutil.copytree(FORMAT_1, folder / "model")
         (folder / "result.json").write_text(json.dumps({"files": [], "refused": ""}))
 
@@ -80,11 +75,10 @@ def ready_files(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path):
+def in_an_empty_folder(tmp_path, monkeypatch):
     """MLflow writes ./mlruns and ./mlflow.db where it is not told otherwise: nothing may appear here."""
-    before, folder = Path.cwd(), tmp_path / "cwd"
+    folder = tmp_path / "cwd"
     folder.mkdir()
-    os.chdir(folder)
+    monkeypatch.chdir(folder)
     yield folder
-    os.chdir(before)
     assert list(folder.iterdir()) == []

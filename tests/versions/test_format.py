@@ -3,8 +3,6 @@
 Nothing that moves or changes in this app may break `format_1`.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 
@@ -21,18 +19,14 @@ from tests.backends.served_fixtures import start_model_server, start_plain_serve
 from tests.tiny_gguf import write_tiny_gguf
 from tests.versions.conftest import FORMAT_1
 
-CHAT = [
-    {"role": "system", "content": "Be brief."},
-    {"role": "user", "content": "First?"},
-    {"role": "assistant", "content": "First."},
-    {"role": "user", "content": "And then?"},
-]
+SAID = (("system", "Be brief."), ("user", "First?"), ("assistant", "First."), ("user", "And then?"))
+CHAT = [{"role": role, "content": content} for role, content in SAID]
 ANSWER = {"answer": "AND THEN?", "before": 1}
 
 
 @pytest.fixture
 def settings(store, data_dir):
-    """With a database of its own, so that servers have no other to wait for."""
+    """Of a database of their own, so that servers wait for no other."""
     shutil.copy(store.tracking.data_dir / "mlflow.db", data_dir)
     return Settings(data_dir=data_dir, tracing=False)
 

@@ -1,7 +1,5 @@
 """A version is what a new process can load: what it needs travels along, or the log says what is missing."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -54,8 +52,8 @@ def test_what_it_reads_travels_along(tmp_path, home, fake_openai):
     assert not any(noise in done.stderr for noise in ("Warning", "alembic", "INFO"))
     assert not list(empty.iterdir())
     assert not fake_openai.requests, "no language model was called"
-    (uri,) = done.stdout.splitlines()
-    assert uri == "models:/from-a-script/1"
+    uri = "models:/from-a-script/1"
+    assert done.stdout.split() == [uri]
     store = VersionStore(Settings(data_dir=data_dir))
     version = store.get(uri)
     assert (version.lm, version.notes["adapter"]) == ("openai/fake", "json")
@@ -133,15 +131,14 @@ def test_what_does_not_travel_is_named(store, name, tmp_path, monkeypatch):
 
 
 def test_hidden_files_and_links_stay_and_large_ones_are_refused(tmp_path):
-    code, data, hidden, link = (tmp_path / part for part in ("code", "data.json", ".hidden.json", "link"))
-    for path in (data, hidden):
-        path.write_text("{}")
-    link.symlink_to(data)
-    opened = {path.name: path for path in (data, hidden, link, tmp_path / "gone")}
-    assert new_process._travelling(opened, code) == ["data.json"]
-    (tmp_path / "large").write_bytes(b" " * 10_000_001)
+    opened = {name: tmp_path / name for name in ("data.json", ".hidden.json", "link", "gone")}
+    for name in ("data.json", ".hidden.json"):
+        opened[name].write_text("{}")
+    opened["link"].symlink_to(opened["data.json"])
+    assert new_process._travelling(opened, tmp_path / "code") == ["data.json"]
+    opened["gone"].write_bytes(b" " * 10_000_001)
     with pytest.raises(new_process.Refused, match="more than 10 MB"):
-        new_process._travelling({"large": tmp_path / "large"}, code)
+        new_process._travelling(opened, tmp_path / "code")
 
 
 NOTEBOOK = """

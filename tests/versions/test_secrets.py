@@ -1,7 +1,5 @@
 """No secret and nobody's words in what is logged: every byte of the store is searched, and what is said."""
 
-from __future__ import annotations
-
 import os
 
 import dspy
@@ -40,14 +38,13 @@ async def test_what_turns_and_models_hold_stays_out(store, programs, name, fake_
         assert (await home.ask(USER_TEXT, program="chain_of_thought")).finished
 
     module = programs.module("chain_of_thought")
+    sent = {
+        "extra_headers": {"Authorization": f"Bearer {keys[6]}"},
+        "extra_body": {"api_key": keys[7], "tenant": ANOTHER, "top_k": 5},
+    }
+    gateway = f"https://u:{keys[5]}@gateway.test/v1"
     held = dspy.LM(
-        "openai/held",
-        api_key=keys[4],
-        api_base=f"https://u:{keys[5]}@gateway.test/v1",
-        extra_headers={"Authorization": f"Bearer {keys[6]}"},
-        extra_body={"api_key": keys[7], "tenant": ANOTHER, "top_k": 5},
-        organization=ANOTHER,
-        user=ANOTHER,
+        "openai/held", api_key=keys[4], api_base=gateway, organization=ANOTHER, user=ANOTHER, **sent
     )
     held.history.append({"prompt": USER_TEXT})
     module.predict.lm = held
@@ -76,7 +73,7 @@ def program(tmp_path):
     """Makes a program that keeps something, or begins with a line."""
     (tmp_path / "service.json").write_text(f'{{"private_key": "{PLANTED}"}}')
 
-    def make(line: str) -> ProgramRegistry:
+    def make(line):
         before, held = ("", line) if line.startswith("self.") else (line, "pass")
         path = tmp_path / f"keyed_{abs(hash((tmp_path, line)))}.py"
         path.write_text(PROGRAM.format(before, held))
@@ -120,14 +117,10 @@ def test_a_secret_of_a_program_is_refused_by_its_place(store, name, program, mon
 def test_no_secret_in_what_is_said_of_a_version(store, programs):
     """Each of the owner's, the guests' and the environment's; also where it is edited later."""
     values = [f"{PLANTED}-{number}" for number in range(7)]
-    settings = Settings(
-        data_dir=store.tracking.data_dir,
-        owner_token=SecretStr(values[0]),
-        guest_token=SecretStr(values[1]),
-        guest_password=SecretStr(values[2]),
-        api_key=SecretStr(values[3]),
-        served_url=f"http://me:{values[4]}@host.test/?api_key={values[5]}",
-    )
+    names = ("owner_token", "guest_token", "guest_password", "api_key")
+    address = f"http://me:{values[4]}@host.test/?api_key={values[5]}"
+    held = dict(zip(names, values, strict=False)) | {"served_url": address}
+    settings = Settings(data_dir=store.tracking.data_dir, **held)
     store = VersionStore(settings, {"AZURE_API_KEY": values[6], "OUR_PASSWORD": ANOTHER})
     for value in (*values, ANOTHER, f"api_key='{PLANTED}'"):
         for request in (

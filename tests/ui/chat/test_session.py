@@ -7,16 +7,7 @@ from unittest.mock import Mock
 import gradio as gr
 import pytest
 
-from dspy_demo.events import (
-    FieldDelta,
-    LMChoice,
-    LocalTarget,
-    Message,
-    TurnFailed,
-    TurnFinished,
-    Usage,
-    Visitor,
-)
+from dspy_demo.events import FieldDelta, LMChoice, Message, TurnFailed, TurnFinished, Usage, Visitor
 from dspy_demo.guests.limits import Bounds, GuestLimits
 from dspy_demo.ui.chat import session
 from dspy_demo.ui.chat.section import Chat
@@ -114,7 +105,7 @@ async def rated(data_dir):
     async with house(settings, LMChoice("scripted/model"), limits=limits) as home:
         with gr.Blocks(analytics_enabled=False):
             chat = Chat(home.service, Mock(), mlflow_url=str)
-            chat.draw([], LocalTarget(home.programs.default.name, LMChoice("m")))
+            chat.draw([], home.request("").target)
         home.service.tracer = Mock()
         tab = chat.sessions.open("tab", STRANGER)
         for number, trace_id in enumerate(("tr-0", "tr-1", None)):
