@@ -5,7 +5,6 @@ import time
 from dataclasses import replace
 
 import pytest
-from mlflow.tracing.constant import SpanAttributeKey
 from pydantic import SecretStr
 
 from dspy_demo.errors import UpstreamCut
@@ -23,8 +22,8 @@ from dspy_demo.events import (
 from dspy_demo.mlflow_bridge import FEEDBACK_NAME, Traces
 from dspy_demo.settings import Settings
 from dspy_demo.tracing import tracer as tracing
-from dspy_demo.tracing.record import Call, TurnRecord
-from dspy_demo.tracing.spans import HIDDEN, spans_of
+from dspy_demo.tracing.record import Call
+from dspy_demo.tracing.spans import HIDDEN
 from dspy_demo.tracing.tracer import FAILING, Tracer
 from dspy_demo.versions.tracking import Tracking
 from tests.fake_openai import FAULTS, free_port, tool_reply
@@ -87,22 +86,6 @@ def run_turn(tracer, end=DONE, question="What is 2 + 2?"):
     record.call_ended("2", "too late", None)
     record.call_started("3", Call("tool", "too_late", {}))
     return record
-
-
-def test_a_record_is_told_apart_by_its_target_and_its_spans_have_no_key():
-    choice = LMChoice("openai/fake", "http://u:p@host/v1", SecretStr(KEY))
-    local = TurnRequest(LocalTarget("react", choice), {"question": "?"})
-    typed = TurnRequest(ServedTarget("http://me:hunter2@host:5001/x"), {"question": "?"})
-    for record, expected in (
-        (TurnRecord(local), ["local", "react", "openai/fake", None]),
-        (TurnRecord(local, "models:/demo/3"), ["served", "react", "openai/fake", "models:/demo/3"]),
-        (TurnRecord(typed), ["served", None, "host:5001", None]),
-    ):
-        record.close()
-        (root,) = spans_of(record, ())
-        assert not [word for word in (KEY, "hunter2", "u:p") if word in str(root.to_dict())]
-        names = ("backend", "program", "model", "version")
-        assert [root.attributes.get(SpanAttributeKey.TRACE_TAG_PREFIX + name) for name in names] == expected
 
 
 def test_a_turn_that_did_not_finish_keeps_what_had_streamed(tracer, stored):
@@ -188,7 +171,9 @@ def test_a_rating_waits_for_a_trace_that_another_process_writes(
     wait_until(lambda: tracer.notice, 10, "the first try failed")
     server.finish(record)
     assert server.close(10)
-    assert ratings(stored(record.trace_id)) == [(True, "", "ann")]
+    trace = stored(record.trace_id)
+    assert ratings(trace) == [(True, "", "ann")]
+    assert (trace.info.tags["backend"], trace.info.tags["version"]) == ("served", "models:/demo/1")
 
 
 def test_no_secret_is_written_and_no_long_text(tracking, settings, stored):
@@ -209,6 +194,7 @@ def test_no_secret_is_written_and_no_long_text(tracking, settings, stored):
     data = b"".join(path.read_bytes() for path in settings.data_dir.glob("mlflow.db*"))
     for secret in (KEY, "vider-0123456789abcdef", "hunter2hunter2"):
         assert secret.encode() not in data
+    assert ServedTarget("http://me:hunter2@host:5001/x").model == "host:5001", "as a tag names it"
 
 
 # Turns of the chat, over a real HTTP model.
@@ -245,9 +231,9 @@ async def test_react_has_its_model_and_tool_calls_below_the_root(chat, fake_open
     trace = await asyncio.to_thread(stored, finished.trace_id)
     info, (root, *calls) = trace.info, trace.data.spans
     assert (info.state, info.tags["turn.outcome"]) == ("OK", "finished")
-    assert info.tags["turn_id"] == request.turn_id
-    noted = info.trace_metadata
-    assert (noted["mlflow.trace.session"], noted["mlflow.trace.user"]) == ("ann.chat", "ann")
+    told = {"turn_id": request.turn_id, "backend": "local", "program": "react", "model": "openai/fake"}
+    assert told.items() <= info.tags.items() and "version" not in info.tags
+    assert [info.trace_metadata[f"mlflow.trace.{of}"] for of in ("session", "user")] == ["ann.chat", "ann"]
     link = tracer.link(finished.trace_id, "http://ui/")
     assert link.startswith(f"http://ui/#/experiments/{tracking.experiment_id}/traces?")
     assert link.endswith(finished.trace_id)
@@ -298,4 +284,5 @@ async def test_a_served_turn_that_its_server_traces_is_not_written_again(chat, t
     session = "metadata.`mlflow.trace.session` = 'written-once'"
     (trace,) = tracking.client.search_traces(locations=[tracking.experiment_id], filter_string=session)
     assert (trace.info.trace_id, trace.info.state) == (ours, "ERROR")
-    assert (trace.info.tags["version"], len(trace.data.spans)) == ("models:/d/1", 1)
+    assert (trace.info.tags["backend"], trace.info.tags["version"]) == ("served", "models:/d/1")
+    assert len(trace.data.spans) == 1
