@@ -1,7 +1,5 @@
 """The shipped programs on the demo engine, where every example is really answered; the tools of ReAct."""
 
-import pytest
-
 from dspy_demo.lm.demo_engine import UNKNOWN
 from dspy_demo.programs.shipped import SHIPPED
 from dspy_demo.programs.tools import calculator, current_time
@@ -29,27 +27,16 @@ async def test_every_example_is_answered_right_and_all_else_honestly(data_dir):
 
 # Tools
 
-NO, NOWHERE = "Cannot calculate that", "There is no time zone"
+
+def test_the_calculator_is_exact_and_refuses_in_words():
+    results = {"(2 + 3) * 4": "20", "15% of 80": "12", "2^10": "1024", "-7 / 2": "-3.5"}
+    assert {expression: calculator(expression) for expression in results} == results
+    for expression in ("", "1/0", "9**9**9", "__import__('os')", "2 +", "(" * 5000):
+        assert calculator(expression).startswith("Cannot calculate that")
 
 
-@pytest.mark.parametrize(
-    ("expression", "result"),
-    [
-        ("(2 + 3) * 4", "20"), ("15% of 80", "12"), ("2^10", "1024"), ("-7 / 2", "-3.5"),
-        ("", NO), ("1/0", NO), ("9**9**9", NO), ("__import__('os')", NO), ("2 +", NO), ("(" * 5000, NO),
-    ],
-)  # fmt: skip
-def test_the_calculator_is_exact_and_refuses_in_words(expression, result):
-    found = calculator(expression)
-    assert found.startswith(NO) if result == NO else found == result
-
-
-@pytest.mark.parametrize(
-    ("zone", "told"),
-    [
-        (" UTC ", "UTC"), ("Asia/Tokyo", "JST"), ("tokyo", "Europe/Paris"),
-        ("", NOWHERE), ("../../etc/passwd", NOWHERE), ("Mars/Olympus", NOWHERE), ("\0", NOWHERE),
-    ],
-)  # fmt: skip
-def test_the_time_is_that_of_the_zone(zone, told):
-    assert told in current_time(zone)
+def test_the_time_is_that_of_the_zone():
+    for zone, told in ((" UTC ", "UTC"), ("Asia/Tokyo", "JST"), ("tokyo", "Europe/Paris")):
+        assert told in current_time(zone)
+    for zone in ("", "../../etc/passwd", "Mars/Olympus", "\0"):
+        assert "There is no time zone" in current_time(zone)

@@ -127,9 +127,7 @@ def test_a_server_that_is_down_is_a_notice_and_keeps_nobody_waiting(tmp_path, mo
     assert time.monotonic() - started < 1
 
 
-def test_a_dropped_trace_is_a_notice_and_a_line_in_the_log_without_anybodys_words(
-    tracer, stored, settings, capfd, caplog
-):
+def test_a_dropped_trace_is_a_notice_without_anybodys_words(tracer, stored, settings, capfd, caplog):
     assert stored(run_turn(tracer).trace_id)
     database, away = settings.data_dir / "mlflow.db", settings.data_dir / "away.db"
     database.rename(away)  # SQLite then refuses to write, for root too
@@ -161,9 +159,7 @@ def test_a_thumb_can_be_changed_commented_and_taken_back(tracer, stored):
     assert tracer.notice is None
 
 
-def test_a_rating_waits_for_a_trace_that_another_process_writes(
-    tracer, stored, tracking, settings, monkeypatch
-):
+def test_a_rating_waits_for_a_server_to_write_its_trace(tracer, stored, tracking, settings, monkeypatch):
     monkeypatch.setattr(tracing, "RETRY_WAITS_S", (1.0, 1.0))
     server = Tracer(settings, tracking, serves="models:/demo/1")
     record = begun(server)

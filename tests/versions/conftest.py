@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dspy_demo.lm.choices import DEMO_MODEL
+from dspy_demo.programs.own import load_program
 from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.programs.shipped import SHIPPED
 from dspy_demo.settings import Settings
@@ -59,6 +60,19 @@ def register(store):
             client.create_registered_model(name)
         tags = {"program": "predict", "lm": DEMO_MODEL}
         return f"models:/{name}/{client.create_model_version(name, str(folder), tags=tags).version}"
+
+    return make
+
+
+@pytest.fixture
+def program(tmp_path):
+    """Makes a program of one's own that begins with a line, or keeps something."""
+
+    def make(line):
+        before, held = ("", line) if line.startswith("self.") else (line, "pass")
+        path = tmp_path / f"mine_{abs(hash((tmp_path, line)))}.py"
+        path.write_text(PROGRAM.format(before, held))
+        return ProgramRegistry([load_program(str(path))])
 
     return make
 

@@ -114,18 +114,16 @@ def test_a_shipped_program_keeps_what_optimised_it_and_its_adapter(store, progra
     assert (loaded.adapter, loaded.inputs, loaded.outputs) == ("json", spec.inputs, spec.outputs)
 
 
-def test_what_does_not_travel_is_named(store, name, tmp_path, monkeypatch):
+def test_what_does_not_travel_is_named(store, name, program, monkeypatch):
     monkeypatch.setenv("ANTHROPIC_API_KEY", "planted-key-of-another-provider")
     away = 'if Path(__file__).parent.name == "code": raise ValueError("their own words")'
-    for stem, line, said in (
-        ("asks", 'KEY = os.environ["ANTHROPIC_API_KEY"]', "--serve-env ANTHROPIC_API_KEY"),
-        ("away", away, "ValueError in away.py"),
+    for line, said in (
+        ('KEY = os.environ["ANTHROPIC_API_KEY"]', "--serve-env ANTHROPIC_API_KEY"),
+        (away, "ValueError in mine_"),
     ):
-        path = tmp_path / f"{stem}.py"
-        path.write_text(PROGRAM.format(line, ""))
-        spec = load_program(str(path))
+        programs = program(line)
         with pytest.raises(VersionNotLogged) as caught:
-            store.log(LogRequest(name, spec.name, BUILTIN), ProgramRegistry([spec]))
+            store.log(LogRequest(name, programs.default.name, BUILTIN), programs)
         message = caught.value.public_message
         assert said in message and "dspy-demo-version-" not in message and "their own words" not in message
 

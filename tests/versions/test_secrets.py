@@ -8,12 +8,9 @@ from pydantic import SecretStr
 
 from dspy_demo.errors import InvalidInput, VersionNotLogged
 from dspy_demo.events import LMChoice
-from dspy_demo.programs.own import load_program
-from dspy_demo.programs.registry import ProgramRegistry
 from dspy_demo.settings import Settings
 from dspy_demo.versions import LogRequest, VersionStore
 from tests.services import house
-from tests.versions.conftest import PROGRAM
 
 BUILTIN = LMChoice("demo/engine")
 #: What is planted; it looks like nothing in particular.
@@ -68,20 +65,6 @@ async def test_what_turns_and_models_hold_stays_out(store, programs, name, fake_
     assert held.kwargs["api_key"] == keys[4], "the running program is left as it was"
 
 
-@pytest.fixture
-def program(tmp_path):
-    """Makes a program that keeps something, or begins with a line."""
-    (tmp_path / "service.json").write_text(f'{{"private_key": "{PLANTED}"}}')
-
-    def make(line):
-        before, held = ("", line) if line.startswith("self.") else (line, "pass")
-        path = tmp_path / f"keyed_{abs(hash((tmp_path, line)))}.py"
-        path.write_text(PROGRAM.format(before, held))
-        return ProgramRegistry([load_program(str(path))])
-
-    return make
-
-
 #: What the program keeps, or what its source says, and what is said of it.
 REFUSED = {
     f'self.conf = {{"api_key": "{PLANTED}"}}': "“api_key”",
@@ -91,17 +74,18 @@ REFUSED = {
     "self.anything = os.environ['MYCORP_TOKEN']": "the value of MYCORP_TOKEN",
     f"self.lm = dspy.LM('openai/m', extra_body={{'tenant': '{PLANTED}'}})": "“tenant”",
     f"self.lm = dspy.LM('openai/m', api_base='http://me:{PLANTED}@gw.test/v1')": "of a language model",
-    f"JUDGE = dspy.LM('openai/m', api_key='{PLANTED}')": "“api_key”, in code/keyed_",
-    f"DB_PASSWORD = '{PLANTED}'": "“DB_PASSWORD”, in code/keyed_",
+    f"JUDGE = dspy.LM('openai/m', api_key='{PLANTED}')": "“api_key”, in code/mine_",
+    f"DB_PASSWORD = '{PLANTED}'": "“DB_PASSWORD”, in code/mine_",
     f"os.environ['SOME_TOKEN'] = '{PLANTED}'": "SOME_TOKEN, in code",
     f"URL = 'https://gw.test/v1?access_token={PLANTED}'": "“access_token”",
-    f"# {PLANTED}": "the value of MYCORP_TOKEN, in code/keyed_",
+    f"# {PLANTED}": "the value of MYCORP_TOKEN, in code/mine_",
     "KEY = 'sk-proj-" + "a1B2" * 12 + "'": "looks like an API key",
     "DATA = Path(__file__).with_name('service.json').read_text()": "“private_key”, in code/service.json",
 }
 
 
-def test_a_secret_of_a_program_is_refused_by_its_place(store, name, program, monkeypatch):
+def test_a_secret_of_a_program_is_refused_by_its_place(store, name, program, tmp_path, monkeypatch):
+    (tmp_path / "service.json").write_text(f'{{"private_key": "{PLANTED}"}}')
     for line, said in REFUSED.items():
         monkeypatch.setenv("MYCORP_TOKEN", PLANTED if "MYCORP" in said else "something else in it")
         monkeypatch.setenv("SOME_TOKEN", "")  # which a program sets

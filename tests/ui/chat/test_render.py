@@ -12,6 +12,8 @@ CALL = Status("calculator(2*3)", "pending", "c1")
 RETRY = Status("No answer, retrying in 2 s (2/2)", "info", RETRY_KEY)
 BROKE = TurnFailed("x", "Bad <format>: `a<b` is missing.", retryable=True, error_id="abc123")
 TRAJECTORY = {"thought_0": "Hm.", "tool_name_0": "finish", "tool_args_0": {}, "observation_0": "Completed."}
+WHOLE = TurnFinished({"reasoning": {"content": "Hm."}, "answer": "4"})
+WITH_TOOLS = TurnFinished({"trajectory": TRAJECTORY, "answer": "6"})
 JSON = '```json\n{\n  "thought_0": "Hm.",'
 THOUGHT = ("Thought for 1.0\N{NO-BREAK SPACE}s", "done", "Hm.")
 
@@ -22,10 +24,6 @@ def thinks(text, step="predict", field="reasoning"):
 
 def says(text, step="predict"):
     return FieldDelta("answer", "answer", text, step)
-
-
-def ends(**outputs):
-    return TurnFinished(outputs)
 
 
 def after(*events):
@@ -67,22 +65,21 @@ NAMED = '**Title**\n\nSpring\n\n**Tags**\n\n```json\n[\n  "a"\n]\n```\n\n**Final
     ("events", "drawn", "answered"),
     [
         ([], [("Thinking", "pending", "")], ""),
-        ([thinks("Two "), thinks("and two.")], [("Reasoning", "pending", "Two and two.")], ""),
         ([thinks("Hm."), says("4")], [THOUGHT], "4"),
         # The outputs replace what was streamed, and come alone where nothing was.
-        ([thinks("Hm"), says("4 "), ends(reasoning="Hm.", answer="four")], [THOUGHT], "four"),
-        ([ends(reasoning={"content": "Hm."}, answer="4")], [("Reasoning", "done", "Hm.")], "4"),
-        ([ends(answer=None)], [], ""),
-        ([ends(answer="    x < 1")], [], "    x < 1"),
-        ([ends(title="Spring", tags=["a"], final_score=0.8)], [], NAMED),
+        ([thinks("Hm"), says("4 "), TurnFinished({"reasoning": "Hm.", "answer": "four"})], [THOUGHT], "four"),
+        ([WHOLE], [("Reasoning", "done", "Hm.")], "4"),
+        ([TurnFinished({"answer": None})], [], ""),
+        ([TurnFinished({"answer": "    x < 1"})], [], "    x < 1"),
+        ([TurnFinished({"title": "Spring", "tags": ["a"], "final_score": 0.8})], [], NAMED),
         # A thought a step; rounds are numbered, steps may run at once, a later one may answer anew.
         (STEPS, [("Draft", "done", "a"), ("Review", "pending", "bc")], ""),
         (ROUNDS, [THOUGHT, ("Reasoning 2", "pending", "b")], ""),
         (AT_ONCE, [("P answer", "pending", "ab"), ("P answer 2", "pending", "x")], ""),
         (ANEW, [("Review", "done", "No."), ("Draft answer", "done", "Sydney?")], "Canberra"),
         # Tools that were not streamed, and those that were.
-        ([ends(trajectory=TRAJECTORY, answer="6")], [("Trajectory", "done", JSON)], "6"),
-        ([ROUNDS[0], says("6"), ends(trajectory=TRAJECTORY, answer="6")], [THOUGHT], "6"),
+        ([WITH_TOOLS], [("Trajectory", "done", JSON)], "6"),
+        ([ROUNDS[0], says("6"), WITH_TOOLS], [THOUGHT], "6"),
     ],
 )
 def test_what_is_drawn(events, drawn, answered):
@@ -107,41 +104,34 @@ def test_a_tool_call_is_one_line_under_the_thought_that_made_it():
     assert "x" * 400 in plain(view)
 
 
-@pytest.mark.parametrize(
-    ("events", "line"),
-    [
+def test_other_status_lines_are_quiet_and_end_in_the_past_tense():
+    waited = Status("Waited for 3 s.", "done", QUEUE_KEY)
+    for events, line in (
         ([RETRY, RETRY, says("4")], "Answered after 2 retries"),
         ([RETRY, BROKE], "Gave up after 1 retry"),
-        ([Status("Waited for 3 s.", "done", QUEUE_KEY), thinks("Hm")], "Waited for 3 s."),
-    ],
-)
-def test_other_status_lines_are_quiet_and_end_in_the_past_tense(events, line):
-    assert re.findall('<div class="turn-status">(.*?)<', plain(after(*events))) == [line]
+        ([waited, thinks("Hm")], waited.text),
+    ):
+        assert re.findall('<div class="turn-status">(.*?)<', plain(after(*events))) == [line]
 
 
-@pytest.mark.parametrize(
-    ("end", "said"),
-    [
-        (None, ">Stopped<"),
-        (BROKE, "Bad &lt;format&gt;: <code>a&lt;b</code> is"),
-        (TurnFinished({}, finish_reason="length"), "at the token limit"),
-        (TurnFinished({}, finish_reason="content_filter"), "filter cut this reply"),
-    ],
-)
-def test_a_bad_end_says_why_keeps_what_came_and_leaves_unfolded_what_was_being_written(end, said):
-    view = after(says("Fo"), thinks("Hm."), CALL)
-    view = view.apply(end, 5.0) if end else view.stopped(5.0)
-    assert said in plain(view)
-    assert ("Error abc123<" in plain(view)) == (end is BROKE)
-    assert (answer(view), [status for _, status, _ in thoughts(view)]) == ("Fo", [None, "done"])
+def test_a_bad_end_says_why_keeps_what_came_and_leaves_unfolded_what_was_being_written():
+    begun = after(says("Fo"), thinks("Hm."), CALL)
+    for view, said in (
+        (begun.stopped(5.0), ">Stopped<"),
+        (begun.apply(BROKE, 5.0), "Bad &lt;format&gt;: <code>a&lt;b</code> is"),
+        (begun.apply(BROKE, 5.0), "Error abc123<"),
+        (begun.apply(TurnFinished({}, finish_reason="length"), 5.0), "at the token limit"),
+        (begun.apply(TurnFinished({}, finish_reason="content_filter"), 5.0), "filter cut this reply"),
+    ):
+        assert said in plain(view)
+        assert (answer(view), [status for _, status, _ in thoughts(view)]) == ("Fo", [None, "done"])
 
 
 def test_the_footer_says_only_what_is_known():
     end = TurnFinished({"answer": "4"}, Usage(1200, 34, 0.00012, cached=True), 0.21, 2.04)
     times = ["first token 0.21\N{NO-BREAK SPACE}s", "total 2.0\N{NO-BREAK SPACE}s"]
     known = ["1,200 tokens in, 34 out", *times, "&#36;0.00012", "cached"]
-    # Of the turn's time the wait in the queue is no part.
     waited = after(Status("1st", "pending", QUEUE_KEY), Status("Waited.", "done", QUEUE_KEY)).stopped(6.0)
-    stopped = ["Stopped", "total 3.0\N{NO-BREAK SPACE}s"]
+    stopped = ["Stopped", "total 3.0\N{NO-BREAK SPACE}s"]  # the wait in the queue is no part of it
     for view, parts in ((after(end), known), (waited, stopped)):
         assert re.findall("<span.*?>(.*?)</span>", text_of(messages(view)[-1])) == parts
