@@ -4,10 +4,7 @@ What it writes is nonsense, which is what a format must withstand; loading, the 
 context and the pace are those of any other model.
 """
 
-from __future__ import annotations
-
 import string
-from pathlib import Path
 
 import gguf
 import numpy as np
@@ -23,15 +20,15 @@ PRINTABLE = "éüß日本語π…👍" + string.ascii_letters + string.digits + 
 #: The tokens that llama.cpp takes as the end of a reply.
 ENDS = (2, 260)
 WIDTH, HEADS = 64, 4
+#: The matrices of a layer, in units of the width.
+SHAPES = {
+    "attn_q": (1, 1), "attn_k": (0.5, 1), "attn_v": (0.5, 1), "attn_output": (1, 1),
+    "ffn_gate": (2, 1), "ffn_up": (2, 1), "ffn_down": (1, 2),
+}  # fmt: skip
 
 
-def write_tiny_gguf(path: Path, *, layers: int = 2, context: int = 16384, ends: bool = True) -> Path:
-    """Write the file, and return its path.
-
-    Args:
-        context: What the model says it was trained for.
-        ends: Whether a reply may end by chance.
-    """
+def write_tiny_gguf(path, *, layers=2, context=16384, ends=True):
+    """Write the file: a model trained for `context` tokens, whose replies may end by chance or never."""
     kind = gguf.TokenType
     tokens = [("<unk>", kind.UNKNOWN), ("<s>", kind.CONTROL), ("</s>", kind.CONTROL)]
     tokens += [(f"<0x{byte:02X}>", kind.BYTE) for byte in range(256)]
@@ -39,7 +36,6 @@ def write_tiny_gguf(path: Path, *, layers: int = 2, context: int = 16384, ends: 
     tokens += [(piece, kind.NORMAL) for piece in dict.fromkeys([*PIECES.split(), "\n\n", *PRINTABLE])]
 
     file = gguf.GGUFWriter(path, "llama")
-    file.add_name("Tiny")
     numbers = {
         "context_length": context, "embedding_length": WIDTH, "block_count": layers,
         "feed_forward_length": WIDTH * 2, "head_count": HEADS, "head_count_kv": HEADS // 2,
@@ -54,7 +50,8 @@ def write_tiny_gguf(path: Path, *, layers: int = 2, context: int = 16384, ends: 
     file.add_token_types([int(kind) for _, kind in tokens])
     file.add_add_space_prefix(False)
     file.add_chat_template(CHAT_TEMPLATE)
-    _add_weights(file, layers, len(tokens), ends=ends)
+    for name, values in weights(layers, len(tokens), ends=ends).items():
+        file.add_tensor(f"{name}.weight", values)
     file.write_header_to_file()
     file.write_kv_data_to_file()
     file.write_tensors_to_file()
@@ -62,31 +59,20 @@ def write_tiny_gguf(path: Path, *, layers: int = 2, context: int = 16384, ends: 
     return path
 
 
-def _add_weights(file: gguf.GGUFWriter, layers: int, vocabulary: int, *, ends: bool) -> None:
-    shapes = {"token_embd": (vocabulary, WIDTH), "output": (vocabulary, WIDTH)}
-    norms = ["output_norm"]
-    of_block = {
-        "attn_q": (WIDTH, WIDTH),
-        "attn_k": (WIDTH // 2, WIDTH),
-        "attn_v": (WIDTH // 2, WIDTH),
-        "attn_output": (WIDTH, WIDTH),
-        "ffn_gate": (WIDTH * 2, WIDTH),
-        "ffn_up": (WIDTH * 2, WIDTH),
-        "ffn_down": (WIDTH, WIDTH * 2),
-    }
-    for layer in range(layers):
-        norms += [f"blk.{layer}.attn_norm", f"blk.{layer}.ffn_norm"]
-        shapes |= {f"blk.{layer}.{name}": shape for name, shape in of_block.items()}
+def weights(layers, vocabulary, *, ends):
     random = np.random.default_rng(0)
-    weights = {name: random.standard_normal(shape) * 0.08 for name, shape in shapes.items()}
+    found = {"output_norm": np.ones(WIDTH, np.float32)}
+    shapes = {"token_embd": (vocabulary, WIDTH), "output": (vocabulary, WIDTH)}
+    for layer in range(layers):
+        found |= {f"blk.{layer}.{name}_norm": np.ones(WIDTH, np.float32) for name in ("attn", "ffn")}
+        for name, (rows, columns) in SHAPES.items():
+            shapes[f"blk.{layer}.{name}"] = (int(rows * WIDTH), columns * WIDTH)
+    for name, shape in shapes.items():
+        found[name] = (random.standard_normal(shape) * 0.08).astype(np.float16)
+        if not ends and name.endswith(("attn_output", "ffn_down")):
+            found[name][0] = 0
     if not ends:  # the first channel is the same for all tokens and no layer changes it: it carries a bias
-        weights["token_embd"][:, 0] = 1
-        for name, values in weights.items():
-            if name.endswith(("attn_output", "ffn_down")):
-                values[0] = 0
-        weights["output"][:, 0] = 0
-        weights["output"][ENDS, 0] = -10
-    for name, values in weights.items():
-        file.add_tensor(f"{name}.weight", values.astype(np.float16))
-    for name in norms:
-        file.add_tensor(f"{name}.weight", np.ones(WIDTH, np.float32))
+        found["token_embd"][:, 0] = 1
+        found["output"][:, 0] = 0
+        found["output"][ENDS, 0] = -10
+    return found
