@@ -29,28 +29,18 @@ socket.socket.connect, socket.getaddrinfo = connect, getaddrinfo
 
 
 @pytest.fixture(scope="module")
-def guard_log(tmp_path_factory):
-    return tmp_path_factory.mktemp("guard") / "guard.log"
-
-
-@pytest.fixture(scope="module")
-def app(upstream, guard_log, tmp_path_factory):
+def app(upstream, tmp_path_factory):
     """The app over the fake upstream; one process for all the tests here, since a start takes seconds."""
     home = tmp_path_factory.mktemp("clients")
     (home / "sitecustomize.py").write_text(GUARD)
-    env = {"PYTHONPATH": str(home), "GUARD_LOG": str(guard_log)}
+    env = {"PYTHONPATH": str(home), "GUARD_LOG": str(home / "guard.log")}
     flags = ("--no-cache", "--lm", "openai/fake", "--api-base", upstream.url)
     with running_app(*flags, data_dir=home / "data", home=home, env=env) as server:
+        server.guard_log = home / "guard.log"
         yield server
 
 
-@pytest.fixture
-def fake_openai(upstream):
-    upstream.reset()
-    return upstream
-
-
-def test_the_gradio_client(app, fake_openai, blocked_connections):
+def test_the_gradio_client(app, blocked_connections):
     client = gradio_client.Client(app.url, verbose=False, analytics_enabled=False)
     try:
         job = client.submit("I am visitor-11", api_name="/chat")
@@ -64,7 +54,7 @@ def test_the_gradio_client(app, fake_openai, blocked_connections):
     blocked_connections.clear()
 
 
-def test_nothing_leaves_this_machine(app, fake_openai, guard_log):
+def test_nothing_leaves_this_machine(app):
     """Page, documentation and a turn of each program, with every other host refused and written down."""
     for path in ("/", "/config", "/docs", "/openapi.json", "/gradio_api/info"):
         assert httpx.get(f"{app.url}{path}", timeout=30).status_code == 200, path
@@ -72,4 +62,4 @@ def test_nothing_leaves_this_machine(app, fake_openai, guard_log):
         body = {"text": "What is 2 + 2?", "program": program}
         reply = httpx.post(f"{app.url}/predict", json=body, timeout=30)
         assert reply.status_code == 200, reply.text
-    assert not guard_log.exists(), guard_log.read_text()
+    assert not app.guard_log.exists(), app.guard_log.read_text()

@@ -10,7 +10,6 @@ STRANGER = Visitor("guest", "a-guest")
 
 
 def request_of(visitor, session_hash="tab"):
-    """An event's request as it arrives behind the guard; None: one that the guard never saw."""
-    state = {} if visitor is None else {"visitor": visitor}
+    """An event's request as it arrives behind the guard."""
     scope = {"type": "http", "method": "POST", "path": "/", "headers": [], "query_string": b""}
-    return gr.Request(Request(scope | {"state": state}), session_hash=session_hash)
+    return gr.Request(Request(scope | {"state": {"visitor": visitor}}), session_hash=session_hash)

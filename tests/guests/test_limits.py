@@ -1,4 +1,4 @@
-"""Guests' turns: in line, running, cut and paid for out of a day's budget; the owner passes."""
+"""Guests' turns: what they may use, in line, running, cut and paid for out of a day's budget."""
 
 import asyncio
 import dataclasses
@@ -6,15 +6,19 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import pytest
+from pydantic import SecretStr
 
 from dspy_demo import errors, events
-from dspy_demo.events import FieldDelta, LMChoice, Status, TurnFinished, TurnStarted, Usage, Visitor
+from dspy_demo.events import FieldDelta, LMChoice, LocalTarget, ServedTarget, TurnFinished, TurnStarted, Usage
+from dspy_demo.guests.allowance import Allowance
 from dspy_demo.guests.budget import DailyBudget
 from dspy_demo.guests.limits import INSTRUCTION_TOKENS, Bounds, GuestLimits
+from dspy_demo.lm.choices import Detection, LMOption
+from dspy_demo.programs.shipped import SHIPPED
 from dspy_demo.settings import Settings
 from tests.scripted_backend import ScriptedBackend, scripted_answer
 from tests.services import Heard, conversation, house, settings_for, until
-from tests.visitors import OWNER
+from tests.visitors import OWNER, STRANGER
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC).timestamp()
 STARTED = TurnStarted("local", "m")
@@ -54,7 +58,7 @@ async def guests(data_dir, backend, *, now_s=(NOON,), **settings):
 
 
 def ask(home, who, question="?", **changes):
-    visitor = OWNER if who == "owner" else Visitor("guest", who)
+    visitor = OWNER if who == "owner" else events.Visitor("guest", who)
     return dataclasses.replace(home.request(question), visitor=visitor, **changes)
 
 
@@ -90,9 +94,9 @@ async def test_turns_wait_in_line_see_their_place_and_are_refused_when_it_is_ful
             await backend.end(name)
         await asyncio.gather(*(turn.task for turn in turns))
     assert turns[-1].events[:3] == [
-        Status("You are number 2 in line.", "pending", events.QUEUE_KEY),
-        Status("You are number 1 in line.", "pending", events.QUEUE_KEY),
-        Status("Waited in line.", "done", events.QUEUE_KEY),
+        events.Status("You are number 2 in line.", "pending", events.QUEUE_KEY),
+        events.Status("You are number 1 in line.", "pending", events.QUEUE_KEY),
+        events.Status("Waited in line.", "done", events.QUEUE_KEY),
     ]
     assert turns[-1].kinds[3:] == turns[0].kinds == ["started", "finished"]
 
@@ -165,8 +169,8 @@ async def test_too_many_turns_a_minute_and_too_long_inputs_are_refused_before_an
 async def test_every_model_call_is_capped_and_answered_anew(data_dir, asked, sent):
     seen = []
     backend = ScriptedBackend(lambda request: seen.append(request.target) or scripted_answer("x"))
-    local = events.LocalTarget("chain_of_thought", LMChoice("m", max_tokens=asked))
-    served = events.ServedTarget("http://127.0.0.1:1", max_tokens=asked)
+    local = LocalTarget("chain_of_thought", LMChoice("m", max_tokens=asked))
+    served = ServedTarget("http://127.0.0.1:1", max_tokens=asked)
     async with guests(data_dir, backend, guest_output_max_tokens=100) as (home, _):
         for target in (local, served):
             for who in ("a", "owner"):
@@ -253,3 +257,52 @@ def test_apps_on_one_folder_and_a_restart_see_the_same_day(data_dir, caplog):
     with pytest.raises(errors.BudgetSpent):
         made.check()
     assert len(caplog.records) == 1
+
+
+INNER, SERVER, PROGRAM = "http://inner:8000/v1", "http://127.0.0.1:5001", "chain_of_thought"
+START = LMChoice("openai/small", INNER, SecretStr("sk-owner"), temperature=0.5)
+LARGE = LMChoice("openai/large")
+OPTIONS = (LMOption("openai/small", "Small", INNER, INNER), LMOption(LARGE.model, "Large", "key found"))
+
+
+def allowance(**values):
+    detection = Detection(START, "OPENAI_API_KEY is set.", OPTIONS)
+    return Allowance(Settings(**values), SHIPPED, detection, lambda: {SERVER})
+
+
+def allowed(guests, target, visitor=STRANGER):
+    try:
+        guests.check(events.TurnRequest(target, {}, visitor=visitor))
+    except errors.Forbidden:
+        return False
+    return True
+
+
+def test_by_default_every_program_on_the_first_model_and_nothing_that_a_guest_names():
+    guests = allowance()
+    assert guests.programs == tuple(spec.name for spec in SHIPPED)
+    assert allowed(guests, LocalTarget(PROGRAM, START)) and allowed(guests, ServedTarget(SERVER))
+    for named in (
+        LARGE,
+        LMChoice("openai/small"),  # the same model at another address
+        LMChoice("openai/small", "http://169.254.169.254/v1", START.api_key),
+        LMChoice("openai/small", INNER, SecretStr("sk-typed")),
+        LMChoice("local/../../etc/passwd"),
+    ):
+        assert not allowed(guests, LocalTarget(PROGRAM, named)), named
+    for url in ("http://169.254.169.254", "http://127.0.0.1:5002", "http://localhost:5001", f"{SERVER}/x"):
+        assert not allowed(guests, ServedTarget(url)), url
+
+
+def test_what_the_settings_name_binds_guests_and_not_the_owner():
+    guests = allowance(guest_programs="react, predict", guest_models="openai/large")
+    assert allowed(guests, LocalTarget("react", LARGE))
+    for target in (LocalTarget("react", START), LocalTarget(PROGRAM, LARGE)):
+        assert not allowed(guests, target)
+    assert [spec.name for spec in guests.programs_of(SHIPPED)] == ["predict", "react"]
+    assert guests.detection.choice == LMChoice("openai/large", temperature=0.5)
+    for target in (LocalTarget("not_listed", LMChoice("any/model", INNER)), ServedTarget("http://10.0.0.1")):
+        assert allowed(guests, target, OWNER)
+    for values in ({"guest_programs": "nope"}, {"guest_models": "openai/nope"}):
+        with pytest.raises(errors.SettingsError, match="nope"):
+            allowance(**values)
