@@ -19,7 +19,7 @@ from dspy_demo.events import (
     TurnStarted,
     Usage,
 )
-from dspy_demo.mlflow_bridge import FEEDBACK_NAME, Traces
+from dspy_demo.mlflow_bridge import Traces
 from dspy_demo.settings import Settings
 from dspy_demo.tracing import tracer as tracing
 from dspy_demo.tracing.record import Call
@@ -143,7 +143,7 @@ def test_a_dropped_trace_is_a_notice_without_anybodys_words(tracer, stored, sett
 
 
 def ratings(trace):
-    given = [one for one in trace.info.assessments if one.name == FEEDBACK_NAME]
+    given = trace.info.assessments
     return sorted((one.feedback.value, one.rationale or "", one.source.source_id) for one in given)
 
 
