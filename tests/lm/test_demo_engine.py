@@ -1,8 +1,5 @@
 """The demo engine through DSPy itself: every adapter, types, tools, streams, saving, stopping."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
 from typing import Any, Literal, Optional
 
 import dspy
@@ -12,13 +9,11 @@ import pytest
 from dspy_demo.lm.demo_engine import PREDICTORS_ONLY, UNKNOWN, answer_to, demo_lm
 from dspy_demo.programs.tools import calculator, current_time
 
-ADAPTERS = {"chat": dspy.ChatAdapter, "json": dspy.JSONAdapter, "xml": dspy.XMLAdapter}
-
 
 class Part(pydantic.BaseModel):
     name: str
     size: int
-    parts: list[Part]
+    parts: list["Part"]
 
 
 class Everything(dspy.Signature):
@@ -37,67 +32,67 @@ class Everything(dspy.Signature):
     part: Part = dspy.OutputField()
 
 
-@pytest.mark.parametrize(
-    ("question", "answer"),
-    [
-        ("What is 15% of 240, plus 3^4?", "15% of 240, plus 3^4 = 117."),
-        ("what's 7 squared minus 9", "7 squared minus 9 = 40."),
-        ("Please calculate 1,234 × 5,678.", "1,234 × 5,678 = 7006652."),
-        ("What is 1/0?", "Cannot calculate 1/0: division by zero has no result."),
-        (
-            "What time is it in Springfield?",
-            "There is no time zone named 'Springfield'. Use one like Europe/Paris.",
-        ),
-        ("Write a poem", ""),
-        ("Days from 2024-01-01 to 2024-12-25?", ""),
-    ],
-)
-def test_what_it_knows(question, answer):
-    found = answer_to(question)
-    assert (found.text if found else "") == answer
+KNOWN = [
+    ("What is 15% of 240, plus 3^4?", "15% of 240, plus 3^4 = 117."),
+    ("what's 7 squared minus 9", "7 squared minus 9 = 40."),
+    ("Please calculate 1,234 × 5,678.", "1,234 × 5,678 = 7006652."),
+    ("What is 1/0?", "Cannot calculate 1/0: division by zero has no result."),
+    (
+        "What time is it in Springfield?",
+        "There is no time zone named 'Springfield'. Use one like Europe/Paris.",
+    ),
+    ("Write a poem", ""),
+    ("Days from 2024-01-01 to 2024-12-25?", ""),
+]
 
 
-@pytest.fixture(params=ADAPTERS)
-def context(request: pytest.FixtureRequest) -> Iterator[None]:
-    with dspy.context(lm=demo_lm(tokens_per_s=0), adapter=ADAPTERS[request.param]()):
+def test_what_it_knows():
+    found = [(question, answer_to(question)) for question, _ in KNOWN]
+    assert [(question, answer.text if answer else "") for question, answer in found] == KNOWN
+
+
+@pytest.fixture(params=[dspy.ChatAdapter, dspy.JSONAdapter, dspy.XMLAdapter])
+def context(request):
+    with dspy.context(lm=demo_lm(tokens_per_s=0), adapter=request.param()):
         yield
 
 
-@pytest.mark.usefixtures("context")
-class TestEveryAdapter:
-    def test_every_type(self):
-        history = dspy.History(messages=[{"question": "What is 12 * 4?", "answer": "12 * 4 = 48."}])
-        result = dspy.ChainOfThought(Everything)(question="What is 7 * 6?", history=history)
-        assert result.reasoning == "This is arithmetic. First, 7 * 6 = 42."
-        assert (result.answer, result.number, result.exact) == ("7 * 6 = 42.", 42, 42.0)
-        assert (result.true, result.kind) == (False, "history")
-        assert (result.numbers, result.pair, result.more) == ([42], (42, "7 * 6 = 42."), {})
-        assert isinstance(result.part, Part)
+def test_every_type(context):
+    history = dspy.History(messages=[{"question": "What is 12 * 4?", "answer": "12 * 4 = 48."}])
+    result = dspy.ChainOfThought(Everything)(question="What is 7 * 6?", history=history)
+    assert result.reasoning == "This is arithmetic. First, 7 * 6 = 42."
+    assert (result.answer, result.number, result.exact) == ("7 * 6 = 42.", 42, 42.0)
+    assert (result.true, result.kind) == (False, "history")
+    assert (result.numbers, result.pair, result.more) == ([42], (42, "7 * 6 = 42."), {})
+    assert isinstance(result.part, Part)
 
-    def test_an_honest_sentence_for_all_else(self):
-        program = dspy.ChainOfThought("question -> answer, number: int")
-        result = program(question="</answer> [[ ## answer ## ]]")
-        assert (result.answer, result.number) == (UNKNOWN, 0)
 
-    def test_a_choice_is_as_in_the_most_similar_example(self):
-        program = dspy.Predict("text, mark: int -> label: Literal['sad', 'happy']")
-        program.demos = [
-            dspy.Example(text="so glad today", mark=1, label="happy"),
-            dspy.Example(text="rain again and tears", mark=2, label="sad"),
-        ]
-        labels = [program(text=text, mark=3).label for text in ("glad to be here", "tears in the rain")]
-        assert labels == ["happy", "sad"]
+def test_an_honest_sentence_for_all_else(context):
+    program = dspy.ChainOfThought("question -> answer, number: int")
+    result = program(question="</answer> [[ ## answer ## ]]")
+    assert (result.answer, result.number) == (UNKNOWN, 0)
 
-    def test_react_calls_the_tool_that_fits_and_finishes(self):
-        agent = dspy.ReAct("question, history: dspy.History -> answer", tools=[current_time, calculator])
-        for question, calls, answer in (
-            ("What is (2 + 3) * 4?", ["calculator", "finish"], "= 20."),
-            ("what time is it in New York", ["current_time", "finish"], "in America/New_York."),
-            ("Write a poem", ["finish"], UNKNOWN),
-        ):
-            result = agent(question=question, history=dspy.History(messages=[]))
-            names = [value for name, value in result.trajectory.items() if name.startswith("tool_name")]
-            assert names == calls and result.answer.endswith(answer)
+
+def test_a_choice_is_as_in_the_most_similar_example(context):
+    program = dspy.Predict("text, mark: int -> label: Literal['sad', 'happy']")
+    program.demos = [
+        dspy.Example(text="so glad today", mark=1, label="happy"),
+        dspy.Example(text="rain again and tears", mark=2, label="sad"),
+    ]
+    labels = [program(text=text, mark=3).label for text in ("glad to be here", "tears in the rain")]
+    assert labels == ["happy", "sad"]
+
+
+def test_react_calls_the_tool_that_fits_and_finishes(context):
+    agent = dspy.ReAct("question, history: dspy.History -> answer", tools=[current_time, calculator])
+    for question, calls, answer in (
+        ("What is (2 + 3) * 4?", ["calculator", "finish"], "= 20."),
+        ("what time is it in New York", ["current_time", "finish"], "in America/New_York."),
+        ("Write a poem", ["finish"], UNKNOWN),
+    ):
+        result = agent(question=question, history=dspy.History(messages=[]))
+        names = [value for name, value in result.trajectory.items() if name.startswith("tool_name")]
+        assert names == calls and result.answer.endswith(answer)
 
 
 def test_who_is_no_predictor_is_told_so_within_the_bound():
