@@ -1,7 +1,7 @@
 """The chat page: CPU per token, 100 answers at once. It is opened by Gradio's protocol, without a browser.
 
 Which event is which follows from ``/config``: a question is what the composer submits, and its answer is
-drawn by the event that the page asks for when it is told that a turn runs.
+drawn by the event that the page asks for when it is told that a turn runs, or that follows the question's.
 """
 
 from __future__ import annotations
@@ -40,10 +40,20 @@ class Page:
 
     def event(self, elem_id: str, kind: str) -> dict[str, Any]:
         """What happens when a component is used; `kind` is Gradio's name of it, such as ``submit``."""
-        component = next(
-            key for key, one in self.components.items() if one["props"].get("elem_id") == elem_id
+        return next(event for event in self.events if [self._component(elem_id), kind] in event["targets"])
+
+    def drawing(self, question: dict[str, Any]) -> dict[str, Any]:
+        """The event that draws the answer: the page's own code asks for it, or it follows the question's."""
+        asked_for = [self._component("saved-chat"), "play"]
+        return next(
+            event
+            for event in self.events
+            if asked_for in event["targets"] or event["trigger_after"] == question["id"]
         )
-        return next(event for event in self.events if [component, kind] in event["targets"])
+
+    def _component(self, elem_id: str) -> int | None:
+        components = self.components.items()
+        return next((key for key, one in components if one["props"].get("elem_id") == elem_id), None)
 
     def named(self, name: str) -> dict[str, Any]:
         """The event whose handler is called so."""
@@ -84,7 +94,7 @@ class Tab:
         else:
             submit = self.page.event("composer", "submit")
             await self.run(submit, {"composer": question, **given})
-            draw = self.page.event("saved-chat", "play")
+            draw = self.page.drawing(submit)
         body = self._body(draw, self.page.data(draw, {}))
         (await self.page.client.post(f"{API}/queue/join", json=body)).raise_for_status()
         self.heard = await self._listen(f"queue/data?session_hash={self.session}")
