@@ -78,7 +78,7 @@ class Tab:
     page: Page
     session: str = field(default_factory=lambda: secrets.token_hex(6))
     heard: Heard = field(default_factory=Heard)
-    _streams: list[asyncio.Task[None]] = field(default_factory=list)
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def open(self) -> None:
         await self._listen(f"heartbeat/{self.session}")
@@ -98,24 +98,32 @@ class Tab:
         body = self._body(draw, self.page.data(draw, {}))
         (await self.page.client.post(f"{API}/queue/join", json=body)).raise_for_status()
         self.heard = await self._listen(f"queue/data?session_hash={self.session}")
+        self._tasks.append(asyncio.create_task(self._settle(draw, self._tasks[-1])))
 
     async def run(
         self, event: dict[str, Any], given: dict[str, Any] | None = None, data: list[Any] | None = None
-    ) -> None:
+    ) -> bytes:
         """An event that is answered at once."""
         body = self._body(event, data or self.page.data(event, given or {}))
-        (await self.page.client.post(f"{API}/run/predict", json=body)).raise_for_status()
+        return (await self.page.client.post(f"{API}/run/predict", json=body)).raise_for_status().content
+
+    async def _settle(self, draw: dict[str, Any], drawing: asyncio.Task[None]) -> None:
+        """What follows the drawing tells the answer's end."""
+        await drawing
+        for event in self.page.events:
+            if event["trigger_after"] == draw["id"]:
+                self.heard.hear(await self.run(event))
 
     def close(self) -> None:
-        for stream in self._streams:
-            stream.cancel()
+        for task in self._tasks:
+            task.cancel()
 
     def _body(self, event: dict[str, Any], data: list[Any]) -> dict[str, Any]:
         return {"data": data, "fn_index": event["id"], "session_hash": self.session, "trigger_id": 0}
 
     async def _listen(self, path: str) -> Heard:
         heard, reading = await send(f"{self.page.process.url}{API}/{path}")
-        self._streams.append(reading)
+        self._tasks.append(reading)
         return heard
 
 
