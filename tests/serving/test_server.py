@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import dspy
@@ -135,13 +136,15 @@ async def test_one_id_leads_from_the_app_to_the_log_of_its_server_which_ends_wit
     env = {f"DSPY_DEMO_{name}": value for name, value in talkative.items()} | {"OPENAI_API_KEY": KEY}
     fake, version = served_world.fake, served_world.second
     server = start_model_server(version, served_world.settings, served_world.home, env=env)
-    server.wait_until_healthy("/ping")
 
     def request():
         return served_world.request(server.url, "Why does a zebra crossing have stripes?", version=version)
 
     fake.reply(FAULTS["429"])
-    async with house(served_world.settings, served=served_world.backend()) as home:
+    async with AsyncExitStack() as ends:
+        ends.callback(server.stop)
+        server.wait_until_healthy("/ping")
+        home = await ends.enter_async_context(house(served_world.settings, served=served_world.backend()))
         failed = (await home.run(request())).failed
         (here,) = (r for r in caplog.records if getattr(r, "turn_id", "") == failed.error_id)
         assert (here.backend, here.code, here.message) == ("served", "upstream_rate_limited", "turn failed")
@@ -160,7 +163,7 @@ async def test_one_id_leads_from_the_app_to_the_log_of_its_server_which_ends_wit
         assert (await ending).finished
         cut = (await running).failed
         assert cut.code == "stopped" and cut.retryable and "What arrived is kept" in cut.public_message
-    assert await asyncio.to_thread(server.process.wait, 15) == 0
+        assert await asyncio.to_thread(server.process.wait, 15) == 0
     first, *lines = server.log.splitlines()
     assert first == f"Serving {version} at {server.url}"
     by_id = {entry["turn_id"]: entry for entry in map(json.loads, lines) if "turn_id" in entry}
@@ -178,7 +181,7 @@ def test_a_start_that_cannot_be_ends_with_one_sentence(served_world, tmp_path):
     ):
         command = [sys.executable, "-m", "dspy_demo.serving", *arguments]
         env = scrubbed(os.environ, served_world.home) | LIVE_ENV | env
-        ended = subprocess.run(command, cwd=REPO, env=env, capture_output=True, text=True, check=False)
+        ended = subprocess.run(command, cwd=REPO, env=env, capture_output=True, text=True, timeout=60)
         output = ended.stdout + ended.stderr
         assert (ended.returncode, output.count("\n"), words in output) == (2, 1, True), output
     assert not list(tmp_path.glob("*.db"))
