@@ -2,9 +2,8 @@
 
 import os
 import socket
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 from pydantic import SecretStr
@@ -14,9 +13,6 @@ from dspy_demo.lm.choices import detect
 from dspy_demo.settings import Settings
 from tests.fake_openai import FakeOpenAI
 from tests.services import house
-
-NAMES = ("OPENAI", "ANTHROPIC", "GOOGLE", "MISTRAL", "GROQ")
-KEYS = {f"{name}_API_KEY": f"sk-of-{name.lower()}" for name in NAMES}
 
 
 class Row(NamedTuple):
@@ -31,18 +27,17 @@ class Row(NamedTuple):
 
 
 GATEWAY = {"OPENAI_BASE_URL": "gateway"}
+CLAUDE = ("--lm", "anthropic/claude-haiku-4-5")
+AT_THE_OTHER = ("--api-base", "{other}")
 ROWS = {
     "a gateway with its key": Row("gateway", "sk-of-openai", ("OPENAI",), GATEWAY),
     "a gateway without a key": Row("gateway", "none", (), GATEWAY),
-    "a provider and a gateway, each with its key": Row(
-        "", "", ("ANTHROPIC", "OPENAI"), GATEWAY, ("--lm", "anthropic/claude-haiku-4-5")
-    ),
+    "a provider and a gateway, each with its key": Row("", "", ("ANTHROPIC", "OPENAI"), GATEWAY, CLAUDE),
     "a provider with its own base URL": Row(
-        "other", "sk-of-anthropic", ("ANTHROPIC", "OPENAI"), GATEWAY | {"ANTHROPIC_BASE_URL": "other"},
-        ("--lm", "anthropic/claude-haiku-4-5"),
+        "other", "sk-of-anthropic", ("ANTHROPIC", "OPENAI"), GATEWAY | {"ANTHROPIC_BASE_URL": "other"}, CLAUDE
     ),
     "the gateway's row, started with another": Row(
-        "gateway", "sk-of-openai", ("ANTHROPIC", "OPENAI"), GATEWAY, ("--lm", "anthropic/claude-haiku-4-5"),
+        "gateway", "sk-of-openai", ("ANTHROPIC", "OPENAI"), GATEWAY, CLAUDE,
         picked=LMChoice("openai/gpt-4o-mini", "gateway"),
     ),
     "Google's key for Gemini": Row("other", "sk-of-google", ("GOOGLE",), {"GEMINI_API_BASE": "other"}),
@@ -51,45 +46,42 @@ ROWS = {
         ("--lm", "mistral/fake"),
     ),
     "by litellm, without a key": Row(
-        "other", "none", ("OPENAI",), GATEWAY, ("--lm", "mistral/fake", "--api-base", "{other}")
+        "other", "none", ("OPENAI",), GATEWAY, ("--lm", "mistral/fake", *AT_THE_OTHER)
     ),
     "by litellm, with a like API and neither key nor base": Row(
         "", "", ("OPENAI",), GATEWAY, ("--lm", "together_ai/fake")
     ),
     "a base URL for the model of the start": Row(
-        "other", "sk-of-groq", ("GROQ", "OPENAI"), GATEWAY, ("--lm", "groq/fake", "--api-base", "{other}")
+        "other", "sk-of-groq", ("GROQ", "OPENAI"), GATEWAY, ("--lm", "groq/fake", *AT_THE_OTHER)
     ),
-    "a typed address": Row(
-        "other", "none", ("OPENAI",), GATEWAY, picked=LMChoice("openai/fake", "other")
-    ),
+    "a typed address": Row("other", "none", ("OPENAI",), GATEWAY, picked=LMChoice("openai/fake", "other")),
     "a typed address with a typed key": Row(
         "other", "typed", ("OPENAI",), GATEWAY, picked=LMChoice("openai/fake", "other", SecretStr("typed"))
     ),
     "a model of another provider at the owner's server": Row(
-        "other", "none", ("GROQ", "OPENAI"), {}, ("--lm", "groq/fake", "--api-base", "{other}"),
+        "other", "none", ("GROQ", "OPENAI"), {}, ("--lm", "groq/fake", *AT_THE_OTHER),
         picked=LMChoice("openai/fake", "other"),
     ),
     "the key of --lm stays with its server": Row(
         "gateway", "sk-of-openai", ("OPENAI",), GATEWAY,
-        ("--lm", "openai/fake", "--api-base", "{other}", "--api-key", "sk-of-the-flag"),
-        picked=LMChoice("openai/fake"),
+        ("--lm", "openai/fake", *AT_THE_OTHER, "--api-key", "sk-of-the-flag"), picked=LMChoice("openai/fake"),
     ),
 }  # fmt: skip
 
 
 @pytest.fixture
-def servers() -> Iterator[dict[str, FakeOpenAI]]:
+def servers():
     with FakeOpenAI() as gateway, FakeOpenAI() as other:
         gateway.models = ["text-embedding-3-small", "fake"]
         yield {"gateway": gateway, "other": other}
 
 
 @pytest.fixture(autouse=True)
-def this_machine_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def this_machine_only(monkeypatch):
     """A question for a provider's own server fails at once."""
     lookup = socket.getaddrinfo
 
-    def local(host: Any, *args: Any, **options: Any) -> Any:
+    def local(host, *args, **options):
         if host not in {"127.0.0.1", b"127.0.0.1"}:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return lookup(host, *args, **options)
@@ -101,7 +93,7 @@ def this_machine_only(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_key_reaches_its_own_server_only(name, servers, data_dir, monkeypatch):
     row = ROWS[name]
     urls = {name: server.url for name, server in servers.items()}
-    environ = {f"{key}_API_KEY": KEYS[f"{key}_API_KEY"] for key in row.keys}
+    environ = {f"{name}_API_KEY": f"sk-of-{name.lower()}" for name in row.keys}
     environ |= {variable: urls[server] for variable, server in row.bases.items()}
     for variable, value in environ.items():
         monkeypatch.setenv(variable, value)  # where libraries might look
@@ -116,5 +108,5 @@ async def test_a_key_reaches_its_own_server_only(name, servers, data_dir, monkey
     asked = {(name, request.api_key) for name, request in came if request.method == "POST"}
     assert asked == ({(row.server, row.key)} if row.server else set())
     listed = {request.api_key for _, request in came if request.method == "GET"}
-    assert listed <= {KEYS["OPENAI_API_KEY"], "none"}
+    assert listed <= {"sk-of-openai", "none"}
     assert environ.items() <= os.environ.items()
