@@ -21,7 +21,7 @@ from tests.services import Heard, conversation, house, settings_for, until
 from tests.visitors import OWNER, STRANGER
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC).timestamp()
-STARTED = TurnStarted("local", "m")
+STARTED, USUAL = TurnStarted("local", "m"), Bounds()
 
 
 class HeldBackend(ScriptedBackend):
@@ -46,12 +46,9 @@ class HeldBackend(ScriptedBackend):
 
 
 @asynccontextmanager
-async def guests(data_dir, backend, *, now_s=(NOON,), **settings):
-    """A house with limits that are out of the way, but for those that `settings` name."""
-    values = {"turns_per_minute": 1000, "total_per_minute": 1000} | settings
-    names = {field.name for field in dataclasses.fields(Bounds)} & set(values)
-    bounds = Bounds(**{name: values.pop(name) for name in names})
-    made = settings_for(data_dir, **values)
+async def guests(data_dir, backend, bounds=USUAL, now_s=(NOON,), **settings):
+    """A house with limits; those that are no settings as `bounds` has them."""
+    made = settings_for(data_dir, **settings)
     limits = GuestLimits(made, bounds=bounds, clock=lambda: now_s[-1])
     async with house(made, LMChoice("m"), local=backend, served=backend, limits=limits) as home:
         yield home, limits
@@ -81,8 +78,8 @@ class Watched(Heard):
 
 
 async def test_turns_wait_in_line_see_their_place_and_are_refused_when_it_is_full(data_dir):
-    backend = HeldBackend()
-    async with guests(data_dir, backend, guests_concurrent_turns=1, queue_turns=2) as (home, limits):
+    backend, short = HeldBackend(), Bounds(queue_turns=2)
+    async with guests(data_dir, backend, short, guests_concurrent_turns=1) as (home, limits):
         turns = []
         for name in "abc":
             turns.append(Watched(home, name))
@@ -121,8 +118,8 @@ async def test_ending_while_waiting_leaves_the_line_at_once_and_costs_nothing(da
 
 
 async def test_a_guest_waits_and_runs_for_a_limited_time(data_dir):
-    backend, short = HeldBackend(), {"queue_timeout_s": 0.05, "turn_timeout_s": 0.2}
-    async with guests(data_dir, backend, guests_concurrent_turns=1, **short) as (home, limits):
+    backend, short = HeldBackend(), Bounds(queue_timeout_s=0.05, turn_timeout_s=0.2)
+    async with guests(data_dir, backend, short, guests_concurrent_turns=1) as (home, limits):
         first, owners = Watched(home, "a"), Watched(home, "owner")
         await until(lambda: len(backend.running) == 2)
         waited = await home.run(ask(home, "b"))
@@ -134,9 +131,8 @@ async def test_a_guest_waits_and_runs_for_a_limited_time(data_dir):
 
 
 async def test_the_owner_has_no_limits_of_guests_and_always_room(data_dir):
-    backend = HeldBackend()
-    tight = {"turns_per_minute": 1, "input_max_chars": 1, "max_turns": 3}
-    async with guests(data_dir, backend, **tight) as (home, limits):
+    backend, tight = HeldBackend(), Bounds(turns_per_minute=1, input_max_chars=1)
+    async with guests(data_dir, backend, tight, max_turns=3) as (home, limits):
         running = [Watched(home, name) for name in "abc"]
         await until(lambda: len(limits.waiting) == 1)
         limits.budget.spent(10_000_000)
@@ -151,9 +147,9 @@ async def test_the_owner_has_no_limits_of_guests_and_always_room(data_dir):
 
 
 async def test_too_many_turns_a_minute_and_too_long_inputs_are_refused_before_anything_runs(data_dir):
-    now_s, tight = [NOON], {"turns_per_minute": 2, "input_max_chars": 20}
+    now_s, tight = [NOON], Bounds(turns_per_minute=2, input_max_chars=20)
     backend = ScriptedBackend(scripted_answer("x"))
-    async with guests(data_dir, backend, now_s=now_s, **tight) as (home, _):
+    async with guests(data_dir, backend, tight, now_s) as (home, _):
         for _ in range(2):
             home.service.check(ask(home, "a"))  # asking whether it could run counts nothing
             assert (await home.run(ask(home, "a"))).finished
@@ -207,9 +203,9 @@ async def test_a_turn_pays_what_was_told_or_what_it_looks_like(data_dir, end, sp
 
 
 async def test_many_turns_at_once_cannot_overshoot_the_budget(data_dir):
-    backend = HeldBackend()
+    backend, many = HeldBackend(), Bounds(turns_per_minute=1000)
     wide = {"guests_concurrent_turns": 100, "guests_daily_tokens": 10_000, "guest_output_max_tokens": 2_000}
-    async with guests(data_dir, backend, **wide) as (home, limits):
+    async with guests(data_dir, backend, many, **wide) as (home, limits):
         turns = [Watched(home, "a", str(number)) for number in range(50)]
         await until(lambda: sum(turn.task.done() for turn in turns) == 45)
         assert len(backend.running) == 5  # of 2,400 each

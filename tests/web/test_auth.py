@@ -110,9 +110,7 @@ def terminal_of(data_dir, **settings):
     return Terminal(auth.settings, auth, 7860), auth
 
 
-def test_link_and_token_are_printed_once_the_app_is_shared_and_a_used_link_is_followed_by_the_next(
-    data_dir, capsys
-):
+def test_link_and_token_are_printed_once_it_is_shared_and_the_next_link_after_one_is_used(data_dir, capsys):
     terminal, auth = terminal_of(data_dir)
     terminal.tell_ready()
     assert capsys.readouterr().out == f"Ready: {LOCAL}\n"

@@ -174,18 +174,14 @@ async def ticks(request):
     return StreamingResponse(iter(["data: 1\n\n", "data: 2\n\n"]), media_type="text/event-stream")
 
 
-async def broken(request):
-    return JSONResponse({"status": "error"}, 500)
-
-
-PAGES = Starlette(routes=[Route("/", page), Route("/ticks", ticks), Route("/broken", broken)])
+PAGES = Starlette(routes=[Route("/", page), Route("/ticks", ticks)])
 
 
 def whole_app(**values):
     return client_of(protected(PAGES, auth_of(**values), head="<script>two()</script>"), "http://localhost")
 
 
-@pytest.mark.parametrize("path", ["/", "/ticks", "/broken", "/nothing"])
+@pytest.mark.parametrize("path", ["/", "/ticks", "/nothing"])
 async def test_every_answer_has_the_headers_and_only_the_page_its_scripts(path):
     for embed, ancestors in ((False, "'self'"), (True, "'self' https:")):
         headers = (await whole_app(embed=embed).get(path)).headers
