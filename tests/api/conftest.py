@@ -53,7 +53,8 @@ class Api:
         self.service = ChatService(made, programs, self, limits=limits, allowance=allowance)
         routers = probes_router(self.service, self._prepare), versions_router(self._log)
         self.app = build_api(self.service, lambda: LM, *routers)
-        self.client = client_of(behind_guard(self.app, visitor))
+        self.guarded = behind_guard(self.app, visitor)
+        self.client = client_of(self.guarded)
 
     def stream(self, request):
         self.requests.append(request)

@@ -12,48 +12,34 @@ from schemathesis.specs.openapi import checks
 
 from dspy_demo.api.bodies import PredictBody
 from dspy_demo.api.openai_chat import CompletionBody
-from tests.api.conftest import Api, behind_guard, client_of
-from tests.visitors import OWNER
+from tests.api.conftest import Api
 
-API = Api().app
+API = Api()
 PATHS = ["/predict", "/predict/stream", "/v1/chat/completions"]
 
 text = st.text(st.characters(exclude_categories=[]), max_size=20)
-json_values = st.recursive(
+values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | text,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(text, inner, max_size=4),
     max_leaves=12,
 )
-messages = st.lists(
-    st.fixed_dictionaries(
-        {"role": st.sampled_from(["user", "assistant", "system", "tool"]) | json_values},
-        optional={"content": text | json_values, "name": json_values},
-    ),
-    max_size=4,
-)
-own_bodies = st.fixed_dictionaries(
-    {},
-    optional={
-        "text": text | json_values,
-        "messages": messages | json_values,
-        "inputs": st.dictionaries(st.just("question") | text, json_values, max_size=3) | json_values,
-        "history": messages | json_values,
-        "program": st.sampled_from(["qa", "report"]) | json_values,
-        **dict.fromkeys(("temperature", "max_tokens", "cache", "session_id"), json_values),
-    },
-)
+roles = st.sampled_from(["user", "assistant", "system", "tool"]) | values
+message = st.fixed_dictionaries({"role": roles}, optional={"content": text | values, "name": values})
+messages = st.lists(message, max_size=4)
+fields = dict.fromkeys(("temperature", "max_tokens", "cache", "session_id"), values)
+fields |= {"text": text, "messages": messages, "history": messages}
+fields["inputs"] = st.dictionaries(st.just("question") | text, values, max_size=3)
+fields["program"] = st.sampled_from(["qa", "report"])
+own_bodies = st.fixed_dictionaries({}, optional={name: values | good for name, good in fields.items()})
 OPENAI_FIELDS = "stream stream_options n tools functions temperature max_tokens max_completion_tokens"
 OPENAI_FIELDS += " modalities audio logprobs response_format stop tool_choice function_call"
 openai_bodies = st.fixed_dictionaries(
-    {"model": st.just("qa") | json_values, "messages": messages | json_values},
-    optional=dict.fromkeys(OPENAI_FIELDS.split(), json_values),
+    {"model": st.just("qa") | values, "messages": messages | values},
+    optional=dict.fromkeys(OPENAI_FIELDS.split(), values),
 )
-bodies = (json_values | own_bodies | openai_bodies).map(lambda body: json.dumps(body).encode())
-
-
-async def post(path, body):
-    async with client_of(API) as client:
-        return await client.post(path, content=body, headers={"Content-Type": "application/json"})
+bodies = (values | own_bodies | openai_bodies).map(lambda body: json.dumps(body).encode())
+ROUTES = {"/predict", "/predict/stream", "/health", "/ready", "/metrics", "/versions"}
+ROUTES |= {"/v1/chat/completions", "/v1/models", "/v1/models/{model_id}"}
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -68,7 +54,7 @@ async def post(path, body):
 @example(body=b'{"inputs":{"question":{"a":18446744073709551615}}}')
 @example(body=b"\xef\xbb\xbf{}")
 def test_no_body_is_a_server_error(path, body):
-    response = asyncio.run(post(path, body))
+    response = asyncio.run(API.client.post(path, content=body, headers={"Content-Type": "application/json"}))
     assert response.status_code in {200, 400, 404, 413, 422}
     if response.status_code != 200:
         problem = response.json()
@@ -76,9 +62,7 @@ def test_no_body_is_a_server_error(path, body):
         assert message.endswith(".") and len(message) < 300
 
 
-ROUTES = {"/predict", "/predict/stream", "/health", "/ready", "/metrics", "/versions"}
-ROUTES |= {"/v1/chat/completions", "/v1/models", "/v1/models/{model_id}"}
-SCHEMA = schemathesis.openapi.from_asgi("/openapi.json", behind_guard(API, OWNER))
+SCHEMA = schemathesis.openapi.from_asgi("/openapi.json", API.guarded)
 #: A valid body may still be refused: which inputs a program needs is not in the schema. And schemathesis
 #: takes null for a wrong type where the schema allows it; wrong bodies have tests of their own.
 #: Under /v1 another method is answered as another address is.
@@ -102,7 +86,7 @@ def test_every_answer_is_as_documented(case):
 
 
 def test_the_schema_has_our_routes_no_loose_ends_and_valid_examples():
-    schema = API.openapi()
+    schema = API.app.openapi()
     assert set(schema["paths"]) == ROUTES
     references = set(re.findall(r"'\$ref': '#/components/schemas/(\w+)'", str(schema)))
     assert references <= set(schema["components"]["schemas"]) - {"HTTPValidationError"}
@@ -114,9 +98,8 @@ def test_the_schema_has_our_routes_no_loose_ends_and_valid_examples():
 
 
 async def test_the_page_loads_nothing_from_elsewhere_and_runs_nothing():
-    async with client_of(API) as client:
-        text = (await client.get("/docs", headers={"Host": "<script>alert(1)</script>"})).text
-    assert all(path in text for path in ROUTES)
-    assert "curl -N" in text and "<li><code>delta</code>" in text
-    assert not re.findall(r"""(?:src|href)=["']?(?:https?:)?//""", text)
-    assert "<script" not in text
+    page = (await API.client.get("/docs", headers={"Host": "<script>alert(1)</script>"})).text
+    assert all(path in page for path in ROUTES)
+    assert "curl -N" in page and "<li><code>delta</code>" in page
+    assert not re.findall(r"""(?:src|href)=["']?(?:https?:)?//""", page)
+    assert "<script" not in page

@@ -18,10 +18,21 @@ from tests.visitors import OWNER, STRANGER
 
 JSON = {"Content-Type": "application/json"}
 BODY = {"text": "What is 2 + 2?"}
-CHAT = {"model": "qa", "messages": [{"role": "user", "content": "What is 2 + 2?"}]}
-WAYS = [("/predict", BODY), ("/predict/stream", BODY), ("/v1/chat/completions", CHAT)]
 NOT_JSON = "The body must be a JSON object, not nested too deeply, sent as"
 ONE_FORM = "Send exactly one of “text”, “messages” and “inputs”."
+FAULTS = [(UpstreamRateLimited(retry_after_s=6.2), 429), (UpstreamAuth(), 502)]
+BAD = [
+    ("{", 422, NOT_JSON),
+    ('{"text":"a","temperature":NaN}', 422, NOT_JSON),
+    ("[]", 422, NOT_JSON),
+    ("{}", 422, ONE_FORM),
+    ('{"text":7}', 422, "The field “text” is not valid: input should be a valid string."),
+    ('{"text":" "}', 422, "The input “question” is empty. Fill it in and send again."),
+    ('{"text":"a","{evil}":1}', 422, "The field “…” is not valid: extra inputs"),
+    ('{"messages":[{"role":"system","content":"a"}]}', 422, "messages.0.role” is not valid: input"),
+    ('{"messages":[{"role":"assistant","content":"a"}]}', 422, "The last of the “messages” must be the"),
+    ('{"text":"' + "a" * 2000 + '"}', 413, "The input has 2,000 characters"),
+]
 
 
 def events_of(text):
@@ -63,20 +74,6 @@ async def test_the_owners_model_answers_with_the_clients_parameters():
         assert f"The field “{forbidden}” is not valid: extra inputs" in response.json()["message"]
 
 
-BAD = [
-    ("{", 422, NOT_JSON),
-    ('{"text":"a","temperature":NaN}', 422, NOT_JSON),
-    ("[]", 422, NOT_JSON),
-    ("{}", 422, ONE_FORM),
-    ('{"text":7}', 422, "The field “text” is not valid: input should be a valid string."),
-    ('{"text":" "}', 422, "The input “question” is empty. Fill it in and send again."),
-    ('{"text":"a","{evil}":1}', 422, "The field “…” is not valid: extra inputs"),
-    ('{"messages":[{"role":"system","content":"a"}]}', 422, "messages.0.role” is not valid: input"),
-    ('{"messages":[{"role":"assistant","content":"a"}]}', 422, "The last of the “messages” must be the"),
-    ('{"text":"' + "a" * 2000 + '"}', 413, "The input has 2,000 characters"),
-]
-
-
 @pytest.mark.parametrize("path", ["/predict", "/predict/stream"])
 async def test_a_bad_body_is_refused_with_one_sentence_before_any_model(path):
     api = Api(visitor=STRANGER, input_max_chars=1000)
@@ -116,9 +113,6 @@ async def test_a_form_another_method_or_address_is_refused_in_the_same_shape():
         assert (response.status_code, response.json()["code"]) == (422, "invalid_input")
     for response in (await api.client.get("/predict"), await api.client.get("/nowhere")):
         assert (response.status_code, response.json()["code"]) == (404, "not_found")
-
-
-FAULTS = [(UpstreamRateLimited(retry_after_s=6.2), 429), (UpstreamAuth(), 502)]
 
 
 @pytest.mark.parametrize(("error", "status"), FAULTS)
@@ -177,7 +171,8 @@ async def test_not_ready_while_it_shuts_down_and_new_turns_are_refused():
     await api.service.drain(0)
     ready = await api.client.get("/ready")
     assert ready.status_code == 503
-    for path, body in WAYS:
+    chat = {"model": "qa", "messages": [{"role": "user", "content": "hi"}]}
+    for path, body in (("/predict", BODY), ("/predict/stream", BODY), ("/v1/chat/completions", chat)):
         refused = await api.client.post(path, json=body)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "10")
         assert ready.json()["reason"] in refused.text

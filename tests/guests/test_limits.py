@@ -22,6 +22,10 @@ from tests.visitors import OWNER, STRANGER
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC).timestamp()
 STARTED, USUAL = TurnStarted("local", "m"), Bounds()
+INNER, SERVER, PROGRAM = "http://inner:8000/v1", "http://127.0.0.1:5001", "chain_of_thought"
+START = LMChoice("openai/small", INNER, SecretStr("sk-owner"), temperature=0.5)
+LARGE = LMChoice("openai/large")
+OPTIONS = (LMOption("openai/small", "Small", INNER, INNER), LMOption(LARGE.model, "Large", "key found"))
 
 
 class HeldBackend(ScriptedBackend):
@@ -253,12 +257,6 @@ def test_apps_on_one_folder_and_a_restart_see_the_same_day(data_dir, caplog):
     with pytest.raises(errors.BudgetSpent):
         made.check()
     assert len(caplog.records) == 1
-
-
-INNER, SERVER, PROGRAM = "http://inner:8000/v1", "http://127.0.0.1:5001", "chain_of_thought"
-START = LMChoice("openai/small", INNER, SecretStr("sk-owner"), temperature=0.5)
-LARGE = LMChoice("openai/large")
-OPTIONS = (LMOption("openai/small", "Small", INNER, INNER), LMOption(LARGE.model, "Large", "key found"))
 
 
 def allowance(**values):

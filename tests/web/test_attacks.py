@@ -24,6 +24,12 @@ STOLEN = "data/run/secret.txt"
 #: More than either page has; ids that only the owner's page knows are called on the guests' too.
 FN_INDEXES = 80
 CLICKS = [{"do": do, "uri": "models:/dspy-demo/1"} for do in ("serve", "edit", "restart", "load")]
+FILE_WAYS = """/gradio_api/file={0} /gradio_api/file/{0} /gradio_api/file=file://{0} /file={0}
+//gradio_api/file={0} /static/{1}{0} /assets/{1}{0} /svelte/{1}{0} /static/{0} /assets/{0}
+/static/..%2f..%2f..%2f..%2f..%2f..%2f..%2f..%2f..%2f..{0} /GRADIO_API/file={0} /gradio_api%2ffile={0}
+/assets/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/{0} /gradio_api/./file={0}
+/assets/..%252f..%252f..%252f..%252f{0} /gradio_api/heartbeat/../file={0}
+/?deep_link={1}{0} /config?deep_link={1}{0}"""
 
 
 @pytest.fixture(scope="module")
@@ -171,14 +177,6 @@ def test_guests_leave_half_of_the_connections_to_the_owner(app, browse, owner):
         assert httpx.get(app.url, timeout=10).status_code == 503
         assert httpx.get(f"{app.url}/health", timeout=10).status_code == 200
         assert owner.get("/config").status_code == 200
-
-
-FILE_WAYS = """/gradio_api/file={0} /gradio_api/file/{0} /gradio_api/file=file://{0} /file={0}
-//gradio_api/file={0} /static/{1}{0} /assets/{1}{0} /svelte/{1}{0} /static/{0} /assets/{0}
-/static/..%2f..%2f..%2f..%2f..%2f..%2f..%2f..%2f..%2f..{0} /GRADIO_API/file={0} /gradio_api%2ffile={0}
-/assets/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/{0} /gradio_api/./file={0}
-/assets/..%252f..%252f..%252f..%252f{0} /gradio_api/heartbeat/../file={0}
-/?deep_link={1}{0} /config?deep_link={1}{0}"""
 
 
 def test_no_route_gives_a_file(owner, home):

@@ -14,6 +14,9 @@ from dspy_demo.web.terminal import Terminal
 
 TOKEN, GUESTS = "owner-token-0123456789", "guest-token-0123456789"
 LOCAL, SHARED = "http://127.0.0.1:7860", "https://abc.gradio.live"
+#: DNS rebinding: the browser reaches loopback by a stranger's name, and says so.
+OTHER_NAMES = ["abc.gradio.live", "evil.example:7860", "127.0.0.1.evil.example", "192.168.1.7:7860"]
+OTHER_NAMES += ["0.0.0.0:7860", "", "local", "127.0.0.1@evil", "[::1", "a b", "１２７.0.0.1"]
 
 
 def auth_of(data_dir, **values):
@@ -25,15 +28,6 @@ def role(auth, host="127.0.0.1:7860", cookie="", **headers):
     named = {"host": host} | {name.replace("_", "-"): value for name, value in headers.items()}
     visitor = auth.visitor(named, {auth.cookie_name: cookie} if cookie else {})
     return visitor and visitor.role
-
-
-def session(auth, cookie):
-    return auth.session({auth.cookie_name: cookie})
-
-
-#: DNS rebinding: the browser reaches loopback by a stranger's name, and says so.
-OTHER_NAMES = ["abc.gradio.live", "evil.example:7860", "127.0.0.1.evil.example", "192.168.1.7:7860"]
-OTHER_NAMES += ["0.0.0.0:7860", "", "local", "127.0.0.1@evil", "[::1", "a b", "１２７.0.0.1"]
 
 
 def test_the_person_at_the_machine_is_the_owner_and_nobody_who_comes_otherwise(data_dir):
@@ -68,15 +62,19 @@ def test_tokens(data_dir):
 
 def test_a_session_is_signed_names_its_visitor_and_ends(data_dir, monkeypatch):
     auth = auth_of(data_dir)
+
+    def session(cookie):
+        return auth.session({auth.cookie_name: cookie})
+
     cookie, now = auth.new_session("guest"), int(time.time())
-    visitor = session(auth, cookie)
+    visitor = session(cookie)
     assert visitor.name not in cookie  # the name may be logged, the cookie may not
-    assert session(auth, cookie) == visitor != session(auth, auth.new_session("guest"))
+    assert session(cookie) == visitor != session(auth.new_session("guest"))
     for other in (cookie.replace("guest", "owner"), "", "x", "é.a.b.c"):
-        assert session(auth, other) is None
+        assert session(other) is None
     for later_s, ended in ((SESSION_S - 60, False), (SESSION_S + 60, True)):
         monkeypatch.setattr(TimestampSigner, "get_timestamp", lambda _, at=now + later_s: at)
-        assert (session(auth, cookie) is None) is ended
+        assert (session(cookie) is None) is ended
 
 
 def test_sessions_outlive_a_restart_only_with_a_fixed_token_by_a_key_for_its_user_alone(data_dir):

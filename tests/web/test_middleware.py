@@ -26,6 +26,17 @@ from tests.api.conftest import LiveServer, client_of
 LOCAL, PUBLIC = "http://127.0.0.1:7860", "https://abc.gradio.live"
 NAVIGATES = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
 EMBEDDED = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "cors"}
+PAGE = "<html><head><script>one()</script><script src='/a.js'></script></head><body>{}</body></html>"
+FILE = {"path": "http://127.0.0.1:1/x", "meta": {"_type": "gradio.FileData"}}
+API = "/gradio_api"
+OPEN = """GET /, GET /theme.css, GET /assets/index.js, GET /static/js/x.js, GET {0}/heartbeat/abc,
+GET {0}/queue/data, GET {0}/info, HEAD {0}/startup-events, POST {0}/queue/join, POST {0}/run/predict,
+POST {0}/call/chat, GET {0}/call/chat/0123, POST /predict, GET /health"""
+CLOSED = """{0}, {0}/, {0}/file=/etc/passwd, {0}/file=http://127.0.0.1/, {0}/file/etc/passwd, {0}/upload,
+{0}/proxy=https://x.hf.space/, {0}/stream/abc, {0}/stream/a/b/1/playlist.m3u8, {0}/upload_progress,
+{0}/component_server, {0}/process_recording, {0}/custom_component/a/client/b/c, {0}/deep_link, {0}/runs,
+{0}/vibe-edit/, {0}/profiling/traces, {0}/mcp/sse, {0}/token, {0}/heartbeat/a/../../upload,
+{0}/what/the/next/version/brings, /v1/embeddings, /login/, /login/huggingface, /logout, /svelte/x.js"""
 
 
 async def role(request):
@@ -159,9 +170,6 @@ async def test_the_cookie_is_no_wider_than_needed(values, url, headers, ending):
     assert cookie_of(await browser(auth_of(**values), url).get("/", headers=headers)).endswith(ending)
 
 
-PAGE = "<html><head><script>one()</script><script src='/a.js'></script></head><body>{}</body></html>"
-
-
 def source(script):
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
@@ -201,18 +209,6 @@ async def test_the_page_is_whole_and_small(accepted):
     assert response.headers["vary"] == "Accept-Encoding"
     whole = PAGE.format("localhost" * 100).encode()
     assert (gzip.decompress(raw) if accepted.startswith("gzip") else raw) == whole
-
-
-FILE = {"path": "http://127.0.0.1:1/x", "meta": {"_type": "gradio.FileData"}}
-API = "/gradio_api"
-OPEN = """GET /, GET /theme.css, GET /assets/index.js, GET /static/js/x.js, GET {0}/heartbeat/abc,
-GET {0}/queue/data, GET {0}/info, HEAD {0}/startup-events, POST {0}/queue/join, POST {0}/run/predict,
-POST {0}/call/chat, GET {0}/call/chat/0123, POST /predict, GET /health"""
-CLOSED = """{0}, {0}/, {0}/file=/etc/passwd, {0}/file=http://127.0.0.1/, {0}/file/etc/passwd, {0}/upload,
-{0}/proxy=https://x.hf.space/, {0}/stream/abc, {0}/stream/a/b/1/playlist.m3u8, {0}/upload_progress,
-{0}/component_server, {0}/process_recording, {0}/custom_component/a/client/b/c, {0}/deep_link, {0}/runs,
-{0}/vibe-edit/, {0}/profiling/traces, {0}/mcp/sse, {0}/token, {0}/heartbeat/a/../../upload,
-{0}/what/the/next/version/brings, /v1/embeddings, /login/, /login/huggingface, /logout, /svelte/x.js"""
 
 
 def test_what_the_page_and_the_clients_use_is_open_and_all_else_is_closed():
