@@ -128,7 +128,7 @@ def app(hub, tmp_path_factory):
     models.write_text(json.dumps([asdict(known_for(hub.content))]))
     flags = ["--lm-retries", "0", "--hub-url", hub.url, "--models-dir", str(home / "models")]
     flags += ["--share-server", SHARE_SERVER, "--cors-origins", FRIEND]
-    script = ("tests/app_with_tiny_model.py", str(models))
+    script = ("-m", "tests.app_with_tiny_model", str(models))
     env = {"DSPY_DEMO_TRACING": "true", "HF_HOME": str(home)}
     with running_app(*flags, data_dir=home / "data", home=home, env=env, script=script) as server:
         yield server

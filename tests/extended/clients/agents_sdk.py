@@ -2,29 +2,21 @@ import asyncio
 
 from agents import Agent, OpenAIChatCompletionsModel, Runner, function_tool, set_tracing_disabled
 from openai import AsyncOpenAI
-from script import BASE_URL, EARLIER, MODEL, QUESTION, SLOW, Answer, chat, tell, wait
+from script import BASE_URL, EARLIER, MODEL, QUESTION, SLOW, Answer, chat, tell, wait, weather
 
 set_tracing_disabled(True)
 client = AsyncOpenAI(base_url=BASE_URL, api_key="unused", max_retries=0)
 model = OpenAIChatCompletionsModel(model=MODEL, openai_client=client)
 
 
-@function_tool
-def weather(city: str) -> str:
-    """The weather of a city."""
-    raise AssertionError("the program calls its own tools")
+async def pieces_of(result):
+    async for event in result.stream_events():
+        if event.type == "raw_response_event" and event.data.type == "response.output_text.delta":
+            yield event.data.delta
 
 
-def pieces_of(result):
-    return (
-        event.data.delta
-        async for event in result.stream_events()
-        if event.type == "raw_response_event" and event.data.type == "response.output_text.delta"
-    )
-
-
-async def main() -> None:
-    agent = Agent(name="Helper", instructions="Help.", model=model, tools=[weather])
+async def main():
+    agent = Agent(name="Helper", instructions="Help.", model=model, tools=[function_tool(weather)])
     tell("chat", text=(await Runner.run(agent, QUESTION)).final_output)
     streamed = Runner.run_streamed(agent, QUESTION)
     tell("stream", pieces=[piece async for piece in pieces_of(streamed)])

@@ -1,16 +1,9 @@
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
-from script import BASE_URL, EARLIER, MODEL, QUESTION, SLOW, Answer, tell, wait
-
-
-@tool
-def weather(city: str) -> str:
-    """The weather of a city."""
-    raise AssertionError("the program calls its own tools")
-
+from script import BASE_URL, EARLIER, MODEL, QUESTION, SLOW, Answer, tell, wait, weather
 
 plain = ChatOpenAI(base_url=BASE_URL, model=MODEL, api_key="unused", max_retries=0)
-chat = plain.bind_tools([weather])
+chat = plain.bind_tools([tool(weather)])
 tell("chat", text=chat.invoke(QUESTION).content)
 tell("stream", pieces=[chunk.content for chunk in chat.stream(QUESTION)])
 tell("history", text=chat.invoke([*EARLIER, ("user", "Who am I?")]).content)

@@ -4,7 +4,7 @@ from script import BASE_URL, EARLIER, MODEL, QUESTION, SLOW, TOOLS, Answer, chat
 client = OpenAI(base_url=BASE_URL, api_key="unused", max_retries=0)
 
 
-def ask(question: str, earlier=(), **options):
+def ask(question, earlier=(), **options):
     messages = chat(question, earlier)
     return client.chat.completions.create(model=MODEL, messages=messages, tools=TOOLS, **options)
 

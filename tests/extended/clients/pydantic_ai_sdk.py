@@ -3,18 +3,13 @@ import asyncio
 from pydantic_ai import Agent, NativeOutput
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
-from script import BASE_URL, MODEL, QUESTION, SLOW, Answer, tell, wait
+from script import BASE_URL, MODEL, QUESTION, SLOW, Answer, tell, wait, weather
 
 agent = Agent(OpenAIChatModel(MODEL, provider=OpenAIProvider(base_url=BASE_URL, api_key="unused")))
+agent.tool_plain(weather)
 
 
-@agent.tool_plain
-def weather(city: str) -> str:
-    """The weather of a city."""
-    raise AssertionError("the program calls its own tools")
-
-
-async def main() -> None:
+async def main():
     first = await agent.run(QUESTION)
     tell("chat", text=first.output)
     async with agent.run_stream(QUESTION) as result:

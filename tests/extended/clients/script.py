@@ -1,10 +1,7 @@
 """What each client script does, and how it tells the test: one JSON object a line."""
 
-from __future__ import annotations
-
 import json
 import sys
-from collections.abc import Iterable
 
 from pydantic import BaseModel
 
@@ -21,15 +18,20 @@ class Answer(BaseModel):
     answer: str
 
 
-def chat(question: str, earlier: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
+def weather(city: str) -> str:
+    """The weather of a city."""
+    raise AssertionError("the program calls its own tools")
+
+
+def chat(question, earlier):
     """The messages of a chat in OpenAI's form."""
     return [{"role": role, "content": text} for role, text in [*earlier, ("user", question)]]
 
 
-def tell(step: str, **what: object) -> None:
+def tell(step, **what):
     print(json.dumps({"step": step, **what}), flush=True)
 
 
-def wait() -> None:
+def wait():
     """Until the test has seen what it wants to see; the end of this process would close everything."""
     sys.stdin.readline()
