@@ -1,14 +1,12 @@
 """Our routes over scripted turns, and real servers to reach them by."""
 
 import asyncio
-import contextlib
 import socket
 import threading
 from types import SimpleNamespace
 
 import dspy
 import httpx
-import pytest
 import uvicorn
 
 from dspy_demo.api.ops import probes_router, versions_router
@@ -132,9 +130,3 @@ class LiveServer(uvicorn.Server):
         head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
         connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         return connection
-
-
-@pytest.fixture
-def serve():
-    with contextlib.ExitStack() as servers:
-        yield lambda app, **config: servers.enter_context(LiveServer(app, **config))

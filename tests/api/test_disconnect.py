@@ -12,7 +12,7 @@ from dspy_demo.api import turns
 from dspy_demo.guests.limits import Bounds
 from dspy_demo.web import uvicorn_bridge
 from dspy_demo.web.uvicorn_bridge import bounded_protocol
-from tests.api.conftest import Api, EndlessBackend
+from tests.api.conftest import Api, EndlessBackend, LiveServer
 from tests.processes import wait_until
 from tests.scripted_backend import ScriptedBackend, scripted_answer
 from tests.services import until
@@ -22,32 +22,32 @@ BODY = b'{"text":"hi"}'
 
 
 @pytest.mark.parametrize(("path", "body"), [("/predict", BODY), ("/v1/chat/completions", CHAT)])
-def test_hanging_up_closes_the_turn_within_100_ms(serve, path, body):
+def test_hanging_up_closes_the_turn_within_100_ms(path, body):
     backend = EndlessBackend()
     api = Api(backend)
-    server = serve(api.app)
-    connection = server.open_request(path, body)
-    assert backend.begun.wait(5)
-    assert not backend.closed.wait(0.1)
-    hung_up_at = time.monotonic()
-    connection.close()
-    assert backend.closed.wait(5)
-    assert time.monotonic() - hung_up_at < 0.1
-    wait_until(lambda: not api.service.running, 1, "the turn is over")
-    assert httpx.get(server.url + "/health").status_code == 200
+    with LiveServer(api.app) as server:
+        connection = server.open_request(path, body)
+        assert backend.begun.wait(5)
+        assert not backend.closed.wait(0.1)
+        hung_up_at = time.monotonic()
+        connection.close()
+        assert backend.closed.wait(5)
+        assert time.monotonic() - hung_up_at < 0.1
+        wait_until(lambda: not api.service.running, 1, "the turn is over")
+        assert httpx.get(server.url + "/health").status_code == 200
 
 
-def test_silence_is_filled_with_comments_and_does_not_stop_the_turn(serve, monkeypatch):
+def test_silence_is_filled_with_comments_and_does_not_stop_the_turn(monkeypatch):
     monkeypatch.setattr(turns, "KEEP_ALIVE_S", 0.05)
     backend = EndlessBackend()
-    server = serve(Api(backend).app)
-    with httpx.stream("POST", server.url + "/predict/stream", json={"text": "hi"}, timeout=5) as response:
-        lines = response.iter_lines()
-        for _ in range(3):
-            while next(lines) != ": keep-alive":
-                pass
-        assert not backend.closed.is_set()
-    assert backend.closed.wait(1)
+    with LiveServer(Api(backend).app) as server:
+        with httpx.stream("POST", server.url + "/predict/stream", json={"text": "hi"}, timeout=5) as response:
+            lines = response.iter_lines()
+            for _ in range(3):
+                while next(lines) != ": keep-alive":
+                    pass
+            assert not backend.closed.is_set()
+        assert backend.closed.wait(1)
 
 
 async def test_a_stream_that_the_server_stops_is_cut_without_done():
@@ -61,12 +61,12 @@ async def test_a_stream_that_the_server_stops_is_cut_without_done():
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the kernel has no such limit")
-def test_a_reader_that_stalls_ends_the_turn_and_all_behind_it(serve, monkeypatch):
+def test_a_reader_that_stalls_ends_the_turn_and_all_behind_it(monkeypatch):
     monkeypatch.setattr(uvicorn_bridge, "STALLED_S", 0.5)
     backend = EndlessBackend(pause_s=0)
     api = Api(backend)
-    server = serve(api.app, http=bounded_protocol(8))
-    with server.open_request("/predict/stream", BODY) as connection:
+    server = LiveServer(api.app, http=bounded_protocol(8))
+    with server, server.open_request("/predict/stream", BODY) as connection:
         assert connection.recv(100).startswith(b"HTTP/1.1 200")
         assert backend.closed.wait(20)
         assert backend.written < 100_000_000  # it had to wait for the reader
@@ -74,24 +74,24 @@ def test_a_reader_that_stalls_ends_the_turn_and_all_behind_it(serve, monkeypatch
         wait_until(lambda: not server.server_state.connections, 1, "the connection is gone, unread as it is")
 
 
-def test_a_connection_without_a_whole_head_is_closed_and_one_with_it_is_not(serve, monkeypatch):
+def test_a_connection_without_a_whole_head_is_closed_and_one_with_it_is_not(monkeypatch):
     monkeypatch.setattr(uvicorn_bridge, "FIRST_HEAD_S", 0.3)
     backend = ScriptedBackend(scripted_answer("a b c"), pause_s=0.2)
-    server = serve(Api(backend).app, http=bounded_protocol(8))
-    for sent in (b"", b"POST /predict HT", b"POST /predict HTTP/1.1\r\nHost: x\r\n"):
-        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
-            connection.sendall(sent)
-            assert connection.recv(100) == b""
-    with server.open_request("/predict", BODY) as connection:
-        assert connection.recv(65_536).startswith(b"HTTP/1.1 200")
+    with LiveServer(Api(backend).app, http=bounded_protocol(8)) as server:
+        for sent in (b"", b"POST /predict HT", b"POST /predict HTTP/1.1\r\nHost: x\r\n"):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+                connection.sendall(sent)
+                assert connection.recv(100) == b""
+        with server.open_request("/predict", BODY) as connection:
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 200")
 
 
-def test_openais_client_just_waits_and_hanging_up_leaves_the_line(serve, monkeypatch):
+def test_openais_client_just_waits_and_hanging_up_leaves_the_line(monkeypatch):
     monkeypatch.setattr(turns, "KEEP_ALIVE_S", 0.05)
     silent = EndlessBackend()
     api = Api(silent, bounds=Bounds(), guests_concurrent_turns=1)
-    server, service = serve(api.app), api.service
-    with server.open_request("/predict/stream", BODY) as holder:
+    server, service = LiveServer(api.app), api.service
+    with server, server.open_request("/predict/stream", BODY) as holder:
         assert silent.begun.wait(5)
         api.backend = ScriptedBackend(scripted_answer("four"))
         waiting = server.open_request("/predict", BODY)
