@@ -60,14 +60,15 @@ class _Handler(BaseHTTPRequestHandler):
             self._file()
         else:  # to another origin, as the store behind the hub is one
             store = self.fake.url.replace("127.0.0.1", "localhost") + "/store?signature=secret"
-            self._head(302, 0, Location=store)
+            self._head(302, 0, "Location", store)
 
     def log_message(self, *_): ...
 
-    def _head(self, status, length, **headers):
+    def _head(self, status, length, *header):
         self.send_response(status)
-        for name, value in {"Content-Length": length, **headers}.items():
-            self.send_header(name.replace("_", "-"), str(value))
+        self.send_header("Content-Length", str(length))
+        if header:
+            self.send_header(*header)
         self.end_headers()
 
     def _file(self):
@@ -76,7 +77,7 @@ class _Handler(BaseHTTPRequestHandler):
         at = 0
         if asked and not fake.ignores_range:
             at = int(asked.removeprefix("bytes=").removesuffix("-"))
-            self._head(206, total - at, Content_Range=f"bytes {at}-{total - 1}/{total}")
+            self._head(206, total - at, "Content-Range", f"bytes {at}-{total - 1}/{total}")
         else:
             self._head(200, total)
         self.close_connection = True

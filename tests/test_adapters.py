@@ -20,17 +20,17 @@ A = "[[ ## answer ## ]]"
 OPENINGS = {"chat": f"{A}\n", "json": '{"answer": "', "xml": "<answer>\n"}
 
 
-class TwoTexts(dspy.Signature):
-    """Defaults, so that `parse` also speaks about replies that lack a field."""
+#: Defaults, so that `parse` also speaks about replies that lack a field.
+OUTPUTS = {name: (str, dspy.OutputField(default="")) for name in FIELDS}
+TWO_TEXTS = dspy.Signature({"question": (str, dspy.InputField()), **OUTPUTS})
 
-    question: str = dspy.InputField()
-    reasoning: str = dspy.OutputField(default="")
-    answer: str = dspy.OutputField(default="")
+
+def parser_of(kind):
+    return Parser(FIELDS, ADAPTERS[kind].reading)
 
 
 def joined(kind, chunks):
-    parser = Parser(FIELDS, ADAPTERS[kind].reading)
-    texts = dict.fromkeys(FIELDS, "")
+    parser, texts = parser_of(kind), dict.fromkeys(FIELDS, "")
     for piece in [*(piece for chunk in chunks for piece in parser.feed(chunk)), *parser.finish()]:
         assert piece.text, "an empty piece"
         texts[piece.field] += piece.text
@@ -51,7 +51,7 @@ def every_way(kind, text, sizes):
 
 def parsed(kind, text):
     with suppress(AdapterParseError):
-        found = adapter_for(kind).parse(TwoTexts, text)
+        found = adapter_for(kind).parse(TWO_TEXTS, text)
         return {name: value.strip() if kind == "xml" else value for name, value in found.items()}
     return None
 
@@ -88,7 +88,7 @@ def test_what_dspy_writes_is_shown_as_dspy_reads_it(kind, reasoning, answer, siz
     values = {"reasoning": reasoning.replace("<think>", ""), "answer": answer.replace("<think>", "")}
     if kind == "xml":  # XML makes every line end one, and cannot hold control characters at all
         values = {name: text.replace("\r", "") for name, text in values.items()}
-    written = adapter_for(kind).format_assistant_message_content(TwoTexts, values)
+    written = adapter_for(kind).format_assistant_message_content(TWO_TEXTS, values)
     shown, expected = every_way(kind, written, sizes), parsed(kind, without_header_indents(written))
     assert expected is None or shown == expected
     assert kind == "xml" or expected is not None
@@ -148,7 +148,7 @@ def test_cases():
 
 @KINDS
 def test_text_is_out_at_once_and_later_at_most_a_few_characters_behind(kind):
-    parser = Parser(FIELDS, ADAPTERS[kind].reading)
+    parser = parser_of(kind)
     assert parser.feed(OPENINGS[kind] + "Hello wor") == [Piece("answer", "Hello wor")]
     seen, fed = "Hello wor", "Hello wor"
     for number in range(300):
@@ -162,7 +162,7 @@ def test_text_is_out_at_once_and_later_at_most_a_few_characters_behind(kind):
 @pytest.mark.parametrize("unit", ["word ", " ", "[", "<&"])
 def test_cost_is_linear(kind, unit):
     def seconds(count):
-        parser = Parser(FIELDS, ADAPTERS[kind].reading)
+        parser = parser_of(kind)
         parser.feed(OPENINGS[kind])
         start = time.process_time()
         for _ in range(count):

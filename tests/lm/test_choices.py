@@ -34,11 +34,10 @@ def a_patient_probe(monkeypatch):
 def models_dir(tmp_path, monkeypatch):
     """A folder with one downloaded model, and a runtime that could run it."""
     monkeypatch.setattr(runtime, "MODULE", "json")
-    content = gguf_bytes(2_000)
+    monkeypatch.setattr(files, "KNOWN", (known_for(gguf_bytes()), *files.KNOWN[:2]))
     folder = tmp_path / "models"
     folder.mkdir()
-    (folder / "tiny-instruct.gguf").write_bytes(content)
-    monkeypatch.setattr(files, "KNOWN", (known_for(content), *files.KNOWN[:2]))
+    (folder / "tiny-instruct.gguf").write_bytes(gguf_bytes())
     return folder
 
 
