@@ -45,14 +45,18 @@ class Api:
     def __init__(self, script=None, *, visitor=OWNER, error=None, bounds=None, allowance=None, **settings):
         script = script or scripted_answer("It is 4", reasoning="2 plus 2")
         self.backend = script if hasattr(script, "stream") else ScriptedBackend(script)
-        self.requests, self.logged, self.error = [], [], error
+        self.requests, self.logged, self.visitor, self.error = [], [], visitor, error
         made, programs = Settings(**settings), ProgramRegistry(PROGRAMS)
         limits = GuestLimits(made, bounds=bounds) if bounds else None
         self.service = ChatService(made, programs, self, limits=limits, allowance=allowance)
         routers = probes_router(self.service, self._prepare), versions_router(self._log)
         self.app = build_api(self.service, lambda: LM, *routers)
-        self.guarded = behind_guard(self.app, visitor)
         self.client = client_of(self.guarded)
+
+    async def guarded(self, scope, receive, send):
+        """The app as the visitor meets it behind the middleware that knows who asks."""
+        scope.setdefault("state", {})["visitor"] = self.visitor
+        await self.app(scope, receive, send)
 
     def stream(self, request):
         self.requests.append(request)
@@ -73,16 +77,6 @@ class Api:
 
 def client_of(app, base_url="http://test"):
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=base_url)
-
-
-def behind_guard(app, visitor):
-    """`app` as this visitor meets it behind the middleware that knows who asks."""
-
-    async def guarded(scope, receive, send):
-        scope.setdefault("state", {})["visitor"] = visitor
-        await app(scope, receive, send)
-
-    return guarded
 
 
 class EndlessBackend(ScriptedBackend):

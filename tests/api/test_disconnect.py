@@ -23,15 +23,14 @@ BODY = b'{"text":"hi"}'
 
 @pytest.mark.parametrize(("path", "body"), [("/predict", BODY), ("/v1/chat/completions", CHAT)])
 def test_hanging_up_closes_the_turn_within_100_ms(path, body):
-    backend = EndlessBackend()
-    api = Api(backend)
+    api = Api(EndlessBackend())
     with LiveServer(api.app) as server:
         connection = server.open_request(path, body)
-        assert backend.begun.wait(5)
-        assert not backend.closed.wait(0.1)
+        assert api.backend.begun.wait(5)
+        assert not api.backend.closed.wait(0.1)
         hung_up_at = time.monotonic()
         connection.close()
-        assert backend.closed.wait(5)
+        assert api.backend.closed.wait(5)
         assert time.monotonic() - hung_up_at < 0.1
         wait_until(lambda: not api.service.running, 1, "the turn is over")
         assert httpx.get(server.url + "/health").status_code == 200
@@ -39,22 +38,21 @@ def test_hanging_up_closes_the_turn_within_100_ms(path, body):
 
 def test_silence_is_filled_with_comments_and_does_not_stop_the_turn(monkeypatch):
     monkeypatch.setattr(turns, "KEEP_ALIVE_S", 0.05)
-    backend = EndlessBackend()
-    with LiveServer(Api(backend).app) as server:
+    api = Api(EndlessBackend())
+    with LiveServer(api.app) as server:
         with httpx.stream("POST", server.url + "/predict/stream", json={"text": "hi"}, timeout=5) as response:
             lines = response.iter_lines()
             for _ in range(3):
                 while next(lines) != ": keep-alive":
                     pass
-            assert not backend.closed.is_set()
-        assert backend.closed.wait(1)
+            assert not api.backend.closed.is_set()
+        assert api.backend.closed.wait(1)
 
 
 async def test_a_stream_that_the_server_stops_is_cut_without_done():
-    backend = EndlessBackend()
-    api = Api(backend)
+    api = Api(EndlessBackend())
     asking = asyncio.create_task(api.client.post("/predict/stream", json={"text": "hi"}))
-    await until(backend.begun.is_set)
+    await until(api.backend.begun.is_set)
     await api.service.aclose()
     response = await asking
     assert ('"type":"delta"' in response.text, "[DONE]" in response.text) == (True, False)
@@ -63,13 +61,12 @@ async def test_a_stream_that_the_server_stops_is_cut_without_done():
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the kernel has no such limit")
 def test_a_reader_that_stalls_ends_the_turn_and_all_behind_it(monkeypatch):
     monkeypatch.setattr(uvicorn_bridge, "STALLED_S", 0.5)
-    backend = EndlessBackend(pause_s=0)
-    api = Api(backend)
+    api = Api(EndlessBackend(pause_s=0))
     server = LiveServer(api.app, http=bounded_protocol(8))
     with server, server.open_request("/predict/stream", BODY) as connection:
         assert connection.recv(100).startswith(b"HTTP/1.1 200")
-        assert backend.closed.wait(20)
-        assert backend.written < 100_000_000  # it had to wait for the reader
+        assert api.backend.closed.wait(20)
+        assert api.backend.written < 100_000_000  # it had to wait for the reader
         wait_until(lambda: not api.service.running, 1, "the turn is over")
         wait_until(lambda: not server.server_state.connections, 1, "the connection is gone, unread as it is")
 

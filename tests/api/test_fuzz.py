@@ -15,7 +15,6 @@ from dspy_demo.api.openai_chat import CompletionBody
 from tests.api.conftest import Api
 
 API = Api()
-PATHS = ["/predict", "/predict/stream", "/v1/chat/completions"]
 
 text = st.text(st.characters(exclude_categories=[]), max_size=20)
 values = st.recursive(
@@ -42,7 +41,7 @@ ROUTES = {"/predict", "/predict/stream", "/health", "/ready", "/metrics", "/vers
 ROUTES |= {"/v1/chat/completions", "/v1/models", "/v1/models/{model_id}"}
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", ["/predict", "/predict/stream", "/v1/chat/completions"])
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=bodies | st.binary(max_size=40))
 @example(body=b"[" * 100_000)
