@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import resource
 import secrets
 import select
@@ -51,7 +52,9 @@ def app(upstream, home):
     flags += ["--max-connections", str(CONNECTIONS), "--guest-programs", "predict,react"]
     env = {"OPENAI_API_KEY": "sk-x", "DEMO_SECRET": SECRET, "GRADIO_TEMP_DIR": str(home / "gradio")}
     env |= {"DSPY_DEMO_OWNER_TOKEN": OWNER["authorization"].split()[1], "DSPY_DEMO_TRACING": "1"}
+    before = os.umask(0o022)  # the usual one, and not the app's
     with running_app(*flags, data_dir=home / "data", home=home, env=env) as server:
+        os.umask(before)
         yield server
 
 
@@ -214,8 +217,6 @@ def test_nothing_is_uploaded_or_fetched_and_no_value_of_an_event_is_a_file(owner
 
 
 def test_every_endpoint_as_a_guest(guest, owner, home):
-    """Nothing of the owner's happens, whatever a guest sends to any number of any event."""
-
     def on_disk():
         return {path.name for path in (home / "data").rglob("*") if "cache" not in path.parts}
 
