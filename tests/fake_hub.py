@@ -25,42 +25,43 @@ def known_for(content, name="tiny-instruct"):
     )  # fmt: skip
 
 
-class FakeHub:
+class FakeHub(ThreadingHTTPServer):
     """A hub with one file: set its attributes before a request comes, or while one runs."""
 
+    daemon_threads = True
+
     def __init__(self, content, stalls_at=None):
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
         self.content = content
         self.stalls_at = stalls_at  # from this place on nothing more comes; the connection stays open
         self.status = None  # every request is refused with it
         self.ignores_range = False  # every answer is the whole file
         self.paths, self.ranges = [], []  # what was asked: of all, and of the store
+        self.closing = threading.Event()
 
     def __enter__(self):
-        self.closing = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"fake": self}))
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
     def __exit__(self, *_):
         self.closing.set()
-        self._server.shutdown()
-        self._server.server_close()
+        self.shutdown()
+        self.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
-        self.fake.paths.append(self.path)
-        if self.fake.status is not None:
-            self._head(self.fake.status, 0)
+        hub = self.server
+        hub.paths.append(self.path)
+        if hub.status is not None:
+            self._head(hub.status, 0)
         elif self.path.startswith("/store"):
-            self._file()
+            self._file(hub, self.headers.get("Range"))
         else:  # to another origin, as the store behind the hub is one
-            store = self.fake.url.replace("127.0.0.1", "localhost") + "/store?signature=secret"
-            self._head(302, 0, "Location", store)
+            self._head(302, 0, "Location", f"http://localhost:{hub.server_port}/store?signature=secret")
 
     def log_message(self, *_): ...
 
@@ -71,17 +72,16 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(*header)
         self.end_headers()
 
-    def _file(self):
-        fake, total, asked = self.fake, len(self.fake.content), self.headers.get("Range")
-        fake.ranges.append(asked)
-        at = 0
-        if asked and not fake.ignores_range:
+    def _file(self, hub, asked):
+        hub.ranges.append(asked)
+        at, total = 0, len(hub.content)
+        if asked and not hub.ignores_range:
             at = int(asked.removeprefix("bytes=").removesuffix("-"))
             self._head(206, total - at, "Content-Range", f"bytes {at}-{total - 1}/{total}")
         else:
             self._head(200, total)
         self.close_connection = True
-        stop = total if fake.stalls_at is None else max(at, fake.stalls_at)
-        self.wfile.write(fake.content[at:stop])
+        stop = total if hub.stalls_at is None else max(at, hub.stalls_at)
+        self.wfile.write(hub.content[at:stop])
         if stop < total:
-            fake.closing.wait(120)
+            hub.closing.wait(120)

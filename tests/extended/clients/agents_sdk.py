@@ -2,7 +2,7 @@ import asyncio
 
 from agents import Agent, OpenAIChatCompletionsModel, Runner, function_tool, set_tracing_disabled
 from openai import AsyncOpenAI
-from script import BASE_URL, EARLIER, MODEL, QUESTION, SLOW, Answer, chat, tell, wait, weather
+from script import BASE_URL, EARLIER, MODEL, QUESTION, SLOW, Answer, chat, stopped, tell, weather
 
 set_tracing_disabled(True)
 client = AsyncOpenAI(base_url=BASE_URL, api_key="unused", max_retries=0)
@@ -28,8 +28,7 @@ async def main():
     async for _ in pieces_of(stopping):
         break
     stopping.cancel()
-    tell("stopped")
-    await asyncio.to_thread(wait)
+    await asyncio.to_thread(stopped)
 
 
 asyncio.run(main())

@@ -1,6 +1,6 @@
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
-from script import BASE_URL, EARLIER, MODEL, QUESTION, SLOW, Answer, tell, wait, weather
+from script import BASE_URL, EARLIER, MODEL, QUESTION, SLOW, Answer, stopped, tell, weather
 
 plain = ChatOpenAI(base_url=BASE_URL, model=MODEL, api_key="unused", max_retries=0)
 chat = plain.bind_tools([tool(weather)])
@@ -12,5 +12,4 @@ stream = chat.stream(SLOW)
 while not next(stream).content:
     pass
 stream.close()
-tell("stopped")
-wait()
+stopped()

@@ -1,5 +1,5 @@
 from openai import OpenAI
-from script import BASE_URL, EARLIER, MODEL, QUESTION, SLOW, TOOLS, Answer, chat, tell, wait
+from script import BASE_URL, EARLIER, MODEL, QUESTION, SLOW, TOOLS, Answer, chat, stopped, tell
 
 client = OpenAI(base_url=BASE_URL, api_key="unused", max_retries=0)
 
@@ -19,5 +19,4 @@ with ask(SLOW, stream=True) as stream:
     for chunk in stream:
         if chunk.choices[0].delta.content:
             break
-tell("stopped")
-wait()
+stopped()

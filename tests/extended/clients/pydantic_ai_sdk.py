@@ -3,7 +3,7 @@ import asyncio
 from pydantic_ai import Agent, NativeOutput
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
-from script import BASE_URL, MODEL, QUESTION, SLOW, Answer, tell, wait, weather
+from script import BASE_URL, MODEL, QUESTION, SLOW, Answer, stopped, tell, weather
 
 agent = Agent(OpenAIChatModel(MODEL, provider=OpenAIProvider(base_url=BASE_URL, api_key="unused")))
 agent.tool_plain(weather)
@@ -20,8 +20,7 @@ async def main():
     async with agent.run_stream(SLOW) as result:
         async for _ in result.stream_text(delta=True, debounce_by=None):
             break
-    tell("stopped")
-    await asyncio.to_thread(wait)
+    await asyncio.to_thread(stopped)
 
 
 asyncio.run(main())

@@ -32,6 +32,7 @@ def tell(step, **what):
     print(json.dumps({"step": step, **what}), flush=True)
 
 
-def wait():
-    """Until the test has seen what it wants to see; the end of this process would close everything."""
+def stopped():
+    """Wait until the test has seen what it wants to see; the end of this process would close everything."""
+    tell("stopped")
     sys.stdin.readline()
