@@ -1,7 +1,4 @@
-"""The app, but what can be downloaded are the models of a JSON file: those of a test's own hub.
-
-python -m tests.app_with_tiny_model models.json --hub-url http://127.0.0.1:9000 --port 7860
-"""
+"""The app, but what can be downloaded are the models of a JSON file: those of a test's own hub."""
 
 import json
 import sys

@@ -2,7 +2,6 @@
 
 import hashlib
 import random
-import struct
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -11,10 +10,7 @@ from dspy_demo.lm.local.files import KnownModel
 
 def gguf_bytes(size=200_000):
     """What looks like a model file from its first bytes on; nothing can be loaded from it."""
-    key, value = b"general.architecture", b"qwen2"
-    head = struct.pack("<4sIQQQ", b"GGUF", 3, 0, 1, len(key)) + key
-    head += struct.pack("<IQ", 8, len(value)) + value
-    return head + random.Random(1).randbytes(size - len(head))
+    return b"GGUF" + random.Random(1).randbytes(size - 4)
 
 
 def known_for(content, name="tiny-instruct"):

@@ -43,6 +43,8 @@ SECRET_BASE = "http://me:hunter2@127.0.0.1:9/v1"
 CANNOT_START: list[tuple[list[str], dict[str, str], str]] = [
     (["--port", "0"], {}, "--port"),
     (["--lm", "openai/gpt-4o"], {}, "OPENAI_API_KEY"),
+    (["--lm", "gpt-4o"], {}, "provider/model"),
+    (["--lm", "local/qwen2.5-0.5b-instruct", "--models-dir", "/nowhere"], {}, "models pull qwen"),
     (["--program", "missing.py"], {}, "no file"),
     (["--program", "no_such"], {}, "no shipped program"),
     (["--api-base", "http://127.0.0.1:9/v1"], {}, "--api-base"),

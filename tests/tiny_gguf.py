@@ -1,8 +1,4 @@
-"""A tiny model file with random weights: a llama with a real vocabulary, in a few dozen milliseconds.
-
-What it writes is nonsense, which is what a format must withstand; loading, the chat template, tokens, the
-context and the pace are those of any other model.
-"""
+"""A tiny llama with a real vocabulary and random weights: it writes nonsense, and runs as any other model."""
 
 import string
 

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import subprocess
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -36,30 +36,19 @@ def slowly(request):
     return None
 
 
-@contextmanager
-def running(script, url, home):
-    program = shutil.which("node" if script.suffix == ".js" else REPO / ".venv-clients/bin/python")
-    if program is None:
-        reason = f"{script.name} has no environment; .ci/run makes it"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-    process = subprocess.Popen(
-        [program, str(script), f"{url}/v1", "chain_of_thought"],
-        env=scrubbed(os.environ, home) | {"OPENAI_AGENTS_DISABLE_TRACING": "1"}, cwd=home,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    with process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
 @pytest.mark.parametrize("script", [*IN_PYTHON, "node/ai_sdk.js"])
 def test_a_client_works_as_with_openai(app, upstream, home, script):
     upstream.reset()
     upstream.respond_with(slowly)
-    with running(Path(__file__).parent / script, app.url, home) as process:
-        told = {}
+    program = shutil.which("node" if script.endswith(".js") else REPO / ".venv-clients/bin/python")
+    if program is None:
+        reason = f"{script} has no environment; .ci/run makes it"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    command = [program, Path(__file__).parent / script, f"{app.url}/v1", "chain_of_thought"]
+    env = scrubbed(os.environ, home) | {"OPENAI_AGENTS_DISABLE_TRACING": "1"}
+    told, pipes = {}, dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, env=env, cwd=home, text=True, **pipes) as process, ExitStack() as end:
+        end.callback(process.kill)
         while "stopped" not in told and (line := process.stdout.readline()):
             if line.startswith("{"):
                 step = json.loads(line)

@@ -92,25 +92,16 @@ async def test_an_explicit_model_wins_and_nothing_is_probed(data_dir, fake_opena
     assert found.options[0].model == "openai/x" and fake_openai.requests == []
 
 
-async def test_an_explicit_model_is_looked_at_before_the_start(data_dir, models_dir, monkeypatch):
-    for model, module, message in (
-        ("gpt-4o", "json", "provider/model"),
-        ("openai/gpt-4o", "json", "OPENAI_API_KEY"),
-        ("local/qwen2.5-0.5b-instruct", "json", "models pull qwen"),
-        (LOCAL_MODEL, "no_such_module", "pip install -r requirements-local"),
-    ):
-        monkeypatch.setattr(runtime, "MODULE", module)
-        with pytest.raises((SettingsError, ModelSetupError), match=message):
-            await detect(settings(data_dir, "--lm", model, "--models-dir", str(models_dir)))
-
-
-async def test_what_came_or_went_since_the_start_changes_the_offer(data_dir, models_dir, tmp_path):
+async def test_what_came_or_went_changes_the_offer(data_dir, models_dir, tmp_path, monkeypatch):
     flags = ["--ollama-url", refused_url().removesuffix("/v1"), "--models-dir"]
     empty, with_model = (settings(data_dir, *flags, str(folder)) for folder in (tmp_path / "no", models_dir))
     offer = Offer(await detect(empty))
     assert [row.model for row in offer.look(with_model)] == [LOCAL_MODEL, DEMO_MODEL]
     assert offer.rows[0] == LMOption(LOCAL_MODEL, "Tiny Instruct", "local")
     assert [row.model for row in offer.look(empty)] == [DEMO_MODEL]
+    monkeypatch.setattr(runtime, "MODULE", "no_such_module")
+    with pytest.raises(ModelSetupError, match="pip install -r requirements-local"):
+        await detect(with_model.model_copy(update={"lm": LOCAL_MODEL}))
     (models_dir / "tiny-instruct.gguf").rename(models_dir / "Mine.gguf")
     assert (await detect(with_model)).demo, "a file of another program is offered, and never chosen"
 

@@ -118,12 +118,10 @@ async def test_what_cannot_be_loaded_is_our_error(tiny, tmp_path):
     path = tmp_path / "bad.gguf"
     path.write_bytes(tiny.path.read_bytes()[:60_000])
     bad = LocalModel("bad", path, title="Bad", sha256="0" * 64)
-    for words in ("damaged", "not on this machine"):
-        with pytest.raises(dspy.LMError) as caught:
-            await local_lm(bad, context_tokens=512, cache=False).acall("What?")
-        fault = fault_from(caught.value)
-        assert isinstance(fault, ModelSetupError) and words in fault.public_message
-        path.unlink(missing_ok=True)
+    with pytest.raises(dspy.LMError) as caught:
+        await local_lm(bad, context_tokens=512, cache=False).acall("What?")
+    fault = fault_from(caught.value)
+    assert isinstance(fault, ModelSetupError) and "damaged" in fault.public_message
 
 
 def test_the_second_attempt_gets_jsons_grammar_and_a_call_of_ones_own_none(tiny, monkeypatch):

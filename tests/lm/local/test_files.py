@@ -34,11 +34,6 @@ def settings(data_dir, hub, home, monkeypatch):
     return settings_for(data_dir, models_dir=home / "models", hub_url=hub.url)
 
 
-@pytest.fixture
-def part(settings):
-    return settings.models_dir / "tiny-instruct.gguf.part"
-
-
 def put(path, content=CONTENT):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
@@ -94,9 +89,9 @@ def test_files_of_other_programs_are_offered_each_once(settings, home):
 @pytest.mark.parametrize("ignores_range", [False, True])
 @pytest.mark.parametrize("left", [0, 70_000, len(CONTENT)])
 async def test_a_model_comes_over_the_redirect_from_where_the_last_try_stopped(
-    settings, hub, part, left, ignores_range
+    settings, hub, left, ignores_range
 ):
-    put(part, CONTENT[:left])
+    part = put(settings.models_dir / "tiny-instruct.gguf.part", CONTENT[:left])
     hub.ignores_range, amounts = ignores_range, []
     model = await download(MODEL, settings, amounts.append)
     assert model.path.read_bytes() == CONTENT and not part.exists()
@@ -106,7 +101,7 @@ async def test_a_model_comes_over_the_redirect_from_where_the_last_try_stopped(
     assert hub.paths[:1] in ([], [f"/{MODEL.repo}/resolve/{MODEL.revision}/{MODEL.file}"])
 
 
-async def test_each_fault_is_one_sentence_and_keeps_what_is_right(settings, hub, part):
+async def test_each_fault_is_one_sentence_and_keeps_what_is_right(settings, hub):
     async def failure(**changes):
         with pytest.raises(DownloadFailed) as caught:
             await download(MODEL, settings.model_copy(update=changes))
@@ -114,7 +109,7 @@ async def test_each_fault_is_one_sentence_and_keeps_what_is_right(settings, hub,
         assert "signature" not in caught.value.public_message
         return caught.value.public_message
 
-    put(part, CONTENT[:70_000])
+    part = put(settings.models_dir / "tiny-instruct.gguf.part", CONTENT[:70_000])
     hub.stalls_at, hub.status = 80_000, 503
     assert "does not give tiny-instruct.gguf as expected (HTTP 503)" in await failure()
     hub.status = None
