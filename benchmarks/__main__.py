@@ -1,7 +1,5 @@
 """Run the scenarios: each measures this house beside the one before, and beside peers, in one run."""
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import importlib

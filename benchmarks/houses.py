@@ -1,7 +1,5 @@
 """Who is measured: this checkout, another one, and peers. All are processes, met from outside."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

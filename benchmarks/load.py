@@ -1,7 +1,5 @@
 """Clients that read streams of the upstream's stamped tokens, whatever they are wrapped in."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re

@@ -4,8 +4,6 @@ Which event is which follows from ``/config``: a question is what the composer s
 drawn by the event that the page asks for when it is told that a turn runs, or that follows the question's.
 """
 
-from __future__ import annotations
-
 import asyncio
 import secrets
 from collections.abc import Iterator

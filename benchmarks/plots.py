@@ -1,7 +1,5 @@
 """The figures of a run as one picture: what a token costs, beside everybody else."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A process that is measured: its CPU and memory, with those of its children, from ``/proc``."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import tempfile

@@ -1,7 +1,5 @@
 """What a scenario found: rows of ours beside a peer's, and how they are printed."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self

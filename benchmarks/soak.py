@@ -4,8 +4,6 @@ python -m benchmarks soak            # 5 minutes of load
 python -m benchmarks soak --quick    # 2 seconds without silent faults, as the tests run it
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import random

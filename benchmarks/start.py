@@ -1,7 +1,5 @@
 """From the command to the first page, and the memory after the first answer, beside an empty Gradio app."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import defaultdict
 from pathlib import Path

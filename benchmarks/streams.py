@@ -4,8 +4,6 @@ All run at once and are asked in rounds, one after the other, so that what else 
 alike. CPU is that of the server's own processes; the upstream and the clients are others.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from contextlib import ExitStack
 from dataclasses import dataclass, field

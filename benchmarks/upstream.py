@@ -6,8 +6,6 @@ within a reply. The reply is one of `dspy.ChainOfThought`, in the format of DSPy
 tokens reasoning, half of them the answer.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import contextlib

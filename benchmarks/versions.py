@@ -4,8 +4,6 @@ Both houses log the same program by ``POST /versions`` and serve it by their own
 stand `mlflow.dspy.log_model` as the tutorial calls it, and ``mlflow models serve``.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

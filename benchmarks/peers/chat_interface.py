@@ -3,8 +3,6 @@
 Nothing on the page limits it: no queue in front of the streams, as many as come.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import json

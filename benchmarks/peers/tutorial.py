@@ -4,8 +4,6 @@ Repaired: a chunk is told apart by not being a prediction; ``Prediction.labels()
 fields are taken. The cache is off.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import AsyncIterator
 

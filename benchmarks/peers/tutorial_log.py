@@ -1,7 +1,5 @@
 """Seconds of a warm ``log_model`` as in DSPy's tutorial: signature and requirements are inferred."""
 
-from __future__ import annotations
-
 import statistics
 import sys
 import time

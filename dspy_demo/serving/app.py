@@ -88,6 +88,7 @@ def build_app(version: ServedVersion, settings: Settings) -> FastAPI:
             "version": version.uri,
             "program": version.spec.name,
             "lm": choice.model,
+            "adapter": version.adapter,
             "ready": not reason,
             "reason": reason,
             "running": len(service.running | service.waiting),
