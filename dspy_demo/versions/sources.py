@@ -50,13 +50,14 @@ class Sources:
         self.folders = list(dict.fromkeys(source.parent for source in own.values()))
         found_own = [(path, source.parent) for source in own.values() for path in _files(source)]
         self._own = {path.relative_to(folder).as_posix(): path for path, folder in found_own}
-        if changed := sorted(name for name, path in self._own.items() if loaded_digest(path) != digest(path)):
-            raise VersionNotLogged(
-                f"{', '.join(changed)} changed after this app loaded it. Start the app again, then log it."
-            )
         self._app = {path.relative_to(_PACKAGE.parent).as_posix(): path for path in _app_files(names)}
         #: By the path below the version's code folder, the app's modules under their names here.
         self.digests = {name: digest(path) for name, path in sorted((self._app | self._own).items())}
+        changed = (name for name, path in self._own.items() if loaded_digest(path) != self.digests[name])
+        if names_changed := ", ".join(sorted(changed)):
+            raise VersionNotLogged(
+                f"{names_changed} changed after this app loaded it. Start the app again, then log it."
+            )
         whole = "".join(f"{name} {self.digests[name]}\n" for name in sorted(self._app))
         #: The package of this app's modules in the version: other code has another name.
         self.app_name = f"{APP}_{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
@@ -101,9 +102,11 @@ def _app_files(names: Iterable[str]) -> set[Path]:
     waiting = set(names)
     while waiting:
         app, *parts = waiting.pop().split(".")
+        if app != APP or not parts:
+            continue
         place = _PACKAGE.joinpath(*parts)
         path = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
-        if app == APP and parts and path not in found and path.is_file():
+        if path not in found and path.is_file():
             found.add(path)
             waiting |= {".".join([APP, *parts[:-1]]), *_imports(path)}
     return found
