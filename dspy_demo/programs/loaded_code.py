@@ -16,7 +16,7 @@ _digests: dict[str, str] = {}
 
 def note_loaded_code() -> None:
     """Remember the source of each loaded module of the user's own, soon after the import: the first stays."""
-    for module in list(sys.modules.values()):
+    for module in sys.modules.copy().values():
         file = getattr(module, "__file__", None)
         if isinstance(file, str) and file.endswith(".py") and file not in _digests and is_users(Path(file)):
             with contextlib.suppress(OSError):  # it is gone, or was never a file
