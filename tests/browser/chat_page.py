@@ -7,7 +7,7 @@ TURN_MS = 30_000
 #: For a model server to start: 2 to 4 s on a quiet machine.
 START_MS = 60_000
 #: What Gradio itself reports when a page is left in the middle of a stream; the last is an update that comes
-#: to a stream which it has given up already (6.31, `apply_diff_stream`).
+#: to a stream which it has given up already (`apply_diff_stream`).
 LEFT_MID_STREAM = r"AbortError|Connection errored out|network error|Unexpected client exception TypeError"
 #: A question whose answer takes seconds at the pace of the demo engine.
 LONG = f"What is {' + '.join(map(str, range(1, 31)))}?"
