@@ -35,7 +35,7 @@ class Problems:
     def __init__(self):
         self.seen, self.foreign = [], []
         # A reload of the test itself aborts what is under way, and its app may end before the page.
-        self.allowed = ["net::ERR_ABORTED", "net::ERR_CONNECTION_REFUSED"]
+        self.allowed = ["^request: .*net::ERR_ABORTED$", "net::ERR_CONNECTION_REFUSED"]
 
     def watch(self, page):
         page.on("console", self._console)
