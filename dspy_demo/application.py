@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(settings: Settings) -> None:
     """Start the services and the page, and serve them until SIGINT or SIGTERM."""
+    gc.disable()  # importing makes no garbage; the services enable it again
     from dspy_demo.lm.choices import detect
     from dspy_demo.logs import configure_logging
     from dspy_demo.processes import listen

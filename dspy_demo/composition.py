@@ -119,3 +119,4 @@ def _warm() -> None:
     import dspy_demo.streaming.turn  # noqa: F401
 
     gc.freeze()
+    gc.enable()

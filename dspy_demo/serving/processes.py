@@ -125,10 +125,11 @@ class VersionProcess:
             fresh = time.monotonic() - self._asked_at < HEALTH_KEPT_S
             if fresh or self.phase not in {"ready", "hung"}:
                 return
-            self._answered = False
+            answered = False
             with contextlib.suppress(httpx.HTTPError):
                 reply = await self._get("health", HEALTH_TIMEOUT_S)
-                self._answered = reply.headers.get(INSTANCE_HEADER) == self._info["instance"]
+                answered = reply.headers.get(INSTANCE_HEADER) == self._info["instance"]
+            self._answered = answered
             self._asked_at = time.monotonic()
 
     async def _get(self, path: str, timeout_s: float) -> httpx.Response:
