@@ -127,6 +127,23 @@ def test_no_attribute_of_somebody_else_begins_with_an_underscore():
         assert not foreign, path.name
 
 
+def test_no_style_and_no_script_leans_on_a_class_of_gradio():
+    ui = ROOT / "dspy_demo/ui"
+    given = re.findall(r'"(.*?)"', " ".join(path.read_text() for path in ui.rglob("*.html")))
+    given += re.findall(
+        r'class="(.*?)"|elem_classes(.*)', " ".join(path.read_text() for path in ui.rglob("*.py"))
+    )
+    known = set(re.findall(r"[\w-]+", str(given)))
+    # Gradio documents two for styles of one's own; the others are of Prism's code and KaTeX's formulas.
+    known |= {"gradio-container", "dark", "katex", "katex-display", "token"}
+    for path in (ui / "assets").iterdir():
+        css = path.suffix == ".css"
+        text = re.sub(r"/\*.*?\*/|url\(.*?\)|\.token\.[\w-]+", "", path.read_text(), flags=re.DOTALL)
+        selectors = re.findall(r"([^{}]+)\{" if css else r'"([^"\n]*)"', text)
+        classes = {name for one in selectors for name in re.findall(r"\.([a-z][\w-]*)", one)}
+        assert not classes - known, path.name
+
+
 def test_no_comment_outside_the_bridges_names_a_version_of_a_library():
     libraries = "|".join(LIBRARIES | {"litellm"})
     version = re.compile(rf"({libraries})\W{{1,3}}\d+\.\d+|\W\(\d+\.\d+(\.\d+)?\)", re.IGNORECASE)

@@ -27,8 +27,8 @@ class ChatPage:
         self.send_button = page.get_by_role("button", name="Send", exact=True)
         self.stop_button = page.locator("#composer").get_by_role("button", name="Stop")
         self.undo = page.get_by_role("button", name="Undo", exact=True)
-        self.questions = page.locator("#chat .user-row")
-        self.answers = page.locator("#chat .bot-row")
+        self.questions = page.locator("#chat [data-part=question]")
+        self.answers = page.locator("#chat [data-part=answer]")
         self.footers = page.locator("#chat .turn-footer")
         self.errors = page.locator("#chat .turn-error")
         self.thoughts = page.locator("#chat .thought-group")
@@ -103,7 +103,7 @@ class ChatPage:
         await expect(self.editor).to_be_visible()
 
     async def show_sidebar(self):
-        if not await self.page.locator("#sidebar.open").count():
+        if not await self.page.locator("#sidebar > [aria-expanded=true]").count():
             await self.page.get_by_role("button", name="Toggle Sidebar").click()
         await expect(self.model).to_be_in_viewport()
 

@@ -15,7 +15,9 @@ async def test_each_part_of_gradio_is_there_and_without_what_waits_every_update_
     with Page() as demo:
         gr.Button("Go").click(refuse)
         gr.Button("Break").click(lambda: [][0])
+    looks_often = demo._queue.sleep_when_free
     queue(demo, turns=300)
+    assert demo._queue.sleep_when_free > looks_often, "a page that nobody uses costs next to nothing"
     assert demo._queue.max_thread_count > 300, "as many turns are drawn at once as may run"
     assert gr.routes.App.create_app(demo).state_holder.capacity == 300
     assert demo._queue.pending_messages_per_session == {}

@@ -1,14 +1,11 @@
-// Runs once, before Gradio draws the page: what no setting of Gradio offers. Its own names stand in GRADIO
-// alone; where one of them changes, its line does nothing.
-const GRADIO = {
-  config: () => window.gradio_config?.components ?? [], // the components, before they are drawn
-  sidebar: "#sidebar.open", // the sidebar while it is open
-  fold: "button:not(.open)", // the line of an accordion that is closed
-  thought: "#chat .thought-group > .title", // the line that folds a thought
-  unfolded: ".expanded", // such a line while the thought is open
-  source: "#chat [data-testid][aria-label*='s message: ']", // a message, named by its whole source text
-  text: ".prose.chatbot", // the Markdown of a message
-  lost: ".toast-body.error", // says that the connection was lost
+// Runs once, before Gradio draws the page: what no setting of Gradio offers. Parts of Gradio are found by role
+// and label, as a screen reader finds them; where one of these changes, its line does nothing.
+const PARTS = {
+  toggle: "#sidebar > button", // opens and closes the sidebar
+  thought: "#chat [role=log] [role=button]", // the line that folds a thought, whose text stands behind it
+  source: "[role=log] [aria-label*='s message: ']", // a message, named by its author and its whole source text
+  row: "[role=log] > div:not([role]) > *", // all messages of an author in a turn, or the buttons below them
+  toast: "[role=status][aria-live]", // says that the connection was lost
 };
 (() => {
   const phone = matchMedia("(max-width: 767px)"), touch = matchMedia("(pointer: coarse)");
@@ -24,12 +21,15 @@ const GRADIO = {
     field.dispatchEvent(new Event("input", { bubbles: true }));
   };
 
-  // On a phone the sidebar would cover the chat, so it starts closed there; a tap beside it closes it.
-  for (const part of GRADIO.config()) if (part.type === "sidebar" && phone.matches) part.props.open = false;
+  // Whether the sidebar is open is said to screen readers, and page.css shows it by that. On a phone it would
+  // cover the chat, so it starts closed there; a tap beside it closes it.
+  const sidebar = (open) => { find(PARTS.toggle).ariaExpanded = open; };
+  const isOpen = () => find(PARTS.toggle).ariaExpanded === "true";
+  addEventListener("click", ({ target }) => target.closest?.(PARTS.toggle) && sidebar(!isOpen()));
   document.addEventListener("pointerdown", (event) => {
-    if (phone.matches && find(GRADIO.sidebar) && !event.target.closest("#sidebar, [role=listbox]")) {
+    if (phone.matches && isOpen() && !event.target.closest("#sidebar, [role=listbox]")) {
       event.preventDefault();
-      button("#sidebar", "Toggle Sidebar").click();
+      sidebar(false);
     }
   });
 
@@ -107,7 +107,7 @@ const GRADIO = {
   const tab = kept(() => sessionStorage), all = kept(() => localStorage), CHATS_KEPT = 10;
   const left = tab.get("left") ?? {};
   addEventListener("pagehide", () => {
-    const lost = [...document.querySelectorAll(GRADIO.lost)].some((it) => /Connection/.test(it.textContent));
+    const lost = [...document.querySelectorAll(PARTS.toast)].some((it) => /Connection/.test(it.textContent));
     tab.set("left", { draft: composer()?.value ?? "", lost });
   });
 
@@ -176,7 +176,7 @@ const GRADIO = {
     },
     newChat() {
       endEdit("Cancel");
-      if (phone.matches && find(GRADIO.sidebar)) button("#sidebar", "Toggle Sidebar").click();
+      if (phone.matches) sidebar(false);
       if (!touch.matches) composer()?.focus();
       return [];
     },
@@ -200,21 +200,26 @@ const GRADIO = {
       running()?.click();
     }
     // A thought is a button, and buttons answer to the space bar too.
-    if (key === " " && target.matches?.(GRADIO.thought)) {
+    if (key === " " && target.matches?.(PARTS.thought)) {
       event.preventDefault();
       target.click();
     }
   }, true);
 
-  // For screen readers: a message is not named by its source, the examples are no list, a thought says
-  // whether it is open. And each block reads in its own direction.
-  const BLOCKS = `${GRADIO.text} :is(p, li, table, h1, h2, h3, h4, h5, h6):not([dir])`;
+  // For screen readers: a message is not named by its source, the examples are no list, a thought and the
+  // sidebar say whether they are open. And each block reads in its own direction.
+  const BLOCKS = `[role=log] :is(p, li, table, h1, h2, h3, h4, h5, h6):not([dir])`;
   new MutationObserver(() => {
-    for (const node of document.querySelectorAll(GRADIO.source)) node.removeAttribute("aria-label");
+    if (find(`${PARTS.toggle}:not([aria-expanded])`)) sidebar(!phone.matches);
+    for (const node of document.querySelectorAll(PARTS.source)) {
+      node.closest(PARTS.row).dataset.part = node.ariaLabel.startsWith("user") ? "question" : "answer";
+      node.removeAttribute("aria-label");
+    }
+    for (const row of document.querySelectorAll(`${PARTS.row}:not([data-part])`)) row.dataset.part = "buttons";
     find("#chat [role=list]")?.setAttribute("role", "group");
     for (const block of document.querySelectorAll(BLOCKS)) block.dir = "auto";
-    for (const title of document.querySelectorAll(GRADIO.thought)) {
-      const expanded = String(title.matches(GRADIO.unfolded));
+    for (const title of document.querySelectorAll(PARTS.thought)) {
+      const expanded = String(title.nextElementSibling !== null);
       if (title.ariaExpanded !== expanded) title.ariaExpanded = expanded;
     }
   }).observe(document, { subtree: true, childList: true, attributeFilter: ["aria-label", "class"] });

@@ -27,6 +27,7 @@ from dspy_demo.ui.chat.widgets import (
     PUT_BACK,
     RELOAD,
     ChatWidgets,
+    composer_update,
     json_object,
     notice_html,
 )
@@ -291,7 +292,7 @@ class Chat:
 
     def _shown(self, session: Session, notice: str | None = None, draft: str | None = None) -> Update:
         running, page = session.live is not None, self.widgets
-        composer = gr.update(submit_btn=False if running else "Send", stop_btn="Stop" if running else False)
+        composer = composer_update(running=running)
         thumbs = [_THUMBS[turn.view.rated] for turn in session.shown]
         update: Update = {
             page.chatbot: gr.update(value=session.drawn(self._trace_url), feedback_value=thumbs),

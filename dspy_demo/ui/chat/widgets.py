@@ -56,6 +56,14 @@ def composer(elem_id: str, label: str, placeholder: str) -> gr.Textbox:
     return gr.Textbox(max_lines=8, submit_btn="Send", html_attributes=plain, **named, **BARE)
 
 
+def composer_update(*, running: bool, **changes: Any) -> dict[str, Any]:
+    """The composer's button for a turn that runs, or for the next one; `running` is a name for page.css."""
+    buttons = {"submit_btn": not running and "Send", "stop_btn": running and "Stop"}
+    classes = "composer running" if running else "composer"
+    update: dict[str, Any] = gr.update(**buttons, elem_classes=classes, **changes)
+    return update
+
+
 class ChatWidgets:
     """What the chat reads and changes; `saved` is what `Sessions.saved` tells."""
 
@@ -63,7 +71,8 @@ class ChatWidgets:
         follow = "watch('value', () => chatPage.follow(props.value, trigger));"
         self.saved = gr.HTML(html_template="", js_on_load=follow, visible="hidden", elem_id="saved-chat")
         self.earlier = gr.Button("Show earlier messages", visible=False, size="sm", elem_id="earlier")
-        named = {"elem_id": "chat", "label": "Conversation", "height": "100%"}
+        named = {"elem_id": "chat", "elem_classes": "conversation"}
+        named |= {"label": "Conversation", "height": "100%"}
         options = {**named, **CHATBOT, **_empty(shown)}
         self.chatbot = gr.Chatbot(editable="user", feedback_options=["Like", "Dislike"], **options)
         with gr.Column(elem_id="dock"):

@@ -18,7 +18,7 @@ from dspy_demo.ui.chat.render import messages
 from dspy_demo.ui.chat.section import Chat
 from dspy_demo.ui.chat.session import REDRAW_S, LiveTurn
 from dspy_demo.ui.chat.turn_view import StatusLine, TurnView
-from dspy_demo.ui.chat.widgets import CHATBOT, composer
+from dspy_demo.ui.chat.widgets import CHATBOT, composer, composer_update
 from dspy_demo.ui.components import Given, Update
 from dspy_demo.ui.gradio_bridge import delivered
 from dspy_demo.ui.sections.backend import LOCAL, SERVED
@@ -48,7 +48,7 @@ class CompareSection:
                     rows, name = [(LOCAL, LOCAL), (SERVED, SERVED)], side.capitalize()
                     with gr.Column(min_width=280, elem_classes="side"):
                         target = ui.dropdown(rows, value, label=f"{name} answers with", container=False)
-                        named = {"elem_classes": "side-chat", "elem_id": f"chat-{side}"}
+                        named = {"elem_classes": ["conversation", "side-chat"], "elem_id": f"chat-{side}"}
                         plain = {"label": f"{name} answer", "height": None, "placeholder": " "}
                         self._targets.append(target)
                         self._chats.append(gr.Chatbot(**named, **plain, feedback_options=None, **CHATBOT))
@@ -93,9 +93,9 @@ class CompareSection:
             yield ui.skip()
             return
         asking = self._asking[key] = asyncio.create_task(self._turns(given, text, request), name="compare")
-        free = gr.update(submit_btn="Send", stop_btn=False)
+        free = composer_update(running=False)
         try:
-            busy = gr.update(value="", submit_btn=False, stop_btn="Stop")
+            busy = composer_update(running=True, value="")
             starting = [f"Starting {ui.title_of(given[target])}" for target in self._targets]
             shown = self._drawn([TurnView(text, work=(StatusLine(one, "pending"),)) for one in starting])
             yield shown | {self.difference: difference_html({}), self.notice: "", self.composer: busy}
