@@ -138,9 +138,11 @@ def test_no_style_and_no_script_leans_on_a_class_of_gradio():
     known |= {"gradio-container", "dark", "katex", "katex-display", "token"}
     for path in (ui / "assets").iterdir():
         css = path.suffix == ".css"
-        text = re.sub(r"/\*.*?\*/|url\(.*?\)|\.token\.[\w-]+", "", path.read_text(), flags=re.DOTALL)
-        selectors = re.findall(r"([^{}]+)\{" if css else r'"([^"\n]*)"', text)
-        classes = {name for one in selectors for name in re.findall(r"\.([a-z][\w-]*)", one)}
+        text = re.sub(
+            r"/\*.*?\*/|url\(.*?\)|\.token\.[\w-]+|//.*?$|\$\{.*?\}", "", path.read_text(), flags=re.S | re.M
+        )
+        selectors = re.findall(r"([^{}]+)\{" if css else r"([\"`])([^\"`\n]*)\1", text)
+        classes = {name for one in selectors for name in re.findall(r"\.([a-z][\w-]*)", str(one))}
         assert not classes - known, path.name
 
 

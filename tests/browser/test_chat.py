@@ -86,6 +86,11 @@ async def test_on_a_phone_the_sidebar_starts_closed_and_opens(chat):
     assert await chat.page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], (
         "scrolls sideways"
     )
+    # A button that speaks of a section opens the sidebar there.
+    await chat.page.get_by_role("button", name="Connect a model").click()
+    await expect(chat.model).to_be_in_viewport()
+    await chat.sidebar.get_by_role("button", name="Serve a version").click()
+    await expect(chat.sidebar.get_by_text("No version yet")).to_be_in_viewport()
 
 
 async def test_all_by_keyboard(chat):

@@ -1,5 +1,4 @@
 // Runs once for each gr.HTML with buttons, with its `element`, `trigger` and `watch`. See components.py.
-// GRADIO is in page.js.
 const open = new Set();
 
 // A redraw writes the attributes of the server's HTML over what the reader opened.
@@ -45,8 +44,9 @@ element.addEventListener("submit", (event) => {
 const show = (name) => {
   const sidebar = document.querySelector("#sidebar");
   const place = sidebar.querySelector(`#section-${name}`);
-  if (!sidebar.matches(GRADIO.sidebar)) sidebar.querySelector("button").click();
-  for (const fold of place.querySelectorAll(`#versions > ${GRADIO.fold}`)) fold.click();
+  if (!sidebar.querySelector(":scope > [aria-expanded=true]")) sidebar.querySelector("button").click();
+  const fold = place.querySelector("#versions > button");
+  if (fold?.nextElementSibling && !fold.nextElementSibling.checkVisibility()) fold.click();
   place.scrollIntoView({ block: "start" });
   place.querySelector("input")?.focus({ preventScroll: true });
 };

@@ -45,7 +45,11 @@ _DOLLARS = re.compile(
 
 def as_markdown(text: str) -> str:
     """A model's text, in which formatting and maths work."""
-    text = _with_tex_signs(text.replace("\r\n", "\n").replace("\r", "\n"))
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    # Each redraw comes here with all that was written so far, which mostly holds neither.
+    text = _with_tex_signs(text) if "$" in text else text
+    if not _BREAK.search(text):
+        return text
     parts = list(_code_and_maths(text))[::-1]
 
     def break_it(place: re.Match[str]) -> str:
