@@ -42,9 +42,8 @@ element.addEventListener("submit", (event) => {
 
 // Shows the section of the sidebar that a button speaks of.
 const show = (name) => {
-  const sidebar = document.querySelector("#sidebar");
-  const place = sidebar.querySelector(`#section-${name}`);
-  if (!sidebar.querySelector(":scope > [aria-expanded=true]")) sidebar.querySelector("button").click();
+  const place = document.querySelector(`#section-${name}`);
+  chatPage.sidebar(true);
   const fold = place.querySelector("#versions > button");
   if (fold?.nextElementSibling && !fold.nextElementSibling.checkVisibility()) fold.click();
   place.scrollIntoView({ block: "start" });

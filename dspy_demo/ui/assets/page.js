@@ -24,7 +24,7 @@ const PARTS = {
   // Whether the sidebar is open is said to screen readers, and page.css shows it by that. On a phone it would
   // cover the chat, so it starts closed there; a tap beside it closes it.
   const sidebar = (open) => { find(PARTS.toggle).ariaExpanded = open; };
-  const isOpen = () => find(PARTS.toggle).ariaExpanded === "true";
+  const isOpen = () => find(PARTS.toggle)?.ariaExpanded === "true";
   addEventListener("click", ({ target }) => target.closest?.(PARTS.toggle) && sidebar(!isOpen()));
   document.addEventListener("pointerdown", (event) => {
     if (phone.matches && isOpen() && !event.target.closest("#sidebar, [role=listbox]")) {
@@ -115,6 +115,7 @@ const PARTS = {
   const SILENT_MS = 15_000;
   let restored = false, told = 0, drawing = "", silent;
   window.chatPage = {
+    sidebar,
     // Each chat has a key of its own. A tab goes on with its chat; a new tab with a copy of the latest one.
     chat() {
       const own = tab.get("chat"), id = own ?? all.get("chats")?.[0];
@@ -208,11 +209,12 @@ const PARTS = {
 
   // For screen readers: a message is not named by its source, the examples are no list, a thought and the
   // sidebar say whether they are open. And each block reads in its own direction.
-  const BLOCKS = `[role=log] :is(p, li, table, h1, h2, h3, h4, h5, h6):not([dir])`;
+  const BLOCKS = "[role=log] :is(p, li, table, h1, h2, h3, h4, h5, h6):not([dir])";
   new MutationObserver(() => {
     if (find(`${PARTS.toggle}:not([aria-expanded])`)) sidebar(!phone.matches);
     for (const node of document.querySelectorAll(PARTS.source)) {
-      node.closest(PARTS.row).dataset.part = node.ariaLabel.startsWith("user") ? "question" : "answer";
+      const row = node.closest(PARTS.row), part = node.ariaLabel.startsWith("user") ? "question" : "answer";
+      if (row) row.dataset.part = part;
       node.removeAttribute("aria-label");
     }
     for (const row of document.querySelectorAll(`${PARTS.row}:not([data-part])`)) row.dataset.part = "buttons";

@@ -71,9 +71,8 @@ class ChatWidgets:
         follow = "watch('value', () => chatPage.follow(props.value, trigger));"
         self.saved = gr.HTML(html_template="", js_on_load=follow, visible="hidden", elem_id="saved-chat")
         self.earlier = gr.Button("Show earlier messages", visible=False, size="sm", elem_id="earlier")
-        named = {"elem_id": "chat", "elem_classes": "conversation"}
-        named |= {"label": "Conversation", "height": "100%"}
-        options = {**named, **CHATBOT, **_empty(shown)}
+        named = {"elem_id": "chat", "elem_classes": "conversation", "label": "Conversation"}
+        options = {**named, "height": "100%", **CHATBOT, **_empty(shown)}
         self.chatbot = gr.Chatbot(editable="user", feedback_options=["Like", "Dislike"], **options)
         with gr.Column(elem_id="dock"):
             self.forms = Forms(specs, shown)
